@@ -1,0 +1,1 @@
+"""Cooperative and safe multi-agent reinforcement learning in JAX, compiled end to end."""

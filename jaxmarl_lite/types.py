@@ -1,0 +1,173 @@
+"""The records that every room of the library shares.
+
+Letters in shape comments, everywhere in the library:
+
+    T  time steps of a rollout          B  parallel worlds (copies of the environment)
+    N  agents                           K  costs per agent (0 when nothing is constrained)
+    O  entries of one agent's view      S  entries of the state that a central critic sees
+    A  discrete actions, or dimensions of a continuous action
+
+Everything an agent has is an array with an axis ``N``, never a dictionary of agents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+EnvState = TypeVar("EnvState")
+
+
+class Observation(NamedTuple):
+    """What the agents, and a central critic, see at one moment."""
+
+    view: Array  # [N, O] float: each agent's own observation
+    state: Array  # [S] float: what a central critic may see
+    mask: Array  # [N, A] bool: legal actions; for continuous actions the dimensions that exist
+    alive: Array  # [N] bool: agents that act at all, by the environment's word
+
+
+class TimeStep(NamedTuple):
+    """What an environment answers to a joint action.
+
+    ``discount`` 0 means that the episode is truly over; ``last`` with discount 1 means that a time
+    limit cut it off, so that a critic still looks beyond it.
+    """
+
+    obs: Observation
+    reward: Array  # [N] float
+    cost: Array  # [N, K] float: [agent, constraint]
+    discount: Array  # [] float, 0 or 1
+    last: Array  # [] bool: this is the final time step of the episode
+
+
+class Transition(NamedTuple):
+    """One step of every world; a rollout stacks them to ``[T, B, ...]``."""
+
+    obs: Observation
+    action: Array  # [N] int or [N, A] float
+    log_prob: Array  # [N]: log-probability of the action under the policy that took it, in nats
+    reward: Array  # [N]
+    cost: Array  # [N, K]
+    discount: Array  # []
+    last: Array  # []
+    next_obs: Observation  # the true successor, before any reset
+
+
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended during a rollout (undiscounted)."""
+
+    count: Array  # []
+    returns: Array  # [N]
+    costs: Array  # [N, K]
+    length: Array  # []
+
+
+class Batch(NamedTuple):
+    """What an algorithm learns from."""
+
+    steps: Transition  # [T, B, ...]
+    memory: PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
+    episodes: Episodes
+
+
+class Acting(NamedTuple):
+    """What the worlds carry from one rollout to the next; every leaf leads with ``[B]``."""
+
+    env_state: PyTree
+    timestep: TimeStep
+    memory: PyTree  # the policy's memory; () when feed-forward
+    reset_key: Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
+    episode: Array  # [B] int: episodes begun so far
+    running: Episodes  # [B, ...] sums of the episode under way; `count` stays 0
+
+
+class TrainState(NamedTuple):
+    """All that a resumed run needs; saving it saves everything."""
+
+    learner: PyTree  # parameters, optimisers, normalisers, hyperparameters
+    acting: Acting
+    key: Array  # typed key
+    updates: Array  # [] int: updates done so far
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """The sizes and meanings of an environment, known before anything is compiled."""
+
+    name: str
+    num_agents: int
+    view_size: int
+    state_size: int
+    action_kind: Literal["discrete", "continuous"]
+    action_size: int
+    """Number of discrete actions, or of dimensions of a continuous action."""
+    episode_limit: int
+    """Most steps of an episode."""
+    reward_kind: Literal["team", "individual"] = "team"
+    """``team``: every agent receives the same number; ``individual``: each its own."""
+    return_meaning: str = "undiscounted team return per episode"
+    """What the reported return is, in words, for tables and axes."""
+    best_return: float | None = None
+    """The highest return that can be reached, where it is known."""
+    action_low: tuple[float, ...] | None = None
+    """Lower bound of each continuous dimension; None where unbounded."""
+    action_high: tuple[float, ...] | None = None
+    cost_names: tuple[str, ...] = ()
+
+    @property
+    def num_costs(self) -> int:
+        """K, the number of costs per agent."""
+        return len(self.cost_names)
+
+    def team_return(self, returns: Array) -> Array:
+        """The reported return from per-agent returns ``[..., N]``: the team's, whichever the reward kind."""
+        return returns.mean(-1) if self.reward_kind == "team" else returns.sum(-1)
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """What a world must offer; any object with these three will do.
+
+    ``step`` never resets: it answers the true last time step, and the rollout begins the next episode.
+    Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
+    ``animate(states, path)``, if there is one, writes a GIF of a list of states.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Sizes and meanings."""
+        ...
+
+    def reset(self, key: Array) -> tuple[Any, TimeStep]:
+        """Begin an episode; its reward and cost are zero, its discount one, its last False."""
+        ...
+
+    def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        """Take one joint action: ``[N]`` int when discrete, ``[N, A]`` float when continuous."""
+        ...
+
+
+class Algorithm(NamedTuple):
+    """A learning algorithm as a record of pure functions.
+
+    ``init(key, num_envs, config) -> learner``, the learner's state, which carries the config's floats, so that
+        changing them, or ``vmap`` over them, compiles nothing anew;
+    ``initial_memory(num_envs) -> memory``, the policy's memory at the start of an episode;
+    ``act(learner, key, obs, memory, greedy=False) -> (action, log_prob, memory)``, all with a leading ``B``;
+    ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may look at;
+    ``check(num_envs, num_steps)`` raises ValueError when these sizes cannot be trained on.
+    """
+
+    name: str
+    config: Any
+    init: Callable[..., PyTree]
+    initial_memory: Callable[[int], PyTree]
+    act: Callable[..., tuple[Array, Array, PyTree]]
+    update: Callable[[Array, PyTree, Batch], tuple[PyTree, dict[str, Array]]]
+    check: Callable[[int, int], None]
