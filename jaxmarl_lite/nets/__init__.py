@@ -1,1 +1,1 @@
-
+"""Distributions and networks: everything with weights, and nothing that learns."""

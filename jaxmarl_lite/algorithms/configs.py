@@ -1,0 +1,55 @@
+"""Configs: frozen records whose floats may be traced, and whose values are checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+Config = TypeVar("Config")
+
+
+@dataclass_transform(frozen_default=True)
+def config_record(cls: type[Config]) -> type[Config]:
+    """Make a class a frozen dataclass and a pytree: float fields are leaves, all others are static."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    floats = [f.name for f in fields if f.type in ("float", float)]
+    others = [f.name for f in fields if f.name not in floats]
+    return jax.tree_util.register_dataclass(cls, data_fields=floats, meta_fields=others)
+
+
+def check_range(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raise ValueError for a number outside ``[low, high]``; traced values are let through unseen."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not isinstance(value, (bool, int, float, str)):
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not low <= value <= high:
+            kind = type(config).__name__
+            raise ValueError(f"{kind}.{name} is {value!r}; allowed is a number from {low:g} to {high:g}")
+
+
+def check_whole(config: Any, **lowest: int) -> None:
+    """Raise ValueError for a field that is not a whole number of at least ``lowest``."""
+    for name, low in lowest.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed is a whole number, {low} or more")
+
+
+def check_choice(config: Any, **choices: tuple[str, ...]) -> None:
+    """Raise ValueError for a field that is none of its choices."""
+    for name, allowed in choices.items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed is one of {', '.join(allowed)}")
+
+
+def as_arrays(config: Config) -> Config:
+    """The config with its floats as arrays of the working precision, as a learner carries it."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), config)

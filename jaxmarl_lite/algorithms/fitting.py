@@ -1,0 +1,103 @@
+"""Gradient steps: optimisers with traced rates, and minibatches of whole sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.types import Array, PyTree
+
+
+class Optimiser(NamedTuple):
+    """``init(params) -> state``; ``step(params, state, grads, lr, max_norm) -> (params, state)``, downhill."""
+
+    init: Callable[[PyTree], PyTree]
+    step: Callable[[PyTree, PyTree, PyTree, Array, Array], tuple[PyTree, PyTree]]
+
+
+def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False) -> Optimiser:
+    """An optimiser whose learning rate and clipping are arguments, so that they may be traced.
+
+    ``eps_root`` stands under the square root of the second moment: with it the step is differentiable
+    where a gradient is zero. ``per_agent`` treats each entry of the leading axis as a model of its own,
+    clipped by its own norm.
+    """
+    rule: Any
+    if name == "adam":
+        rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)  # type: ignore[arg-type]
+    elif name == "rmsprop":
+        rule = optax.scale_by_rms(decay=0.99, eps=eps_root, eps_in_sqrt=True)  # type: ignore[arg-type]
+    else:
+        rule = optax.identity()
+
+    def step(params: PyTree, state: PyTree, grads: PyTree, lr: Array, max_norm: Array) -> tuple[PyTree, PyTree]:
+        updates, state = rule.update(trees.clip_by_norm(grads, max_norm), state, params)
+        return trees.axpy(-lr, updates, params), state
+
+    if per_agent:
+        return Optimiser(jax.vmap(rule.init), jax.vmap(step, (0, 0, 0, None, None)))
+    return Optimiser(rule.init, step)
+
+
+def annealed(lr: Array, seen: Array, anneal_steps: Array) -> Array:
+    """The learning rate after ``seen`` environment steps: constant, or falling linearly to 0 at ``anneal_steps``."""
+    left = jnp.maximum(1.0 - seen / jnp.maximum(anneal_steps, 1.0), 0.0)
+    return lr * jnp.where(anneal_steps > 0, left, 1.0)
+
+
+class Sequences(NamedTuple):
+    """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``starts`` has leaves ``[B, ...]``."""
+
+    steps: Any
+    starts: Any
+
+
+def deal(key: Array, data: Sequences, number: int) -> Sequences:
+    """Deal the worlds into minibatches: leaves ``[number, T, B/number, ...]`` and ``[number, B/number, ...]``.
+
+    Each run of ``number`` neighbouring worlds gives one world, at random, to every minibatch. The worlds are
+    alike, so nothing is lost against a shuffle of all, and where they are spread over devices no world moves.
+    """
+    if number == 1:
+        return jax.tree.map(lambda x: x[None], data)
+    num_envs = jax.tree.leaves(data.steps)[0].shape[1]
+    order = jnp.argsort(jax.random.uniform(key, (num_envs // number, number)), -1)
+
+    def pick(x: Array, axis: int) -> Array:
+        groups = x.reshape(*x.shape[:axis], num_envs // number, number, *x.shape[axis + 1 :])
+        index = order.reshape((1,) * axis + order.shape + (1,) * (groups.ndim - axis - 2))
+        return jnp.moveaxis(jnp.take_along_axis(groups, index, axis + 1), axis + 1, 0)
+
+    return Sequences(jax.tree.map(lambda x: pick(x, 1), data.steps), jax.tree.map(lambda x: pick(x, 0), data.starts))
+
+
+def epochs(
+    key: Array,
+    learner: Any,
+    data: Sequences,
+    step: Callable[[Any, Sequences], tuple[Any, dict[str, Array]]],
+    num_epochs: int,
+    num_minibatches: int,
+) -> tuple[Any, dict[str, Array]]:
+    """Go over the data ``num_epochs`` times, one ``step`` a minibatch; info is the mean over all steps."""
+
+    def epoch(learner: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+        return jax.lax.scan(step, learner, deal(key, data, num_minibatches))
+
+    learner, info = jax.lax.scan(epoch, learner, jax.random.split(key, num_epochs))
+    return learner, jax.tree.map(lambda x: x.mean((0, 1)), info)
+
+
+def check_minibatches(num_envs: int, num_minibatches: int) -> None:
+    """Raise ValueError unless the worlds divide into the minibatches."""
+    if num_envs % num_minibatches:
+        raise ValueError(
+            f"num_envs is {num_envs} and num_minibatches is {num_minibatches}; allowed is a num_envs that "
+            f"num_minibatches divides, for example {num_minibatches * math.ceil(num_envs / num_minibatches)}"
+        )

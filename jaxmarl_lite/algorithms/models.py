@@ -1,0 +1,152 @@
+"""Actors and critics: networks together with what they look at and how their output is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.maths.moments import RunningMoments
+from jaxmarl_lite.nets import distributions
+from jaxmarl_lite.nets.actor_critic import Network, NetworkSpec, network
+from jaxmarl_lite.nets.distributions import Distribution
+from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Transition
+
+
+class Actor(NamedTuple):
+    """The policies of all agents."""
+
+    net: Network
+    read: Callable[[Any, Observation], Distribution]
+
+    def act(
+        self, params: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool
+    ) -> tuple[Array, Array, PyTree]:
+        """Actions of one moment, their log-probabilities ``[B, N]``, and the memory after it."""
+        head, memory = self.net.step(params, memory, obs.view)
+        pi = self.read(head, obs)
+        action = pi.mode() if greedy else pi.sample(key)
+        return action, pi.log_prob(action), memory
+
+    def unroll(self, params: PyTree, memory: PyTree, obs: Observation, first: Array) -> Distribution:
+        """The distributions of a whole rollout, with batch axes ``[T, B, N]``."""
+        head, _ = self.net.unroll(params, memory, obs.view, first)
+        return self.read(head, obs)
+
+
+def actor(spec: EnvSpec, form: NetworkSpec, shared: bool) -> Actor:
+    """Policies from views to logits, or to bounded or unbounded Gaussians, as the environment's actions are."""
+    net = network(
+        form,
+        spec.view_size,
+        spec.action_size,
+        agents=spec.num_agents,
+        shared=shared,
+        head_scale=0.01,
+        gaussian=spec.action_kind == "continuous",
+    )
+    bounds = None
+    if spec.action_low is not None and spec.action_high is not None:
+        bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
+    return Actor(net, lambda head, obs: distributions.from_head(head, obs, bounds))
+
+
+class Critic(NamedTuple):
+    """A value function of every agent, seeing what ``look`` picks of an observation."""
+
+    net: Network
+    look: Callable[[Observation], Array]
+    read: Callable[[Array], Array]
+
+    def unroll(self, params: PyTree, memory: PyTree, obs: Observation, first: Array) -> tuple[Array, PyTree]:
+        """Values ``[T, B, N]`` and the memory after each step."""
+        out, memories = self.net.unroll(params, memory, self.look(obs), first)
+        return self.read(out), memories
+
+    def evaluate(self, params: PyTree, memory: PyTree, steps: Transition) -> tuple[Array, Array, PyTree]:
+        """Values ``[T, B, N]`` of every step and of its true successor, and the memory to carry on with ``[B, ...]``."""
+        value, memories = self.unroll(params, memory, steps.obs, episode_starts(steps.last))
+        successor, _ = self.net.step(params, memories, self.look(steps.next_obs))
+        return value, self.read(successor), carried(memories, steps.last)
+
+
+def critic(spec: EnvSpec, form: NetworkSpec, view: Literal["own", "state"], shared: bool) -> Critic:
+    """A critic of all agents.
+
+    Args:
+        spec: the environment's sizes.
+        form: layers and memory.
+        view: ``own``: each agent's own observation. ``state``: the state of the world; shared weights then
+            evaluate it once and give one value an agent.
+        shared: one set of weights, or one an agent.
+    """
+    agents = spec.num_agents
+    if view == "own":
+        net = network(form, spec.view_size, 1, agents=agents, shared=shared)
+        return Critic(net, lambda obs: obs.view, lambda out: out[..., 0])
+    if shared:
+        return Critic(network(form, spec.state_size, agents, agents=None), lambda obs: obs.state, lambda out: out)
+
+    def tiled(obs: Observation) -> Array:
+        return jnp.broadcast_to(obs.state[..., None, :], (*obs.state.shape[:-1], agents, obs.state.shape[-1]))
+
+    return Critic(network(form, spec.state_size, 1, agents=agents, shared=False), tiled, lambda out: out[..., 0])
+
+
+def episode_starts(last: Array) -> Array:
+    """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is already reset."""
+    return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
+
+
+def carried(memories: PyTree, last: Array) -> PyTree:
+    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, B, ...]``: zero where the episode ended."""
+    final = jax.tree.map(lambda m: m[-1], memories)
+    return trees.select(last[-1], jax.tree.map(jnp.zeros_like, final), final)
+
+
+def agent_mean(x: Array, alive: Array, shared: bool) -> Array:
+    """Mean of ``[T, B, N]`` over the living samples. With one model an agent, the sum of each agent's own mean,
+    so that no agent's gradient depends on how many others there are. Scalar."""
+    if shared:
+        return moments_of.masked_mean(x, alive)
+    return moments_of.masked_mean(x, alive, (0, 1)).sum()
+
+
+def standardised(advantage: Array, alive: Array, shared: bool) -> Array:
+    """Advantages ``[T, B, N]`` with mean 0 and deviation 1: over all agents, or each agent's on its own."""
+    return moments_of.standardise(advantage, alive, None if shared else (0, 1))
+
+
+class Sight(NamedTuple):
+    """Running moments of what is seen, for views and states that are to be standardised."""
+
+    view: RunningMoments  # [O]
+    state: RunningMoments  # [S]
+
+
+def initial_sight(spec: EnvSpec, wanted: bool) -> Sight | tuple[()]:
+    """Moments of nothing seen yet, or () when nothing is to be standardised."""
+    if not wanted:
+        return ()
+    return Sight(moments_of.initial_moments((spec.view_size,)), moments_of.initial_moments((spec.state_size,)))
+
+
+def through(sight: Sight | tuple[()], obs: Observation) -> Observation:
+    """The observation as the networks are to see it; standardised entries are kept within ±10."""
+    if not isinstance(sight, Sight):
+        return obs
+    view = jnp.clip(moments_of.normalise(sight.view, obs.view), -10.0, 10.0)
+    return obs._replace(view=view, state=jnp.clip(moments_of.normalise(sight.state, obs.state), -10.0, 10.0))
+
+
+def widen(sight: Sight | tuple[()], obs: Observation) -> Sight | tuple[()]:
+    """The moments with the observations of a batch taken in."""
+    if not isinstance(sight, Sight):
+        return sight
+    return Sight(
+        moments_of.update_moments(sight.view, obs.view), moments_of.update_moments(sight.state, obs.state)
+    )

@@ -1,0 +1,277 @@
+"""IPPO and MAPPO: proximal policy optimisation of every agent, with a local or a central critic.
+
+    max_θ  E[ min(ρ A, clip(ρ, 1-ε, 1+ε) A) ] + c H(π_θ),   ρ = π_θ(u|o) / π_old(u|o)
+
+One algorithm: IPPO (de Witt et al. 2020) has critics that see the agent's own view, MAPPO (Yu et al. 2022)
+critics that see the state. Minibatches are whole sequences of some of the worlds, for memoryless networks
+as well, so that both kinds of network share one code and LIIR can differentiate through whole returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import configs, fitting, models
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.maths import returns, surrogates, trees
+from jaxmarl_lite.nets.actor_critic import NetworkSpec
+from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree, Transition
+
+
+@configs.config_record
+class ActorCriticConfig:
+    """Settings that every algorithm with PPO's policy step has."""
+
+    lr: float = 5e-4
+    """Learning rate of the policy."""
+    critic_lr: float = 5e-4
+    """Learning rate of the critic."""
+    anneal_steps: float = 0.0
+    """Environment steps over which both learning rates fall linearly to 0; 0 keeps them constant."""
+    gamma: float = 0.99
+    """Discount per step."""
+    gae_lambda: float = 0.95
+    """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
+    clip: float = 0.2
+    """How far the probability ratio may leave 1 before its gain is cut off."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, reward per nat."""
+    max_grad_norm: float = 0.5
+    """Longest gradient, of policy and critic each."""
+    eps_root: float = 1e-12
+    """Added to the optimiser's second moment under its root; with it the step is differentiable at a zero gradient."""
+    optimiser: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """Rule of the gradient steps."""
+    epochs: int = 4
+    """Passes over each batch."""
+    num_minibatches: int = 2
+    """Parts into which the worlds are dealt in each pass."""
+    critic_view: Literal["own", "state"] = "own"
+    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+    share_weights: bool = True
+    """One set of weights for all agents, or one each."""
+    memory: Literal["none", "gru"] = "none"
+    """Whether policy and critic remember the episode."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the dense layers."""
+    memory_size: int = 128
+    """Width of the memory."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """What follows each dense layer."""
+    normalise_advantage: bool = True
+    """Standardise the advantages of each minibatch."""
+    normalise_view: bool = False
+    """Standardise views and states by their running moments."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def form(self) -> NetworkSpec:
+        """The form of policy and critic."""
+        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size)
+
+
+@configs.config_record
+class PPOConfig(ActorCriticConfig):
+    """Settings of IPPO and MAPPO."""
+
+    normalise_value: bool = False
+    """Let the critic predict returns standardised by their running moments (Yu et al. 2022)."""
+
+
+@configs.config_record
+class IPPOConfig(PPOConfig):
+    """Settings of IPPO: PPO whose critics see the agent's own view."""
+
+
+@configs.config_record
+class MAPPOConfig(PPOConfig):
+    """Settings of MAPPO: PPO whose critic sees the state."""
+
+    critic_view: Literal["own", "state"] = "state"
+    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+
+
+def check(config: ActorCriticConfig) -> None:
+    """Raise ValueError, naming field, value and what is allowed, for a setting out of range."""
+    configs.check_range(
+        config,
+        lr=(0, 10),
+        critic_lr=(0, 10),
+        anneal_steps=(0, 1e15),
+        gamma=(0, 1),
+        gae_lambda=(0, 1),
+        clip=(1e-6, 1e6),
+        entropy_coef=(0, 1e3),
+        max_grad_norm=(1e-6, 1e9),
+        eps_root=(0, 1),
+    )
+    configs.check_whole(config, epochs=1, num_minibatches=1, memory_size=1)
+    configs.check_choice(
+        config,
+        optimiser=("adam", "rmsprop", "sgd"),
+        critic_view=("own", "state"),
+        memory=("none", "gru"),
+        activation=("relu", "tanh"),
+    )
+    if not all(isinstance(width, int) and width > 0 for width in config.hidden):
+        raise ValueError(f"{type(config).__name__}.hidden is {config.hidden}; allowed are positive whole numbers")
+
+
+class PPOState(NamedTuple):
+    """What PPO carries from update to update."""
+
+    config: PPOConfig
+    policy: PyTree
+    policy_opt: PyTree
+    critic: PyTree
+    critic_opt: PyTree
+    memory: PyTree  # the critic's, [B, ...]
+    sight: Any  # moments of views and states, or ()
+    value_moments: Any  # moments of returns, or ()
+    seen: Array  # [] environment steps
+
+
+class PolicyData(NamedTuple):
+    """What the policy step needs of a minibatch, ``[T, b, ...]``."""
+
+    obs: Observation
+    action: Array
+    log_prob: Array
+    first: Array
+
+
+def policy_data(steps: Transition) -> PolicyData:
+    """Pick it from a rollout."""
+    return PolicyData(steps.obs, steps.action, steps.log_prob, models.episode_starts(steps.last))
+
+
+def policy_loss(
+    theta: PyTree, actor: models.Actor, data: PolicyData, memory: PyTree, advantage: Array, config: ActorCriticConfig
+) -> tuple[Array, dict[str, Array]]:
+    """Minus the objective at the head of this file, and what one may look at.
+
+    Args:
+        theta: the policy's weights.
+        data, memory: a minibatch and the policy's memory at its start.
+        advantage: ``[T, b, N]``. The loss may be differentiated with respect to it as well.
+    """
+    pi = actor.unroll(theta, memory, data.obs, data.first)
+    log_prob = pi.log_prob(data.action)
+    ratio = surrogates.importance_ratio(log_prob, data.log_prob)
+    alive, entropy = data.obs.alive, pi.entropy()
+    gain = surrogates.clipped_surrogate(ratio, advantage, config.clip) + config.entropy_coef * entropy
+    info = {
+        "entropy": moments_of.masked_mean(entropy, alive),
+        "approx_kl": moments_of.masked_mean(surrogates.approximate_kl(log_prob - data.log_prob), alive),
+        "clip_fraction": moments_of.masked_mean((jnp.abs(ratio - 1.0) > config.clip).astype(ratio.dtype), alive),
+    }
+    return -models.agent_mean(gain, alive, config.share_weights), info
+
+
+def value_loss(
+    phi: PyTree, critic: models.Critic, data: PolicyData, memory: PyTree, target: Array, shared: bool
+) -> Array:
+    """Half the mean squared error of a critic against its targets ``[T, b, N]``."""
+    value, _ = critic.unroll(phi, memory, data.obs, data.first)
+    return 0.5 * models.agent_mean((value - target) ** 2, data.obs.alive, shared)
+
+
+def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
+    """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks."""
+    shared = config.share_weights
+    actor = models.actor(spec, config.form, shared)
+    critic = models.critic(spec, config.form, config.critic_view, shared)
+
+    def rule(config: PPOConfig) -> fitting.Optimiser:
+        return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not shared)
+
+    def init(key: Array, num_envs: int, config: PPOConfig = config) -> PPOState:
+        config = configs.as_arrays(config)
+        policy_key, critic_key = jax.random.split(key)
+        theta, phi = actor.net.init(policy_key), critic.net.init(critic_key)
+        return PPOState(
+            config=config,
+            policy=theta,
+            policy_opt=rule(config).init(theta),
+            critic=phi,
+            critic_opt=rule(config).init(phi),
+            memory=critic.net.initial_memory(num_envs),
+            sight=models.initial_sight(spec, config.normalise_view),
+            value_moments=moments_of.initial_moments(()) if config.normalise_value else (),
+            seen=jnp.zeros((), jnp.result_type(float)),
+        )
+
+    def act(
+        learner: PPOState, key: Array, obs: Observation, memory: PyTree, greedy: bool = False
+    ) -> tuple[Array, Array, PyTree]:
+        return actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
+
+    def step(learner: PPOState, batch: fitting.Sequences) -> tuple[PPOState, dict[str, Array]]:
+        config, (data, advantage, target) = learner.config, batch.steps
+        memory, critic_memory = batch.starts
+        if config.normalise_advantage:
+            advantage = models.standardised(advantage, data.obs.alive, shared)
+        (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
+            learner.policy, actor, data, memory, advantage, config
+        )
+        error, critic_grads = jax.value_and_grad(value_loss)(
+            learner.critic, critic, data, critic_memory, target, shared
+        )
+        descend = rule(config).step
+        policy, policy_opt = descend(
+            learner.policy,
+            learner.policy_opt,
+            grads,
+            fitting.annealed(config.lr, learner.seen, config.anneal_steps),
+            config.max_grad_norm,
+        )
+        phi, critic_opt = descend(
+            learner.critic,
+            learner.critic_opt,
+            critic_grads,
+            fitting.annealed(config.critic_lr, learner.seen, config.anneal_steps),
+            config.max_grad_norm,
+        )
+        info |= {
+            "policy_loss": loss,
+            "value_loss": error,
+            "policy_grad_norm": trees.norm(grads),
+            "critic_grad_norm": trees.norm(critic_grads),
+        }
+        return learner._replace(policy=policy, policy_opt=policy_opt, critic=phi, critic_opt=critic_opt), info
+
+    def update(key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
+        config = learner.config
+        steps = batch.steps._replace(
+            obs=models.through(learner.sight, batch.steps.obs),
+            next_obs=models.through(learner.sight, batch.steps.next_obs),
+        )
+        value, next_value, memory = critic.evaluate(learner.critic, learner.memory, steps)
+        if config.normalise_value:
+            value, next_value = (moments_of.denormalise(learner.value_moments, v) for v in (value, next_value))
+        advantage = returns.generalised_advantage(
+            steps.reward, value, next_value, steps.discount[..., None], steps.last[..., None],
+            config.gamma, config.gae_lambda,
+        )  # fmt: skip
+        target = advantage + value
+        info = {"explained_variance": surrogates.explained_variance(value, target)}
+        if config.normalise_value:
+            value_moments = moments_of.update_moments(learner.value_moments, target)
+            learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)
+        data = fitting.Sequences((policy_data(steps), advantage, target), (batch.memory, learner.memory))
+        learner, fit = fitting.epochs(key, learner, data, step, config.epochs, config.num_minibatches)
+        return learner._replace(
+            memory=memory,
+            sight=models.widen(learner.sight, batch.steps.obs),
+            seen=learner.seen + batch.steps.last.size,
+        ), info | fit
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        fitting.check_minibatches(num_envs, config.num_minibatches)
+
+    return Algorithm(name, config, init, actor.net.initial_memory, act, update, check_sizes)

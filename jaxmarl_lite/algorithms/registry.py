@@ -1,0 +1,53 @@
+"""The list of algorithms: a new one is one line here, and every common test takes it up."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from jaxmarl_lite.algorithms import liir, ppo
+from jaxmarl_lite.types import Algorithm, EnvSpec
+
+Make = Callable[[str, EnvSpec, Any], Algorithm]
+
+ALGORITHMS: dict[str, tuple[type, Make]] = {
+    "ippo": (ppo.IPPOConfig, ppo.make),
+    "mappo": (ppo.MAPPOConfig, ppo.make),
+    "liir": (liir.LIIRConfig, liir.make),
+}
+"""Name -> its config and its maker."""
+
+
+def config_of(name: str) -> type:
+    """The config class of an algorithm.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known ones.
+    """
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(str(name), ALGORITHMS, 3, 0.4)
+        hint = f"; the nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"algorithm is {name!r}; allowed is one of {', '.join(ALGORITHMS)}{hint}")
+    return ALGORITHMS[name][0]
+
+
+def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
+    """An algorithm, by name, for an environment of these sizes.
+
+    Args:
+        name: one of `ALGORITHMS`.
+        spec: the environment's `spec`.
+        config: an instance of the algorithm's config; its defaults when None.
+
+    Raises:
+        ValueError: for an unknown name; TypeError: for another algorithm's config.
+    """
+    kind = config_of(name)
+    config = kind() if config is None else config
+    if type(config) is not kind:
+        raise TypeError(f"config is a {type(config).__name__}; allowed for {name!r} is a {kind.__name__}")
+    if not dataclasses.is_dataclass(spec):
+        raise TypeError(f"spec is {spec!r}; allowed is an EnvSpec, such as env.spec")
+    return ALGORITHMS[name][1](name, spec, config)

@@ -1,0 +1,177 @@
+"""Does an object keep the environment protocol? Says which field does not, and what is expected."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+
+LONGEST = 2000
+"""Steps after which the check stops playing, for environments whose episodes are longer."""
+
+
+def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
+    """Check an environment: shapes by tracing first, then one episode of random legal actions.
+
+    env: any object with ``spec``, ``reset`` and ``step``; see ``jaxmarl_lite.types.Environment``.
+    key: of the episode's reset; default ``jax.random.key(0)``.
+    Answers the spec. Raises ValueError that names the field that is wrong and says what is expected.
+    """
+    for name in ("spec", "reset", "step"):
+        if not hasattr(env, name):
+            raise ValueError(f"{type(env).__name__} has no `{name}`; an environment has `spec`, `reset` and `step`")
+    spec = env.spec
+    _check_spec(spec)
+    key = jax.random.key(0) if key is None else key
+    state, timestep = _trace("reset", env.reset, key)
+    _check_shapes("reset", timestep, spec)
+    action = _actions(spec, np.ones((spec.num_agents, spec.action_size), bool), np.random.default_rng(0))
+    after, timestep = _trace("step", env.step, state, action)
+    _check_shapes("step", timestep, spec)
+    _check_same_state(state, after)
+    _play(env, spec, key)
+    return spec
+
+
+def _wrong(field: str, found: Any, expected: str) -> ValueError:
+    return ValueError(f"{field} is {found}, but must be {expected}")
+
+
+def _check_spec(spec: Any) -> None:
+    if not isinstance(spec, EnvSpec):
+        raise _wrong("spec", f"a {type(spec).__name__}", "a jaxmarl_lite.types.EnvSpec (a value, not a method)")
+    for name in ("num_agents", "view_size", "state_size", "action_size", "episode_limit"):
+        value = getattr(spec, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _wrong(f"spec.{name}", repr(value), "a positive int")
+    for name, allowed in (("action_kind", ("discrete", "continuous")), ("reward_kind", ("team", "individual"))):
+        if getattr(spec, name) not in allowed:
+            raise _wrong(f"spec.{name}", repr(getattr(spec, name)), " or ".join(map(repr, allowed)))
+    if not isinstance(spec.cost_names, tuple) or len(set(spec.cost_names)) != len(spec.cost_names):
+        raise _wrong("spec.cost_names", repr(spec.cost_names), "a tuple of different names")
+    _check_bounds(spec)
+
+
+def _check_bounds(spec: EnvSpec) -> None:
+    for name in ("action_low", "action_high"):
+        bound = getattr(spec, name)
+        if bound is None:
+            continue
+        if spec.action_kind == "discrete":
+            raise _wrong(f"spec.{name}", repr(bound), "None for discrete actions")
+        if len(bound) != spec.action_size or not all(map(math.isfinite, bound)):
+            raise _wrong(f"spec.{name}", repr(bound), f"{spec.action_size} finite numbers, one per action dimension")
+    if spec.action_low is None or spec.action_high is None:
+        return
+    for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
+        if not low < high:
+            raise _wrong(f"spec.action_low[{i}]", f"{low:g}", f"below spec.action_high[{i}] = {high:g}")
+
+
+def _trace(name: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
+    try:
+        answer = jax.eval_shape(function, *args)
+    except Exception as error:
+        text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
+        raise ValueError(text) from error
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], TimeStep):
+        kind = f"a tuple of {len(answer)}" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+        raise _wrong(f"{name}'s answer", kind, "the pair (state, TimeStep)")
+    if not isinstance(answer[1].obs, Observation):
+        raise _wrong(f"{name}'s obs", f"a {type(answer[1].obs).__name__}", "a jaxmarl_lite.types.Observation")
+    return answer
+
+
+def _fields(timestep: TimeStep, spec: EnvSpec) -> list[tuple[str, Any, tuple[int, ...], Any, str]]:
+    """Every field: name, value, expected shape, expected dtype, and the shape in letters."""
+    n, obs, number = spec.num_agents, timestep.obs, jnp.result_type(float)
+    return [
+        ("obs.view", obs.view, (n, spec.view_size), number, "[N, O]"),
+        ("obs.state", obs.state, (spec.state_size,), number, "[S]"),
+        ("obs.mask", obs.mask, (n, spec.action_size), np.dtype(bool), "[N, A]"),
+        ("obs.alive", obs.alive, (n,), np.dtype(bool), "[N]"),
+        ("reward", timestep.reward, (n,), number, "[N]"),
+        ("cost", timestep.cost, (n, spec.num_costs), number, "[N, K], K from spec.cost_names"),
+        ("discount", timestep.discount, (), number, "[]"),
+        ("last", timestep.last, (), np.dtype(bool), "[]"),
+    ]
+
+
+def _check_shapes(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
+    for field, value, shape, dtype, letters in _fields(timestep, spec):
+        if not hasattr(value, "shape"):
+            raise _wrong(f"{name}'s {field}", f"a {type(value).__name__}", f"an array {shape} {letters}")
+        if value.shape != shape:
+            raise _wrong(f"{name}'s {field}", f"of shape {value.shape}", f"{shape} {letters}")
+        if value.dtype != dtype:
+            raise _wrong(f"{name}'s {field}", f"of dtype {value.dtype}", f"{dtype}")
+
+
+def _check_same_state(before: Any, after: Any) -> None:
+    """A loop that carries the state needs it to keep its form."""
+    first, second = jax.tree.structure(before), jax.tree.structure(after)
+    if first != second:
+        raise _wrong("the state after step", f"of the form {second}", f"of reset's form {first}")
+    for (path, old), (_, new) in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree_util.tree_leaves_with_path(after), strict=True
+    ):
+        if old.shape != new.shape or old.dtype != new.dtype:
+            where = jax.tree_util.keystr(path) or "itself"
+            found, expected = f"{new.dtype}{new.shape}", f"as after reset, {old.dtype}{old.shape}"
+            raise _wrong(f"the state's {where} after step", found, expected)
+
+
+def _actions(spec: EnvSpec, mask: np.ndarray, random: np.random.Generator) -> Array:
+    """A random legal joint action; padded dimensions of continuous actions get random numbers too."""
+    if spec.action_kind == "discrete":
+        return jnp.asarray((random.random(mask.shape) * mask).argmax(-1), jnp.int32)
+    low = -1.0 if spec.action_low is None else np.array(spec.action_low)
+    high = 1.0 if spec.action_high is None else np.array(spec.action_high)
+    return jnp.asarray(random.uniform(low, high, mask.shape), float)
+
+
+def _play(env: Any, spec: EnvSpec, key: Array) -> None:
+    """One episode with real numbers."""
+    random = np.random.default_rng(0)
+    step = jax.jit(env.step)
+    state, timestep = jax.jit(env.reset)(key)
+    timestep = jax.device_get(timestep)
+    _check_values("reset", timestep, spec)
+    for field, value in (("reward", timestep.reward), ("cost", timestep.cost)):
+        if np.any(value != 0):
+            raise _wrong(f"reset's {field}", value.tolist(), "0: nothing has been done yet")
+    if timestep.last or timestep.discount != 1:
+        found = f"{timestep.discount} with last {bool(timestep.last)}"
+        raise _wrong("reset's discount", found, "1 with last False: an episode has at least one step")
+    for _ in range(min(spec.episode_limit, LONGEST)):
+        state, timestep = step(state, _actions(spec, timestep.obs.mask, random))
+        timestep = jax.device_get(timestep)
+        _check_values("step", timestep, spec)
+        if timestep.last:
+            return
+    if spec.episode_limit <= LONGEST:
+        limit = f"True at the latest after spec.episode_limit = {spec.episode_limit} steps"
+        raise _wrong("step's last", f"still False after {spec.episode_limit} steps", limit)
+
+
+def _check_values(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
+    for field, value, _, dtype, _ in _fields(timestep, spec):
+        if dtype != np.dtype(bool) and not np.isfinite(value).all():
+            raise _wrong(f"{name}'s {field}", "not finite", "finite everywhere")
+    stuck = timestep.obs.alive & ~timestep.obs.mask.any(-1)
+    if stuck.any():
+        agents = np.flatnonzero(stuck).tolist()
+        found = f"False for every action of living agents {agents}"
+        raise _wrong(f"{name}'s obs.mask", found, "True somewhere for each")
+    if timestep.discount not in (0.0, 1.0):
+        raise _wrong(f"{name}'s discount", f"{timestep.discount:g}", "0 or 1 (the discount factor is the algorithm's)")
+    if timestep.discount == 0 and not timestep.last:
+        raise _wrong(f"{name}'s discount", "0 with last False", "1 while the episode goes on")
+    if spec.reward_kind == "team" and np.ptp(timestep.reward) > 0:
+        text = "the same for all agents, as spec.reward_kind is 'team'"
+        raise _wrong(f"{name}'s reward", timestep.reward.tolist(), text)

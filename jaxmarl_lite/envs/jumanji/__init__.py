@@ -1,0 +1,1 @@
+"""Jumanji's multi-agent environments behind the library's own protocol."""

@@ -1,0 +1,164 @@
+"""One adapter from Jumanji's environments to the library's protocol."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jumanji.environments.routing.cleaner.env import Cleaner
+from jumanji.environments.routing.connector.env import Connector
+from jumanji.environments.routing.lbf.env import LevelBasedForaging
+from jumanji.environments.routing.mmst.env import MMST
+from jumanji.environments.routing.multi_cvrp.env import MultiCVRP
+from jumanji.environments.routing.robot_warehouse.env import RobotWarehouse
+from jumanji.environments.swarms.search_and_rescue.env import SearchAndRescue
+
+from jaxmarl_lite.envs.jumanji import animation, graphs, grids, swarms
+from jaxmarl_lite.envs.jumanji.particulars import Particulars
+from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+
+PARTICULARS: dict[type, Particulars] = {
+    LevelBasedForaging: grids.foraging,
+    RobotWarehouse: grids.warehouse,
+    Connector: grids.connector,
+    Cleaner: grids.cleaner,
+    MMST: graphs.spanning_tree,
+    MultiCVRP: graphs.routes,
+    SearchAndRescue: swarms.search_and_rescue,
+}
+"""What the adapter knows about each Jumanji class that it accepts."""
+
+
+def _find(env: Any) -> Particulars:
+    for kind, particulars in PARTICULARS.items():
+        if isinstance(env, kind):
+            return particulars
+    allowed = ", ".join(kind.__name__ for kind in PARTICULARS)
+    raise ValueError(f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: {allowed}")
+
+
+def _strong(tree: Any) -> Any:
+    """The same values with firm dtypes: Python numbers in a state would make ``step`` compile twice."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
+
+
+class JumanjiEnvironment:
+    """A Jumanji environment as the library's ``Environment``.
+
+    env: one of the classes in ``PARTICULARS``, built as you like.
+    name: how it is called in ``spec``; by default the class's name.
+    reward: ``team``: every agent gets the team's number (Jumanji's scalar, or the sum over its agents);
+        ``individual``: each its own, where Jumanji gives one per agent.
+    agent_id: append the agent's one-hot number to its view (never to the state).
+
+    The states are Jumanji's own. Time limits are truncations here (last, with discount 1), whatever Jumanji calls them.
+    Raises ValueError, naming the field, when the environment or the reward form cannot be had.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        name: str | None = None,
+        reward: Literal["team", "individual"] = "team",
+        agent_id: bool = True,
+    ):
+        self._its = _find(env)
+        self._name = name or type(env).__name__
+        self._reward: Literal["team", "individual"] = reward
+        self._agent_id = agent_id
+        self._env = env
+        complaint = self._its.refuse(env)
+        if complaint:
+            raise ValueError(f"{self._name}: {complaint}")
+        allowed = ("team", "individual") if self._its.individual else ("team",)
+        if reward not in allowed:
+            why = "" if self._its.individual else f" ({type(env).__name__} gives one number for the whole team)"
+            raise ValueError(f"{self._name}: reward must be {' or '.join(map(repr, allowed))}{why}, not {reward!r}")
+
+    def __repr__(self) -> str:
+        return f"JumanjiEnvironment({self._name!r}, reward={self._reward!r}, agent_id={self._agent_id})"
+
+    @property
+    def unwrapped(self) -> Any:
+        """The Jumanji environment inside."""
+        return self._env
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Sizes and meanings; found by tracing ``reset`` once, without compiling."""
+        return self._spec
+
+    @functools.cached_property
+    def _spec(self) -> EnvSpec:
+        key = jax.eval_shape(jax.random.key, 0)
+        _, timestep = jax.eval_shape(self.reset, key)
+        obs = timestep.obs
+        bounds = self._its.bounds(self._env)
+        low, high = bounds if bounds is not None else (None, None)
+        return EnvSpec(
+            name=self._name,
+            num_agents=self._its.num_agents(self._env),
+            view_size=obs.view.shape[-1],
+            state_size=obs.state.shape[-1],
+            action_kind="discrete" if bounds is None else "continuous",
+            action_size=obs.mask.shape[-1],
+            episode_limit=self._its.limit(self._env),
+            reward_kind=self._reward,
+            return_meaning=self._its.meaning(self._env),
+            best_return=self._its.best(self._env),
+            action_low=None if low is None else tuple(map(float, low)),
+            action_high=None if high is None else tuple(map(float, high)),
+        )
+
+    def reset(self, key: Array) -> tuple[Any, TimeStep]:
+        """Begin an episode from a key; answers Jumanji's state and the first time step."""
+        state, first = self._env.reset(key)
+        state = _strong(state)
+        num_agents = self._its.num_agents(self._env)
+        timestep = TimeStep(
+            obs=self._observe(state, first.observation),
+            reward=jnp.zeros(num_agents, float),
+            cost=jnp.zeros((num_agents, 0), float),
+            discount=jnp.ones((), float),
+            last=jnp.zeros((), bool),
+        )
+        return state, timestep
+
+    def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        """Take one joint action, ``[N]`` int or ``[N, A]`` float inside the bounds."""
+        after, jumped = self._env.step(state, action)
+        after = _strong(after)
+        num_agents = self._its.num_agents(self._env)
+        reward = jnp.asarray(jumped.reward, float)
+        if self._reward == "team":
+            reward = jnp.broadcast_to(reward.sum(), (num_agents,))
+        over = self._its.over(self._env, state, action, after)
+        timestep = TimeStep(
+            obs=self._observe(after, jumped.observation),
+            reward=reward,
+            cost=jnp.zeros((num_agents, 0), float),
+            discount=1.0 - over.astype(float),
+            last=jumped.last() | over,
+        )
+        return after, timestep
+
+    def animate(self, states: Sequence[Any], path: str | Path, fps: int = 5) -> Path:
+        """Write a GIF of a list of states of one world with Jumanji's own viewer; no window is opened.
+
+        fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that is not ``.gif``.
+        """
+        return animation.write_gif(self._env, states, path, fps)
+
+    def _observe(self, state: Any, seen: Any) -> Observation:
+        its, env = self._its, self._env
+        view = its.view(env, state, seen)
+        num_agents = view.shape[0]
+        whole = view.reshape(-1) if its.state is None else its.state(env, state, seen)
+        if self._agent_id:
+            view = jnp.concatenate([view, jnp.eye(num_agents, dtype=view.dtype)], axis=-1)
+        alive = jnp.ones(num_agents, bool) if its.alive is None else its.alive(env, state, seen)
+        return Observation(view=view, state=whole, mask=its.mask(env, state, seen), alive=alive)

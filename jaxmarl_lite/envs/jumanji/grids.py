@@ -1,0 +1,166 @@
+"""Particulars of Jumanji's grid worlds: level-based foraging, robot warehouse, connector, cleaner."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jumanji.environments.routing.cleaner.constants import DIRTY, WALL
+from jumanji.environments.routing.connector import reward as connector_rewards
+from jumanji.environments.routing.connector.constants import PATH
+
+from jaxmarl_lite.envs.jumanji.particulars import (
+    Env,
+    Particulars,
+    Seen,
+    State,
+    channels,
+    flat,
+    no_noop_left,
+    one_hot_cells,
+    others,
+)
+from jaxmarl_lite.types import Array
+
+# Level-based foraging. Jumanji tells termination and truncation apart correctly.
+
+
+def _foraging_view(env: Env, state: State, seen: Seen) -> Array:
+    """Cells seen are divided by the widest one, levels by the highest level of an agent; -1 for "not seen" stays."""
+    view = seen.agents_view.astype(float)
+    max_level = env._generator.max_agent_level
+    if view.ndim == 4:  # grid observation: agents' levels, food levels, free cells
+        scale = jnp.array([1 / max_level, 1 / max_level, 1.0])[:, None, None]
+        return (view * scale).reshape(env.num_agents, -1)
+    widest = min(2 * env.fov, env.grid_size - 1)
+    rows_columns_levels = view.reshape(env.num_agents, -1, 3)
+    cells, levels = rows_columns_levels[..., :2], rows_columns_levels[..., 2:]
+    cells = jnp.where(cells < 0, -1.0, cells / widest)
+    return jnp.concatenate([cells, levels / max_level], axis=-1).reshape(env.num_agents, -1)
+
+
+def _foraging_meaning(env: Env) -> str:
+    if env.normalize_reward:
+        words = "share of all food eaten, by level, per episode; 1 is everything"
+    else:
+        words = "levels of the food eaten, each times the summed levels of the agents that ate it, per episode"
+    return words + (f", less {env.penalty} per agent for a failed attempt" if env.penalty else "")
+
+
+foraging = Particulars(
+    view=_foraging_view,
+    over=lambda env, before, action, after: after.food_items.eaten.all(),
+    meaning=_foraging_meaning,
+    individual=True,
+    best=lambda env: 1.0 if env.normalize_reward else None,
+)
+
+
+# Robot warehouse. Jumanji calls its time limit a termination; a collision truly ends the episode.
+
+
+def _warehouse_view(env: Env, state: State, seen: Seen) -> Array:
+    """The agent's row and column are divided by the last row and column; all other entries are 0 or 1 already."""
+    view = seen.agents_view.astype(float)
+    rows, columns = env.grid_size
+    return view.at[:, :2].multiply(jnp.array([1 / (rows - 1), 1 / (columns - 1)]))
+
+
+def _warehouse_collision(env: Env, before: State, action: Array, after: State) -> Array:
+    """An agent that has driven into another is no longer the one on its cell of the grid."""
+    where = after.agents.position
+    return (after.grid[0, where.x, where.y] != env.agent_ids + 1).any()
+
+
+warehouse = Particulars(
+    view=_warehouse_view,
+    over=_warehouse_collision,
+    meaning=lambda env: "requested shelves that the team delivered per episode (a collision ends it)",
+    individual=False,
+)
+
+
+# Connector. Jumanji tells the two ends apart, but gives each agent its own discount, 0 once it is connected or blocked.
+
+
+def _connector_view(env: Env, state: State, seen: Seen) -> Array:
+    """Five grids of 0 and 1: own head, own target, the others' heads, the others' targets, all paths."""
+    shape = state.grid.shape
+    heads = one_hot_cells(state.agents.position, shape)
+    targets = one_hot_cells(state.agents.target, shape)
+    return channels([heads, targets, others(heads), others(targets)], [state.grid % 3 == PATH])
+
+
+def _connector_state(env: Env, state: State, seen: Seen) -> Array:
+    """Three grids: heads and targets, each as the agent's number over N, and paths."""
+    shape = state.grid.shape
+    number = (jnp.arange(env.num_agents) + 1.0)[:, None, None] / env.num_agents
+    heads = (one_hot_cells(state.agents.position, shape) * number).sum(0)
+    targets = (one_hot_cells(state.agents.target, shape) * number).sum(0)
+    return flat(heads, targets, state.grid % 3 == PATH)
+
+
+def _connector_meaning(env: Env) -> str:
+    reward = env._rewarder
+    if type(reward) is connector_rewards.DenseRewardFn:
+        per_step = f"{reward.timestep_reward:+g} per agent and step until it is connected"
+        return f"{reward.connected_reward:g} per connection and {per_step}, summed over the team, per episode"
+    return f"sum over agents and steps of Jumanji's {type(reward).__name__}"
+
+
+def _connector_refuse(env: Env) -> str | None:
+    shared = (connector_rewards.SharedDenseRewardFn, connector_rewards.SharedSparseRewardFn)
+    if isinstance(env._rewarder, shared):
+        name = type(env._rewarder).__name__
+        return f"reward_fn={name} gives every agent the sum already; leave 'Shared' away and use reward='team'"
+    return None
+
+
+def _all_connected_or_blocked(env: Env, before: State, action: Array, after: State) -> Array:
+    return ~after.action_mask[:, 1:].any()
+
+
+connector = Particulars(
+    view=_connector_view,
+    state=_connector_state,
+    over=_all_connected_or_blocked,
+    meaning=_connector_meaning,
+    individual=True,
+    alive=no_noop_left,
+    refuse=_connector_refuse,
+)
+
+
+# Cleaner. Jumanji calls its time limit a termination. An illegal move truly ends the episode.
+
+
+def _cleaner_view(env: Env, state: State, seen: Seen) -> Array:
+    """Four grids: own place, number of others over N, dirt, walls."""
+    places = one_hot_cells(state.agents_locations, state.grid.shape)
+    return channels([places, others(places) / env.num_agents], [state.grid == DIRTY, state.grid == WALL])
+
+
+def _cleaner_state(env: Env, state: State, seen: Seen) -> Array:
+    """Three grids: number of agents over N, dirt, walls."""
+    places = one_hot_cells(state.agents_locations, state.grid.shape)
+    return flat(places.mean(0), state.grid == DIRTY, state.grid == WALL)
+
+
+def _cleaner_over(env: Env, before: State, action: Array, after: State) -> Array:
+    legal = jnp.take_along_axis(before.action_mask, action[:, None], axis=-1).all()
+    return ~legal | ~(after.grid == DIRTY).any()
+
+
+def _cleaner_refuse(env: Env) -> str | None:
+    if env.num_rows != env.num_cols:
+        size = f"{env.num_rows} rows and {env.num_cols} columns"
+        return f"{size}: Jumanji's Cleaner mixes up rows and columns in its legal moves, so only square grids work"
+    return None
+
+
+cleaner = Particulars(
+    view=_cleaner_view,
+    state=_cleaner_state,
+    over=_cleaner_over,
+    meaning=lambda env: f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode",
+    individual=False,
+    refuse=_cleaner_refuse,
+)

@@ -1,0 +1,245 @@
+"""Names of the field's scenarios, and what each stands for in Jumanji.
+
+Reading a name costs nothing: Jumanji is imported only when an environment is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxmarl_lite.envs.naming import check_names
+
+Settings = dict[str, Any]
+ADAPTER_KEYWORDS = ("reward", "agent_id")
+"""Keywords that the adapter takes, beside Jumanji's own."""
+_ROUTING = "jumanji.environments.routing"
+_WAREHOUSES = {"tiny": (1, 3), "small": (2, 3), "medium": (2, 5), "large": (3, 5)}
+_DIFFICULTY = {"": 1.0, "-easy": 2.0, "-hard": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """All scenarios whose names follow one pattern."""
+
+    form: str
+    """The pattern as a person reads it."""
+    pattern: str
+    """The pattern as a regular expression over the whole name."""
+    environment: str
+    """``module:class`` of the Jumanji environment."""
+    generator: str
+    """``module:class`` of what draws its initial states."""
+    settings: Callable[[re.Match[str]], tuple[Settings, Settings]]
+    """A matched name to the keywords of the generator and of the environment."""
+    agents_key: str
+    """The generator's keyword for the number of agents."""
+    actions: str
+    """What an agent chooses from, in words."""
+    examples: tuple[str, ...]
+    """Names that the field uses."""
+
+
+def _foraging(match: re.Match[str]) -> tuple[Settings, Settings]:
+    sight, rows, columns, agents, food, coop = match.groups()
+    if rows != columns:
+        raise ValueError(f"the grid must be square, not {rows}x{columns}")
+    size = int(rows)
+    generator = dict(
+        grid_size=size,
+        fov=int(sight or size),
+        num_agents=int(agents),
+        num_food=int(food),
+        max_agent_level=2,
+        force_coop=coop is not None,
+    )
+    return generator, dict(time_limit=100)
+
+
+def _warehouse(match: re.Match[str]) -> tuple[Settings, Settings]:
+    size, agents, difficulty = match.group(1), int(match.group(2)), match.group(3) or ""
+    rows, columns = _WAREHOUSES[size]
+    generator = dict(
+        shelf_rows=rows,
+        shelf_columns=columns,
+        column_height=8,
+        num_agents=agents,
+        sensor_range=1,
+        request_queue_size=max(1, int(agents * _DIFFICULTY[difficulty])),
+    )
+    return generator, dict(time_limit=500)
+
+
+def _connector(match: re.Match[str]) -> tuple[Settings, Settings]:
+    rows, columns, agents = map(int, match.groups())
+    if rows != columns:
+        raise ValueError(f"the grid must be square, not {rows}x{columns}")
+    return dict(grid_size=rows, num_agents=agents), dict(time_limit=rows * columns)
+
+
+def _cleaner(match: re.Match[str]) -> tuple[Settings, Settings]:
+    rows, columns, agents = map(int, match.groups())
+    return dict(num_rows=rows, num_cols=columns, num_agents=agents), dict(time_limit=rows * columns)
+
+
+def _search(match: re.Match[str]) -> tuple[Settings, Settings]:
+    searchers, targets = map(int, match.groups())
+    return dict(num_searchers=searchers, num_targets=targets), dict(time_limit=400)
+
+
+def _spanning_tree(match: re.Match[str]) -> tuple[Settings, Settings]:
+    agents, nodes = map(int, match.groups())
+    generator = dict(num_nodes=nodes, num_edges=2 * nodes, max_degree=5, num_agents=agents, num_nodes_per_agent=4)
+    return generator | dict(max_step=70), dict(time_limit=70)
+
+
+def _routes(match: re.Match[str]) -> tuple[Settings, Settings]:
+    vehicles, customers = map(int, match.groups())
+    return dict(num_vehicles=vehicles, num_customers=customers), {}
+
+
+FAMILIES = (
+    Family(
+        form="lbf-[<sight>s-]<grid>x<grid>-<agents>p-<food>f[-coop]",
+        pattern=r"lbf-(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?",
+        environment=f"{_ROUTING}.lbf.env:LevelBasedForaging",
+        generator=f"{_ROUTING}.lbf.generator:RandomGenerator",
+        settings=_foraging,
+        agents_key="num_agents",
+        actions="6 actions",
+        examples=(
+            "lbf-2s-8x8-2p-2f-coop",
+            "lbf-8x8-2p-2f-coop",
+            "lbf-2s-10x10-3p-3f",
+            "lbf-10x10-3p-3f",
+            "lbf-15x15-3p-5f",
+            "lbf-15x15-4p-3f",
+            "lbf-15x15-4p-5f",
+        ),
+    ),
+    Family(
+        form="rware-{tiny,small,medium,large}-<agents>ag[-easy|-hard]",
+        pattern=r"rware-(tiny|small|medium|large)-(\d+)ag(-easy|-hard)?",
+        environment=f"{_ROUTING}.robot_warehouse.env:RobotWarehouse",
+        generator=f"{_ROUTING}.robot_warehouse.generator:RandomGenerator",
+        settings=_warehouse,
+        agents_key="num_agents",
+        actions="5 actions",
+        examples=("rware-tiny-2ag", "rware-tiny-4ag", "rware-tiny-4ag-easy", "rware-small-4ag", "rware-small-4ag-hard"),
+    ),
+    Family(
+        form="connector-<grid>x<grid>x<agents>a",
+        pattern=r"con(?:nector)?-(\d+)x(\d+)x(\d+)a",
+        environment=f"{_ROUTING}.connector.env:Connector",
+        generator=f"{_ROUTING}.connector.generator:RandomWalkGenerator",
+        settings=_connector,
+        agents_key="num_agents",
+        actions="5 actions",
+        examples=("connector-5x5x3a", "connector-7x7x5a", "connector-10x10x10a", "connector-15x15x23a"),
+    ),
+    Family(
+        form="cleaner-<grid>x<grid>x<agents>a",
+        pattern=r"clean(?:er)?-(\d+)x(\d+)x(\d+)a",
+        environment=f"{_ROUTING}.cleaner.env:Cleaner",
+        generator=f"{_ROUTING}.cleaner.generator:RandomGenerator",
+        settings=_cleaner,
+        agents_key="num_agents",
+        actions="4 actions",
+        examples=("cleaner-5x5x5a", "cleaner-10x10x10a", "cleaner-15x15x15a"),
+    ),
+    Family(
+        form="search-and-rescue-<searchers>s-<targets>t",
+        pattern=r"search-and-rescue-(\d+)s-(\d+)t",
+        environment="jumanji.environments.swarms.search_and_rescue.env:SearchAndRescue",
+        generator="jumanji.environments.swarms.search_and_rescue.generator:RandomGenerator",
+        settings=_search,
+        agents_key="num_searchers",
+        actions="2 continuous dimensions",
+        examples=("search-and-rescue-2s-40t", "search-and-rescue-4s-40t"),
+    ),
+    Family(
+        form="mmst-<agents>a-<nodes>n",
+        pattern=r"mmst-(\d+)a-(\d+)n",
+        environment=f"{_ROUTING}.mmst.env:MMST",
+        generator=f"{_ROUTING}.mmst.generator:SplitRandomGenerator",
+        settings=_spanning_tree,
+        agents_key="num_agents",
+        actions="one action per node",
+        examples=("mmst-2a-20n", "mmst-3a-36n"),
+    ),
+    Family(
+        form="multi-cvrp-<vehicles>v-<customers>c (2 or 3 vehicles with 6 or 20 customers, 2 to 5 with 50 or 100)",
+        pattern=r"multi-cvrp-(\d+)v-(\d+)c",
+        environment=f"{_ROUTING}.multi_cvrp.env:MultiCVRP",
+        generator=f"{_ROUTING}.multi_cvrp.generator:UniformRandomGenerator",
+        settings=_routes,
+        agents_key="num_vehicles",
+        actions="one action per customer and the depot",
+        examples=("multi-cvrp-2v-6c", "multi-cvrp-2v-20c"),
+    ),
+)
+"""Every family of scenario names."""
+
+
+def examples() -> list[tuple[str, str]]:
+    """The field's own scenario names, each with its number of agents, its actions and its episode limit in words."""
+    rows = []
+    for family in FAMILIES:
+        for name in family.examples:
+            generator, environment = _settings(family, name)
+            limit = environment.get("time_limit", 2 * generator.get("num_customers", 0))
+            rows.append((name, f"{generator[family.agents_key]} agents, {family.actions}, at most {limit} steps"))
+    return rows
+
+
+def build(name: str, keywords: Mapping[str, Any]) -> Any | None:
+    """The Jumanji environment of a scenario name, or None when the name follows no pattern.
+
+    keywords: any of the environment's or its generator's, over those that the name stands for.
+    Raises ValueError for an unknown keyword, or sizes that Jumanji refuses.
+    """
+    for family in FAMILIES:
+        if re.fullmatch(family.pattern, name):
+            return _construct(family, name, dict(keywords))
+    return None
+
+
+def _settings(family: Family, name: str) -> tuple[Settings, Settings]:
+    match = re.fullmatch(family.pattern, name)
+    assert match is not None
+    return family.settings(match)
+
+
+def _construct(family: Family, name: str, keywords: Settings) -> Any:
+    environment_class, generator_class = load(family.environment), load(family.generator)
+    generator_names, environment_names = keywords_of(generator_class), keywords_of(environment_class)
+    check_names(name, keywords, [*ADAPTER_KEYWORDS, *environment_names, *generator_names])
+    with_own_generator = "generator" in keywords
+    clash = sorted(set(keywords) & set(generator_names)) if with_own_generator else []
+    if clash:
+        raise ValueError(f"{name}: {', '.join(clash)} would be ignored, as generator is given; give one of the two")
+    try:
+        generator, environment = _settings(family, name)
+        generator |= {k: v for k, v in keywords.items() if k in generator_names}
+        environment |= {k: v for k, v in keywords.items() if k in environment_names}
+        if not with_own_generator:
+            environment["generator"] = generator_class(**generator)
+        return environment_class(**environment)
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def load(path: str) -> Any:
+    """The object at ``module:name``."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def keywords_of(constructor: Any) -> list[str]:
+    """Names of the keywords that a class takes."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [name for name, p in inspect.signature(constructor).parameters.items() if p.kind not in kinds]

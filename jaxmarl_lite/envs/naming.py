@@ -1,0 +1,26 @@
+"""One error for every wrong name: the nearest names, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> ValueError:
+    """The error for a name that does not exist.
+
+    what: the kind of name, for the message. known: names to compare with. also: a further sentence on what is allowed.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    allowed = also or f"Allowed: {', '.join(known) or 'none'}."
+    return ValueError(f"Unknown {what} {name!r}{hint} {allowed}")
+
+
+def check_names(owner: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise ValueError for the first given keyword that is not allowed."""
+    allowed = list(dict.fromkeys(allowed))
+    for name in given:
+        if name not in allowed:
+            raise unknown(f"keyword of {owner}:", name, allowed)

@@ -1,0 +1,88 @@
+"""Environments by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from jaxmarl_lite.envs import toys
+from jaxmarl_lite.envs.jumanji import scenarios
+from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.types import Environment
+
+
+def make(env_id: str, **keywords: Any) -> Environment:
+    """Build an environment from its name.
+
+    env_id: ``toy/<name>``, ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag`` and so on) or
+        ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``).
+    keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"), ``agent_id`` (bool), and any
+        keyword of the Jumanji environment, or of the scenario's generator.
+
+    The same call answers the same object where the keywords can be hashed, so that what was compiled for it is reused.
+    Raises ValueError for a wrong name, naming the nearest ones and what is allowed.
+    """
+    try:
+        return _make_cached(env_id, tuple(sorted(keywords.items(), key=lambda item: item[0])))
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _make(env_id, keywords)
+
+
+def list_environments() -> list[tuple[str, str]]:
+    """Names to start from, each with its agents, actions and episode limit in words; nothing is built or compiled."""
+    toy_rows = [(f"toy/{name}", toys.summary(name)) for name in toys.TOYS]
+    return toy_rows + [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
+
+
+@functools.lru_cache(maxsize=256)
+def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environment:
+    return _make(env_id, dict(keywords))
+
+
+def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
+    room, _, name = env_id.partition("/")
+    if room == "toy" and name in toys.TOYS:
+        return _make_toy(name, keywords)
+    if room == "jumanji":
+        return _make_jumanji(name, keywords)
+    patterns = ", ".join(f"jumanji/{family.form}" for family in scenarios.FAMILIES)
+    listed = [known for known, _ in list_environments()]
+    toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
+    raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, jumanji/<Jumanji's own id>.")
+
+
+def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:
+    toy, fixed = toys.TOYS[name]
+    check_names(f"toy/{name}", keywords, [field.name for field in dataclasses.fields(toy) if field.name != "name"])
+    return toy(name=f"toy/{name}", **{**fixed, **keywords})
+
+
+def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
+    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
+
+    for_adapter = {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
+    for_jumanji = {k: v for k, v in keywords.items() if k not in scenarios.ADAPTER_KEYWORDS}
+    env = scenarios.build(name, for_jumanji)
+    if env is None:
+        env = _registered(name, for_jumanji)
+    return JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter)
+
+
+def _registered(name: str, keywords: dict[str, Any]) -> Any:
+    """The environment of one of Jumanji's own ids."""
+    from jumanji import registration
+
+    from jaxmarl_lite.envs.jumanji.adapter import PARTICULARS
+
+    own = {env_id: env_id.rsplit("-v", 1)[0] for env_id in registration.registered_environments()}
+    classes = {kind.__name__: kind for kind in PARTICULARS}
+    allowed = sorted(env_id for env_id, short in own.items() if short in classes)
+    if name not in allowed:
+        known = [*(n for n, _ in scenarios.examples()), *allowed]
+        patterns = ", ".join(family.form for family in scenarios.FAMILIES)
+        raise unknown("Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}.")
+    check_names(f"jumanji/{name}", keywords, [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(classes[own[name]])])
+    return registration.make(name, **keywords)

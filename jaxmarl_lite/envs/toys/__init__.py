@@ -1,0 +1,33 @@
+"""Tiny worlds whose best return is known, for tests and first steps.
+
+All have two agents, give every agent the team's reward unless told otherwise, and cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
+from jaxmarl_lite.envs.toys.unequal import Reach, Unequal
+from jaxmarl_lite.types import EnvSpec
+
+TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "coordination": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5)), "agent_id": True}),
+    "climbing": (MatrixGame, {"payoff": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)), "agent_id": True}),
+    "payoff": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5))}),
+    "memory": (Memory, {}),
+    "reach": (Reach, {}),
+    "reach-unequal": (Reach, {"dims": (2, 1)}),
+    "counter": (Counter, {}),
+    "unequal": (Unequal, {}),
+    "mortal": (Unequal, {"lives": (4, 2)}),
+}
+"""Each toy's name, with its class and what its fields are set to."""
+
+
+def summary(name: str) -> str:
+    """Agents, actions and episode limit of a toy, in words."""
+    toy, fixed = TOYS[name]
+    spec: EnvSpec = toy(**fixed).spec
+    kind = "actions" if spec.action_kind == "discrete" else "continuous dimensions"
+    return f"{spec.num_agents} agents, {spec.action_size} {kind}, at most {spec.episode_limit} steps"

@@ -1,0 +1,87 @@
+"""Episodes of a fixed policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite import rollout
+from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TimeStep
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted sums over each of E episodes."""
+
+    returns: Array  # [E, N]
+    costs: Array  # [E, N, K]
+    lengths: Array  # [E]
+
+
+def make_evaluate(
+    algorithm: Algorithm, env: Environment, num_episodes: int = 32, greedy: bool = False
+) -> Callable[[PyTree, Array], Evaluation]:
+    """A pure function ``evaluate(learner, key) -> Evaluation`` that plays ``num_episodes`` whole episodes.
+
+    Args:
+        algorithm: whose `act` is played.
+        env: the environment, of one world.
+        num_episodes: E; they run side by side.
+        greedy: play the likeliest action instead of a sampled one.
+    """
+    if isinstance(num_episodes, bool) or not isinstance(num_episodes, int) or num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes!r}; allowed is a whole number, 1 or more")
+    spec = env.spec
+
+    def evaluate(learner: PyTree, key: Array) -> Evaluation:
+        begin_key, act_key = jax.random.split(key)
+        state, timestep = jax.vmap(env.reset)(jax.random.split(begin_key, num_episodes))
+        sums = rollout.nothing((num_episodes,), spec.num_agents, spec.num_costs)
+        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.initial_memory(num_episodes), sums)
+
+        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.Episodes]) -> Any:
+            moment, state, timestep, memory, sums = carry
+            playing = 1.0 - timestep.last
+            key = jax.random.fold_in(act_key, moment)
+            action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
+            state, after = jax.vmap(env.step)(state, action)
+            sums = rollout.Episodes(
+                sums.count,
+                sums.returns + after.reward * playing[:, None],
+                sums.costs + after.cost * playing[:, None, None],
+                sums.length + playing,
+            )
+            after = after._replace(last=after.last | timestep.last)
+            return moment + 1, state, after, memory, sums
+
+        def playing_still(carry: Any) -> Array:
+            return ~carry[2].last.all() & (carry[0] < spec.episode_limit)
+
+        sums = jax.lax.while_loop(playing_still, step, carry)[-1]
+        return Evaluation(sums.returns, sums.costs, sums.length)
+
+    return evaluate
+
+
+def make_play(algorithm: Algorithm, env: Environment, num_steps: int, greedy: bool = False) -> Callable[..., Any]:
+    """A pure function ``play(learner, key) -> (states, timesteps, actions)`` of one world, for pictures.
+
+    Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left out.
+    """
+
+    def play(learner: PyTree, key: Array) -> tuple[PyTree, TimeStep, Array]:
+        begin_key, act_key = jax.random.split(key)
+        state, timestep = jax.tree.map(lambda x: x[None], env.reset(begin_key))
+
+        def step(carry: Any, key: Array) -> Any:
+            state, timestep, memory = carry
+            action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
+            after = jax.vmap(env.step)(state, action)
+            return (*after, memory), jax.tree.map(lambda x: x[0], (state, timestep, action))
+
+        carry = (state, timestep, algorithm.initial_memory(1))
+        return jax.lax.scan(step, carry, jax.random.split(act_key, num_steps))[1]
+
+    return play

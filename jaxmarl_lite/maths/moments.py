@@ -1,0 +1,66 @@
+"""Means and spreads: over the agents that live, and running over a whole training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array
+
+
+def masked_mean(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
+    """Mean of ``x`` over the entries whose ``weight`` (0/1, same shape) is one; 0 where there are none."""
+    chex.assert_equal_shape([x, weight])
+    weight = weight.astype(x.dtype)
+    return (x * weight).sum(axis) / jnp.maximum(weight.sum(axis), 1.0)
+
+
+def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None, epsilon: float = 1e-8) -> Array:
+    """``x`` shifted to mean 0 and scaled to deviation 1 over the living entries along ``axis``.
+
+    The square root is taken of variance + epsilon, so that its derivative exists when ``x`` is constant.
+    """
+    chex.assert_equal_shape([x, weight])
+    weight = weight.astype(x.dtype)
+    count = jnp.maximum(weight.sum(axis, keepdims=True), 1.0)
+    centred = x - (x * weight).sum(axis, keepdims=True) / count
+    variance = (centred**2 * weight).sum(axis, keepdims=True) / count
+    return centred / jnp.sqrt(variance + epsilon)
+
+
+class RunningMoments(NamedTuple):
+    """Count, mean and mean squared deviation of everything seen so far."""
+
+    count: Array  # []
+    mean: Array  # [...]
+    variance: Array  # [...]
+
+
+def initial_moments(shape: tuple[int, ...]) -> RunningMoments:
+    """Moments of nothing yet: mean 0 and variance 1, so that normalising changes nothing."""
+    dtype = jnp.result_type(float)
+    return RunningMoments(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
+
+
+def update_moments(moments: RunningMoments, x: Array) -> RunningMoments:
+    """Merge a batch into the running moments (Chan et al. 1979); all axes of ``x`` before theirs are samples."""
+    lead = tuple(range(x.ndim - moments.mean.ndim))
+    number = jnp.asarray(x.size / max(moments.mean.size, 1), moments.mean.dtype)
+    mean, variance = x.mean(lead), x.var(lead)
+    total = moments.count + number
+    delta = mean - moments.mean
+    share = number / total
+    spread = (1.0 - share) * moments.variance * (moments.count > 0) + share * variance + share * (1 - share) * delta**2
+    return RunningMoments(total, moments.mean + share * delta, spread)
+
+
+def normalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
+    """``(x - mean) / sqrt(variance + epsilon)``."""
+    return (x - moments.mean) / jnp.sqrt(moments.variance + epsilon)
+
+
+def denormalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
+    """The inverse of `normalise`."""
+    return x * jnp.sqrt(moments.variance + epsilon) + moments.mean

@@ -1,0 +1,34 @@
+"""Surrogate objectives of policy-gradient methods; all are to be maximised and none is averaged yet."""
+
+from __future__ import annotations
+
+import chex
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array
+
+
+def importance_ratio(log_prob: Array, old_log_prob: Array) -> Array:
+    """ρ = π(u|s) / π_old(u|s), from two log-probabilities of one shape."""
+    chex.assert_equal_shape([log_prob, old_log_prob])
+    return jnp.exp(log_prob - old_log_prob)
+
+
+def clipped_surrogate(ratio: Array, advantage: Array, clip: Array) -> Array:
+    """PPO's pessimistic surrogate, min(ρ A, clip(ρ, 1-ε, 1+ε) A) (Schulman et al. 2017, equation 7).
+
+    At ρ = 1 its gradient is A ∇log π: the plain policy gradient.
+    """
+    chex.assert_equal_shape([ratio, advantage])
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def approximate_kl(log_ratio: Array) -> Array:
+    """Per-sample estimate of KL(π_old || π) in nats: (ρ - 1) - log ρ, never negative (Schulman 2020)."""
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+def explained_variance(prediction: Array, target: Array) -> Array:
+    """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 is no better than the mean. Scalar."""
+    chex.assert_equal_shape([prediction, target])
+    return 1.0 - jnp.var(target - prediction) / (jnp.var(target) + 1e-8)

@@ -1,0 +1,59 @@
+"""Vector arithmetic on trees of arrays."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array, PyTree
+
+
+def dot(a: PyTree, b: PyTree) -> Array:
+    """Inner product of two trees of one structure. Scalar."""
+    parts = jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b)
+    return jax.tree.reduce(jnp.add, parts, jnp.zeros(()))
+
+
+def norm(a: PyTree) -> Array:
+    """Euclidean length of a tree. Scalar."""
+    return jnp.sqrt(dot(a, a))
+
+
+def scale(factor: Array | float, a: PyTree) -> PyTree:
+    """``factor * a``."""
+    return jax.tree.map(lambda x: factor * x, a)
+
+
+def axpy(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
+    """``factor * a + b``."""
+    return jax.tree.map(lambda x, y: factor * x + y, a, b)
+
+
+def cosine(a: PyTree, b: PyTree, epsilon: float = 1e-12) -> Array:
+    """Cosine of the angle between two trees; 0 where either is zero. Scalar in [-1, 1]."""
+    return dot(a, b) / jnp.sqrt(jnp.maximum(dot(a, a) * dot(b, b), epsilon**2))
+
+
+def clip_by_norm(a: PyTree, max_norm: Array | float) -> PyTree:
+    """``a`` shortened to ``max_norm`` where it is longer.
+
+    Unlike optax's `clip_by_global_norm` it is differentiable where ``a`` is zero, as a meta-gradient needs.
+    """
+    squared = dot(a, a)
+    length = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+    return scale(jnp.where(squared > max_norm**2, max_norm / length, 1.0), a)
+
+
+def all_finite(a: PyTree) -> Array:
+    """Whether every number of the tree is finite. Scalar bool."""
+    floats = [x for x in jax.tree.leaves(a) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats])) if floats else jnp.asarray(True)
+
+
+def select(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+    """``a`` where the condition holds, else ``b``; the condition's axes lead those of every leaf."""
+
+    def leaf(x: Array, y: Array) -> Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+
+    return jax.tree.map(leaf, a, b)

@@ -1,0 +1,176 @@
+"""Policies, critics and reward functions: a stack of dense layers, then perhaps a GRU, then a head.
+
+`network` hands out a record of pure functions, so that nothing outside this file knows which library
+keeps the weights, whether agents share them, or whether there is a memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """The form of one network; everything here decides shapes."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Width of each dense layer before the head (and before the memory, if there is one)."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """What follows each dense layer."""
+    memory: Literal["none", "gru"] = "none"
+    """Whether the network remembers the episode so far."""
+    memory_size: int = 128
+    """Width of the memory."""
+
+
+class Network(NamedTuple):
+    """A network as pure functions; ``out`` is what the head gives, with the agents' axis kept.
+
+    ``init(key) -> params``;
+    ``initial_memory(num_envs) -> memory``, zeros ``[B, (N,) H]``, or () without a memory;
+    ``step(params, memory, x) -> (out, memory)`` for one moment, any leading axes;
+    ``unroll(params, memory, x, first) -> (out, memories)`` over time: x ``[T, B, (N,) O]``, and
+        first ``[T, B]`` marks where an episode begins; memories ``[T, ...]`` are those after each step.
+    """
+
+    init: Callable[[Array], PyTree]
+    initial_memory: Callable[[int], PyTree]
+    step: Callable[[PyTree, PyTree, Array], tuple[PyTree, PyTree]]
+    unroll: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, PyTree]]
+
+
+class _GRU(nn.Module):
+    """Gated recurrent unit (Cho et al. 2014), with the product of all inputs taken at once outside the scan.
+
+    r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 - z) ⊙ n + z ⊙ h
+    """
+
+    size: int
+
+    def setup(self) -> None:
+        dtype = jnp.result_type(float)
+        # W stands for all three gates: one product for the whole sequence.
+        self.inputs = nn.Dense(3 * self.size, kernel_init=nn.initializers.orthogonal(), param_dtype=dtype)
+        self.kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 3 * self.size), dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.size,), dtype)
+
+    def _cell(self, memory: Array, projected: Array) -> Array:
+        reset_x, update_x, new_x = jnp.split(projected, 3, -1)
+        reset_h, update_h, new_h = jnp.split(memory @ self.kernel, 3, -1)
+        reset, update = nn.sigmoid(reset_x + reset_h), nn.sigmoid(update_x + update_h)
+        new = nn.tanh(new_x + reset * (new_h + self.bias))
+        return (1.0 - update) * new + update * memory
+
+    def step(self, memory: Array, x: Array) -> Array:
+        return self._cell(memory, self.inputs(x))
+
+    def unroll(self, memory: Array, x: Array, first: Array) -> Array:
+        projected = self.inputs(x)
+        keep = 1.0 - first.astype(projected.dtype)
+        keep = keep.reshape(keep.shape + (1,) * (memory.ndim + 1 - keep.ndim))
+
+        def tick(memory: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            projected_t, keep_t = now
+            memory = self._cell(memory * keep_t, projected_t)
+            return memory, memory
+
+        return jax.lax.scan(tick, memory, (projected, keep))[1]
+
+
+class _Stack(nn.Module):
+    """Dense layers, perhaps a GRU, and a head of ``out`` numbers; with ``gaussian``, also log-deviations."""
+
+    spec: NetworkSpec
+    out: int
+    head_scale: float
+    gaussian: bool = False
+
+    def setup(self) -> None:
+        dtype = jnp.result_type(float)
+        dense = lambda width, gain: nn.Dense(  # noqa: E731
+            width, kernel_init=nn.initializers.orthogonal(gain), param_dtype=dtype
+        )
+        self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden]
+        self.cell = _GRU(self.spec.memory_size) if self.spec.memory == "gru" else None
+        self.head = dense(self.out, self.head_scale)
+        if self.gaussian:
+            self.log_std = self.param("log_std", nn.initializers.zeros, (self.out,), dtype)
+
+    def _features(self, x: Array) -> Array:
+        activate = {"relu": nn.relu, "tanh": nn.tanh}[self.spec.activation]
+        for layer in self.layers:
+            x = activate(layer(x))
+        return x
+
+    def _output(self, x: Array) -> PyTree:
+        return (self.head(x), self.log_std) if self.gaussian else self.head(x)
+
+    def step(self, memory: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+        x = self._features(x)
+        if self.cell is not None:
+            x = memory = self.cell.step(memory, x)
+        return self._output(x), memory
+
+    def unroll(self, memory: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
+        x = self._features(x)
+        if self.cell is not None:
+            x = memory = self.cell.unroll(memory, x, first)
+        return self._output(x), memory
+
+
+def network(
+    spec: NetworkSpec,
+    inputs: int,
+    outputs: int,
+    *,
+    agents: int | None,
+    shared: bool = True,
+    head_scale: float = 1.0,
+    gaussian: bool = False,
+) -> Network:
+    """A network over the agents' views, or over the one state of a world.
+
+    Args:
+        spec: layers and memory.
+        inputs, outputs: sizes of the last axis.
+        agents: N when the input has an agents' axis before its last, None when it has none.
+        shared: one set of weights for all agents, or (False) one each: then every leaf leads with ``[N]``.
+        head_scale: gain of the orthogonal head; 0.01 makes a first policy nearly uniform.
+        gaussian: the head gives ``(mean, log_std)``; log_std does not depend on the input.
+    """
+    stack = _Stack(spec, outputs, head_scale, gaussian)
+    dtype = jnp.result_type(float)
+
+    def empty_memory(*lead: int) -> PyTree:
+        return jnp.zeros((*lead, spec.memory_size), dtype) if spec.memory == "gru" else ()
+
+    def init(key: Array) -> PyTree:
+        return stack.init(key, empty_memory(1), jnp.zeros((1, inputs), dtype), method="step")["params"]
+
+    def initial_memory(num_envs: int) -> PyTree:
+        return empty_memory(num_envs) if agents is None else empty_memory(num_envs, agents)
+
+    def step(params: PyTree, memory: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+        return stack.apply({"params": params}, memory, x, method="step")  # type: ignore[return-value]
+
+    def unroll(params: PyTree, memory: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
+        return stack.apply({"params": params}, memory, x, first, method="unroll")  # type: ignore[return-value]
+
+    if agents is None or shared:
+        return Network(init, initial_memory, step, unroll)
+
+    out_axes = ((-2, 0), -2) if gaussian else (-2, -2)
+    return Network(
+        lambda key: jax.vmap(init)(jax.random.split(key, agents)),
+        initial_memory,
+        jax.vmap(step, (0, -2, -2), out_axes),
+        jax.vmap(unroll, (0, -2, -2, None), out_axes),
+    )

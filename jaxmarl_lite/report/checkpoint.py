@@ -1,0 +1,292 @@
+"""Saving and restoring a whole training state, safe against a kill at any moment.
+
+A checkpoint is one folder::
+
+    checkpoints/step_000000000012/
+        state/          the arrays, written by orbax
+        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every file in state/
+
+It is written under a hidden name, synced, and takes its final name in one rename: a folder called ``step_...`` is
+complete by construction. Deleting works the other way round. The leaves are stored as a flat list, so orbax never
+sees the tree, and the tree that comes back (NamedTuples, optax states, empty tuples) is the template's.
+
+In a ``jax.distributed`` run every process calls ``save`` and ``restore`` with the same arguments and a folder that
+all of them share; each writes its own shards and process 0 the rest. Leaves that a process holds whole are taken
+from process 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxmarl_lite.report import files, leaves
+from jaxmarl_lite.types import PyTree
+
+_NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or of another run; the message names the path and what is wrong."""
+
+
+class Restored(NamedTuple):
+    """What ``restore`` hands back."""
+
+    state: PyTree  # the template's tree
+    step: int
+    meta: dict[str, Any]
+
+
+def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] | None = None, keep: int = 2) -> Path:
+    """Write a checkpoint and drop all but the newest ``keep``; returns when it is safely on disk.
+
+    Args:
+        folder: where the checkpoints lie; made if missing.
+        step: not negative, and not below the newest step there (see ``drop_after``). Saving the same step again
+            replaces it, the old one staying until the new one is complete.
+        state: tree of arrays, typed keys among them. Python numbers become the arrays that ``jit`` would make of them.
+        meta: plain data (algorithm, environment, sizes, versions) stored in the same atomic unit, as JSON.
+        keep: checkpoints to keep, at least 1.
+
+    Returns:
+        The checkpoint's folder (meaningful on process 0).
+
+    Raises:
+        CheckpointError: the folder holds a later step.
+        ValueError: ``keep`` below 1 or ``step`` negative.
+        TypeError: a leaf is no array, or of a dtype that JAX cannot hold as configured; names the leaf.
+    """
+    if keep < 1 or step < 0:
+        raise ValueError(f"keep must be at least 1 and step not negative, got keep={keep}, step={step}")
+    folder = Path(folder).absolute()
+    newest = latest(folder)
+    if newest is not None and newest > step:
+        raise CheckpointError(f"{folder} already holds step {newest}, later than {step}; call drop_after to go back")
+    descriptions, arrays = leaves.flatten(state)
+    hidden = folder / ".saving"
+    first = jax.process_index() == 0
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        hidden.mkdir()
+    with _checkpointer() as checkpointer:  # begins and ends with a barrier over all processes
+        checkpointer.save(hidden / "state", args=ocp.args.PyTreeSave(_named(arrays)))
+    try:
+        final = _commit(folder, hidden, step, descriptions, dict(meta or {}), keep) if first else folder
+    finally:
+        _barrier("jaxmarl_lite.checkpoint.committed")
+    return final
+
+
+def steps(folder: Path | str) -> list[int]:
+    """The steps of the complete checkpoints in a folder, oldest first; empty where there is no folder."""
+    return sorted(_complete(Path(folder)))
+
+
+def latest(folder: Path | str) -> int | None:
+    """The newest complete step in a folder, or None."""
+    return max(_complete(Path(folder)), default=None)
+
+
+def drop_after(folder: Path | str, step: int) -> list[int]:
+    """Delete the checkpoints later than ``step`` (going back to it abandons them); returns the steps deleted."""
+    doomed = {s: path for s, path in _complete(Path(folder)).items() if s > step}
+    if jax.process_index() == 0:
+        for s in sorted(doomed, reverse=True):  # newest first: at any moment the rest is a history without holes
+            _delete(doomed[s])
+    _barrier("jaxmarl_lite.checkpoint.dropped")
+    return sorted(doomed)
+
+
+def read_meta(folder: Path | str, step: int | None = None) -> dict[str, Any]:
+    """The ``meta`` that was saved beside a state; the newest one's by default. Raises CheckpointError."""
+    _, path = _find(Path(folder).absolute(), step)
+    return _read_manifest(path)["meta"]
+
+
+def restore(folder: Path | str, template: PyTree, step: int | None = None, fallback: bool = False) -> Restored:
+    """Read a checkpoint, bit for bit, into the template's tree.
+
+    Args:
+        folder: where the checkpoints lie.
+        template: a state, or ``jax.eval_shape`` of the function that makes one. Where its leaves carry a sharding
+            (or are committed to a device), the restored ones get it, whatever the devices of the writer; the others
+            land uncommitted on the default device.
+        step: which; the newest by default.
+        fallback: when a checkpoint is damaged, go on to the one before it instead of raising. A checkpoint that is
+            whole but does not fit the template always raises.
+
+    Raises:
+        CheckpointError: no checkpoint there; damaged (names the file); of another algorithm or sizes (names the first
+            leaf that differs and both shapes).
+    """
+    folder = Path(folder).absolute()
+    _find(folder, step)
+    candidates = sorted((item for item in _complete(folder).items() if step is None or item[0] <= step), reverse=True)
+    damages = []
+    for found, path in candidates if fallback else candidates[:1]:
+        try:
+            manifest = _read_manifest(path)
+            _verify(path, manifest)
+        except CheckpointError as error:
+            damages.append(error)
+            continue
+        return Restored(_read_state(path, manifest, template), found, manifest["meta"])
+    if len(damages) == 1:
+        raise damages[0]
+    raise CheckpointError(f"every checkpoint in {folder} is damaged: " + "; ".join(map(str, damages)))
+
+
+def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTree:
+    """The arrays of a verified checkpoint in the template's tree and places."""
+    flat, treedef = jax.tree_util.tree_flatten_with_path(template)
+    values = [value for _, value in flat]
+    stored = [leaves.Leaf(*leaf) for leaf in manifest["leaves"]]
+    wanted = [leaves.describe(jax.tree_util.keystr(where), value) for where, value in flat]
+    if (difference := leaves.difference(stored, wanted)) is not None:
+        raise CheckpointError(f"{path} {difference}")
+    arguments = [leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)]
+    try:
+        with _checkpointer() as checkpointer:
+            restored = checkpointer.restore(
+                path / "state",
+                args=ocp.args.PyTreeRestore(_named([0] * len(values)), restore_args=_named(arguments)),
+            )
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise CheckpointError(f"the state of {path} cannot be read: {error}") from error
+    arrays = [restored[name] for name in sorted(restored)]
+    placed = [leaves.place(*item) for item in zip(stored, values, arrays, strict=True)]
+    return jax.tree_util.tree_unflatten(treedef, placed)
+
+
+def _commit(
+    folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict[str, Any], keep: int
+) -> Path:
+    """Describe the written state, sync it, give it its name, drop what is too old. Process 0 only."""
+    written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
+    manifest = {
+        "format": _FORMAT,
+        "step": step,
+        "meta": meta,
+        "leaves": described,
+        "files": {path.relative_to(hidden).as_posix(): _fingerprint(path, sync=True) for path in written},
+    }
+    files.replace_text(hidden / _MANIFEST, files.to_json(manifest))
+    for inner in {path.parent for path in written}:
+        files.sync_folder(inner)
+    before = _complete(folder).get(step)
+    attempt = 0 if before is None else int(_parse(before.name)[1]) + 1
+    final = folder / (f"step_{step:012d}" + (f".{attempt}" if attempt else ""))
+    os.replace(hidden, final)
+    files.sync_folder(folder)
+    if before is not None:
+        _delete(before)
+    for old in steps(folder)[:-keep]:
+        _delete(_complete(folder)[old])
+    return final
+
+
+def _parse(name: str) -> tuple[int, int]:
+    """Step and attempt of a checkpoint folder's name; step -1 when it is none."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
+
+
+def _complete(folder: Path) -> dict[int, Path]:
+    """Step -> folder of its latest attempt."""
+    names = sorted((path.name for path in folder.iterdir()), key=_parse) if folder.is_dir() else []
+    return {_parse(name)[0]: folder / name for name in names if _parse(name)[0] >= 0}
+
+
+def _find(folder: Path, step: int | None) -> tuple[int, Path]:
+    """A step (None: the newest) and its folder; CheckpointError where there is none."""
+    there = _complete(folder)
+    if not there:
+        raise CheckpointError(f"no checkpoint in {folder}")
+    if step is not None and step not in there:
+        raise CheckpointError(f"no checkpoint of step {step} in {folder}; there are {sorted(there)}")
+    step = max(there) if step is None else step
+    return step, there[step]
+
+
+def _delete(path: Path) -> None:
+    """Take a checkpoint's name away in one rename, then its files."""
+    doomed = path.with_name(f".deleting_{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half written or half deleted."""
+    for path in folder.iterdir():
+        if path.name == ".saving" or path.name.startswith(".deleting_"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _fingerprint(path: Path, sync: bool = False) -> list[int]:
+    """Size and CRC-32 of a file; with ``sync`` its content is on the disk afterwards."""
+    size, checksum = 0, 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+        if sync:
+            os.fsync(file.fileno())
+    return [size, checksum]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint; CheckpointError naming the file when it cannot be used."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        missing = {"format", "step", "meta", "leaves", "files"} - set(manifest)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {_MANIFEST} cannot be read ({error})") from error
+    if missing or manifest["format"] != _FORMAT:
+        raise CheckpointError(f"{path / _MANIFEST} is of another format than this version reads ({_FORMAT})")
+    return manifest
+
+
+def _verify(path: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file of a checkpoint with its manifest; CheckpointError names the first that differs."""
+    for name, (size, checksum) in manifest["files"].items():
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path} is damaged: {name} is missing")
+        try:
+            found = _fingerprint(path / name)
+        except OSError as error:
+            raise CheckpointError(f"{path} is damaged: {name} cannot be read ({error})") from error
+        if found[0] != size:
+            raise CheckpointError(f"{path} is damaged: {name} has {found[0]} bytes instead of {size}")
+        if found[1] != checksum:
+            raise CheckpointError(f"{path} is damaged: the content of {name} changed (checksum)")
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax, blocking: the asynchronous one saves no time here and leaves threads behind when killed."""
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _named(values: Sequence[Any]) -> dict[str, Any]:
+    """Values under names that sort in their order."""
+    return {f"{i:06d}": value for i, value in enumerate(values)}
+
+
+def _barrier(name: str) -> None:
+    """Wait for all processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,81 @@
+"""Writing files so that a reader, or a kill at any moment, never meets half of one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def sync_folder(folder: Path) -> None:
+    """Ask the disk to keep the folder's entries (names and renames); a no-op where folders cannot be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems refuse to sync a folder; the rename itself is still atomic
+    finally:
+        os.close(handle)
+
+
+def sync_file(descriptor: int) -> None:
+    """Return when the content of an open file is on the disk."""
+    os.fsync(descriptor)
+
+
+def replace_bytes(path: Path | str, data: bytes) -> None:
+    """Put ``data`` at ``path``: whoever reads it sees the old content or the new, never a part.
+
+    The data goes to a neighbouring file, is synced, and takes the name in one rename.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            sync_file(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def replace_text(path: Path | str, text: str) -> None:
+    """``replace_bytes`` for UTF-8 text."""
+    replace_bytes(path, text.encode())
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text of plain data, arrays, paths and dataclass-free records; anything else raises TypeError.
+
+    Strict JSON has no number for these, so NaN becomes ``null`` and the infinities the texts ``"Infinity"`` and
+    ``"-Infinity"``, which ``to_number`` turns back.
+    """
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def to_number(value: Any) -> float:
+    """A number as ``to_json`` wrote it: ``null`` is NaN, ``"Infinity"`` is infinite."""
+    return math.nan if value is None else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """The same data in dictionaries, lists, numbers and texts that strict JSON can hold."""
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and numbers
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value

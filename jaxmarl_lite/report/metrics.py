@@ -1,0 +1,88 @@
+"""What every reported number means, in one sentence with its unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+METRICS: dict[str, str] = {
+    # what the agents achieve
+    "return": "Undiscounted return per episode, mean over the episodes that ended in the rollout, in reward units.",
+    "episodes": "Episodes that ended in the rollout, over all worlds (a count).",
+    "episode_length": "Mean length of the episodes that ended in the rollout, in environment steps.",
+    "eval_return": "Mean undiscounted return per episode of the greedy policy in separate episodes, in reward units.",
+    "eval_return_low": "Lower end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
+    "eval_return_high": "Upper end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
+    "eval_episodes": "Episodes behind eval_return (a count).",
+    "eval_episode_length": "Mean length of the evaluation episodes, in environment steps.",
+    # how fast it runs
+    "steps_per_second": "Environment steps per second of wall-clock time, all worlds and seeds together.",
+    "compile_seconds": "Time that compiling the training program took, in seconds.",
+    "elapsed_seconds": "Wall-clock time since the run began, compilation left out, in seconds.",
+    # policy and critics
+    "policy_loss": "Loss of the policy's surrogate objective, mean over minibatches (the reward's scale).",
+    "value_loss": "Squared error of the critic against its return targets, mean over minibatches (squared return).",
+    "entropy": "Mean entropy of the policy per agent and step, in nats.",
+    "approx_kl": "Estimated divergence of the updated policy from the one that acted, per agent and step, in nats.",
+    "clip_fraction": "Share of samples whose probability ratio lay outside the clip range, 0 to 1.",
+    "policy_grad_norm": "Euclidean norm of the policy's gradient before clipping, mean over minibatches.",
+    "critic_grad_norm": "Euclidean norm of the critic's gradient before clipping, mean over minibatches.",
+    "explained_variance": "Share of the variance of the returns that the critic explains; 1 is perfect, 0 a constant.",
+    # the learned reward of LIIR
+    "intrinsic_reward_mean": "Mean of the learned intrinsic reward per step, one number per agent (dimensionless).",
+    "intrinsic_reward_std": "Standard deviation of the learned intrinsic reward over steps, one number per agent.",
+    "meta_gradient_norm": "Norm (Euclidean) of the extrinsic objective's gradient by the intrinsic reward's weights.",
+    "proxy_extrinsic_cosine": "Cosine between the policy gradients by proxy and by extrinsic advantage, -1 to 1.",
+    "saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, 0 to 1.",
+    "reward_net_update_norm": "Euclidean norm of the step that the intrinsic reward's weights took.",
+    "extrinsic_value_loss": "Squared error of the critic of the extrinsic return (squared return).",
+    "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents (squared return).",
+    # health
+    "finite": "1 while every learned number is finite, 0 from the update on in which one is not.",
+    "reward_finite": "1 when every reward of the rollout was finite, else 0.",
+}
+"""Metric name -> one sentence with its unit. Per-agent metrics are reported as ``name/agent_0`` and so on."""
+
+_SUFFIX = re.compile(r"(/(agent|cost)_\d+)+$")
+
+
+def base_name(name: str) -> str:
+    """The name as it stands in ``METRICS``: without ``seed_0/`` in front and ``/agent_0``, ``/cost_1`` behind."""
+    return _SUFFIX.sub("", re.sub(r"^seed_\d+/", "", name))
+
+
+def describe(name: str) -> str:
+    """The sentence of a metric, with the agent or cost it is of, if any.
+
+    Raises:
+        KeyError: no such metric, naming it.
+    """
+    base = base_name(name)
+    if base not in METRICS:
+        raise KeyError(f"no metric called {base!r}; jaxmarl_lite.report.metrics.METRICS lists them all")
+    behind = re.findall(r"/(agent|cost)_(\d+)", name)
+    return METRICS[base] + "".join(f" ({kind} {index})" for kind, index in behind)
+
+
+def flatten(metrics: Mapping[str, Any], axes: tuple[str, ...] = ("agent", "cost")) -> dict[str, float]:
+    """Plain floats from a dictionary of numbers and small arrays.
+
+    Args:
+        metrics: name -> a scalar, ``[N]`` (becomes ``name/agent_0`` ...) or ``[N, K]`` (``name/agent_0/cost_0`` ...).
+        axes: what the axes are called, in order.
+
+    Raises:
+        ValueError: an array with more axes than names, naming the metric.
+    """
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        array = np.asarray(value)
+        if array.ndim > len(axes):
+            raise ValueError(f"metric {name!r} has shape {array.shape}; at most {len(axes)} axes ({axes}) can be named")
+        for index in np.ndindex(array.shape):
+            ending = "".join(f"/{axis}_{i}" for axis, i in zip(axes, index, strict=False))
+            flat[name + ending] = float(array[index])
+    return flat

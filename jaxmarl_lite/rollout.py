@@ -1,0 +1,97 @@
+"""Act, step, scan: runs any `act` function in many worlds; knows no algorithm and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Acting, Array, Batch, Environment, Episodes, Observation, PyTree, Transition
+
+Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
+
+
+def begin(env: Environment, key: Array, num_envs: int, memory: PyTree) -> Acting:
+    """The first moment of ``num_envs`` worlds, each with a key of its own."""
+    reset_key = jax.random.split(key, num_envs)
+    episode = jnp.ones((num_envs,), jnp.int32)
+    env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(reset_key, episode - 1))
+    spec = env.spec
+    return Acting(env_state, timestep, memory, reset_key, episode, nothing((num_envs,), spec.num_agents, spec.num_costs))
+
+
+def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
+    """Sums over no episodes."""
+    zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
+    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros())
+
+
+def rollout(
+    env: Environment, act: Act, acting: Acting, key: Array, num_steps: int
+) -> tuple[Acting, Batch]:
+    """Take ``num_steps`` steps in every world; where an episode ends, the next one begins at once.
+
+    The transitions keep the true last observation of every episode. The first observation of the next one
+    costs a reset of all worlds, but only at the steps at which some episode ends.
+
+    Args:
+        env: the environment, of one world.
+        act: ``(key, obs, memory) -> (action, log_prob, memory)`` for all worlds at once.
+        acting: where the worlds stand.
+        key: for the actions.
+        num_steps: T.
+
+    Returns:
+        Where the worlds then stand, and the batch ``[T, B, ...]``.
+    """
+    spec = env.spec
+    start = acting.memory
+
+    def step(carry: tuple[Acting, Episodes], key: Array) -> tuple[tuple[Acting, Episodes], Transition]:
+        now, ended = carry
+        obs = now.timestep.obs
+        action, log_prob, memory = act(key, obs, now.memory)
+        env_state, after = jax.vmap(env.step)(now.env_state, action)
+        last = after.last
+        transition = Transition(
+            obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs
+        )
+        running = Episodes(
+            now.running.count,
+            now.running.returns + after.reward,
+            now.running.costs + after.cost,
+            now.running.length + 1.0,
+        )
+        finished = jax.tree.map(lambda x: jnp.where(_like(last, x), x, 0.0), running)
+        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=last.astype(float)))
+        moved = Acting(env_state, after, memory, now.reset_key, now.episode, running)
+        return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
+
+    (acting, ended), steps = jax.lax.scan(
+        step, (acting, nothing((), spec.num_agents, spec.num_costs)), jax.random.split(key, num_steps)
+    )
+    return acting, Batch(steps, start, ended)
+
+
+def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
+    """Begin the next episode in the worlds whose last one ended."""
+    env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(acting.reset_key, acting.episode))
+    fresh = acting._replace(
+        env_state=env_state,
+        timestep=timestep,
+        memory=jax.tree.map(jnp.zeros_like, acting.memory),
+        episode=acting.episode + 1,
+        running=jax.tree.map(jnp.zeros_like, acting.running),
+    )
+
+    def pick(new: Any, old: Any) -> Any:
+        return jnp.where(_like(last, new), new, old)
+
+    kept = fresh._replace(reset_key=()), acting._replace(reset_key=())
+    return jax.tree.map(pick, *kept)._replace(reset_key=acting.reset_key)
+
+
+def _like(flag: Array, x: Array) -> Array:
+    return flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim))

@@ -1,0 +1,77 @@
+"""Training as two pure functions, `init` and `train`, for any algorithm in any world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite import rollout
+from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
+
+Init = Callable[..., TrainState]
+Train = Callable[[TrainState, int], tuple[TrainState, dict[str, Array]]]
+
+
+def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_steps: int = 64) -> tuple[Init, Train]:
+    """Pure functions that begin and continue a training run.
+
+    ``init(key, config=algorithm.config) -> state``. The config's floats go into the state: give configs that
+        differ in floats alone to sweep them, by ``vmap`` if you like; its other fields must be the algorithm's.
+    ``train(state, num_updates) -> (state, metrics)``; each metric leads with ``[num_updates]``. Calling it
+        again with the state it gave continues the run. ``num_updates`` is static under ``jit``.
+
+    One update collects ``num_steps * num_envs`` environment steps (T and B) and learns from them.
+
+    Raises:
+        ValueError: for sizes that the algorithm cannot deal into its minibatches.
+    """
+    for name, value in (("num_envs", num_envs), ("num_steps", num_steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; allowed is a whole number, 1 or more")
+    algorithm.check(num_envs, num_steps)
+    spec = env.spec
+
+    def init(key: Array, config: Any = algorithm.config) -> TrainState:
+        if jax.tree.structure(config) != jax.tree.structure(algorithm.config):
+            raise ValueError(
+                f"config is {config!r}; allowed is one that differs from the algorithm's, {algorithm.config!r}, "
+                "in float fields alone, because the others decide shapes"
+            )
+        learner_key, worlds_key, key = jax.random.split(key, 3)
+        learner = algorithm.init(learner_key, num_envs, config)
+        acting = rollout.begin(env, worlds_key, num_envs, algorithm.initial_memory(num_envs))
+        return TrainState(learner, acting, key, jnp.zeros((), jnp.int32))
+
+    def update(state: TrainState, _: None) -> tuple[TrainState, dict[str, Array]]:
+        rollout_key, update_key, key = jax.random.split(state.key, 3)
+
+        def act(key: Array, obs: Any, memory: Any) -> Any:
+            return algorithm.act(state.learner, key, obs, memory)
+
+        acting, batch = rollout.rollout(env, act, state.acting, rollout_key, num_steps)
+        learner, info = algorithm.update(update_key, state.learner, batch)
+        info = info | batch_info(spec, batch)
+        return TrainState(learner, acting, key, state.updates + 1), info
+
+    def train(state: TrainState, num_updates: int) -> tuple[TrainState, dict[str, Array]]:
+        return jax.lax.scan(update, state, None, num_updates)
+
+    return init, train
+
+
+def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:
+    """Metrics of a batch: the episodes that ended in it (NaN where none did), and whether its rewards are finite."""
+    ended = batch.episodes
+    count = jnp.where(ended.count > 0, ended.count, jnp.nan)
+    info = {
+        "return": spec.team_return(ended.returns) / count,
+        "episodes": ended.count,
+        "episode_length": ended.length / count,
+        "reward_finite": jnp.isfinite(batch.steps.reward).all(),
+    }
+    if spec.num_costs:
+        info["cost"] = ended.costs / count
+    return info

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxmarl_lite.report import tables
+from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
+
+
+def shown(table, width=100):
+    console = Console(width=width, color_system=None, record=True, file=open("/dev/null", "w"))
+    console.print(table)
+    return console.export_text()
+
+
+def test_interval_text():
+    assert tables.interval_text(Interval(0.9712, 0.94, 0.9949, 5, 5)) == "0.97 [0.94, 0.99]"
+    assert tables.interval_text(Interval(-1234.5, -2000.0, -1.0, 5, 5)) == "-1,234 [-2,000, -1]"
+    assert tables.interval_text(Interval(0.5, 0.5, 0.5, 1, 1)) == "0.50 (one seed: no interval)"
+    assert tables.interval_text(Interval(0.5, 0.4, 0.6, 4, 5)) == "0.50 [0.40, 0.60] (4 of 5 seeds; the rest diverged)"
+    assert "all diverged" in tables.interval_text(bootstrap_interval([np.nan]))
+
+
+def test_number_text_keeps_the_decimals_of_its_neighbours():
+    assert tables.number_text(0.0123) == "0.0123" and tables.number_text(0.0) == "0.00"
+    assert tables.number_text(3.0, [250.0]) == "3.0" and tables.number_text(float("nan")) == "diverged"
+
+
+def test_result_table():
+    returns = {0: 0.9, 1: 1.0, 2: float("nan"), 3: 0.8, 4: 0.7}
+    text = shown(tables.result_table(returns, random=0.1, best=1.0, meaning="team return", extra={"cost": {0: 3.5}}))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["seed", "0", "0.90", "3.50"] in lines and ["seed", "2", "diverged"] in lines
+    assert ["random", "policy", "0.10"] in lines and ["best", "possible", "1.00"] in lines
+    assert "0.85 [" in text and "4 of 5 seeds" in text and "team return" in text
+
+
+def test_summary_table():
+    text = shown(tables.summary_table({"liir": Interval(0.5, 0.4, 0.6, 8, 8)}, random=0.1))
+    assert "liir" in text and "0.50 [0.40, 0.60]" in text and "random policy" in text and "best" not in text
+
+
+def test_list_table_shows_brackets_and_refuses_ragged_rows():
+    text = shown(tables.list_table(["name", "agents"], [["matrix[climbing]", 2], ["lbf", None]], title="Worlds"))
+    assert "matrix[climbing]" in text and "Worlds" in text and "None" not in text
+    with pytest.raises(ValueError, match="2 entries"):
+        tables.list_table(["a", "b"], [[1]])
