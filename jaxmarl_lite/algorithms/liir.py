@@ -131,7 +131,8 @@ def parts(spec: EnvSpec, config: LIIRConfig) -> Parts:
     shared, discrete = config.share_weights, spec.action_kind == "discrete"
     inputs = spec.view_size if discrete else spec.view_size + spec.action_size
     outputs = spec.action_size if discrete else 1
-    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared)
+    # A head near zero: learning begins as it would without an intrinsic reward.
+    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared, head_scale=0.01)
     return Parts(
         models.actor(spec, config.form, shared),
         IntrinsicReward(net, discrete),

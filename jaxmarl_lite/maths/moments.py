@@ -58,9 +58,16 @@ def update_moments(moments: RunningMoments, x: Array) -> RunningMoments:
 
 def normalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
     """``(x - mean) / sqrt(variance + epsilon)``."""
-    return (x - moments.mean) / jnp.sqrt(moments.variance + epsilon)
+    mean, deviation = _mean_and_deviation(moments, x, epsilon)
+    return (x - mean) / deviation
 
 
 def denormalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
     """The inverse of `normalise`."""
-    return x * jnp.sqrt(moments.variance + epsilon) + moments.mean
+    mean, deviation = _mean_and_deviation(moments, x, epsilon)
+    return x * deviation + mean
+
+
+def _mean_and_deviation(moments: RunningMoments, x: Array, epsilon: float) -> tuple[Array, Array]:
+    deviation = jnp.sqrt(moments.variance + epsilon)
+    return jnp.broadcast_to(moments.mean, x.shape), jnp.broadcast_to(deviation, x.shape)

@@ -66,7 +66,7 @@ class _GRU(nn.Module):
         reset_x, update_x, new_x = jnp.split(projected, 3, -1)
         reset_h, update_h, new_h = jnp.split(memory @ self.kernel, 3, -1)
         reset, update = nn.sigmoid(reset_x + reset_h), nn.sigmoid(update_x + update_h)
-        new = nn.tanh(new_x + reset * (new_h + self.bias))
+        new = nn.tanh(new_x + reset * (new_h + jnp.broadcast_to(self.bias, new_h.shape)))
         return (1.0 - update) * new + update * memory
 
     def step(self, memory: Array, x: Array) -> Array:

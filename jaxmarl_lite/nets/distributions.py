@@ -90,8 +90,8 @@ class TanhGaussian(NamedTuple):
     """A `Gaussian` squeezed into ``[low, high]``: u = low + (high - low) (tanh x + 1)/2."""
 
     base: Gaussian
-    low: Array  # [A]
-    high: Array  # [A]
+    low: Array  # [..., A]
+    high: Array  # [..., A]
 
     # tanh x is kept this far from ±1: a sampled action can then be inverted in float32.
     EDGE = 1e-6
@@ -136,10 +136,13 @@ def from_head(head: Array | tuple[Array, Array], obs: Observation, bounds: tuple
     Args:
         head: logits ``[..., A]``, or ``(mean, log_std)`` when actions are continuous.
         obs: whose mask ``[..., A]`` says what is legal or exists.
-        bounds: ``(low, high)`` of continuous actions, or None when they are unbounded.
+        bounds: ``(low, high)``, ``[A]`` each, of continuous actions, or None when they are unbounded.
     """
     if not isinstance(head, tuple):
         return categorical(head, obs.mask)
     mean, log_std = head
     base = Gaussian(mean, jnp.broadcast_to(log_std, mean.shape), obs.mask)
-    return base if bounds is None else TanhGaussian(base, *bounds)
+    if bounds is None:
+        return base
+    low, high = (jnp.broadcast_to(bound, mean.shape) for bound in bounds)
+    return TanhGaussian(base, low, high)

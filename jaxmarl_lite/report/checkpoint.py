@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxmarl_lite.report import files, leaves
@@ -82,7 +83,7 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         _sweep(folder)
         hidden.mkdir()
     with _checkpointer() as checkpointer:  # begins and ends with a barrier over all processes
-        checkpointer.save(hidden / "state", args=ocp.args.PyTreeSave(_named(arrays)))
+        checkpointer.save(hidden / "state", args=ocp.args.PyTreeSave(_named(descriptions, arrays, np.int32(_FORMAT))))
     try:
         final = _commit(folder, hidden, step, descriptions, dict(meta or {}), keep) if first else folder
     finally:
@@ -101,7 +102,7 @@ def latest(folder: Path | str) -> int | None:
 
 
 def drop_after(folder: Path | str, step: int) -> list[int]:
-    """Delete the checkpoints later than ``step`` (going back to it abandons them); returns the steps deleted."""
+    """Delete the checkpoints later than ``step``, as going back to it must; returns the steps deleted."""
     doomed = {s: path for s, path in _complete(Path(folder)).items() if s > step}
     if jax.process_index() == 0:
         for s in sorted(doomed, reverse=True):  # newest first: at any moment the rest is a history without holes
@@ -123,7 +124,7 @@ def restore(folder: Path | str, template: PyTree, step: int | None = None, fallb
         folder: where the checkpoints lie.
         template: a state, or ``jax.eval_shape`` of the function that makes one. Where its leaves carry a sharding
             (or are committed to a device), the restored ones get it, whatever the devices of the writer; the others
-            land uncommitted on the default device.
+            land uncommitted on the default device. Weak types are not kept: every dtype is as if given explicitly.
         step: which; the newest by default.
         fallback: when a checkpoint is damaged, go on to the one before it instead of raising. A checkpoint that is
             whole but does not fit the template always raises.
@@ -158,22 +159,19 @@ def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTre
     if (difference := leaves.difference(stored, wanted)) is not None:
         raise CheckpointError(f"{path} {difference}")
     arguments = [leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)]
+    arguments = _named(stored, arguments, ocp.RestoreArgs(restore_type=np.ndarray))
+    tree = dict.fromkeys(arguments, 0)
     try:
         with _checkpointer() as checkpointer:
-            restored = checkpointer.restore(
-                path / "state",
-                args=ocp.args.PyTreeRestore(_named([0] * len(values)), restore_args=_named(arguments)),
-            )
+            restored = checkpointer.restore(path / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments))
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise CheckpointError(f"the state of {path} cannot be read: {error}") from error
-    arrays = [restored[name] for name in sorted(restored)]
+    arrays = [leaf.nothing() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)]
     placed = [leaves.place(*item) for item in zip(stored, values, arrays, strict=True)]
     return jax.tree_util.tree_unflatten(treedef, placed)
 
 
-def _commit(
-    folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict[str, Any], keep: int
-) -> Path:
+def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict, keep: int) -> Path:
     """Describe the written state, sync it, give it its name, drop what is too old. Process 0 only."""
     written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
     manifest = {
@@ -187,7 +185,7 @@ def _commit(
     for inner in {path.parent for path in written}:
         files.sync_folder(inner)
     before = _complete(folder).get(step)
-    attempt = 0 if before is None else int(_parse(before.name)[1]) + 1
+    attempt = 0 if before is None else _parse(before.name)[1] + 1
     final = folder / (f"step_{step:012d}" + (f".{attempt}" if attempt else ""))
     os.replace(hidden, final)
     files.sync_folder(folder)
@@ -279,9 +277,18 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _named(values: Sequence[Any]) -> dict[str, Any]:
-    """Values under names that sort in their order."""
-    return {f"{i:06d}": value for i, value in enumerate(values)}
+def _name(index: int) -> str:
+    """What orbax calls the leaf of this number."""
+    return f"{index:06d}"
+
+
+def _named(described: Sequence[leaves.Leaf], values: Sequence[Any], first: Any) -> dict[str, Any]:
+    """One value per leaf under its name, and ``first``, since orbax takes no empty tree.
+
+    Leaves without entries (no costs, K = 0) are left out: orbax refuses them and the manifest tells all of them.
+    """
+    pairs = enumerate(zip(described, values, strict=True))
+    return {"format": first} | {_name(i): value for i, (leaf, value) in pairs if not leaf.empty}
 
 
 def _barrier(name: str) -> None:

@@ -21,6 +21,18 @@ class Leaf(NamedTuple):
     dtype: str
     impl: str | None  # generator of a typed key; None for other arrays
 
+    @property
+    def empty(self) -> bool:
+        """True for arrays without entries, which need no storing."""
+        return 0 in self.shape
+
+    def nothing(self) -> np.ndarray:
+        """The stored form of an empty leaf."""
+        if self.impl is None:
+            return np.zeros(self.shape, self.dtype)
+        data = jax.random.key_data(jax.random.key(0, impl=self.impl))
+        return np.zeros((*self.shape, *data.shape), data.dtype)
+
 
 def flatten(state: PyTree) -> tuple[list[Leaf], list[Any]]:
     """Descriptions and storable arrays (typed keys as their data) of all leaves, in the tree's order.

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -7,7 +9,7 @@ from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
 
 
 def shown(table, width=100):
-    console = Console(width=width, color_system=None, record=True, file=open("/dev/null", "w"))
+    console = Console(width=width, color_system=None, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 

@@ -41,9 +41,14 @@ def _find(env: Any) -> Particulars:
     raise ValueError(f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: {allowed}")
 
 
-def _strong(tree: Any) -> Any:
+def _firm(state: Any) -> Any:
     """The same values with firm dtypes: Python numbers in a state would make ``step`` compile twice."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
+
+
+def _firm_as(before: Any, after: Any) -> Any:
+    """The values of ``after`` with the dtypes of ``before``: under x64 some of Jumanji's steps widen their state."""
+    return jax.tree.map(lambda old, new: jax.lax.convert_element_type(new, old.dtype), before, after)
 
 
 class JumanjiEnvironment:
@@ -56,6 +61,7 @@ class JumanjiEnvironment:
     agent_id: append the agent's one-hot number to its view (never to the state).
 
     The states are Jumanji's own. Time limits are truncations here (last, with discount 1), whatever Jumanji calls them.
+    With 64-bit numbers Connector and MMST do not run: branches inside Jumanji then differ in dtype.
     Raises ValueError, naming the field, when the environment or the reward form cannot be had.
     """
 
@@ -117,7 +123,7 @@ class JumanjiEnvironment:
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Begin an episode from a key; answers Jumanji's state and the first time step."""
         state, first = self._env.reset(key)
-        state = _strong(state)
+        state = _firm(state)
         num_agents = self._its.num_agents(self._env)
         timestep = TimeStep(
             obs=self._observe(state, first.observation),
@@ -130,8 +136,10 @@ class JumanjiEnvironment:
 
     def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
         """Take one joint action, ``[N]`` int or ``[N, A]`` float inside the bounds."""
+        if self._its.bounds(self._env) is None:
+            action = action.astype(int)
         after, jumped = self._env.step(state, action)
-        after = _strong(after)
+        after = _firm_as(state, after)
         num_agents = self._its.num_agents(self._env)
         reward = jnp.asarray(jumped.reward, float)
         if self._reward == "team":
@@ -142,7 +150,7 @@ class JumanjiEnvironment:
             reward=reward,
             cost=jnp.zeros((num_agents, 0), float),
             discount=1.0 - over.astype(float),
-            last=jumped.last() | over,
+            last=jumped.last(),
         )
         return after, timestep
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jumanji.environments.routing.cleaner.constants import DIRTY, WALL
 from jumanji.environments.routing.connector import reward as connector_rewards
 from jumanji.environments.routing.connector.constants import PATH
+from jumanji.environments.routing.robot_warehouse.constants import _AGENTS
 
 from jaxmarl_lite.envs.jumanji.particulars import (
     Env,
@@ -67,7 +68,7 @@ def _warehouse_view(env: Env, state: State, seen: Seen) -> Array:
 def _warehouse_collision(env: Env, before: State, action: Array, after: State) -> Array:
     """An agent that has driven into another is no longer the one on its cell of the grid."""
     where = after.agents.position
-    return (after.grid[0, where.x, where.y] != env.agent_ids + 1).any()
+    return (after.grid[_AGENTS, where.x, where.y] != env.agent_ids + 1).any()
 
 
 warehouse = Particulars(

@@ -26,8 +26,8 @@ class Reach:
     """Each agent moves to its own target; continuous actions between -1 and 1; best return 0.
 
     ``place += action / 2`` from 0, and targets are within 1/2 in every dimension, so that the action
-    ``2 (target - place)`` is allowed and arrives at once. An agent's own reward is minus its squared distance over the number of agents; the
-    team's is the sum. A time limit of ``steps`` cuts the episode off. View: target less place.
+    ``2 (target - place)`` is allowed and arrives at once. An agent's own reward is minus its squared distance over the
+    number of agents; the team's is the sum. A time limit of ``steps`` cuts the episode off. View: target less place.
 
     dims: dimensions of each agent; the smaller ones are padded, and their padded action dimensions do nothing.
     """

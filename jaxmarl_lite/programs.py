@@ -1,0 +1,273 @@
+"""The compiled programs of a run. They are kept: a second run that differs in floats or seeds compiles nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmarl_lite import parallel
+from jaxmarl_lite.algorithms import configs, registry
+from jaxmarl_lite.evaluate import Evaluation, make_evaluate
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.nets import distributions
+from jaxmarl_lite.plan import Plan
+from jaxmarl_lite.train import make_train
+from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, PyTree, TrainState
+
+EPISODIC = ("return", "episode_length", "cost")
+"""Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
+
+_EVALUATION, _RANDOM = 1 << 20, 1 << 21  # beyond the numbers that `split` of the same key uses
+
+
+class Tally(NamedTuple):
+    """What the host is told about one seed; the sums are over the updates since it last began a new one."""
+
+    total: dict[str, Array]  # sums of the entries that are not NaN
+    count: dict[str, Array]  # how many those are
+    diverged: Array  # [] int: the first update that left a learned number or a metric not finite; 0: none
+    faulty: Array  # [] int: the first update in which a finite policy met a reward that is not; 0: none
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Functions of all seeds at once, compiled for their sizes; every leaf leads with ``[seeds]``."""
+
+    init: Callable[[Array, Any], TrainState]
+    """``(seeds, config) -> states``."""
+    advance: Callable[[TrainState, Tally, Any], tuple[TrainState, Tally]]
+    """``(states, tally, updates) -> (states, tally)``; any number of updates, the given states are used up."""
+    evaluate: Callable[[PyTree, Array, Any], Evaluation]
+    """``(learners, seeds, update) -> episodes``; the key of a seed's episodes is made of seed and update."""
+    random: Callable[[Array], Evaluation]
+    """``seeds -> episodes`` of the uniformly random policy."""
+    states: TrainState
+    """Shapes, dtypes and places of the states, for restoring them."""
+    blank: Tally
+    """A tally of nothing, as numpy arrays."""
+
+    def place(self, states: TrainState) -> TrainState:
+        """Restored states as `advance` takes them."""
+        return jax.tree.map(lambda x, like: x if like.sharding is None else jax.device_put(x, like.sharding),
+                            states, self.states)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What decides a program: everything of a plan but its floats, the values of its seeds and its length."""
+
+    algorithm: str
+    config: Any
+    env: Any
+    num_envs: int
+    num_steps: int
+    episodes: int
+    greedy: bool
+    seeds: int
+    at_once: int
+    devices: int | None
+    layout: Any
+    x64: bool
+
+
+class _Same:
+    """An environment that cannot be hashed, as itself."""
+
+    def __init__(self, env: Environment):
+        self.env = env
+
+    def __hash__(self) -> int:
+        return id(self.env)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.env is self.env
+
+
+def programs(plan: Plan, env: Environment) -> tuple[Programs, float]:
+    """The programs of a plan, and the seconds that compiling them took now."""
+    began = time.perf_counter()
+    found = _programs(_form(plan, env))
+    return found, time.perf_counter() - began
+
+
+def abstract_states(plan: Plan, env: Environment) -> TrainState:
+    """Shapes and dtypes of the states of all seeds; nothing is compiled."""
+    init, _, _ = _functions(_form(plan, env))
+    return jax.eval_shape(init, *_arguments(len(plan.seeds), plan.config))
+
+
+def algorithm_of(plan: Plan, env: Environment) -> Algorithm:
+    """The plan's algorithm, with its floats at their defaults: the real ones are in the learner."""
+    return registry.make_algorithm(plan.algorithm, env.spec, _static(plan.config))
+
+
+def random_policy(spec: EnvSpec) -> Algorithm:
+    """Acts uniformly over the legal actions, or within the bounds (standard normal where there are none)."""
+
+    def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool = False) -> Any:
+        if spec.action_kind == "discrete":
+            action = distributions.categorical(jnp.zeros_like(obs.mask, float), obs.mask).sample(key)
+        elif spec.action_low is None or spec.action_high is None:
+            action = jnp.where(obs.mask, jax.random.normal(key, obs.mask.shape, float), 0.0)
+        else:
+            low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
+            action = jnp.where(obs.mask, jax.random.uniform(key, obs.mask.shape, float, low, high), 0.0)
+        return action, jnp.zeros(action.shape[:2]), memory
+
+    return Algorithm(
+        "random", None, lambda *_: (), lambda num_envs: (), act, lambda key, learner, batch: (learner, {}), lambda *_: None
+    )
+
+
+def _form(plan: Plan, env: Environment) -> _Form:
+    at_once = plan.seeds_at_once
+    if at_once is None:
+        # side by side, a rollout resets every world at every step: the `cond` that avoids it becomes a `select`
+        at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
+    if plan.layout == "seeds":
+        at_once = len(plan.seeds)
+    try:
+        hash(env)
+        handle: Any = env
+    except TypeError:
+        handle = _Same(env)
+    return _Form(
+        plan.algorithm, _static(plan.config), handle, plan.num_envs, plan.num_steps, plan.eval_episodes, plan.greedy,
+        len(plan.seeds), min(at_once, len(plan.seeds)), plan.devices, plan.layout, bool(jax.config.read("jax_enable_x64")),
+    )  # fmt: skip
+
+
+def _static(config: Any) -> Any:
+    """The config with its floats at their defaults."""
+    return jax.tree.unflatten(jax.tree.structure(config), jax.tree.leaves(type(config)()))
+
+
+def _arguments(seeds: int, config: Any) -> tuple[Any, Any]:
+    """Stand-ins for the arguments of `init`."""
+    return jax.ShapeDtypeStruct((seeds,), jnp.uint32), jax.eval_shape(configs.as_arrays, config)
+
+
+def _over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Callable[..., Any]:
+    """``function`` of one seed as a function of all, ``at_once`` of them side by side."""
+    if at_once >= seeds > 1:
+        return jax.vmap(function)
+    size = None if at_once == 1 else at_once
+    return lambda *args: jax.lax.map(lambda one: function(*one), args, batch_size=size)
+
+
+def _functions(form: _Form) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """``init``, ``advance`` and ``evaluate`` of all seeds, not compiled."""
+    env = form.env.env if isinstance(form.env, _Same) else form.env
+    algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
+    init, train = make_train(algorithm, env, form.num_envs, form.num_steps)
+    play = make_evaluate(algorithm, env, form.episodes, form.greedy)
+
+    def over(function: Callable[..., Any]) -> Callable[..., Any]:
+        return _over_seeds(function, form.at_once, form.seeds)
+
+    def begin(seeds: Array, config: Any) -> TrainState:
+        states = over(lambda seed: init(jax.random.key(seed), config))(seeds)
+        # weak types would not survive the disk, and a program is compiled for one kind of argument
+        return jax.tree.map(lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), states)
+
+    def advance(states: TrainState, tally: Tally, updates: Array) -> tuple[TrainState, Tally]:
+        def one(state: TrainState, tally: Tally) -> tuple[TrainState, Tally]:
+            def step(_: Array, carry: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
+                state, info = train(carry[0], 1)
+                return state, _note(carry[1], state, {name: value[0] for name, value in info.items()})
+
+            # a bound known only when it runs: one program for every number of updates, and the same numbers
+            return jax.lax.fori_loop(0, updates, step, (state, tally))
+
+        return over(one)(states, tally)
+
+    def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
+        def one(learner: PyTree, seed: Array) -> Evaluation:
+            key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
+            return play(learner, jax.random.fold_in(key, update))
+
+        return over(one)(learners, seeds)
+
+    return begin, advance, evaluate
+
+
+def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
+    """The tally with one more update of one seed."""
+    well = tally.diverged == 0
+    sound = trees.all_finite(state.learner) & trees.all_finite({k: v for k, v in info.items() if k not in EPISODIC})
+    fault = well & ~info["reward_finite"] & (tally.faulty == 0)
+    values = {name: value.astype(float) for name, value in info.items()}
+    return Tally(
+        {name: tally.total[name] + jnp.where(jnp.isnan(value), 0.0, value) for name, value in values.items()},
+        {name: tally.count[name] + ~jnp.isnan(value) for name, value in values.items()},
+        jnp.where(well & ~sound, state.updates, tally.diverged),
+        jnp.where(fault, state.updates, tally.faulty),
+    )
+
+
+def _blank(form: _Form, states: TrainState) -> Tally:
+    """A tally of nothing."""
+    env = form.env.env if isinstance(form.env, _Same) else form.env
+    algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
+    _, train = make_train(algorithm, env, form.num_envs, form.num_steps)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
+    _, info = jax.eval_shape(lambda state: train(state, 1), state)
+    number = np.dtype(jnp.result_type(float))
+    shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items()}
+    zero = np.zeros(form.seeds, np.int32)
+    return Tally(
+        {name: np.zeros(shape, number) for name, shape in shapes.items()},  # type: ignore[arg-type]
+        {name: np.zeros(shape, np.int32) for name, shape in shapes.items()},  # type: ignore[arg-type]
+        zero,  # type: ignore[arg-type]
+        zero,  # type: ignore[arg-type]
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(form: _Form) -> Programs:
+    """Trace, lower and compile everything, the compilations side by side."""
+    env = form.env.env if isinstance(form.env, _Same) else form.env
+    init, advance, evaluate = _functions(form)
+    random = make_evaluate(random_policy(env.spec), env, form.episodes)
+
+    def play_random(seeds: Array) -> Evaluation:
+        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _RANDOM))(seeds)
+        return jax.lax.map(lambda key: random((), key), keys)
+
+    mesh = parallel.mesh(form.devices, form.layout)
+    minibatches = getattr(form.config, "num_minibatches", 1)
+    parallel.check_layout(mesh, form.layout, form.seeds, form.num_envs, minibatches)
+    arguments = _arguments(form.seeds, form.config)
+    states = jax.eval_shape(init, *arguments)
+    blank = _blank(form, states)
+    if mesh is None:
+        place, whole = None, None
+    else:
+        place, whole = parallel.shardings(states, mesh, form.layout), parallel.everywhere(mesh)
+        states = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), states, place)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    seeds, config = arguments
+    inside = (place, whole, whole)
+    jobs = [
+        jax.jit(init, in_shardings=whole, out_shardings=place).lower(seeds, config),
+        jax.jit(advance, donate_argnums=0, in_shardings=inside, out_shardings=inside[:2]).lower(states, blank, number),
+        jax.jit(
+            evaluate, in_shardings=(None if place is None else place.learner, whole, whole), out_shardings=whole
+        ).lower(states.learner, seeds, number),
+        jax.jit(play_random, in_shardings=whole, out_shardings=whole).lower(seeds),
+    ]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        compiled = list(pool.map(lambda job: job.compile(), jobs))
+    return Programs(*compiled, states, blank)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,238 @@
+"""LIIR's meta-gradient against finite differences, written-out sums and a closed form, in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmarl_lite.algorithms import configs, fitting, liir, models, ppo, registry
+from jaxmarl_lite.maths import returns, trees
+from jaxmarl_lite.types import EnvSpec, Observation
+
+T, B, N, O, A = 5, 3, 2, 4, 3
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def spec(kind="discrete"):
+    bounds = {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 1.0, 3.0)} if kind == "continuous" else {}
+    return EnvSpec("test", N, O, N * O, kind, A, 10, **bounds)
+
+
+def config(**changes):
+    base = dict(hidden=(6,), memory_size=5, activation="tanh", lam=0.3, reward_bound=2.0, eps_root=1e-4, lr=0.05)
+    return liir.LIIRConfig(**(base | changes))
+
+
+def problem(cfg, kind="discrete", seed=0):
+    """Networks, weights and a minibatch of random data with ends and cuts in it, some agents dead."""
+    of = liir.parts(spec(kind), cfg)
+    keys = iter(jax.random.split(jax.random.key(seed), 80))
+    jolt = lambda tree: jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)  # noqa: E731
+    theta, eta = jolt(of.actor.net.init(next(keys))), jolt(of.reward.net.init(next(keys)))
+    view = jax.random.normal(next(keys), (T, B, N, O))
+    mask = jnp.ones((T, B, N, A), bool).at[:, 0, 0, 1].set(False)
+    alive = jnp.ones((T, B, N), bool).at[3:, 1, 1].set(False)
+    obs = Observation(view, view.reshape(T, B, N * O), mask, alive)
+    last = jnp.zeros((T, B), bool).at[1, 0].set(True).at[2, 2].set(True)
+    discount = jnp.ones((T, B)).at[1, 0].set(0.0)
+    memory = tuple(jolt(net.initial_memory(B)) for net in (of.actor.net, of.reward.net))
+    first = models.episode_starts(last)
+    pi = of.actor.unroll(theta, memory[0], obs, first)
+    action = pi.sample(next(keys))
+    log_prob = pi.log_prob(action) + 0.05 * jax.random.normal(next(keys), (T, B, N))
+    data = ppo.PolicyData(obs, action, log_prob, first)
+    value, following, advantage = jax.random.normal(next(keys), (3, T, B, N))
+    reward = jax.random.normal(next(keys), (T, B, N))
+    given = liir.Returns(reward, discount[..., None], last[..., None], value, following, advantage)
+    rule = liir.rule(cfg)
+    _, opt = rule.step(theta, rule.init(theta), jolt(jax.tree.map(jnp.zeros_like, theta)), 0.0, 1e9)
+    return of, eta, theta, opt, data, given, memory
+
+
+def outer_loss(eta, of, cfg, theta, opt, data, given, memory):
+    """-J_ex(θ'(η)), straight from the definition; `meta_step` must give its gradient."""
+    advantage, _ = liir.proxy_advantage(eta, of.reward, data, memory[1], given, cfg)
+    grads = jax.grad(lambda th: ppo.policy_loss(th, of.actor, data, memory[0], advantage, cfg)[0])(theta)
+    new, _ = liir.rule(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
+    return liir.extrinsic_loss(new, of.actor, data, memory[0], given.extrinsic_advantage, cfg)
+
+
+def central_difference(function, x, direction, h=1e-4):
+    """Fourth-order central difference of a scalar function along a direction."""
+    at = lambda t: function(trees.axpy(t, direction, x))  # noqa: E731
+    return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+
+
+CASES = [
+    *itertools.product([True, False], ["none", "gru"], ["sgd", "rmsprop", "adam"], ["discrete"], ["agent"]),
+    (True, "none", "adam", "continuous", "agent"),
+    (False, "gru", "adam", "continuous", "joint"),
+    (True, "none", "sgd", "discrete", "joint"),
+]
+
+
+@pytest.mark.parametrize("shared,memory,optimiser,kind,ratio", CASES)
+def test_exact_meta_gradient_agrees_with_finite_differences(shared, memory, optimiser, kind, ratio):
+    cfg = config(share_weights=shared, memory=memory, optimiser=optimiser, meta_ratio=ratio)
+    of, eta, theta, opt, data, given, memories = problem(cfg, kind)
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
+    for seed in range(3):
+        keys = iter(jax.random.split(jax.random.key(seed), 50))
+        direction = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), eta)
+        expected = central_difference(loss, eta, direction)
+        found = trees.dot(step.meta_gradient, direction)
+        assert abs(expected) > 1e-7
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_exact_meta_gradient_is_autodiff_of_the_definition():
+    cfg = config(memory="gru", optimiser="adam", share_weights=False)
+    of, eta, theta, opt, data, given, memories = problem(cfg)
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    naive = jax.grad(outer_loss)(eta, of, cfg, theta, opt, data, given, memories)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), step.meta_gradient, naive)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_immediate_equals_equation_9_written_out(shared):
+    """Σ over samples of α λ <∇_θ log π(u|o), ∇_θ' J_ex> ∇_η r_in(o, u), one sample at a time."""
+    cfg = config(
+        optimiser="sgd", meta_gradient="immediate", normalise_advantage=False, entropy_coef=0.0, max_grad_norm=1e9,
+        clip=1e6, share_weights=shared,
+    )  # fmt: skip
+    of, eta, theta, opt, data, given, memories = problem(cfg)
+    data = data._replace(log_prob=of.actor.unroll(theta, (), data.obs, data.first).log_prob(data.action))
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    g2 = jax.grad(lambda th: -liir.extrinsic_loss(th, of.actor, data, (), given.extrinsic_advantage, cfg))(step.policy)
+    alive = np.asarray(data.obs.alive)
+    share = 1 / alive.sum((0, 1)) if not shared else np.full(N, 1 / alive.sum())
+    total = jax.tree.map(jnp.zeros_like, eta)
+    score = jax.jit(
+        lambda t, b, i: jax.grad(
+            lambda th: of.actor.unroll(th, (), data.obs, data.first).log_prob(data.action)[t, b, i]
+        )(theta)
+    )
+    curiosity = jax.jit(
+        lambda t, b, i: jax.grad(lambda e: of.reward.unroll(e, (), data, cfg.reward_bound)[0][t, b, i])(eta)
+    )
+    for t, b, i in zip(*np.nonzero(alive), strict=True):
+        weight = cfg.lr * cfg.lam * share[i] * trees.dot(score(t, b, i), g2)
+        total = trees.axpy(-weight, curiosity(t, b, i), total)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), step.meta_gradient, total)
+    assert trees.norm(total) > 1e-5
+
+
+def test_immediate_is_not_exact():
+    gradients = {}
+    for mode in ("exact", "immediate"):
+        cfg = config(meta_gradient=mode, optimiser="sgd")
+        of, eta, theta, opt, data, given, memories = problem(cfg)
+        gradients[mode] = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr).meta_gradient
+    assert abs(trees.cosine(gradients["exact"], gradients["immediate"])) < 0.999
+
+
+def test_official_is_one_scalar_times_the_gradient_of_the_mean_return():
+    cfg = config(meta_gradient="official", optimiser="sgd")
+    of, eta, theta, opt, data, given, memories = problem(cfg)
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+
+    def mean_return(eta):
+        r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.reward_bound)
+        raw = returns.generalised_advantage(
+            given.reward + cfg.lam * r_in, given.proxy_value, given.next_proxy_value, given.discount, given.last,
+            cfg.gamma, cfg.gae_lambda,
+        )  # fmt: skip
+        return (raw * data.obs.alive).sum() / data.obs.alive.sum()
+
+    direction = jax.grad(mean_return)(eta)
+    assert abs(trees.cosine(step.meta_gradient, direction)) == pytest.approx(1.0, abs=1e-12)
+
+    def joint(th):
+        ratio = jnp.exp(((of.actor.unroll(th, (), data.obs, data.first).log_prob(data.action) - data.log_prob)
+                         * data.obs.alive).sum(-1))  # fmt: skip
+        alive = data.obs.alive
+        return (ratio[..., None] * given.extrinsic_advantage * alive).sum() / alive.sum()
+
+    def score(th):
+        log_prob = of.actor.unroll(th, (), data.obs, data.first).log_prob(data.action)
+        return (log_prob * data.obs.alive).sum() / data.obs.alive.sum()
+
+    scalar = trees.dot(jax.grad(score)(theta), jax.grad(joint)(step.policy))
+    np.testing.assert_allclose(trees.dot(step.meta_gradient, direction), scalar * trees.dot(direction, direction))
+
+
+@pytest.mark.parametrize("mode", ["exact", "immediate"])
+@pytest.mark.parametrize("optimiser", ["sgd", "rmsprop", "adam"])
+def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimiser):
+    cfg = config(lam=0.0, meta_gradient=mode, optimiser=optimiser, eps_root=1e-12)
+    of, eta, theta, _, data, given, memories = problem(cfg)
+    opt = liir.rule(cfg).init(theta)
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    assert all((g == 0).all() for g in jax.tree.leaves(step.meta_gradient))
+
+
+def batch_of(data, given, policy_memory):
+    from jaxmarl_lite.types import Batch, Episodes, Transition
+
+    zero = jnp.zeros(())
+    steps = Transition(
+        data.obs, data.action, data.log_prob, given.reward, jnp.zeros((T, B, N, 0)), given.discount[..., 0],
+        given.last[..., 0], data.obs,
+    )  # fmt: skip
+    return Batch(steps, policy_memory, Episodes(zero, jnp.zeros(N), jnp.zeros((N, 0)), zero))
+
+
+@pytest.mark.parametrize("shared,memory", [(True, "none"), (False, "gru")])
+def test_with_lambda_zero_the_policy_update_is_ippos(shared, memory):
+    changes = dict(share_weights=shared, memory=memory, epochs=2, num_minibatches=3)
+    cfg = config(lam=0.0, **changes)
+    of, _, _, _, data, given, memories = problem(cfg)
+    batch = batch_of(data, given, memories[0])
+    common = {f: getattr(cfg, f) for f in ppo.ActorCriticConfig.__dataclass_fields__}
+    learned = registry.make_algorithm("liir", spec(), cfg)
+    plain = registry.make_algorithm("ippo", spec(), ppo.IPPOConfig(**common))
+    ours, theirs = learned.init(jax.random.key(1), B), plain.init(jax.random.key(2), B)
+    theirs = theirs._replace(policy=ours.policy, critic=ours.proxy)
+    for key in jax.random.split(jax.random.key(3), 2):
+        ours, _ = learned.update(key, ours, batch)
+        theirs, _ = plain.update(key, theirs, batch)
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)  # noqa: E731
+    jax.tree.map(same, ours.policy, theirs.policy)
+    jax.tree.map(same, ours.proxy, theirs.critic)
+    fresh = learned.init(jax.random.key(1), B)
+    assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (ours.reward, fresh.reward)), strict=True))
+
+
+def test_a_bad_eps_root_is_refused():
+    with pytest.raises(ValueError, match="LIIRConfig.eps_root is 0.0 with optimiser 'adam'; allowed is a positive"):
+        liir.LIIRConfig(eps_root=0.0)
+    liir.LIIRConfig(eps_root=0.0, optimiser="sgd")
+
+
+def test_outer_step_raises_the_extrinsic_objective():
+    """One step along minus the meta-gradient must lower -J_ex after the same inner step."""
+    cfg = config(optimiser="adam")
+    of, eta, theta, opt, data, given, memories = problem(cfg)
+    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    before = outer_loss(eta, of, cfg, theta, opt, data, given, memories)
+    after = outer_loss(trees.axpy(-1.0, step.meta_gradient, eta), of, cfg, theta, opt, data, given, memories)
+    assert after < before
+
+
+def test_config_floats_are_leaves_and_sizes_are_static():
+    cfg = liir.LIIRConfig()
+    assert all(isinstance(x, float) for x in jax.tree.leaves(cfg))
+    assert jax.tree.structure(cfg) == jax.tree.structure(liir.LIIRConfig(lam=0.5, lr=1e-3))
+    assert jax.tree.structure(cfg) != jax.tree.structure(liir.LIIRConfig(epochs=7))
+    assert configs.as_arrays(cfg).lam.dtype == jnp.float64
+    assert fitting.optimiser("adam", 1e-8).init is not None

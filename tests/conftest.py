@@ -1,0 +1,36 @@
+"""Settings of all tests: silent broadcasting of ranks is an error, and so is a warning from the package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+# The rooms whose own code or whose libraries (Jumanji) broadcast ranks on purpose.
+LENIENT = ("envs", "report")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "error:::jaxmarl_lite")
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`[B, N] + [N]` must be written out, except where `LENIENT` or a module's `LENIENT_RANKS` says otherwise."""
+    room = request.path.relative_to(HERE).parts[0]
+    lenient = room in LENIENT or getattr(request.module, "LENIENT_RANKS", False)
+    with jax.numpy_rank_promotion("allow" if lenient else "raise"):
+        yield
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Double precision."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,133 @@
+"""Environments by name."""
+
+import re
+
+import jax
+import pytest
+from jumanji.environments.routing.connector.reward import SharedDenseRewardFn
+from jumanji.environments.routing.lbf.generator import RandomGenerator
+
+from jaxmarl_lite.envs import list_environments, make
+
+
+def count_compilations(action):
+    """How many programs were compiled while ``action`` ran."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: seen.append(event) if "backend_compile" in event else None
+    )
+    try:
+        action()
+    finally:
+        jax.monitoring.clear_event_listeners()
+    return len(seen)
+
+
+def test_the_list_and_the_specs_compile_nothing():
+    assert count_compilations(lambda: jax.jit(lambda x: x * 3.7)(1.0)) > 0, "the counter counts"
+    assert count_compilations(list_environments) == 0
+    env = make("jumanji/lbf-2s-6x6-2p-1f", time_limit=7)
+    assert count_compilations(lambda: env.spec) == 0
+    assert env.spec.episode_limit == 7
+
+
+@pytest.mark.parametrize(("env_id", "words"), list_environments())
+def test_every_listed_name_is_what_the_list_says(env_id, words):
+    spec = make(env_id).spec
+    assert spec.name == env_id
+    assert words.startswith(f"{spec.num_agents} agents") and words.endswith(f"at most {spec.episode_limit} steps")
+    number = re.search(r"(\d+) (actions|continuous)", words)
+    if number:
+        assert int(number[1]) == spec.action_size
+        assert ("continuous" in number[2]) == (spec.action_kind == "continuous")
+
+
+def test_foraging_names():
+    inside = make("jumanji/lbf-2s-10x10-3p-4f").unwrapped
+    assert (inside.grid_size, inside.fov, inside.num_agents, inside.num_food) == (10, 2, 3, 4)
+    assert not inside._generator.force_coop and inside.time_limit == 100
+    whole = make("jumanji/lbf-8x8-2p-2f-coop").unwrapped
+    assert whole.fov == 8 and whole._generator.force_coop
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "agents", "queue"),
+    [
+        ("tiny-2ag", 1, 3, 2, 2),
+        ("tiny-4ag-easy", 1, 3, 4, 8),
+        ("small-4ag-hard", 2, 3, 4, 2),
+        ("medium-3ag-hard", 2, 5, 3, 1),
+        ("large-6ag", 3, 5, 6, 6),
+    ],
+)
+def test_warehouse_names(name, rows, columns, agents, queue):
+    generator = make(f"jumanji/rware-{name}").unwrapped._generator
+    found = (generator.shelf_rows, generator.shelf_columns, generator.num_agents, generator.request_queue_size)
+    assert found == (rows, columns, agents, queue)
+    assert (generator.column_height, generator.sensor_range) == (8, 1)
+
+
+def test_the_fields_short_names():
+    assert make("jumanji/con-5x5x3a").spec.num_agents == make("jumanji/clean-5x5x3a").spec.num_agents == 3
+
+
+def test_keywords_reach_jumanji():
+    env = make("jumanji/lbf-8x8-2p-2f", max_agent_level=4, time_limit=9, normalize_reward=False)
+    assert env.unwrapped._generator.max_agent_level == 4
+    assert env.spec.episode_limit == 9 and env.spec.best_return is None and "levels" in env.spec.return_meaning
+    generator = RandomGenerator(grid_size=6, num_agents=3, num_food=1, fov=6)
+    own = make("jumanji/LevelBasedForaging-v0", generator=generator, time_limit=5, reward="individual")
+    assert (own.spec.num_agents, own.spec.episode_limit, own.spec.reward_kind) == (3, 5, "individual")
+
+
+def test_the_same_call_gives_the_same_object():
+    assert make("toy/memory", delay=2) is make("toy/memory", delay=2)
+    assert make("jumanji/lbf-8x8-2p-2f", time_limit=9) is make("jumanji/lbf-8x8-2p-2f", time_limit=9)
+    assert make("toy/memory", delay=2) is not make("toy/memory", delay=3)
+    table = [[1.0, 0.0], [0.0, 1.0]]
+    assert make("toy/payoff", payoff=table).spec.best_return == 1.0  # cannot be hashed, and is not cached
+
+
+@pytest.mark.parametrize(
+    ("env_id", "keywords", "words"),
+    [
+        ("toy/memroy", {}, "Unknown environment 'toy/memroy'; did you mean 'toy/memory'"),
+        ("lbf-8x8-2p-2f", {}, r"Unknown environment .*jumanji/lbf-\[<sight>s-\]<grid>x<grid>"),
+        ("jumanji/rware-tinny-2ag", {}, "Unknown Jumanji scenario 'rware-tinny-2ag'; did you mean 'rware-tiny-2ag'"),
+        ("jumanji/LevelBasedForaging-v9", {}, "did you mean 'LevelBasedForaging-v0'"),
+        ("jumanji/Snake-v1", {}, "Unknown Jumanji scenario 'Snake-v1'.*Connector-v3"),
+        (
+            "toy/memory",
+            {"dealy": 1},
+            "Unknown keyword of toy/memory: 'dealy'; did you mean 'delay'.*cues, delay",
+        ),
+        ("jumanji/lbf-8x8-2p-2f", {"rewrd": "team"}, "did you mean 'reward'"),
+        ("jumanji/lbf-8x8-2p-2f", {"max_level": 3}, "did you mean 'max_agent_level'.*time_limit"),
+        ("jumanji/Connector-v3", {"timelimit": 3}, "did you mean 'time_limit'"),
+        ("jumanji/lbf-8x9-2p-2f", {}, "the grid must be square, not 8x9"),
+        ("jumanji/lbf-4x4-2p-1f", {}, "lbf-4x4-2p-1f: Grid size must be greater than 5"),
+        ("jumanji/multi-cvrp-2v-7c", {}, r"num_customers must be one of \[6, 20, 50, 100, 150\]"),
+        ("jumanji/rware-tiny-2ag", {"reward": "individual"}, "reward must be 'team' .*one number for the whole team"),
+        ("jumanji/lbf-8x8-2p-2f", {"reward": "shared"}, "reward must be 'team' or 'individual', not 'shared'"),
+        ("jumanji/cleaner-5x5x2a", {"num_cols": 7}, "5 rows and 7 columns: .*only square grids"),
+        ("jumanji/connector-5x5x2a", {"reward_fn": SharedDenseRewardFn()}, "leave 'Shared' away"),
+        ("jumanji/mmst-2a-12n", {"time_limit": 99}, "time_limit=99 is above the generator's max_step=70"),
+        (
+            "jumanji/lbf-8x8-2p-2f",
+            {"generator": RandomGenerator(6, 2, 1, 6), "num_food": 2},
+            "num_food would be ignored, as generator is given",
+        ),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_is_allowed(env_id, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        make(env_id, **keywords)
+
+
+def test_a_single_agent_environment_is_refused():
+    from jumanji.environments.routing.snake.env import Snake
+
+    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
+
+    with pytest.raises(ValueError, match="Snake is not one of Jumanji's multi-agent environments; allowed: LevelBased"):
+        JumanjiEnvironment(Snake())

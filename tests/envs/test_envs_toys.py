@@ -1,0 +1,129 @@
+"""The toys' known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import TOY_WORLDS, compiled
+
+from jaxmarl_lite.envs import make
+
+
+def best_action(env_id, state):
+    """What the best policy, which may look at the state, does."""
+    kind = type(state).__name__
+    if kind == "MemoryState":
+        return state.cue
+    if kind == "ReachState":
+        return 2 * (state.target - state.place)
+    if kind == "CounterState":
+        return jnp.ones(2, jnp.int32)
+    if kind == "UnequalState":
+        return state.wanted
+    return jnp.zeros(2, jnp.int32)
+
+
+@pytest.mark.parametrize("env_id", TOY_WORLDS)
+def test_the_best_return_is_reached(env_id):
+    env, reset, step = compiled(env_id)
+    for seed in range(3):
+        state, timestep = reset(jax.random.key(seed))
+        total = timestep.reward
+        while not timestep.last:
+            action = best_action(env_id, state)
+            if env.spec.action_kind == "continuous":
+                assert (jnp.abs(action) <= 1).all()
+            else:
+                legal = jnp.take_along_axis(timestep.obs.mask, action[:, None], axis=-1)
+                assert (legal[:, 0] | ~timestep.obs.alive).all()
+                action = jnp.where(legal[:, 0], action, 0)
+            state, timestep = step(state, action)
+            total = total + timestep.reward
+        assert env.spec.team_return(total) == pytest.approx(env.spec.best_return, abs=1e-6)
+
+
+def test_matrix_game_pays_by_the_table():
+    table = ((1.0, 2.0), (3.0, 4.0))
+    env = make("toy/payoff", payoff=table)
+    state, first = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(first.obs.view, np.ones((2, 1)))
+    for row in range(2):
+        for column in range(2):
+            _, timestep = env.step(state, jnp.array([row, column]))
+            assert timestep.reward.tolist() == [table[row][column]] * 2
+            assert timestep.discount == 0 and timestep.last
+    assert env.spec.best_return == 4.0
+
+
+def test_memory_hides_the_cue_until_the_answer():
+    env, reset, step = compiled("toy/memory")
+    state, timestep = reset(jax.random.key(1))
+    np.testing.assert_array_equal(timestep.obs.view[:, :2], jax.nn.one_hot(state.cue, 2))
+    for t in range(1, 4):
+        state, timestep = step(state, jnp.zeros(2, jnp.int32))
+        assert not timestep.obs.view[:, :2].any() and not timestep.last and not timestep.reward.any()
+        assert timestep.obs.view[:, 2].tolist() == [float(t == 3)] * 2
+    half = state._replace(cue=jnp.array([0, 1], jnp.int32))
+    _, timestep = step(half, jnp.zeros(2, jnp.int32))
+    assert timestep.reward.tolist() == [0.5, 0.5] and timestep.discount == 0
+
+
+def test_counter_ends_and_is_cut_off():
+    env, reset, step = compiled("toy/counter")
+    state, timestep = reset(jax.random.key(0))
+    for _ in range(3):
+        state, timestep = step(state, jnp.ones(2, jnp.int32))
+    assert timestep.last and timestep.discount == 0 and timestep.reward.tolist() == [1.0, 1.0]
+    state, timestep = reset(jax.random.key(0))
+    for t in range(6):
+        assert not timestep.last
+        state, timestep = step(state, jnp.array([1, t % 2], jnp.int32) * (t < 4))
+    assert timestep.last and timestep.discount == 1 and not timestep.reward.any()
+    assert timestep.obs.view[0, 0] == pytest.approx(2 / 3)
+    both = state._replace(count=jnp.int32(2), time=jnp.int32(5))
+    _, timestep = step(both, jnp.ones(2, jnp.int32))
+    assert timestep.last and timestep.discount == 0
+
+
+def test_reach_ignores_padding_and_sums_to_the_team():
+    team, each = make("toy/reach-unequal"), make("toy/reach-unequal", reward="individual")
+    state, timestep = team.reset(jax.random.key(0))
+    assert timestep.obs.mask.tolist() == [[True, True], [True, False]]
+    action = jnp.array([[0.3, -0.2], [0.5, 0.1]])
+    _, shared = team.step(state, action)
+    _, own = each.step(state, action)
+    _, other = team.step(state, action.at[1, 1].set(-1.0))
+    np.testing.assert_allclose(shared.reward, np.full(2, own.reward.sum()), rtol=1e-6)
+    np.testing.assert_array_equal(shared.reward, other.reward)
+    gap = np.asarray(state.target) - np.array([[0.15, -0.1], [0.25, 0.0]])
+    np.testing.assert_allclose(own.reward, -(gap**2).sum(-1) / 2, rtol=1e-5)
+
+
+def test_unequal_masks_and_deaths():
+    env, reset, step = compiled("toy/mortal")
+    state, timestep = reset(jax.random.key(0))
+    assert timestep.obs.mask.tolist() == [[True, True, False, False], [True] * 4]
+    for _ in range(2):
+        assert timestep.obs.alive.all()
+        state, timestep = step(state, state.wanted)
+        assert timestep.reward[0] == pytest.approx(2 / 6)
+    assert timestep.obs.alive.tolist() == [True, False]
+    assert timestep.obs.mask[1].tolist() == [True, False, False, False] and not timestep.obs.view[1].any()
+    _, timestep = step(state, state.wanted)
+    assert timestep.reward[0] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "words"),
+    [
+        ("payoff", {"payoff": ((1.0, 2.0),)}, "payoff must have as many columns"),
+        ("memory", {"cues": 1}, "cues must be at least 2"),
+        ("reach", {"reward": "shared"}, "reward must be 'team' or 'individual', not 'shared'"),
+        ("reach", {"dims": (2, 0)}, "dims must be two positive numbers"),
+        ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
+        ("unequal", {"sizes": (2, 0)}, "sizes and lives must be two positive numbers"),
+    ],
+)
+def test_impossible_toys(name, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        make(f"toy/{name}", **keywords)

@@ -1,0 +1,86 @@
+"""Tiny worlds for the tests, and helpers that build small cases from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.envs import registry as environments
+from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, TimeStep
+
+
+class TallyState(NamedTuple):
+    start: Array  # [] float, drawn at reset
+    time: Array  # [] int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Sees (start, time); ends for good at `over_at`, or is cut off at `limit`, whichever comes first.
+
+    Reward ``(start + time, action_1)``, cost ``time`` and ``10 time`` for agent 1 alone, both before the step.
+    Starts are odd hundreds of what the key draws, so that every episode of every world is told apart.
+    """
+
+    over_at: int = 3
+    limit: int = 100
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(
+            "test/tally", 2, 2, 2, "discrete", 3, min(self.over_at, self.limit), "individual", cost_names=("a", "b")
+        )
+
+    def _observe(self, state: TallyState) -> Observation:
+        seen = jnp.stack([state.start, state.time.astype(state.start.dtype)])
+        return Observation(jnp.stack([seen, seen]), seen, jnp.ones((2, 3), bool), jnp.ones(2, bool))
+
+    def reset(self, key: Array) -> tuple[TallyState, TimeStep]:
+        state = TallyState(jax.random.uniform(key), jnp.zeros((), jnp.int32))
+        return state, TimeStep(
+            self._observe(state), jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones(()), jnp.zeros((), bool)
+        )
+
+    def step(self, state: TallyState, action: Array) -> tuple[TallyState, TimeStep]:
+        before = state.time.astype(float)
+        state = state._replace(time=state.time + 1)
+        over, cut = state.time >= self.over_at, state.time >= self.limit
+        reward = jnp.stack([state.start + before, action[1].astype(float)])
+        cost = jnp.stack([jnp.zeros(2), jnp.stack([before, 10.0 * before])])
+        return state, TimeStep(self._observe(state), reward, cost, 1.0 - over.astype(float), over | cut)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lenient:
+    """An environment that may broadcast ranks silently, while the library around it may not."""
+
+    env: Environment
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+    def reset(self, key: Array) -> tuple[Any, TimeStep]:
+        with jax.numpy_rank_promotion("allow"):
+            return self.env.reset(key)
+
+    def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        with jax.numpy_rank_promotion("allow"):
+            return self.env.step(state, action)
+
+
+@functools.cache
+def world(env_id: str, **keywords: Any) -> Environment:
+    """A registered environment, safe under the tests' strict settings."""
+    return Lenient(environments.make(env_id, **keywords))
+
+
+def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:
+    """An algorithm with tiny networks."""
+    settings = {"hidden": (16,), "memory_size": 8, "epochs": 2} | settings
+    return registry.make_algorithm(name, env.spec, registry.config_of(name)(**settings))
