@@ -1,1 +1,86 @@
-"""Cooperative and safe multi-agent reinforcement learning in JAX, compiled end to end."""
+"""Cooperative and safe multi-agent reinforcement learning in JAX, compiled end to end.
+
+Names are imported when they are first used, so that ``import jaxmarl_lite`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmarl_lite import algorithms as algorithms
+    from jaxmarl_lite import envs as envs
+    from jaxmarl_lite import maths as maths
+    from jaxmarl_lite import nets as nets
+    from jaxmarl_lite import parallel as parallel
+    from jaxmarl_lite import report as report
+    from jaxmarl_lite import rollout as rollout
+    from jaxmarl_lite import types as types
+    from jaxmarl_lite.algorithms.liir import LIIRConfig as LIIRConfig
+    from jaxmarl_lite.algorithms.ppo import IPPOConfig as IPPOConfig
+    from jaxmarl_lite.algorithms.ppo import MAPPOConfig as MAPPOConfig
+    from jaxmarl_lite.algorithms.registry import ALGORITHMS as ALGORITHMS
+    from jaxmarl_lite.algorithms.registry import make_algorithm as make_algorithm
+    from jaxmarl_lite.envs import check_environment as check_environment
+    from jaxmarl_lite.envs import list_environments as list_environments
+    from jaxmarl_lite.envs import make as make
+    from jaxmarl_lite.evaluate import make_evaluate as make_evaluate
+    from jaxmarl_lite.evaluate import make_play as make_play
+    from jaxmarl_lite.loop import RunError as RunError
+    from jaxmarl_lite.result import Result as Result
+    from jaxmarl_lite.result import load_run as load_run
+    from jaxmarl_lite.run import resume_run as resume_run
+    from jaxmarl_lite.run import run as run
+    from jaxmarl_lite.train import make_train as make_train
+
+_MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
+_NAMES = {
+    "ALGORITHMS": "algorithms.registry",
+    "IPPOConfig": "algorithms.ppo",
+    "LIIRConfig": "algorithms.liir",
+    "MAPPOConfig": "algorithms.ppo",
+    "Result": "result",
+    "RunError": "loop",
+    "check_environment": "envs",
+    "list_environments": "envs",
+    "load_run": "result",
+    "make": "envs",
+    "make_algorithm": "algorithms.registry",
+    "make_evaluate": "evaluate",
+    "make_play": "evaluate",
+    "make_train": "train",
+    "resume_run": "run",
+    "run": "run",
+}
+
+__version__ = metadata.version("jaxmarl-lite")
+__all__ = [*_MODULES, *_NAMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps the name ``run`` for the function; importing the module of that name would put the module there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "run" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

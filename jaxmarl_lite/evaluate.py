@@ -43,14 +43,14 @@ def make_evaluate(
 
         def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.Episodes]) -> Any:
             moment, state, timestep, memory, sums = carry
-            playing = 1.0 - timestep.last
+            playing = ~timestep.last
             key = jax.random.fold_in(act_key, moment)
             action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
             state, after = jax.vmap(env.step)(state, action)
             sums = rollout.Episodes(
                 sums.count,
-                sums.returns + after.reward * playing[:, None],
-                sums.costs + after.cost * playing[:, None, None],
+                sums.returns + jnp.where(playing[:, None], after.reward, 0.0),
+                sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
                 sums.length + playing,
             )
             after = after._replace(last=after.last | timestep.last)

@@ -169,12 +169,23 @@ def read(path: Path | str) -> Plan:
     return from_dict(runfolder.read_config(path), runfolder.find(path).config)
 
 
+def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Environment:
+    """The environment of a stored run; ``env`` is needed where the run was given an object."""
+    if plan.env_args is None and env is None:
+        raise ValueError(f"the run in {path} was given its environment, {plan.env}, as an object; give it again as env")
+    world, name = world_of(plan.env, plan.env_args) if env is None else world_of(env)
+    if name != plan.env:
+        raise ValueError(f"env is {name}, but the run in {path} has {plan.env}; allowed is the same")
+    return world
+
+
 def check_same(given: Plan, stored: Plan, path: Path | str) -> None:
     """Raise ValueError naming the first field in which a plan differs from the run it is to continue."""
     for name in IDENTITY:
         one, other = getattr(given, name), getattr(stored, name)
         if name == "config" and type(one) is type(other):
-            pairs = [(f"config.{f.name}", getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one)]
+            fields = [field.name for field in dataclasses.fields(one)]
+            pairs = [(f"config.{field}", getattr(one, field), getattr(other, field)) for field in fields]
         else:
             pairs = [(name, one, other)]
         for field, have, had in pairs:

@@ -41,13 +41,13 @@ class Tally(NamedTuple):
 class Programs:
     """Functions of all seeds at once, compiled for their sizes; every leaf leads with ``[seeds]``."""
 
-    init: Callable[[Array, Any], TrainState]
+    init: Callable[[Any, Any], TrainState]
     """``(seeds, config) -> states``."""
     advance: Callable[[TrainState, Tally, Any], tuple[TrainState, Tally]]
     """``(states, tally, updates) -> (states, tally)``; any number of updates, the given states are used up."""
-    evaluate: Callable[[PyTree, Array, Any], Evaluation]
+    evaluate: Callable[[PyTree, Any, Any], Evaluation]
     """``(learners, seeds, update) -> episodes``; the key of a seed's episodes is made of seed and update."""
-    random: Callable[[Array], Evaluation]
+    random: Callable[[Any], Evaluation]
     """``seeds -> episodes`` of the uniformly random policy."""
     states: TrainState
     """Shapes, dtypes and places of the states, for restoring them."""
@@ -56,8 +56,11 @@ class Programs:
 
     def place(self, states: TrainState) -> TrainState:
         """Restored states as `advance` takes them."""
-        return jax.tree.map(lambda x, like: x if like.sharding is None else jax.device_put(x, like.sharding),
-                            states, self.states)  # fmt: skip
+
+        def put(x: Array, like: Any) -> Array:
+            return x if like.sharding is None else jax.device_put(x, like.sharding)
+
+        return jax.tree.map(put, states, self.states)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class _Form:
     at_once: int
     devices: int | None
     layout: Any
-    x64: bool
+    precision: str
 
 
 class _Same:
@@ -99,9 +102,10 @@ def programs(plan: Plan, env: Environment) -> tuple[Programs, float]:
 
 
 def abstract_states(plan: Plan, env: Environment) -> TrainState:
-    """Shapes and dtypes of the states of all seeds; nothing is compiled."""
-    init, _, _ = _functions(_form(plan, env))
-    return jax.eval_shape(init, *_arguments(len(plan.seeds), plan.config))
+    """Shapes, dtypes and places of the states of all seeds; nothing is compiled."""
+    form = _form(plan, env)
+    states = jax.eval_shape(_functions(form)[0], *_arguments(form.seeds, form.config))
+    return _placed(states, parallel.mesh(form.devices, form.layout), form.layout)
 
 
 def algorithm_of(plan: Plan, env: Environment) -> Algorithm:
@@ -122,9 +126,10 @@ def random_policy(spec: EnvSpec) -> Algorithm:
             action = jnp.where(obs.mask, jax.random.uniform(key, obs.mask.shape, float, low, high), 0.0)
         return action, jnp.zeros(action.shape[:2]), memory
 
-    return Algorithm(
-        "random", None, lambda *_: (), lambda num_envs: (), act, lambda key, learner, batch: (learner, {}), lambda *_: None
-    )
+    def update(key: Array, learner: PyTree, batch: Any) -> Any:
+        return learner, {}
+
+    return Algorithm("random", None, lambda *_: (), lambda num_envs: (), act, update, lambda *_: None)
 
 
 def _form(plan: Plan, env: Environment) -> _Form:
@@ -140,9 +145,19 @@ def _form(plan: Plan, env: Environment) -> _Form:
     except TypeError:
         handle = _Same(env)
     return _Form(
-        plan.algorithm, _static(plan.config), handle, plan.num_envs, plan.num_steps, plan.eval_episodes, plan.greedy,
-        len(plan.seeds), min(at_once, len(plan.seeds)), plan.devices, plan.layout, bool(jax.config.read("jax_enable_x64")),
-    )  # fmt: skip
+        algorithm=plan.algorithm,
+        config=_static(plan.config),
+        env=handle,
+        num_envs=plan.num_envs,
+        num_steps=plan.num_steps,
+        episodes=plan.eval_episodes,
+        greedy=plan.greedy,
+        seeds=len(plan.seeds),
+        at_once=min(at_once, len(plan.seeds)),
+        devices=plan.devices,
+        layout=plan.layout,
+        precision=str(jnp.result_type(float)),
+    )
 
 
 def _static(config: Any) -> Any:
@@ -248,11 +263,9 @@ def _programs(form: _Form) -> Programs:
     arguments = _arguments(form.seeds, form.config)
     states = jax.eval_shape(init, *arguments)
     blank = _blank(form, states)
-    if mesh is None:
-        place, whole = None, None
-    else:
-        place, whole = parallel.shardings(states, mesh, form.layout), parallel.everywhere(mesh)
-        states = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), states, place)
+    states = _placed(states, mesh, form.layout)
+    place = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
+    whole = None if mesh is None else parallel.everywhere(mesh)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     seeds, config = arguments
     inside = (place, whole, whole)
@@ -265,8 +278,16 @@ def _programs(form: _Form) -> Programs:
         jax.jit(play_random, in_shardings=whole, out_shardings=whole).lower(seeds),
     ]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        compiled = list(pool.map(lambda job: job.compile(), jobs))
-    return Programs(*compiled, states, blank)
+        begin, go_on, play, play_at_random = pool.map(lambda job: job.compile(), jobs)
+    return Programs(begin, go_on, play, play_at_random, states, blank)
+
+
+def _placed(states: TrainState, mesh: Any, layout: Any) -> TrainState:
+    """Abstract states with the places that their leaves are to have."""
+    if mesh is None:
+        return states
+    places = parallel.shardings(states, mesh, layout)
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), states, places)
 
 
 def _is_key(x: Any) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from jaxmarl_lite.types import EnvSpec
 
 TIMINGS = ("elapsed_seconds", "steps_per_second")
 """Entries of a row that differ between two runs of one plan."""
+
+INDEX = ("update", "step", "seed")
+"""Entries of a row that are no metrics."""
 
 _QUICK = 0.3  # seconds that a picture may take to be drawn at every evaluation
 
@@ -69,8 +72,9 @@ class Record:
         """Take the row of one seed."""
         step = update * self._plan.batch
         self.rows.append({"update": update, "step": step, "seed": seed} | dict(values))
-        for writer in self._writers:
-            writer.write(update, step, seed, values)
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for writer in self._writers:  # only the rows keep what is not finite: the others cannot show it
+            writer.write(update, step, seed, values if isinstance(writer, writers.JsonlWriter) else finite)
 
     def flush(self) -> None:
         """Return when all rows are on disk, and draw the curve if that is quick."""
@@ -79,25 +83,10 @@ class Record:
         if self._picture_seconds is None or self._picture_seconds < _QUICK:
             self.draw()
 
-    def draw(self) -> Path | None:
+    def draw(self) -> None:
         """Draw the learning curve into the folder."""
-        if self.folder is None:
-            return None
-        from jaxmarl_lite.report import plots  # costs a second, and only runs with a folder need it
-
-        began = time.perf_counter()
-        found = runfolder.series(self.rows, "eval_return")
-        random = self.random()
-        plots.learning_curve(
-            {self._plan.algorithm: (found.steps, found.values)},
-            ylabel=self._spec.return_meaning,
-            title=f"{self._plan.algorithm} on {self._plan.env}",
-            path=self.folder.curve,
-            best=self._spec.best_return,
-            random=None if random is None else float(random.mean()),
-        )
-        self._picture_seconds = time.perf_counter() - began
-        return self.folder.curve
+        if self.folder is not None:
+            self._picture_seconds = draw(self._plan, self._spec, self.folder, self.rows)
 
     def random(self) -> np.ndarray | None:
         """Return of the random policy for every seed, if it was measured in this folder."""
@@ -129,28 +118,45 @@ def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
         raise runfolder.RunFolderError(f"{random_path(folder)} is damaged: {error!r}") from error
 
 
+def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> float:
+    """Draw a run's learning curve into its folder; answers the seconds that took, imports left out."""
+    from jaxmarl_lite.report import plots  # costs a second, and only runs with a folder need it
+
+    began = time.perf_counter()
+    found = runfolder.series(rows, "eval_return")
+    random = read_random(folder)
+    plots.learning_curve(
+        {plan.algorithm: (found.steps, found.values)},
+        ylabel=spec.return_meaning,
+        title=f"{plan.algorithm} on {plan.env}",
+        path=folder.curve,
+        best=spec.best_return,
+        random=None if random is None else float(random.mean()),
+    )
+    return time.perf_counter() - began
+
+
 def write_plan(folder: runfolder.RunFolder, plan: Plan) -> None:
     """Replace the config of a run that is prolonged."""
     files.replace_text(folder.config, files.to_json(plan.to_dict(), indent=2) + "\n")
 
 
-def stacked(rows: list[writers.Row]) -> dict[str, Any]:
-    """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array ``name``."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in ("update", "step", "seed"))
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.partition("/")[0], []).append(name)
+def stacked(rows: list[writers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array ``name``, gaps are NaN."""
+    updates = sorted({row["update"] for row in rows})
+    place = {(row["seed"], row["update"]): row for row in rows}
+    groups: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name in row:
+            if name not in INDEX:
+                groups.setdefault(name.partition("/")[0], {})[name] = None
     found = {}
     for base, members in groups.items():
-        arrays = np.stack([runfolder.series(rows, name).values for name in members], -1)
-        sizes = [1 + max(int(part[i].rpartition("_")[2]) for part in _parts(members)) for i in range(_depth(members))]
-        found[base] = arrays.reshape(*arrays.shape[:2], *sizes)
+        values = [
+            [[place.get((seed, update), {}).get(name, np.nan) for name in members] for update in updates]
+            for seed in seeds
+        ]
+        indices = [[int(part.rpartition("_")[2]) for part in name.split("/")[1:]] for name in members]
+        sizes = 1 + np.max(indices, axis=0, initial=0).astype(int) if indices[0] else ()
+        found[base] = np.asarray(values, float).reshape(len(seeds), len(updates), *sizes)
     return found
-
-
-def _parts(members: list[str]) -> list[list[str]]:
-    return [name.split("/")[1:] for name in members]
-
-
-def _depth(members: list[str]) -> int:
-    return len(_parts(members)[0])

@@ -1,30 +1,33 @@
-"""The host loop: train a chunk, report, evaluate, save; and the same again from where a run was cut off."""
+"""Training from beginning to end, and on from where it was cut off."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxmarl_lite import parallel, plan, programs, record, result
-from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite import parallel, programs
+from jaxmarl_lite import plan as plans
+from jaxmarl_lite.loop import Loop, RunError, Start, finished
 from jaxmarl_lite.plan import Plan
-from jaxmarl_lite.programs import Programs, Tally
 from jaxmarl_lite.progress import Display
-from jaxmarl_lite.report import checkpoint, metrics, runfolder
+from jaxmarl_lite.record import Record, write_plan
+from jaxmarl_lite.report import checkpoint, runfolder
 from jaxmarl_lite.result import Result, Timings
-from jaxmarl_lite.types import Environment, TrainState
+from jaxmarl_lite.types import Environment
 
-_CHUNK_SECONDS = 1.0  # between two movements of the progress bar
+__all__ = ["RunError", "resume_run", "run"]
 
 
-class RunError(RuntimeError):
-    """A run cannot go on: a fault of its environment, or no seed left. Its folder and checkpoints are kept."""
+class _Options(NamedTuple):
+    """What changes nothing in the numbers of a run."""
+
+    keep: int
+    wandb: str | None
+    quiet: bool
 
 
 def run(
@@ -63,8 +66,8 @@ def run(
         eval_episodes: episodes of an evaluation.
         greedy: evaluate the likeliest actions instead of sampled ones.
         env_args: keywords of `make`.
-        resume: folder of a run to continue, bit for bit, from its newest checkpoint; all else must be as it was,
-            except for a larger ``total_steps`` (evaluations then go on at the same distance).
+        resume: folder of a run to continue, see `resume_run`; all other arguments must be as they were, except for
+            a larger ``total_steps``.
         seeds_at_once: seeds that train side by side, the others after them; None: one on a CPU, else all.
         devices, layout: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
         keep: checkpoints to keep.
@@ -76,19 +79,129 @@ def run(
         RunFolderError: ``out`` holds a run already, or ``resume`` holds none.
         RunError: rewards that are not finite, or every seed has diverged.
     """
-    began = time.perf_counter()
-    if out is not None and resume is not None and Path(out).absolute() != Path(resume).absolute():
-        raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them: a run stays put")
-    given, world = plan.make_plan(
-        algorithm, env, env_args=env_args, config=_config_of(config, resume), seeds=seeds, total_steps=total_steps,
-        evaluations=evaluations, eval_episodes=eval_episodes, greedy=greedy, seeds_at_once=seeds_at_once,
-        devices=devices, layout=layout, **_sizes_of(num_envs, num_steps, resume),
+    stored = None if resume is None else plans.read(resume)
+    if stored is not None:
+        if out is not None and Path(out).absolute() != Path(str(resume)).absolute():
+            raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
+        config = stored.config if config is None else config
+        num_envs, num_steps = num_envs or stored.num_envs, num_steps or stored.num_steps
+    plan, world = plans.make_plan(
+        algorithm, env, env_args=env_args, config=config, seeds=seeds, num_envs=num_envs, num_steps=num_steps,
+        greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout, total_steps=total_steps,
+        evaluations=evaluations, eval_episodes=eval_episodes,
     )  # fmt: skip
-    options = _Options(keep, wandb, quiet, began)
-    if resume is not None:
-        stored = plan.read(resume)
-        plan.check_same(given, stored, resume)
-        return _continue(_moved(plan.prolonged(stored, total_steps), given), world, runfolder.find(resume), options)
-    with parallel_check(given):
-        folder = None if out is None else _create(out, given)
-    return _go(given, world, folder, options, None)
+    options = _Options(keep, wandb, quiet)
+    if stored is not None and resume is not None:
+        plans.check_same(plan, stored, resume)
+        longer = plans.prolonged(stored, plan.total_steps)
+        return _continue(_laid_out(longer, seeds_at_once, devices, layout), world, runfolder.find(resume), options)
+    _check_devices(plan)
+    folder = None if out is None else _create(out, plan)
+    return _train(plan, world, folder, options, None, None)
+
+
+def resume_run(
+    path: str | Path,
+    *,
+    env: Environment | None = None,
+    total_steps: int | None = None,
+    seeds_at_once: int | None = None,
+    devices: int | None = None,
+    layout: Literal["worlds", "seeds"] = "worlds",
+    keep: int = 2,
+    wandb: str | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Continue a run, bit for bit, from its newest checkpoint, or anew where it had none yet.
+
+    Args:
+        path: folder of the run.
+        env: its environment, where `run` was given an object.
+        total_steps: more steps than planned; evaluations go on at the same distance.
+        seeds_at_once, devices, layout, keep, wandb, quiet: as for `run`; they may differ from what they were, but
+            another number of devices or of seeds at once changes rounding, and so the bits.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+        CheckpointError: no checkpoint in it can be read.
+        ValueError: the environment is another one.
+        RunError: as for `run`.
+    """
+    stored = plans.read(path)
+    world = plans.world_of_run(stored, path, env)
+    plan = stored if total_steps is None else plans.prolonged(stored, total_steps)
+    plan = _laid_out(plan, seeds_at_once or stored.seeds_at_once, devices, layout)
+    return _continue(plan, world, runfolder.find(path), _Options(keep, wandb, quiet))
+
+
+def _laid_out(plan: Plan, seeds_at_once: int | None, devices: int | None, layout: Any) -> Plan:
+    return dataclasses.replace(plan, seeds_at_once=seeds_at_once, devices=devices, layout=layout)
+
+
+def _check_devices(plan: Plan) -> None:
+    """Raise ValueError when the plan's seeds or worlds cannot be laid over its devices."""
+    mesh = parallel.mesh(plan.devices, plan.layout)
+    minibatches = getattr(plan.config, "num_minibatches", 1)
+    parallel.check_layout(mesh, plan.layout, len(plan.seeds), plan.num_envs, minibatches)
+
+
+def _create(path: str | Path, plan: Plan) -> runfolder.RunFolder:
+    """The folder of a new run, made by the process that writes."""
+    folder = runfolder.RunFolder(Path(path))
+    if parallel.is_writer() or folder.holds_a_run():
+        runfolder.create(path, plan.to_dict())
+    return folder
+
+
+def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
+    """Go on from the newest checkpoint of a folder that can be read."""
+    _check_devices(plan)
+    newest = checkpoint.latest(folder.checkpoints)
+    if newest is None:
+        return _train(plan, world, folder, options, None, -1)
+    if newest >= plan.updates:
+        display = Display(plan.algorithm, plan.updates, plan.batch, options.quiet or not parallel.is_writer())
+        display.say(f"{folder.path} is finished: {newest} updates are done; give a larger total_steps to prolong it")
+        return finished(plan, world, folder, display)
+    restored = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), fallback=True)
+    checkpoint.drop_after(folder.checkpoints, restored.step)
+    start = Start(
+        restored.state,
+        restored.step,
+        np.asarray(restored.meta["diverged"], np.int32),
+        Timings(**restored.meta["timings"]),
+        restored.step < newest,
+    )
+    return _train(plan, world, folder, options, start, restored.step)
+
+
+def _train(
+    plan: Plan,
+    world: Environment,
+    folder: runfolder.RunFolder | None,
+    options: _Options,
+    start: Start | None,
+    update: int | None,
+) -> Result:
+    """Compile and train; ``update`` is what the folder's rows are cut back to."""
+    writer = parallel.is_writer()
+    display = Display(f"{plan.algorithm} on {plan.env}", plan.updates, plan.batch, options.quiet or not writer)
+    if folder is not None and update is not None and writer:
+        write_plan(folder, plan)
+    with display:
+        compiled, seconds = programs.programs(plan, world)
+        kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None)
+        loop = Loop(plan, world, compiled, kept, display, None if folder is None else folder.checkpoints, options.keep)
+        try:
+            return loop.go(start, seconds)
+        except KeyboardInterrupt:
+            display.say(_how_to_go_on(folder, loop.update))
+            raise
+        finally:
+            kept.close()
+
+
+def _how_to_go_on(folder: runfolder.RunFolder | None, update: int) -> str:
+    if folder is None:
+        return f"Stopped at update {update}; nothing was kept, because the run had no folder."
+    return f"Stopped at update {update}; continue from the last checkpoint: jaxmarl-lite train --resume {folder.path}"

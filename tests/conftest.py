@@ -15,6 +15,9 @@ sys.path.insert(0, str(HERE))
 # The rooms whose own code or whose libraries (Jumanji) broadcast ranks on purpose.
 LENIENT = ("envs", "report")
 
+# The tests compile for minutes and compute for seconds: without most of XLA's optimisations the whole is twice as fast.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::jaxmarl_lite")

@@ -29,9 +29,14 @@ def axpy(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: factor * x + y, a, b)
 
 
-def cosine(a: PyTree, b: PyTree, epsilon: float = 1e-12) -> Array:
-    """Cosine of the angle between two trees; 0 where either is zero. Scalar in [-1, 1]."""
-    return dot(a, b) / jnp.sqrt(jnp.maximum(dot(a, a) * dot(b, b), epsilon**2))
+def cosine(a: PyTree, b: PyTree) -> Array:
+    """Cosine of the angle between two trees, however short they are; 0 where either is zero. Scalar in [-1, 1]."""
+    lengths = norm(a), norm(b)
+    return _divide(_divide(dot(a, b), lengths[0]), lengths[1])
+
+
+def _divide(x: Array, length: Array) -> Array:
+    return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)
 
 
 def clip_by_norm(a: PyTree, max_norm: Array | float) -> PyTree:

@@ -35,7 +35,11 @@ def config(**changes):
 def problem(cfg, kind="discrete", seed=0):
     """Networks, weights and a minibatch of random data with ends and cuts in it, some agents dead."""
     of = liir.parts(spec(kind), cfg)
-    keys = iter(jax.random.split(jax.random.key(seed), 80))
+    return of, *jax.jit(lambda key: random_problem(of, cfg, key))(jax.random.key(seed))
+
+
+def random_problem(of, cfg, key):
+    keys = iter(jax.random.split(key, 80))
     jolt = lambda tree: jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)  # noqa: E731
     theta, eta = jolt(of.actor.net.init(next(keys))), jolt(of.reward.net.init(next(keys)))
     view = jax.random.normal(next(keys), (T, B, N, O))
@@ -55,7 +59,12 @@ def problem(cfg, kind="discrete", seed=0):
     given = liir.Returns(reward, discount[..., None], last[..., None], value, following, advantage)
     rule = liir.rule(cfg)
     _, opt = rule.step(theta, rule.init(theta), jolt(jax.tree.map(jnp.zeros_like, theta)), 0.0, 1e9)
-    return of, eta, theta, opt, data, given, memory
+    return eta, theta, opt, data, given, memory
+
+
+def meta_step(of, cfg, eta, theta, opt, data, given, memory):
+    """`liir.meta_step`, compiled: the tests run on two cores."""
+    return jax.jit(lambda *args: liir.meta_step(of, cfg, *args, cfg.lr))(eta, theta, opt, data, given, memory)
 
 
 def outer_loss(eta, of, cfg, theta, opt, data, given, memory):
@@ -84,7 +93,7 @@ CASES = [
 def test_exact_meta_gradient_agrees_with_finite_differences(shared, memory, optimiser, kind, ratio):
     cfg = config(share_weights=shared, memory=memory, optimiser=optimiser, meta_ratio=ratio)
     of, eta, theta, opt, data, given, memories = problem(cfg, kind)
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
     for seed in range(3):
         keys = iter(jax.random.split(jax.random.key(seed), 50))
@@ -98,8 +107,8 @@ def test_exact_meta_gradient_agrees_with_finite_differences(shared, memory, opti
 def test_exact_meta_gradient_is_autodiff_of_the_definition():
     cfg = config(memory="gru", optimiser="adam", share_weights=False)
     of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
-    naive = jax.grad(outer_loss)(eta, of, cfg, theta, opt, data, given, memories)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    naive = jax.jit(jax.grad(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories)))(eta)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), step.meta_gradient, naive)
 
 
@@ -112,7 +121,7 @@ def test_immediate_equals_equation_9_written_out(shared):
     )  # fmt: skip
     of, eta, theta, opt, data, given, memories = problem(cfg)
     data = data._replace(log_prob=of.actor.unroll(theta, (), data.obs, data.first).log_prob(data.action))
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     g2 = jax.grad(lambda th: -liir.extrinsic_loss(th, of.actor, data, (), given.extrinsic_advantage, cfg))(step.policy)
     alive = np.asarray(data.obs.alive)
     share = 1 / alive.sum((0, 1)) if not shared else np.full(N, 1 / alive.sum())
@@ -137,14 +146,14 @@ def test_immediate_is_not_exact():
     for mode in ("exact", "immediate"):
         cfg = config(meta_gradient=mode, optimiser="sgd")
         of, eta, theta, opt, data, given, memories = problem(cfg)
-        gradients[mode] = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr).meta_gradient
+        gradients[mode] = meta_step(of, cfg, eta, theta, opt, data, given, memories).meta_gradient
     assert abs(trees.cosine(gradients["exact"], gradients["immediate"])) < 0.999
 
 
 def test_official_is_one_scalar_times_the_gradient_of_the_mean_return():
     cfg = config(meta_gradient="official", optimiser="sgd")
     of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
 
     def mean_return(eta):
         r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.reward_bound)
@@ -177,7 +186,7 @@ def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimiser):
     cfg = config(lam=0.0, meta_gradient=mode, optimiser=optimiser, eps_root=1e-12)
     of, eta, theta, _, data, given, memories = problem(cfg)
     opt = liir.rule(cfg).init(theta)
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     assert all((g == 0).all() for g in jax.tree.leaves(step.meta_gradient))
 
 
@@ -202,10 +211,11 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, memory):
     learned = registry.make_algorithm("liir", spec(), cfg)
     plain = registry.make_algorithm("ippo", spec(), ppo.IPPOConfig(**common))
     ours, theirs = learned.init(jax.random.key(1), B), plain.init(jax.random.key(2), B)
+    update, plain_update = jax.jit(learned.update), jax.jit(plain.update)
     theirs = theirs._replace(policy=ours.policy, critic=ours.proxy)
     for key in jax.random.split(jax.random.key(3), 2):
-        ours, _ = learned.update(key, ours, batch)
-        theirs, _ = plain.update(key, theirs, batch)
+        ours, _ = update(key, ours, batch)
+        theirs, _ = plain_update(key, theirs, batch)
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)  # noqa: E731
     jax.tree.map(same, ours.policy, theirs.policy)
     jax.tree.map(same, ours.proxy, theirs.critic)
@@ -223,7 +233,7 @@ def test_outer_step_raises_the_extrinsic_objective():
     """One step along minus the meta-gradient must lower -J_ex after the same inner step."""
     cfg = config(optimiser="adam")
     of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = liir.meta_step(of, cfg, eta, theta, opt, data, given, memories, cfg.lr)
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     before = outer_loss(eta, of, cfg, theta, opt, data, given, memories)
     after = outer_loss(trees.axpy(-1.0, step.meta_gradient, eta), of, cfg, theta, opt, data, given, memories)
     assert after < before

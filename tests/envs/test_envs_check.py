@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from worlds import WORLDS, world
+from small_envs import WORLDS, world
 
 from jaxmarl_lite.envs import check_environment
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jumanji.environments.routing.robot_warehouse.constants import _AGENTS, _SHELVES
 from PIL import Image
-from worlds import JUMANJI_WORLDS, compiled, play, world
+from small_envs import JUMANJI_WORLDS, compiled, play, world
 
 LBF, RWARE, CONNECTOR, CLEANER, SEARCH, MMST, CVRP = JUMANJI_WORLDS
 NOOP, FORWARD, LOAD = 0, 1, 5
@@ -242,7 +242,7 @@ def test_vehicles_see_themselves_first():
     np.testing.assert_allclose(own[0, 0, :2], state.nodes.coordinates[first] / 10, rtol=1e-6)
 
 
-@pytest.mark.parametrize("env_id", [LBF, CLEANER])
+@pytest.mark.parametrize("env_id", [LBF, CLEANER, MMST])
 def test_animate_writes_a_gif_and_leaves_matplotlib_alone(env_id, tmp_path):
     env, _, _ = compiled(env_id)
     backend, figures, interactive = matplotlib.get_backend(), plt.get_fignums(), plt.isinteractive()

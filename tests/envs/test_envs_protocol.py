@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import WORLDS, compiled, legal_action, play, world
+from small_envs import WORLDS, compiled, legal_action, play, world
 
 from jaxmarl_lite.types import Environment
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import TOY_WORLDS, compiled
+from small_envs import TOY_WORLDS, compiled
 
 from jaxmarl_lite.envs import make
 

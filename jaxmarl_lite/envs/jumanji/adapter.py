@@ -159,7 +159,7 @@ class JumanjiEnvironment:
 
         fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that is not ``.gif``.
         """
-        return animation.write_gif(self._env, states, path, fps)
+        return animation.write_gif(self._env, states, path, fps, self._its.film_limits)
 
     def _observe(self, state: Any, seen: Any) -> Observation:
         its, env = self._its, self._env

@@ -34,7 +34,7 @@ def _to_host(state: Any) -> Any:
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state)
 
 
-def write_gif(env: Any, states: Sequence[Any], path: str | Path, fps: int) -> Path:
+def write_gif(env: Any, states: Sequence[Any], path: str | Path, fps: int, limits: tuple[float, float] | None) -> Path:
     """Write a GIF of a list of single-world states of a Jumanji environment; see ``JumanjiEnvironment.animate``."""
     path = Path(path)
     if not states:
@@ -46,5 +46,8 @@ def write_gif(env: Any, states: Sequence[Any], path: str | Path, fps: int) -> Pa
         from matplotlib.animation import PillowWriter
 
         film = env.animate([_to_host(state) for state in states], interval=round(1000 / fps))
+        if limits is not None:
+            for axes in film._fig.axes:
+                axes.set(xlim=limits, ylim=limits)
         film.save(str(path), writer=PillowWriter(fps=fps), dpi=50)
     return path

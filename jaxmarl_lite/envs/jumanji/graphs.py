@@ -70,6 +70,7 @@ spanning_tree = Particulars(
     meaning=_tree_meaning,
     individual=False,
     refuse=_tree_refuse,
+    film_limits=(-0.1, 1.1),
 )
 
 

@@ -116,8 +116,8 @@ class Unequal:
         alive = self._alive(state.time)
         actions = jnp.arange(max(self.sizes))
         view = jax.nn.one_hot(state.wanted, actions.size, dtype=float) * alive[:, None]
-        own = actions < jnp.asarray(self.sizes)[:, None]
-        return Observation(view, view.reshape(-1), jnp.where(alive[:, None], own, actions == 0), alive)
+        own = actions[None] < jnp.asarray(self.sizes)[:, None]
+        return Observation(view, view.reshape(-1), jnp.where(alive[:, None], own, actions[None] == 0), alive)
 
     def _draw(self, key: Array, time: Array) -> UnequalState:
         key, now = jax.random.split(key)

@@ -1,0 +1,7 @@
+"""``python -m jaxmarl_lite``: the command line."""
+
+import sys
+
+from jaxmarl_lite.cli import main
+
+sys.exit(main())

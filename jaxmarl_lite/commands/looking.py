@@ -1,0 +1,210 @@
+"""``jaxmarl-lite evaluate``, ``plot``, ``render`` and ``list``: all that looks at runs and at what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jaxmarl_lite import envs, programs
+from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.evaluate import make_evaluate, make_play
+from jaxmarl_lite.report import runfolder, statistics, tables
+from jaxmarl_lite.result import Result, load_run
+
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+Run = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Play episodes with what every seed of a run has learned."""
+
+    run: Run
+    """Folder of the run."""
+    episodes: int = 128
+    """Episodes of each seed."""
+    greedy: bool = False
+    """Play the likeliest actions instead of sampled ones."""
+    seed: int = 0
+    """Seed of the episodes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw a metric of one or several runs: IQM and 95 % interval over seeds."""
+
+    runs: Runs
+    """Folders of the runs."""
+    metric: str = "eval_return"
+    """Which metric; a wrong name lists those there are."""
+    out: Path | None = None
+    """Where to write the PNG; by default METRIC.png, in the run's folder if there is one run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Render:
+    """Write one episode of a trained policy as a GIF."""
+
+    run: Run
+    """Folder of the run."""
+    seed: int | None = None
+    """Which of the run's seeds; the first by default."""
+    episode_seed: int = 0
+    """Seed of the episode."""
+    sampled: bool = False
+    """Sample actions instead of taking the likeliest."""
+    out: Path | None = None
+    """Where to write it; by default episode.gif in the run's folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Show algorithms and environments."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Algorithms or environments to show in detail."""
+    sizes: bool = False
+    """Build every environment to show its sizes."""
+
+
+def evaluate_command(words: list[str]) -> None:
+    """``evaluate RUN``."""
+    options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words)
+    result = load_run(options.run)
+    algorithm = programs.algorithm_of(result.plan, result.env)
+    play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, options.greedy))
+    means, texts = {}, []
+    for seed in result.seeds:
+        key = jax.random.fold_in(jax.random.key(options.seed), seed)
+        played = jax.device_get(play(result.learner(seed), key))
+        returns = np.asarray(result.spec.team_return(played.returns), float)
+        means[seed] = float(returns.mean())
+        interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
+        texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), played.lengths.mean()))
+    table = tables.list_table(
+        ("", f"{result.spec.return_meaning}: mean [95 % interval] over {options.episodes} episodes", "episode length"),
+        [(name, text, round(float(length), 1)) for name, text, length in texts],
+        title=f"{result.algorithm} on {result.plan.env}, {'greedy' if options.greedy else 'sampled'}",
+    )
+    table.add_section()
+    overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
+    table.add_row("IQM [95 % interval] over seeds", tables.interval_text(overall), "")
+    Console().print(table)
+
+
+def plot_command(words: list[str]) -> None:
+    """``plot RUN...``."""
+    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words)
+    if not options.runs:
+        raise ValueError("runs is empty; allowed is one run's folder or more")
+    from jaxmarl_lite.report import plots
+
+    curves: dict[str, Any] = {}
+    for path in options.runs:
+        run = runfolder.load(path)
+        label = f"{run.config.get('algorithm', path.name)} ({path.name})" if len(options.runs) > 1 else path.name
+        curves |= {label + ending: curve for ending, curve in _curves(run, options.metric).items()}
+    name = options.metric.replace("/", "_")
+    home = options.runs[0] if len(options.runs) == 1 else Path()
+    out = options.out or home / f"{name}.png"
+    configs = [runfolder.read_config(path) for path in options.runs]
+    title = " and ".join(dict.fromkeys(str(config.get("env", "")) for config in configs))
+    plots.learning_curve(curves, ylabel=options.metric.replace("_", " "), title=title, path=out)
+    print(out)
+
+
+def _curves(run: runfolder.Run, metric: str) -> dict[str, Any]:
+    """A metric's curve, or those of its agents, by the end of their label."""
+    names = [name for name in run.names() if name == metric or name.startswith(f"{metric}/")]
+    if not names:
+        raise ValueError(f"metric is {metric!r}; the run in {run.folder.path} has {', '.join(run.names()) or 'none'}")
+    found = {name[len(metric) :].replace("/", " ").replace("_", " "): run.series(name) for name in names}
+    return {ending: (series.steps, series.values) for ending, series in found.items()}
+
+
+def render_command(words: list[str]) -> None:
+    """``render RUN``."""
+    options = tyro.cli(Render, prog="jaxmarl-lite render", args=words)
+    result = load_run(options.run)
+    animate = getattr(result.env, "animate", None)
+    if animate is None:
+        raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
+    seed = result.seeds[0] if options.seed is None else options.seed
+    if seed not in result.seeds:
+        raise ValueError(f"seed is {seed}; allowed is one of {', '.join(map(str, result.seeds))}")
+    states, length = _episode(result, seed, options.episode_seed, not options.sampled)
+    print(animate(states, options.out or options.run / "episode.gif"), f"({length} steps)")
+
+
+def _episode(result: Result, seed: int, episode_seed: int, greedy: bool) -> tuple[list[Any], int]:
+    """The states of one episode, the last one among them, and its length."""
+    algorithm = programs.algorithm_of(result.plan, result.env)
+    play = jax.jit(make_play(algorithm, result.env, result.spec.episode_limit + 1, greedy))
+    states, timesteps, _ = play(result.learner(seed), jax.random.key(episode_seed))
+    last = np.asarray(timesteps.last)
+    length = int(last.argmax()) if last.any() else len(last) - 1
+    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)], length
+
+
+def list_command(words: list[str]) -> None:
+    """``list``."""
+    options = tyro.cli(List, prog="jaxmarl-lite list", args=words)
+    console = Console()
+    for name in options.names:
+        console.print(_algorithm(name) if name in registry.ALGORITHMS else _environments([name]))
+    if not options.names:
+        console.print(_algorithms())
+        listed = envs.list_environments()
+        if options.sizes:
+            console.print(_environments([name for name, _ in listed]))
+        else:
+            console.print(tables.list_table(("environment", "agents, actions, episode limit"), listed))
+            console.print("list --sizes builds every environment and shows N, O, S and A; list NAME shows one.")
+
+
+def _algorithms() -> Any:
+    """The algorithms with the settings that one compares first."""
+    shown = ("hidden", "memory", "critic_view", "share_weights", "epochs", "num_minibatches", "optimiser", "lr")
+    rows = []
+    for name in registry.ALGORITHMS:
+        kind = registry.config_of(name)
+        values = kind()
+        rows.append((name, len(dataclasses.fields(kind)), *(_plain(getattr(values, field, "")) for field in shown)))
+    return tables.list_table(("algorithm", "settings", *shown), rows)
+
+
+def _algorithm(name: str) -> Any:
+    """All settings of one algorithm with their defaults."""
+    values = registry.config_of(name)()
+    rows = [(f.name, f.type, _plain(getattr(values, f.name))) for f in dataclasses.fields(values)]
+    return tables.list_table(("setting", "kind", "default"), rows, title=f"{name}; what they mean: train {name} --help")
+
+
+def _environments(names: list[str]) -> Any:
+    """Environments with their sizes."""
+    rows = []
+    for name in names:
+        spec = envs.make(name).spec
+        rows.append((
+            name, spec.num_agents, spec.view_size, spec.state_size, spec.action_size, spec.action_kind,
+            spec.episode_limit, "" if spec.best_return is None else f"{spec.best_return:g}",
+        ))  # fmt: skip
+    return tables.list_table(
+        ("environment", "N agents", "O view", "S state", "A actions", "kind", "limit", "best return"), rows
+    )
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _interval(interval: statistics.Interval) -> str:
+    numbers = [float(interval.centre), float(interval.low), float(interval.high)]
+    centre, low, high = (tables.number_text(value, numbers) for value in numbers)
+    return f"{centre} [{low}, {high}]"

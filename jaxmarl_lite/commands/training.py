@@ -1,0 +1,175 @@
+"""``jaxmarl-lite train``: the arguments of `run` and every field of an algorithm's config as options."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from jaxmarl_lite import parallel, presets
+from jaxmarl_lite import plan as plans
+from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.plan import Plan
+from jaxmarl_lite.run import run
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Generic[Config]):
+    """Train an algorithm in an environment with several seeds."""
+
+    env: str
+    """Environment: an id of `jaxmarl-lite list`."""
+    seeds: tuple[int, ...] = (3,)
+    """How many seeds, 0 .. n-1; several numbers: which."""
+    total_steps: int = 1_000_000
+    """Environment steps of each seed, rounded up to whole updates."""
+    out: Path | None = None
+    """Folder for everything that is to be kept; without it nothing is."""
+    num_envs: int | None = None
+    """Parallel worlds; None: tuned for this environment, or 64."""
+    num_steps: int | None = None
+    """Steps of a rollout; None: tuned for this environment, or 64."""
+    evaluations: int = 20
+    """Evaluations, each with a checkpoint, after the one at the start."""
+    eval_episodes: int = 32
+    """Episodes of an evaluation."""
+    greedy: bool = False
+    """Evaluate the likeliest actions instead of sampled ones."""
+    env_args: tuple[str, ...] = ()
+    """Keywords of the environment, such as reward=individual agent_id=False."""
+    config: Path | None = None
+    """A config.json, or a run's folder, whose values stand wherever no option is given."""
+    resume: Path | None = None
+    """A run's folder: continue it, bit for bit, from its newest checkpoint."""
+    seeds_at_once: int | None = None
+    """Seeds that train side by side; None: one on a CPU, else all."""
+    devices: int | None = None
+    """Devices to use; None: one, or all where several processes join."""
+    layout: Literal["worlds", "seeds"] = "worlds"
+    """What is spread over several devices: every seed's worlds, or the seeds."""
+    distributed: bool = False
+    """Join several processes or hosts; finds Slurm and the like by itself."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where --distributed cannot find it."""
+    num_processes: int | None = None
+    """How many processes join, where --distributed cannot find it."""
+    process_id: int | None = None
+    """Which of them this is, where --distributed cannot find it."""
+    keep: int = 2
+    """Checkpoints to keep."""
+    wandb: str | None = None
+    """A W&B project to write to as well."""
+    quiet: bool = False
+    """Print nothing."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
+    """Settings of the algorithm."""
+
+
+def train(words: list[str]) -> None:
+    """Parse the words after ``train`` and run."""
+    stored = _stored(words)
+    if not words or words[0].startswith("-"):
+        if stored is None:
+            _without_algorithm(words)
+            return
+        words = [stored.algorithm, *words]
+    name, rest = words[0], words[1:]
+    kind = registry.config_of(name)
+    if stored is not None and stored.algorithm != name:
+        raise ValueError(f"algorithm is {name!r}, but the config given is of {stored.algorithm!r}; allowed is the same")
+    defaults = _defaults(name, kind, stored, rest)
+    options = tyro.cli(
+        Options[kind],  # type: ignore[valid-type]
+        prog=f"jaxmarl-lite train {name}",
+        args=rest,
+        default=defaults,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if options.distributed or options.coordinator is not None:
+        parallel.initialise(options.coordinator, options.num_processes, options.process_id)
+    run(name, options.env, **_arguments(options, defaults, stored))
+
+
+def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | None) -> dict[str, Any]:
+    """The keywords of `run`."""
+    same = stored is not None and options.seeds == defaults.seeds
+    seeds = stored.seeds if same and stored is not None else options.seeds
+    names = (
+        "total_steps", "out", "num_envs", "num_steps", "evaluations", "eval_episodes", "greedy", "resume",
+        "seeds_at_once", "devices", "layout", "keep", "wandb", "quiet",
+    )  # fmt: skip
+    return {name: getattr(options, name) for name in names} | {
+        "config": options.settings,
+        "seeds": seeds[0] if len(seeds) == 1 and not same else seeds,
+        "env_args": dict(map(_keyword, options.env_args)),
+    }
+
+
+def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> Options[Any]:
+    """What stands wherever no option is given: a stored plan's values, or those tuned for the environment."""
+    if stored is None:
+        env = _value_of("--env", words)
+        _, _, fields = presets.lookup(name, env or "")
+        return Options(env=tyro.MISSING if env is None else env, settings=kind(**fields))
+    values = {
+        f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")
+    }
+    values["env_args"] = tuple(f"{key}={value!r}" for key, value in (stored.env_args or {}).items())
+    return Options(**values, settings=stored.config)
+
+
+def _stored(words: list[str]) -> Plan | None:
+    """The plan that ``--config`` or ``--resume`` names, if either is given."""
+    config, resume = _value_of("--config", words), _value_of("--resume", words)
+    if config is not None and resume is not None:
+        raise ValueError("--config and --resume are both given; allowed is one of them")
+    if resume is not None:
+        plan = plans.read(resume)
+        plans.world_of_run(plan, resume, None)
+        return plan
+    if config is None:
+        return None
+    path = Path(config)
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        return plans.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+
+
+def _without_algorithm(words: list[str]) -> None:
+    """Help for ``train`` alone; ValueError for anything else."""
+    allowed = ", ".join(registry.ALGORITHMS)
+    if words and words[0] not in ("-h", "--help"):
+        raise ValueError(f"algorithm is missing before {words[0]}; allowed is one of {allowed}, or --resume RUN")
+    if not words:
+        raise ValueError(f"algorithm is missing; allowed is one of {allowed}, or --resume RUN")
+    print(f"usage: jaxmarl-lite train ALGORITHM --env ENV [options]\n       jaxmarl-lite train --resume RUN\n\n"
+          f"algorithms: {allowed}; `jaxmarl-lite train liir --help` shows all options")  # fmt: skip
+
+
+def _value_of(option: str, words: list[str]) -> str | None:
+    """The value of an option, read before the options are parsed."""
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    """``name=value``, the value a Python literal where it can be read as one, else text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"env_args has {text!r}; allowed is name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

@@ -1,0 +1,237 @@
+"""The host loop of a run: train a chunk, report, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmarl_lite import parallel, record
+from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite.plan import Plan
+from jaxmarl_lite.programs import Programs, Tally
+from jaxmarl_lite.progress import Display
+from jaxmarl_lite.report import checkpoint, metrics, runfolder
+from jaxmarl_lite.result import Result, Timings, from_rows, load_run
+from jaxmarl_lite.types import Environment, TrainState
+
+_CHUNK_SECONDS = 1.0  # between two movements of the progress bar
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: a fault of its environment, or no seed left. Its folder and checkpoints are kept."""
+
+
+class Start(NamedTuple):
+    """Where a resumed run stands."""
+
+    states: TrainState
+    update: int
+    diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
+    timings: Timings
+    fell_back: bool
+    """Whether a newer checkpoint was damaged."""
+
+
+class Loop:
+    """One run on its way.
+
+    Args:
+        plan, world: what to do, and where.
+        programs: compiled for them.
+        kept: takes the rows.
+        display: shows progress.
+        checkpoints: folder for them; None saves none.
+        keep: how many to keep.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        world: Environment,
+        programs: Programs,
+        kept: record.Record,
+        display: Display,
+        checkpoints: Path | None,
+        keep: int,
+    ):
+        self._plan, self._spec, self._world, self._programs = plan, world.spec, world, programs
+        self._kept, self._display, self._checkpoints, self._keep = kept, display, checkpoints, keep
+        self._seeds = np.asarray(plan.seeds, np.uint32)
+        self._tally: Tally = programs.blank
+        self._diverged = np.zeros(len(plan.seeds), np.int32)
+        self._since = (0, 0.0)  # updates and seconds of training since the last row
+        self._random: np.ndarray | None = None
+        self._current = float("nan")
+        self.update = 0
+        """Updates done."""
+
+    def go(self, start: Start | None, compile_seconds: float) -> Result:
+        """Train to the end of the plan and show the result."""
+        self._compile_seconds, self._trained = compile_seconds, 0.0
+        self._clock = time.perf_counter()
+        if start is None:
+            self._begin()
+        else:
+            self._take_up(start)
+        for update in self._plan.schedule:
+            if update > self.update:
+                self._advance(update)
+                self._evaluate()
+        self._kept.draw()
+        result = self._result()
+        self._display.say(result.table())
+        return result
+
+    def _begin(self) -> None:
+        """A new run: initial states, the random policy, and the first evaluation."""
+        self._display.say(f"compiled in {self._compile_seconds:.1f} s")
+        self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.config))
+        self._random = self._random_returns()
+        self._kept.keep_random(self._random)
+        self._evaluate()
+
+    def _take_up(self, start: Start) -> None:
+        """A resumed run."""
+        self._display.say(
+            f"continuing at update {start.update} of {self._plan.updates}; compiled in {self._compile_seconds:.1f} s"
+            + ("; a newer checkpoint is damaged and was left out" if start.fell_back else "")
+        )
+        self._states, self.update, self._diverged = self._programs.place(start.states), start.update, start.diverged
+        self._random = self._kept.random()
+        if self._random is None:
+            self._random = self._random_returns()
+            self._kept.keep_random(self._random)
+        self._clock -= start.timings.elapsed_seconds
+        self._trained = start.timings.training_seconds
+        self._renew_tally()
+
+    def _random_returns(self) -> np.ndarray:
+        """``[seeds]``."""
+        played = parallel.to_host(self._programs.random(self._seeds))
+        return np.asarray(self._spec.team_return(played.returns), float).mean(-1)
+
+    def _renew_tally(self) -> None:
+        self._tally = self._programs.blank._replace(diverged=self._diverged)  # type: ignore[arg-type]
+        self._since = (0, 0.0)
+
+    def _advance(self, target: int) -> None:
+        """Train up to ``target`` updates in chunks of about a second each."""
+        pace = 0.0
+        while self.update < target:
+            updates = self._chunk(pace, target - self.update)
+            began = time.perf_counter()
+            self._states, self._tally = self._programs.advance(self._states, self._tally, np.int32(updates))
+            t = self._tally
+            seen = parallel.to_host((t.diverged, t.faulty, t.total["return"], t.count["return"]))
+            seconds = time.perf_counter() - began
+            pace = seconds / updates
+            self.update += updates
+            self._trained += seconds
+            self._since = (self._since[0] + updates, self._since[1] + seconds)
+            self._check(*seen[:2])
+            self._current = _mean(_ratio(*seen[2:])[self._diverged == 0])
+            self._display.moved(self.update, self._speed(*self._since), self._current)
+
+    def _chunk(self, pace: float, left: int) -> int:
+        """How many updates to run at once, of ``left``, when one takes ``pace`` seconds (0: not known yet)."""
+        if jax.process_count() > 1:
+            return left  # the processes must agree, and their clocks do not
+        return min(left, max(1, int(_CHUNK_SECONDS / pace))) if pace else 1
+
+    def _check(self, diverged: np.ndarray, faulty: np.ndarray) -> None:
+        """Report seeds that diverged since the last look; raise RunError when the run cannot go on."""
+        for seed, update in zip(self._plan.seeds, faulty, strict=True):
+            if update:
+                raise RunError(
+                    f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in update {update}; "
+                    "allowed are finite rewards"
+                )
+        for seed, update, before in zip(self._plan.seeds, diverged, self._diverged, strict=True):
+            if update and not before:
+                self._display.say(f"seed {seed} diverged at update {update}: a number that it learned is not finite")
+        self._diverged = np.asarray(diverged, np.int32)
+        if self._diverged.all():
+            raise RunError(
+                f"all {len(self._plan.seeds)} seeds have diverged, the last at update {self._diverged.max()}; allowed "
+                "are settings that keep learned numbers finite, such as a smaller lr"
+            )
+
+    def _evaluate(self) -> None:
+        """Play episodes with every seed's policy, write a row for each, and save."""
+        played = parallel.to_host(self._programs.evaluate(self._states.learner, self._seeds, np.int32(self.update)))
+        means, speed = parallel.to_host((self._tally.total, self._tally.count)), self._speed(*self._since)
+        values = _evaluation(self._spec.team_return(played.returns), played, self._spec.num_costs)
+        for i, seed in enumerate(self._plan.seeds):
+            well = self._diverged[i] == 0
+            if well and not np.isfinite(values["eval_return"][i]):
+                raise RunError(
+                    f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in the evaluation "
+                    f"after update {self.update}; allowed are finite rewards"
+                )
+            row = {"elapsed_seconds": self._elapsed(), "steps_per_second": speed, "finite": float(well)}
+            row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}
+            if self.update:
+                row |= {name: _ratio(total[i], means[1][name][i]) for name, total in means[0].items()}
+            self._kept.write(self.update, seed, metrics.flatten(row))
+        self._kept.flush()
+        self._save()
+        self._display.evaluated(self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0]))
+        self._renew_tally()
+
+    def _save(self) -> None:
+        if self._checkpoints is not None:
+            meta = {
+                "plan": self._plan.to_dict(),
+                "diverged": self._diverged,
+                "timings": self._timings()._asdict(),
+            }
+            checkpoint.save(self._checkpoints, self.update, self._states, meta, self._keep)
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._clock
+
+    def _speed(self, updates: int, seconds: float) -> float:
+        """Environment steps per second of all seeds together."""
+        return updates * self._plan.batch * len(self._plan.seeds) / seconds if seconds else np.nan
+
+    def _timings(self) -> Timings:
+        return Timings(self._compile_seconds, self._trained, self._elapsed(), self._speed(self.update, self._trained))
+
+    def _result(self) -> Result:
+        folder = self._kept.folder
+        return from_rows(
+            self._plan, self._world, self._kept.rows, self._random, self._timings(),
+            None if folder is None else folder.path, lambda: self._states,
+        )  # fmt: skip
+
+
+def finished(plan: Plan, world: Environment, folder: runfolder.RunFolder, display: Display) -> Result:
+    """The result of a run that needs no more training; its picture is drawn if a kill left none."""
+    if parallel.is_writer():
+        record.draw(plan, world.spec, folder, runfolder.load(folder.path).rows)
+    result = load_run(folder.path, None if isinstance(plan.env_args, dict) else world)
+    display.say(result.table())
+    return result
+
+
+def _evaluation(returns: Any, played: Any, num_costs: int) -> dict[str, np.ndarray]:
+    """Means over episodes, ``[seeds, ...]``."""
+    values = {"eval_return": returns, "eval_episode_length": played.lengths}
+    if num_costs:
+        values["eval_cost"] = played.costs
+    return {name: np.asarray(value, float).mean(1) for name, value in values.items()}
+
+
+def _ratio(total: Any, count: Any) -> np.ndarray:
+    """Their quotient, NaN where nothing was counted."""
+    total, count = np.asarray(total, float), np.asarray(count)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _mean(x: np.ndarray) -> float:
+    """Mean over the entries that are not NaN."""
+    return float(np.nanmean(x)) if np.isfinite(x).any() else float("nan")

@@ -1,0 +1,230 @@
+"""The outcome of a run: curves as arrays, final states, and policies to play with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxmarl_lite import plan as plans
+from jaxmarl_lite import programs, record
+from jaxmarl_lite.plan import Plan
+from jaxmarl_lite.report import checkpoint, runfolder, statistics, tables, writers
+from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, PyTree, TrainState
+
+
+class Timings(NamedTuple):
+    """How long a run took; wall-clock seconds."""
+
+    compile_seconds: float = 0.0
+    """Tracing and compiling, in the session that trained last."""
+    training_seconds: float = 0.0
+    """Training alone, over all sessions."""
+    elapsed_seconds: float = 0.0
+    """Everything but compiling, over all sessions."""
+    steps_per_second: float = float("nan")
+    """Environment steps of all seeds together per second of training."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Result:
+    """What `run` gives back, and `load_run`. ``S`` seeds, ``E`` evaluations, the one at the start among them."""
+
+    plan: Plan
+    """What was to be done."""
+    env: Environment
+    """The environment."""
+    steps: np.ndarray
+    """Environment steps of each seed before each evaluation, ``[E]``."""
+    returns: np.ndarray
+    """Mean return of each evaluation's episodes, ``[S, E]``; NaN from where a seed has diverged."""
+    metrics: dict[str, np.ndarray]
+    """Every metric, ``[S, E]`` or ``[S, E, N]``; those of training are means since the evaluation before."""
+    random_returns: np.ndarray | None
+    """Mean return of the random policy, once for each seed, ``[S]``."""
+    timings: Timings
+    """How long it took."""
+    path: Path | None
+    """The run's folder."""
+    _states: Callable[[], TrainState]
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm."""
+        return self.plan.algorithm
+
+    @property
+    def config(self) -> Any:
+        """Its settings."""
+        return self.plan.config
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Which seeds."""
+        return self.plan.seeds
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Sizes and meanings of the environment."""
+        return self.env.spec
+
+    @functools.cached_property
+    def states(self) -> TrainState:
+        """The last training states, every leaf ``[S, ...]``; read from the newest checkpoint when first asked for."""
+        return self._states()
+
+    def final(self) -> statistics.Interval:
+        """IQM of the last evaluation's returns over seeds, with its 95 % interval."""
+        return statistics.bootstrap_interval(self.returns[:, -1])
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """The learning curve as a matplotlib figure: IQM and 95 % interval over seeds; a notebook shows it.
+
+        Args:
+            path: where to write a PNG as well.
+        """
+        from jaxmarl_lite.report import plots
+
+        return plots.learning_curve(
+            {self.algorithm: (self.steps, self.returns)},
+            ylabel=self.spec.return_meaning,
+            title=f"{self.algorithm} on {self.plan.env}",
+            path=path,
+            best=self.spec.best_return,
+            random=None if self.random_returns is None else float(self.random_returns.mean()),
+        )
+
+    def table(self) -> Table:
+        """The last evaluation of every seed, IQM and random policy with intervals, and what the run took."""
+        table = tables.result_table(
+            dict(zip(self.seeds, self.returns[:, -1].tolist(), strict=True)),
+            meaning=self.spec.return_meaning,
+            title=f"{self.algorithm} on {self.plan.env}, {int(self.steps[-1]):,} steps a seed",
+        )
+        if self.random_returns is not None:
+            interval = statistics.bootstrap_interval(self.random_returns)
+            table.add_row("random policy", tables.interval_text(interval), style="dim")
+        if self.spec.best_return is not None:
+            table.add_row(
+                "best possible", tables.number_text(self.spec.best_return, self.returns[:, -1].tolist()), style="dim"
+            )
+        table.add_section()
+        for name, text in self._facts():
+            table.add_row(name, text, style="dim")
+        return table
+
+    def _facts(self) -> list[tuple[str, str]]:
+        took = self.timings
+        facts = [
+            ("steps per second", "-" if np.isnan(took.steps_per_second) else f"{took.steps_per_second:,.0f}"),
+            ("minutes", f"{took.elapsed_seconds / 60:.1f}"),
+            ("compiling, seconds", f"{took.compile_seconds:.1f}"),
+        ]
+        if self.path is not None:
+            facts.append(("curve", str(runfolder.RunFolder(self.path).curve)))
+        return facts
+
+    def summary(self) -> str:
+        """`table` as text."""
+        console = Console(width=100, no_color=True)
+        with console.capture() as captured:
+            console.print(self.table())
+        return captured.get()
+
+    def policy(self, seed: int | None = None, greedy: bool = True) -> PlayedPolicy:
+        """The trained policy of one seed (the first by default), ready to act.
+
+        Raises:
+            ValueError: for a seed that the run did not have.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise ValueError(f"seed is {seed!r}; allowed is one of {', '.join(map(str, self.seeds))}")
+        return PlayedPolicy(programs.algorithm_of(self.plan, self.env), self.learner(seed), greedy)
+
+    def learner(self, seed: int) -> PyTree:
+        """What one seed has learned, as the algorithm's functions take it."""
+        place = self.seeds.index(seed)
+        return jax.tree.map(lambda x: x[place], self.states.learner)
+
+    def __repr__(self) -> str:
+        final = tables.interval_text(self.final())
+        return f"Result({self.algorithm} on {self.plan.env}, {len(self.seeds)} seeds, final return {final})"
+
+
+class PlayedPolicy:
+    """A policy in one world: call it with what the agents see, get their actions; it remembers the episode.
+
+    Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
+    """
+
+    def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool = True, key: Array | None = None):
+        self._algorithm, self._learner = algorithm, learner
+
+        def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:
+            obs = jax.tree.map(lambda x: x[None], obs)
+            action, _, memory = algorithm.act(learner, key, obs, memory, greedy=greedy)
+            return action[0], memory
+
+        self._act = jax.jit(act)
+        self.reset(jax.random.key(0) if key is None else key)
+
+    def reset(self, key: Array | None = None) -> None:
+        """Forget the episode; with ``key``, draw from it from now on."""
+        self._memory = self._algorithm.initial_memory(1)
+        self._key = self._key if key is None else key
+
+    def __call__(self, obs: Observation) -> Array:
+        """Actions ``[N]`` or ``[N, A]`` for an observation of one world."""
+        self._key, key = jax.random.split(self._key)
+        action, self._memory = self._act(self._learner, key, obs, self._memory)
+        return action
+
+
+def from_rows(
+    plan: Plan,
+    env: Environment,
+    rows: list[writers.Row],
+    random: np.ndarray | None,
+    timings: Timings,
+    path: Path | None,
+    states: Callable[[], TrainState],
+) -> Result:
+    """A result from the rows of a run."""
+    metrics = record.stacked(rows, plan.seeds)
+    steps = np.asarray(sorted({row["step"] for row in rows}))
+    return Result(plan, env, steps, metrics["eval_return"], metrics, random, timings, path, states)
+
+
+def load_run(path: str | Path, env: Environment | None = None) -> Result:
+    """A run from its folder, finished or not; its states are read when they are asked for.
+
+    Args:
+        path: the folder.
+        env: the environment, where `run` was given an object.
+
+    Raises:
+        RunFolderError: the folder holds no run, a damaged one, or one without an evaluation.
+        CheckpointError: there is no checkpoint, or it is damaged (that of the states: when they are asked for).
+    """
+    plan = plans.read(path)
+    found = runfolder.load(path)
+    if not any("eval_return" in row for row in found.rows):
+        raise runfolder.RunFolderError(f"{path} holds no evaluation yet; continue it with --resume {path}")
+    world = plans.world_of_run(plan, path, env)
+    folder = found.folder
+    meta = checkpoint.read_meta(folder.checkpoints)
+
+    def states() -> TrainState:
+        return checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world)).state
+
+    return from_rows(
+        plan, world, found.rows, record.read_random(folder), Timings(**meta["timings"]), folder.path, states
+    )

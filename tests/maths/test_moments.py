@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmarl_lite.maths import moments
+
+
+def _masked(seed=0, shape=(7, 3, 4)):
+    draw = np.random.default_rng(seed)
+    x, weight = 5.0 + 3.0 * draw.normal(size=shape), draw.random(shape) < 0.6
+    weight[0] = True
+    return x, weight
+
+
+@pytest.mark.parametrize("axis", [None, (0, 1)])
+def test_masked_mean_and_standardise_against_numpy(float64, axis):
+    x, weight = _masked()
+    masked = np.ma.array(x, mask=~weight)
+    np.testing.assert_allclose(moments.masked_mean(jnp.asarray(x), jnp.asarray(weight), axis), masked.mean(axis))
+    found = moments.standardise(jnp.asarray(x), jnp.asarray(weight), axis)
+    wanted = (x - masked.mean(axis, keepdims=True)) / masked.std(axis, keepdims=True)
+    np.testing.assert_allclose(found[weight], wanted[weight], rtol=1e-8)
+
+
+def test_dead_entries_change_nothing(float64):
+    x, weight = _masked()
+    wild = np.where(weight, x, 1e6)
+    for of in (moments.masked_mean, moments.standardise):
+        calm, disturbed = (np.asarray(of(jnp.asarray(v), jnp.asarray(weight), (0, 1))) for v in (x, wild))
+        if of is moments.standardise:
+            calm, disturbed = calm[weight], disturbed[weight]
+        np.testing.assert_array_equal(calm, disturbed)
+    pull = jax.grad(lambda v: moments.masked_mean(v, jnp.asarray(weight)))(jnp.asarray(x))
+    assert (np.asarray(pull)[~weight] == 0).all() and (np.asarray(pull)[weight] > 0).all()
+
+
+def test_nobody_alive():
+    x = jnp.ones((4, 2))
+    nobody = jnp.zeros((4, 2), bool)
+    assert moments.masked_mean(x, nobody) == 0
+    assert moments.masked_mean(x, nobody, (0,)).tolist() == [0, 0]
+    assert jnp.isfinite(moments.standardise(x, nobody)).all()
+
+
+def test_gradient_of_a_constant_is_finite():
+    x, weight = jnp.full((5, 2), 3.0), jnp.ones((5, 2), bool)
+    jacobian = jax.jacobian(lambda v: moments.standardise(v, weight))(x)
+    assert jnp.isfinite(jacobian).all() and jnp.abs(jacobian).max() > 0
+    np.testing.assert_array_equal(moments.standardise(x, weight), 0)
+
+
+def test_running_moments_of_batches_are_those_of_everything(float64):
+    draw = np.random.default_rng(3)
+    batches = [
+        draw.normal(loc, scale, (n, 2, 3)) for loc, scale, n in [(50.0, 1.0, 3), (-2.0, 9.0, 11), (0.0, 0.1, 1)]
+    ]
+    running = moments.initial_moments((3,))
+    for batch in batches:
+        running = moments.update_moments(running, jnp.asarray(batch))
+    everything = np.concatenate(batches).reshape(-1, 3)
+    assert running.count == len(everything)
+    np.testing.assert_allclose(running.mean, everything.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(running.variance, everything.var(0), rtol=1e-12)
+
+
+def test_running_moments_of_one_number_far_from_zero():
+    draw = np.random.default_rng(4)
+    running = moments.initial_moments(())
+    everything = (1e4 + draw.normal(size=(50, 64))).astype(np.float32)
+    for batch in everything:
+        running = moments.update_moments(running, jnp.asarray(batch))
+    np.testing.assert_allclose(running.mean, everything.mean(dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(running.variance, everything.var(dtype=np.float64), rtol=0.01)
+
+
+def test_normalise_and_back(float64):
+    running = moments.RunningMoments(jnp.asarray(9.0), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.0]))
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(6, 3, 2)))
+    np.testing.assert_allclose(moments.denormalise(running, moments.normalise(running, x)), x, rtol=1e-12)
+    np.testing.assert_allclose(moments.normalise(running, x)[..., 0], (x[..., 0] - 1.0) / 2.0, rtol=1e-6)
+
+
+def test_moments_of_nothing_change_nothing(float64):
+    x = jnp.array([[3.0, -4.0]])
+    np.testing.assert_allclose(moments.normalise(moments.initial_moments((2,)), x), x, rtol=1e-6)

@@ -1,0 +1,137 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow_but_obvious
+
+from jaxmarl_lite.nets.actor_critic import NetworkSpec, network
+
+T, B, N, O, H, OUT = 6, 3, 2, 4, 5, 3
+FORMS = {
+    "none": NetworkSpec((7, 6), "tanh", "none", H),
+    "gru": NetworkSpec((7,), "relu", "gru", H),
+}
+
+
+def _case(memory, agents=N, shared=True, **keywords):
+    net = network(FORMS[memory], O, OUT, agents=agents, shared=shared, **keywords)
+    lead = (T, B) if agents is None else (T, B, agents)
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(*lead, O)), float)
+    first = jnp.asarray(draw.random((T, B)) < 0.3)
+    start = jax.tree.map(lambda m: jnp.asarray(draw.normal(size=m.shape), float), net.initial_memory(B))
+    # Zero biases would hide an error in them.
+    params = jax.tree.map(lambda p: p + 0.3 * draw.normal(size=p.shape), jax.jit(net.init)(jax.random.key(1)))
+    return net._replace(step=jax.jit(net.step), unroll=jax.jit(net.unroll)), params, x, first, start
+
+
+@pytest.mark.parametrize("memory", FORMS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_unroll_is_the_plain_network_step_by_step(float64, memory, shared):
+    net, params, x, first, start = _case(memory, shared=shared)
+    out, memories = net.unroll(params, start, x, first)
+    assert out.shape == (T, B, N, OUT) and out.dtype == jnp.float64
+    for b in range(B):
+        for n in range(N):
+            own = jax.tree.map(np.asarray, params if shared else jax.tree.map(lambda p, n=n: p[n], params))
+            now = np.asarray(start)[b, n] if memory == "gru" else ()
+            for t in range(T):
+                if memory == "gru" and first[t, b]:
+                    now = np.zeros(H)
+                wanted, now = slow_but_obvious.network(own, now, np.asarray(x)[t, b, n], FORMS[memory].activation == "relu")
+                np.testing.assert_allclose(out[t, b, n], wanted, rtol=1e-11, atol=1e-12)
+                if memory == "gru":
+                    np.testing.assert_allclose(memories[t, b, n], now, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", FORMS)
+@pytest.mark.parametrize(("agents", "shared"), [(None, True), (N, True), (N, False)])
+def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, memory, agents, shared):
+    net, params, x, first, start = _case(memory, agents, shared)
+    out, memories = net.unroll(params, start, x, first)
+    now = start
+    for t in range(T):
+        now = jax.tree.map(lambda m, t=t: np.asarray(m) * ~np.asarray(first[t]).reshape(B, *(1,) * (m.ndim - 1)), now)
+        wanted, now = net.step(params, now, x[t])
+        np.testing.assert_allclose(out[t], wanted, rtol=1e-12, atol=1e-13)
+        jax.tree.map(lambda a, b, t=t: np.testing.assert_allclose(a[t], b, rtol=1e-12, atol=1e-13), memories, now)
+
+
+def test_shared_weights_are_one_function_of_every_agent(float64):
+    net, params, x, first, start = _case("gru")
+    alone = network(FORMS["gru"], O, OUT, agents=None)
+    out, _ = net.unroll(params, start, x, first)
+    for n in range(N):
+        np.testing.assert_allclose(out[:, :, n], alone.unroll(params, start[:, n], x[:, :, n], first)[0], rtol=1e-13)
+    assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(alone.init, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("memory", FORMS)
+def test_with_weights_of_their_own_agents_do_not_touch_each_other(float64, memory):
+    net, params, x, first, start = _case(memory, shared=False)
+    assert all(leaf.shape[0] == N for leaf in jax.tree.leaves(params))
+
+    def of_agent(n):
+        return lambda params, start, x: (net.unroll(params, start, x, first)[0][:, :, n] ** 2).sum()
+
+    for n in range(N):
+        to_params, to_start, to_x = jax.jit(jax.grad(of_agent(n), (0, 1, 2)))(params, start, x)
+        for leaf in jax.tree.leaves(to_params):
+            assert (leaf[1 - n] == 0).all()
+        weights = jax.tree.leaves(to_params)
+        assert all(jnp.abs(leaf[n]).max() > 0 for leaf in weights)
+        assert (to_x[:, :, 1 - n] == 0).all() and jnp.abs(to_x[:, :, n]).max() > 0
+        for leaf in jax.tree.leaves(to_start):
+            assert (leaf[:, 1 - n] == 0).all()
+
+
+def test_agents_with_weights_of_their_own_begin_differently():
+    net = network(FORMS["gru"], O, OUT, agents=N, shared=False)
+    kernels = [p for p in jax.tree.leaves(jax.jit(net.init)(jax.random.key(0))) if p.ndim == 3]
+    assert len(kernels) == 4 and all((k[0] != k[1]).any() for k in kernels)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_gaussian_head(float64, shared):
+    net, params, x, first, start = _case("gru", shared=shared, gaussian=True)
+    (mean, log_std), _ = net.unroll(params, start, x, first)
+    plain, weights, *_ = _case("gru", shared=shared)
+    without = {name: leaf for name, leaf in params.items() if name != "log_std"}
+    assert jax.tree.structure(without) == jax.tree.structure(weights)
+    np.testing.assert_allclose(mean, plain.unroll(without, start, x, first)[0], rtol=1e-13)
+    np.testing.assert_array_equal(log_std, params["log_std"])
+    assert log_std.shape == ((OUT,) if shared else (N, OUT))
+    (mean, log_std), _ = net.step(params, start, x[0])
+    assert mean.shape == (B, N, OUT) and log_std.shape == ((OUT,) if shared else (N, OUT))
+
+
+@pytest.mark.parametrize(("agents", "shape"), [(None, (B, H)), (N, (B, N, H))])
+def test_memories_begin_at_zero_in_the_right_shape(agents, shape):
+    memory = network(FORMS["gru"], O, OUT, agents=agents).initial_memory(B)
+    assert memory.shape == shape and memory.dtype == jnp.float32 and (memory == 0).all()
+    assert network(FORMS["none"], O, OUT, agents=agents).initial_memory(B) == ()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_precision_is_the_working_one(wide):
+    with jax.enable_x64(wide):
+        net = network(FORMS["gru"], O, OUT, agents=N, gaussian=True)
+        params = jax.jit(net.init)(jax.random.key(0))
+        x = jnp.zeros((T, B, N, O))
+        found = jax.jit(net.unroll)(params, net.initial_memory(B), x, jnp.zeros((T, B), bool))
+        wanted = jnp.float64 if wide else jnp.float32
+        assert all(leaf.dtype == wanted for leaf in jax.tree.leaves((params, found)))
+
+
+def test_head_scale_and_first_log_std():
+    def head(scale):
+        net = network(FORMS["none"], O, OUT, agents=None, head_scale=scale, gaussian=True)
+        return jax.jit(net.init)(jax.random.key(0))
+
+    small, large = head(0.01), head(1.0)
+    np.testing.assert_allclose(small["head"]["kernel"] * 100.0, large["head"]["kernel"], rtol=1e-5)
+    kernel = np.asarray(large["head"]["kernel"])
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(OUT), atol=1e-5)
+    hidden = np.asarray(large["layers_0"]["kernel"])
+    np.testing.assert_allclose(hidden @ hidden.T, 2.0 * np.eye(O), atol=1e-5)
+    assert (small["log_std"] == 0).all()

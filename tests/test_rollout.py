@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow_but_obvious
+from worlds import Tally
+
+from jaxmarl_lite import rollout
+
+B, T = 3, 7
+WORLDS = {
+    "over": Tally(over_at=3),
+    "cut": Tally(over_at=100, limit=4),
+    "both at once": Tally(over_at=2, limit=2),
+    "every step": Tally(over_at=1),
+}
+
+
+
+def _act(key, obs, memory):
+    """Agent 1 acts at random; the memory counts the steps since the reset."""
+    action = jnp.stack([jnp.zeros(B, jnp.int32), jax.random.randint(key, (B,), 0, 3)], -1)
+    return action, obs.view.sum(-1), jax.tree.map(lambda m: m + 1.0, memory)
+
+
+def _two_rollouts(env):
+    """Two rollouts on end, and their steps as one."""
+    begun = rollout.begin(env, jax.random.key(7), B, jnp.zeros((B, 2)))
+
+    @jax.jit
+    def both(begun):
+        middle, first = rollout.rollout(env, _act, begun, jax.random.key(1), T)
+        after, second = rollout.rollout(env, _act, middle, jax.random.key(2), T)
+        return middle, after, first, second
+
+    middle, after, first, second = both(begun)
+    steps = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.steps, second.steps)
+    return begun, middle, after, first, second, steps
+
+
+@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
+def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
+    begun, middle, after, first, second, steps = _two_rollouts(env)
+    actions = steps.action
+    wanted, _ = slow_but_obvious.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
+    for t in range(2 * T):
+        for b in range(B):
+            here, found = wanted[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
+            np.testing.assert_allclose(found.obs.view, [here["seen"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(found.obs.state, here["seen"], rtol=1e-6)
+            np.testing.assert_allclose(found.next_obs.view, [here["next"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(found.reward, here["reward"], rtol=1e-6)
+            np.testing.assert_allclose(found.cost, here["cost"])
+            assert found.discount == here["discount"] and found.last == here["last"]
+            np.testing.assert_allclose(found.log_prob, 2 * [sum(here["seen"])], rtol=1e-6)
+
+
+@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
+def test_sums_of_the_ended_episodes(env):
+    begun, middle, after, first, second, steps = _two_rollouts(env)
+    before, whole = (
+        slow_but_obvious.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[1] for end in (T, 2 * T)
+    )
+    for batch, ended in ((first, before), (second, {name: whole[name] - before[name] for name in whole})):
+        assert ended["count"] > 0
+        for name, found in zip(("count", "returns", "costs", "length"), batch.episodes, strict=True):
+            np.testing.assert_allclose(found, ended[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
+def test_where_the_worlds_then_stand(env):
+    begun, middle, after, first, second, steps = _two_rollouts(env)
+    length = min(env.over_at, env.limit)
+    episodes, since = 2 * T // length, 2 * T % length
+    assert after.episode.tolist() == [1 + episodes] * B
+    np.testing.assert_array_equal(after.memory, since)
+    np.testing.assert_array_equal(first.memory, 0)
+    np.testing.assert_array_equal(second.memory, T % length)
+    np.testing.assert_array_equal(after.running.length, since)
+    np.testing.assert_array_equal(after.running.count, 0)
+    tail = steps.reward[2 * T - since :]
+    np.testing.assert_allclose(after.running.returns, tail.sum(0) if since else np.zeros((B, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(after.running.costs[:, 1, 1], 10 * sum(range(since)))
+    assert not np.asarray(after.timestep.last).any()
+    for b in range(B):
+        start = jax.random.uniform(jax.random.fold_in(begun.reset_key[b], episodes))
+        np.testing.assert_allclose(after.env_state.start[b], start, rtol=1e-6)
+        np.testing.assert_allclose(after.timestep.obs.view[b], [[start, since]] * 2, rtol=1e-6)
+
+
+def test_every_episode_of_every_world_begins_differently():
+    steps = _two_rollouts(WORLDS["every step"])[-1]
+    starts = np.asarray(steps.obs.state[..., 0])
+    assert len(np.unique(starts)) == 2 * T * B
+
+
+def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
+    """Worlds 0 to 1 alone live through the same episodes as beside a third world, whatever the actions."""
+    env = WORLDS["over"]
+    begun = rollout.begin(env, jax.random.key(7), B, jnp.zeros((B, 2)))
+    alone = jax.tree.map(lambda x: x[:2], begun)
+
+    def act(key, obs, memory):
+        return jax.random.randint(key, obs.view.shape[:2], 0, 3), jnp.zeros(obs.view.shape[:2]), memory
+
+    def play(acting, key):
+        return jax.jit(lambda acting: rollout.rollout(env, act, acting, key, T))(acting)[1].steps.obs.state
+
+    together = play(begun, jax.random.key(1))
+    np.testing.assert_array_equal(together[:, :2], play(alone, jax.random.key(2)))
+
+
+def test_under_vmap_as_one_by_one():
+    """There the `cond` about new episodes becomes a select."""
+    env = WORLDS["over"]
+    keys = jax.random.split(jax.random.key(3), 2)
+
+    def play(key):
+        return rollout.rollout(env, _act, rollout.begin(env, key, B, jnp.zeros((B, 2))), key, T)
+
+    acting, batch = jax.jit(jax.vmap(play))(keys)
+    for i, key in enumerate(keys):
+        wanted = jax.jit(play)(key)
+        found = jax.tree.map(lambda x, i=i: x[i], (acting, batch))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+                a, b = jax.random.key_data(a), jax.random.key_data(b)
+            np.testing.assert_allclose(a, b, rtol=1e-6)

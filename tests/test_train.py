@@ -1,0 +1,188 @@
+import dataclasses
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import Tally, algorithm, world
+
+from jaxmarl_lite import train
+
+SIZES = {"num_envs": 4, "num_steps": 6}
+RICH = {"memory": "gru", "normalise_view": True, "normalise_value": True, "share_weights": False, "lr": 0.01}
+"""Settings under which every part of the state is at work."""
+
+
+def _pure(name="mappo", env_id="toy/mortal", **settings):
+    env = world(env_id)
+    return train.make_train(algorithm(name, env, **settings), env, **SIZES)
+
+
+def _plain(tree):
+    return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree)
+
+
+def _assert_same(found, wanted, **tolerance):
+    """Every leaf, bit for bit unless a tolerance is given; NaN (no episode ended) equals NaN."""
+    found, wanted = jax.tree.leaves_with_path(_plain(found)), jax.tree.leaves(_plain(wanted))
+    for (path, a), b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(
+            a, b, **{"rtol": 0, "atol": 0} | tolerance, equal_nan=True, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.fixture(scope="module")
+def rich():
+    """`(begin, go)` compiled, of a run with all parts."""
+    init, go = _pure(**RICH)
+    return jax.jit(init), jax.jit(go, static_argnums=1)
+
+
+def test_four_updates_are_two_and_two_bit_for_bit(rich):
+    begin, go = rich
+    start = begin(jax.random.key(3))
+    whole, metrics = go(start, 4)
+    half, before = go(start, 2)
+    again, behind = go(half, 2)
+    _assert_same(again, whole)
+    _assert_same(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, behind), metrics)
+    assert whole.updates == 4 and whole.learner.seen == 4 * 4 * 6
+    assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(metrics))
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(rich):
+    begin, go = rich
+    first, again, other = (go(begin(jax.random.key(seed)), 2) for seed in (5, 5, 6))
+    _assert_same(again, first)
+    changed = [(a != b).any() for a, b in zip(*(jax.tree.leaves(run[0].learner.policy) for run in (first, other)))]
+    assert all(changed)
+
+
+def test_every_network_moves(rich):
+    begin, go = rich
+    start = begin(jax.random.key(3))
+    after = go(start, 2)[0].learner
+    for name in ("policy", "critic"):
+        for old, new in zip(*(jax.tree.leaves(getattr(x, name)) for x in (start.learner, after)), strict=True):
+            assert (old != new).any()
+    assert jax.tree.structure(after) == jax.tree.structure(start.learner)
+    for old, new in zip(jax.tree.leaves(start.learner), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+
+
+def test_jit_is_no_jit():
+    """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the tolerance."""
+    init, go = _pure("ippo", "toy/counter", epochs=1, num_minibatches=1, lr=0.01)
+    start = jax.jit(init)(jax.random.key(0))
+    compiled = jax.jit(go, static_argnums=1)(start, 2)
+    with jax.disable_jit():
+        plain = go(start, 2)
+    _assert_same(compiled, plain, rtol=2e-4, atol=2e-6)
+
+
+def test_seeds_under_vmap_are_seeds_one_by_one(float64):
+    """Under vmap products of matrices are batched and `cond` is a select, so that sums come in another order: in
+    float64 the runs then agree to 1e-9, although Adam blows small differences up."""
+    init, go = _pure("mappo", "toy/counter", memory="gru", lr=0.01)
+
+    def run(key):
+        return go(init(key), 3)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)
+    for i, key in enumerate(keys):
+        _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9)
+
+
+def test_a_sweep_compiles_once_and_equals_its_runs(float64):
+    env = world("toy/counter")
+    config = algorithm("ippo", env).config
+    init, go = train.make_train(algorithm("ippo", env), env, **SIZES)
+    key = jax.random.key(0)
+
+    @chex.assert_max_traces(n=1)
+    def run(config):
+        return go(init(key, config), 2)
+
+    rates, discounts = jnp.array([1e-3, 1e-2, 0.0]), jnp.array([0.9, 0.5, 0.99])
+    stacked = jax.tree.map(lambda x: jnp.full((3,), x), config)
+    stacked = dataclasses.replace(stacked, lr=rates, gamma=discounts)
+    state, metrics = jax.jit(jax.vmap(run))(stacked)
+    separately = jax.jit(lambda config: go(init(key, config), 2))
+    for i in range(3):
+        wanted = separately(dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i])))
+        _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))), wanted, rtol=1e-9, atol=1e-9)
+    # A rate of 0 leaves the policy where it began.
+    begun = jax.jit(init)(key).learner.policy
+    _assert_same(jax.tree.map(lambda x: x[2], state.learner.policy), begun)
+    moved = jax.tree.map(lambda x: jnp.abs(x[0] - x[1]).max(), state.learner.policy)
+    assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_other_floats_and_seeds_do_not_compile_anew():
+    env = world("toy/counter")
+    ours = algorithm("ippo", env)
+    init, go = train.make_train(ours, env, **SIZES)
+    begin, go = (jax.jit(chex.assert_max_traces(f, n=1), **kw) for f, kw in ((init, {}), (go, {"static_argnums": 1})))
+    found = []
+    for seed, changes in enumerate([{}, {"lr": 0.02}, {"gamma": 0.5, "clip": 0.1, "entropy_coef": 0.0}]):
+        state, _ = go(begin(jax.random.key(seed), dataclasses.replace(ours.config, **changes)), 2)
+        found.append(state.learner.config)
+    assert [float(c.lr) for c in found] == pytest.approx([5e-4, 0.02, 5e-4])
+    assert [float(c.gamma) for c in found] == pytest.approx([0.99, 0.99, 0.5])
+
+
+def test_costs_and_returns_of_the_batch_are_reported():
+    env = Tally(over_at=3)
+    init, go = train.make_train(algorithm("ippo", env), env, num_envs=2, num_steps=4)
+    state, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 3)
+    # Two worlds, twelve steps, episodes of three: one ends in each of the first two updates, two in the third.
+    assert metrics["episodes"].tolist() == [2, 2, 4]
+    assert metrics["episode_length"].tolist() == [3, 3, 3]
+    np.testing.assert_allclose(metrics["cost"], np.broadcast_to([[0, 0], [3, 30]], (3, 2, 2)))
+    assert metrics["reward_finite"].all() and jnp.isfinite(metrics["return"]).all()
+
+
+def test_where_no_episode_ends_the_return_is_not_a_number():
+    env = Tally(over_at=50)
+    init, go = train.make_train(algorithm("ippo", env), env, num_envs=2, num_steps=4)
+    _, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 1)
+    assert metrics["episodes"] == 0
+    assert jnp.isnan(metrics["return"]).all() and jnp.isnan(metrics["episode_length"]).all()
+
+
+def test_the_return_of_a_team_is_its_own_and_of_individuals_their_sum():
+    team, individual = (dataclasses.replace(Tally().spec, reward_kind=kind) for kind in ("team", "individual"))
+    returns = jnp.array([[2.0, 4.0], [1.0, 1.0]])
+    assert team.team_return(returns).tolist() == [3.0, 1.0]
+    assert individual.team_return(returns).tolist() == [6.0, 2.0]
+
+
+def test_worlds_that_do_not_divide_are_named():
+    env = world("toy/counter")
+    with pytest.raises(ValueError, match="num_envs is 6 and num_minibatches is 4.*for example 8"):
+        train.make_train(algorithm("ippo", env, num_minibatches=4), env, num_envs=6)
+
+
+@pytest.mark.parametrize("name", ["num_envs", "num_steps"])
+@pytest.mark.parametrize("value", [0, -2, 2.0, True, "4"])
+def test_sizes_that_are_none_are_named(name, value):
+    env = world("toy/counter")
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}")):
+        train.make_train(algorithm("ippo", env), env, **SIZES | {name: value})
+
+
+@pytest.mark.parametrize("change", [{"hidden": (8,)}, {"memory": "gru"}, {"epochs": 3}, {"share_weights": False}])
+def test_a_config_of_another_form_is_refused(change):
+    init, _ = _pure("ippo", "toy/counter")
+    config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
+    with pytest.raises(ValueError, match="float fields alone"):
+        init(jax.random.key(0), config)
+
+
+def test_a_config_of_another_algorithm_is_refused():
+    init, _ = _pure("ippo", "toy/counter")
+    with pytest.raises(ValueError, match="float fields alone"):
+        init(jax.random.key(0), algorithm("mappo", world("toy/counter")).config)
