@@ -112,7 +112,17 @@ class Loop:
     def _random_returns(self) -> np.ndarray:
         """``[seeds]``."""
         played = parallel.to_host(self._programs.random(self._seeds))
-        return np.asarray(self._spec.team_return(played.returns), float).mean(-1)
+        returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
+        for seed, value in zip(self._plan.seeds, returns, strict=True):
+            if not np.isfinite(value):
+                raise self._fault(seed, "episodes of the random policy")
+        return returns
+
+    def _fault(self, seed: int, where: str) -> RunError:
+        return RunError(
+            f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in {where}; "
+            "allowed are finite rewards"
+        )
 
     def _renew_tally(self) -> None:
         self._tally = self._programs.blank._replace(diverged=self._diverged)  # type: ignore[arg-type]
@@ -146,10 +156,7 @@ class Loop:
         """Report seeds that diverged since the last look; raise RunError when the run cannot go on."""
         for seed, update in zip(self._plan.seeds, faulty, strict=True):
             if update:
-                raise RunError(
-                    f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in update {update}; "
-                    "allowed are finite rewards"
-                )
+                raise self._fault(seed, f"update {update}")
         for seed, update, before in zip(self._plan.seeds, diverged, self._diverged, strict=True):
             if update and not before:
                 self._display.say(f"seed {seed} diverged at update {update}: a number that it learned is not finite")
@@ -168,10 +175,7 @@ class Loop:
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
             if well and not np.isfinite(values["eval_return"][i]):
-                raise RunError(
-                    f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in the evaluation "
-                    f"after update {self.update}; allowed are finite rewards"
-                )
+                raise self._fault(seed, f"the evaluation after update {self.update}")
             row = {"elapsed_seconds": self._elapsed(), "steps_per_second": speed, "finite": float(well)}
             row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}
             if self.update:

@@ -8,7 +8,20 @@ from typing import Any
 NUM_ENVS, NUM_STEPS = 64, 64
 """Worlds and steps of a rollout where nothing was tuned."""
 
-DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {}
+_FORAGING = {
+    "num_envs": 64,
+    "num_steps": 64,
+    "hidden": (64, 64),
+    "critic_lr": 1e-3,
+    "entropy_coef": 0.002,
+    "num_minibatches": 4,
+}
+
+DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
+    ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
+    ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
+    ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
+}
 """(algorithm, environment id) -> ``num_envs``, ``num_steps`` and any field of the algorithm's config."""
 
 

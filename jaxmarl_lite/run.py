@@ -83,7 +83,7 @@ def run(
     if stored is not None:
         if out is not None and Path(out).absolute() != Path(str(resume)).absolute():
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
-        config = stored.config if config is None else config
+        config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs, num_steps = num_envs or stored.num_envs, num_steps or stored.num_steps
     plan, world = plans.make_plan(
         algorithm, env, env_args=env_args, config=config, seeds=seeds, num_envs=num_envs, num_steps=num_steps,

@@ -1,12 +1,11 @@
 import dataclasses
 import re
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import Tally, algorithm, world
+from worlds import Tally, algorithm, counted, world
 
 from jaxmarl_lite import train
 
@@ -74,7 +73,9 @@ def test_every_network_moves(rich):
 
 def test_jit_is_no_jit():
     """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the tolerance."""
-    init, go = _pure("ippo", "toy/counter", epochs=1, num_minibatches=1, lr=0.01)
+    env = world("toy/counter")
+    ours = algorithm("ippo", env, hidden=(8,), epochs=1, num_minibatches=1, lr=0.01)
+    init, go = train.make_train(ours, env, num_envs=2, num_steps=2)
     start = jax.jit(init)(jax.random.key(0))
     compiled = jax.jit(go, static_argnums=1)(start, 2)
     with jax.disable_jit():
@@ -102,15 +103,19 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
     init, go = train.make_train(algorithm("ippo", env), env, **SIZES)
     key = jax.random.key(0)
 
-    @chex.assert_max_traces(n=1)
-    def run(config):
+    def one(config):
         return go(init(key, config), 2)
+
+    run, traces = counted(one)
 
     rates, discounts = jnp.array([1e-3, 1e-2, 0.0]), jnp.array([0.9, 0.5, 0.99])
     stacked = jax.tree.map(lambda x: jnp.full((3,), x), config)
     stacked = dataclasses.replace(stacked, lr=rates, gamma=discounts)
-    state, metrics = jax.jit(jax.vmap(run))(stacked)
-    separately = jax.jit(lambda config: go(init(key, config), 2))
+    sweep = jax.jit(jax.vmap(run))
+    state, metrics = sweep(stacked)
+    sweep(jax.tree.map(lambda x: 0.5 * x, stacked))
+    assert len(traces) == 1
+    separately = jax.jit(one)
     for i in range(3):
         wanted = separately(dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i])))
         _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))), wanted, rtol=1e-9, atol=1e-9)
@@ -125,11 +130,13 @@ def test_other_floats_and_seeds_do_not_compile_anew():
     env = world("toy/counter")
     ours = algorithm("ippo", env)
     init, go = train.make_train(ours, env, **SIZES)
-    begin, go = (jax.jit(chex.assert_max_traces(f, n=1), **kw) for f, kw in ((init, {}), (go, {"static_argnums": 1})))
+    (init, begun), (go, gone) = counted(init), counted(go)
+    begin, go = jax.jit(init), jax.jit(go, static_argnums=1)
     found = []
     for seed, changes in enumerate([{}, {"lr": 0.02}, {"gamma": 0.5, "clip": 0.1, "entropy_coef": 0.0}]):
         state, _ = go(begin(jax.random.key(seed), dataclasses.replace(ours.config, **changes)), 2)
         found.append(state.learner.config)
+    assert len(begun) == len(gone) == 1
     assert [float(c.lr) for c in found] == pytest.approx([5e-4, 0.02, 5e-4])
     assert [float(c.gamma) for c in found] == pytest.approx([0.99, 0.99, 0.5])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +79,17 @@ class Lenient:
 def world(env_id: str, **keywords: Any) -> Environment:
     """A registered environment, safe under the tests' strict settings."""
     return Lenient(environments.make(env_id, **keywords))
+
+
+def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:
+    """The function, and a list that grows by one entry whenever it is traced."""
+    calls: list[int] = []
+
+    def counting(*args: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        return function(*args, **keywords)
+
+    return counting, calls
 
 
 def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:

@@ -202,13 +202,12 @@ def meta_step(
 ) -> MetaStep:
     """One inner step, and the gradient of the extrinsic objective after it with respect to η.
 
-    The chain rule of equation 7 is taken factor by factor, from left to right in
+    The chain rule of equation 7 is taken factor by factor, backwards, along
 
-        η -> A_proxy -> g = ∇_θ loss -> θ' = optimiser(θ, g) -> -J_ex(θ')
+        η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimiser(θ, g)  ->  -J_ex(θ')
 
-    backwards. Its third factor, the derivative of g by A_proxy, is applied to a vector v as the derivative by A
-    of the directional derivative of the loss along v: one forward pass and no second backward pass through the
-    policy.
+    Pulling a vector back through the second factor costs one more pass forward through the policy: g depends
+    on A_proxy linearly, and no second derivative by θ is needed.
 
     Args:
         of: the networks.
@@ -226,7 +225,11 @@ def meta_step(
     def loss(theta: PyTree, advantage: Array) -> tuple[Array, dict[str, Array]]:
         return ppo.policy_loss(theta, of.actor, data, policy_memory, advantage, config)
 
-    (value, info), grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
+    def policy_gradient(advantage: Array) -> tuple[PyTree, Any]:
+        found, grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
+        return grads, found
+
+    grads, pull_gradient, (value, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
     new_theta, pull_step, new_opt = jax.vjp(
         lambda g: rule(config).step(theta, theta_opt, g, alpha, config.max_grad_norm), grads, has_aux=True
     )
@@ -236,9 +239,8 @@ def meta_step(
     if config.meta_gradient == "official":
         meta = official_gradient(of, config, eta, theta, data, given, memory, trees.scale(-1.0, extrinsic_grads))
     else:
-        (along,) = pull_step(extrinsic_grads)
         # weight[t, b, i]: how much -J_ex(θ') grows with the advantage of that agent's sample
-        weight = jax.grad(lambda a: jax.jvp(lambda th: loss(th, a)[0], (theta,), (along,))[1])(advantage)
+        (weight,) = pull_gradient(*pull_step(extrinsic_grads))
         (meta,) = pull_advantage(weight)
     info |= {
         "policy_loss": value,

@@ -95,7 +95,7 @@ def evaluate_command(words: list[str]) -> None:
     table.add_section()
     overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
     table.add_row("IQM [95 % interval] over seeds", tables.interval_text(overall), "")
-    Console().print(table)
+    _console().print(table)
 
 
 def plot_command(words: list[str]) -> None:
@@ -155,7 +155,7 @@ def _episode(result: Result, seed: int, episode_seed: int, greedy: bool) -> tupl
 def list_command(words: list[str]) -> None:
     """``list``."""
     options = tyro.cli(List, prog="jaxmarl-lite list", args=words)
-    console = Console()
+    console = _console()
     for name in options.names:
         console.print(_algorithm(name) if name in registry.ALGORITHMS else _environments([name]))
     if not options.names:
@@ -170,13 +170,13 @@ def list_command(words: list[str]) -> None:
 
 def _algorithms() -> Any:
     """The algorithms with the settings that one compares first."""
-    shown = ("hidden", "memory", "critic_view", "share_weights", "epochs", "num_minibatches", "optimiser", "lr")
+    shown = {"hidden": "hidden", "memory": "memory", "critic_view": "critic", "epochs": "epochs", "lr": "lr"}
     rows = []
     for name in registry.ALGORITHMS:
         kind = registry.config_of(name)
         values = kind()
         rows.append((name, len(dataclasses.fields(kind)), *(_plain(getattr(values, field, "")) for field in shown)))
-    return tables.list_table(("algorithm", "settings", *shown), rows)
+    return tables.list_table(("algorithm", "settings", *shown.values()), rows)
 
 
 def _algorithm(name: str) -> Any:
@@ -191,13 +191,17 @@ def _environments(names: list[str]) -> Any:
     rows = []
     for name in names:
         spec = envs.make(name).spec
-        rows.append((
-            name, spec.num_agents, spec.view_size, spec.state_size, spec.action_size, spec.action_kind,
-            spec.episode_limit, "" if spec.best_return is None else f"{spec.best_return:g}",
-        ))  # fmt: skip
-    return tables.list_table(
-        ("environment", "N agents", "O view", "S state", "A actions", "kind", "limit", "best return"), rows
-    )
+        actions = f"{spec.action_size} {spec.action_kind}"
+        best = "" if spec.best_return is None else f"{spec.best_return:g}"
+        rows.append((name, spec.num_agents, spec.view_size, spec.state_size, actions, spec.episode_limit, best))
+    title = "N agents, O entries of a view, S of the state, A actions; the longest episode; the highest return"
+    return tables.list_table(("environment", "N", "O", "S", "A", "steps", "best"), rows, title=title)
+
+
+def _console() -> Console:
+    """Where tables go; wide enough for them in a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 110))
 
 
 def _plain(value: Any) -> str:

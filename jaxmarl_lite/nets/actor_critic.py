@@ -48,10 +48,7 @@ class Network(NamedTuple):
 
 
 class _GRU(nn.Module):
-    """Gated recurrent unit (Cho et al. 2014), with the product of all inputs taken at once outside the scan.
-
-    r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 - z) ⊙ n + z ⊙ h
-    """
+    """Gated recurrent unit (Cho et al. 2014): the weights of `_gru_step`, and the product of all inputs at once."""
 
     size: int
 
@@ -62,27 +59,79 @@ class _GRU(nn.Module):
         self.kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 3 * self.size), dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.size,), dtype)
 
-    def _cell(self, memory: Array, projected: Array) -> Array:
-        reset_x, update_x, new_x = jnp.split(projected, 3, -1)
-        reset_h, update_h, new_h = jnp.split(memory @ self.kernel, 3, -1)
-        reset, update = nn.sigmoid(reset_x + reset_h), nn.sigmoid(update_x + update_h)
-        new = nn.tanh(new_x + reset * (new_h + jnp.broadcast_to(self.bias, new_h.shape)))
-        return (1.0 - update) * new + update * memory
-
     def step(self, memory: Array, x: Array) -> Array:
-        return self._cell(memory, self.inputs(x))
+        return _gru_step(self.kernel, self.bias, memory, self.inputs(x))
 
     def unroll(self, memory: Array, x: Array, first: Array) -> Array:
-        projected = self.inputs(x)
-        keep = 1.0 - first.astype(projected.dtype)
+        keep = 1.0 - first.astype(memory.dtype)
         keep = keep.reshape(keep.shape + (1,) * (memory.ndim + 1 - keep.ndim))
+        return _gru_unroll(self.kernel, self.bias, memory, self.inputs(x), keep)
 
-        def tick(memory: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-            projected_t, keep_t = now
-            memory = self._cell(memory * keep_t, projected_t)
-            return memory, memory
 
-        return jax.lax.scan(tick, memory, (projected, keep))[1]
+def _gates(bias: Array, inputs: Array, hidden: Array) -> tuple[Array, Array, Array]:
+    """Reset, update and candidate from W x and U h, each ``[..., 3H]``."""
+    reset_x, update_x, new_x = jnp.split(inputs, 3, -1)
+    reset_h, update_h, new_h = jnp.split(hidden, 3, -1)
+    reset = nn.sigmoid(reset_x + reset_h)
+    return reset, nn.sigmoid(update_x + update_h), nn.tanh(new_x + reset * (new_h + jnp.broadcast_to(bias, new_h.shape)))
+
+
+def _gru_step(kernel: Array, bias: Array, memory: Array, inputs: Array) -> Array:
+    """r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 - z) ⊙ n + z ⊙ h."""
+    _, update, new = _gates(bias, inputs, memory @ kernel)
+    return (1.0 - update) * new + update * memory
+
+
+@jax.custom_vjp
+def _gru_unroll(kernel: Array, bias: Array, memory: Array, inputs: Array, keep: Array) -> Array:
+    """The memory after each step ``[T, ..., H]``; ``keep`` ``[T, ..., 1]`` is 0 where an episode begins.
+
+    Its own derivative rule keeps all but one small product a step out of the backward loop: the gates are
+    recomputed, and the gradient of the kernel is summed, for all steps in one product each.
+    """
+
+    def tick(memory: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        inputs_t, keep_t = now
+        memory = _gru_step(kernel, bias, memory * keep_t, inputs_t)
+        return memory, memory
+
+    return jax.lax.scan(tick, memory, (inputs, keep))[1]
+
+
+def _gru_forward(kernel: Array, bias: Array, memory: Array, inputs: Array, keep: Array) -> tuple[Array, PyTree]:
+    memories = _gru_unroll(kernel, bias, memory, inputs, keep)
+    return memories, (kernel, bias, memory, inputs, keep, memories)
+
+
+def _gru_backward(saved: PyTree, given: Array) -> tuple[Array, ...]:
+    kernel, bias, memory, inputs, keep, memories = saved
+    before = jnp.concatenate([memory[None], memories[:-1]]) * keep
+    hidden = before @ kernel
+    reset, update, new = _gates(bias, inputs, hidden)
+    to_new = (1.0 - update) * (1.0 - new**2)
+    to_update = (before - new) * update * (1.0 - update)
+    new_h = jnp.split(hidden, 3, -1)[2]
+    to_reset = (new_h + jnp.broadcast_to(bias, new_h.shape)) * reset * (1.0 - reset)
+
+    def tick(later: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        given_t, keep_t, update_t, reset_t, to_new_t, to_update_t, to_reset_t = now
+        d_memory = given_t + later
+        d_new = d_memory * to_new_t
+        d_gates = jnp.concatenate([d_new * to_reset_t, d_memory * to_update_t, d_new * reset_t], -1)
+        return (d_memory * update_t + d_gates @ kernel.T) * keep_t, d_memory
+
+    sequence = (given, keep, update, reset, to_new, to_update, to_reset)
+    d_start, d_memory = jax.lax.scan(tick, jnp.zeros_like(memory), sequence, reverse=True)
+    d_new = d_memory * to_new
+    d_reset, d_update = d_new * to_reset, d_memory * to_update
+    d_hidden = jnp.concatenate([d_reset, d_update, d_new * reset], -1)
+    rows = before.reshape(-1, before.shape[-1])
+    d_kernel = rows.T @ d_hidden.reshape(-1, d_hidden.shape[-1])
+    d_bias = (d_new * reset).reshape(-1, bias.shape[-1]).sum(0)
+    return d_kernel, d_bias, d_start, jnp.concatenate([d_reset, d_update, d_new], -1), jnp.zeros_like(keep)
+
+
+_gru_unroll.defvjp(_gru_forward, _gru_backward)
 
 
 class _Stack(nn.Module):

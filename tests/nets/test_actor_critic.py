@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import slow_but_obvious
 
+from jaxmarl_lite.maths import trees
 from jaxmarl_lite.nets.actor_critic import NetworkSpec, network
 
 T, B, N, O, H, OUT = 6, 3, 2, 4, 5, 3
@@ -55,6 +56,38 @@ def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, memory
         wanted, now = net.step(params, now, x[t])
         np.testing.assert_allclose(out[t], wanted, rtol=1e-12, atol=1e-13)
         jax.tree.map(lambda a, b, t=t: np.testing.assert_allclose(a[t], b, rtol=1e-12, atol=1e-13), memories, now)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
+    """First and second derivatives; `unroll` has a rule of its own for the first."""
+    net, params, x, first, start = _case("gru", shared=shared)
+    aim = jnp.asarray(np.random.default_rng(1).normal(size=(T, B, N, OUT + H)))
+
+    def whole(params, start, x):
+        out, memories = net.unroll(params, start, x, first)
+        return (jnp.concatenate([out, memories], -1) * aim).sum()
+
+    def stepwise(params, now, x):
+        total = 0.0
+        for t in range(T):
+            now = jnp.where(first[t][:, None, None], 0.0, now)
+            out, now = net.step(params, now, x[t])
+            total += (jnp.concatenate([out, now], -1) * aim[t]).sum()
+        return total
+
+    point = params, start, x
+    draw = np.random.default_rng(2)
+    along = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape)), point)
+
+    def slope(of):
+        pull = jax.grad(of, (0, 1, 2))
+        return lambda *at: trees.dot(pull(*at), along)
+
+    for of in (lambda f: jax.grad(f, (0, 1, 2)), lambda f: jax.grad(slope(f), (0, 1, 2))):
+        found, wanted = (jax.jit(of(f))(*point) for f in (whole, stepwise))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
 def test_shared_weights_are_one_function_of_every_agent(float64):

@@ -1,0 +1,252 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import algorithm, world
+
+from jaxmarl_lite import evaluate, train
+from jaxmarl_lite.algorithms import fitting, models, ppo
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.types import EnvSpec, Observation
+
+T, B, N, O, A = 5, 3, 2, 4, 3
+
+
+def _minibatch(seed=0):
+    draw = np.random.default_rng(seed)
+    mask = draw.random((T, B, N, A)) < 0.7
+    mask[..., 0] = True
+    action = np.array([draw.choice(np.flatnonzero(row)) for row in mask.reshape(-1, A)]).reshape(T, B, N)
+    obs = Observation(
+        draw.normal(size=(T, B, N, O)), draw.normal(size=(T, B, 2)), mask, draw.random((T, B, N)) < 0.7
+    )  # fmt: skip
+    data = ppo.PolicyData(obs, action, np.zeros((T, B, N)), np.zeros((T, B), bool))
+    return jax.tree.map(jnp.asarray, data), jnp.asarray(draw.normal(size=(T, B, N)))
+
+
+def _actor(shared=True, **settings):
+    config = ppo.IPPOConfig(hidden=(6,), activation="tanh", share_weights=shared, **settings)
+    spec = EnvSpec("none", N, O, 2, "discrete", A, 10)
+    return config, spec, models.actor(spec, config.form, shared)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared):
+    """-E[A ∇log π] - c ∇H, with π written out as a masked softmax of two dense layers."""
+    config, _, actor = _actor(shared, entropy_coef=0.3)
+    data, advantage = _minibatch()
+    theta = jax.tree.map(lambda p: 3.0 * p, jax.jit(actor.net.init)(jax.random.key(0)))
+    data = data._replace(log_prob=actor.unroll(theta, (), data.obs, data.first).log_prob(data.action))
+
+    def plain(theta):
+        total = 0.0
+        for n in range(N):
+            own = theta if shared else jax.tree.map(lambda p: p[n], theta)
+            first, head = own["layers_0"], own["head"]
+            bias = [jnp.broadcast_to(layer["bias"], (T, B, layer["bias"].size)) for layer in (first, head)]
+            logits = jnp.tanh(data.obs.view[:, :, n] @ first["kernel"] + bias[0]) @ head["kernel"] + bias[1]
+            weight = jnp.where(data.obs.mask[:, :, n], jnp.exp(logits), 0.0)
+            pi = weight / weight.sum(-1, keepdims=True)
+            taken = jnp.log(jnp.take_along_axis(pi, data.action[:, :, n, None], -1))[..., 0]
+            entropy = -(pi * jnp.log(jnp.where(pi > 0, pi, 1.0))).sum(-1)
+            alive = data.obs.alive[:, :, n]
+            gain = jnp.where(alive, advantage[:, :, n] * taken + 0.3 * entropy, 0.0).sum()
+            total += gain / (data.obs.alive.sum() if shared else alive.sum())
+        return total
+
+    found = jax.jit(jax.grad(lambda th: ppo.policy_loss(th, actor, data, (), advantage, config)[0]))(theta)
+    wanted = jax.jit(jax.grad(plain))(theta)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, -b, rtol=1e-9, atol=1e-12)
+    assert trees.norm(found) > 0.01
+
+
+def test_what_the_loss_reports():
+    config, _, actor = _actor()
+    data, advantage = _minibatch()
+    theta = jax.jit(actor.net.init)(jax.random.key(0))
+    pi = actor.unroll(theta, (), data.obs, data.first)
+    now = pi.log_prob(data.action)
+    # Log-ratios of 0 at half of the samples, and of log 2 at the others.
+    half = jnp.asarray(np.random.default_rng(1).random((T, B, N)) < 0.5)
+    _, info = ppo.policy_loss(
+        theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config
+    )
+    alive = np.asarray(data.obs.alive)
+    share = np.asarray(half)[alive].mean()
+    np.testing.assert_allclose(info["clip_fraction"], share, rtol=1e-6)
+    np.testing.assert_allclose(info["approx_kl"], share * (1 - np.log(2.0)), rtol=1e-5)
+    np.testing.assert_allclose(info["entropy"], np.asarray(pi.entropy())[alive].mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_dead_samples_give_no_gradient(float64, memory):
+    """Death lasts to the end of the episode here, so that a memory cannot carry it to the living."""
+    config, spec, actor = _actor(memory=memory, memory_size=4)
+    critic = models.critic(spec, config.form, "own", True)
+    data, advantage = _minibatch()
+    alive = jnp.broadcast_to(jnp.arange(T)[:, None, None] < jnp.array([[[2, 5]]]), (T, B, N))
+    data = data._replace(obs=data.obs._replace(alive=alive))
+    theta, phi = (jax.jit(net.init)(jax.random.key(0)) for net in (actor.net, critic.net))
+    start = [net.initial_memory(B) for net in (actor.net, critic.net)]
+
+    @jax.jit
+    def pull(data, advantage):
+        of_policy = jax.grad(lambda th: ppo.policy_loss(th, actor, data, start[0], advantage, config)[0])(theta)
+        of_critic = jax.grad(lambda ph: ppo.value_loss(ph, critic, data, start[1], advantage, True))(phi)
+        return of_policy, of_critic
+
+    def disturb(x):
+        flag = alive.reshape(alive.shape + (1,) * (x.ndim - 3))
+        return jnp.where(flag, x, x + jnp.asarray(np.random.default_rng(5).normal(size=x.shape)))
+
+    disturbed = data._replace(
+        obs=data.obs._replace(view=disturb(data.obs.view)),
+        action=jnp.where(alive, data.action, 0),
+        log_prob=disturb(data.log_prob),
+    )
+    calm = pull(data, advantage)
+    for a, b in zip(jax.tree.leaves(calm), jax.tree.leaves(pull(disturbed, disturb(advantage))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    living = pull(data, advantage + 1.0 * alive)
+    assert all(trees.norm(trees.axpy(-1.0, a, b)) > 1e-6 for a, b in zip(calm, living, strict=True))
+
+
+def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
+    env = world("toy/counter")
+    found = []
+    for name in ("ippo", "mappo"):
+        init, go = train.make_train(
+            algorithm(name, env, share_weights=False, lr=0.01), env, num_envs=4, num_steps=6
+        )  # fmt: skip
+        found.append(jax.jit(lambda key, init=init, go=go: go(init(key), 3))(jax.random.key(0)))
+    (ippo, ippo_metrics), (mappo, mappo_metrics) = found
+    for part in ("policy", "critic"):
+        for a, b in zip(*(jax.tree.leaves(getattr(s.learner, part)) for s in (ippo, mappo)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ippo_metrics["value_loss"], mappo_metrics["value_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_every_world_is_dealt_once_and_its_sequence_stays_whole(number):
+    envs = 8
+    t, b = jnp.meshgrid(jnp.arange(T), jnp.arange(envs), indexing="ij")
+    labels = jnp.stack([t, b], -1)
+    dealt = jax.vmap(lambda key: fitting.deal(key, fitting.Sequences(labels, jnp.arange(envs)), number))(
+        jax.random.split(jax.random.key(0), 40)
+    )
+    assert dealt.steps.shape == (40, number, T, envs // number, 2) and dealt.starts.shape == (40, number, envs // number)
+    hands = np.asarray(dealt.starts)
+    for hand in hands:
+        assert sorted(hand.ravel().tolist()) == list(range(envs))
+    np.testing.assert_array_equal(dealt.steps[..., 0], np.broadcast_to(np.arange(T)[:, None], dealt.steps.shape[:-1]))
+    np.testing.assert_array_equal(
+        dealt.steps[..., 1], np.broadcast_to(hands[:, :, None], dealt.steps.shape[:-1])
+    )
+    if number > 1:
+        # In 40 deals every world is met in every minibatch (a miss has a chance below 8 * 4 * 0.75**40 = 0.0004).
+        for part in range(number):
+            assert len(np.unique(hands[:, part])) == envs
+
+
+def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
+    envs, number, rounds = 8, 2, 3
+    data = fitting.Sequences(jnp.zeros((T, envs)), jnp.arange(envs))
+
+    def step(learner, batch):
+        count, seen = learner
+        seen = jax.lax.dynamic_update_index_in_dim(seen, batch.starts, count, 0)
+        return (count + 1, seen), {"count": count.astype(float)}
+
+    start = (jnp.zeros((), jnp.int32), jnp.zeros((number * rounds, envs // number), int))
+    (count, seen), info = fitting.epochs(jax.random.key(0), start, data, step, rounds, number)
+    assert count == 6 and info["count"] == 2.5
+    passes = np.asarray(seen).reshape(rounds, envs)
+    assert all(sorted(row.tolist()) == list(range(envs)) for row in passes)
+    assert len({tuple(sorted(row[: envs // 2].tolist())) for row in passes}) > 1
+
+
+def test_annealing():
+    lr = jnp.float32(0.5)
+    found = [float(fitting.annealed(lr, jnp.float32(seen), jnp.float32(100.0))) for seen in (0, 25, 100, 300)]
+    assert found == [0.5, 0.375, 0.0, 0.0]
+    assert fitting.annealed(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
+
+
+def test_an_annealed_run_comes_to_rest():
+    env = world("toy/counter")
+    # An update sees 24 steps: the second is at half the rate, and from the third on nothing moves.
+    init, go = train.make_train(algorithm("ippo", env, anneal_steps=48.0), env, num_envs=4, num_steps=6)
+    go = jax.jit(go, static_argnums=1)
+    states = [jax.jit(init)(jax.random.key(0))]
+    for _ in range(3):
+        states.append(go(states[-1], 1)[0])
+    for part in ("policy", "critic"):
+        moved = [
+            float(trees.norm(trees.axpy(-1.0, getattr(a.learner, part), getattr(b.learner, part))))
+            for a, b in zip(states, states[1:])
+        ]
+        assert moved[0] > 0 and moved[1] > 0 and moved[2] == 0
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_optimisers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
+    rule = fitting.optimiser(name, 1e-12)
+    each = fitting.optimiser(name, 1e-12, per_agent=True)
+    params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    grads = {"w": jnp.array([[30.0, 40.0], [0.03, 0.04]])}
+    step = lambda rule, p, g: rule.step(p, rule.init(p), g, jnp.float32(0.1), jnp.float32(1.0))[0]  # noqa: E731
+    together = step(each, params, grads)["w"]
+    for agent in range(2):
+        alone = step(rule, *({"w": x["w"][agent]} for x in (params, grads)))["w"]
+        np.testing.assert_allclose(together[agent], alone, rtol=1e-6)
+        assert (alone < params["w"][agent]).all()
+    if name == "sgd":
+        # Agent 0's gradient has length 50 and is cut to 1; agent 1's has length 0.05 and is not.
+        np.testing.assert_allclose(together, [[1 - 0.06, 2 - 0.08], [3 - 0.003, 4 - 0.004]], rtol=1e-6)
+
+
+@functools.cache
+def _trained(name, env_id, updates, num_envs, num_steps, settings):
+    env = world(env_id)
+    ours = algorithm(name, env, **dict(settings))
+    init, go = train.make_train(ours, env, num_envs, num_steps)
+    state, metrics = jax.jit(lambda key: go(init(key), updates))(jax.random.key(1))
+    assert bool(trees.all_finite(state.learner))
+    found = jax.jit(evaluate.make_evaluate(ours, env, 64, greedy=True))(state.learner, jax.random.key(2))
+    return state.learner, metrics, float(env.spec.team_return(found.returns).mean())
+
+
+def _learn(name, env_id, updates=60, num_envs=32, num_steps=4, **settings):
+    settings = {"lr": 0.01, "critic_lr": 0.01, "epochs": 4, "num_minibatches": 1} | settings
+    return _trained(name, env_id, updates, num_envs, num_steps, tuple(settings.items()))
+
+
+@pytest.mark.parametrize("name", ["ippo", "mappo"])
+def test_a_team_learns_to_agree(name):
+    _, metrics, score = _learn(name, "toy/coordination")
+    assert metrics["return"][0] < 0.6
+    assert metrics["return"][-10:].mean() > 0.95 and score > 0.95
+
+
+def test_with_views_and_values_standardised_it_learns_as_well():
+    learner, metrics, score = _learn("mappo", "toy/coordination", normalise_view=True, normalise_value=True)
+    assert score > 0.95 and metrics["return"][-10:].mean() > 0.9
+    # 60 updates of 128 steps; the last values are those of an agreed team.
+    assert learner.value_moments.count == 60 * 128 * 2 and learner.sight.view.count == 60 * 128 * 2
+    assert 0.5 < learner.value_moments.mean < 1.0
+    np.testing.assert_allclose(learner.sight.view.mean, [1.0, 0.5, 0.5], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("memory", "low", "high"), [("gru", 0.95, 1.0), ("none", 0.3, 0.7)])
+def test_what_was_seen_before_is_answered_only_with_a_memory(memory, low, high):
+    _, _, score = _learn("ippo", "toy/memory", num_steps=8, updates=80, memory=memory)
+    assert low <= score <= high
+
+
+def test_a_continuous_team_learns_to_reach():
+    _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4)
+    assert metrics["return"][0] < -0.5 and score > -0.1

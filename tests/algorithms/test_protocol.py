@@ -1,0 +1,136 @@
+"""What every algorithm must keep, from one list."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import algorithm, counted, world
+
+from jaxmarl_lite import rollout
+from jaxmarl_lite.algorithms.registry import ALGORITHMS
+from jaxmarl_lite.maths import trees
+
+B, T = 4, 6
+PADDED, CONTINUOUS = "toy/mortal", "toy/reach-unequal"
+FORMS = {
+    "own-gru": {"share_weights": False, "memory": "gru"},
+    "own": {"share_weights": False, "memory": "none"},
+    "shared-gru": {"share_weights": True, "memory": "gru"},
+    "shared": {"share_weights": True, "memory": "none"},
+}
+OWN = [
+    (name, env_id, form)
+    for i, name in enumerate(ALGORITHMS)
+    for env_id, form in ((PADDED, ("own", "own-gru")[i % 2]), (CONTINUOUS, ("own-gru", "own")[i % 2]))
+]
+SHARED = [
+    (name, *((PADDED, "shared-gru"), (CONTINUOUS, "shared-gru"), (CONTINUOUS, "shared"), (PADDED, "shared"))[i % 4])
+    for i, name in enumerate(ALGORITHMS)
+]
+"""Every algorithm in both worlds, with and without memory, with weights shared and not; not their full product."""
+
+
+@functools.cache
+def _case(name, env_id, form):
+    """An algorithm, a learner, the batch of one rollout, `update`, and how often it was traced."""
+    env = world(env_id)
+    ours = algorithm(name, env, lr=0.01, **FORMS[form])
+
+    @jax.jit
+    def begin(key):
+        learner = ours.init(key, B)
+        acting = rollout.begin(env, key, B, ours.initial_memory(B))
+
+        def act(key, obs, memory):
+            return ours.act(learner, key, obs, memory)
+
+        return learner, rollout.rollout(env, act, acting, key, T)
+
+    learner, (acting, batch) = begin(jax.random.key(0))
+    update, traces = counted(ours.update)
+    return env, ours, learner, acting, batch, jax.jit(update), traces
+
+
+@pytest.mark.parametrize("case", OWN + SHARED, ids="-".join)
+def test_act_and_update(case):
+    env, ours, learner, acting, batch, update, traces = _case(*case)
+    spec, steps = env.spec, batch.steps
+    shape = (T, B, 2) if spec.action_kind == "discrete" else (T, B, 2, spec.action_size)
+    assert steps.action.shape == shape and steps.log_prob.shape == (T, B, 2)
+    if spec.action_kind == "discrete":
+        assert jnp.take_along_axis(steps.obs.mask, steps.action[..., None], -1).all()
+    else:
+        assert (jnp.abs(steps.action) <= 1).all() and (steps.action[~steps.obs.mask] == 0).all()
+    chex.assert_trees_all_equal_shapes_and_dtypes(acting.memory, ours.initial_memory(B))
+    assert jax.tree.leaves(acting.memory) != [] or "gru" not in case[2]
+
+    after, info = update(jax.random.key(1), learner, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, learner)
+    assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
+    assert all(value.ndim <= 1 for value in info.values())
+    assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.policy, learner.policy)), strict=True))
+    # Other numbers of the same shapes are the same program.
+    other = learner._replace(config=dataclasses.replace(learner.config, lr=jnp.float32(0.0)))
+    still, _ = update(jax.random.key(2), other, batch)
+    chex.assert_trees_all_equal(still.policy, learner.policy)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("case", OWN, ids="-".join)
+def test_what_is_padded_never_moves(case):
+    env, ours, learner, acting, batch, update, _ = _case(*case)
+    after, _ = update(jax.random.key(1), learner, batch)
+    exists = np.asarray(batch.steps.obs.mask).any((0, 1))
+    assert not exists.all()
+    head = after.policy["head"] | {name: after.policy[name] for name in ("log_std",) if name in after.policy}
+    before = learner.policy["head"] | {name: learner.policy[name] for name in ("log_std",) if name in learner.policy}
+    for name in head:
+        new, old = (np.moveaxis(np.asarray(x[name]), -1, 1) for x in (head, before))
+        np.testing.assert_array_equal(new[~exists], old[~exists])
+        assert (new[exists] != old[exists]).any()
+
+
+@pytest.mark.parametrize("case", OWN, ids="-".join)
+def test_an_agent_that_is_never_alive_learns_nothing(case):
+    env, ours, learner, acting, batch, update, _ = _case(*case)
+
+    def without(obs):
+        return obs._replace(alive=obs.alive.at[..., 1].set(False))
+
+    steps = batch.steps._replace(obs=without(batch.steps.obs), next_obs=without(batch.steps.next_obs))
+    after, info = update(jax.random.key(1), learner, batch._replace(steps=steps))
+    assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
+    weights = [name for name in ("policy", "critic", "proxy", "extrinsic", "reward") if hasattr(learner, name)]
+    assert len(weights) >= 2
+    for name in weights:
+        for new, old in zip(*(jax.tree.leaves(getattr(x, name)) for x in (after, learner)), strict=True):
+            np.testing.assert_array_equal(new[1], old[1], err_msg=name)
+        assert any((new[0] != old[0]).any() for new, old in zip(
+            *(jax.tree.leaves(getattr(x, name)) for x in (after, learner)), strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OWN, ids="-".join)
+def test_greedy_is_the_mode_and_does_not_need_the_key(case):
+    env, ours, learner, acting, batch, *_ = _case(*case)
+    obs = jax.tree.map(lambda x: x[0], batch.steps.obs)
+    act = jax.jit(functools.partial(ours.act, learner, greedy=True))
+    found, log_prob, _ = act(jax.random.key(0), obs, batch.memory)
+    again, *_ = act(jax.random.key(1), obs, batch.memory)
+    np.testing.assert_array_equal(found, again)
+    # The likeliest action is at least as likely as any that was sampled at the same moment.
+    assert (log_prob >= batch.steps.log_prob[0] - 1e-5).all() or env.spec.action_kind == "continuous"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_wrong_settings_are_named(name):
+    kind = ALGORITHMS[name][0]
+    for field, value in [
+        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip", True), ("epochs", 0), ("num_minibatches", 2.0),
+        ("memory", "lstm"), ("optimiser", "adamw"), ("hidden", (16, 0)), ("lr", "0.1"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is"):
+            kind(**{field: value})

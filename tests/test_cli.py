@@ -1,0 +1,177 @@
+"""The command line: what users type, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from small_runs import assert_same_bits, rows
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.cli import main
+from jaxmarl_lite.report import runfolder
+
+LENIENT_RANKS = True  # Jumanji's
+SIZES = "--num-envs 4 --num-steps 4 --eval-episodes 4 --evaluations 2 --total-steps 64 --seeds 2 --hidden 4".split()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands in this process set variables for JAX; they shall not outlive the test."""
+    for name in ("DIR", "MIN_ENTRY_SIZE_BYTES", "MIN_COMPILE_TIME_SECS"):
+        prefix = "JAX_COMPILATION_CACHE_" if name == "DIR" else "JAX_PERSISTENT_CACHE_"
+        monkeypatch.setenv(prefix + name, str(tmp_path / "cache") if name == "DIR" else "0")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "counter"
+    assert main(["train", "liir", "--env", "toy/counter", *SIZES, "--lr", "1e-3", "--lam", "0.1", "--out", str(out)]) == 0
+    return out
+
+
+def test_options_reach_the_run(trained: Path) -> None:
+    config = runfolder.read_config(trained)
+    assert (config["config"]["lr"], config["config"]["lam"], config["config"]["hidden"]) == (1e-3, 0.1, [4])
+    assert (config["seeds"], config["total_steps"], config["num_envs"]) == ([0, 1], 64, 4)
+
+
+def test_a_config_repeats_its_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(trained / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().out
+    assert "update 4/4" in said and "IQM" in said and "\x1b" not in said
+    assert rows(tmp_path / "again") == rows(trained)
+    assert runfolder.read_config(tmp_path / "again") == runfolder.read_config(trained)
+    assert main(["train", "liir", "--config", str(trained), "--lr", "0.5", "--seeds", "7", "5", "--quiet"]) == 0
+    assert not capsys.readouterr().out
+
+
+def test_resume_prolongs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = ["train", "--config", str(trained), "--out"]
+    assert main([*begin, str(tmp_path / "a")]) == 0
+    assert main(["train", "--resume", str(tmp_path / "a")]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main(["train", "--resume", str(tmp_path / "a"), "--total-steps", "128"]) == 0
+    assert main([*begin, str(tmp_path / "b"), "--total-steps", "128", "--evaluations", "4"]) == 0
+    assert_same_bits(jml.load_run(tmp_path / "a").states, jml.load_run(tmp_path / "b").states)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--episodes", "8", "--greedy"]) == 0
+    said = capsys.readouterr().out
+    assert "seed 1" in said and "IQM" in said and "greedy" in said
+
+
+def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", str(trained)]) == 0 and (trained / "eval_return.png").exists()
+    out = tmp_path / "both.png"
+    assert main(["plot", str(trained), str(trained), "--metric", "intrinsic_reward_mean", "--out", str(out)]) == 0
+    assert out.exists()
+    capsys.readouterr()
+    assert main(["plot", str(trained), "--metric", "retrun"]) == 2
+    assert "metric is 'retrun'" in capsys.readouterr().err
+
+
+def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", str(trained)]) == 2
+    assert "toy/counter cannot be drawn" in capsys.readouterr().err
+    result = jml.load_run(trained)
+    drawn: list[int] = []
+
+    class Drawn:
+        spec, reset, step = result.env.spec, staticmethod(result.env.reset), staticmethod(result.env.step)
+
+        def animate(self, states: list, path: Path) -> Path:
+            drawn.extend(int(state.time) for state in states)
+            return path
+
+    from jaxmarl_lite.commands import looking
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looking, "load_run", lambda path: jml.load_run(path, Drawn()))
+        assert main(["render", str(trained), "--seed", "1", "--out", str(tmp_path / "film.gif")]) == 0
+    assert drawn == list(range(len(drawn))) and 3 < len(drawn) <= 7
+    assert "film.gif" in capsys.readouterr().out
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in jml.ALGORITHMS) and "toy/counter" in said and "jumanji/lbf" in said
+    assert main(["list", "toy/reach", "liir"]) == 0
+    said = capsys.readouterr().out
+    assert "continuous" in said and "meta_gradient" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("trian liir", "command is 'trian'; allowed is one of train, .*; nearest: train"),
+        ("train lir --env toy/counter", "algorithm is 'lir'.*nearest: liir"),
+        ("train --env toy/counter", "algorithm is missing before --env"),
+        ("train liir --env toy/conter", "toy/counter"),
+        ("train liir --env jumanji/lbf-2s-8x8-2p-2f-cop", "lbf-2s-8x8-2p-2f-coop"),
+        ("train liir --env toy/counter --lr 100", "LIIRConfig.lr is 100.0; allowed is a number from 0 to 10"),
+        ("train liir --env toy/counter --num-envs 3", "num_envs is 3 and num_minibatches is 2"),
+        ("train liir --env toy/counter --env-args gaol=3", "gaol.*goal"),
+        ("train liir --env toy/counter --env-args goal", "env_args has 'goal'; allowed is name=value"),
+        ("train liir --env toy/counter --seeds 1 1", "seeds is .*different"),
+        ("train liir --config nowhere.json", "nowhere.json"),
+        ("train mappo --config RUN", "algorithm is 'mappo', but the config given is of 'liir'"),
+        ("train --resume nowhere", "nowhere is no folder"),
+        ("train --resume RUN --config RUN", "--config and --resume are both given"),
+        ("train --resume RUN --num-envs 8", "num_envs is 8, but the run in .* has 4"),
+        ("train liir --env toy/counter --out RUN", "already holds a run; continue it with --resume"),
+        ("evaluate nowhere", "nowhere is no folder"),
+        ("render RUN --seed 5", "toy/counter cannot be drawn"),
+        ("list toy/conter", "toy/counter"),
+    ],
+)
+def test_bad_input_is_one_line(words: str, text: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(words.replace("RUN", str(trained)).split()) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.startswith("jaxmarl-lite: ") and not said.out
+    assert re.search(text, said.err), said.err
+
+
+def test_damaged_files_are_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "config.json"
+    bad.write_text("{")
+    assert main(["train", "liir", "--config", str(bad)]) == 2 and "config.json is no JSON" in capsys.readouterr().err
+    config = runfolder.read_config(trained)
+    bad.write_text(json.dumps(config | {"config": config["config"] | {"lr": "fast"}}))
+    assert main(["train", "--config", str(bad)]) == 2
+    assert "LIIRConfig.lr is 'fast'" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxmarl_lite.commands import looking
+
+    monkeypatch.setattr(looking.envs, "list_environments", lambda: jax.numpy.zeros(3).reshape(2))
+    with pytest.raises((TypeError, ValueError)):
+        main(["list"])
+
+
+def test_help_is_quick_and_whole() -> None:
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "jaxmarl_lite", *words], capture_output=True, text=True, check=True
+        ).stderr
+
+    assert " jax\n" not in ask("--help")
+
+
+def test_every_setting_has_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["train", "liir", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert left.value.code == 0 and "the weight of the intrinsic reward in the proxy reward" in said
+    for option in ("--lam", "--meta-gradient", "--hidden", "--share-weights", "--out", "--env-args", "--resume"):
+        assert option in said
