@@ -17,13 +17,16 @@ from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs, registry
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.nets import distributions
 from jaxmarl_lite.plan import Plan
+from jaxmarl_lite.random_policy import random_policy
 from jaxmarl_lite.train import make_train
-from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, PyTree, TrainState
+from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
 EPISODIC = ("return", "episode_length", "cost")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
+
+_RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""For programs that take longer to compile than to run."""
 
 _EVALUATION, _RANDOM = 1 << 20, 1 << 21  # beyond the numbers that `split` of the same key uses
 
@@ -104,32 +107,13 @@ def programs(plan: Plan, env: Environment) -> tuple[Programs, float]:
 def abstract_states(plan: Plan, env: Environment) -> TrainState:
     """Shapes, dtypes and places of the states of all seeds; nothing is compiled."""
     form = _form(plan, env)
-    states = jax.eval_shape(_functions(form)[0], *_arguments(form.seeds, form.config))
+    states = jax.eval_shape(_functions(form).init, *_arguments(form.seeds, form.config))
     return _placed(states, parallel.mesh(form.devices, form.layout), form.layout)
 
 
 def algorithm_of(plan: Plan, env: Environment) -> Algorithm:
     """The plan's algorithm, with its floats at their defaults: the real ones are in the learner."""
     return registry.make_algorithm(plan.algorithm, env.spec, _static(plan.config))
-
-
-def random_policy(spec: EnvSpec) -> Algorithm:
-    """Acts uniformly over the legal actions, or within the bounds (standard normal where there are none)."""
-
-    def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool = False) -> Any:
-        if spec.action_kind == "discrete":
-            action = distributions.categorical(jnp.zeros_like(obs.mask, float), obs.mask).sample(key)
-        elif spec.action_low is None or spec.action_high is None:
-            action = jnp.where(obs.mask, jax.random.normal(key, obs.mask.shape, float), 0.0)
-        else:
-            low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-            action = jnp.where(obs.mask, jax.random.uniform(key, obs.mask.shape, float, low, high), 0.0)
-        return action, jnp.zeros(action.shape[:2]), memory
-
-    def update(key: Array, learner: PyTree, batch: Any) -> Any:
-        return learner, {}
-
-    return Algorithm("random", None, lambda *_: (), lambda num_envs: (), act, update, lambda *_: None)
 
 
 def _form(plan: Plan, env: Environment) -> _Form:
@@ -178,8 +162,20 @@ def _over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Calla
     return lambda *args: jax.lax.map(lambda one: function(*one), args, batch_size=size)
 
 
-def _functions(form: _Form) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """``init``, ``advance`` and ``evaluate`` of all seeds, not compiled."""
+class _Functions(NamedTuple):
+    """Functions of all seeds, not compiled."""
+
+    init: Callable[..., Any]
+    advance: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    random: Callable[..., Any]
+    info: Callable[..., Any]
+    """The metrics of one update of one seed."""
+
+
+@functools.lru_cache(maxsize=16)
+def _functions(form: _Form) -> _Functions:
+    """What the form describes; the same objects each time, so that nothing is traced twice."""
     env = form.env.env if isinstance(form.env, _Same) else form.env
     algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
     init, train = make_train(algorithm, env, form.num_envs, form.num_steps)
@@ -211,7 +207,13 @@ def _functions(form: _Form) -> tuple[Callable[..., Any], Callable[..., Any], Cal
 
         return over(one)(learners, seeds)
 
-    return begin, advance, evaluate
+    play_random = make_evaluate(random_policy(env.spec), env, form.episodes)
+
+    def random(seeds: Array) -> Evaluation:
+        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _RANDOM))(seeds)
+        return jax.lax.map(lambda key: play_random((), key), keys)
+
+    return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
 
 
 def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
@@ -230,56 +232,41 @@ def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
 
 def _blank(form: _Form, states: TrainState) -> Tally:
     """A tally of nothing."""
-    env = form.env.env if isinstance(form.env, _Same) else form.env
-    algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
-    _, train = make_train(algorithm, env, form.num_envs, form.num_steps)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
-    _, info = jax.eval_shape(lambda state: train(state, 1), state)
-    number = np.dtype(jnp.result_type(float))
+    info = jax.eval_shape(_functions(form).info, state)
     shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items()}
-    zero = np.zeros(form.seeds, np.int32)
-    return Tally(
-        {name: np.zeros(shape, number) for name, shape in shapes.items()},  # type: ignore[arg-type]
-        {name: np.zeros(shape, np.int32) for name, shape in shapes.items()},  # type: ignore[arg-type]
-        zero,  # type: ignore[arg-type]
-        zero,  # type: ignore[arg-type]
-    )
+    zeros: Any = {name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()}
+    none: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    never: Any = np.zeros(form.seeds, np.int32)
+    return Tally(zeros, none, never, never)
 
 
 @functools.lru_cache(maxsize=16)
 def _programs(form: _Form) -> Programs:
-    """Trace, lower and compile everything, the compilations side by side."""
-    env = form.env.env if isinstance(form.env, _Same) else form.env
-    init, advance, evaluate = _functions(form)
-    random = make_evaluate(random_policy(env.spec), env, form.episodes)
-
-    def play_random(seeds: Array) -> Evaluation:
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _RANDOM))(seeds)
-        return jax.lax.map(lambda key: random((), key), keys)
-
+    """Trace, lower and compile everything, one compiling while the next is traced, the longest first."""
+    of = _functions(form)
     mesh = parallel.mesh(form.devices, form.layout)
-    minibatches = getattr(form.config, "num_minibatches", 1)
-    parallel.check_layout(mesh, form.layout, form.seeds, form.num_envs, minibatches)
-    arguments = _arguments(form.seeds, form.config)
-    states = jax.eval_shape(init, *arguments)
-    blank = _blank(form, states)
-    states = _placed(states, mesh, form.layout)
+    seeds, config = _arguments(form.seeds, form.config)
+    states = _placed(jax.eval_shape(of.init, seeds, config), mesh, form.layout)
     place = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
     whole = None if mesh is None else parallel.everywhere(mesh)
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    seeds, config = arguments
-    inside = (place, whole, whole)
-    jobs = [
-        jax.jit(init, in_shardings=whole, out_shardings=place).lower(seeds, config),
-        jax.jit(advance, donate_argnums=0, in_shardings=inside, out_shardings=inside[:2]).lower(states, blank, number),
-        jax.jit(
-            evaluate, in_shardings=(None if place is None else place.learner, whole, whole), out_shardings=whole
-        ).lower(states.learner, seeds, number),
-        jax.jit(play_random, in_shardings=whole, out_shardings=whole).lower(seeds),
-    ]
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        begin, go_on, play, play_at_random = pool.map(lambda job: job.compile(), jobs)
-    return Programs(begin, go_on, play, play_at_random, states, blank)
+    blank, number = _blank(form, states), jax.ShapeDtypeStruct((), jnp.int32)
+    parts = (place, whole, whole)
+    learners = None if place is None else place.learner
+    with ThreadPoolExecutor(4) as pool:
+
+        def compiled(function: Any, arguments: Any, given: Any, out: Any, options: Any = None, **others: Any) -> Any:
+            lowered = jax.jit(function, in_shardings=given, out_shardings=out, **others).lower(*arguments)
+            return pool.submit(lowered.compile, options)
+
+        jobs = (
+            compiled(of.advance, (states, blank, number), parts, parts[:2], donate_argnums=0),
+            compiled(of.init, (seeds, config), whole, place, _RUNS_ONCE),
+            compiled(of.evaluate, (states.learner, seeds, number), (learners, whole, whole), whole),
+            compiled(of.random, (seeds,), whole, whole, _RUNS_ONCE),
+        )
+        advance, init, evaluate, random = (job.result() for job in jobs)
+    return Programs(init, advance, evaluate, random, states, blank)
 
 
 def _placed(states: TrainState, mesh: Any, layout: Any) -> TrainState:

@@ -31,7 +31,9 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "counter"
-    assert main(["train", "liir", "--env", "toy/counter", *SIZES, "--lr", "1e-3", "--lam", "0.1", "--out", str(out)]) == 0
+    assert (
+        main(["train", "liir", "--env", "toy/counter", *SIZES, "--lr", "1e-3", "--lam", "0.1", "--out", str(out)]) == 0
+    )
     return out
 
 
@@ -162,7 +164,10 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_is_quick_and_whole() -> None:
     def ask(*words: str) -> str:
         return subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "jaxmarl_lite", *words], capture_output=True, text=True, check=True
+            [sys.executable, "-X", "importtime", "-m", "jaxmarl_lite", *words],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stderr
 
     assert " jax\n" not in ask("--help")

@@ -60,9 +60,7 @@ def test_before_the_first_checkpoint_a_run_begins_anew(tmp_path: Path) -> None:
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
-def test_a_damaged_newest_checkpoint_costs_only_its_updates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_newest_checkpoint_costs_only_its_updates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start(tmp_path / "run")
     whole = jml.load_run(tmp_path / "run")
     bits = whole.states

@@ -34,32 +34,31 @@ def config(**changes):
 
 def problem(cfg, kind="discrete", seed=0):
     """Networks, weights and a minibatch of random data with ends and cuts in it, some agents dead."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731
     of = liir.parts(spec(kind), cfg)
-    return of, *jax.jit(lambda key: random_problem(of, cfg, key))(jax.random.key(seed))
 
+    def weights(net):
+        shapes = jax.eval_shape(net.init, jax.random.key(0))
+        return jax.tree.map(lambda x: normal(*x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4), shapes)
 
-def random_problem(of, cfg, key):
-    keys = iter(jax.random.split(key, 80))
-    jolt = lambda tree: jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)  # noqa: E731
-    theta, eta = jolt(of.actor.net.init(next(keys))), jolt(of.reward.net.init(next(keys)))
-    view = jax.random.normal(next(keys), (T, B, N, O))
+    theta, eta = weights(of.actor.net), weights(of.reward.net)
+    view = normal(T, B, N, O)
     mask = jnp.ones((T, B, N, A), bool).at[:, 0, 0, 1].set(False)
     alive = jnp.ones((T, B, N), bool).at[3:, 1, 1].set(False)
     obs = Observation(view, view.reshape(T, B, N * O), mask, alive)
     last = jnp.zeros((T, B), bool).at[1, 0].set(True).at[2, 2].set(True)
     discount = jnp.ones((T, B)).at[1, 0].set(0.0)
-    memory = tuple(jolt(net.initial_memory(B)) for net in (of.actor.net, of.reward.net))
+    memory = tuple(jax.tree.map(lambda x: normal(*x.shape), net.initial_memory(B)) for net in (of.actor.net, of.reward.net))
     first = models.episode_starts(last)
-    pi = of.actor.unroll(theta, memory[0], obs, first)
-    action = pi.sample(next(keys))
-    log_prob = pi.log_prob(action) + 0.05 * jax.random.normal(next(keys), (T, B, N))
-    data = ppo.PolicyData(obs, action, log_prob, first)
-    value, following, advantage = jax.random.normal(next(keys), (3, T, B, N))
-    reward = jax.random.normal(next(keys), (T, B, N))
+    action = jnp.asarray(rng.choice([0, 2], (T, B, N)) if kind == "discrete" else rng.uniform(0, 0.9, (T, B, N, A)))
+    unroll = jax.jit(lambda theta: of.actor.unroll(theta, memory[0], obs, first).log_prob(action))
+    data = ppo.PolicyData(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
+    value, following, advantage, reward = normal(4, T, B, N)
     given = liir.Returns(reward, discount[..., None], last[..., None], value, following, advantage)
     rule = liir.rule(cfg)
-    _, opt = rule.step(theta, rule.init(theta), jolt(jax.tree.map(jnp.zeros_like, theta)), 0.0, 1e9)
-    return eta, theta, opt, data, given, memory
+    _, opt = rule.step(theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9)
+    return of, eta, theta, opt, data, given, memory
 
 
 def meta_step(of, cfg, eta, theta, opt, data, given, memory):
@@ -96,8 +95,8 @@ def test_exact_meta_gradient_agrees_with_finite_differences(shared, memory, opti
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
     for seed in range(3):
-        keys = iter(jax.random.split(jax.random.key(seed), 50))
-        direction = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), eta)
+        rng = np.random.default_rng(seed)
+        direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), eta)
         expected = central_difference(loss, eta, direction)
         found = trees.dot(step.meta_gradient, direction)
         assert abs(expected) > 1e-7

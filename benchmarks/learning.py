@@ -1,0 +1,219 @@
+"""What is learned: final evaluation returns and learning curves of several algorithms in one environment.
+
+    python benchmarks/learning.py                                     LIIR, MAPPO, IPPO on lbf-2s-8x8-2p-2f-coop
+    python benchmarks/learning.py --env jumanji/rware-tiny-2ag --total-steps 20000000 --workers 2
+
+Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they are, in a process of
+its own on one core, ``--workers`` of them at a time. Stopped at any moment, the same command goes on: finished runs
+are left as they are, the others continue from their newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def options(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
+    parser.add_argument("--algorithms", nargs="+", default=["liir", "mappo", "ippo"])
+    parser.add_argument("--total-steps", type=int, default=10_000_000, help="environment steps of each seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--eval-episodes", type=int, default=128, help="of each evaluation and seed")
+    parser.add_argument("--num-envs", type=int, help="default: as tuned for this environment")
+    parser.add_argument("--num-steps", type=int, help="default: as tuned for this environment")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a core each")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "learning", help="where the runs are kept")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # the algorithm of a worker
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Train what is not finished yet, then write the result files; 1 when a run failed."""
+    words = sys.argv[1:] if words is None else words
+    chosen = options(words)
+    if chosen.one:
+        work(chosen)
+        return 0
+    failed = train_all(chosen, words)
+    done = [name for name in chosen.algorithms if name not in failed]
+    if done:
+        report(chosen, done, failed)
+    return 1 if failed else 0
+
+
+def folder(chosen: argparse.Namespace, algorithm: str) -> Path:
+    """Where a run is kept."""
+    return chosen.runs / chosen.env.replace("/", "-") / algorithm
+
+
+def work(chosen: argparse.Namespace) -> None:
+    """One run, on one core if the system can be told so."""
+    if chosen.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {chosen.core})  # before JAX starts its threads
+    import jaxmarl_lite as jml
+    from jaxmarl_lite.report import runfolder
+
+    path = folder(chosen, chosen.one)
+    begun = runfolder.RunFolder(path).holds_a_run()
+    jml.run(
+        chosen.one,
+        chosen.env,
+        seeds=chosen.seeds,
+        total_steps=chosen.total_steps,
+        num_envs=chosen.num_envs,
+        num_steps=chosen.num_steps,
+        evaluations=chosen.evaluations,
+        eval_episodes=chosen.eval_episodes,
+        **({"resume": path} if begun else {"out": path}),  # type: ignore[arg-type]
+    )
+
+
+def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
+    """Start a process for every algorithm, as many at a time as there are workers; why some failed."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    free: list[int] = list(range(max(1, min(chosen.workers, len(cores) or chosen.workers))))
+    waiting, running, failed = list(chosen.algorithms), {}, {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                name, slot = waiting.pop(0), free.pop(0)
+                running[name] = _start(name, cores[slot] if cores else None, chosen, words), slot
+            time.sleep(0.2)
+            for name, (process, slot) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    free.append(slot)
+                    print(f"{name}: {'done' if process.returncode == 0 else 'failed'}", flush=True)
+                    if process.returncode:
+                        failed[name] = f"ended with code {process.returncode}; see {_log(chosen, name).name} of its run"
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+    return failed
+
+
+def _start(name: str, core: int | None, chosen: argparse.Namespace, words: list[str]) -> subprocess.Popen[bytes]:
+    log = _log(chosen, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{name}: core {'any' if core is None else core}, see {log}", flush=True)
+    place = [] if core is None else ["--core", str(core)]
+    with open(log, "ab") as file:
+        command = [sys.executable, str(Path(__file__).absolute()), *words, "--one", name, *place]
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+
+
+def _log(chosen: argparse.Namespace, name: str) -> Path:
+    path = folder(chosen, name)
+    return path.with_name(f"{path.name}.log")
+
+
+def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) -> None:
+    """Result files and the picture of all curves."""
+    import measuring
+
+    import jaxmarl_lite as jml
+    from jaxmarl_lite.report import plots
+
+    results = {name: jml.load_run(folder(chosen, name)) for name in done}
+    first = results[done[0]]
+    random = {name: _interval(result.random_returns) for name, result in results.items()}
+    data = {
+        "facts": measuring.facts(),
+        "env": chosen.env,
+        "return_meaning": first.spec.return_meaning,
+        "best_return": first.spec.best_return,
+        "rows": {name: _row(result) | {"random": random[name]} for name, result in results.items()},
+        "failed": failed,
+    }
+    stem = f"learning-{chosen.env.removeprefix('jumanji/').replace('/', '-')}"
+    plots.learning_curve(
+        {name: (result.steps, result.returns) for name, result in results.items()},
+        ylabel=first.spec.return_meaning,
+        title=chosen.env,
+        path=chosen.out / f"{stem}.png",
+        best=first.spec.best_return,
+        random=None if random[done[0]] is None else random[done[0]]["iqm"],
+    )
+    measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
+    print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
+
+
+def _interval(values: Any) -> dict[str, Any] | None:
+    """IQM of ``[seeds]`` with its 95 % interval."""
+    from jaxmarl_lite.report import statistics
+
+    if values is None:
+        return None
+    found = statistics.bootstrap_interval(values)
+    return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
+
+
+def _row(result: Any) -> dict[str, Any]:
+    took = result.timings
+    return {
+        "final": _interval(result.returns[:, -1]),
+        "final_of_each_seed": result.returns[:, -1].tolist(),
+        "steps": result.steps.tolist(),
+        "returns": result.returns.tolist(),
+        "minutes": took.elapsed_seconds / 60,
+        "training_minutes": took.training_seconds / 60,
+        "compile_seconds": took.compile_seconds,
+        "steps_per_second": took.steps_per_second,
+        "plan": {**result.plan.to_dict(), "config": dataclasses.asdict(result.config)},
+    }
+
+
+def text(data: dict[str, Any], stem: str) -> str:
+    """The table, with everything needed to read it."""
+    import measuring
+
+    def words(interval: dict[str, Any] | None) -> str:
+        return "" if interval is None else f"{interval['iqm']:.3g} [{interval['low']:.3g}, {interval['high']:.3g}]"
+
+    best = data["best_return"]
+    rows = [
+        [
+            name, row["final"] and words(row["final"]), row["final"]["iqm"] / best if best else None,
+            words(row["random"]), row["steps"][-1], row["minutes"], row["steps_per_second"], row["compile_seconds"],
+        ]
+        for name, row in data["rows"].items()
+    ]  # fmt: skip
+    columns = [
+        "algorithm", "final return, IQM [95 %]", "of best", "random policy", "steps a seed", "minutes", "env steps/s",
+        "compile s",
+    ]  # fmt: skip
+    first = next(iter(data["rows"].values()))["plan"]
+    settings = "".join(
+        f"- {name}: {row['plan']['num_envs']} worlds x {row['plan']['num_steps']} steps, "
+        + ", ".join(f"{key} {value}" for key, value in row["plan"]["config"].items())
+        + "\n"
+        for name, row in data["rows"].items()
+    )
+    failed = "".join(f"\nFailed: {name} {why}\n" for name, why in data["failed"].items())
+    return (
+        f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
+        f"Return: {data['return_meaning']}; best possible: {'not known' if best is None else f'{best:g}'}. "
+        f"{len(first['seeds'])} seeds, {first['eval_episodes']} episodes of each seed's "
+        f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals are bootstraps over "
+        f"seeds.\n\n{measuring.table(columns, rows)}\nMinutes are of all seeds one after another on one core, "
+        f"evaluations and checkpoints included, compiling not. Steps are those of the joint environment.\n\n"
+        f"![Curves]({stem}.png)\n\nSettings:\n\n{settings}{failed}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""How fast training is, where its time goes, and how that compares with what the machine can do.
+
+    python benchmarks/speed.py                                   everything, at Mava's sizes
+    python benchmarks/speed.py --cases liir:gru:jumanji/lbf-2s-8x8-2p-2f-coop --repeats 3
+
+For each case (algorithm : memory : environment) it times, after a warm-up and as medians of several repeats,
+
+- training: the compiled program that `jaxmarl_lite.run` itself advances, of one seed, its state donated;
+- its rollout alone, and its update alone on one fixed batch, as compiled functions of their own;
+- the host's part: the same compiled program asked for no update at all, with the transfer of the metrics that `run`
+  makes after each chunk of about a second;
+- the bare environment under random legal actions, episodes renewed as in the rollout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import statistics
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+
+from jaxmarl_lite import parallel, plan, programs, random_policy, rollout
+from jaxmarl_lite.algorithms import configs, registry
+from jaxmarl_lite.types import Acting, Algorithm, Batch, Environment
+
+ENVIRONMENTS = ("jumanji/lbf-2s-8x8-2p-2f-coop", "jumanji/rware-tiny-2ag")
+ALGORITHMS, MEMORIES = ("liir", "mappo", "ippo"), ("none", "gru")
+CASES = [f"{algorithm}:{memory}:{env}" for env in ENVIRONMENTS for memory in MEMORIES for algorithm in ALGORITHMS]
+CHUNK_SECONDS = 1.0  # between two looks of `run` at the device
+
+
+def options(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:environment; default: all")
+    parser.add_argument("--num-envs", type=int, default=32)
+    parser.add_argument("--num-steps", type=int, default=128)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--memory-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--num-minibatches", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7, help="timed repeats of everything")
+    parser.add_argument("--out", type=Path, default=measuring.RESULTS, help="folder of the result files")
+    found = parser.parse_args(words)
+    for case in found.cases:
+        if case.count(":") != 2 or case.split(":")[1] not in MEMORIES:
+            parser.error(f"--cases: {case!r}; allowed is ALGORITHM:{{none,gru}}:ENVIRONMENT, such as {CASES[0]}")
+    return found
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run all cases and write the table after each; 1 when one of them failed."""
+    chosen = options(words)
+    settings = {name: value for name, value in vars(chosen).items() if name not in ("cases", "out")}
+    path = chosen.out / f"speed-{measuring.device_name()}.json"
+    where = measuring.facts()
+    result = {"settings": settings, "facts": where, "machine": measuring.machine(), "rows": {}, "failed": {}}
+    earlier = measuring.read(path)
+    if earlier.get("settings") == settings and _same_place(earlier["facts"], where):
+        result["rows"] = earlier["rows"]  # of cases that are not asked for now
+    for case in chosen.cases:
+        print(f"{case} ...", flush=True)
+        result["rows"].pop(case, None)
+        try:
+            result["rows"][case] = measure(case, chosen)
+        except Exception as error:  # the other cases are worth having
+            traceback.print_exc()
+            result["failed"][case] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        measuring.write(path, result, text(result))
+        programs._programs.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+    print(f"\n{text(result)}\n{path}")
+    return 1 if result["failed"] else 0
+
+
+def _same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results may stand in one table."""
+    return {**one, "date": 0} == {**other, "date": 0}
+
+
+def measure(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """One row: seconds of each part, and what follows from them."""
+    name, memory, env_id = case.split(":")
+    config = registry.config_of(name)(
+        memory=memory,
+        hidden=tuple(chosen.hidden),
+        memory_size=chosen.memory_size,
+        epochs=chosen.epochs,
+        num_minibatches=chosen.num_minibatches,
+    )
+    planned, env = plan.make_plan(
+        name, env_id, config=config, seeds=1, num_envs=chosen.num_envs, num_steps=chosen.num_steps,
+        total_steps=1, evaluations=1, eval_episodes=32,
+    )  # fmt: skip
+    row: dict[str, Any] = {"algorithm": name, "memory": memory, "env": env_id, "agents": env.spec.num_agents}
+    row |= time_training(planned, env, chosen.repeats)
+    row |= time_parts(planned, env, chosen.repeats, row["updates_timed"] // chosen.repeats)
+    return row | derived(row, planned.batch, env.spec.num_agents)
+
+
+def time_training(planned: plan.Plan, env: Environment, repeats: int) -> dict[str, Any]:
+    """Seconds of an update as `run` trains, of the host's part in a chunk, and of compiling."""
+    compiled, compiling = programs.programs(planned, env)
+    state = compiled.init(np.asarray(planned.seeds, np.uint32), configs.as_arrays(planned.config))
+
+    def go(updates: int) -> Callable[[Any], Any]:
+        def call(carry: Any) -> Any:
+            states, tally = compiled.advance(*carry, np.int32(updates))
+            parallel.to_host((tally.diverged, tally.faulty, tally.total["return"], tally.count["return"]))
+            return states, tally
+
+        return call
+
+    first, carry = measuring.repeated(go(1), (state, compiled.blank), 2, warm=2)
+    chunk = max(1, min(50, int(CHUNK_SECONDS / 4 / min(first))))  # so that a fast device is not asked one by one
+    taken, carry = measuring.repeated(go(chunk), carry, repeats)
+    idle, carry = measuring.repeated(go(0), carry, max(repeats, 20), warm=2)
+    each = [t / chunk for t in taken]
+    return {
+        "compile_seconds": compiling,
+        "update_seconds": statistics.median(each),
+        "update_seconds_range": [min(each), max(each)],
+        "updates_timed": chunk * repeats,
+        "host_seconds_per_chunk": statistics.median(idle),
+    }
+
+
+def time_parts(planned: plan.Plan, env: Environment, repeats: int, group: int) -> dict[str, Any]:
+    """Seconds of the rollout alone, of the update alone, and of the bare environment; operations of the update."""
+    timed = functools.partial(measuring.repeated, repeats=repeats, warm=2, group=group)
+    algorithm = registry.make_algorithm(planned.algorithm, env.spec, planned.config)
+    key = jax.random.key(1)
+    learner = jax.jit(lambda key: algorithm.init(key, planned.num_envs, planned.config))(key)
+    collect = _rollout(algorithm, env, planned.num_steps)
+    acting = _begin(algorithm, env, planned.num_envs, key)
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(collect, learner, acting, key, None)[1])
+    again = jax.jit(collect, donate_argnums=(1, 3), keep_unused=True)  # the old batch's memory holds the new one
+    rolled, (acting, batch) = timed(lambda c: again(learner, c[0], key, c[1]), (acting, batch))
+    operations = measuring.product_operations(algorithm.update, key, learner, batch)
+    update = jax.jit(algorithm.update, donate_argnums=1)
+    updated, _ = timed(lambda c: update(key, c[0], batch), (learner, None))
+    return {
+        "rollout_seconds": statistics.median(rolled),
+        "learning_seconds": statistics.median(updated),
+        "learning_gflop": operations / 1e9,
+        "environment_seconds": time_environment(env, planned.num_envs, planned.num_steps, timed),
+    }
+
+
+def _begin(algorithm: Algorithm, env: Environment, num_envs: int, key: Any) -> Acting:
+    begin = jax.jit(lambda key: rollout.begin(env, key, num_envs, algorithm.initial_memory(num_envs)))
+    return begin(key)
+
+
+def _rollout(algorithm: Algorithm, env: Environment, num_steps: int) -> Callable[..., tuple[Acting, Batch]]:
+    def collect(learner: Any, acting: Acting, key: Any, old: Batch | None) -> tuple[Acting, Batch]:
+        def act(key: Any, obs: Any, memory: Any) -> Any:
+            return algorithm.act(learner, key, obs, memory)
+
+        return rollout.rollout(env, act, acting, key, num_steps)
+
+    return collect
+
+
+def time_environment(env: Environment, num_envs: int, num_steps: int, timed: Callable[..., Any]) -> float:
+    """Seconds of ``num_steps`` steps of all worlds under random legal actions; no transition is kept."""
+    random = random_policy.random_policy(env.spec)
+
+    def play(acting: Acting, key: Any) -> Acting:
+        return rollout.rollout(env, lambda *given: random.act((), *given), acting, key, num_steps)[0]
+
+    step, key = jax.jit(play, donate_argnums=0), jax.random.key(2)
+    taken, _ = timed(lambda acting: step(acting, key), _begin(random, env, num_envs, key))
+    return statistics.median(taken)
+
+
+def derived(row: dict[str, Any], batch: int, agents: int) -> dict[str, Any]:
+    """Rates, and each part's share of the three parts' sum."""
+    per_chunk = max(1, int(CHUNK_SECONDS / row["update_seconds"]))
+    host = row["host_seconds_per_chunk"] / per_chunk
+    whole = row["rollout_seconds"] + row["learning_seconds"] + host
+    return {
+        "steps_per_second": batch / row["update_seconds"],
+        "agent_steps_per_second": batch * agents / row["update_seconds"],
+        "environment_steps_per_second": batch / row["environment_seconds"],
+        "share_rollout": row["rollout_seconds"] / whole,
+        "share_learning": row["learning_seconds"] / whole,
+        "share_host": host / whole,
+        "parts_over_whole": whole / row["update_seconds"],
+        "learning_gflops": row["learning_gflop"] / row["learning_seconds"],
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """The table, with everything needed to read it."""
+    s, rates = result["settings"], result["machine"]
+    columns = [
+        "algorithm", "memory", "environment", "env steps/s", "bare env steps/s", "rollout %", "update %", "host %",
+        "parts/whole", "update GFLOP", "GFLOP/s", "of GEMM %", "compile s",
+    ]  # fmt: skip
+    small = rates["gemm_4096x128x128_gflops"]
+    rows = [
+        [
+            r["algorithm"], r["memory"], r["env"], r["steps_per_second"], r["environment_steps_per_second"],
+            100 * r["share_rollout"], 100 * r["share_learning"], 100 * r["share_host"], r["parts_over_whole"],
+            r["learning_gflop"], r["learning_gflops"], 100 * r["learning_gflops"] / small, r["compile_seconds"],
+        ]
+        for r in _ordered(result["rows"])
+    ]  # fmt: skip
+    head = (
+        f"# Speed on {result['facts']['device_kind']}\n\n{measuring.facts_text(result['facts'])}\n\n"
+        f"{s['num_envs']} worlds x {s['num_steps']} steps, {s['epochs']} epochs x {s['num_minibatches']} minibatches, "
+        f"dense {'-'.join(map(str, s['hidden']))}, GRU {s['memory_size']}; medians of {s['repeats']} repeats.\n\n"
+        "The machine: " + ", ".join(f"{name} {measuring.cell_text(rate)}" for name, rate in rates.items()) + "\n\n"
+    )
+    foot = (
+        "\nEnv steps are steps of the joint environment. Rollout, update (learning) and host are shares of the sum of "
+        "the three, each timed on its own; parts/whole is that sum over the time of a real update (below 1: the parts "
+        "alone run faster than together). Bare env: random legal actions, episodes renewed, no transition kept. "
+        "GFLOP: matrix products alone, 2mkn each times the lengths of the scans around it, counted in the traced "
+        "update; of GEMM: against the 4096x128x128 product. Compile: all programs of a run, side by side.\n"
+    )
+    failed = "".join(f"\nFailed: {case}: {why}\n" for case, why in result["failed"].items())
+    return head + measuring.table(columns, rows) + foot + failed
+
+
+def _ordered(rows: dict[str, Any]) -> list[dict[str, Any]]:
+    return [rows[case] for case in sorted(rows, key=lambda c: (CASES.index(c) if c in CASES else len(CASES), c))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
