@@ -280,6 +280,22 @@ def official_gradient(
     return trees.scale(trees.dot(jax.grad(mean_log_prob)(theta), g2), jax.grad(mean_return)(eta))
 
 
+def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, action: Array) -> Array:
+    """What each agent's intrinsic reward says over one episode, ``[T, N]``.
+
+    Args:
+        spec: the environment's sizes.
+        learner: of one seed, as `train` or a run leaves it.
+        obs, action: of the steps of one episode, ``[T, ...]``, as `evaluate.make_play` gives them.
+    """
+    reward = parts(spec, learner.config).reward
+    obs, action = jax.tree.map(lambda x: x[:, None], (models.through(learner.sight, obs), action))
+    first = jnp.zeros(obs.alive.shape[:2], bool)
+    data = ppo.PolicyData(obs, action, jnp.zeros(obs.alive.shape), first)
+    r_in, _ = reward.unroll(learner.reward, reward.net.initial_memory(1), data, learner.config.reward_bound)
+    return r_in[:, 0]
+
+
 def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     """LIIR for an environment of these sizes; the config's static fields decide the networks."""
     shared = config.share_weights
