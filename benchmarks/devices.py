@@ -13,7 +13,9 @@ the largest difference in an array over the largest number in it, the worst of a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -176,41 +178,43 @@ def _run(job: dict[str, Any], devices: int) -> None:
 
 def exchanges(program: str) -> list[dict[str, Any]]:
     """What devices exchange, from the text of a compiled program: each kind and size, how often it is written there."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for match in re.finditer(rf"= (\(?[^=]*?\)?) ({COLLECTIVES})(?:-start)?\(.*", program):
-        shapes = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", match.group(1))
-        numbers = sum(_volume(dims) for _, dims in shapes)
-        entry = found.setdefault(
-            (match.group(2), numbers), {"kind": match.group(2), "numbers": numbers, "times": 0, "shape": ""}
-        )
-        entry["times"] += 1
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for match in re.finditer(rf"^ *(?:ROOT )?\S+ = (.*?) ({COLLECTIVES})(?:-start)?\(.*$", program, re.MULTILINE):
+        arrays = re.findall(r"[a-z]+\d*\[[\d,]*\]", match.group(1))
         where = re.search(r'op_name="([^"]*)"', match.group(0))
-        entry["shape"] = match.group(1)[:120]
-        entry["from"] = where.group(1)[-160:] if where else ""
+        entry = {"kind": match.group(2), "arrays": arrays, "numbers": sum(map(_volume, arrays)), "times": 0}
+        entry = found.setdefault((match.group(2), str(arrays)), entry | {"from": where.group(1) if where else ""})
+        entry["times"] += 1
     return sorted(found.values(), key=lambda entry: -entry["numbers"])
 
 
-def _volume(dims: str) -> int:
-    size = 1
-    for entry in dims.split(","):
-        size *= int(entry) if entry else 1
-    return size
+def _volume(array: str) -> int:
+    """Numbers in ``f32[4,2]``."""
+    return math.prod(int(size) for size in re.findall(r"\d+", array[array.index("[") :]))
 
 
 def compare(case: str, setup: str, place: str) -> dict[str, Any]:
     """Errors of one setup against one device."""
     import jax
 
-    import jaxmarl_lite as jml
-
     one, other = (Path(place, name, case.replace(":", "-")) for name in ("one", setup))
     found: dict[str, Any] = {}
     for name in LIMITS:
         with jax.enable_x64(name != "float32"):
             reference = one / ("float32" if name == "float32" else "float64")
-            states = [jml.load_run(path).states for path in (reference, other / name)]
+            states = [saved(path) for path in (reference, other / name)]
             found[name] = difference(*states)
     return found | {"exchanges": json.loads((other / "exchanges.json").read_text())}
+
+
+def saved(path: Path) -> Any:
+    """The last state of a run, all of it on this process's device."""
+    from jaxmarl_lite import plan, programs
+    from jaxmarl_lite.report import checkpoint, runfolder
+
+    stored = dataclasses.replace(plan.read(path), devices=None)
+    template = programs.abstract_states(stored, plan.world_of_run(stored, path, None))
+    return checkpoint.restore(runfolder.find(path).checkpoints, template).state
 
 
 def difference(one: Any, other: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def main(words: list[str] | None = None) -> int:
     if chosen.one:
         work(chosen)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are ended as well
     failed = train_all(chosen, words)
     done = [name for name in chosen.algorithms if name not in failed]
     if done:

@@ -100,8 +100,8 @@ class Loop:
             f"continuing at update {start.update} of {self._plan.updates}; compiled in {self._compile_seconds:.1f} s"
             + ("; a newer checkpoint is damaged and was left out" if start.fell_back else "")
         )
-        self._states, self.update, self._diverged = self._programs.place(start.states), start.update, start.diverged
-        self._random = self._kept.random()
+        self._states, self.update, self._diverged = start.states, start.update, start.diverged
+        self._random = self._kept.random() if jax.process_count() == 1 else None  # all processes must do the same
         if self._random is None:
             self._random = self._random_returns()
             self._kept.keep_random(self._random)

@@ -57,14 +57,6 @@ class Programs:
     blank: Tally
     """A tally of nothing, as numpy arrays."""
 
-    def place(self, states: TrainState) -> TrainState:
-        """Restored states as `advance` takes them."""
-
-        def put(x: Array, like: Any) -> Array:
-            return x if like.sharding is None else jax.device_put(x, like.sharding)
-
-        return jax.tree.map(put, states, self.states)
-
 
 @dataclasses.dataclass(frozen=True)
 class _Form:

@@ -18,8 +18,8 @@ def begin(env: Environment, key: Array, num_envs: int, memory: PyTree) -> Acting
     reset_key = jax.random.split(key, num_envs)
     episode = jnp.ones((num_envs,), jnp.int32)
     env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(reset_key, episode - 1))
-    spec = env.spec
-    return Acting(env_state, timestep, memory, reset_key, episode, nothing((num_envs,), spec.num_agents, spec.num_costs))
+    running = nothing((num_envs,), env.spec.num_agents, env.spec.num_costs)
+    return Acting(env_state, timestep, memory, reset_key, episode, running)
 
 
 def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxmarl_lite import parallel, programs
 from jaxmarl_lite import plan as plans
@@ -148,9 +150,17 @@ def _check_devices(plan: Plan) -> None:
 def _create(path: str | Path, plan: Plan) -> runfolder.RunFolder:
     """The folder of a new run, made by the process that writes."""
     folder = runfolder.RunFolder(Path(path))
-    if parallel.is_writer() or folder.holds_a_run():
+    taken = folder.holds_a_run()
+    _together("looked")  # before any process writes, all have looked
+    if taken or parallel.is_writer():
         runfolder.create(path, plan.to_dict())
     return folder
+
+
+def _together(name: str) -> None:
+    """Wait for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"jaxmarl_lite.run.{name}")
 
 
 def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:

@@ -72,13 +72,14 @@ def network(params, memory, x, relu=False):
 
 def play_tally(
     env: Tally, reset_keys, num_steps: int, choose: Callable[[int, int], Any]
-) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
+) -> tuple[list[list[dict[str, Any]]], dict[str, Any], list[dict[str, Any]]]:
     """Play worlds of `Tally` one after the other, with `choose(t, b)` -> the two actions.
 
-    Answers ``steps[t][b]`` and the sums over the episodes that ended.
+    Answers ``steps[t][b]``, the sums over the episodes that ended, and where each world then stands.
     """
     steps: list[list[dict[str, Any]]] = [[] for _ in range(num_steps)]
     ended = {"count": 0, "returns": np.zeros(2), "costs": np.zeros((2, 2)), "length": 0}
+    stand = []
     for b, key in enumerate(reset_keys):
         episode = 0
         start = float(jax.random.uniform(jax.random.fold_in(key, episode)))
@@ -88,7 +89,8 @@ def play_tally(
             seen, reward = (start, time), np.array([start + time, action[1]])
             cost = np.array([[0.0, 0.0], [time, 10.0 * time]])
             time += 1
-            over, cut = time >= env.over_at, time >= env.limit
+            end = env.over_at + 2 if env.uneven and start > 0.5 else env.over_at
+            over, cut = time >= end, time >= env.limit
             steps[t].append({
                 "seen": seen, "next": (start, time), "reward": reward, "cost": cost,
                 "discount": 0.0 if over else 1.0, "last": over or cut, "episode": episode,
@@ -101,4 +103,5 @@ def play_tally(
                 episode += 1
                 start = float(jax.random.uniform(jax.random.fold_in(key, episode)))
                 time, returns, costs = 0, np.zeros(2), np.zeros((2, 2))
-    return steps, ended
+        stand.append({"episode": episode, "start": start, "time": time, "returns": returns, "costs": costs})
+    return steps, ended, stand

@@ -10,7 +10,8 @@ from jaxmarl_lite.types import Algorithm
 
 def _scripted(act):
     """An algorithm without a learner, whose memory counts the steps."""
-    return Algorithm("scripted", None, lambda *_: (), lambda b: jnp.zeros((b, 1)), act, lambda *_: None, lambda *_: None)
+    none = lambda *_: None  # noqa: E731
+    return Algorithm("scripted", None, none, lambda b: jnp.zeros((b, 1)), act, none, none)
 
 
 def _ones(learner, key, obs, memory, greedy=False):
@@ -71,14 +72,14 @@ def test_greedy_is_the_likeliest_action_and_sampling_is_not():
 
 def test_rewards_after_the_end_do_not_count_even_when_they_are_not_numbers():
     class Broken(Tally):
-        """Over after 2 or 3 steps; what it answers beyond its end is not a number."""
+        """Over after 2 or 3 steps; beyond its end it says that it is not over, and pays what is not a number."""
 
         def step(self, state, action):
             state, after = super().step(state, action)
             end = jnp.where(state.start > 0.5, 2, 3)
             pay = jnp.where(state.time > end, jnp.nan, 1.0)
             paid = after._replace(reward=jnp.full((2,), pay), cost=jnp.full((2, 2), pay))
-            return state, paid._replace(last=state.time >= end)
+            return state, paid._replace(last=state.time == end)
 
     found = jax.jit(evaluate.make_evaluate(_scripted(_ones), Broken(over_at=3), 8))((), jax.random.key(0))
     assert set(np.asarray(found.lengths).tolist()) == {2, 3}

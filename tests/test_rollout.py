@@ -13,6 +13,7 @@ WORLDS = {
     "cut": Tally(over_at=100, limit=4),
     "both at once": Tally(over_at=2, limit=2),
     "every step": Tally(over_at=1),
+    "uneven": Tally(over_at=2, uneven=True),
 }
 
 
@@ -42,7 +43,7 @@ def _two_rollouts(env):
 def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
     begun, middle, after, first, second, steps = _two_rollouts(env)
     actions = steps.action
-    wanted, _ = slow_but_obvious.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
+    wanted, *_ = slow_but_obvious.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
     for t in range(2 * T):
         for b in range(B):
             here, found = wanted[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
@@ -70,22 +71,26 @@ def test_sums_of_the_ended_episodes(env):
 @pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
 def test_where_the_worlds_then_stand(env):
     begun, middle, after, first, second, steps = _two_rollouts(env)
-    length = min(env.over_at, env.limit)
-    episodes, since = 2 * T // length, 2 * T % length
-    assert after.episode.tolist() == [1 + episodes] * B
-    np.testing.assert_array_equal(after.memory, since)
+    for acting, end in ((middle, T), (after, 2 * T)):
+        stand = slow_but_obvious.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[2]
+        for b, here in enumerate(stand):
+            found = jax.tree.map(lambda x, b=b: x[b], acting)
+            assert found.episode == here["episode"] + 1
+            assert (found.memory == here["time"]).all()
+            np.testing.assert_allclose(found.env_state, (here["start"], here["time"]), rtol=1e-6)
+            np.testing.assert_allclose(found.timestep.obs.view, [[here["start"], here["time"]]] * 2, rtol=1e-6)
+            assert not found.timestep.last and found.running.count == 0
+            assert found.running.length == here["time"]
+            np.testing.assert_allclose(found.running.returns, here["returns"], rtol=1e-5)
+            np.testing.assert_allclose(found.running.costs, here["costs"])
+            assert found.reset_key == begun.reset_key[b]
     np.testing.assert_array_equal(first.memory, 0)
-    np.testing.assert_array_equal(second.memory, T % length)
-    np.testing.assert_array_equal(after.running.length, since)
-    np.testing.assert_array_equal(after.running.count, 0)
-    tail = steps.reward[2 * T - since :]
-    np.testing.assert_allclose(after.running.returns, tail.sum(0) if since else np.zeros((B, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(after.running.costs[:, 1, 1], 10 * sum(range(since)))
-    assert not np.asarray(after.timestep.last).any()
-    for b in range(B):
-        start = jax.random.uniform(jax.random.fold_in(begun.reset_key[b], episodes))
-        np.testing.assert_allclose(after.env_state.start[b], start, rtol=1e-6)
-        np.testing.assert_allclose(after.timestep.obs.view[b], [[start, since]] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(second.memory, middle.memory)
+
+
+def test_the_uneven_worlds_are_uneven():
+    steps = _two_rollouts(WORLDS["uneven"])[-1]
+    assert ((0 < steps.last.sum(1)) & (steps.last.sum(1) < B)).any()
 
 
 def test_every_episode_of_every_world_begins_differently():

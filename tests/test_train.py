@@ -55,8 +55,14 @@ def test_one_seed_gives_one_run_and_another_seed_another(rich):
     begin, go = rich
     first, again, other = (go(begin(jax.random.key(seed)), 2) for seed in (5, 5, 6))
     _assert_same(again, first)
-    changed = [(a != b).any() for a, b in zip(*(jax.tree.leaves(run[0].learner.policy) for run in (first, other)))]
-    assert all(changed)
+    for a, b in zip(*(jax.tree.leaves(run[0].learner.policy) for run in (first, other)), strict=True):
+        assert (a != b).any()
+
+
+def test_a_policy_that_stands_still_yet_acts_anew_in_every_update():
+    init, go = _pure("ippo", "toy/climbing", lr=0.0, epochs=1)
+    _, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 4)
+    assert len(np.unique(metrics["return"])) == 4
 
 
 def test_every_network_moves(rich):

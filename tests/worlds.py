@@ -25,16 +25,18 @@ class Tally:
     """Sees (start, time); ends for good at `over_at`, or is cut off at `limit`, whichever comes first.
 
     Reward ``(start + time, action_1)``, cost ``time`` and ``10 time`` for agent 1 alone, both before the step.
-    Starts are odd hundreds of what the key draws, so that every episode of every world is told apart.
+    The start is a uniform draw, so that every episode of every world is told apart; where it is above one half, a
+    world with `uneven` ends two steps later.
     """
 
     over_at: int = 3
     limit: int = 100
+    uneven: bool = False
 
     @property
     def spec(self) -> EnvSpec:
         return EnvSpec(
-            "test/tally", 2, 2, 2, "discrete", 3, min(self.over_at, self.limit), "individual", cost_names=("a", "b")
+            "test/tally", 2, 2, 2, "discrete", 3, min(self.over_at + 2, self.limit), "individual", cost_names=("a", "b")
         )
 
     def _observe(self, state: TallyState) -> Observation:
@@ -50,7 +52,8 @@ class Tally:
     def step(self, state: TallyState, action: Array) -> tuple[TallyState, TimeStep]:
         before = state.time.astype(float)
         state = state._replace(time=state.time + 1)
-        over, cut = state.time >= self.over_at, state.time >= self.limit
+        end = self.over_at + jnp.where((state.start > 0.5) & self.uneven, 2, 0)
+        over, cut = state.time >= end, state.time >= self.limit
         reward = jnp.stack([state.start + before, action[1].astype(float)])
         cost = jnp.stack([jnp.zeros(2), jnp.stack([before, 10.0 * before])])
         return state, TimeStep(self._observe(state), reward, cost, 1.0 - over.astype(float), over | cut)

@@ -72,8 +72,8 @@ def _gates(bias: Array, inputs: Array, hidden: Array) -> tuple[Array, Array, Arr
     """Reset, update and candidate from W x and U h, each ``[..., 3H]``."""
     reset_x, update_x, new_x = jnp.split(inputs, 3, -1)
     reset_h, update_h, new_h = jnp.split(hidden, 3, -1)
-    reset = nn.sigmoid(reset_x + reset_h)
-    return reset, nn.sigmoid(update_x + update_h), nn.tanh(new_x + reset * (new_h + jnp.broadcast_to(bias, new_h.shape)))
+    reset, update = nn.sigmoid(reset_x + reset_h), nn.sigmoid(update_x + update_h)
+    return reset, update, nn.tanh(new_x + reset * (new_h + jnp.broadcast_to(bias, new_h.shape)))
 
 
 def _gru_step(kernel: Array, bias: Array, memory: Array, inputs: Array) -> Array:

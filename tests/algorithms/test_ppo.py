@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -12,7 +11,7 @@ from jaxmarl_lite.algorithms import fitting, models, ppo
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.types import EnvSpec, Observation
 
-T, B, N, O, A = 5, 3, 2, 4, 3
+T, B, N, VIEW, A = 5, 3, 2, 4, 3
 
 
 def _minibatch(seed=0):
@@ -21,7 +20,7 @@ def _minibatch(seed=0):
     mask[..., 0] = True
     action = np.array([draw.choice(np.flatnonzero(row)) for row in mask.reshape(-1, A)]).reshape(T, B, N)
     obs = Observation(
-        draw.normal(size=(T, B, N, O)), draw.normal(size=(T, B, 2)), mask, draw.random((T, B, N)) < 0.7
+        draw.normal(size=(T, B, N, VIEW)), draw.normal(size=(T, B, 2)), mask, draw.random((T, B, N)) < 0.7
     )  # fmt: skip
     data = ppo.PolicyData(obs, action, np.zeros((T, B, N)), np.zeros((T, B), bool))
     return jax.tree.map(jnp.asarray, data), jnp.asarray(draw.normal(size=(T, B, N)))
@@ -29,7 +28,7 @@ def _minibatch(seed=0):
 
 def _actor(shared=True, **settings):
     config = ppo.IPPOConfig(hidden=(6,), activation="tanh", share_weights=shared, **settings)
-    spec = EnvSpec("none", N, O, 2, "discrete", A, 10)
+    spec = EnvSpec("none", N, VIEW, 2, "discrete", A, 10)
     return config, spec, models.actor(spec, config.form, shared)
 
 
@@ -44,7 +43,7 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
     def plain(theta):
         total = 0.0
         for n in range(N):
-            own = theta if shared else jax.tree.map(lambda p: p[n], theta)
+            own = theta if shared else jax.tree.map(lambda p, n=n: p[n], theta)
             first, head = own["layers_0"], own["head"]
             bias = [jnp.broadcast_to(layer["bias"], (T, B, layer["bias"].size)) for layer in (first, head)]
             logits = jnp.tanh(data.obs.view[:, :, n] @ first["kernel"] + bias[0]) @ head["kernel"] + bias[1]
@@ -138,7 +137,8 @@ def test_every_world_is_dealt_once_and_its_sequence_stays_whole(number):
     dealt = jax.vmap(lambda key: fitting.deal(key, fitting.Sequences(labels, jnp.arange(envs)), number))(
         jax.random.split(jax.random.key(0), 40)
     )
-    assert dealt.steps.shape == (40, number, T, envs // number, 2) and dealt.starts.shape == (40, number, envs // number)
+    assert dealt.steps.shape == (40, number, T, envs // number, 2)
+    assert dealt.starts.shape == (40, number, envs // number)
     hands = np.asarray(dealt.starts)
     for hand in hands:
         assert sorted(hand.ravel().tolist()) == list(range(envs))
@@ -187,7 +187,7 @@ def test_an_annealed_run_comes_to_rest():
     for part in ("policy", "critic"):
         moved = [
             float(trees.norm(trees.axpy(-1.0, getattr(a.learner, part), getattr(b.learner, part))))
-            for a, b in zip(states, states[1:])
+            for a, b in zip(states, states[1:], strict=False)
         ]
         assert moved[0] > 0 and moved[1] > 0 and moved[2] == 0
 

@@ -7,7 +7,7 @@ import slow_but_obvious
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.nets.actor_critic import NetworkSpec, network
 
-T, B, N, O, H, OUT = 6, 3, 2, 4, 5, 3
+T, B, N, IN, H, OUT = 6, 3, 2, 4, 5, 3
 FORMS = {
     "none": NetworkSpec((7, 6), "tanh", "none", H),
     "gru": NetworkSpec((7,), "relu", "gru", H),
@@ -15,10 +15,10 @@ FORMS = {
 
 
 def _case(memory, agents=N, shared=True, **keywords):
-    net = network(FORMS[memory], O, OUT, agents=agents, shared=shared, **keywords)
+    net = network(FORMS[memory], IN, OUT, agents=agents, shared=shared, **keywords)
     lead = (T, B) if agents is None else (T, B, agents)
     draw = np.random.default_rng(0)
-    x = jnp.asarray(draw.normal(size=(*lead, O)), float)
+    x = jnp.asarray(draw.normal(size=(*lead, IN)), float)
     first = jnp.asarray(draw.random((T, B)) < 0.3)
     start = jax.tree.map(lambda m: jnp.asarray(draw.normal(size=m.shape), float), net.initial_memory(B))
     # Zero biases would hide an error in them.
@@ -39,7 +39,8 @@ def test_unroll_is_the_plain_network_step_by_step(float64, memory, shared):
             for t in range(T):
                 if memory == "gru" and first[t, b]:
                     now = np.zeros(H)
-                wanted, now = slow_but_obvious.network(own, now, np.asarray(x)[t, b, n], FORMS[memory].activation == "relu")
+                relu = FORMS[memory].activation == "relu"
+                wanted, now = slow_but_obvious.network(own, now, np.asarray(x)[t, b, n], relu)
                 np.testing.assert_allclose(out[t, b, n], wanted, rtol=1e-11, atol=1e-12)
                 if memory == "gru":
                     np.testing.assert_allclose(memories[t, b, n], now, rtol=1e-11, atol=1e-12)
@@ -92,7 +93,7 @@ def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
 
 def test_shared_weights_are_one_function_of_every_agent(float64):
     net, params, x, first, start = _case("gru")
-    alone = network(FORMS["gru"], O, OUT, agents=None)
+    alone = network(FORMS["gru"], IN, OUT, agents=None)
     out, _ = net.unroll(params, start, x, first)
     for n in range(N):
         np.testing.assert_allclose(out[:, :, n], alone.unroll(params, start[:, n], x[:, :, n], first)[0], rtol=1e-13)
@@ -119,7 +120,7 @@ def test_with_weights_of_their_own_agents_do_not_touch_each_other(float64, memor
 
 
 def test_agents_with_weights_of_their_own_begin_differently():
-    net = network(FORMS["gru"], O, OUT, agents=N, shared=False)
+    net = network(FORMS["gru"], IN, OUT, agents=N, shared=False)
     kernels = [p for p in jax.tree.leaves(jax.jit(net.init)(jax.random.key(0))) if p.ndim == 3]
     assert len(kernels) == 4 and all((k[0] != k[1]).any() for k in kernels)
 
@@ -140,17 +141,17 @@ def test_a_gaussian_head(float64, shared):
 
 @pytest.mark.parametrize(("agents", "shape"), [(None, (B, H)), (N, (B, N, H))])
 def test_memories_begin_at_zero_in_the_right_shape(agents, shape):
-    memory = network(FORMS["gru"], O, OUT, agents=agents).initial_memory(B)
+    memory = network(FORMS["gru"], IN, OUT, agents=agents).initial_memory(B)
     assert memory.shape == shape and memory.dtype == jnp.float32 and (memory == 0).all()
-    assert network(FORMS["none"], O, OUT, agents=agents).initial_memory(B) == ()
+    assert network(FORMS["none"], IN, OUT, agents=agents).initial_memory(B) == ()
 
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_precision_is_the_working_one(wide):
     with jax.enable_x64(wide):
-        net = network(FORMS["gru"], O, OUT, agents=N, gaussian=True)
+        net = network(FORMS["gru"], IN, OUT, agents=N, gaussian=True)
         params = jax.jit(net.init)(jax.random.key(0))
-        x = jnp.zeros((T, B, N, O))
+        x = jnp.zeros((T, B, N, IN))
         found = jax.jit(net.unroll)(params, net.initial_memory(B), x, jnp.zeros((T, B), bool))
         wanted = jnp.float64 if wide else jnp.float32
         assert all(leaf.dtype == wanted for leaf in jax.tree.leaves((params, found)))
@@ -158,7 +159,7 @@ def test_precision_is_the_working_one(wide):
 
 def test_head_scale_and_first_log_std():
     def head(scale):
-        net = network(FORMS["none"], O, OUT, agents=None, head_scale=scale, gaussian=True)
+        net = network(FORMS["none"], IN, OUT, agents=None, head_scale=scale, gaussian=True)
         return jax.jit(net.init)(jax.random.key(0))
 
     small, large = head(0.01), head(1.0)
@@ -166,5 +167,5 @@ def test_head_scale_and_first_log_std():
     kernel = np.asarray(large["head"]["kernel"])
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(OUT), atol=1e-5)
     hidden = np.asarray(large["layers_0"]["kernel"])
-    np.testing.assert_allclose(hidden @ hidden.T, 2.0 * np.eye(O), atol=1e-5)
+    np.testing.assert_allclose(hidden @ hidden.T, 2.0 * np.eye(IN), atol=1e-5)
     assert (small["log_std"] == 0).all()

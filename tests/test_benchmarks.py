@@ -1,0 +1,61 @@
+"""Every benchmark says what it does, and the smallest of each kind leaves its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = ("speed", "beside_mava", "learning", "devices", "kills")
+
+
+def run(script: str, *words: object) -> str:
+    """A script's output; it must succeed."""
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *map(str, words)]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=550, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script: str) -> None:
+    assert "usage:" in run(script, "--help")
+    assert f"{script}.py" in (BENCHMARKS / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_speed(tmp_path: Path) -> None:
+    words = "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden 4".split()
+    run("speed", *words, "--out", tmp_path)
+    (path,) = tmp_path.glob("speed-*.json")
+    found = json.loads(path.read_text())
+    row = found["rows"]["ippo:none:toy/counter"]
+    assert not found["failed"] and row["steps_per_second"] > 0 and row["environment_steps_per_second"] > 0
+    assert abs(row["share_rollout"] + row["share_learning"] + row["share_host"] - 1) < 1e-6
+    # the products of 4 epochs of 16 steps of 2 agents, forwards and twice backwards, are a lower bound
+    assert row["learning_gflop"] * 1e9 > 4 * 16 * 2 * 2 * 4 * 3
+    assert "ippo" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = ["--env", "toy/counter", "--algorithms", "ippo", "--total-steps", 128, "--evaluations", 2]
+    words += ["--eval-episodes", 4, "--num-envs", 8, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
+    run("learning", *words)
+    first = json.loads((tmp_path / "learning-toy-counter.json").read_text())
+    assert (tmp_path / "learning-toy-counter.png").stat().st_size > 1000
+    assert len(first["rows"]["ippo"]["final_of_each_seed"]) == 3 and first["rows"]["ippo"]["steps"] == [0, 64, 128]
+    run("learning", *words)  # finished: nothing is trained again
+    again = json.loads((tmp_path / "learning-toy-counter.json").read_text())
+    assert again["rows"] == first["rows"]
+    assert "| ippo |" in (tmp_path / "learning-toy-counter.md").read_text()

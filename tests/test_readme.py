@@ -1,0 +1,83 @@
+"""README's commands and the notebook do what they say, with fewer steps."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENVIRONMENT = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def shortened(text: str, changes: dict[str, str]) -> str:
+    for pattern, replacement in changes.items():
+        text, count = re.subn(pattern, replacement, text)
+        assert count, f"{pattern} is not in README's block"
+    return text
+
+
+def test_the_first_command_trains_and_draws(tmp_path):
+    words = shlex.split(blocks("bash")[0].split("&&")[-1])
+    assert words[0] == ".venv/bin/jaxmarl-lite"
+    at = words.index("--total-steps") + 1
+    assert words[words.index("--seeds") + 1] == "3" and words[words.index("--out") + 1] == "runs/liir"
+    words[at] = "8192"
+    command = [sys.executable, "-m", "jaxmarl_lite", *words[1:], "--evaluations", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "random policy" in done.stdout and "seed 2" in done.stdout
+    assert (tmp_path / "runs/liir/curve.png").stat().st_size > 10_000
+
+
+def test_every_command_installs_as_the_project_says():
+    extras = re.search(r"\[project.optional-dependencies\](.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    assert extras is not None
+    for block in blocks("bash"):
+        for extra in re.findall(r"-e '\.\[(\w+)\]'", block):
+            assert re.search(rf"^{extra} = ", extras.group(1), re.MULTILINE)
+    assert "-m pytest" in blocks("bash")[1]
+
+
+def test_the_python_block_runs(tmp_path):
+    code = shortened(
+        blocks("python")[0],
+        {r"states, 100\)": "states, 1)", r"total_steps=2_000_000": "total_steps=4096, evaluations=1", r"key\(0\), 5": "key(0), 2",
+         r"seeds=5": "seeds=2"},
+    )  # fmt: skip
+    code += "\nassert metrics['return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/five/curve.png").exists()
+
+
+def test_the_own_environment_runs(tmp_path):
+    code = shortened(blocks("python")[1], {r"total_steps=200_000": "total_steps=8192, evaluations=1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mappo on meet" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
+    monkeypatch.setenv("NOTEBOOK_STEPS", "8192")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    notebook = jupytext.read(path)
+    NotebookClient(notebook, timeout=500, kernel_name="python3").execute()
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 3
