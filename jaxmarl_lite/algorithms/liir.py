@@ -112,6 +112,7 @@ class IntrinsicReward(NamedTuple):
             out, memories = self.net.unroll(eta, memory, view, data.first)
             raw = jnp.take_along_axis(out, action[..., None], -1)[..., 0]
         else:
+            action = jnp.where(data.obs.mask, action, 0.0)
             out, memories = self.net.unroll(eta, memory, jnp.concatenate([view, action], -1), data.first)
             raw = out[..., 0]
         return bound * jnp.tanh(raw / bound), memories
@@ -344,13 +345,18 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
             steps.reward, value, next_value, discount, last, config.gamma, config.gae_lambda
         )
         r_in, reward_memories = of.reward.unroll(learner.reward, learner.memory.reward, data, config.reward_bound)
+        centre = moments_of.masked_mean(r_in, data.obs.alive, (0, 1))
         given = Returns(steps.reward, discount, last, proxy_value, next_proxy_value, advantage)
         minibatches = fitting.Sequences((data, given, advantage + value), (batch.memory, learner.memory))
         info = {
-            "explained_variance": surrogates.explained_variance(value, advantage + value),
-            "intrinsic_reward_mean": moments_of.masked_mean(r_in, data.obs.alive, (0, 1)),
-            "intrinsic_reward_std": r_in.std((0, 1)),
-            "saturation": (jnp.abs(r_in) > 0.95 * config.reward_bound).mean(),
+            "explained_variance": surrogates.explained_variance(value, advantage + value, data.obs.alive),
+            "intrinsic_reward_mean": centre,
+            "intrinsic_reward_std": jnp.sqrt(
+                moments_of.masked_mean((r_in - centre[None, None]) ** 2, data.obs.alive, (0, 1))
+            ),
+            "saturation": moments_of.masked_mean(
+                (jnp.abs(r_in) > 0.95 * config.reward_bound).astype(r_in.dtype), data.obs.alive
+            ),
         }
         learner, fit = fitting.epochs(key, learner, minibatches, step, config.epochs, config.num_minibatches)
         memory = Memories(proxy_memory, extrinsic_memory, models.carried(reward_memories, steps.last))

@@ -144,9 +144,9 @@ def through(sight: Sight | tuple[()], obs: Observation) -> Observation:
 
 
 def widen(sight: Sight | tuple[()], obs: Observation) -> Sight | tuple[()]:
-    """The moments with the observations of a batch taken in."""
+    """The moments with the observations of a batch taken in; the views of agents out of play are left out."""
     if not isinstance(sight, Sight):
         return sight
     return Sight(
-        moments_of.update_moments(sight.view, obs.view), moments_of.update_moments(sight.state, obs.state)
+        moments_of.update_moments(sight.view, obs.view, obs.alive), moments_of.update_moments(sight.state, obs.state)
     )

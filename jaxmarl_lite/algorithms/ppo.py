@@ -259,7 +259,7 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
             config.gamma, config.gae_lambda,
         )  # fmt: skip
         target = advantage + value
-        info = {"explained_variance": surrogates.explained_variance(value, target)}
+        info = {"explained_variance": surrogates.explained_variance(value, target, steps.obs.alive)}
         if config.normalise_value:
             value_moments = moments_of.update_moments(learner.value_moments, target)
             learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)

@@ -108,7 +108,7 @@ def plot_command(words: list[str]) -> None:
     curves: dict[str, Any] = {}
     for path in options.runs:
         run = runfolder.load(path)
-        label = f"{run.config.get('algorithm', path.name)} ({path.name})" if len(options.runs) > 1 else path.name
+        label = f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name
         curves |= {label + ending: curve for ending, curve in _curves(run, options.metric).items()}
     name = options.metric.replace("/", "_")
     home = options.runs[0] if len(options.runs) == 1 else Path()

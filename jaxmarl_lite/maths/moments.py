@@ -14,7 +14,12 @@ def masked_mean(x: Array, weight: Array, axis: tuple[int, ...] | None = None) ->
     """Mean of ``x`` over the entries whose ``weight`` (0/1, same shape) is one; 0 where there are none."""
     chex.assert_equal_shape([x, weight])
     weight = weight.astype(x.dtype)
-    return (x * weight).sum(axis) / jnp.maximum(weight.sum(axis), 1.0)
+    return _weighted(x, weight).sum(axis) / jnp.maximum(weight.sum(axis), 1.0)
+
+
+def _weighted(x: Array, weight: Array) -> Array:
+    """``x * weight``, and 0 where the weight is, whatever ``x`` is there."""
+    return jnp.where(weight > 0, x, 0.0) * weight
 
 
 def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None, epsilon: float = 1e-8) -> Array:
@@ -25,8 +30,8 @@ def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None, ep
     chex.assert_equal_shape([x, weight])
     weight = weight.astype(x.dtype)
     count = jnp.maximum(weight.sum(axis, keepdims=True), 1.0)
-    centred = x - (x * weight).sum(axis, keepdims=True) / count
-    variance = (centred**2 * weight).sum(axis, keepdims=True) / count
+    centred = x - _weighted(x, weight).sum(axis, keepdims=True) / count
+    variance = _weighted(centred**2, weight).sum(axis, keepdims=True) / count
     return centred / jnp.sqrt(variance + epsilon)
 
 
@@ -44,16 +49,24 @@ def initial_moments(shape: tuple[int, ...]) -> RunningMoments:
     return RunningMoments(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
 
 
-def update_moments(moments: RunningMoments, x: Array) -> RunningMoments:
-    """Merge a batch into the running moments (Chan et al. 1979); all axes of ``x`` before theirs are samples."""
+def update_moments(moments: RunningMoments, x: Array, weight: Array | None = None) -> RunningMoments:
+    """Merge a batch into the running moments (Chan et al. 1979); all axes of ``x`` before theirs are samples.
+
+    ``weight``, of the samples' axes, leaves out those where it is zero.
+    """
     lead = tuple(range(x.ndim - moments.mean.ndim))
-    number = jnp.asarray(x.size / max(moments.mean.size, 1), moments.mean.dtype)
-    mean, variance = x.mean(lead), x.var(lead)
+    samples = x.shape[: len(lead)]
+    weight = jnp.ones(samples) if weight is None else weight
+    chex.assert_shape(weight, samples)
+    number = weight.astype(moments.mean.dtype).sum()
+    weight = jnp.broadcast_to(jnp.expand_dims(weight, tuple(range(len(lead), x.ndim))), x.shape)
+    mean = masked_mean(x, weight, lead)
+    variance = masked_mean((x - jnp.broadcast_to(mean, x.shape)) ** 2, weight, lead)
     total = moments.count + number
     delta = mean - moments.mean
-    share = number / total
+    share = number / jnp.maximum(total, 1.0)
     spread = (1.0 - share) * moments.variance * (moments.count > 0) + share * variance + share * (1 - share) * delta**2
-    return RunningMoments(total, moments.mean + share * delta, spread)
+    return RunningMoments(total, moments.mean + share * delta, jnp.where(total > 0, spread, moments.variance))
 
 
 def normalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import chex
 import jax.numpy as jnp
 
+from jaxmarl_lite.maths.moments import masked_mean
 from jaxmarl_lite.types import Array
 
 
@@ -28,7 +29,15 @@ def approximate_kl(log_ratio: Array) -> Array:
     return jnp.expm1(log_ratio) - log_ratio
 
 
-def explained_variance(prediction: Array, target: Array) -> Array:
-    """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 is no better than the mean. Scalar."""
-    chex.assert_equal_shape([prediction, target])
-    return 1.0 - jnp.var(target - prediction) / (jnp.var(target) + 1e-8)
+def explained_variance(prediction: Array, target: Array, weight: Array) -> Array:
+    """1 - Var(target - prediction) / Var(target) over the entries whose ``weight`` is one. Scalar.
+
+    1 is perfect, 0 is no better than the mean; 0 as well where the target does not vary.
+    """
+    chex.assert_equal_shape([prediction, target, weight])
+
+    def variance(x: Array) -> Array:
+        return masked_mean((x - masked_mean(x, weight)) ** 2, weight)
+
+    spread = variance(target)
+    return jnp.where(spread > 0, 1.0 - variance(target - prediction) / jnp.where(spread > 0, spread, 1.0), 0.0)

@@ -10,7 +10,7 @@ from jaxmarl_lite.types import Array, PyTree
 
 def dot(a: PyTree, b: PyTree) -> Array:
     """Inner product of two trees of one structure. Scalar."""
-    parts = jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b)
+    parts = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
     return jax.tree.reduce(jnp.add, parts, jnp.zeros(()))
 
 

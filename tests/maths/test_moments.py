@@ -84,3 +84,20 @@ def test_normalise_and_back(float64):
 def test_moments_of_nothing_change_nothing(float64):
     x = jnp.array([[3.0, -4.0]])
     np.testing.assert_allclose(moments.normalise(moments.initial_moments((2,)), x), x, rtol=1e-6)
+
+
+def test_running_moments_leave_out_samples_without_weight():
+    rng = np.random.default_rng(5)
+    x, weight = rng.normal(size=(6, 4, 3)), rng.uniform(size=(6, 4)) < 0.5
+    found = moments.update_moments(moments.initial_moments((3,)), jnp.asarray(x), jnp.asarray(weight))
+    np.testing.assert_allclose(found.mean, x[weight].mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.variance, x[weight].var(0), rtol=1e-5)
+    assert found.count == weight.sum()
+    nothing = moments.update_moments(moments.initial_moments((3,)), jnp.asarray(x), jnp.zeros((6, 4)))
+    np.testing.assert_array_equal(nothing.variance, 1.0)
+
+
+def test_a_number_that_is_not_finite_counts_nothing_where_the_weight_is_zero():
+    x, weight = jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True])
+    assert moments.masked_mean(x, weight) == 2.0
+    assert np.isfinite(moments.standardise(x, weight)[jnp.array([0, 2])]).all()

@@ -68,9 +68,13 @@ def test_approximate_kl_of_tiny_steps_keeps_its_digits():
 
 def test_explained_variance(float64):
     target = jnp.array([[1.0, 2.0], [3.0, 6.0]])
-    assert surrogates.explained_variance(target, target) == 1
-    np.testing.assert_allclose(surrogates.explained_variance(jnp.full((2, 2), 3.0), target), 0.0, atol=1e-7)
-    np.testing.assert_allclose(surrogates.explained_variance(-target, target), -3.0, rtol=1e-7)
+    every = jnp.ones((2, 2), bool)
+    assert surrogates.explained_variance(target, target, every) == 1
+    np.testing.assert_allclose(surrogates.explained_variance(jnp.full((2, 2), 3.0), target, every), 0.0, atol=1e-7)
+    np.testing.assert_allclose(surrogates.explained_variance(-target, target, every), -3.0, rtol=1e-7)
     # Var(target) = 3.5; the error of the prediction is (0, 0, 0, 2): variance 0.75.
-    found = surrogates.explained_variance(jnp.array([[1.0, 2.0], [3.0, 4.0]]), target)
+    found = surrogates.explained_variance(jnp.array([[1.0, 2.0], [3.0, 4.0]]), target, every)
     np.testing.assert_allclose(found, 1 - 0.75 / 3.5, rtol=1e-7)
+    # without the last entry the prediction is perfect; a target that does not vary explains nothing
+    assert surrogates.explained_variance(jnp.array([[1.0, 2.0], [3.0, 4.0]]), target, every.at[1, 1].set(False)) == 1
+    assert surrogates.explained_variance(target, jnp.ones((2, 2)), every) == 0
