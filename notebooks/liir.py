@@ -13,9 +13,9 @@
 # %% [markdown]
 # # What does a learned reward say?
 #
-# Two foragers see only the cells around them, and each food needs both. LIIR (Du et al., NeurIPS 2019) gives every agent
-# an intrinsic reward of its own, and changes it by the gradient of the *team's* return, taken through the agent's policy
-# step. Here we train it, draw the curve, and look at what each agent's reward says over an episode.
+# Two foragers see only the cells around them, and each food needs both. LIIR (Du et al., NeurIPS 2019) gives every
+# agent an intrinsic reward of its own, and changes it by the gradient of the *team's* return, taken through the agent's
+# policy step. Here we train it, draw the curve, and look at what each agent's reward says over an episode.
 
 # %%
 import os
@@ -39,13 +39,13 @@ print(result.summary())
 result.plot()
 
 # %% [markdown]
-# How strongly does the team's return pull on the rewards, and do the two policy gradients agree? The first picture is the
-# norm of the meta-gradient. The second is the cosine between the policy gradient by the proxy reward, which the agents
+# How strongly does the team's return pull on the rewards, and do the two policy gradients agree? The first picture is
+# the norm of the meta-gradient. The second is the cosine between the policy gradient by the proxy reward, which the agents
 # follow, and the one by the team's reward: at 1 the intrinsic reward would change nothing.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-for ax, name in zip(axes, ["meta_gradient_norm", "proxy_extrinsic_cosine"]):
+for ax, name in zip(axes, ["meta_gradient_norm", "proxy_extrinsic_cosine"], strict=True):
     ax.plot(result.steps, result.metrics[name].T)
     ax.set(xlabel="environment steps", title=name.replace("_", " "))
 fig

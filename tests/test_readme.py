@@ -54,9 +54,13 @@ def test_every_command_installs_as_the_project_says():
 def test_the_python_block_runs(tmp_path):
     code = shortened(
         blocks("python")[0],
-        {r"states, 100\)": "states, 1)", r"total_steps=2_000_000": "total_steps=4096, evaluations=1", r"key\(0\), 5": "key(0), 2",
-         r"seeds=5": "seeds=2"},
-    )  # fmt: skip
+        {
+            r"states, 100\)": "states, 1)",
+            r"key\(0\), 5": "key(0), 2",
+            r"seeds=5": "seeds=2",
+            r"total_steps=2_000_000": "total_steps=4096, evaluations=1",
+        },
+    )
     code += "\nassert metrics['return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)

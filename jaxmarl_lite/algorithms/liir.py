@@ -299,7 +299,6 @@ def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, actio
 
 def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     """LIIR for an environment of these sizes; the config's static fields decide the networks."""
-    shared = config.share_weights
     of = parts(spec, config)
 
     def init(key: Array, num_envs: int, config: LIIRConfig = config) -> LIIRState:
@@ -377,24 +376,33 @@ def _step(of: Parts, learner: LIIRState, batch: fitting.Sequences) -> tuple[LIIR
     config, shared = learner.config, learner.config.share_weights
     data, given, extrinsic_target = batch.steps
     policy_memory, memory = batch.starts
-    lr = [fitting.annealed(x, learner.seen, config.anneal_steps) for x in (config.lr, config.critic_lr, config.reward_lr)]
+    rates = config.lr, config.critic_lr, config.reward_lr
+    alpha, critic_lr, beta = (fitting.annealed(rate, learner.seen, config.anneal_steps) for rate in rates)
     if config.normalise_advantage:
         ready = models.standardised(given.extrinsic_advantage, data.obs.alive, shared)
         given = given._replace(extrinsic_advantage=ready)
     moved = meta_step(
-        of, config, learner.reward, learner.policy, learner.policy_opt, data, given, (policy_memory, memory.reward), lr[0]
+        of,
+        config,
+        learner.reward,
+        learner.policy,
+        learner.policy_opt,
+        data,
+        given,
+        (policy_memory, memory.reward),
+        alpha,
     )
     descend = rule(config).step
-    eta, reward_opt = descend(learner.reward, learner.reward_opt, moved.meta_gradient, lr[2], config.max_grad_norm)
+    eta, reward_opt = descend(learner.reward, learner.reward_opt, moved.meta_gradient, beta, config.max_grad_norm)
     proxy_target = moved.advantage + given.proxy_value
     proxy_loss, proxy_grads = jax.value_and_grad(ppo.value_loss)(
         learner.proxy, of.proxy, data, memory.proxy, proxy_target, shared
     )
-    proxy, proxy_opt = descend(learner.proxy, learner.proxy_opt, proxy_grads, lr[1], config.max_grad_norm)
+    proxy, proxy_opt = descend(learner.proxy, learner.proxy_opt, proxy_grads, critic_lr, config.max_grad_norm)
     loss, grads = jax.value_and_grad(ppo.value_loss)(
         learner.extrinsic, of.extrinsic, data, memory.extrinsic, extrinsic_target, shared
     )
-    extrinsic, extrinsic_opt = descend(learner.extrinsic, learner.extrinsic_opt, grads, lr[1], config.max_grad_norm)
+    extrinsic, extrinsic_opt = descend(learner.extrinsic, learner.extrinsic_opt, grads, critic_lr, config.max_grad_norm)
     info = moved.info | {
         "proxy_value_loss": proxy_loss,
         "value_loss": loss,

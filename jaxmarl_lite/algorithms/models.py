@@ -68,7 +68,7 @@ class Critic(NamedTuple):
         return self.read(out), memories
 
     def evaluate(self, params: PyTree, memory: PyTree, steps: Transition) -> tuple[Array, Array, PyTree]:
-        """Values ``[T, B, N]`` of every step and of its true successor, and the memory to carry on with ``[B, ...]``."""
+        """Values ``[T, B, N]`` of every step and of its true successor, and the memory to go on with ``[B, ...]``."""
         value, memories = self.unroll(params, memory, steps.obs, episode_starts(steps.last))
         successor, _ = self.net.step(params, memories, self.look(steps.next_obs))
         return value, self.read(successor), carried(memories, steps.last)
@@ -103,7 +103,7 @@ def episode_starts(last: Array) -> Array:
 
 
 def carried(memories: PyTree, last: Array) -> PyTree:
-    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, B, ...]``: zero where the episode ended."""
+    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, B, ...]``; zero where an episode ended."""
     final = jax.tree.map(lambda m: m[-1], memories)
     return trees.select(last[-1], jax.tree.map(jnp.zeros_like, final), final)
 

@@ -13,7 +13,7 @@ from jaxmarl_lite.algorithms import configs, fitting, liir, models, ppo, registr
 from jaxmarl_lite.maths import returns, trees
 from jaxmarl_lite.types import EnvSpec, Observation
 
-T, B, N, O, A = 5, 3, 2, 4, 3
+T, B, N, VIEW, A = 5, 3, 2, 4, 3
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def float64():
 
 def spec(kind="discrete"):
     bounds = {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 1.0, 3.0)} if kind == "continuous" else {}
-    return EnvSpec("test", N, O, N * O, kind, A, 10, **bounds)
+    return EnvSpec("test", N, VIEW, N * VIEW, kind, A, 10, **bounds)
 
 
 def config(**changes):
@@ -43,13 +43,14 @@ def problem(cfg, kind="discrete", seed=0):
         return jax.tree.map(lambda x: normal(*x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4), shapes)
 
     theta, eta = weights(of.actor.net), weights(of.reward.net)
-    view = normal(T, B, N, O)
+    view = normal(T, B, N, VIEW)
     mask = jnp.ones((T, B, N, A), bool).at[:, 0, 0, 1].set(False)
     alive = jnp.ones((T, B, N), bool).at[3:, 1, 1].set(False)
-    obs = Observation(view, view.reshape(T, B, N * O), mask, alive)
+    obs = Observation(view, view.reshape(T, B, N * VIEW), mask, alive)
     last = jnp.zeros((T, B), bool).at[1, 0].set(True).at[2, 2].set(True)
     discount = jnp.ones((T, B)).at[1, 0].set(0.0)
-    memory = tuple(jax.tree.map(lambda x: normal(*x.shape), net.initial_memory(B)) for net in (of.actor.net, of.reward.net))
+    empty = [net.initial_memory(B) for net in (of.actor.net, of.reward.net)]
+    memory = tuple(jax.tree.map(lambda x: normal(*x.shape), empty))
     first = models.episode_starts(last)
     action = jnp.asarray(rng.choice([0, 2], (T, B, N)) if kind == "discrete" else rng.uniform(0, 0.9, (T, B, N, A)))
     unroll = jax.jit(lambda theta: of.actor.unroll(theta, memory[0], obs, first).log_prob(action))
@@ -95,8 +96,8 @@ def test_exact_meta_gradient_agrees_with_finite_differences(shared, memory, opti
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
     for seed in range(3):
-        rng = np.random.default_rng(seed)
-        direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), eta)
+        normal = np.random.default_rng(seed).normal
+        direction = jax.tree.map(lambda x, normal=normal: jnp.asarray(normal(size=x.shape)), eta)
         expected = central_difference(loss, eta, direction)
         found = trees.dot(step.meta_gradient, direction)
         assert abs(expected) > 1e-7
