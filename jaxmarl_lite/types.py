@@ -20,6 +20,7 @@ import jax
 
 Array = jax.Array
 PyTree = Any
+Number = jax.Array | float
 EnvState = TypeVar("EnvState")
 
 

@@ -40,8 +40,8 @@ result.plot()
 
 # %% [markdown]
 # How strongly does the team's return pull on the rewards, and do the two policy gradients agree? The first picture is
-# the norm of the meta-gradient. The second is the cosine between the policy gradient by the proxy reward, which the agents
-# follow, and the one by the team's reward: at 1 the intrinsic reward would change nothing.
+# the norm of the meta-gradient. The second is the cosine between the policy gradient by the proxy reward, which the
+# agents follow, and the one by the team's reward: at 1 the intrinsic reward would change nothing.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")

@@ -26,10 +26,11 @@ def check_range(config: Any, **ranges: tuple[float, float]) -> None:
     """Raise ValueError for a number outside ``[low, high]``; traced values are let through unseen."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if not isinstance(value, (bool, int, float, str)):
-            continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            allowed = math.isfinite(value) and low <= value <= high
+        else:
+            allowed = not isinstance(value, (bool, str))
+        if not allowed:
             kind = type(config).__name__
             raise ValueError(f"{kind}.{name} is {value!r}; allowed is a number from {low:g} to {high:g}")
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.types import Array, PyTree
+from jaxmarl_lite.types import Array, Number, PyTree
 
 
 class Optimiser(NamedTuple):
     """``init(params) -> state``; ``step(params, state, grads, lr, max_norm) -> (params, state)``, downhill."""
 
     init: Callable[[PyTree], PyTree]
-    step: Callable[[PyTree, PyTree, PyTree, Array, Array], tuple[PyTree, PyTree]]
+    step: Callable[[PyTree, PyTree, PyTree, Number, Number], tuple[PyTree, PyTree]]
 
 
 def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False) -> Optimiser:
@@ -36,7 +36,7 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
     else:
         rule = optax.identity()
 
-    def step(params: PyTree, state: PyTree, grads: PyTree, lr: Array, max_norm: Array) -> tuple[PyTree, PyTree]:
+    def step(params: PyTree, state: PyTree, grads: PyTree, lr: Number, max_norm: Number) -> tuple[PyTree, PyTree]:
         updates, state = rule.update(trees.clip_by_norm(grads, max_norm), state, params)
         return trees.axpy(-lr, updates, params), state
 
@@ -45,7 +45,7 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
     return Optimiser(rule.init, step)
 
 
-def annealed(lr: Array, seen: Array, anneal_steps: Array) -> Array:
+def annealed(lr: Number, seen: Array, anneal_steps: Number) -> Array:
     """The learning rate after ``seen`` environment steps: constant, or falling linearly to 0 at ``anneal_steps``."""
     left = jnp.maximum(1.0 - seen / jnp.maximum(anneal_steps, 1.0), 0.0)
     return lr * jnp.where(anneal_steps > 0, left, 1.0)

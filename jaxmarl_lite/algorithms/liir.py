@@ -25,7 +25,7 @@ from jaxmarl_lite.algorithms import configs, fitting, models, ppo
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import returns, surrogates, trees
 from jaxmarl_lite.nets.actor_critic import Network, network
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
+from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree
 
 
 @configs.config_record
@@ -104,7 +104,7 @@ class IntrinsicReward(NamedTuple):
     discrete: bool
 
     def unroll(
-        self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Array
+        self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Number
     ) -> tuple[Array, PyTree]:
         """``b tanh(x/b)``, in ``[T, b, N]``, and the memory after each step."""
         view, action = data.obs.view, data.action
@@ -199,7 +199,7 @@ def meta_step(
     data: ppo.PolicyData,
     given: Returns,
     memory: tuple[PyTree, PyTree],
-    alpha: Array,
+    alpha: Number,
 ) -> MetaStep:
     """One inner step, and the gradient of the extrinsic objective after it with respect to η.
 

@@ -103,7 +103,7 @@ def episode_starts(last: Array) -> Array:
 
 
 def carried(memories: PyTree, last: Array) -> PyTree:
-    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, B, ...]``; zero where an episode ended."""
+    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, ...]``; zero where an episode ended."""
     final = jax.tree.map(lambda m: m[-1], memories)
     return trees.select(last[-1], jax.tree.map(jnp.zeros_like, final), final)
 

@@ -11,11 +11,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.types import Array
+from jaxmarl_lite.types import Array, Number
 
 
 def generalised_advantage(
-    reward: Array, value: Array, next_value: Array, discount: Array, last: Array, gamma: Array, gae_lambda: Array
+    reward: Array, value: Array, next_value: Array, discount: Array, last: Array, gamma: Number, gae_lambda: Number
 ) -> Array:
     """Generalised advantage estimate (Schulman et al. 2016, equation 16).
 

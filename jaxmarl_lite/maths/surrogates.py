@@ -6,7 +6,7 @@ import chex
 import jax.numpy as jnp
 
 from jaxmarl_lite.maths.moments import masked_mean
-from jaxmarl_lite.types import Array
+from jaxmarl_lite.types import Array, Number
 
 
 def importance_ratio(log_prob: Array, old_log_prob: Array) -> Array:
@@ -15,7 +15,7 @@ def importance_ratio(log_prob: Array, old_log_prob: Array) -> Array:
     return jnp.exp(log_prob - old_log_prob)
 
 
-def clipped_surrogate(ratio: Array, advantage: Array, clip: Array) -> Array:
+def clipped_surrogate(ratio: Array, advantage: Array, clip: Number) -> Array:
     """PPO's pessimistic surrogate, min(ρ A, clip(ρ, 1-ε, 1+ε) A) (Schulman et al. 2017, equation 7).
 
     At ρ = 1 its gradient is A ∇log π: the plain policy gradient.
