@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def _draw_level(axes: Axes, value: float | None, label: str, dashes: Any) -> Non
 def _dress(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
     """Ticks, grid and words."""
     axes.set_title(title, fontsize=9 if small else 12, color=_INK, loc="left", pad=6 if small else 10)
-    axes.set_ylabel(ylabel, color=_INK)
+    axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=_INK)
     axes.xaxis.set_major_formatter(FuncFormatter(steps_text))
     axes.xaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4 if small else 6))
