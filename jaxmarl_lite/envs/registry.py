@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from jaxmarl_lite.envs import toys
-from jaxmarl_lite.envs.jumanji import scenarios
+from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import check_names, unknown
 from jaxmarl_lite.types import Environment
 
@@ -61,6 +61,7 @@ def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:
 
 
 def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
+    importing.import_jumanji()
     from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
 
     for_adapter = {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
