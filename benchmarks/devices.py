@@ -164,8 +164,9 @@ def work(order: dict[str, Any]) -> None:
 
 def _run(job: dict[str, Any], devices: int) -> None:
     import jaxmarl_lite as jml
-    from jaxmarl_lite import parallel, plan, programs
+    from jaxmarl_lite import parallel
     from jaxmarl_lite.algorithms import registry
+    from jaxmarl_lite.running import plan, programs
 
     listed = job.pop("exchanges", None)
     job["config"] = registry.config_of(job["algorithm"])(**job["config"] | {"hidden": tuple(job["config"]["hidden"])})
@@ -209,8 +210,8 @@ def compare(case: str, setup: str, place: str) -> dict[str, Any]:
 
 def saved(path: Path) -> Any:
     """The last state of a run, all of it on this process's device."""
-    from jaxmarl_lite import plan, programs
     from jaxmarl_lite.report import checkpoint, runfolder
+    from jaxmarl_lite.running import plan, programs
 
     stored = dataclasses.replace(plan.read(path), devices=None)
     template = programs.abstract_states(stored, plan.world_of_run(stored, path, None))

@@ -26,8 +26,8 @@ import numpy as np
 from rich.console import Console
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.record import TIMINGS
 from jaxmarl_lite.report import checkpoint, runfolder, tables
+from jaxmarl_lite.running.record import TIMINGS
 
 RUN = (
     "--env toy/counter --seeds 2 --total-steps 10240 --evaluations 40 --eval-episodes 4 --num-envs 8 --num-steps 8 "

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 
-from jaxmarl_lite import parallel, plan, programs, random_policy, rollout
-from jaxmarl_lite.algorithms import configs, registry
+from jaxmarl_lite import parallel, rollout
+from jaxmarl_lite.algorithms import configs, random_policy, registry
+from jaxmarl_lite.running import plan, programs
 from jaxmarl_lite.types import Acting, Algorithm, Batch, Environment
 
 ENVIRONMENTS = ("jumanji/lbf-2s-8x8-2p-2f-coop", "jumanji/rware-tiny-2ag")

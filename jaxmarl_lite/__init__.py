@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from jaxmarl_lite.envs import make as make
     from jaxmarl_lite.evaluate import make_evaluate as make_evaluate
     from jaxmarl_lite.evaluate import make_play as make_play
-    from jaxmarl_lite.loop import RunError as RunError
-    from jaxmarl_lite.result import Result as Result
-    from jaxmarl_lite.result import load_run as load_run
     from jaxmarl_lite.run import resume_run as resume_run
     from jaxmarl_lite.run import run as run
+    from jaxmarl_lite.running.loop import RunError as RunError
+    from jaxmarl_lite.running.result import Result as Result
+    from jaxmarl_lite.running.result import load_run as load_run
     from jaxmarl_lite.train import make_train as make_train
 
 _MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
@@ -43,11 +43,11 @@ _NAMES = {
     "IPPOConfig": "algorithms.ppo",
     "LIIRConfig": "algorithms.liir",
     "MAPPOConfig": "algorithms.ppo",
-    "Result": "result",
-    "RunError": "loop",
+    "Result": "running.result",
+    "RunError": "running.loop",
     "check_environment": "envs",
     "list_environments": "envs",
-    "load_run": "result",
+    "load_run": "running.result",
     "make": "envs",
     "make_algorithm": "algorithms.registry",
     "make_evaluate": "evaluate",

@@ -11,14 +11,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxmarl_lite import parallel, programs
-from jaxmarl_lite import plan as plans
-from jaxmarl_lite.loop import Loop, RunError, Start, finished
-from jaxmarl_lite.plan import Plan
-from jaxmarl_lite.progress import Display
-from jaxmarl_lite.record import Record, write_plan
+from jaxmarl_lite import parallel
 from jaxmarl_lite.report import checkpoint, runfolder
-from jaxmarl_lite.result import Result, Timings
+from jaxmarl_lite.running import plan as plans
+from jaxmarl_lite.running import programs
+from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
+from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.progress import Display
+from jaxmarl_lite.running.record import Record, write_plan
+from jaxmarl_lite.running.result import Result, Timings
 from jaxmarl_lite.types import Environment
 
 __all__ = ["RunError", "resume_run", "run"]

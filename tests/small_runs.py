@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmarl_lite.algorithms import registry
-from jaxmarl_lite.record import TIMINGS
 from jaxmarl_lite.report import runfolder
+from jaxmarl_lite.running.record import TIMINGS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 SIZES: dict[str, Any] = dict(num_envs=4, num_steps=4, eval_episodes=4, quiet=True)

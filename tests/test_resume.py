@@ -9,8 +9,8 @@ import pytest
 from small_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite import loop, plan
 from jaxmarl_lite.report import checkpoint, runfolder
+from jaxmarl_lite.running import loop, plan
 
 RUN = dict(SIZES, seeds=2, config=config("ippo"))
 

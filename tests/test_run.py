@@ -15,8 +15,8 @@ import pytest
 from small_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite import loop, plan, presets, programs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
+from jaxmarl_lite.running import loop, plan, presets, programs
 
 RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), evaluations=2)
 

@@ -86,6 +86,7 @@ def test_jit_is_no_jit():
     compiled = jax.jit(go, static_argnums=1)(start, 2)
     with jax.disable_jit():
         plain = go(start, 2)
+    assert int(compiled[0].updates) == int(plain[0].updates) == 2
     _assert_same(compiled, plain, rtol=2e-4, atol=2e-6)
 
 
@@ -99,6 +100,7 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
 
     keys = jax.random.split(jax.random.key(0), 2)
     together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)
+    assert np.asarray(together[0].updates).tolist() == [3, 3]
     for i, key in enumerate(keys):
         _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9)
 

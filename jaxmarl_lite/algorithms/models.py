@@ -143,6 +143,11 @@ def through(sight: Sight | tuple[()], obs: Observation) -> Observation:
     return obs._replace(view=view, state=jnp.clip(moments_of.normalise(sight.state, obs.state), -10.0, 10.0))
 
 
+def seen_through(sight: Sight | tuple[()], steps: Transition) -> Transition:
+    """A rollout as the networks are to see it."""
+    return steps._replace(obs=through(sight, steps.obs), next_obs=through(sight, steps.next_obs))
+
+
 def widen(sight: Sight | tuple[()], obs: Observation) -> Sight | tuple[()]:
     """The moments with the observations of a batch taken in; the views of agents out of play are left out."""
     if not isinstance(sight, Sight):

@@ -9,6 +9,7 @@ as well, so that both kinds of network share one code and LIIR can differentiate
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -181,26 +182,36 @@ def value_loss(
     return 0.5 * models.agent_mean((value - target) ** 2, data.obs.alive, shared)
 
 
+class Parts(NamedTuple):
+    """PPO's networks, for an environment's sizes."""
+
+    actor: models.Actor
+    critic: models.Critic
+
+
+def rule(config: ActorCriticConfig) -> fitting.Optimiser:
+    """The optimiser of every network."""
+    return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
+
+
 def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks."""
-    shared = config.share_weights
-    actor = models.actor(spec, config.form, shared)
-    critic = models.critic(spec, config.form, config.critic_view, shared)
-
-    def rule(config: PPOConfig) -> fitting.Optimiser:
-        return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not shared)
+    of = Parts(
+        models.actor(spec, config.form, config.share_weights),
+        models.critic(spec, config.form, config.critic_view, config.share_weights),
+    )
 
     def init(key: Array, num_envs: int, config: PPOConfig = config) -> PPOState:
         config = configs.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
-        theta, phi = actor.net.init(policy_key), critic.net.init(critic_key)
+        theta, phi = of.actor.net.init(policy_key), of.critic.net.init(critic_key)
         return PPOState(
             config=config,
             policy=theta,
             policy_opt=rule(config).init(theta),
             critic=phi,
             critic_opt=rule(config).init(phi),
-            memory=critic.net.initial_memory(num_envs),
+            memory=of.critic.net.initial_memory(num_envs),
             sight=models.initial_sight(spec, config.normalise_view),
             value_moments=moments_of.initial_moments(()) if config.normalise_value else (),
             seen=jnp.zeros((), jnp.result_type(float)),
@@ -209,69 +220,64 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     def act(
         learner: PPOState, key: Array, obs: Observation, memory: PyTree, greedy: bool = False
     ) -> tuple[Array, Array, PyTree]:
-        return actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
-
-    def step(learner: PPOState, batch: fitting.Sequences) -> tuple[PPOState, dict[str, Array]]:
-        config, (data, advantage, target) = learner.config, batch.steps
-        memory, critic_memory = batch.starts
-        if config.normalise_advantage:
-            advantage = models.standardised(advantage, data.obs.alive, shared)
-        (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-            learner.policy, actor, data, memory, advantage, config
-        )
-        error, critic_grads = jax.value_and_grad(value_loss)(
-            learner.critic, critic, data, critic_memory, target, shared
-        )
-        descend = rule(config).step
-        policy, policy_opt = descend(
-            learner.policy,
-            learner.policy_opt,
-            grads,
-            fitting.annealed(config.lr, learner.seen, config.anneal_steps),
-            config.max_grad_norm,
-        )
-        phi, critic_opt = descend(
-            learner.critic,
-            learner.critic_opt,
-            critic_grads,
-            fitting.annealed(config.critic_lr, learner.seen, config.anneal_steps),
-            config.max_grad_norm,
-        )
-        info |= {
-            "policy_loss": loss,
-            "value_loss": error,
-            "policy_grad_norm": trees.norm(grads),
-            "critic_grad_norm": trees.norm(critic_grads),
-        }
-        return learner._replace(policy=policy, policy_opt=policy_opt, critic=phi, critic_opt=critic_opt), info
+        return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
 
     def update(key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
-        config = learner.config
-        steps = batch.steps._replace(
-            obs=models.through(learner.sight, batch.steps.obs),
-            next_obs=models.through(learner.sight, batch.steps.next_obs),
-        )
-        value, next_value, memory = critic.evaluate(learner.critic, learner.memory, steps)
-        if config.normalise_value:
-            value, next_value = (moments_of.denormalise(learner.value_moments, v) for v in (value, next_value))
-        advantage = returns.generalised_advantage(
-            steps.reward, value, next_value, steps.discount[..., None], steps.last[..., None],
-            config.gamma, config.gae_lambda,
-        )  # fmt: skip
-        target = advantage + value
-        info = {"explained_variance": surrogates.explained_variance(value, target, steps.obs.alive)}
-        if config.normalise_value:
-            value_moments = moments_of.update_moments(learner.value_moments, target)
-            learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)
-        data = fitting.Sequences((policy_data(steps), advantage, target), (batch.memory, learner.memory))
-        learner, fit = fitting.epochs(key, learner, data, step, config.epochs, config.num_minibatches)
-        return learner._replace(
-            memory=memory,
-            sight=models.widen(learner.sight, batch.steps.obs),
-            seen=learner.seen + batch.steps.last.size,
-        ), info | fit
+        return _update(of, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, actor.net.initial_memory, act, update, check_sizes)
+    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes)
+
+
+def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
+    """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
+    config = learner.config
+    steps = models.seen_through(learner.sight, batch.steps)
+    value, next_value, memory = of.critic.evaluate(learner.critic, learner.memory, steps)
+    if config.normalise_value:
+        value, next_value = (moments_of.denormalise(learner.value_moments, v) for v in (value, next_value))
+    advantage = returns.generalised_advantage(
+        steps.reward, value, next_value, steps.discount[..., None], steps.last[..., None],
+        config.gamma, config.gae_lambda,
+    )  # fmt: skip
+    target = advantage + value
+    info = {"explained_variance": surrogates.explained_variance(value, target, steps.obs.alive)}
+    if config.normalise_value:
+        value_moments = moments_of.update_moments(learner.value_moments, target)
+        learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)
+    data = fitting.Sequences((policy_data(steps), advantage, target), (batch.memory, learner.memory))
+    learner, fit = fitting.epochs(
+        key, learner, data, functools.partial(_step, of), config.epochs, config.num_minibatches
+    )
+    return learner._replace(
+        memory=memory,
+        sight=models.widen(learner.sight, batch.steps.obs),
+        seen=learner.seen + batch.steps.last.size,
+    ), info | fit
+
+
+def _step(of: Parts, learner: PPOState, batch: fitting.Sequences) -> tuple[PPOState, dict[str, Array]]:
+    """Policy and critic, one gradient step each, on one minibatch."""
+    config, (data, advantage, target) = learner.config, batch.steps
+    memory, critic_memory = batch.starts
+    if config.normalise_advantage:
+        advantage = models.standardised(advantage, data.obs.alive, config.share_weights)
+    (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
+        learner.policy, of.actor, data, memory, advantage, config
+    )
+    error, critic_grads = jax.value_and_grad(value_loss)(
+        learner.critic, of.critic, data, critic_memory, target, config.share_weights
+    )
+    descend = rule(config).step
+    lr, critic_lr = (fitting.annealed(r, learner.seen, config.anneal_steps) for r in (config.lr, config.critic_lr))
+    policy, policy_opt = descend(learner.policy, learner.policy_opt, grads, lr, config.max_grad_norm)
+    phi, critic_opt = descend(learner.critic, learner.critic_opt, critic_grads, critic_lr, config.max_grad_norm)
+    info |= {
+        "policy_loss": loss,
+        "value_loss": error,
+        "policy_grad_norm": trees.norm(grads),
+        "critic_grad_norm": trees.norm(critic_grads),
+    }
+    return learner._replace(policy=policy, policy_opt=policy_opt, critic=phi, critic_opt=critic_opt), info

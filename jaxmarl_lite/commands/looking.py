@@ -11,11 +11,12 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxmarl_lite import envs, programs
+from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.evaluate import make_evaluate, make_play
 from jaxmarl_lite.report import runfolder, statistics, tables
-from jaxmarl_lite.result import Result, load_run
+from jaxmarl_lite.running import programs
+from jaxmarl_lite.running.result import Result, load_run
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 Run = Annotated[Path, tyro.conf.Positional]

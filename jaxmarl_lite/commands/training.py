@@ -10,11 +10,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from jaxmarl_lite import parallel, presets
-from jaxmarl_lite import plan as plans
+from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import registry
-from jaxmarl_lite.plan import Plan
 from jaxmarl_lite.run import run
+from jaxmarl_lite.running import plan as plans
+from jaxmarl_lite.running import presets
+from jaxmarl_lite.running.plan import Plan
 
 Config = TypeVar("Config")
 

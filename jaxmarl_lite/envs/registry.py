@@ -6,9 +6,9 @@ import dataclasses
 import functools
 from typing import Any
 
-from jaxmarl_lite.envs import toys
 from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.envs.toys import TOYS, summary
 from jaxmarl_lite.types import Environment
 
 
@@ -33,7 +33,7 @@ def make(env_id: str, **keywords: Any) -> Environment:
 
 def list_environments() -> list[tuple[str, str]]:
     """Names to start from, each with its agents, actions and episode limit in words; nothing is built or compiled."""
-    toy_rows = [(f"toy/{name}", toys.summary(name)) for name in toys.TOYS]
+    toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
     return toy_rows + [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
 
 
@@ -44,7 +44,7 @@ def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environm
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
     room, _, name = env_id.partition("/")
-    if room == "toy" and name in toys.TOYS:
+    if room == "toy" and name in TOYS:
         return _make_toy(name, keywords)
     if room == "jumanji":
         return _make_jumanji(name, keywords)
@@ -55,7 +55,7 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
 
 
 def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:
-    toy, fixed = toys.TOYS[name]
+    toy, fixed = TOYS[name]
     check_names(f"toy/{name}", keywords, [field.name for field in dataclasses.fields(toy) if field.name != "name"])
     return toy(name=f"toy/{name}", **{**fixed, **keywords})
 

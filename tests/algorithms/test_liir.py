@@ -57,7 +57,7 @@ def problem(cfg, kind="discrete", seed=0):
     data = ppo.PolicyData(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
     value, following, advantage, reward = normal(4, T, B, N)
     given = liir.Returns(reward, discount[..., None], last[..., None], value, following, advantage)
-    rule = liir.rule(cfg)
+    rule = ppo.rule(cfg)
     _, opt = rule.step(theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9)
     return of, eta, theta, opt, data, given, memory
 
@@ -71,7 +71,7 @@ def outer_loss(eta, of, cfg, theta, opt, data, given, memory):
     """-J_ex(θ'(η)), straight from the definition; `meta_step` must give its gradient."""
     advantage, _ = liir.proxy_advantage(eta, of.reward, data, memory[1], given, cfg)
     grads = jax.grad(lambda th: ppo.policy_loss(th, of.actor, data, memory[0], advantage, cfg)[0])(theta)
-    new, _ = liir.rule(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
+    new, _ = ppo.rule(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
     return liir.extrinsic_loss(new, of.actor, data, memory[0], given.extrinsic_advantage, cfg)
 
 
@@ -185,7 +185,7 @@ def test_official_is_one_scalar_times_the_gradient_of_the_mean_return():
 def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimiser):
     cfg = config(lam=0.0, meta_gradient=mode, optimiser=optimiser, eps_root=1e-12)
     of, eta, theta, _, data, given, memories = problem(cfg)
-    opt = liir.rule(cfg).init(theta)
+    opt = ppo.rule(cfg).init(theta)
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     assert all((g == 0).all() for g in jax.tree.leaves(step.meta_gradient))
 

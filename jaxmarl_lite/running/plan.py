@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxmarl_lite import envs, presets
+from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.report import runfolder
+from jaxmarl_lite.running import presets
 from jaxmarl_lite.types import Environment
 
 IDENTITY = ("algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "eval_episodes", "greedy")

@@ -15,11 +15,11 @@ import numpy as np
 
 from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs, registry
+from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.plan import Plan
-from jaxmarl_lite.random_policy import random_policy
-from jaxmarl_lite.train import make_train
+from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
 EPISODIC = ("return", "episode_length", "cost")
@@ -182,15 +182,7 @@ def _functions(form: _Form) -> _Functions:
         return jax.tree.map(lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), states)
 
     def advance(states: TrainState, tally: Tally, updates: Array) -> tuple[TrainState, Tally]:
-        def one(state: TrainState, tally: Tally) -> tuple[TrainState, Tally]:
-            def step(_: Array, carry: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
-                state, info = train(carry[0], 1)
-                return state, _note(carry[1], state, {name: value[0] for name, value in info.items()})
-
-            # a bound known only when it runs: one program for every number of updates, and the same numbers
-            return jax.lax.fori_loop(0, updates, step, (state, tally))
-
-        return over(one)(states, tally)
+        return over(lambda state, tally: _learn(train, state, tally, updates))(states, tally)
 
     def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
         def one(learner: PyTree, seed: Array) -> Evaluation:
@@ -206,6 +198,17 @@ def _functions(form: _Form) -> _Functions:
         return jax.lax.map(lambda key: play_random((), key), keys)
 
     return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
+
+
+def _learn(train: Train, state: TrainState, tally: Tally, updates: Array) -> tuple[TrainState, Tally]:
+    """Some updates of one seed, noted in its tally."""
+
+    def step(_: Array, carry: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
+        state, info = train(carry[0], 1)
+        return state, _note(carry[1], state, {name: value[0] for name, value in info.items()})
+
+    # a bound known only when it runs: one program for every number of updates, and the same numbers
+    return jax.lax.fori_loop(0, updates, step, (state, tally))
 
 
 def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:

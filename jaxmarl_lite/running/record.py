@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmarl_lite.plan import Plan
 from jaxmarl_lite.report import files, runfolder, writers
+from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import EnvSpec
 
 TIMINGS = ("elapsed_seconds", "steps_per_second")

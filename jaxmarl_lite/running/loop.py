@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmarl_lite import parallel, record
+from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs
-from jaxmarl_lite.plan import Plan
-from jaxmarl_lite.programs import Programs, Tally
-from jaxmarl_lite.progress import Display
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
-from jaxmarl_lite.result import Result, Timings, from_rows, load_run
+from jaxmarl_lite.running import record
+from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.programs import Programs, Tally
+from jaxmarl_lite.running.progress import Display
+from jaxmarl_lite.running.result import Result, Timings, from_rows, load_run
 from jaxmarl_lite.types import Environment, TrainState
 
 _CHUNK_SECONDS = 1.0  # between two movements of the progress bar

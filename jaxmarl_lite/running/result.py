@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite import plan as plans
-from jaxmarl_lite import programs, record
-from jaxmarl_lite.plan import Plan
 from jaxmarl_lite.report import checkpoint, runfolder, statistics, tables, writers
+from jaxmarl_lite.running import plan as plans
+from jaxmarl_lite.running import programs, record
+from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, PyTree, TrainState
 
 

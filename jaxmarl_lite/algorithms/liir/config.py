@@ -1,0 +1,40 @@
+"""Settings of LIIR."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxmarl_lite.algorithms import configs, ppo
+
+
+@configs.config_record
+class LIIRConfig(ppo.ActorCriticConfig):
+    """Settings of LIIR: those of PPO's policy step, and those of the learned reward."""
+
+    lam: float = 0.01
+    """λ, the weight of the intrinsic reward in the proxy reward; 0 is learning without it."""
+    reward_lr: float = 5e-4
+    """β, the learning rate of the intrinsic reward."""
+    reward_bound: float = 10.0
+    """Bound b of the intrinsic reward, b tanh(x/b)."""
+    meta_gradient: Literal["exact", "immediate", "official"] = "exact"
+    """What carries η: the whole return, the immediate reward (equation 9), or the authors' one scalar."""
+    meta_ratio: Literal["agent", "joint"] = "agent"
+    """Importance ratio of the outer step: each agent's own (equation 8), or the product over the team."""
+    extrinsic_view: Literal["own", "state"] = "state"
+    """What the extrinsic critic sees; `critic_view` is the proxy critics'."""
+
+    def __post_init__(self) -> None:
+        ppo.check(self)
+        configs.check_range(self, lam=(0, 1e6), reward_lr=(0, 10), reward_bound=(1e-6, 1e6))
+        configs.check_choice(
+            self,
+            meta_gradient=("exact", "immediate", "official"),
+            meta_ratio=("agent", "joint"),
+            extrinsic_view=("own", "state"),
+        )
+        if self.optimiser != "sgd" and isinstance(self.eps_root, (int, float)) and self.eps_root <= 0:
+            raise ValueError(
+                f"LIIRConfig.eps_root is {self.eps_root!r} with optimiser {self.optimiser!r}; allowed is a positive "
+                "number, because the meta-gradient through this optimiser is NaN where a gradient is zero (or use sgd)"
+            )

@@ -1,0 +1,203 @@
+"""LIIR's mathematics: the proxy advantage, the inner step, and the gradient of the extrinsic objective through it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import models, ppo
+from jaxmarl_lite.algorithms.liir.config import LIIRConfig
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.maths import returns, trees
+from jaxmarl_lite.nets.actor_critic import Network, network
+from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
+
+
+class Returns(NamedTuple):
+    """What advantages are made of, and the extrinsic ones ready made; ``[T, b, N]`` or ``[T, b, 1]``."""
+
+    reward: Array
+    discount: Array
+    last: Array
+    proxy_value: Array
+    next_proxy_value: Array
+    extrinsic_advantage: Array
+
+
+class IntrinsicReward(NamedTuple):
+    """r_in, one function an agent, of what the agent sees and does."""
+
+    net: Network
+    discrete: bool
+
+    def unroll(self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Number) -> tuple[Array, PyTree]:
+        """``b tanh(x/b)``, in ``[T, b, N]``, and the memory after each step."""
+        view, action = data.obs.view, data.action
+        if self.discrete:
+            out, memories = self.net.unroll(eta, memory, view, data.first)
+            raw = jnp.take_along_axis(out, action[..., None], -1)[..., 0]
+        else:
+            action = jnp.where(data.obs.mask, action, 0.0)
+            out, memories = self.net.unroll(eta, memory, jnp.concatenate([view, action], -1), data.first)
+            raw = out[..., 0]
+        return bound * jnp.tanh(raw / bound), memories
+
+
+class Parts(NamedTuple):
+    """LIIR's networks and optimisers, for an environment's sizes."""
+
+    actor: models.Actor
+    reward: IntrinsicReward
+    proxy: models.Critic
+    extrinsic: models.Critic
+
+
+def parts(spec: EnvSpec, config: LIIRConfig) -> Parts:
+    """The networks that the config's static fields describe."""
+    shared, discrete = config.share_weights, spec.action_kind == "discrete"
+    inputs = spec.view_size if discrete else spec.view_size + spec.action_size
+    outputs = spec.action_size if discrete else 1
+    # A head near zero: learning begins as it would without an intrinsic reward.
+    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared, head_scale=0.01)
+    return Parts(
+        models.actor(spec, config.form, shared),
+        IntrinsicReward(net, discrete),
+        models.critic(spec, config.form, config.critic_view, shared),
+        models.critic(spec, config.form, config.extrinsic_view, shared),
+    )
+
+
+def proxy_advantage(
+    eta: PyTree, reward: IntrinsicReward, data: ppo.PolicyData, memory: PyTree, given: Returns, config: LIIRConfig
+) -> tuple[Array, tuple[Array, Array]]:
+    """A_proxy as the policy step takes it, then as it is in the unit of reward, and r_in; all ``[T, b, N]``."""
+    r_in, _ = reward.unroll(eta, memory, data, config.reward_bound)
+    carrying = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
+    raw = returns.generalised_advantage(
+        given.reward + config.lam * carrying,
+        given.proxy_value,
+        given.next_proxy_value,
+        given.discount,
+        given.last,
+        config.gamma,
+        config.gae_lambda,
+    )
+    if config.meta_gradient == "immediate":  # equal in value; η enters through r_in of the same moment only
+        raw = raw + config.lam * (r_in - carrying)
+    ready = models.standardised(raw, data.obs.alive, config.share_weights) if config.normalise_advantage else raw
+    return ready, (raw, r_in)
+
+
+def extrinsic_loss(
+    theta: PyTree, actor: models.Actor, data: ppo.PolicyData, memory: PyTree, advantage: Array, config: LIIRConfig
+) -> Array:
+    """-J_ex at the policy ``theta``, by importance weights over the old samples (equation 8). Scalar."""
+    pi = actor.unroll(theta, memory, data.obs, data.first)
+    log_ratio = pi.log_prob(data.action) - data.log_prob
+    if config.meta_ratio == "joint" or config.meta_gradient == "official":
+        log_ratio = jnp.broadcast_to((log_ratio * data.obs.alive).sum(-1, keepdims=True), log_ratio.shape)
+    return -models.agent_mean(jnp.exp(log_ratio) * advantage, data.obs.alive, config.share_weights)
+
+
+class MetaStep(NamedTuple):
+    """The policy after an inner step, and how the intrinsic reward should move."""
+
+    policy: PyTree
+    policy_opt: PyTree
+    meta_gradient: PyTree  # of -J_ex with respect to η
+    advantage: Array  # A_proxy in the unit of reward, [T, b, N]
+    intrinsic: Array  # r_in, [T, b, N]
+    info: dict[str, Array]
+
+
+def meta_step(
+    of: Parts,
+    config: LIIRConfig,
+    eta: PyTree,
+    theta: PyTree,
+    theta_opt: PyTree,
+    data: ppo.PolicyData,
+    given: Returns,
+    memory: tuple[PyTree, PyTree],
+    alpha: Number,
+) -> MetaStep:
+    """One inner step, and the gradient of the extrinsic objective after it with respect to η.
+
+    The chain rule of equation 7 is taken factor by factor, backwards, along
+
+        η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimiser(θ, g)  ->  -J_ex(θ')
+
+    Pulling a vector back through the second factor costs one more pass forward through the policy: g depends
+    on A_proxy linearly, and no second derivative by θ is needed.
+
+    Args:
+        of: the networks.
+        config: settings.
+        eta, theta, theta_opt: weights of the intrinsic reward and of the policy, and the policy's optimiser.
+        data, given: a minibatch.
+        memory: memories of policy and intrinsic reward at its start.
+        alpha: α, the policy's learning rate.
+    """
+    policy_memory, reward_memory = memory
+    advantage, pull_advantage, (raw, r_in) = jax.vjp(
+        lambda eta: proxy_advantage(eta, of.reward, data, reward_memory, given, config), eta, has_aux=True
+    )
+
+    def loss(theta: PyTree, advantage: Array) -> tuple[Array, dict[str, Array]]:
+        return ppo.policy_loss(theta, of.actor, data, policy_memory, advantage, config)
+
+    def policy_gradient(advantage: Array) -> tuple[PyTree, Any]:
+        found, grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
+        return grads, found
+
+    grads, pull_gradient, (value, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
+    new_theta, pull_step, new_opt = jax.vjp(
+        lambda g: ppo.rule(config).step(theta, theta_opt, g, alpha, config.max_grad_norm), grads, has_aux=True
+    )
+    extrinsic_grads = jax.grad(extrinsic_loss)(
+        new_theta, of.actor, data, policy_memory, given.extrinsic_advantage, config
+    )
+    if config.meta_gradient == "official":
+        meta = official_gradient(of, config, eta, theta, data, given, memory, trees.scale(-1.0, extrinsic_grads))
+    else:
+        # weight[t, b, i]: how much -J_ex(θ') grows with the advantage of that agent's sample
+        (weight,) = pull_gradient(*pull_step(extrinsic_grads))
+        (meta,) = pull_advantage(weight)
+    info |= {
+        "policy_loss": value,
+        "policy_grad_norm": trees.norm(grads),
+        "meta_gradient_norm": trees.norm(meta),
+        "proxy_extrinsic_cosine": trees.cosine(grads, extrinsic_grads),
+    }
+    return MetaStep(new_theta, new_opt, meta, raw, r_in, info)
+
+
+def official_gradient(
+    of: Parts,
+    config: LIIRConfig,
+    eta: PyTree,
+    theta: PyTree,
+    data: ppo.PolicyData,
+    given: Returns,
+    memory: tuple[PyTree, PyTree],
+    g2: PyTree,
+) -> PyTree:
+    """What the authors' program descends along: s ∇_η E[R_proxy], with one scalar s = ⟨∇_θ E[log π_θ], g2⟩.
+
+    ``g2`` is the gradient of J_ex at the new policy, by the joint ratio. The scalar has expectation near zero,
+    because the mean score has, and its sign is the authors'.
+    """
+    policy_memory, reward_memory = memory
+    alive = data.obs.alive
+
+    def mean_log_prob(theta: PyTree) -> Array:
+        pi = of.actor.unroll(theta, policy_memory, data.obs, data.first)
+        return moments_of.masked_mean(pi.log_prob(data.action), alive)
+
+    def mean_return(eta: PyTree) -> Array:
+        _, (raw, _) = proxy_advantage(eta, of.reward, data, reward_memory, given, config)
+        return moments_of.masked_mean(raw, alive)
+
+    return trees.scale(trees.dot(jax.grad(mean_log_prob)(theta), g2), jax.grad(mean_return)(eta))
