@@ -73,7 +73,8 @@ def main(words: list[str] | None = None) -> int:
 def arguments(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """What `run` is given, the same everywhere."""
     algorithm, memory, layout = case.split(":")
-    config = {"memory": memory, "hidden": [chosen.hidden], "memory_size": chosen.hidden, "normalise_view": True}
+    config = {"hidden": [chosen.hidden], "normalise_view": True}
+    config |= {"memory": memory, "memory_size": chosen.hidden} if memory == "gru" else {}
     return {
         "algorithm": algorithm,
         "config": config,

@@ -94,9 +94,8 @@ def measure(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """One row: seconds of each part, and what follows from them."""
     name, memory, env_id = case.split(":")
     config = registry.config_of(name)(
-        memory=memory,
         hidden=tuple(chosen.hidden),
-        memory_size=chosen.memory_size,
+        **({"memory": memory, "memory_size": chosen.memory_size} if memory == "gru" else {}),
         epochs=chosen.epochs,
         num_minibatches=chosen.num_minibatches,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmarl_lite import parallel
-from jaxmarl_lite.report import checkpoint, runfolder
+from jaxmarl_lite.report import checkpoint, runfolder, writers
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import programs
 from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
@@ -31,6 +31,13 @@ class _Options(NamedTuple):
     keep: int
     wandb: str | None
     quiet: bool
+
+    def check(self) -> _Options:
+        """Raise for what cannot be, before anything is compiled or written."""
+        plans.whole("keep", self.keep)
+        if self.wandb is not None:
+            writers.import_wandb()
+        return self
 
 
 def run(
@@ -82,6 +89,7 @@ def run(
         RunFolderError: ``out`` holds a run already, or ``resume`` holds none.
         RunError: rewards that are not finite, or every seed has diverged.
     """
+    options = _Options(keep, wandb, quiet).check()
     stored = None if resume is None else plans.read(resume)
     if stored is not None:
         if out is not None and Path(out).absolute() != Path(str(resume)).absolute():
@@ -93,7 +101,6 @@ def run(
         greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout, total_steps=total_steps,
         evaluations=evaluations, eval_episodes=eval_episodes,
     )  # fmt: skip
-    options = _Options(keep, wandb, quiet)
     if stored is not None and resume is not None:
         plans.check_same(plan, stored, resume)
         longer = plans.prolonged(stored, plan.total_steps)
@@ -130,11 +137,12 @@ def resume_run(
         ValueError: the environment is another one.
         RunError: as for `run`.
     """
+    options = _Options(keep, wandb, quiet).check()
     stored = plans.read(path)
     world = plans.world_of_run(stored, path, env)
     plan = stored if total_steps is None else plans.prolonged(stored, total_steps)
     plan = _laid_out(plan, seeds_at_once or stored.seeds_at_once, devices, layout)
-    return _continue(plan, world, runfolder.find(path), _Options(keep, wandb, quiet))
+    return _continue(plan, world, runfolder.find(path), options)
 
 
 def _laid_out(plan: Plan, seeds_at_once: int | None, devices: int | None, layout: Any) -> Plan:
@@ -175,6 +183,7 @@ def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, optio
         display.say(f"{folder.path} is finished: {newest} updates are done; give a larger total_steps to prolong it")
         return finished(plan, world, folder, display)
     restored = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), fallback=True)
+    plans.check_same(plan, plans.from_dict(restored.meta["plan"], folder.checkpoints), folder.checkpoints)
     checkpoint.drop_after(folder.checkpoints, restored.step)
     start = Start(
         restored.state,
@@ -202,6 +211,8 @@ def _train(
     with display:
         compiled, seconds = programs.programs(plan, world)
         kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None)
+        if kept.lost:
+            display.say(f"metrics.jsonl has no rows of updates {kept.lost}; they are not made anew")
         loop = Loop(plan, world, compiled, kept, display, None if folder is None else folder.checkpoints, options.keep)
         try:
             return loop.go(start, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +32,9 @@ def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_s
     for name, value in (("num_envs", num_envs), ("num_steps", num_steps)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}; allowed is a whole number, 1 or more")
-    algorithm.check(num_envs, num_steps)
     spec = env.spec
+    _check_made_for(algorithm, spec)
+    algorithm.check(num_envs, num_steps)
 
     def init(key: Array, config: Any = algorithm.config) -> TrainState:
         if jax.tree.structure(config) != jax.tree.structure(algorithm.config):
@@ -60,6 +62,17 @@ def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_s
         return jax.lax.scan(update, state, None, num_updates)
 
     return init, train
+
+
+def _check_made_for(algorithm: Algorithm, spec: EnvSpec) -> None:
+    """Raise ValueError when an algorithm was made for an environment of other sizes."""
+    for field in dataclasses.fields(spec) if algorithm.spec is not None else ():
+        made, have = getattr(algorithm.spec, field.name), getattr(spec, field.name)
+        if made != have and field.name not in ("name", "return_meaning", "best_return"):
+            raise ValueError(
+                f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} was made "
+                f"(its spec is that of {algorithm.spec.name}, this is {spec.name})"  # type: ignore[union-attr]
+            )
 
 
 def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:

@@ -117,7 +117,7 @@ class EnvSpec:
     best_return: float | None = None
     """The highest return that can be reached, where it is known."""
     action_low: tuple[float, ...] | None = None
-    """Lower bound of each continuous dimension; None where unbounded."""
+    """Lower bound of each continuous dimension; None, together with `action_high`, where actions are unbounded."""
     action_high: tuple[float, ...] | None = None
     cost_names: tuple[str, ...] = ()
 
@@ -162,7 +162,8 @@ class Algorithm(NamedTuple):
     ``initial_memory(num_envs) -> memory``, the policy's memory at the start of an episode;
     ``act(learner, key, obs, memory, greedy=False) -> (action, log_prob, memory)``, all with a leading ``B``;
     ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may look at;
-    ``check(num_envs, num_steps)`` raises ValueError when these sizes cannot be trained on.
+    ``check(num_envs, num_steps)`` raises ValueError when these sizes cannot be trained on;
+    ``spec``: the environment's sizes that it was made for, None when it fits any.
     """
 
     name: str
@@ -172,3 +173,4 @@ class Algorithm(NamedTuple):
     act: Callable[..., tuple[Array, Array, PyTree]]
     update: Callable[[Array, PyTree, Batch], tuple[PyTree, dict[str, Array]]]
     check: Callable[[int, int], None]
+    spec: EnvSpec | None = None

@@ -18,7 +18,8 @@ RUN = dict(SIZES, seeds=2, config=config("ippo"))
 @pytest.mark.parametrize("algorithm", jml.ALGORITHMS)
 def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
     memory = "gru" if algorithm == "liir" else "none"  # the one with memories of every kind: they compile for long
-    settings = config(algorithm, memory=memory, memory_size=3, normalise_view=True)
+    sizes = {"memory": "gru", "memory_size": 3} if memory == "gru" else {}
+    settings = config(algorithm, **sizes, normalise_view=True)
     same = dict(SIZES, seeds=2, config=settings)
     whole = jml.run(algorithm, "toy/memory", total_steps=updates(4), evaluations=4, out=tmp_path / "a", **same)
     jml.run(algorithm, "toy/memory", total_steps=updates(2), evaluations=2, out=tmp_path / "b", **same)
@@ -116,6 +117,23 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         stored, _ = plan.make_plan("ippo", "toy/counter", total_steps=64, evaluations=2, eval_episodes=4)
         runfolder.create(tmp_path, stored.to_dict())
         jml.run("ippo", "toy/counter", out=tmp_path / "b", resume=tmp_path)
+
+
+def test_an_edited_config_is_noticed(tmp_path: Path) -> None:
+    """It would count the steps done so far wrongly."""
+    jml.run("ippo", "toy/counter", total_steps=updates(1), evaluations=1, out=tmp_path, **RUN)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace(f'"num_steps": {SIZES["num_steps"]}', '"num_steps": 8'))
+    with pytest.raises(ValueError, match="num_steps is 8, but the run in .*checkpoints has"):
+        jml.resume_run(tmp_path, total_steps=updates(9), quiet=True)
+
+
+def test_lost_rows_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jml.run("ippo", "toy/counter", total_steps=updates(2), evaluations=2, out=tmp_path, **RUN)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(rows[:2]))
+    jml.resume_run(tmp_path, total_steps=updates(3))
+    assert "has no rows of updates [1, 2]" in capsys.readouterr().out
 
 
 def test_a_run_in_an_object_needs_it_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,13 @@ def test_seeds_side_by_side_learn_the_same(result: jml.Result) -> None:
     np.testing.assert_allclose(beside.metrics["entropy"], result.metrics["entropy"], rtol=1e-4)
 
 
+def test_seeds_in_groups_and_a_rest_learn_the_same() -> None:
+    three = dict(RUN, seeds=3, total_steps=updates(2), config=config("ippo"))
+    grouped, alone = (jml.run("ippo", "toy/counter", seeds_at_once=n, **three) for n in (2, 1))
+    assert grouped.metrics["entropy"].shape[0] == 3
+    np.testing.assert_allclose(grouped.metrics["entropy"], alone.metrics["entropy"], rtol=1e-4)
+
+
 LOTTERY = dict(SIZES, seeds=(1, 2, 3), total_steps=updates(4), evaluations=4)
 
 
@@ -189,12 +197,21 @@ def test_bad_input_is_one_error_before_anything_is_compiled(tmp_path: Path, resu
         ("env_args is", {"env": Closed(), "env_args": {"a": 1}}),
         ("has no `spec`", {"env": object()}),
         ("already holds a run", {"out": result.path}),
+        ("is a file; allowed is a folder", {"out": __file__}),
+        ("keep is 0", {"keep": 0}),
     ]
     with compilations() as seen:
         for text, change in cases:
             with pytest.raises((ValueError, runfolder.RunFolderError), match=text):
                 jml.run(**{"algorithm": "ippo", "env": "toy/counter", "config": config("ippo"), **RUN, **change})
     assert not seen
+
+
+def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"pip install jaxmarl-lite\[wandb\]"):
+        jml.run("ippo", "toy/counter", config=config("ippo"), wandb="project", out=tmp_path / "run", **RUN)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

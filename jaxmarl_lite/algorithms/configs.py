@@ -51,6 +51,15 @@ def check_choice(config: Any, **choices: tuple[str, ...]) -> None:
             raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed is one of {', '.join(allowed)}")
 
 
+def check_widths(config: Any, name: str) -> None:
+    """Make a field a tuple of positive whole numbers, or raise ValueError; an empty one is a network of its head."""
+    value = getattr(config, name)
+    if not isinstance(value, (tuple, list)) or not all(type(width) is int and width > 0 for width in value):
+        allowed = "a tuple of positive whole numbers, such as (64, 64)"
+        raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed is {allowed}")
+    object.__setattr__(config, name, tuple(value))
+
+
 def as_arrays(config: Config) -> Config:
     """The config with its floats as arrays of the working precision, as a learner carries it."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), config)

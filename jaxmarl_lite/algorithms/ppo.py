@@ -119,8 +119,11 @@ def check(config: ActorCriticConfig) -> None:
         memory=("none", "gru"),
         activation=("relu", "tanh"),
     )
-    if not all(isinstance(width, int) and width > 0 for width in config.hidden):
-        raise ValueError(f"{type(config).__name__}.hidden is {config.hidden}; allowed are positive whole numbers")
+    configs.check_widths(config, "hidden")
+    if config.memory == "none" and config.memory_size != ActorCriticConfig.memory_size:
+        raise ValueError(
+            f"{type(config).__name__}.memory_size is {config.memory_size} with memory 'none'; allowed with memory 'gru'"
+        )
 
 
 class PPOState(NamedTuple):
@@ -228,7 +231,7 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes)
+    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
 
 
 def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:

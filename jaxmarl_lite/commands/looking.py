@@ -103,7 +103,7 @@ def plot_command(words: list[str]) -> None:
     """``plot RUN...``."""
     options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words)
     if not options.runs:
-        raise ValueError("runs is empty; allowed is one run's folder or more")
+        raise ValueError("no run was named; allowed is the folder of a run, or of several")
     from jaxmarl_lite.report import plots
 
     curves: dict[str, Any] = {}

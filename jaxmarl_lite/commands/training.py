@@ -138,6 +138,8 @@ def _stored(words: list[str]) -> Plan | None:
         return None
     path = Path(config)
     path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"--config is {config}; allowed is a config.json, or the folder of a run")
     try:
         return plans.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

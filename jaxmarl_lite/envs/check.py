@@ -43,6 +43,8 @@ def _wrong(field: str, found: Any, expected: str) -> ValueError:
 
 
 def _check_spec(spec: Any) -> None:
+    if isinstance(spec, property):
+        raise _wrong("the environment", "a class", "an instance of it")
     if not isinstance(spec, EnvSpec):
         raise _wrong("spec", f"a {type(spec).__name__}", "a jaxmarl_lite.types.EnvSpec (a value, not a method)")
     for name in ("num_agents", "view_size", "state_size", "action_size", "episode_limit"):
@@ -64,8 +66,12 @@ def _check_bounds(spec: EnvSpec) -> None:
             continue
         if spec.action_kind == "discrete":
             raise _wrong(f"spec.{name}", repr(bound), "None for discrete actions")
-        if len(bound) != spec.action_size or not all(map(math.isfinite, bound)):
-            raise _wrong(f"spec.{name}", repr(bound), f"{spec.action_size} finite numbers, one per action dimension")
+        if not isinstance(bound, tuple) or len(bound) != spec.action_size or not all(map(math.isfinite, bound)):
+            expected = f"a tuple of {spec.action_size} finite numbers, one per action dimension"
+            raise _wrong(f"spec.{name}", repr(bound), expected)
+    if (spec.action_low is None) != (spec.action_high is None):
+        name, other = ("low", "high") if spec.action_low is None else ("high", "low")
+        raise _wrong(f"spec.action_{name}", "None", f"given together with spec.action_{other}, or both None")
     if spec.action_low is None or spec.action_high is None:
         return
     for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
@@ -80,7 +86,9 @@ def _trace(name: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
         text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
         raise ValueError(text) from error
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], TimeStep):
-        kind = f"a tuple of {len(answer)}" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+        kind = f"a {type(answer).__name__}"
+        if isinstance(answer, tuple):
+            kind = f"a tuple of {len(answer)}: {', '.join(type(part).__name__ for part in answer)}"
         raise _wrong(f"{name}'s answer", kind, "the pair (state, TimeStep)")
     if not isinstance(answer[1].obs, Observation):
         raise _wrong(f"{name}'s obs", f"a {type(answer[1].obs).__name__}", "a jaxmarl_lite.types.Observation")

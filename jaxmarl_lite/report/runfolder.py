@@ -112,6 +112,8 @@ def create(path: Path | str, config: Any) -> RunFolder:
         RunFolderError: it holds a run already, or cannot be made.
     """
     folder = RunFolder(Path(path))
+    if folder.path.is_file():
+        raise RunFolderError(f"{folder.path} is a file; allowed is a folder that holds no run, or a new one")
     if folder.holds_a_run():
         raise RunFolderError(
             f"{folder.path} already holds a run; continue it with --resume {folder.path} or choose another --out"

@@ -94,7 +94,7 @@ def read_rows(path: Path | str) -> list[Row]:
             index = {name: int(row.pop(name)) for name in _INDEX}
             rows.append(index | {name: files.to_number(value) for name, value in row.items()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number} is no metrics row: {error!r}") from error
+            raise ValueError(f"{path}, line {number} is no metrics row: {_words_of(error)}") from error
     return rows
 
 
@@ -229,6 +229,19 @@ def _step(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
     return step | {name: [row[name]] for name in metrics if name in row}
 
 
+def _words_of(error: Exception) -> str:
+    return f"it lacks the field {error}" if isinstance(error, KeyError) else str(error)
+
+
+def import_wandb() -> Any:
+    """The library wandb; ImportError that says how to install it."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("logging to W&B needs another package: pip install jaxmarl-lite[wandb]") from error
+    return wandb
+
+
 class WandbWriter:
     """Weights & Biases: one W&B run per seed, grouped under the run's name; needs the ``wandb`` extra.
 
@@ -251,11 +264,7 @@ class WandbWriter:
         folder: Path | str | None = None,
         run_id: str | None = None,
     ):
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ImportError("logging to W&B needs another package: pip install jaxmarl-lite[wandb]") from error
-        self._wandb: Any = wandb
+        self._wandb: Any = import_wandb()
         self._runs: dict[int, Any] = {}
         self._id, self._name = run_id, name
         self._shared = {"project": project, "group": name, "config": dict(config or {})}

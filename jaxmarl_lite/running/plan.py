@@ -104,13 +104,13 @@ def make_plan(
         env_args=dict(env_args or {}) if isinstance(env, str) else None,
         config=kind(**fields) if config is None else config,
         seeds=seeds_of(seeds),
-        num_envs=_whole("num_envs", worlds if num_envs is None else num_envs),
-        num_steps=_whole("num_steps", steps if num_steps is None else num_steps),
+        num_envs=whole("num_envs", worlds if num_envs is None else num_envs),
+        num_steps=whole("num_steps", steps if num_steps is None else num_steps),
         greedy=bool(greedy),
-        seeds_at_once=None if seeds_at_once is None else _whole("seeds_at_once", seeds_at_once),
+        seeds_at_once=None if seeds_at_once is None else whole("seeds_at_once", seeds_at_once),
         devices=devices,
         layout=layout,
-        **{name: _whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
+        **{name: whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
     )
     registry.make_algorithm(algorithm, world.spec, plan.config).check(plan.num_envs, plan.num_steps)
     return plan, world
@@ -128,8 +128,8 @@ def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) 
 def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """``n`` stands for ``0 .. n-1``; a sequence for itself."""
     if not hasattr(seeds, "__iter__"):
-        return tuple(range(_whole("seeds", seeds)))
-    found = tuple(_whole("seeds", seed, 0) for seed in seeds)  # type: ignore[union-attr]
+        return tuple(range(whole("seeds", seeds)))
+    found = tuple(whole("seeds", seed, 0) for seed in seeds)  # type: ignore[union-attr]
     if not found or len(set(found)) < len(found) or max(found) > _HIGHEST_SEED:
         raise ValueError(f"seeds is {seeds!r}; allowed are different whole numbers from 0 to {_HIGHEST_SEED}")
     return found
@@ -206,7 +206,8 @@ def prolonged(stored: Plan, total_steps: int) -> Plan:
     return dataclasses.replace(longer, evaluations=max(1, round(share * longer.updates)))
 
 
-def _whole(name: str, value: Any, lowest: int = 1) -> int:
+def whole(name: str, value: Any, lowest: int = 1) -> int:
+    """The value as a whole number; ValueError, naming it, for anything else or less."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < lowest:
         raise ValueError(f"{name} is {value!r}; allowed is a whole number, {lowest} or more")
     return value.__index__()

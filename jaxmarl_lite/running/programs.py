@@ -150,8 +150,23 @@ def _over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Calla
     """``function`` of one seed as a function of all, ``at_once`` of them side by side."""
     if at_once >= seeds > 1:
         return jax.vmap(function)
-    size = None if at_once == 1 else at_once
-    return lambda *args: jax.lax.map(lambda one: function(*one), args, batch_size=size)
+    if at_once == 1:
+        return lambda *args: jax.lax.map(lambda one: function(*one), args)
+    return lambda *args: _in_groups(jax.vmap(function), args, at_once, seeds)
+
+
+def _in_groups(function: Callable[..., Any], args: Any, at_once: int, seeds: int) -> Any:
+    """Groups of ``at_once`` seeds one after the other, then the rest; `lax.map` with a batch size, but for empty
+    arrays, which it cannot take (there are some wherever nothing is constrained)."""
+    groups = seeds // at_once
+    whole = groups * at_once
+    first = jax.tree.map(lambda x: x[:whole].reshape(groups, at_once, *x.shape[1:]), args)
+    parts = jax.lax.map(lambda group: function(*group), first)
+    parts = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), parts)
+    if whole == seeds:
+        return parts
+    rest = function(*jax.tree.map(lambda x: x[whole:], args))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), parts, rest)
 
 
 class _Functions(NamedTuple):

@@ -47,6 +47,8 @@ class Record:
         self.rows: list[writers.Row] = []
         self._writers: list[writers.Writer] = []
         self._picture_seconds: float | None = None
+        self.lost: list[int] = []
+        """Updates of which a resumed run should have rows and has none."""
         if folder is not None:
             self._open(folder, update)
         if wandb is not None:
@@ -61,6 +63,8 @@ class Record:
             lines.truncate_after(update)
             self.rows = writers.read_rows(folder.metrics)
             step = -1 if update < 0 else update * self._plan.batch
+            there = {row["update"] for row in self.rows}
+            self.lost = [u for u in self._plan.schedule if u <= update and u not in there]
         room, _, task = self._plan.env.partition("/")
         evals = writers.MarlEvalWriter(
             folder.marl_eval, folder.metrics, environment=room, task=task or room, algorithm=self._plan.algorithm

@@ -28,7 +28,8 @@ def spec(kind="discrete"):
 
 
 def config(**changes):
-    base = dict(hidden=(6,), memory_size=5, activation="tanh", lam=0.3, reward_bound=2.0, eps_root=1e-4, lr=0.05)
+    base = dict(hidden=(6,), activation="tanh", lam=0.3, reward_bound=2.0, eps_root=1e-4, lr=0.05)
+    base |= {"memory_size": 5} if changes.get("memory") == "gru" else {}
     return liir.LIIRConfig(**(base | changes))
 
 

@@ -84,7 +84,7 @@ def test_what_the_loss_reports():
 @pytest.mark.parametrize("memory", ["none", "gru"])
 def test_dead_samples_give_no_gradient(float64, memory):
     """Death lasts to the end of the episode here, so that a memory cannot carry it to the living."""
-    config, spec, actor = _actor(memory=memory, memory_size=4)
+    config, spec, actor = _actor(memory=memory, **({"memory_size": 4} if memory == "gru" else {}))
     critic = models.critic(spec, config.form, "own", True)
     data, advantage = _minibatch()
     alive = jnp.broadcast_to(jnp.arange(T)[:, None, None] < jnp.array([[[2, 5]]]), (T, B, N))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from worlds import algorithm, counted, world
 
-from jaxmarl_lite import rollout
+from jaxmarl_lite import rollout, train
 from jaxmarl_lite.algorithms.registry import ALGORITHMS
 from jaxmarl_lite.maths import trees
 
@@ -131,6 +131,14 @@ def test_wrong_settings_are_named(name):
     for field, value in [
         ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip", True), ("epochs", 0), ("num_minibatches", 2.0),
         ("memory", "lstm"), ("optimiser", "adamw"), ("hidden", (16, 0)), ("lr", "0.1"),
+        ("hidden", 64), ("memory_size", 7),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is"):
             kind(**{field: value})
+    assert kind(hidden=[16, 8]) == kind(hidden=(16, 8))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_another_environment_is_refused(name):
+    with pytest.raises(ValueError, match="env has .*allowed is .*its spec is that of toy/counter"):
+        train.make_train(algorithm(name, world("toy/counter")), world("toy/memory"), 4, 4)

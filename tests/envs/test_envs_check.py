@@ -98,7 +98,15 @@ FAULTS = {
         spec_with(action_kind="continuous", action_low=(0.0, 1.0), action_high=(1.0, -1.0)),
         r"spec.action_low\[1\] is 1, but must be below spec.action_high\[1\] = -1",
     ),
-    "bounds too many": (spec_with(action_kind="continuous", action_low=(0.0,)), "spec.action_low .* 2 finite numbers"),
+    "bounds on one side": (
+        spec_with(action_kind="continuous", action_low=(0.0, 0.0)),
+        "spec.action_high is None, but must be given together with spec.action_low",
+    ),
+    "a bound that is a number": (
+        spec_with(action_kind="continuous", action_low=0.0, action_high=1.0),
+        "spec.action_low is 0.0, but must be a tuple of 2 finite numbers",
+    ),
+    "bounds too many": (spec_with(action_kind="continuous", action_low=(0.0,)), "spec.action_low .* tuple of 2 finite"),
     "view size": (spec_with(view_size=4), r"reset's obs.view is of shape \(3, 2\), but must be \(3, 4\) \[N, O\]"),
     "state size": (spec_with(state_size=2), r"reset's obs.state is of shape \(1,\), but must be \(2,\) \[S\]"),
     "cost width": (spec_with(cost_names=()), r"reset's cost is of shape \(3, 1\), but must be \(3, 0\) .*cost_names"),

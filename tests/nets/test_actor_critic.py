@@ -169,3 +169,14 @@ def test_head_scale_and_first_log_std():
     hidden = np.asarray(large["layers_0"]["kernel"])
     np.testing.assert_allclose(hidden @ hidden.T, 2.0 * np.eye(IN), atol=1e-5)
     assert (small["log_std"] == 0).all()
+
+
+@pytest.mark.timeout(120)
+def test_many_recurrent_networks_begin_side_by_side():
+    """A batched QR of these sizes waits for ever on two cores; see `_orthogonal`."""
+    net = network(NetworkSpec((128,), memory="gru", memory_size=128), 10, 5, agents=None)
+    keys = jax.random.split(jax.random.key(0), 8)
+    together = jax.jit(jax.vmap(lambda key: (net.init(key), net.init(jax.random.fold_in(key, 1)))))(keys)
+    alone = jax.jit(net.init)(keys[3])
+    for a, b in zip(jax.tree.leaves(together[0]), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a[3], b, atol=1e-6)

@@ -77,7 +77,7 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes)
+    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
 
 
 def _update(of: Parts, key: Array, learner: LIIRState, batch: Batch) -> tuple[LIIRState, dict[str, Array]]:
