@@ -77,6 +77,14 @@ def test_the_own_environment_runs(tmp_path):
     assert "mappo on meet" in done.stdout
 
 
+def test_the_sweep_runs(tmp_path):
+    code = blocks("python")[2] + "\nassert metrics['return'].shape == (3, 20)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_STEPS", "8192")

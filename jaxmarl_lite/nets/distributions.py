@@ -43,6 +43,14 @@ class Categorical(NamedTuple):
         """KL(self || other)."""
         return jnp.sum(jnp.where(self.mask, jnp.exp(self.logits) * (self.logits - other.logits), 0.0), -1)
 
+    def parameters(self) -> Array:
+        """What `fisher` is a matrix in: the log-probabilities."""
+        return self.logits
+
+    def fisher(self, tangent: Array) -> Array:
+        """F t = π ⊙ t, the Hessian of the KL divergence in the log-probabilities along tangents that keep their sum."""
+        return jnp.where(self.mask, jnp.exp(self.logits) * tangent, 0.0)
+
 
 def categorical(logits: Array, mask: Array) -> Categorical:
     """Masked categorical; where no action is legal (an agent that is out of play) all are treated as legal."""
@@ -85,6 +93,18 @@ class Gaussian(NamedTuple):
         terms = other.log_std - self.log_std + 0.5 * (ratio + shift - 1.0)
         return jnp.sum(jnp.where(self.mask, terms, 0.0), -1)
 
+    def parameters(self) -> tuple[Array, Array]:
+        """What `fisher` is a matrix in: mean and log-deviation."""
+        return self.mean, self.log_std
+
+    def fisher(self, tangent: tuple[Array, Array]) -> tuple[Array, Array]:
+        """F (t_μ, t_log σ) = (t_μ / σ², 2 t_log σ), the Hessian of the KL divergence."""
+        mean, log_std = tangent
+        return (
+            jnp.where(self.mask, mean * jnp.exp(-2.0 * self.log_std), 0.0),
+            jnp.where(self.mask, 2.0 * log_std, 0.0),
+        )
+
 
 class TanhGaussian(NamedTuple):
     """A `Gaussian` squeezed into ``[low, high]``: u = low + (high - low) (tanh x + 1)/2."""
@@ -125,6 +145,14 @@ class TanhGaussian(NamedTuple):
     def kl(self, other: TanhGaussian) -> Array:
         """KL(self || other): a bijection leaves it as it was."""
         return self.base.kl(other.base)
+
+    def parameters(self) -> tuple[Array, Array]:
+        """Those of the Gaussian."""
+        return self.base.parameters()
+
+    def fisher(self, tangent: tuple[Array, Array]) -> tuple[Array, Array]:
+        """That of the Gaussian: a bijection leaves it as it was."""
+        return self.base.fisher(tangent)
 
 
 Distribution = Categorical | Gaussian | TanhGaussian

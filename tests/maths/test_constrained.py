@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.maths import constrained_step as cs
+from jaxmarl_lite.maths import constrained as cs
 
 KINDS = ("plain", "parallel", "opposite", "redundant", "objective_in_span")
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.maths import trees
+import jaxmarl_lite.maths.trees as trees
 from jaxmarl_lite.types import Array, Number, PyTree
 
 RECOVERY, VIOLATED, CUT, INSIDE, FREE = range(5)
