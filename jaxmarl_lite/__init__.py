@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxmarl_lite import report as report
     from jaxmarl_lite import rollout as rollout
     from jaxmarl_lite import types as types
+    from jaxmarl_lite.algorithms.happo import HAPPOConfig as HAPPOConfig
+    from jaxmarl_lite.algorithms.hatrpo import HATRPOConfig as HATRPOConfig
     from jaxmarl_lite.algorithms.liir import LIIRConfig as LIIRConfig
     from jaxmarl_lite.algorithms.ppo import IPPOConfig as IPPOConfig
     from jaxmarl_lite.algorithms.ppo import MAPPOConfig as MAPPOConfig
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 _MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
 _NAMES = {
     "ALGORITHMS": "algorithms.registry",
+    "HAPPOConfig": "algorithms.happo",
+    "HATRPOConfig": "algorithms.hatrpo",
     "IPPOConfig": "algorithms.ppo",
     "LIIRConfig": "algorithms.liir",
     "MAPPOConfig": "algorithms.ppo",

@@ -28,9 +28,7 @@ def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros())
 
 
-def rollout(
-    env: Environment, act: Act, acting: Acting, key: Array, num_steps: int
-) -> tuple[Acting, Batch]:
+def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: int) -> tuple[Acting, Batch]:
     """Take ``num_steps`` steps in every world; where an episode ends, the next one begins at once.
 
     The transitions keep the true last observation of every episode. The first observation of the next one
@@ -55,9 +53,7 @@ def rollout(
         action, log_prob, memory = act(key, obs, now.memory)
         env_state, after = jax.vmap(env.step)(now.env_state, action)
         last = after.last
-        transition = Transition(
-            obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs
-        )
+        transition = Transition(obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs)
         running = Episodes(
             now.running.count,
             now.running.returns + after.reward,

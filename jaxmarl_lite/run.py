@@ -65,7 +65,7 @@ def run(
     """Train an algorithm in an environment with several seeds, evaluating and saving on the way.
 
     Args:
-        algorithm: its name: ``liir``, ``mappo``, ``ippo``.
+        algorithm: its name, one of `ALGORITHMS`.
         env: an id for `make`, or any object that follows the `Environment` protocol.
         config: settings of the algorithm; those tuned for this environment, or the defaults, when None.
         seeds: how many (0 .. n-1), or which.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,8 @@ class Actor(NamedTuple):
 
     net: Network
     read: Callable[[Any, Observation], Distribution]
+    of_parameters: Callable[[Any, Observation], Distribution]
+    """The distributions that have these `parameters`."""
 
     def act(
         self, params: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool
@@ -38,21 +41,34 @@ class Actor(NamedTuple):
         return self.read(head, obs)
 
 
-def actor(spec: EnvSpec, form: NetworkSpec, shared: bool) -> Actor:
-    """Policies from views to logits, or to bounded or unbounded Gaussians, as the environment's actions are."""
+def actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
+    """Policies from views to logits, or to bounded or unbounded Gaussians, as the environment's actions are.
+
+    ``shared``: one set of weights for all agents, or one each; None: there is no agents' axis.
+    """
     net = network(
         form,
         spec.view_size,
         spec.action_size,
-        agents=spec.num_agents,
-        shared=shared,
+        agents=None if shared is None else spec.num_agents,
+        shared=bool(shared),
         head_scale=0.01,
         gaussian=spec.action_kind == "continuous",
     )
     bounds = None
     if spec.action_low is not None and spec.action_high is not None:
         bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
-    return Actor(net, lambda head, obs: distributions.from_head(head, obs, bounds))
+    return Actor(
+        net,
+        lambda head, obs: distributions.from_head(head, obs, bounds),
+        lambda values, obs: distributions.from_parameters(values, obs, bounds),
+    )
+
+
+def lone_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
+    """The policy of one agent, without the agents' axis; its weights are one entry of those of `actor` that are
+    not shared."""
+    return actor(dataclasses.replace(spec, num_agents=1), form, None)
 
 
 class Critic(NamedTuple):

@@ -234,10 +234,20 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
 
 
-def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
-    """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
+class Estimate(NamedTuple):
+    """What a rollout says of the policy that made it, ``[T, B, N]``."""
+
+    advantage: Array  # in the unit of reward
+    target: Array  # of the critic, in the critic's unit
+    memory: PyTree  # the critic's after the rollout
+
+
+def estimate(of: Parts, learner: Any, steps: Transition) -> tuple[Any, Estimate, dict[str, Array]]:
+    """Advantages and targets by the critic, and the learner with its moments of returns widened.
+
+    The learner is a `PPOState`, or has its ``config``, ``critic``, ``memory`` and ``value_moments``.
+    """
     config = learner.config
-    steps = models.seen_through(learner.sight, batch.steps)
     value, next_value, memory = of.critic.evaluate(learner.critic, learner.memory, steps)
     if config.normalise_value:
         value, next_value = (moments_of.denormalise(learner.value_moments, v) for v in (value, next_value))
@@ -250,12 +260,20 @@ def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPO
     if config.normalise_value:
         value_moments = moments_of.update_moments(learner.value_moments, target)
         learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)
-    data = fitting.Sequences((policy_data(steps), advantage, target), (batch.memory, learner.memory))
+    return learner, Estimate(advantage, target, memory), info
+
+
+def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
+    """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
+    config = learner.config
+    steps = models.seen_through(learner.sight, batch.steps)
+    learner, found, info = estimate(of, learner, steps)
+    data = fitting.Sequences((policy_data(steps), found.advantage, found.target), (batch.memory, learner.memory))
     learner, fit = fitting.epochs(
         key, learner, data, functools.partial(_step, of), config.epochs, config.num_minibatches
     )
     return learner._replace(
-        memory=memory,
+        memory=found.memory,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
     ), info | fit
@@ -270,17 +288,22 @@ def _step(of: Parts, learner: PPOState, batch: fitting.Sequences) -> tuple[PPOSt
     (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
         learner.policy, of.actor, data, memory, advantage, config
     )
-    error, critic_grads = jax.value_and_grad(value_loss)(
-        learner.critic, of.critic, data, critic_memory, target, config.share_weights
+    lr = fitting.annealed(config.lr, learner.seen, config.anneal_steps)
+    policy, policy_opt = rule(config).step(learner.policy, learner.policy_opt, grads, lr, config.max_grad_norm)
+    learner, critic_info = critic_step(
+        of.critic, learner._replace(policy=policy, policy_opt=policy_opt), data, critic_memory, target
     )
-    descend = rule(config).step
-    lr, critic_lr = (fitting.annealed(r, learner.seen, config.anneal_steps) for r in (config.lr, config.critic_lr))
-    policy, policy_opt = descend(learner.policy, learner.policy_opt, grads, lr, config.max_grad_norm)
-    phi, critic_opt = descend(learner.critic, learner.critic_opt, critic_grads, critic_lr, config.max_grad_norm)
-    info |= {
-        "policy_loss": loss,
-        "value_loss": error,
-        "policy_grad_norm": trees.norm(grads),
-        "critic_grad_norm": trees.norm(critic_grads),
-    }
-    return learner._replace(policy=policy, policy_opt=policy_opt, critic=phi, critic_opt=critic_opt), info
+    info |= {"policy_loss": loss, "policy_grad_norm": trees.norm(grads)}
+    return learner, info | critic_info
+
+
+def critic_step(
+    critic: models.Critic, learner: Any, data: PolicyData, memory: PyTree, target: Array
+) -> tuple[Any, dict[str, Array]]:
+    """One gradient step of a learner's critic on a minibatch."""
+    config = learner.config
+    error, grads = jax.value_and_grad(value_loss)(learner.critic, critic, data, memory, target, config.share_weights)
+    lr = fitting.annealed(config.critic_lr, learner.seen, config.anneal_steps)
+    phi, critic_opt = rule(config).step(learner.critic, learner.critic_opt, grads, lr, config.max_grad_norm)
+    info = {"value_loss": error, "critic_grad_norm": trees.norm(grads)}
+    return learner._replace(critic=phi, critic_opt=critic_opt), info

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from jaxmarl_lite.algorithms import liir, ppo
+from jaxmarl_lite.algorithms import happo, hatrpo, liir, ppo
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
@@ -15,6 +15,8 @@ Make = Callable[[str, EnvSpec, Any], Algorithm]
 ALGORITHMS: dict[str, tuple[type, Make]] = {
     "ippo": (ppo.IPPOConfig, ppo.make),
     "mappo": (ppo.MAPPOConfig, ppo.make),
+    "happo": (happo.HAPPOConfig, happo.make),
+    "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make),
     "liir": (liir.LIIRConfig, liir.make),
 }
 """Name -> its config and its maker."""

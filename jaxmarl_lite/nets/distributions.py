@@ -7,7 +7,7 @@ KL, and receives zero gradient. All quantities are in nats and have the batch ax
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,3 +174,11 @@ def from_head(head: Array | tuple[Array, Array], obs: Observation, bounds: tuple
         return base
     low, high = (jnp.broadcast_to(bound, mean.shape) for bound in bounds)
     return TanhGaussian(base, low, high)
+
+
+def from_parameters(values: Array | tuple[Array, Array], obs: Observation, bounds: Any) -> Distribution:
+    """The distribution of which `parameters` gave these values; arguments as in `from_head`."""
+    if not isinstance(values, tuple):
+        mask = obs.mask | ~obs.mask.any(-1, keepdims=True)
+        return Categorical(values, mask)
+    return from_head(values, obs, bounds)

@@ -33,6 +33,22 @@ METRICS: dict[str, str] = {
     "policy_grad_norm": "Euclidean norm of the policy's gradient before clipping, mean over minibatches.",
     "critic_grad_norm": "Euclidean norm of the critic's gradient before clipping, mean over minibatches.",
     "explained_variance": "Share of the variance of the returns that the critic explains; 1 is perfect, 0 a constant.",
+    # agents in turn
+    "turn": "Place of the agent in the order of the update, from 0; its mean over updates where several are reported.",
+    "factor_mean": "Mean product of the probability ratios of the agents that moved before this one (about 1).",
+    # steps in a trust region
+    "kl": "Mean divergence of the agent's new policy from the one that acted, in nats; 0 where no step was taken.",
+    "surrogate_gain": "Growth of the agent's reward surrogate by its step (standardised advantage).",
+    "predicted_gain": "Growth of the reward surrogate that its gradient promises for the whole step.",
+    "step_accepted": "1 when the line search accepted a step, else 0; a mean is the share of accepted steps.",
+    "step_fraction": "Share of the whole step that the line search took; 0 when it took none.",
+    "line_search_tries": "Tries of the line search (a count).",
+    "cg_residual": "Relative residual that conjugate gradients left, the worst of the right-hand sides.",
+    "cg_iterations": "Iterations of conjugate gradients (a count).",
+    "curvature_positive": "1 when every curvature met by conjugate gradients was positive, else 0 and no step.",
+    "step_case": "Case of the constrained step: 0 recovery, 1 limit broken, 2 limit cuts, 3 all inside, 4 no gradient.",
+    "cost_surrogate_gain": "Growth of each cost surrogate by the step, in cost per environment step.",
+    "step_multiplier": "Multiplier of each limit that the step implies (surrogate per cost per step).",
     # the learned reward of LIIR
     "intrinsic_reward_mean": "Mean of the learned intrinsic reward per step, one number per agent (dimensionless).",
     "intrinsic_reward_std": "Standard deviation of the learned intrinsic reward over steps, one number per agent.",

@@ -27,9 +27,10 @@ OWN = [
     for i, name in enumerate(ALGORITHMS)
     for env_id, form in ((PADDED, ("own", "own-gru")[i % 2]), (CONTINUOUS, ("own-gru", "own")[i % 2]))
 ]
+SHARING = [name for name, (kind, _) in ALGORITHMS.items() if kind().share_weights]
 SHARED = [
     (name, *((PADDED, "shared-gru"), (CONTINUOUS, "shared-gru"), (CONTINUOUS, "shared"), (PADDED, "shared"))[i % 4])
-    for i, name in enumerate(ALGORITHMS)
+    for i, name in enumerate(SHARING)
 ]
 """Every algorithm in both worlds, with and without memory, with weights shared and not; not their full product."""
 
@@ -74,7 +75,8 @@ def test_act_and_update(case):
     assert all(value.ndim <= 1 for value in info.values())
     assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.policy, learner.policy)), strict=True))
     # Other numbers of the same shapes are the same program.
-    other = learner._replace(config=dataclasses.replace(learner.config, lr=jnp.float32(0.0)))
+    pace = "delta" if hasattr(learner.config, "delta") else "lr"
+    other = learner._replace(config=dataclasses.replace(learner.config, **{pace: jnp.float32(0.0)}))
     still, _ = update(jax.random.key(2), other, batch)
     chex.assert_trees_all_equal(still.policy, learner.policy)
     assert len(traces) == 1
