@@ -10,13 +10,13 @@ being recovered), and that no cost surrogate grows beyond what its limit leaves.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import models, ppo
-from jaxmarl_lite.maths import constrained, trees, trust_region
+from jaxmarl_lite.algorithms import configs, models, ppo, turns
+from jaxmarl_lite.maths import constrained, surrogates, trees, trust_region
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.nets.distributions import Distribution
 from jaxmarl_lite.types import Array, Observation, PyTree
@@ -24,18 +24,47 @@ from jaxmarl_lite.types import Array, Observation, PyTree
 _ROWS = 2048  # samples whose activations fit a core's cache
 
 
-class TrustConfig(Protocol):
-    """The settings that a step needs; see `hatrpo.HATRPOConfig` for their meanings."""
+@configs.config_record
+class TrustRegionConfig(ppo.PPOConfig):
+    """Settings of a step in a trust region; of PPO's, those of its policy step (``lr``, ``clip``, ``entropy_coef``) are
+    not used, and ``epochs`` and ``num_minibatches`` are the critics'."""
 
-    delta: Any
-    damping: Any
-    cg_iterations: int
-    cg_tolerance: Any
-    cg_worst: Any
-    backtrack: Any
-    tries: int
-    accept_ratio: Any
-    fisher_stride: int
+    delta: float = 0.01
+    """Radius of the trust region: the mean KL divergence that a step may reach, in nats."""
+    damping: float = 0.01
+    """Multiple of the identity that is added to the Fisher matrix."""
+    cg_iterations: int = 10
+    """Most iterations of conjugate gradients."""
+    cg_tolerance: float = 0.01
+    """Relative residual at which conjugate gradients end."""
+    cg_worst: float = 0.7
+    """Relative residual beyond which a step is refused."""
+    backtrack: float = 0.5
+    """Factor between two tries of the line search."""
+    tries: int = 10
+    """Most tries of the line search."""
+    accept_ratio: float = 0.1
+    """Share of the promised gain that the surrogate must reach."""
+    fisher_stride: int = 1
+    """Fisher products take every n-th world."""
+    critic_view: Literal["own", "state"] = "state"
+    """What the critics see: the agent's own view or the state."""
+    share_weights: bool = False
+    """Agents that move in turn have one set of weights each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        turns.check_own_weights(self)
+        configs.check_range(
+            self,
+            delta=(1e-9, 10),
+            damping=(0, 10),
+            cg_tolerance=(0, 1),
+            cg_worst=(0, 1e3),
+            backtrack=(0.01, 0.99),
+            accept_ratio=(0, 1),
+        )
+        configs.check_whole(self, cg_iterations=1, tries=1, fisher_stride=1)
 
 
 class Problem(NamedTuple):
@@ -49,7 +78,7 @@ class Problem(NamedTuple):
 
 
 def policy_step(
-    actor: models.Actor, theta: PyTree, problem: Problem, config: TrustConfig
+    actor: models.Actor, theta: PyTree, problem: Problem, config: TrustRegionConfig
 ) -> tuple[PyTree, Array, dict[str, Array]]:
     """The new weights, the log-ratio of the actions taken ``[T, B]``, and how the step went.
 
@@ -60,16 +89,16 @@ def policy_step(
     everyone = jnp.concatenate([problem.advantage[None], problem.cost_advantage])
     old = actor.unroll(theta, problem.memory, data.obs, data.first)
 
-    def surrogates(theta: PyTree) -> tuple[Array, Distribution]:
+    def objectives(theta: PyTree) -> tuple[Array, Distribution]:
         pi = actor.unroll(theta, problem.memory, data.obs, data.first)
-        ratio = jnp.exp(pi.log_prob(data.action) - data.log_prob)
+        ratio = surrogates.importance_ratio(pi.log_prob(data.action), data.log_prob)
         return jax.vmap(lambda advantage: moments_of.masked_mean(ratio * advantage, alive))(everyone), pi
 
-    start, pull, _ = jax.vjp(surrogates, theta, has_aux=True)
+    start, pull, _ = jax.vjp(objectives, theta, has_aux=True)
     (gradients,) = jax.vmap(pull)(jnp.eye(len(start), dtype=start.dtype))
     product = fisher(actor, theta, data, problem.memory, config)
     solved = trust_region.conjugate_gradient(product, gradients, config.cg_iterations, config.cg_tolerance)
-    g, b = constrained.split(gradients)
+    g, b = trees.split(gradients)
     images = jax.tree.map(jnp.subtract, gradients, solved.residual)
     step = constrained.step_in_span(g, b, problem.violation, solved.x, images, config.delta)
     worst = solved.relative_residual.max()
@@ -77,7 +106,7 @@ def policy_step(
     slack = jnp.maximum(-problem.violation, 0.0)
 
     def judge(candidate: PyTree) -> tuple[Array, tuple[Array, Array]]:
-        reached, pi = surrogates(candidate)
+        reached, pi = objectives(candidate)
         kl = moments_of.masked_mean(old.kl(pi), alive)  # type: ignore[arg-type]
         gained = reached - start
         promised = trees.dot(g, trees.axpy(-1.0, theta, candidate))
@@ -109,12 +138,11 @@ def policy_step(
             "cost_surrogate_gain": jnp.where(found.accepted, gained[1:], 0.0),
             "step_multiplier": step.multipliers,
         }
-    log_ratio = actor.unroll(found.theta, problem.memory, data.obs, data.first).log_prob(data.action) - data.log_prob
-    return found.theta, log_ratio, info
+    return found.theta, turns.log_ratio(actor, found.theta, problem.memory, data), info
 
 
 def fisher(
-    actor: models.Actor, theta: PyTree, data: ppo.PolicyData, memory: PyTree, config: TrustConfig
+    actor: models.Actor, theta: PyTree, data: ppo.PolicyData, memory: PyTree, config: TrustRegionConfig
 ) -> trust_region.Product:
     """Products with the Fisher matrix of one agent's policy, mean over the samples in which it lives."""
     stride = config.fisher_stride

@@ -9,14 +9,15 @@ estimated anew.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import models, ppo
-from jaxmarl_lite.types import Array, Observation, PyTree
+from jaxmarl_lite.algorithms import fitting, models, ppo
+from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
 
 Turn = Callable[[Array, Any, Any, Array], tuple[Any, Array, dict[str, Array]]]
 """``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent."""
@@ -77,9 +78,9 @@ def memory_by_agent(memory: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), memory)
 
 
-def log_ratio(actor: models.Actor, theta: PyTree, memory: PyTree, data: ppo.PolicyData, old: Array) -> Array:
-    """log π_θ(u|o) - ``old`` for one agent, ``[T, B]``."""
-    return actor.unroll(theta, memory, data.obs, data.first).log_prob(data.action) - old
+def log_ratio(actor: models.Actor, theta: PyTree, memory: PyTree, data: ppo.PolicyData) -> Array:
+    """log π_θ(u|o) - log π_old(u|o) of the actions that one agent took, ``[T, B]``."""
+    return actor.unroll(theta, memory, data.obs, data.first).log_prob(data.action) - data.log_prob
 
 
 def team_reward(reward_kind: str, reward: Array) -> Array:
@@ -87,3 +88,82 @@ def team_reward(reward_kind: str, reward: Array) -> Array:
     if reward_kind == "team":
         return reward
     return jnp.broadcast_to(reward.sum(-1, keepdims=True), reward.shape)
+
+
+def check_own_weights(config: Any) -> None:
+    """Raise ValueError for shared weights: an agent's turn would move the others as well."""
+    if config.share_weights:
+        raise ValueError(
+            f"{type(config).__name__}.share_weights is True; allowed is False, because agents that move in turn "
+            "have weights of their own"
+        )
+
+
+class Model(NamedTuple):
+    """What an agent carries through its turn."""
+
+    policy: PyTree
+    policy_opt: PyTree
+
+
+class Given(NamedTuple):
+    """What an agent learns from in its turn."""
+
+    data: ppo.PolicyData  # [T, B, ...]
+    memory: PyTree  # its policy's, [B, ...]
+    advantage: Array  # [T, B] of the team, in the unit of reward
+
+
+AgentTurn = Callable[[models.Actor, Any, Array, Array, Model, Given, Array], tuple[Model, Array, dict[str, Array]]]
+"""``(actor, config, seen, key, model, given, factor) -> (model, log_ratio, info)``, see `Turn`."""
+
+
+def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, turn: AgentTurn) -> Algorithm:
+    """An algorithm whose agents take their turns; all but the policies' step is PPO's."""
+    of = ppo.Parts(
+        models.lone_actor(spec, config.form), models.critic(spec, config.form, config.critic_view, shared=False)
+    )
+
+    def update(key: Array, learner: ppo.PPOState, batch: Batch) -> tuple[ppo.PPOState, dict[str, Array]]:
+        return _update(of, spec, turn, key, learner, batch)
+
+    return ppo.make(name, spec, config)._replace(update=update)
+
+
+def _update(
+    of: ppo.Parts, spec: EnvSpec, turn: AgentTurn, key: Array, learner: ppo.PPOState, batch: Batch
+) -> tuple[ppo.PPOState, dict[str, Array]]:
+    """Estimate the team's advantage, let every agent take its turn, fit the critics."""
+    turn_key, critic_key = jax.random.split(key)
+    steps = models.seen_through(learner.sight, batch.steps)
+    steps = steps._replace(reward=team_reward(spec.reward_kind, steps.reward))
+    learner, found, info = ppo.estimate(of, learner, steps)
+    data = ppo.policy_data(steps)
+    each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0))
+    moved, of_turns = in_turn(
+        turn_key,
+        Model(learner.policy, learner.policy_opt),
+        each,
+        each.data.obs.alive,
+        functools.partial(turn, of.actor, learner.config, learner.seen),
+    )
+    learner = learner._replace(policy=moved.policy, policy_opt=moved.policy_opt)
+    learner, fit = fit_critic(of.critic, critic_key, learner, data, found.target)
+    return learner._replace(
+        memory=found.memory,
+        sight=models.widen(learner.sight, batch.steps.obs),
+        seen=learner.seen + batch.steps.last.size,
+    ), info | fit | of_turns
+
+
+def fit_critic(
+    critic: models.Critic, key: Array, learner: Any, data: ppo.PolicyData, target: Array
+) -> tuple[Any, dict[str, Array]]:
+    """Epochs of a learner's critic over a rollout."""
+
+    def step(learner: Any, batch: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
+        return ppo.critic_step(critic, learner, batch.steps[0], batch.starts, batch.steps[1])
+
+    config = learner.config
+    sequences = fitting.Sequences((data, target), learner.memory)
+    return fitting.epochs(key, learner, sequences, step, config.epochs, config.num_minibatches)

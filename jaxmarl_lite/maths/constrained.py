@@ -71,10 +71,10 @@ def constrained_step(
 
     A cost whose gradient is zero cannot be changed by any step, and is left out.
     """
-    solutions = jax.vmap(inv_h)(stacked(g, b))
-    hg, hb = split(solutions)
-    found = coefficients(trees.dot(g, hg), products(b, hg), gram(b, hb), c, delta)
-    return finish(found, g, b, c, solutions, stacked(g, b))
+    solutions = jax.vmap(inv_h)(trees.stacked(g, b))
+    hg, hb = trees.split(solutions)
+    found = coefficients(trees.dot(g, hg), trees.products(b, hg), trees.gram(b, hb), c, delta)
+    return finish(found, g, b, c, solutions, trees.stacked(g, b))
 
 
 def step_in_span(g: PyTree, b: PyTree, c: Array, x: PyTree, hx: PyTree, delta: Number) -> ConstrainedStep:
@@ -89,8 +89,8 @@ def step_in_span(g: PyTree, b: PyTree, c: Array, x: PyTree, hx: PyTree, delta: N
         hx: H times each of them.
     """
     chex.assert_trees_all_equal_shapes(x, hx)
-    span = gram(x, hx)
-    against = jnp.concatenate([products(x, g)[:, None], jax.vmap(lambda row: products(x, row))(b).T], 1)
+    span = trees.gram(x, hx)
+    against = jnp.concatenate([trees.products(x, g)[:, None], jax.vmap(lambda row: trees.products(x, row))(b).T], 1)
     weights, _ = _solve(0.5 * (span + span.T), against)  # of H⁻¹g and H⁻¹b, as they look inside the span
     inner = against.T @ weights
     inner = 0.5 * (inner + inner.T)
@@ -121,7 +121,7 @@ def finish(
         found.trust_multiplier,
         found.multipliers,
         trees.dot(g, x),
-        c + products(b, x),
+        c + trees.products(b, x),
         0.5 * trees.dot(x, hx),
     )
 
@@ -283,26 +283,6 @@ def _case(d: Array, live: Array) -> Array:
     """The case of a problem that has a solution."""
     open_now = jnp.where((live & (d >= -1.0)).any(), CUT, INSIDE)
     return jnp.where(~live.any(), FREE, jnp.where((live & (d > 0.0)).any(), VIOLATED, open_now))
-
-
-def stacked(g: PyTree, b: PyTree) -> PyTree:
-    """One tree of ``[1 + K, ...]``."""
-    return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), g, b)
-
-
-def split(both: PyTree) -> tuple[PyTree, PyTree]:
-    """The inverse of `stacked`."""
-    return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1:], both)
-
-
-def products(rows: PyTree, vector: PyTree) -> Array:
-    """Inner product of each of the rows with a vector, ``[K]``."""
-    return jax.vmap(trees.dot, (0, None))(rows, vector)
-
-
-def gram(a: PyTree, b: PyTree) -> Array:
-    """Inner products ``[rows of a, rows of b]``."""
-    return jax.vmap(lambda row: products(b, row))(a)
 
 
 def _one_where_zero(x: Array) -> Array:

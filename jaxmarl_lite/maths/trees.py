@@ -62,3 +62,23 @@ def select(condition: Array, a: PyTree, b: PyTree) -> PyTree:
         return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
 
     return jax.tree.map(leaf, a, b)
+
+
+def stacked(g: PyTree, b: PyTree) -> PyTree:
+    """One tree of ``[1 + K, ...]``."""
+    return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), g, b)
+
+
+def split(both: PyTree) -> tuple[PyTree, PyTree]:
+    """The inverse of `stacked`."""
+    return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1:], both)
+
+
+def products(rows: PyTree, vector: PyTree) -> Array:
+    """Inner product of each of the rows with a vector, ``[K]``."""
+    return jax.vmap(dot, (0, None))(rows, vector)
+
+
+def gram(a: PyTree, b: PyTree) -> Array:
+    """Inner products ``[rows of a, rows of b]``."""
+    return jax.vmap(lambda row: products(b, row))(a)

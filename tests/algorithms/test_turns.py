@@ -124,7 +124,7 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
             theta = jax.tree.map(lambda x, g: x - 0.02 * g, theta, jax.grad(loss)(theta))
         wanted = jax.tree.map(lambda x, i=agent: x[i], found.policy)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), theta, wanted)
-        ratio = jnp.exp(turns.log_ratio(actor, theta, (), own, own.log_prob))
+        ratio = jnp.exp(turns.log_ratio(actor, theta, (), own))
         factor = factor * jnp.where(alive, ratio, 1.0)
 
 
