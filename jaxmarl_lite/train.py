@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from jaxmarl_lite import rollout
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
 
+_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits")
+"""Fields of a spec in which the environment of training may differ from the one an algorithm was made for."""
+
 Init = Callable[..., TrainState]
 Train = Callable[[TrainState, int], tuple[TrainState, dict[str, Array]]]
 
@@ -68,7 +71,7 @@ def _check_made_for(algorithm: Algorithm, spec: EnvSpec) -> None:
     """Raise ValueError when an algorithm was made for an environment of other sizes."""
     for field in dataclasses.fields(spec) if algorithm.spec is not None else ():
         made, have = getattr(algorithm.spec, field.name), getattr(spec, field.name)
-        if made != have and field.name not in ("name", "return_meaning", "best_return"):
+        if made != have and field.name not in _WORDS:
             raise ValueError(
                 f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} was made "
                 f"(its spec is that of {algorithm.spec.name}, this is {spec.name})"  # type: ignore[union-attr]

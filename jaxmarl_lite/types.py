@@ -120,6 +120,12 @@ class EnvSpec:
     """Lower bound of each continuous dimension; None, together with `action_high`, where actions are unbounded."""
     action_high: tuple[float, ...] | None = None
     cost_names: tuple[str, ...] = ()
+    """A word for each cost, as ``--cost-limit`` takes it."""
+    cost_meanings: tuple[str, ...] = ()
+    """What each cost counts, in words with its unit, for tables and axes; () or one per cost."""
+    cost_limits: tuple[float | tuple[float, ...], ...] | None = None
+    """The environment's own limit for each cost, one number or one per agent: expected undiscounted cost per episode.
+    Runs are measured against them, and constrained algorithms keep them, unless they are given others."""
 
     @property
     def num_costs(self) -> int:

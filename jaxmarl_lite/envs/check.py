@@ -56,7 +56,22 @@ def _check_spec(spec: Any) -> None:
             raise _wrong(f"spec.{name}", repr(getattr(spec, name)), " or ".join(map(repr, allowed)))
     if not isinstance(spec.cost_names, tuple) or len(set(spec.cost_names)) != len(spec.cost_names):
         raise _wrong("spec.cost_names", repr(spec.cost_names), "a tuple of different names")
+    _check_costs(spec)
     _check_bounds(spec)
+
+
+def _check_costs(spec: EnvSpec) -> None:
+    if spec.cost_meanings and len(spec.cost_meanings) != spec.num_costs:
+        raise _wrong("spec.cost_meanings", repr(spec.cost_meanings), f"() or a tuple of {spec.num_costs}, one per cost")
+    if spec.cost_limits is None:
+        return
+    if not isinstance(spec.cost_limits, tuple) or len(spec.cost_limits) != spec.num_costs:
+        raise _wrong("spec.cost_limits", repr(spec.cost_limits), f"None or a tuple of {spec.num_costs}, one per cost")
+    for name, limit in zip(spec.cost_names, spec.cost_limits, strict=True):
+        each = limit if isinstance(limit, tuple) else (limit,) * spec.num_agents
+        if len(each) != spec.num_agents or not all(isinstance(x, (int, float)) and x >= 0 for x in each):
+            expected = f"a number from 0 up, or a tuple of {spec.num_agents}, one per agent"
+            raise _wrong(f"spec.cost_limits of {name!r}", repr(limit), expected)
 
 
 def _check_bounds(spec: EnvSpec) -> None:

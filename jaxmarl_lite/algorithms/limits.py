@@ -1,0 +1,113 @@
+"""Limits on costs as a user gives them: by the cost's name, one number for all agents or one for each.
+
+A limit is the expected undiscounted cost per episode of one agent, in the unit of the cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array, EnvSpec, Number
+
+EVERY = "*"
+"""The name that stands for every cost of the environment."""
+
+_ALLOWED = "a number from 0 up (inf for no limit), or one for each agent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits by name; a pytree whose leaves are the numbers, so that they may be traced and swept."""
+
+    names: tuple[str, ...] = ()
+    values: tuple[tuple[Number, ...], ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As `of` takes them, in plain data."""
+        return {name: v[0] if len(v) == 1 else list(v) for name, v in zip(self.names, self.values, strict=True)}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.plain().items()) or "the environment's"
+
+
+jax.tree_util.register_dataclass(Limits, data_fields=["values"], meta_fields=["names"])
+
+if TYPE_CHECKING:
+    CostLimit = Limits | Mapping[str, Number | Sequence[Number]] | Number
+else:
+    CostLimit = Limits
+"""What a config takes as its limits; it keeps `Limits`."""
+
+
+def of(given: Any, field: str) -> Limits:
+    """Limits from a mapping of names to a number or a number per agent, or from one number for every cost.
+
+    Raises:
+        ValueError: a limit that is negative, NaN or no number; names it, and the field.
+    """
+    if isinstance(given, Limits):
+        return given
+    by_name = given if isinstance(given, Mapping) else {EVERY: given}
+    for name in by_name:
+        if not isinstance(name, str):
+            raise ValueError(f"{field} names the cost {name!r}; allowed is a cost's name")
+    return Limits(tuple(by_name), tuple(_numbers(f"{field} of {name!r}", value) for name, value in by_name.items()))
+
+
+def _numbers(field: str, value: Any) -> tuple[Any, ...]:
+    each = value if isinstance(value, (tuple, list)) else [value]
+    if not each:
+        raise ValueError(f"{field} is {value!r}; allowed is {_ALLOWED}")
+    return tuple(_number(field, x) for x in each)
+
+
+def _number(field: str, value: Any) -> Any:
+    if value == "Infinity":  # as JSON keeps it
+        return math.inf
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value >= 0:
+            return float(value)
+    elif not isinstance(value, (bool, str)) and getattr(value, "shape", None) == ():
+        return value
+    raise ValueError(f"{field} is {value!r}; allowed is {_ALLOWED}")
+
+
+def check(limits: Limits, spec: EnvSpec, field: str) -> None:
+    """Raise ValueError unless there is a limit for every cost of the environment, and none for others."""
+    costs = ", ".join(spec.cost_names)
+    if not spec.num_costs:
+        raise ValueError(
+            f"{field} is {limits}, but {spec.name} has no costs; allowed is an environment with costs, such as "
+            "safe/..., or one of your own that `with_costs` gives some"
+        )
+    for name, values in zip(limits.names, limits.values, strict=True):
+        if name not in (*spec.cost_names, EVERY):
+            raise ValueError(f"{field} names the cost {name!r}; allowed for {spec.name} is {costs}")
+        if len(values) not in (1, spec.num_agents):
+            raise ValueError(
+                f"{field} of {name!r} has {len(values)} numbers; allowed is one, or {spec.num_agents}, one per agent"
+            )
+    if spec.cost_limits is None:
+        for name in spec.cost_names:
+            if name not in limits.names and EVERY not in limits.names:
+                raise ValueError(
+                    f"{field} lacks the cost {name!r}, for which {spec.name} has no limit of its own; allowed is "
+                    f"{_ALLOWED}, in cost per episode"
+                )
+
+
+def matrix(limits: Limits, spec: EnvSpec) -> Array:
+    """The limit of every agent and cost, ``[N, K]``; inf where there is none."""
+    given = dict(zip(limits.names, limits.values, strict=True))
+    columns = []
+    for k, name in enumerate(spec.cost_names):
+        own = math.inf if spec.cost_limits is None else spec.cost_limits[k]
+        values = given.get(name, given.get(EVERY, own if isinstance(own, tuple) else (own,)))
+        columns.append(jnp.broadcast_to(jnp.stack([jnp.asarray(x, float) for x in values]), (spec.num_agents,)))
+    return jnp.stack(columns, -1) if columns else jnp.zeros((spec.num_agents, 0))
