@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxmarl_lite.report import statistics
-
-Curve = tuple[Any, Any]
-"""Environment steps ``[E]`` and values ``[seeds, E]``."""
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
-"""Colours told apart with any kind of colour blindness (Okabe and Ito 2008), the pale yellow left out."""
-
-_INK, _FAINT = "#262626", "#8c8c8c"
+from jaxmarl_lite.report import drawing
+from jaxmarl_lite.report.cost_plots import constrained_curves as constrained_curves
+from jaxmarl_lite.report.cost_plots import run_curves as run_curves
+from jaxmarl_lite.report.drawing import PALETTE as PALETTE
+from jaxmarl_lite.report.drawing import Curve as Curve
+from jaxmarl_lite.report.drawing import steps_text as steps_text
 
 
 def learning_curve(
@@ -52,19 +44,10 @@ def learning_curve(
     """
     if not runs:
         raise ValueError("no runs to draw")
-    figure = _figure(7.2, 4.4)
-    axes = figure.add_subplot()
-    for i, (label, run) in enumerate(runs.items()):
-        steps, values = _checked(label, run)
-        _draw_band(axes, steps, values, label, PALETTE[i % len(PALETTE)], seeds, confidence)
-    _draw_level(axes, best, "best possible", (0, (5, 3)))
-    _draw_level(axes, random, "random policy", (0, (1, 2)))
-    _dress(axes, ylabel, title)
-    axes.set_xlabel("environment steps", color=_INK)
-    axes.set_xlim(left=0)
-    _legend(axes, len(runs))
-    _note(figure, [np.atleast_2d(values).shape[0] for _, values in runs.values()], seeds, confidence)
-    return _saved(figure, path)
+    figure = drawing.new_figure(7.2, 4.4)
+    drawing.returns(figure.add_subplot(), runs, ylabel, title, best, random, seeds, confidence)
+    drawing.note(figure, [np.atleast_2d(values).shape[0] for _, values in runs.values()], seeds, confidence)
+    return drawing.saved(figure, path)
 
 
 def metric_panels(
@@ -73,15 +56,18 @@ def metric_panels(
     title: str = "",
     path: Path | str | None = None,
     columns: int = 3,
+    cost_names: Sequence[str] = (),
 ) -> Figure:
     """A grid of metrics over environment steps: the mean over seeds, and a band from the least to the greatest.
 
-    Metrics ``name/agent_0``, ``name/agent_1`` ... share one panel, a line per agent.
+    Metrics ``name/agent_0``, ``name/agent_1`` ... share one panel, a line per agent; with costs
+    (``name/agent_0/cost_1``) there is one such panel per cost.
 
     Args:
         metrics: name -> environment steps ``[E]`` and values ``[seeds, E]``; NaNs are left out.
         path: where to write a PNG as well.
         columns: panels side by side.
+        cost_names: a word for each cost, in order; ``cost 0`` ... without.
 
     Raises:
         ValueError: no metrics, or steps and values whose lengths differ, naming the metric.
@@ -90,132 +76,31 @@ def metric_panels(
         raise ValueError("no metrics to draw")
     panels: dict[str, dict[str, Curve]] = {}
     for name, run in metrics.items():
-        base, _, part = name.partition("/")
-        panels.setdefault(base, {})[part.replace("_", " ").replace("/", ", ")] = run
+        base, part = _panel_of(name, cost_names)
+        panels.setdefault(base, {})[part] = run
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(3.3 * columns + 0.4, 2.3 * rows + (0.7 if title else 0.4))
+    figure = drawing.new_figure(3.3 * columns + 0.4, 2.3 * rows + (0.7 if title else 0.4))
     for place, (base, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
         for i, (part, run) in enumerate(lines.items()):
-            steps, values = _checked(f"{base}/{part}" if part else base, run)
-            _draw_range(axes, steps, values, part, PALETTE[i % len(PALETTE)])
-        _dress(axes, "", base.replace("_", " "), small=True)
+            steps, values = drawing.checked(f"{base}/{part}" if part else base, run)
+            drawing.spread(axes, steps, values, part, drawing.PALETTE[i % len(drawing.PALETTE)])
+        drawing.dress(axes, "", base.replace("_", " "), small=True)
         if place > len(panels) - columns:
             axes.set_xlabel("environment steps", fontsize=8)
         if len(lines) > 1:
             axes.legend(fontsize=7, frameon=False, handlelength=1.2, borderaxespad=0.2)
     if title:
-        figure.suptitle(title, fontsize=12, color=_INK, x=0.01, ha="left")
-    return _saved(figure, path)
+        figure.suptitle(title, fontsize=12, color=drawing.INK, x=0.01, ha="left")
+    return drawing.saved(figure, path)
 
 
-def steps_text(value: float, _: Any = None) -> str:
-    """Environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) with a canvas of its own."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _checked(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``[E]`` and values ``[seeds, E]`` as float arrays."""
-    steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
-    if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
-        raise ValueError(f"{label!r}: steps {steps.shape} and values {values.shape} are not [E] and [seeds, E]")
-    return steps, values
-
-
-def _draw_band(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str, seeds: bool, confidence: float
-) -> None:
-    """One run: thin seeds, interval, IQM."""
-    if seeds and values.shape[0] > 1:
-        for line in values:
-            axes.plot(steps, line, color=colour, linewidth=0.7, alpha=0.28, zorder=2)
-    centre, low, high = statistics.curve(values, confidence=confidence)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=3)
-    axes.plot(steps, centre, color=colour, linewidth=2.0, label=label, zorder=4, marker=_dot(steps), markersize=4)
-
-
-def _draw_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
-    """One metric: mean over seeds and the band from least to greatest, where any seed has a value."""
-    some = ~np.all(np.isnan(values), axis=0)
-    steps, values = steps[some], values[:, some]
-    if steps.size == 0:
-        return
-    if values.shape[0] > 1:
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    mean = np.nanmean(values, axis=0)
-    axes.plot(steps, mean, color=colour, linewidth=1.5, label=label, marker=_dot(steps), markersize=3)
-
-
-def _dot(steps: np.ndarray) -> str:
-    """A marker for a lone point, which a line would not show."""
-    return "o" if steps.size == 1 else ""
-
-
-def _draw_level(axes: Axes, value: float | None, label: str, dashes: Any) -> None:
-    """A dashed level across the axes, its name on the line's right end."""
-    if value is None:
-        return
-    axes.axhline(value, color=_FAINT, linewidth=1.3, linestyle=dashes, zorder=1)
-    axes.annotate(
-        label, (1.0, value), xycoords=axes.get_yaxis_transform(), xytext=(-3, 3), textcoords="offset points",
-        ha="right", va="bottom", fontsize=8, color="#6b6b6b", zorder=5,
-    )  # fmt: skip
-
-
-def _dress(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
-    """Ticks, grid and words."""
-    axes.set_title(title, fontsize=9 if small else 12, color=_INK, loc="left", pad=6 if small else 10)
-    axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=_INK)
-    axes.xaxis.set_major_formatter(FuncFormatter(steps_text))
-    axes.xaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(4 if small else 6))
-    axes.tick_params(labelsize=7.5 if small else 9, colors=_INK, length=3)
-    axes.grid(True, color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.01, y=0.07)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#b0b0b0")
-
-
-def _legend(axes: Axes, runs: int) -> None:
-    """Inside the axes while it is short, to the right of them otherwise; one run needs a name too."""
-    if runs > 4:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    else:
-        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
-
-
-def _note(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> None:
-    """A small line that says what line and band are."""
-    several = sorted(set(counts))
-    count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
-    text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + ("; thin: each seed" * seeds)
-    text = "one seed: no interval" if several == [1] else text
-    figure.supxlabel(text, fontsize=7.5, color=_FAINT, x=0.99, ha="right")
-
-
-def _saved(figure: Figure, path: Path | str | None) -> Figure:
-    """The figure, written to ``path`` if one is given, in one rename."""
-    if path is not None:
-        import io
-
-        from jaxmarl_lite.report import files
-
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        files.replace_bytes(path, buffer.getvalue())
-    return figure
+def _panel_of(name: str, cost_names: Sequence[str]) -> tuple[str, str]:
+    """The panel of a metric and its line there."""
+    base, *parts = name.split("/")
+    for part in [part for part in parts if part.startswith("cost_") and part[5:].isdigit()]:
+        index = int(part[5:])
+        base += f": {cost_names[index]}" if index < len(cost_names) else f": cost {index}"
+        parts.remove(part)
+    return base, ", ".join(parts).replace("_", " ")

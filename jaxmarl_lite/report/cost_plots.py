@@ -1,0 +1,220 @@
+"""Pictures of runs with costs: the returns, and beside them what the agents cost and the limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxmarl_lite.report import drawing, statistics
+
+CostRun = tuple[Any, Any, Any]
+"""Environment steps ``[E]``, returns ``[seeds, E]`` (None: no panel for them), costs ``[seeds, E, N, K]``."""
+
+MANY = 6
+"""More agents than these are drawn as their mean and range."""
+
+_DASHES = (0, (5, 2))
+
+
+def run_curves(
+    label: str,
+    run: CostRun,
+    *,
+    limits: Any = None,
+    names: Sequence[str] = (),
+    meanings: Sequence[str] = (),
+    ylabel: str = "return",
+    title: str = "",
+    path: Path | str | None = None,
+    best: float | None = None,
+    random: float | None = None,
+    confidence: float = 0.95,
+) -> Figure:
+    """One run: a panel of its returns, as `learning_curve` draws them, and one per cost with the limits.
+
+    A cost is drawn as one line per agent, mean over seeds with its bootstrap interval; for more than `MANY` agents
+    as the mean over agents, with the band from the cheapest to the costliest agent (means over seeds).
+
+    Args:
+        label: of the return's line.
+        run: see `CostRun`; costs per episode; NaNs are left out.
+        limits: ``[N, K]``, inf where there is none; None for no limits. A dashed line for each distinct one, in the
+            colour of its agent where the agents' limits differ.
+        names: a word for each cost, heads its panel.
+        meanings: what each cost counts, with its unit, for its axis.
+        ylabel, best, random: see `learning_curve`.
+        path: where to write a PNG as well.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: arrays whose shapes do not fit; names the run.
+    """
+    steps, costs, bounds = _checked(label, run, limits)
+    figure, panels = _grid(run[1] is not None, costs.shape[-1])
+    if run[1] is not None:
+        drawing.returns(panels.pop(0), {label: run[:2]}, ylabel, "", best, random, True, confidence)
+    for k, axes in enumerate(panels):
+        draw = _agents if costs.shape[2] <= MANY else _many_agents
+        draw(axes, steps, costs[..., k], bounds[:, k], confidence)
+        _dress_cost(axes, k, names, _meaning(k, meanings))
+    text = "cost: " + (
+        f"mean of seeds, band: {confidence:.0%} bootstrap interval"
+        if costs.shape[2] <= MANY
+        else f"mean of {costs.shape[2]} agents, band: cheapest to costliest agent"
+    )
+    return _finished(figure, title, "return: IQM of seeds; " * (run[1] is not None) + text, path)
+
+
+def constrained_curves(
+    runs: Mapping[str, CostRun],
+    *,
+    limits: Any = None,
+    names: Sequence[str] = (),
+    meanings: Sequence[str] = (),
+    agents: Literal["worst", "mean"] = "worst",
+    ylabel: str = "return",
+    title: str = "",
+    path: Path | str | None = None,
+    best: float | None = None,
+    random: float | None = None,
+    confidence: float = 0.95,
+) -> Figure:
+    """Several runs in one picture, to compare algorithms: a panel of returns and one per cost, a line per run.
+
+    A run's line in a cost panel is that of its agents with a limit (of all, where none has one): for each seed and
+    evaluation the costliest agent, or the mean over agents. Where the agents' limits differ, what is drawn is the
+    cost less the agent's limit, so that "worst" is the agent farthest over its own, and the limit is the line at 0.
+    The axis says which. Lines are means over seeds with their bootstrap intervals; returns are as `learning_curve`
+    draws them.
+
+    Args:
+        runs: label -> see `CostRun`; all of the same agents and costs, and all with returns or all without.
+        limits: ``[N, K]``, inf where there is none; None for no limits.
+        names, meanings: a word, and a phrase with its unit, for each cost.
+        agents: which agent a line is of.
+        ylabel, best, random: see `learning_curve`.
+        path: where to write a PNG as well.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: no runs, shapes that do not fit, naming the run, or another word for ``agents``.
+    """
+    if agents not in ("worst", "mean"):
+        raise ValueError(f"agents is {agents!r}; allowed is one of worst, mean")
+    if not runs:
+        raise ValueError("no runs to draw")
+    found = {label: _checked(label, run, limits) for label, run in runs.items()}
+    sizes = {costs.shape[2:] for _, costs, _ in found.values()}
+    returns = {label: run[:2] for label, run in runs.items() if run[1] is not None}
+    if len(sizes) > 1 or len(returns) not in (0, len(runs)):
+        raise ValueError(f"the runs have agents and costs {sorted(sizes)}, {len(returns)} have returns; allowed is one")
+    figure, panels = _grid(bool(returns), sizes.pop()[1])
+    if returns:
+        drawing.returns(panels.pop(0), returns, ylabel, "", best, random, len(runs) == 1, confidence)
+    for k, axes in enumerate(panels):
+        text, level = "", None
+        for i, (label, (steps, costs, bounds)) in enumerate(found.items()):
+            values, text, level = _one_line(costs[..., k], bounds[:, k], agents)
+            colour = drawing.PALETTE[i % len(drawing.PALETTE)]
+            drawing.band(axes, steps, values, label, colour, False, confidence, statistics.mean)
+        drawing.level(axes, level, "limit", _DASHES, drawing.INK)
+        _dress_cost(axes, k, names, f"{_meaning(k, meanings)}; {text}")
+    note = f"cost: mean of seeds; bands: {confidence:.0%} bootstrap intervals"
+    return _finished(figure, title, "return: IQM of seeds; " * bool(returns) + note, path)
+
+
+def worst_agent(costs: Any, limits: Any) -> int:
+    """The agent farthest over its limit, of costs ``[N]``; the costliest where none has a limit. Agents whose cost is
+    NaN, and agents without a limit beside others that have one, come last."""
+    costs, limits = np.asarray(costs, float), np.asarray(limits, float)
+    over = costs - limits if np.isfinite(limits).any() else costs
+    return int(np.argmax(np.where(np.isnan(over), -np.inf, over)))
+
+
+def _checked(label: str, run: CostRun, limits: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps ``[E]``, costs ``[seeds, E, N, K]`` and limits ``[N, K]``."""
+    steps, costs = np.asarray(run[0], float), np.asarray(run[2], float)
+    if costs.ndim != 4 or costs.shape[1] != steps.size:
+        raise ValueError(f"{label!r}: steps {steps.shape} and costs {costs.shape} are not [E] and [seeds, E, N, K]")
+    bounds = np.full(costs.shape[2:], np.inf) if limits is None else np.asarray(limits, float)
+    if bounds.shape != costs.shape[2:]:
+        raise ValueError(f"{label!r}: limits {bounds.shape} are not [N, K] of costs {costs.shape}")
+    return steps, costs, bounds
+
+
+def _grid(with_returns: bool, costs: int) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for the returns, if any, and one per cost, at most three side by side."""
+    count = int(with_returns) + costs
+    columns = min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = drawing.new_figure(4.8 * columns, 3.9 * rows + 0.3)
+    return figure, [figure.add_subplot(rows, columns, place) for place in range(1, count + 1)]
+
+
+def _agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, confidence: float) -> None:
+    """Every agent of costs ``[seeds, E, N]`` and its limit."""
+    for i in range(costs.shape[-1]):
+        colour = drawing.PALETTE[i % len(drawing.PALETTE)]
+        drawing.band(axes, steps, costs[..., i], f"agent {i}", colour, False, confidence, statistics.mean)
+    _limit_lines(axes, limits, own_colours=True)
+
+
+def _many_agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, _: float) -> None:
+    """Mean and range over agents of costs ``[seeds, E, N]``, and the distinct limits."""
+    agents = statistics.mean(costs, axis=0)
+    colour = drawing.PALETTE[0]
+    drawing.spread(axes, steps, agents.T, f"mean of {costs.shape[-1]} agents", colour)
+    _limit_lines(axes, limits, own_colours=False)
+
+
+def _limit_lines(axes: Axes, limits: np.ndarray, own_colours: bool) -> None:
+    """A dashed line for each distinct limit of ``[N]``."""
+    distinct = np.unique(limits)
+    for value in distinct[np.isfinite(distinct)]:
+        whose = np.flatnonzero(limits == value)
+        alone = own_colours and whose.size == 1 and distinct.size > 1
+        colour = drawing.PALETTE[whose[0] % len(drawing.PALETTE)] if alone else drawing.INK
+        drawing.level(axes, float(value), "limit" + (_of(whose) if distinct.size > 1 else ""), _DASHES, colour)
+
+
+def _of(agents: np.ndarray) -> str:
+    if agents.size > 3:
+        return f" of {agents.size} agents"
+    return f" of agent{'s' * (agents.size > 1)} " + ", ".join(map(str, agents))
+
+
+def _one_line(costs: np.ndarray, limits: np.ndarray, agents: str) -> tuple[np.ndarray, str, float | None]:
+    """A run's line ``[seeds, E]`` of costs ``[seeds, E, N]``, in words, and the level of its limit."""
+    bounded = np.isfinite(limits)
+    some = bounded if bounded.any() else np.ones_like(bounded)
+    values, bounds = costs[..., some], limits[some]
+    distinct = np.unique(bounds)
+    over = bounded.any() and distinct.size > 1
+    values = values - bounds if over else values
+    line = values.max(-1) if agents == "worst" else values.mean(-1)
+    words = {"worst": "worst agent", "mean": "mean over agents"}[agents] + (" less its limit" if over else "")
+    return line, words, 0.0 if over else float(distinct[0]) if bounded.any() else None
+
+
+def _meaning(k: int, meanings: Sequence[str]) -> str:
+    return meanings[k] if k < len(meanings) else "cost per episode"
+
+
+def _dress_cost(axes: Axes, k: int, names: Sequence[str], ylabel: str) -> None:
+    drawing.dress(axes, ylabel, f"cost: {names[k]}" if k < len(names) else f"cost {k}")
+    axes.set_xlabel("environment steps", color=drawing.INK)
+    axes.set_xlim(left=0)
+    drawing.legend(axes, len(axes.get_legend_handles_labels()[0]))
+
+
+def _finished(figure: Figure, title: str, note: str, path: Path | str | None) -> Figure:
+    if title:
+        figure.suptitle(title, fontsize=12, color=drawing.INK, x=0.01, ha="left")
+    figure.supxlabel(note, fontsize=7.5, color=drawing.FAINT, x=0.99, ha="right")
+    return drawing.saved(figure, path)

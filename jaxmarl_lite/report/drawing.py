@@ -1,0 +1,162 @@
+"""What every picture is made of: a figure, lines with bands, levels, words; no display and no global state needed."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from jaxmarl_lite.report import files, statistics
+
+Curve = tuple[Any, Any]
+"""Environment steps ``[E]`` and values ``[seeds, E]``."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
+"""Colours told apart with any kind of colour blindness (Okabe and Ito 2008), the pale yellow left out."""
+
+INK, FAINT = "#262626", "#8c8c8c"
+"""Of words and axes, and of what stands behind."""
+
+
+def steps_text(value: float, _: Any = None) -> str:
+    """Environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) with a canvas of its own."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def checked(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where they do not fit."""
+    steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
+    if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
+        raise ValueError(f"{label!r}: steps {steps.shape} and values {values.shape} are not [E] and [seeds, E]")
+    return steps, values
+
+
+def band(
+    axes: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    colour: str,
+    seeds: bool,
+    confidence: float,
+    statistic: statistics.Statistic = statistics.iqm,
+) -> None:
+    """One run ``[seeds, E]``: thin seeds, the statistic over seeds, and its interval."""
+    if seeds and values.shape[0] > 1:
+        for line in values:
+            axes.plot(steps, line, color=colour, linewidth=0.7, alpha=0.28, zorder=2)
+    centre, low, high = statistics.curve(values, statistic, confidence)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=3)
+    axes.plot(steps, centre, color=colour, linewidth=2.0, label=label, zorder=4, marker=_dot(steps), markersize=4)
+
+
+def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+    """One metric: mean over seeds and the band from least to greatest, where any seed has a value."""
+    some = ~np.all(np.isnan(values), axis=0)
+    steps, values = steps[some], values[:, some]
+    if steps.size == 0:
+        return
+    if values.shape[0] > 1:
+        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    mean = np.nanmean(values, axis=0)
+    axes.plot(steps, mean, color=colour, linewidth=1.5, label=label, marker=_dot(steps), markersize=3)
+
+
+def _dot(steps: np.ndarray) -> str:
+    """A marker for a lone point, which a line would not show."""
+    return "o" if steps.size == 1 else ""
+
+
+def level(axes: Axes, value: float | None, label: str, dashes: Any, colour: str = FAINT) -> None:
+    """A dashed level across the axes, its name on the line's right end."""
+    if value is None:
+        return
+    axes.axhline(value, color=colour, linewidth=1.3, linestyle=dashes, zorder=1)
+    axes.annotate(
+        label, (1.0, value), xycoords=axes.get_yaxis_transform(), xytext=(-3, 3), textcoords="offset points",
+        ha="right", va="bottom", fontsize=8, color="#6b6b6b" if colour == FAINT else colour, zorder=5,
+    )  # fmt: skip
+
+
+def dress(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
+    """Ticks, grid and words."""
+    axes.set_title(title, fontsize=9 if small else 12, color=INK, loc="left", pad=6 if small else 10)
+    axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=INK)
+    axes.xaxis.set_major_formatter(FuncFormatter(steps_text))
+    axes.xaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(4 if small else 6))
+    axes.tick_params(labelsize=7.5 if small else 9, colors=INK, length=3)
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01, y=0.07)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b0b0b0")
+
+
+def returns(
+    axes: Axes,
+    runs: Mapping[str, Curve],
+    ylabel: str,
+    title: str,
+    best: float | None,
+    random: float | None,
+    seeds: bool,
+    confidence: float,
+) -> None:
+    """The returns of runs: IQM over seeds with its interval, one line per run, and the known levels."""
+    for i, (label, run) in enumerate(runs.items()):
+        steps, values = checked(label, run)
+        band(axes, steps, values, label, PALETTE[i % len(PALETTE)], seeds, confidence)
+    level(axes, best, "best possible", (0, (5, 3)))
+    level(axes, random, "random policy", (0, (1, 2)))
+    dress(axes, ylabel, title)
+    axes.set_xlabel("environment steps", color=INK)
+    axes.set_xlim(left=0)
+    legend(axes, len(runs))
+
+
+def legend(axes: Axes, runs: int) -> None:
+    """Inside the axes while it is short, to the right of them otherwise; one run needs a name too."""
+    if runs > 4:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    else:
+        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
+
+
+def note(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> None:
+    """A small line that says what line and band are."""
+    several = sorted(set(counts))
+    count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+    text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + ("; thin: each seed" * seeds)
+    text = "one seed: no interval" if several == [1] else text
+    figure.supxlabel(text, fontsize=7.5, color=FAINT, x=0.99, ha="right")
+
+
+def saved(figure: Figure, path: Path | str | None) -> Figure:
+    """The figure, written to ``path`` if one is given, in one rename."""
+    if path is not None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        files.replace_bytes(path, buffer.getvalue())
+    return figure
