@@ -13,10 +13,12 @@ from rich.console import Console
 
 from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.commands import cost_plot
 from jaxmarl_lite.evaluate import make_evaluate, make_play
-from jaxmarl_lite.report import runfolder, statistics, tables
-from jaxmarl_lite.running import programs
+from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
+from jaxmarl_lite.running import costs, programs
 from jaxmarl_lite.running.result import Result, load_run
+from jaxmarl_lite.types import EnvSpec
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 Run = Annotated[Path, tyro.conf.Positional]
@@ -38,7 +40,8 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw a metric of one or several runs: IQM and 95 % interval over seeds."""
+    """Draw a metric of one or several runs: IQM and 95 % interval over seeds; of eval_cost and cost, a panel per cost
+    with the limits."""
 
     runs: Runs
     """Folders of the runs."""
@@ -80,12 +83,12 @@ def evaluate_command(words: list[str]) -> None:
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, options.greedy))
-    means, texts = {}, []
+    means, texts, paid = {}, [], {}
     for seed in result.seeds:
         key = jax.random.fold_in(jax.random.key(options.seed), seed)
         played = jax.device_get(play(result.learner(seed), key))
         returns = np.asarray(result.spec.team_return(played.returns), float)
-        means[seed] = float(returns.mean())
+        means[seed], paid[seed] = float(returns.mean()), played.costs
         interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
         texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), played.lengths.mean()))
     table = tables.list_table(
@@ -97,6 +100,10 @@ def evaluate_command(words: list[str]) -> None:
     overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
     table.add_row("IQM [95 % interval] over seeds", tables.interval_text(overall), "")
     _console().print(table)
+    if result.spec.num_costs:
+        title = f"costs over {options.episodes} episodes of each seed, together"
+        for part in cost_tables.evaluation_tables(paid, result.limits, result.spec.cost_names, title):
+            _console().print(part)
 
 
 def plot_command(words: list[str]) -> None:
@@ -106,17 +113,20 @@ def plot_command(words: list[str]) -> None:
         raise ValueError("no run was named; allowed is the folder of a run, or of several")
     from jaxmarl_lite.report import plots
 
-    curves: dict[str, Any] = {}
+    runs = {}
     for path in options.runs:
         run = runfolder.load(path)
-        label = f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name
-        curves |= {label + ending: curve for ending, curve in _curves(run, options.metric).items()}
+        runs[f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name] = run
     name = options.metric.replace("/", "_")
     home = options.runs[0] if len(options.runs) == 1 else Path()
     out = options.out or home / f"{name}.png"
-    configs = [runfolder.read_config(path) for path in options.runs]
-    title = " and ".join(dict.fromkeys(str(config.get("env", "")) for config in configs))
-    plots.learning_curve(curves, ylabel=options.metric.replace("_", " "), title=title, path=out)
+    title = " and ".join(dict.fromkeys(str(run.config.get("env", "")) for run in runs.values()))
+    if all(cost_plot.has_costs(run, options.metric) for run in runs.values()):
+        cost_plot.draw(runs, options.metric, title, out)
+    else:
+        found = ((label, _curves(run, options.metric)) for label, run in runs.items())
+        curves = {label + ending: curve for label, some in found for ending, curve in some.items()}
+        plots.learning_curve(curves, ylabel=options.metric.replace("_", " "), title=title, path=out)
     print(out)
 
 
@@ -194,9 +204,19 @@ def _environments(names: list[str]) -> Any:
         spec = envs.make(name).spec
         actions = f"{spec.action_size} {spec.action_kind}"
         best = "" if spec.best_return is None else f"{spec.best_return:g}"
-        rows.append((name, spec.num_agents, spec.view_size, spec.state_size, actions, spec.episode_limit, best))
-    title = "N agents, O entries of a view, S of the state, A actions; the longest episode; the highest return"
-    return tables.list_table(("environment", "N", "O", "S", "A", "steps", "best"), rows, title=title)
+        sizes = spec.num_agents, spec.view_size, spec.state_size, actions, spec.episode_limit, best
+        rows.append((name, *sizes, spec.num_costs, _costs(spec)))
+    title = (
+        "N agents, O entries of a view, S of the state, A actions; the longest episode; the highest return; "
+        "K costs per agent and the environment's own limits on them, in cost per episode"
+    )
+    return tables.list_table(("environment", "N", "O", "S", "A", "steps", "best", "K", "limits"), rows, title=title)
+
+
+def _costs(spec: EnvSpec) -> str:
+    """Names of an environment's costs with its own limits."""
+    bounds = costs.limits_of(None, spec)
+    return "; ".join(f"{name} {cost_tables.limit_text(bounds[:, k])}" for k, name in enumerate(spec.cost_names))
 
 
 def _console() -> Console:

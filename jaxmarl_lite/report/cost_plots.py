@@ -12,12 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxmarl_lite.report import drawing, statistics
+from jaxmarl_lite.report.agents import MANY
 
 CostRun = tuple[Any, Any, Any]
 """Environment steps ``[E]``, returns ``[seeds, E]`` (None: no panel for them), costs ``[seeds, E, N, K]``."""
-
-MANY = 6
-"""More agents than these are drawn as their mean and range."""
 
 _DASHES = (0, (5, 2))
 
@@ -58,7 +56,7 @@ def run_curves(
     steps, costs, bounds = _checked(label, run, limits)
     figure, panels = _grid(run[1] is not None, costs.shape[-1])
     if run[1] is not None:
-        drawing.returns(panels.pop(0), {label: run[:2]}, ylabel, "", best, random, True, confidence)
+        drawing.returns(panels.pop(0), {label: run[:2]}, ylabel, "return", best, random, True, confidence)
     for k, axes in enumerate(panels):
         draw = _agents if costs.shape[2] <= MANY else _many_agents
         draw(axes, steps, costs[..., k], bounds[:, k], confidence)
@@ -89,13 +87,14 @@ def constrained_curves(
 
     A run's line in a cost panel is that of its agents with a limit (of all, where none has one): for each seed and
     evaluation the costliest agent, or the mean over agents. Where the agents' limits differ, what is drawn is the
-    cost less the agent's limit, so that "worst" is the agent farthest over its own, and the limit is the line at 0.
+    cost less the agent's limit, so that "worst" is the agent farthest over its own, and the limit is the line at 0;
+    where runs have limits of their own, each has its line in the run's colour.
     The axis says which. Lines are means over seeds with their bootstrap intervals; returns are as `learning_curve`
     draws them.
 
     Args:
         runs: label -> see `CostRun`; all of the same agents and costs, and all with returns or all without.
-        limits: ``[N, K]``, inf where there is none; None for no limits.
+        limits: ``[N, K]``, inf where there is none; None for no limits; or label -> such limits of that run.
         names, meanings: a word, and a phrase with its unit, for each cost.
         agents: which agent a line is of.
         ylabel, best, random: see `learning_curve`.
@@ -109,32 +108,27 @@ def constrained_curves(
         raise ValueError(f"agents is {agents!r}; allowed is one of worst, mean")
     if not runs:
         raise ValueError("no runs to draw")
-    found = {label: _checked(label, run, limits) for label, run in runs.items()}
+    each = limits if isinstance(limits, Mapping) else dict.fromkeys(runs, limits)
+    found = {label: _checked(label, run, each[label]) for label, run in runs.items()}
     sizes = {costs.shape[2:] for _, costs, _ in found.values()}
     returns = {label: run[:2] for label, run in runs.items() if run[1] is not None}
     if len(sizes) > 1 or len(returns) not in (0, len(runs)):
         raise ValueError(f"the runs have agents and costs {sorted(sizes)}, {len(returns)} have returns; allowed is one")
     figure, panels = _grid(bool(returns), sizes.pop()[1])
     if returns:
-        drawing.returns(panels.pop(0), returns, ylabel, "", best, random, len(runs) == 1, confidence)
+        drawing.returns(panels.pop(0), returns, ylabel, "return", best, random, len(runs) == 1, confidence)
     for k, axes in enumerate(panels):
-        text, level = "", None
+        unequal = any(np.unique(bounds[np.isfinite(bounds[:, k]), k]).size > 1 for _, _, bounds in found.values())
+        levels = {}
         for i, (label, (steps, costs, bounds)) in enumerate(found.items()):
-            values, text, level = _one_line(costs[..., k], bounds[:, k], agents)
+            values, levels[label] = _one_line(costs[..., k], bounds[:, k], agents, unequal)
             colour = drawing.PALETTE[i % len(drawing.PALETTE)]
             drawing.band(axes, steps, values, label, colour, False, confidence, statistics.mean)
-        drawing.level(axes, level, "limit", _DASHES, drawing.INK)
-        _dress_cost(axes, k, names, f"{_meaning(k, meanings)}; {text}")
+        _run_limits(axes, levels)
+        which = {"worst": "worst agent", "mean": "mean over agents"}[agents] + ", less its limit" * unequal
+        _dress_cost(axes, k, names, f"{_meaning(k, meanings)} ({which})")
     note = f"cost: mean of seeds; bands: {confidence:.0%} bootstrap intervals"
     return _finished(figure, title, "return: IQM of seeds; " * bool(returns) + note, path)
-
-
-def worst_agent(costs: Any, limits: Any) -> int:
-    """The agent farthest over its limit, of costs ``[N]``; the costliest where none has a limit. Agents whose cost is
-    NaN, and agents without a limit beside others that have one, come last."""
-    costs, limits = np.asarray(costs, float), np.asarray(limits, float)
-    over = costs - limits if np.isfinite(limits).any() else costs
-    return int(np.argmax(np.where(np.isnan(over), -np.inf, over)))
 
 
 def _checked(label: str, run: CostRun, limits: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -189,17 +183,24 @@ def _of(agents: np.ndarray) -> str:
     return f" of agent{'s' * (agents.size > 1)} " + ", ".join(map(str, agents))
 
 
-def _one_line(costs: np.ndarray, limits: np.ndarray, agents: str) -> tuple[np.ndarray, str, float | None]:
-    """A run's line ``[seeds, E]`` of costs ``[seeds, E, N]``, in words, and the level of its limit."""
+def _one_line(costs: np.ndarray, limits: np.ndarray, agents: str, less: bool) -> tuple[np.ndarray, float | None]:
+    """A run's line ``[seeds, E]`` of costs ``[seeds, E, N]``, ``less`` the limits or not; the level of its limit."""
     bounded = np.isfinite(limits)
     some = bounded if bounded.any() else np.ones_like(bounded)
-    values, bounds = costs[..., some], limits[some]
-    distinct = np.unique(bounds)
-    over = bounded.any() and distinct.size > 1
-    values = values - bounds if over else values
+    values = costs[..., some]
+    if less and bounded.any():
+        values = values - limits[some]
     line = values.max(-1) if agents == "worst" else values.mean(-1)
-    words = {"worst": "worst agent", "mean": "mean over agents"}[agents] + (" less its limit" if over else "")
-    return line, words, 0.0 if over else float(distinct[0]) if bounded.any() else None
+    return line, None if not bounded.any() else 0.0 if less else float(limits[some][0])
+
+
+def _run_limits(axes: Axes, levels: Mapping[str, float | None]) -> None:
+    """The limit of the runs, or one of each run in its colour where they differ."""
+    if len(set(levels.values())) == 1:
+        drawing.level(axes, next(iter(levels.values())), "limit", _DASHES, drawing.INK)
+        return
+    for i, (label, level) in enumerate(levels.items()):
+        drawing.level(axes, level, f"limit of {label}", _DASHES, drawing.PALETTE[i % len(drawing.PALETTE)])
 
 
 def _meaning(k: int, meanings: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
-from jaxmarl_lite.running import record
+from jaxmarl_lite.running import costs, record
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.programs import Programs, Tally
 from jaxmarl_lite.running.progress import Display
@@ -65,6 +65,9 @@ class Loop:
         self._tally: Tally = programs.blank
         self._diverged = np.zeros(len(plan.seeds), np.int32)
         self._since = (0, 0.0)  # updates and seconds of training since the last row
+        self._limits = costs.limits_of(plan.config, world.spec)
+        self._limited = bool(np.isfinite(self._limits).any())
+        self._violations = np.zeros((len(plan.seeds), *self._limits.shape))
         self._random: np.ndarray | None = None
         self._current = float("nan")
         self.update = 0
@@ -93,6 +96,7 @@ class Loop:
         self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.config))
         self._random = self._random_returns()
         self._kept.keep_random(self._random)
+        self._renew_tally()
         self._evaluate()
 
     def _take_up(self, start: Start) -> None:
@@ -108,6 +112,7 @@ class Loop:
             self._kept.keep_random(self._random)
         self._clock -= start.timings.elapsed_seconds
         self._trained = start.timings.training_seconds
+        self._violations = costs.violations(self._kept.rows, self._plan.seeds, self._limits)
         self._renew_tally()
 
     def _random_returns(self) -> np.ndarray:
@@ -126,7 +131,8 @@ class Loop:
         )
 
     def _renew_tally(self) -> None:
-        self._tally = self._programs.blank._replace(diverged=self._diverged)  # type: ignore[arg-type]
+        limits: Any = np.broadcast_to(self._limits, (len(self._plan.seeds), *self._limits.shape))
+        self._tally = self._programs.blank._replace(diverged=self._diverged, limits=limits)  # type: ignore[arg-type]
         self._since = (0, 0.0)
 
     def _advance(self, target: int) -> None:
@@ -172,7 +178,8 @@ class Loop:
         """Play episodes with every seed's policy, write a row for each, and save."""
         played = parallel.to_host(self._programs.evaluate(self._states.learner, self._seeds, np.int32(self.update)))
         means, speed = parallel.to_host((self._tally.total, self._tally.count)), self._speed(*self._since)
-        values = _evaluation(self._spec.team_return(played.returns), played, self._spec.num_costs)
+        values = self._evaluation(played)
+        self._violations += means[0].get("violation_share", 0.0)
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
             if well and not np.isfinite(values["eval_return"][i]):
@@ -181,11 +188,27 @@ class Loop:
             row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}
             if self.update:
                 row |= {name: _ratio(total[i], means[1][name][i]) for name, total in means[0].items()}
+            row |= self._broken(i, row.pop("violation_share", None))
             self._kept.write(self.update, seed, metrics.flatten(row))
         self._kept.flush()
         self._save()
         self._display.evaluated(self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0]))
         self._renew_tally()
+
+    def _evaluation(self, played: Any) -> dict[str, np.ndarray]:
+        """Means over episodes, ``[seeds, ...]``."""
+        values = {"eval_return": self._spec.team_return(played.returns), "eval_episode_length": played.lengths}
+        if self._spec.num_costs:
+            values["eval_cost"] = played.costs
+        found = {name: np.asarray(value, float).mean(1) for name, value in values.items()}
+        return found | ({"eval_kept": costs.kept(played.costs, self._limits)} if self._limited else {})
+
+    def _broken(self, seed: int, share: Any) -> dict[str, np.ndarray]:
+        """What a seed's row says of the limits that its updates broke; ``share`` of those since the last row."""
+        if not self._limited:
+            return {}
+        found = {"violations": self._violations[seed]} | ({} if share is None else {"violation_share": share})
+        return {name: costs.where_limited(value, self._limits) for name, value in found.items()}
 
     def _save(self) -> None:
         if self._checkpoints is not None:
@@ -221,14 +244,6 @@ def finished(plan: Plan, world: Environment, folder: runfolder.RunFolder, displa
     result = load_run(folder.path, None if isinstance(plan.env_args, dict) else world)
     display.say(result.table())
     return result
-
-
-def _evaluation(returns: Any, played: Any, num_costs: int) -> dict[str, np.ndarray]:
-    """Means over episodes, ``[seeds, ...]``."""
-    values = {"eval_return": returns, "eval_episode_length": played.lengths}
-    if num_costs:
-        values["eval_cost"] = played.costs
-    return {name: np.asarray(value, float).mean(1) for name, value in values.items()}
 
 
 def _ratio(total: Any, count: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.types import Environment
@@ -71,8 +72,12 @@ class Plan:
         return tuple(round(i * self.updates / parts) for i in range(parts + 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in config.json."""
-        return dataclasses.asdict(self)
+        """Plain data, as in config.json; limits as the mapping that a config takes them from."""
+        data = dataclasses.asdict(self)
+        for name, value in vars(self.config).items():
+            if isinstance(value, Limits):
+                data["config"][name] = value.plain()
+        return data
 
 
 def make_plan(

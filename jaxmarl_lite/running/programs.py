@@ -18,6 +18,7 @@ from jaxmarl_lite.algorithms import configs, registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.maths import trees
+from jaxmarl_lite.running import costs
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
@@ -38,6 +39,7 @@ class Tally(NamedTuple):
     count: dict[str, Array]  # how many those are
     diverged: Array  # [] int: the first update that left a learned number or a metric not finite; 0: none
     faulty: Array  # [] int: the first update in which a finite policy met a reward that is not; 0: none
+    limits: Array  # [N, K]: what the costs are measured against; data, so that other limits compile nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +139,11 @@ def _form(plan: Plan, env: Environment) -> _Form:
 
 
 def _static(config: Any) -> Any:
-    """The config with its floats at their defaults."""
-    return jax.tree.unflatten(jax.tree.structure(config), jax.tree.leaves(type(config)()))
+    """The config with its floats at their defaults, and the numbers inside its other fields (limits) at 0."""
+    default = type(config)()
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(default, path[0].name) if len(path) == 1 else 0.0, config
+    )
 
 
 def _arguments(seeds: int, config: Any) -> tuple[Any, Any]:
@@ -229,26 +234,34 @@ def _learn(train: Train, state: TrainState, tally: Tally, updates: Array) -> tup
 def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
     """The tally with one more update of one seed."""
     well = tally.diverged == 0
-    sound = trees.all_finite(state.learner) & trees.all_finite({k: v for k, v in info.items() if k not in EPISODIC})
+    learned = costs.learned(state.learner), {k: v for k, v in info.items() if k not in EPISODIC}
+    sound = trees.all_finite(learned)
     fault = well & ~info["reward_finite"] & (tally.faulty == 0)
     values = {name: value.astype(float) for name, value in info.items()}
+    if "cost" in values:
+        values["violation_share"] = costs.broken(values["cost"], tally.limits)
     return Tally(
         {name: tally.total[name] + jnp.where(jnp.isnan(value), 0.0, value) for name, value in values.items()},
         {name: tally.count[name] + ~jnp.isnan(value) for name, value in values.items()},
         jnp.where(well & ~sound, state.updates, tally.diverged),
         jnp.where(fault, state.updates, tally.faulty),
+        tally.limits,
     )
 
 
 def _blank(form: _Form, states: TrainState) -> Tally:
-    """A tally of nothing."""
+    """A tally of nothing, without limits."""
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
     info = jax.eval_shape(_functions(form).info, state)
     shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items()}
+    if "cost" in shapes:
+        shapes["violation_share"] = shapes["cost"]
+    ended = state.acting.running.costs
     zeros: Any = {name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()}
     none: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     never: Any = np.zeros(form.seeds, np.int32)
-    return Tally(zeros, none, never, never)
+    unlimited: Any = np.full((form.seeds, *ended.shape[1:]), np.inf, jnp.result_type(float))
+    return Tally(zeros, none, never, never, unlimited)
 
 
 @functools.lru_cache(maxsize=16)

@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxmarl_lite.report import files, runfolder, writers
+from jaxmarl_lite.running import costs
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import EnvSpec
 
@@ -124,20 +126,41 @@ def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
 
 def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> float:
     """Draw a run's learning curve into its folder; answers the seconds that took, imports left out."""
-    from jaxmarl_lite.report import plots  # costs a second, and only runs with a folder need it
+    from jaxmarl_lite.report import plots  # noqa: F401 - costs a second, and only runs with a folder need it
 
     began = time.perf_counter()
     found = runfolder.series(rows, "eval_return")
-    random = read_random(folder)
-    plots.learning_curve(
-        {plan.algorithm: (found.steps, found.values)},
+    run = found.steps, found.values, stacked(rows, found.seeds).get("eval_cost")
+    picture(plan, spec, run, read_random(folder), folder.curve)
+    return time.perf_counter() - began
+
+
+def picture(
+    plan: Plan, spec: EnvSpec, run: tuple[Any, Any, Any], random: np.ndarray | None, path: str | Path | None
+) -> Any:
+    """A run's learning curve as a matplotlib figure, with a panel per cost where the environment has costs.
+
+    Args:
+        plan, spec: of the run.
+        run: environment steps ``[E]``, returns ``[S, E]``, costs ``[S, E, N, K]`` or None.
+        random: returns of the random policy, ``[S]``.
+        path: where to write a PNG as well.
+    """
+    from jaxmarl_lite.report import plots
+
+    steps, returns, paid = run
+    words: dict[str, Any] = dict(
         ylabel=spec.return_meaning,
         title=f"{plan.algorithm} on {plan.env}",
-        path=folder.curve,
+        path=path,
         best=spec.best_return,
         random=None if random is None else float(random.mean()),
     )
-    return time.perf_counter() - began
+    if paid is None:
+        return plots.learning_curve({plan.algorithm: (steps, returns)}, **words)
+    limits = costs.limits_of(plan.config, spec)
+    names = {"names": spec.cost_names, "meanings": spec.cost_meanings}
+    return plots.run_curves(plan.algorithm, (steps, returns, paid), limits=limits, **names, **words)
 
 
 def write_plan(folder: runfolder.RunFolder, plan: Plan) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite.report import checkpoint, runfolder, statistics, tables, writers
+from jaxmarl_lite.report import checkpoint, cost_tables, runfolder, statistics, tables, writers
+from jaxmarl_lite.running import costs as cost_rules
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import programs, record
 from jaxmarl_lite.running.plan import Plan
@@ -46,7 +47,8 @@ class Result:
     returns: np.ndarray
     """Mean return of each evaluation's episodes, ``[S, E]``; NaN from where a seed has diverged."""
     metrics: dict[str, np.ndarray]
-    """Every metric, ``[S, E]`` or ``[S, E, N]``; those of training are means since the evaluation before."""
+    """Every metric, ``[S, E]`` and then the axes it has of ``N, K``; those of training are means since the evaluation
+    before."""
     random_returns: np.ndarray | None
     """Mean return of the random policy, once for each seed, ``[S]``."""
     timings: Timings
@@ -80,6 +82,45 @@ class Result:
         """The last training states, every leaf ``[S, ...]``; read from the newest checkpoint when first asked for."""
         return self._states()
 
+    @functools.cached_property
+    def limits(self) -> np.ndarray:
+        """The limit of every agent and cost, ``[N, K]``, in cost per episode: the config's over the environment's own;
+        inf where there is none."""
+        return cost_rules.limits_of(self.config, self.spec)
+
+    @property
+    def costs(self) -> np.ndarray | None:
+        """Mean cost per episode of each evaluation, ``[S, E, N, K]``, NaN from where a seed has diverged; None where
+        the environment has no costs."""
+        return self.metrics.get("eval_cost")
+
+    def final_costs(self) -> statistics.Interval:
+        """Mean over seeds of the last evaluation's costs per episode, ``[N, K]``, with its 95 % bootstrap interval.
+
+        Raises:
+            ValueError: the environment has no costs.
+        """
+        return statistics.bootstrap_interval(self._known_costs()[:, -1], statistics.mean)
+
+    def kept(self) -> np.ndarray:
+        """Estimated probability that an episode keeps its limit: the share of the last evaluation's episodes whose cost
+        is at or under it, mean over seeds, ``[N, K]``; NaN where there is no limit.
+
+        Raises:
+            ValueError: the environment has no costs.
+        """
+        return self._at_the_end("eval_kept", self._known_costs())
+
+    def _known_costs(self) -> np.ndarray:
+        if self.costs is None:
+            raise ValueError(f"{self.plan.env} has no costs; allowed is a run in an environment with some")
+        return self.costs
+
+    def _at_the_end(self, name: str, like: np.ndarray) -> np.ndarray:
+        """A metric after the last evaluation, mean over seeds, ``[N, K]``; NaN where it was not measured."""
+        found = self.metrics.get(name)
+        return np.full(like.shape[2:], np.nan) if found is None else statistics.mean(found[:, -1], axis=0)
+
     def final(self) -> statistics.Interval:
         """IQM of the last evaluation's returns over seeds, with its 95 % interval."""
         return statistics.bootstrap_interval(self.returns[:, -1])
@@ -87,22 +128,16 @@ class Result:
     def plot(self, path: str | Path | None = None) -> Any:
         """The learning curve as a matplotlib figure: IQM and 95 % interval over seeds; a notebook shows it.
 
+        Where the environment has costs, every cost has a panel beside it, with the limits.
+
         Args:
             path: where to write a PNG as well.
         """
-        from jaxmarl_lite.report import plots
-
-        return plots.learning_curve(
-            {self.algorithm: (self.steps, self.returns)},
-            ylabel=self.spec.return_meaning,
-            title=f"{self.algorithm} on {self.plan.env}",
-            path=path,
-            best=self.spec.best_return,
-            random=None if self.random_returns is None else float(self.random_returns.mean()),
-        )
+        run = self.steps, self.returns, self.costs
+        return record.picture(self.plan, self.spec, run, self.random_returns, path)
 
     def table(self) -> Table:
-        """The last evaluation of every seed, IQM and random policy with intervals, and what the run took."""
+        """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what the run took."""
         table = tables.result_table(
             dict(zip(self.seeds, self.returns[:, -1].tolist(), strict=True)),
             meaning=self.spec.return_meaning,
@@ -118,7 +153,12 @@ class Result:
         table.add_section()
         for name, text in self._facts():
             table.add_row(name, text, style="dim")
-        return table
+        return table if self.costs is None else _below(table, self._cost_table(self.costs))
+
+    def _cost_table(self, costs: np.ndarray) -> Table:
+        updates = int(self.steps[-1]) // self.plan.batch
+        broken = self._at_the_end("violations", costs)
+        return cost_tables.run_table(costs[:, -1], self.limits, self.kept(), broken, updates, self.spec.cost_names)
 
     def _facts(self) -> list[tuple[str, str]]:
         took = self.timings
@@ -157,6 +197,14 @@ class Result:
     def __repr__(self) -> str:
         final = tables.interval_text(self.final())
         return f"Result({self.algorithm} on {self.plan.env}, {len(self.seeds)} seeds, final return {final})"
+
+
+def _below(*parts: Table) -> Table:
+    """Tables one below the other, as one, which a notebook can show."""
+    whole = Table.grid()
+    for part in parts:
+        whole.add_row(part)
+    return whole
 
 
 class PlayedPolicy:

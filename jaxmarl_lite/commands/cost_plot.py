@@ -1,0 +1,55 @@
+"""``jaxmarl-lite plot RUN --metric eval_cost``: costs of stored runs with the limits they are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmarl_lite.report.runfolder import Run
+from jaxmarl_lite.running import plan as plans
+from jaxmarl_lite.running import record
+from jaxmarl_lite.running.costs import limits_of
+from jaxmarl_lite.types import EnvSpec
+
+METRICS = ("eval_cost", "cost")
+"""Metrics that have limits."""
+
+
+def has_costs(run: Run, metric: str) -> bool:
+    """Whether a metric of a run is one of costs, per agent and cost."""
+    return metric in METRICS and f"{metric}/agent_0/cost_0" in run.names()
+
+
+def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
+    """Draw the costs of runs, label -> run, with their limits, as a PNG.
+
+    Raises:
+        ValueError: runs of other numbers of agents or costs.
+    """
+    from jaxmarl_lite.report import plots
+
+    found, limits, spec = {}, {}, None
+    for label, run in runs.items():
+        plan = plans.from_dict(run.config, run.folder.config)
+        costs = record.stacked(run.rows, plan.seeds)[metric]
+        steps = np.asarray(sorted({row["step"] for row in run.rows}))
+        own = _spec(plan)
+        spec = own or spec
+        found[label] = steps, None, costs
+        limits[label] = None if own is None else limits_of(plan.config, own)
+    words: dict[str, Any] = dict(title=title, path=out)
+    if spec is not None:
+        words |= dict(names=spec.cost_names, meanings=spec.cost_meanings)
+    if len(found) == 1:
+        (label,) = found
+        plots.run_curves(label, found[label], limits=limits[label], **words)
+    else:
+        plots.constrained_curves(found, limits=limits, **words)
+
+
+def _spec(plan: plans.Plan) -> EnvSpec | None:
+    """The spec of the plan's environment; None where the run was given an object, which no file can tell."""
+    return None if plan.env_args is None else plans.world_of(plan.env, plan.env_args)[0].spec

@@ -1,0 +1,146 @@
+"""Tables of what agents cost, against their limits: a run's end, and an evaluation of its policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from jaxmarl_lite.report import statistics, tables
+from jaxmarl_lite.report.agents import MANY, worst_agent
+from jaxmarl_lite.report.statistics import Interval
+
+
+def name_of(cost: int, names: Sequence[str]) -> str:
+    """The cost's own word, or ``cost 0`` ... where it has none."""
+    return names[cost] if cost < len(names) else f"cost {cost}"
+
+
+def limit_text(values: Any) -> str:
+    """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do not."""
+    texts = ["none" if np.isinf(value) else f"{value:g}" for value in np.asarray(values, np.float64).round(6)]
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
+
+
+def run_table(
+    costs: Any,
+    limits: Any,
+    kept: Any,
+    violations: Any,
+    updates: int,
+    names: Sequence[str] = (),
+) -> Table:
+    """Costs at the end of a run: a line per cost and agent.
+
+    With more than `MANY` agents of one limit, a cost has two lines: the mean over its agents, and the worst of them.
+    A cost is red where its interval reaches over the limit.
+
+    Args:
+        costs: of the last evaluation, in cost per episode, ``[seeds, N, K]``; NaN for a diverged seed.
+        limits: ``[N, K]``, inf where there is none.
+        kept: probability of keeping the limit, ``[N, K]``.
+        violations: updates that broke the limit, mean over seeds, ``[N, K]``.
+        updates: how many there were.
+        names: a word for each cost.
+    """
+    costs, limits, kept, violations = (np.asarray(x, float) for x in (costs, limits, kept, violations))
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("cost per episode")
+    for head in ("limit", "mean [95 % interval]", "P(kept)", f"of {updates} updates over it"):
+        table.add_column(head, justify="right")
+    for k in range(limits.shape[1]):
+        for label, values, some in _lines(costs[..., k], limits[:, k]):
+            interval = statistics.bootstrap_interval(values, statistics.mean)
+            limit = limits[some, k]
+            table.add_row(
+                f"{name_of(k, names)}, {label}",
+                limit_text(limit),
+                _coloured(interval, float(limit[0])),
+                _number(kept[some, k].mean(), 3),
+                _number(violations[some, k].mean(), 1),
+            )
+    return table
+
+
+def evaluation_tables(costs: Mapping[int, Any], limits: Any, names: Sequence[str] = (), title: str = "") -> list[Table]:
+    """Costs of freshly played episodes: a table over all seeds' episodes together, and a compact one per seed.
+
+    The first has the mean cost with its bootstrap interval over episodes, the limit, and the probability of keeping
+    it with Wilson's interval; both intervals are about these policies, not about seeds that were not trained.
+
+    Args:
+        costs: seed -> cost of each episode, ``[episodes, N, K]``; a diverged seed's may be NaN.
+        limits: ``[N, K]``, inf where there is none.
+        names: a word for each cost.
+        title: of the first table.
+    """
+    limits = np.asarray(limits)
+    played = {seed: np.asarray(values) for seed, values in costs.items()}
+    sound = [values for values in played.values() if np.isfinite(values).all()]
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("cost per episode")
+    for head in ("limit", "mean [95 % interval]", "P(kept) [95 % interval]"):
+        table.add_column(head, justify="right")
+    found = [table]
+    if sound:
+        _fill_pooled(table, np.concatenate(sound), limits, names)
+    if len(played) > 1:
+        found.append(_by_seed(played, limits, names))
+    return found
+
+
+def _fill_pooled(table: Table, pooled: np.ndarray, limits: np.ndarray, names: Sequence[str]) -> None:
+    """A line per cost and agent of episodes ``[episodes, N, K]``."""
+    for k in range(limits.shape[1]):
+        for i in range(limits.shape[0]):
+            interval = statistics.bootstrap_interval(pooled[:, i, k], statistics.mean)
+            probability = "-"
+            if np.isfinite(limits[i, k]):
+                among = statistics.proportion_interval(np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled))
+                probability = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
+            mean = _coloured(interval, float(limits[i, k]))
+            table.add_row(f"{name_of(k, names)}, agent {i}", limit_text(limits[i : i + 1, k]), mean, probability)
+
+
+def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequence[str]) -> Table:
+    """Every seed's worst agent, cost by cost."""
+    table = Table(box=box.SIMPLE_HEAD, title="worst agent of each seed: mean cost, P(kept)", title_justify="left")
+    table.add_column("")
+    for k in range(limits.shape[1]):
+        table.add_column(name_of(k, names), justify="right")
+    for seed, values in played.items():
+        cells = []
+        for k in range(limits.shape[1]):
+            mean = values[..., k].mean(0)
+            i = worst_agent(mean, limits[:, k])
+            share = np.mean(values[:, i, k] <= limits[i, k])
+            probability = f", {share:.3f}" if np.isfinite(limits[i, k]) else ""
+            text = f"{tables.number_text(float(mean[i]))} (agent {i}){probability}"
+            cells.append(Text(text, "red" if mean[i] > limits[i, k] else "") if np.isfinite(mean).all() else "diverged")
+        table.add_row(f"seed {seed}", *cells)
+    return table
+
+
+def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray, list[int]]]:
+    """Label, cost of every seed, and agents, of the lines of one cost ``[seeds, N]``."""
+    agents = list(range(limits.size))
+    if limits.size <= MANY or np.unique(limits).size > 1:
+        return [(f"agent {i}", costs[:, i], [i]) for i in agents]
+    worst = worst_agent(statistics.mean(costs, axis=0), limits)
+    return [
+        (f"mean of {limits.size} agents", costs.mean(1), agents),
+        (f"worst agent ({worst})", costs[:, worst], [worst]),
+    ]
+
+
+def _coloured(interval: Interval, limit: float) -> Text:
+    """The interval, red where it reaches over the limit."""
+    return Text(tables.interval_text(interval), "red" if interval.high > limit else "")
+
+
+def _number(value: float, decimals: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{decimals}f}"
