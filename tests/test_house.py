@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from worlds import algorithm, world
+from worlds import algorithm, world_for
 
 from jaxmarl_lite import train
 from jaxmarl_lite.algorithms import registry
@@ -152,7 +152,7 @@ def test_every_config_field_has_its_sentence(name):
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_reported_number_is_described(name):
     metrics = pytest.importorskip("jaxmarl_lite.report.metrics")
-    env = world("toy/reach-unequal")
+    env = world_for(name, "toy/reach-unequal")
     init, go = train.make_train(algorithm(name, env, memory="gru"), env, num_envs=2, num_steps=3)
     _, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
     assert {"return", "policy_loss", "value_loss", "entropy"} <= info.keys()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.envs import registry as environments
+from jaxmarl_lite.envs.constraints import Cost, with_costs
 from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, TimeStep
 
 
@@ -45,9 +46,7 @@ class Tally:
 
     def reset(self, key: Array) -> tuple[TallyState, TimeStep]:
         state = TallyState(jax.random.uniform(key), jnp.zeros((), jnp.int32))
-        return state, TimeStep(
-            self._observe(state), jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones(()), jnp.zeros((), bool)
-        )
+        return state, TimeStep(self._observe(state), jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones(()), jnp.zeros((), bool))
 
     def step(self, state: TallyState, action: Array) -> tuple[TallyState, TimeStep]:
         before = state.time.astype(float)
@@ -82,6 +81,28 @@ class Lenient:
 def world(env_id: str, **keywords: Any) -> Environment:
     """A registered environment, safe under the tests' strict settings."""
     return Lenient(environments.make(env_id, **keywords))
+
+
+@functools.cache
+def world_for(algorithm: str, env_id: str) -> Environment:
+    """A registered environment; with two costs, and limits, for an algorithm that needs some."""
+    env = world(env_id)
+    return limited(env) if hasattr(registry.config_of(algorithm)(), "cost_limit") else env
+
+
+def limited(env: Environment, first: float | tuple[float, ...] = 0.5, second: float = 0.3) -> Environment:
+    """The environment with a cost of action 1, or of the squared first dimension, and one of all that is not 0."""
+    discrete = env.spec.action_kind == "discrete"
+
+    def some(state: Any, action: Array, after: Any) -> Array:
+        return (action == 1).astype(float) if discrete else jnp.square(action[:, 0])
+
+    def any_at_all(state: Any, action: Array, after: Any) -> Array:
+        return (action != 0).astype(float) if discrete else jnp.abs(action).sum(-1)
+
+    return with_costs(
+        env, [Cost("some", "of action 1", some, first), Cost("any", "of not resting", any_at_all, second)]
+    )
 
 
 def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:

@@ -9,17 +9,19 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite.algorithms.limits import Limits
+
 Config = TypeVar("Config")
 
 
 @dataclass_transform(frozen_default=True)
 def config_record(cls: type[Config]) -> type[Config]:
-    """Make a class a frozen dataclass and a pytree: float fields are leaves, all others are static."""
+    """Make a class a frozen dataclass and a pytree: float fields and limits are its data, all others are static."""
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    floats = [f.name for f in fields if f.type in ("float", float)]
-    others = [f.name for f in fields if f.name not in floats]
-    return jax.tree_util.register_dataclass(cls, data_fields=floats, meta_fields=others)
+    data = [f.name for f in fields if f.type in ("float", float) or isinstance(f.default, Limits)]
+    others = [f.name for f in fields if f.name not in data]
+    return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=others)
 
 
 def check_range(config: Any, **ranges: tuple[float, float]) -> None:

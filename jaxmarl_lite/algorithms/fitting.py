@@ -94,10 +94,10 @@ def epochs(
     return learner, jax.tree.map(lambda x: x.mean((0, 1)), info)
 
 
-def check_minibatches(num_envs: int, num_minibatches: int) -> None:
+def check_minibatches(num_envs: int, num_minibatches: int, name: str = "num_minibatches") -> None:
     """Raise ValueError unless the worlds divide into the minibatches."""
     if num_envs % num_minibatches:
         raise ValueError(
-            f"num_envs is {num_envs} and num_minibatches is {num_minibatches}; allowed is a num_envs that "
-            f"num_minibatches divides, for example {num_minibatches * math.ceil(num_envs / num_minibatches)}"
+            f"num_envs is {num_envs} and {name} is {num_minibatches}; allowed is a num_envs that "
+            f"{name} divides, for example {num_minibatches * math.ceil(num_envs / num_minibatches)}"
         )

@@ -32,10 +32,10 @@ class HAPPOConfig(ppo.PPOConfig):
 
 def make(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
     """HAPPO for an environment of these sizes; the config's static fields decide the networks."""
-    return turns.make(name, spec, config, _turn)
+    return turns.make(name, spec, config, turns.Rules(turn))
 
 
-def _turn(
+def turn(
     actor: models.Actor,
     config: ppo.PPOConfig,
     seen: Array,
@@ -45,7 +45,7 @@ def _turn(
     factor: Array,
 ) -> tuple[turns.Model, Array, dict[str, Array]]:
     """PPO of one agent."""
-    data, memory, advantage = given
+    data, memory, advantage, _ = given
     lr = fitting.annealed(config.lr, seen, config.anneal_steps)
 
     def step(model: turns.Model, batch: fitting.Sequences) -> tuple[turns.Model, dict[str, Array]]:

@@ -23,7 +23,7 @@ class HATRPOConfig(trust_step.TrustRegionConfig):
 
 def make(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
     """HATRPO for an environment of these sizes; the config's static fields decide the networks."""
-    return turns.make(name, spec, config, _turn)
+    return turns.make(name, spec, config, turns.Rules(_turn))
 
 
 def _turn(
@@ -31,10 +31,10 @@ def _turn(
     factor: Array,
 ) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
     """A step in the trust region without costs; it needs neither the key nor an optimiser."""
-    data, memory, advantage = given
+    data, memory, advantage, _ = given
     if config.normalise_advantage:
         advantage = models.standardised(advantage, data.obs.alive, shared=False)
     nothing = jnp.zeros((0, *factor.shape), factor.dtype)
     problem = trust_step.Problem(data, memory, factor * advantage, nothing, jnp.zeros(0, factor.dtype))
-    theta, log_ratio, info = trust_step.policy_step(actor, model.policy, problem, config)
-    return model._replace(policy=theta), log_ratio, info
+    theta, info = trust_step.policy_step(actor, model.policy, problem, config)
+    return model._replace(policy=theta), turns.log_ratio(actor, theta, memory, data), info

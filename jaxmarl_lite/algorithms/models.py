@@ -72,7 +72,8 @@ def lone_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
 
 
 class Critic(NamedTuple):
-    """A value function of every agent, seeing what ``look`` picks of an observation."""
+    """A value function of every agent, seeing what ``look`` picks of an observation; of its reward, or of K costs:
+    then all values have a further axis ``[K]``."""
 
     net: Network
     look: Callable[[Observation], Array]
@@ -90,7 +91,9 @@ class Critic(NamedTuple):
         return value, self.read(successor), carried(memories, steps.last)
 
 
-def critic(spec: EnvSpec, form: NetworkSpec, view: Literal["own", "state"], shared: bool) -> Critic:
+def critic(
+    spec: EnvSpec, form: NetworkSpec, view: Literal["own", "state"], shared: bool, costs: int | None = None
+) -> Critic:
     """A critic of all agents.
 
     Args:
@@ -99,18 +102,24 @@ def critic(spec: EnvSpec, form: NetworkSpec, view: Literal["own", "state"], shar
         view: ``own``: each agent's own observation. ``state``: the state of the world; shared weights then
             evaluate it once and give one value an agent.
         shared: one set of weights, or one an agent.
+        costs: K, for a critic of costs instead of the reward.
     """
-    agents = spec.num_agents
+    agents, values = spec.num_agents, 1 if costs is None else costs
+
+    def read(out: Array) -> Array:
+        return out[..., 0] if costs is None else out
+
     if view == "own":
-        net = network(form, spec.view_size, 1, agents=agents, shared=shared)
-        return Critic(net, lambda obs: obs.view, lambda out: out[..., 0])
+        net = network(form, spec.view_size, values, agents=agents, shared=shared)
+        return Critic(net, lambda obs: obs.view, read)
     if shared:
-        return Critic(network(form, spec.state_size, agents, agents=None), lambda obs: obs.state, lambda out: out)
+        net = network(form, spec.state_size, agents * values, agents=None)
+        return Critic(net, lambda obs: obs.state, lambda out: read(out.reshape(*out.shape[:-1], agents, values)))
 
     def tiled(obs: Observation) -> Array:
         return jnp.broadcast_to(obs.state[..., None, :], (*obs.state.shape[:-1], agents, obs.state.shape[-1]))
 
-    return Critic(network(form, spec.state_size, 1, agents=agents, shared=False), tiled, lambda out: out[..., 0])
+    return Critic(network(form, spec.state_size, values, agents=agents, shared=False), tiled, read)
 
 
 def episode_starts(last: Array) -> Array:

@@ -138,6 +138,7 @@ class PPOState(NamedTuple):
     sight: Any  # moments of views and states, or ()
     value_moments: Any  # moments of returns, or ()
     seen: Array  # [] environment steps
+    costs: Any = ()  # what constrained algorithms carry for their limits (`costs.CostState`)
 
 
 class PolicyData(NamedTuple):

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from jaxmarl_lite.algorithms import happo, hatrpo, liir, ppo
+from jaxmarl_lite.algorithms import happo, hatrpo, liir, macpo, mappo_lagrangian, ppo
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
@@ -17,6 +17,8 @@ ALGORITHMS: dict[str, tuple[type, Make]] = {
     "mappo": (ppo.MAPPOConfig, ppo.make),
     "happo": (happo.HAPPOConfig, happo.make),
     "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make),
+    "macpo": (macpo.MACPOConfig, macpo.make),
+    "mappo-lagrangian": (mappo_lagrangian.MAPPOLagrangianConfig, mappo_lagrangian.make),
     "liir": (liir.LIIRConfig, liir.make),
 }
 """Name -> its config and its maker."""

@@ -5,7 +5,8 @@
 g and b_k are the gradients of the surrogates ``E[ρ A]`` and ``E[ρ A_k]``, H the Fisher matrix of the policy
 (`maths.trust_region`, `maths.constrained`). The line search asks of the policy itself, not of its models, that the mean
 KL divergence is at most δ, that the reward surrogate grows by a share of what its gradient promises (unless limits are
-being recovered), and that no cost surrogate grows beyond what its limit leaves.
+being recovered), and that the total violation ``Σ_k max(0, c_k + gain of cost surrogate k)`` falls by the same share of
+what is promised: so no limit that is kept gets broken, and for one broken limit its cost falls.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.nets.distributions import Distribution
 from jaxmarl_lite.types import Array, Observation, PyTree
 
+_CASES = ("recovery", "violated", "cut", "inside", "free")
 _ROWS = 2048  # samples whose activations fit a core's cache
 
 
@@ -43,6 +45,10 @@ class TrustRegionConfig(ppo.PPOConfig):
     """Factor between two tries of the line search."""
     tries: int = 10
     """Most tries of the line search."""
+    first_fraction: float = 1.0
+    """Share of the whole step that the line search tries first."""
+    max_step_norm: float = 0.0
+    """Longest step, in the Euclidean norm of the weights; 0 for none."""
     accept_ratio: float = 0.1
     """Share of the promised gain that the surrogate must reach."""
     fisher_stride: int = 1
@@ -63,6 +69,8 @@ class TrustRegionConfig(ppo.PPOConfig):
             cg_worst=(0, 1e3),
             backtrack=(0.01, 0.99),
             accept_ratio=(0, 1),
+            first_fraction=(1e-6, 1),
+            max_step_norm=(0, 1e9),
         )
         configs.check_whole(self, cg_iterations=1, tries=1, fisher_stride=1)
 
@@ -70,29 +78,35 @@ class TrustRegionConfig(ppo.PPOConfig):
 class Problem(NamedTuple):
     """What one agent's step is to achieve."""
 
-    data: ppo.PolicyData  # [T, B, ...] of one agent
+    data: ppo.PolicyData  # [T, B, ...] of one agent; log_prob [T, B], or [T, B, A] for a ratio per dimension
     memory: PyTree  # its policy's, [B, ...]
-    advantage: Array  # [T, B] of the reward, with the ratios of those who moved before
-    cost_advantage: Array  # [K, T, B]
+    advantage: Array  # [T, B] of the reward, with the ratios of those who moved before; or [T, B, A]
+    cost_advantage: Array  # [K, T, B] or [K, T, B, A]
     violation: Array  # [K] c: cost less limit, in the unit of the cost surrogate; positive where broken
 
 
 def policy_step(
     actor: models.Actor, theta: PyTree, problem: Problem, config: TrustRegionConfig
-) -> tuple[PyTree, Array, dict[str, Array]]:
-    """The new weights, the log-ratio of the actions taken ``[T, B]``, and how the step went.
+) -> tuple[PyTree, dict[str, Array]]:
+    """The new weights, and how the step went.
 
     Where a curvature was not positive, where conjugate gradients left more than ``cg_worst`` of a right-hand side, or
     where the direction is not finite, the step is refused, and theta stays.
     """
-    data, alive = problem.data, problem.data.obs.alive
+    data, alive, c = problem.data, problem.data.obs.alive, problem.violation
+    by_dimension = data.log_prob.ndim > alive.ndim
     everyone = jnp.concatenate([problem.advantage[None], problem.cost_advantage])
     old = actor.unroll(theta, problem.memory, data.obs, data.first)
 
     def objectives(theta: PyTree) -> tuple[Array, Distribution]:
         pi = actor.unroll(theta, problem.memory, data.obs, data.first)
-        ratio = surrogates.importance_ratio(pi.log_prob(data.action), data.log_prob)
-        return jax.vmap(lambda advantage: moments_of.masked_mean(ratio * advantage, alive))(everyone), pi
+        ratio = surrogates.importance_ratio(log_prob(pi, data.action, by_dimension), data.log_prob)
+
+        def surrogate(advantage: Array) -> Array:
+            gain = ratio * advantage
+            return moments_of.masked_mean(gain.sum(-1) if by_dimension else gain, alive)
+
+        return jax.vmap(surrogate)(everyone), pi
 
     start, pull, _ = jax.vjp(objectives, theta, has_aux=True)
     (gradients,) = jax.vmap(pull)(jnp.eye(len(start), dtype=start.dtype))
@@ -100,22 +114,28 @@ def policy_step(
     solved = trust_region.conjugate_gradient(product, gradients, config.cg_iterations, config.cg_tolerance)
     g, b = trees.split(gradients)
     images = jax.tree.map(jnp.subtract, gradients, solved.residual)
-    step = constrained.step_in_span(g, b, problem.violation, solved.x, images, config.delta)
+    step = constrained.step_in_span(g, b, c, solved.x, images, config.delta)
+    length = trees.norm(step.direction)
+    too_long = (config.max_step_norm > 0) & (length > config.max_step_norm)
+    direction = trees.scale(
+        jnp.where(too_long, config.max_step_norm / jnp.where(too_long, length, 1.0), 1.0), step.direction
+    )
     worst = solved.relative_residual.max()
-    sound = solved.positive.all() & (worst <= config.cg_worst) & trees.all_finite(step.direction)
-    slack = jnp.maximum(-problem.violation, 0.0)
+    sound = solved.positive.all() & (worst <= config.cg_worst) & trees.all_finite(direction)
+    broken = jnp.maximum(c, 0.0).sum()
 
     def judge(candidate: PyTree) -> tuple[Array, tuple[Array, Array]]:
         reached, pi = objectives(candidate)
         kl = moments_of.masked_mean(old.kl(pi), alive)  # type: ignore[arg-type]
         gained = reached - start
-        promised = trees.dot(g, trees.axpy(-1.0, theta, candidate))
-        better = (gained[0] > 0.0) & (gained[0] >= config.accept_ratio * promised)
-        keeps = (gained[1:] <= slack).all()
+        x = trees.axpy(-1.0, theta, candidate)
+        better = (gained[0] > 0.0) & (gained[0] >= config.accept_ratio * trees.dot(g, x))
+        promised = broken - jnp.maximum(c + trees.products(b, x), 0.0).sum()
+        keeps = jnp.maximum(c + gained[1:], 0.0).sum() <= broken - config.accept_ratio * jnp.maximum(promised, 0.0)
         fine = sound & (kl <= config.delta) & (better | (step.case == constrained.RECOVERY)) & keeps
         return fine, (kl, gained)
 
-    found = trust_region.backtrack(judge, theta, step.direction, config.backtrack, config.tries)
+    found = trust_region.backtrack(judge, theta, direction, config.backtrack, config.tries, config.first_fraction)
     kl, gained = found.found
     taken = found.accepted.astype(start.dtype)
     info = {
@@ -132,13 +152,18 @@ def policy_step(
         "policy_grad_norm": trees.norm(g),
         "entropy": moments_of.masked_mean(old.entropy(), alive),
     }
-    if len(problem.violation):
+    if len(c):
         info |= {
-            "step_case": step.case.astype(start.dtype),
             "cost_surrogate_gain": jnp.where(found.accepted, gained[1:], 0.0),
             "step_multiplier": step.multipliers,
         }
-    return found.theta, turns.log_ratio(actor, found.theta, problem.memory, data), info
+        info |= {f"case_{name}": (step.case == i).astype(start.dtype) for i, name in enumerate(_CASES)}
+    return found.theta, info
+
+
+def log_prob(pi: Distribution, action: Array, by_dimension: bool) -> Array:
+    """log π(u), ``[T, B]``, or its terms by dimension of the action, ``[T, B, A]``."""
+    return pi.log_prob_terms(action) if by_dimension else pi.log_prob(action)
 
 
 def fisher(

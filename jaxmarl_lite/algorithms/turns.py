@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import fitting, models, ppo
+from jaxmarl_lite.algorithms import costs, fitting, limits, models, ppo
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
 
 Turn = Callable[[Array, Any, Any, Array], tuple[Any, Array, dict[str, Array]]]
 """``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent."""
 
 
-def in_turn(key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn) -> tuple[PyTree, dict[str, Array]]:
+def in_turn(
+    key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn, terms: tuple[int, ...] = ()
+) -> tuple[PyTree, dict[str, Array]]:
     """Every agent's turn, in a random order.
 
     Args:
@@ -32,6 +34,7 @@ def in_turn(key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Tur
         data: what each agent learns from, every leaf with a leading ``[N]``.
         alive: ``[N, T, B]`` bool; where an agent is dead, its ratio counts as one.
         turn: of one agent. Its log-ratio is that of the actions taken, under its new policy and its old one.
+        terms: axes that ratios have after ``[T, B]``: () unless they are kept by dimension of the action.
 
     Returns:
         What the agents then carry, and the info of every agent, ``[N, ...]``, with ``turn``, its place in the order,
@@ -48,14 +51,22 @@ def in_turn(key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Tur
         model, log_ratio, info = turn(key, model, given, factor)
         models_of = jax.tree.map(lambda x, one: x.at[agent].set(one), models_of, model)
         info |= {"factor_mean": factor.mean()}
-        factor = factor * jnp.where(alive[agent], jnp.exp(log_ratio), 1.0)
-        return (models_of, factor), info
+        acted = jnp.broadcast_to(jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(terms)))), factor.shape)
+        return (models_of, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
 
-    begin = (models_of, jnp.ones(alive.shape[1:], jnp.result_type(float)))
+    begin = (models_of, jnp.ones((*alive.shape[1:], *terms), jnp.result_type(float)))
     (models_of, _), info = jax.lax.scan(step, begin, (order, jax.random.split(key, agents)))
     place = jnp.argsort(order)
     info = jax.tree.map(lambda x: x[place], info)
     return models_of, info | {"turn": place.astype(jnp.result_type(float))}
+
+
+def at_once(key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn) -> tuple[PyTree, dict[str, Array]]:
+    """Every agent's turn at the same time, so that none meets the ratios of another; arguments as in `in_turn`."""
+    agents = alive.shape[0]
+    keys, factor = jax.random.split(key, agents), jnp.ones(alive.shape, jnp.result_type(float))
+    models_of, _, info = jax.vmap(turn)(keys, models_of, data, factor)
+    return models_of, info | {"factor_mean": factor.mean((1, 2)), "turn": jnp.zeros(agents, factor.dtype)}
 
 
 def by_agent(data: ppo.PolicyData) -> ppo.PolicyData:
@@ -106,49 +117,103 @@ class Model(NamedTuple):
     policy_opt: PyTree
 
 
+class Limited(NamedTuple):
+    """What one agent's limits ask of its turn."""
+
+    advantage: Array  # [K, T, B] of its costs
+    excess: Array  # [K] cost per episode beyond the limit
+    violation: Array  # [K] the same in the unit of the cost surrogates
+    multiplier: Array  # [K]
+
+
 class Given(NamedTuple):
     """What an agent learns from in its turn."""
 
     data: ppo.PolicyData  # [T, B, ...]
     memory: PyTree  # its policy's, [B, ...]
     advantage: Array  # [T, B] of the team, in the unit of reward
+    limited: Limited | tuple[()]  # () where nothing is limited
 
 
 AgentTurn = Callable[[models.Actor, Any, Array, Array, Model, Given, Array], tuple[Model, Array, dict[str, Array]]]
 """``(actor, config, seen, key, model, given, factor) -> (model, log_ratio, info)``, see `Turn`."""
 
 
-def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, turn: AgentTurn) -> Algorithm:
-    """An algorithm whose agents take their turns; all but the policies' step is PPO's."""
-    of = ppo.Parts(
-        models.lone_actor(spec, config.form), models.critic(spec, config.form, config.critic_view, shared=False)
+class Rules(NamedTuple):
+    """How an algorithm's agents update."""
+
+    turn: AgentTurn
+    limits: bool = False
+    """Whether costs are limited; then the config is a `costs.CostConfig` as well."""
+    multiplier: Callable[[Array], PyTree] | None = None
+    """Gives the first state of the rule by which multipliers move; None where they do not."""
+    simultaneous: bool = False
+    """All at the same time instead of in turn."""
+    terms: tuple[int, ...] = ()
+    """Axes of a ratio after ``[T, B]``, see `in_turn`."""
+
+
+class Parts(NamedTuple):
+    """The networks of one algorithm."""
+
+    actor: models.Actor
+    critic: models.Critic
+    cost_critic: models.Critic | None
+
+
+def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, rules: Rules) -> Algorithm:
+    """An algorithm whose agents take their turns; all but the policies' step, and the costs, is PPO's."""
+    if rules.limits:
+        limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")  # type: ignore[attr-defined]
+    plain = ppo.make(name, spec, config)
+    of = Parts(
+        models.lone_actor(spec, config.form),
+        models.critic(spec, config.form, config.critic_view, shared=False),
+        costs.critic_of(spec, config) if rules.limits else None,
     )
 
-    def update(key: Array, learner: ppo.PPOState, batch: Batch) -> tuple[ppo.PPOState, dict[str, Array]]:
-        return _update(of, spec, turn, key, learner, batch)
+    def init(key: Array, num_envs: int, config: Any = config) -> ppo.PPOState:
+        learner = plain.init(key, num_envs, config)
+        if of.cost_critic is None:
+            return learner
+        cost_key = jax.random.fold_in(key, 1)  # so that the reward's half begins as it would without costs
+        state = costs.initial(cost_key, of.cost_critic, spec, learner.config, num_envs, rules.multiplier)
+        return learner._replace(costs=state)
 
-    return ppo.make(name, spec, config)._replace(update=update)
+    def update(key: Array, learner: ppo.PPOState, batch: Batch) -> tuple[ppo.PPOState, dict[str, Array]]:
+        return _update(of, spec, rules, key, learner, batch)
+
+    return plain._replace(init=init, update=update)
 
 
 def _update(
-    of: ppo.Parts, spec: EnvSpec, turn: AgentTurn, key: Array, learner: ppo.PPOState, batch: Batch
+    of: Parts, spec: EnvSpec, rules: Rules, key: Array, learner: ppo.PPOState, batch: Batch
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Estimate the team's advantage, let every agent take its turn, fit the critics."""
+    """Estimate the team's advantage and the costs', let every agent take its turn, fit the critics."""
     turn_key, critic_key = jax.random.split(key)
     steps = models.seen_through(learner.sight, batch.steps)
     steps = steps._replace(reward=team_reward(spec.reward_kind, steps.reward))
-    learner, found, info = ppo.estimate(of, learner, steps)
+    learner, found, info = ppo.estimate(of, learner, steps)  # type: ignore[arg-type]
     data = ppo.policy_data(steps)
-    each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0))
-    moved, of_turns = in_turn(
-        turn_key,
-        Model(learner.policy, learner.policy_opt),
-        each,
-        each.data.obs.alive,
-        functools.partial(turn, of.actor, learner.config, learner.seen),
-    )
+    limited, of_costs = (), None
+    if of.cost_critic is not None:
+        state, of_costs, more = costs.estimate(of.cost_critic, spec, learner.config, learner.costs, batch, steps)
+        learner, info = learner._replace(costs=state), info | more
+        limited = Limited(
+            jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.excess, of_costs.violation, state.multiplier
+        )
+    each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
+    turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)
+    own = Model(learner.policy, learner.policy_opt)
+    alive = each.data.obs.alive
+    if rules.simultaneous:
+        moved, of_turns = at_once(turn_key, own, each, alive, turn)
+    else:
+        moved, of_turns = in_turn(turn_key, own, each, alive, turn, rules.terms)
     learner = learner._replace(policy=moved.policy, policy_opt=moved.policy_opt)
-    learner, fit = fit_critic(of.critic, critic_key, learner, data, found.target)
+    learner, fit = _fit_critics(of, critic_key, learner, data, found.target, of_costs)
+    if of_costs is not None:
+        learner = learner._replace(costs=learner.costs._replace(memory=of_costs.memory))
     return learner._replace(
         memory=found.memory,
         sight=models.widen(learner.sight, batch.steps.obs),
@@ -156,14 +221,23 @@ def _update(
     ), info | fit | of_turns
 
 
-def fit_critic(
-    critic: models.Critic, key: Array, learner: Any, data: ppo.PolicyData, target: Array
+def _fit_critics(
+    of: Parts, key: Array, learner: Any, data: ppo.PolicyData, target: Array, of_costs: costs.Costs | None
 ) -> tuple[Any, dict[str, Array]]:
-    """Epochs of a learner's critic over a rollout."""
+    """Epochs of a learner's critics over a rollout."""
+    config = learner.config
+    more = () if of_costs is None else (of_costs.target, learner.costs.memory)
 
     def step(learner: Any, batch: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
-        return ppo.critic_step(critic, learner, batch.steps[0], batch.starts, batch.steps[1])
+        data, target, *cost_target = batch.steps
+        memory, *cost_memory = batch.starts
+        learner, info = ppo.critic_step(of.critic, learner, data, memory, target)
+        if of.cost_critic is None:
+            return learner, info
+        state, cost_info = costs.critic_step(
+            of.cost_critic, config, learner.seen, learner.costs, data, cost_memory[0], cost_target[0]
+        )
+        return learner._replace(costs=state), info | cost_info
 
-    config = learner.config
-    sequences = fitting.Sequences((data, target), learner.memory)
+    sequences = fitting.Sequences((data, target, *more[:1]), (learner.memory, *more[1:]))
     return fitting.epochs(key, learner, sequences, step, config.epochs, config.num_minibatches)

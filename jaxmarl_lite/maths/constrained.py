@@ -33,6 +33,7 @@ broken, and some limit cuts the trust region; the whole trust region keeps the l
 numbered as in the program of Achiam et al."""
 
 _MOST_COSTS = 4
+_FAR = 2.0  # in units of the trust region's radius
 
 
 class ConstrainedStep(NamedTuple):
@@ -147,7 +148,8 @@ def coefficients(q: Array, r: Array, s: Array, c: Array, delta: Number) -> Coeff
     live = diagonal > jnp.finfo(q.dtype).tiny ** 0.5
     size = jnp.concatenate([jnp.sqrt(_one_where_zero(q))[None], jnp.sqrt(jnp.where(live, diagonal, 1.0))])
     unit = _unit_gram(q, r, s, live, size)
-    d = jnp.where(live, c / (size[1:] * radius), -jnp.inf)
+    # beyond the trust region's reach, how far makes no difference, and inf (no limit) may be there
+    d = jnp.where(live, jnp.clip(c / (size[1:] * radius), -_FAR, _FAR), -_FAR)
     step, case = _solve_unit(unit, d, live, size)
     to_units = radius / size
     trust, multipliers = _multipliers(step, to_units)

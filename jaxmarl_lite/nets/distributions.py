@@ -35,6 +35,10 @@ class Categorical(NamedTuple):
         """log π(u)."""
         return jnp.take_along_axis(self.logits, action[..., None], -1)[..., 0]
 
+    def log_prob_terms(self, action: Array) -> Array:
+        """``[..., 1]``: `log_prob` by dimension of the action, of which there is one."""
+        return self.log_prob(action)[..., None]
+
     def entropy(self) -> Array:
         """-Σ π log π over the legal actions."""
         return -jnp.sum(jnp.where(self.mask, jnp.exp(self.logits) * self.logits, 0.0), -1)
@@ -79,8 +83,12 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, action: Array) -> Array:
         """Σ_d -(u_d - μ_d)²/2σ_d² - log σ_d - ½ log 2π."""
+        return self.log_prob_terms(action).sum(-1)
+
+    def log_prob_terms(self, action: Array) -> Array:
+        """``[..., A]``: `log_prob` by dimension of the action."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
-        return jnp.sum(jnp.where(self.mask, -0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI, 0.0), -1)
+        return jnp.where(self.mask, -0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI, 0.0)
 
     def entropy(self) -> Array:
         """Σ_d log σ_d + ½ (1 + log 2π)."""
@@ -130,12 +138,16 @@ class TanhGaussian(NamedTuple):
 
     def log_prob(self, action: Array) -> Array:
         """log N(x) - Σ_d log du/dx, with x = artanh of the action brought to [-1, 1]."""
+        return self.log_prob_terms(action).sum(-1)
+
+    def log_prob_terms(self, action: Array) -> Array:
+        """``[..., A]``: `log_prob` by dimension of the action."""
         half = 0.5 * (self.high - self.low)
         y = jnp.clip((action - self.low) / half - 1.0, -1.0 + self.EDGE, 1.0 - self.EDGE)
         x = jnp.where(self.base.mask, jnp.arctanh(y), 0.0)
         # log(1 - tanh²x) = 2 (log 2 - x - softplus(-2x)), without cancellation
         slope = jnp.log(half) + 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
-        return self.base.log_prob(x) - jnp.sum(jnp.where(self.base.mask, slope, 0.0), -1)
+        return self.base.log_prob_terms(x) - jnp.where(self.base.mask, slope, 0.0)
 
     def entropy(self) -> Array:
         """The entropy of the Gaussian before the squeeze: the squeezed one has no closed form, and an

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import algorithm, counted, world
+from worlds import algorithm, counted, world, world_for
 
 from jaxmarl_lite import rollout, train
 from jaxmarl_lite.algorithms.registry import ALGORITHMS
@@ -38,7 +38,7 @@ SHARED = [
 @functools.cache
 def _case(name, env_id, form):
     """An algorithm, a learner, the batch of one rollout, `update`, and how often it was traced."""
-    env = world(env_id)
+    env = world_for(name, env_id)
     ours = algorithm(name, env, lr=0.01, **FORMS[form])
 
     @jax.jit
@@ -72,7 +72,7 @@ def test_act_and_update(case):
     after, info = update(jax.random.key(1), learner, batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, learner)
     assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
-    assert all(value.ndim <= 1 for value in info.values())
+    assert all(value.shape in ((), (2,), (2, env.spec.num_costs)) for value in info.values())
     assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.policy, learner.policy)), strict=True))
     # Other numbers of the same shapes are the same program.
     pace = "delta" if hasattr(learner.config, "delta") else "lr"
@@ -108,11 +108,13 @@ def test_an_agent_that_is_never_alive_learns_nothing(case):
     assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
     weights = [name for name in ("policy", "critic", "proxy", "extrinsic", "reward") if hasattr(learner, name)]
     assert len(weights) >= 2
-    for name in weights:
-        for new, old in zip(*(jax.tree.leaves(getattr(x, name)) for x in (after, learner)), strict=True):
+    pairs = [(name, getattr(after, name), getattr(learner, name)) for name in weights]
+    if getattr(learner, "costs", ()):
+        pairs.append(("cost critic", after.costs.critic, learner.costs.critic))
+    for name, *trees_of in pairs:
+        for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True):
             np.testing.assert_array_equal(new[1], old[1], err_msg=name)
-        assert any((new[0] != old[0]).any() for new, old in zip(
-            *(jax.tree.leaves(getattr(x, name)) for x in (after, learner)), strict=True))  # fmt: skip
+        assert any((new[0] != old[0]).any() for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True))
 
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
@@ -143,4 +145,4 @@ def test_wrong_settings_are_named(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_another_environment_is_refused(name):
     with pytest.raises(ValueError, match="env has .*allowed is .*its spec is that of toy/counter"):
-        train.make_train(algorithm(name, world("toy/counter")), world("toy/memory"), 4, 4)
+        train.make_train(algorithm(name, world_for(name, "toy/counter")), world("toy/memory"), 4, 4)

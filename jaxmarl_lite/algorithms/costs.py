@@ -1,0 +1,173 @@
+"""Costs of constrained algorithms: critics and advantages of each agent's each cost, and how far its limit is broken.
+
+    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,   c^i_k = d^i_k / mean episode length
+
+``J^i_k`` is the mean undiscounted cost of the episodes that ended last. A step raises the cost of an episode by about
+its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
+4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import configs, fitting, limits, models, ppo
+from jaxmarl_lite.algorithms.limits import CostLimit, Limits
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.maths import returns, surrogates, trees
+from jaxmarl_lite.maths.moments import RunningMoments
+from jaxmarl_lite.types import Array, Batch, EnvSpec, PyTree, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class CostConfig:
+    """Settings of algorithms that keep limits on costs."""
+
+    cost_limit: CostLimit = Limits()
+    """Limits by the cost's name, one for all agents or one each, in cost per episode; else the environment's own."""
+    cost_margin: float = 0.0
+    """Share of each limit that is kept as a margin."""
+    cost_gamma: float = 0.999
+    """Discount of costs per step; limits are on undiscounted costs."""
+    cost_gae_lambda: float = 0.95
+    """Mixing of n-step sums in the cost advantages."""
+    cost_critic_lr: float = 5e-4
+    """Learning rate of the cost critics."""
+    standardise_cost: bool = False
+    """Scale cost advantages to deviation 1, as the authors' program does; else they are only centred."""
+    cost_scale: Literal["episode_length", "discount"] = "episode_length"
+    """What brings a violation to the surrogate's scale: 1 / mean episode length, or the authors' (1 - gamma)."""
+
+
+def check(config: Any) -> None:
+    """Make ``cost_limit`` a record of limits; raise ValueError for a setting out of range."""
+    object.__setattr__(config, "cost_limit", limits.of(config.cost_limit, f"{type(config).__name__}.cost_limit"))
+    configs.check_range(
+        config, cost_margin=(0, 0.99), cost_gamma=(0, 1), cost_gae_lambda=(0, 1), cost_critic_lr=(0, 10)
+    )
+    configs.check_choice(config, cost_scale=("episode_length", "discount"))
+
+
+class CostState(NamedTuple):
+    """What a constrained learner carries besides PPO's state."""
+
+    critic: PyTree
+    critic_opt: PyTree
+    memory: PyTree  # the cost critics', [B, ...]
+    value_moments: RunningMoments | tuple[()]  # [K] of the sums of costs
+    episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
+    episode_length: Array  # [] their mean length
+    known: Array  # [] 1 once an episode has ended, else 0
+    multiplier: Array  # [N, K] λ or what it is made of; stays 0 where steps imply their own
+    multiplier_opt: PyTree
+
+
+class Costs(NamedTuple):
+    """What a rollout says of the costs."""
+
+    advantage: Array  # [T, B, N, K] centred, in the unit of cost
+    target: Array  # [T, B, N, K] of the critics, in the critics' unit
+    excess: Array  # [N, K] d, in cost per episode; positive where a limit, less its margin, is broken
+    violation: Array  # [N, K] c, in the unit of the cost surrogates
+    memory: PyTree  # the critics' after the rollout
+
+
+def critic_of(spec: EnvSpec, config: Any) -> models.Critic:
+    """The cost critics of all agents."""
+    return models.critic(spec, config.form, config.critic_view, shared=False, costs=spec.num_costs)
+
+
+def initial(
+    key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_envs: int, rule: Callable[[Array], PyTree] | None
+) -> CostState:
+    """Before anything was seen; ``rule`` gives the state of the rule by which multipliers move, if they do."""
+    phi = critic.net.init(key)
+    nothing = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
+    return CostState(
+        critic=phi,
+        critic_opt=ppo.rule(config).init(phi),
+        memory=critic.net.initial_memory(num_envs),
+        value_moments=moments_of.initial_moments((spec.num_costs,)) if config.normalise_value else (),
+        episode_cost=nothing,
+        episode_length=jnp.ones((), nothing.dtype),
+        known=jnp.zeros((), nothing.dtype),
+        multiplier=nothing,
+        multiplier_opt=() if rule is None else rule(nothing),
+    )
+
+
+def estimate(
+    critic: models.Critic, spec: EnvSpec, config: Any, state: CostState, batch: Batch, steps: Transition
+) -> tuple[CostState, Costs, dict[str, Array]]:
+    """Advantages, targets and violations of a rollout; ``steps`` are the batch's as the networks see them."""
+    value, next_value, memory = critic.evaluate(state.critic, state.memory, steps)
+    moments = state.value_moments
+    if isinstance(moments, RunningMoments):
+        value, next_value = (moments_of.denormalise(moments, v) for v in (value, next_value))
+    over, last = steps.discount[..., None, None], steps.last[..., None, None]
+    raw = returns.generalised_advantage(
+        steps.cost, value, next_value, over, last, config.cost_gamma, config.cost_gae_lambda
+    )
+    target = raw + value
+    alive = jnp.broadcast_to(steps.obs.alive[..., None], raw.shape)
+    info = {"cost_explained_variance": surrogates.explained_variance(value, target, alive)}
+    if isinstance(moments, RunningMoments):
+        moments = moments_of.update_moments(moments, target)
+        target = moments_of.normalise(moments, target)
+    state = _with_episodes(state._replace(value_moments=moments), batch)
+    limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
+    # an episode's cost that is not known is neither over its limit nor under it
+    excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
+    scale = 1.0 / state.episode_length if config.cost_scale == "episode_length" else 1.0 - config.gamma
+    advantage = _standardised(raw, alive) if config.standardise_cost else _centred(raw, alive)
+    info |= {"cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess), "cost_known": state.known}
+    return state, Costs(advantage, target, excess, scale * excess, memory), info
+
+
+def _with_episodes(state: CostState, batch: Batch) -> CostState:
+    """The costs of the episodes that ended in a rollout; the old ones where none did."""
+    ended = batch.episodes
+    count = jnp.maximum(ended.count, 1.0)
+    some = ended.count > 0
+    return state._replace(
+        episode_cost=jnp.where(some, ended.costs / count, state.episode_cost),
+        episode_length=jnp.where(some, ended.length / count, state.episode_length),
+        known=jnp.where(some, 1.0, state.known),
+    )
+
+
+def _centred(x: Array, alive: Array) -> Array:
+    """Less the mean over time and worlds, each agent's and cost's own."""
+    return x - moments_of.masked_mean(x, alive, (0, 1))[None, None]
+
+
+def _standardised(x: Array, alive: Array) -> Array:
+    return moments_of.standardise(x, alive, (0, 1))
+
+
+def critic_step(
+    critic: models.Critic,
+    config: Any,
+    seen: Array,
+    state: CostState,
+    data: ppo.PolicyData,
+    memory: PyTree,
+    target: Array,
+) -> tuple[CostState, dict[str, Array]]:
+    """One gradient step of the cost critics on a minibatch."""
+
+    def loss(phi: PyTree) -> Array:
+        value, _ = critic.unroll(phi, memory, data.obs, data.first)
+        error = 0.5 * ((value - target) ** 2).mean(-1)
+        return models.agent_mean(error, data.obs.alive, False)
+
+    error, grads = jax.value_and_grad(loss)(state.critic)
+    lr = fitting.annealed(config.cost_critic_lr, seen, config.anneal_steps)
+    phi, opt = ppo.rule(config).step(state.critic, state.critic_opt, grads, lr, config.max_grad_norm)
+    info = {"cost_value_loss": error, "cost_critic_grad_norm": trees.norm(grads)}
+    return state._replace(critic=phi, critic_opt=opt), info

@@ -1,0 +1,109 @@
+"""MACPO: agents in turn, each by a step in a trust region that keeps the limits on its costs (Gu et al. 2021).
+
+    max_θ  E[ ρ M ]   subject to   J_k + E[ ρ A_k ] <= limit_k  (k = 1..K),   E[ KL(π_old || π_θ) ] <= δ
+
+``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`); ``A_k`` is the
+agent's own advantage of its own k-th cost, which does not carry the others' ratios (section 4.2). The step is exact for
+up to four costs per agent, each with a limit of its own; where the limits cannot be met inside the trust region it is
+the one that breaks them least (`maths.constrained`, `trust_step`). Without a limit that matters it is HATRPO.
+
+Where the authors' program departs from the paper there is a setting, the paper's by default; `MACPOConfig.authors` has
+theirs. Not taken over: the reversed sign of the log-deviation in their KL divergence, episode costs that are some
+updates old and zeros before the first, one normaliser of values for rewards and costs, time limits taken for true ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import configs, costs, fitting, models, trust_step, turns
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec
+
+
+@configs.config_record
+class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
+    """Settings of MACPO."""
+
+    others_on_cost: Literal["ignored", "counted", "ratios"] = "ignored"
+    """How the agents that have moved enter a cost surrogate: not at all (the paper); by their ratios, and by what they
+    already changed (counted); by their ratios alone (the authors' program)."""
+    by_dimension: bool = False
+    """One probability ratio per dimension of a continuous action, their gains summed (the authors' program)."""
+    policy_minibatches: int = 1
+    """Steps of each agent in an update, each on a part of the worlds (the authors' program: 40)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        costs.check(self)
+        configs.check_choice(self, others_on_cost=("ignored", "counted", "ratios"))
+        configs.check_whole(self, policy_minibatches=1)
+
+    @classmethod
+    def authors(cls, **changes: Any) -> MACPOConfig:
+        """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
+
+        Their 40 minibatches are of samples, ours of whole worlds: give as many as the worlds allow.
+        """
+        theirs: dict[str, Any] = dict(
+            delta=0.0065, damping=0.1, cg_iterations=10, cg_tolerance=0.0, cg_worst=1e3, first_fraction=0.27,
+            max_step_norm=0.5, accept_ratio=0.0, others_on_cost="ratios", by_dimension=True, standardise_cost=True,
+            cost_scale="discount", cost_gamma=0.99, critic_lr=5e-3, cost_critic_lr=5e-3, max_grad_norm=10.0,
+            hidden=(64, 64), epochs=1, num_minibatches=1, policy_minibatches=1, normalise_value=True,
+            normalise_view=True,
+        )  # fmt: skip
+        return cls(**theirs | changes)
+
+
+def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
+    """MACPO for an environment of these sizes; the config's static fields decide the networks."""
+    terms = () if not config.by_dimension else (1 if spec.action_kind == "discrete" else spec.action_size,)
+    made = turns.make(name, spec, config, turns.Rules(turn, limits=True, terms=terms))
+
+    def check(num_envs: int, num_steps: int) -> None:
+        made.check(num_envs, num_steps)
+        fitting.check_minibatches(num_envs, config.policy_minibatches, "policy_minibatches")
+
+    return made._replace(check=check)
+
+
+def turn(
+    actor: models.Actor, config: MACPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
+    factor: Array,
+) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
+    """A step in the trust region under the agent's limits; several, where the worlds are dealt into minibatches."""
+    data, memory, advantage, limited = given
+    assert isinstance(limited, turns.Limited)
+    old = actor.unroll(model.policy, memory, data.obs, data.first)
+    data = data._replace(log_prob=trust_step.log_prob(old, data.action, True)) if config.by_dimension else data
+    if config.normalise_advantage:
+        advantage = models.standardised(advantage, data.obs.alive, shared=False)
+    raw, level = limited.advantage, jnp.zeros_like(limited.violation)
+    if config.by_dimension:
+        advantage, raw = advantage[..., None], raw[..., None]
+    cost_advantage = raw + jnp.zeros_like(factor)[None]
+    if config.others_on_cost != "ignored":
+        cost_advantage = raw * factor[None]
+    if config.others_on_cost == "counted":
+        level = _mean(cost_advantage, data.obs.alive)
+    violation = limited.violation + level
+
+    def step(theta: Any, part: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
+        data, gain, cost = part.steps
+        problem = trust_step.Problem(data, part.starts, gain, jnp.moveaxis(cost, 2, 0), violation)
+        return trust_step.policy_step(actor, theta, problem, config)
+
+    whole = fitting.Sequences((data, factor * advantage, jnp.moveaxis(cost_advantage, 0, 2)), memory)
+    theta, info = jax.lax.scan(step, model.policy, fitting.deal(key, whole, config.policy_minibatches))
+    new = actor.unroll(theta, memory, data.obs, data.first)
+    log_ratio = trust_step.log_prob(new, data.action, config.by_dimension) - data.log_prob
+    return model._replace(policy=theta), log_ratio, jax.tree.map(lambda x: x.mean(0), info)
+
+
+def _mean(cost_advantage: Array, alive: Array) -> Array:
+    """Mean of ``[K, T, B]``, or of the sums over dimensions of ``[K, T, B, A]``, over the living samples, ``[K]``."""
+    total = cost_advantage if cost_advantage.ndim == 3 else cost_advantage.sum(-1)
+    return jax.vmap(lambda x: moments_of.masked_mean(x, alive))(total)
