@@ -1,6 +1,7 @@
-"""Worlds: small ones with known answers, Jumanji's, and a check for your own."""
+"""Worlds: small ones with known answers, Jumanji's, costs put on either, and a check for your own."""
 
 from jaxmarl_lite.envs.check import check_environment
+from jaxmarl_lite.envs.constraints import Cost, with_costs
 from jaxmarl_lite.envs.registry import list_environments, make
 
-__all__ = ["check_environment", "list_environments", "make"]
+__all__ = ["Cost", "check_environment", "list_environments", "make", "with_costs"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+from jaxmarl_lite.envs import safe
 from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import check_names, unknown
 from jaxmarl_lite.envs.toys import TOYS, summary
@@ -15,14 +17,17 @@ from jaxmarl_lite.types import Environment
 def make(env_id: str, **keywords: Any) -> Environment:
     """Build an environment from its name.
 
-    env_id: ``toy/<name>``, ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag`` and so on) or
-        ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``).
+    env_id: ``toy/<name>``, ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag`` and so on),
+        ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``), or ``safe/<scenario>``: a scenario with costs.
     keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"), ``agent_id`` (bool), and any
-        keyword of the Jumanji environment, or of the scenario's generator.
+        keyword of the Jumanji environment, or of the scenario's generator; with costs also those of the task (see
+        ``jaxmarl_lite.envs.safe``) and ``cost_limit``, a mapping from costs to limits, or the limit of a single cost.
 
     The same call answers the same object where the keywords can be hashed, so that what was compiled for it is reused.
     Raises ValueError for a wrong name, naming the nearest ones and what is allowed.
     """
+    if isinstance(keywords.get("cost_limit"), Mapping):
+        keywords["cost_limit"] = _CostLimit(keywords["cost_limit"])
     try:
         return _make_cached(env_id, tuple(sorted(keywords.items(), key=lambda item: item[0])))
     except TypeError as error:
@@ -34,7 +39,18 @@ def make(env_id: str, **keywords: Any) -> Environment:
 def list_environments() -> list[tuple[str, str]]:
     """Names to start from, each with its agents, actions and episode limit in words; nothing is built or compiled."""
     toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
-    return toy_rows + [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
+    jumanji_rows = [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
+    return toy_rows + jumanji_rows + [(f"safe/{name}", words) for name, words in safe.examples()]
+
+
+class _CostLimit(dict[str, Any]):
+    """Limits by the names of costs, which can be hashed, so that the same call of `make` is known again."""
+
+    def __init__(self, limits: Mapping[str, Any]):
+        super().__init__({name: tuple(x) if isinstance(x, list) else x for name, x in limits.items()})
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 @functools.lru_cache(maxsize=256)
@@ -48,7 +64,10 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
         return _make_toy(name, keywords)
     if room == "jumanji":
         return _make_jumanji(name, keywords)
+    if room == "safe":
+        return _make_safe(name, keywords)
     patterns = ", ".join(f"jumanji/{family.form}" for family in scenarios.FAMILIES)
+    patterns += ", " + ", ".join(f"safe/{family.form}" for family, _ in safe.families())
     listed = [known for known, _ in list_environments()]
     toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
     raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, jumanji/<Jumanji's own id>.")
@@ -70,6 +89,18 @@ def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
     if env is None:
         env = _registered(name, for_jumanji)
     return JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter)
+
+
+def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
+    importing.import_jumanji()
+    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
+
+    its = safe.task_of(name).keywords
+    for_adapter = {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
+    for_costs = {k: v for k, v in keywords.items() if k in its}
+    for_jumanji = {k: v for k, v in keywords.items() if k not in for_adapter and k not in for_costs}
+    env = JumanjiEnvironment(scenarios.build(name, for_jumanji, its), name=f"safe/{name}", **for_adapter)
+    return safe.constrain(env, name, for_costs)
 
 
 def _registered(name: str, keywords: dict[str, Any]) -> Any:

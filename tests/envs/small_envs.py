@@ -20,7 +20,13 @@ JUMANJI_WORLDS = {
     "jumanji/mmst-2a-12n": dict(time_limit=10),
     "jumanji/multi-cvrp-2v-6c": {},
 }
-WORLDS = TOY_WORLDS | JUMANJI_WORLDS
+SAFE_WORLDS = {
+    "safe/lbf-2s-5x5-2p-1f-coop": dict(time_limit=10),
+    "safe/rware-tiny-3ag": dict(column_height=2, time_limit=10),
+    "safe/cleaner-5x5x3a": dict(time_limit=10),
+    "safe/search-and-rescue-3s-3t": dict(time_limit=10),
+}
+WORLDS = TOY_WORLDS | JUMANJI_WORLDS | SAFE_WORLDS
 
 
 def world(env_id, **more):

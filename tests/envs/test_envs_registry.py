@@ -84,6 +84,11 @@ def test_the_same_call_gives_the_same_object():
     assert make("toy/memory", delay=2) is make("toy/memory", delay=2)
     assert make("jumanji/lbf-8x8-2p-2f", time_limit=9) is make("jumanji/lbf-8x8-2p-2f", time_limit=9)
     assert make("toy/memory", delay=2) is not make("toy/memory", delay=3)
+    limit = {"separation": [1.0, 2.0], "closed_zone": 3}
+    assert make("safe/search-and-rescue-2s-3t", cost_limit=limit) is make(
+        "safe/search-and-rescue-2s-3t", cost_limit=dict(limit)
+    )
+    assert make("safe/cleaner-5x5x2a", distance=2) is not make("safe/cleaner-5x5x2a")
     table = [[1.0, 0.0], [0.0, 1.0]]
     assert make("toy/payoff", payoff=table).spec.best_return == 1.0  # cannot be hashed, and is not cached
 
@@ -112,6 +117,18 @@ def test_the_same_call_gives_the_same_object():
         ("jumanji/cleaner-5x5x2a", {"num_cols": 7}, "5 rows and 7 columns: .*only square grids"),
         ("jumanji/connector-5x5x2a", {"reward_fn": SharedDenseRewardFn()}, "leave 'Shared' away"),
         ("jumanji/mmst-2a-12n", {"time_limit": 99}, "time_limit=99 is above the generator's max_step=70"),
+        ("saef/cleaner-10x10x3a", {}, "did you mean 'safe/cleaner-10x10x3a'.*safe/rware-{tiny"),
+        ("safe/connector-5x5x2a", {}, "Unknown scenario with costs 'connector-5x5x2a'.* Allowed: cleaner-"),
+        ("safe/cleaner-5x5x2a", {"distanse": 2}, "did you mean 'distance'.*cost_limit.*time_limit"),
+        ("jumanji/cleaner-5x5x2a", {"distance": 2}, "Unknown keyword of cleaner-5x5x2a: 'distance'"),
+        ("safe/cleaner-5x5x2a", {"distance": -1}, "safe/cleaner-5x5x2a: distance is -1, but must be a whole number"),
+        ("safe/cleaner-5x5x2a", {"cost_limit": -1.0}, "limit of cost 'crowding' is -1.0, but must be a number from 0"),
+        ("safe/cleaner-5x5x2a", {"cost_limit": {"crwding": 1}}, "did you mean 'crowding'"),
+        ("safe/cleaner-5x5x2a", {"cost_limit": (1, 2, 3)}, "but must be one number or 2, one per agent"),
+        ("safe/search-and-rescue-2s-3t", {"cost_limit": 1.0}, "a mapping from any of separation, closed_zone"),
+        ("safe/search-and-rescue-2s-3t", {"zones": ()}, r"zones is \(\), but must be a tuple of \(x, y, radius\)"),
+        ("safe/search-and-rescue-2s-3t", {"zones": ((0.1, 0.1, 0.6),)}, "radius between 0 and 0.5"),
+        ("safe/search-and-rescue-2s-3t", {"separation": 0.5}, "separation is 0.5, but must lie between 0 and 0.5"),
         (
             "jumanji/lbf-8x8-2p-2f",
             {"generator": RandomGenerator(6, 2, 1, 6), "num_food": 2},

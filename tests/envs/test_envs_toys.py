@@ -7,10 +7,15 @@ import pytest
 from small_envs import TOY_WORLDS, compiled
 
 from jaxmarl_lite.envs import make
+from jaxmarl_lite.envs.toys.limited import Budget, Risky
 
 
-def best_action(env_id, state):
+def best_action(env, state):
     """What the best policy, which may look at the state, does."""
+    if isinstance(env, Budget):
+        return jnp.argmax(jnp.asarray(env.rewards), axis=-1)
+    if isinstance(env, Risky):
+        return jnp.ones(2, jnp.int32)
     kind = type(state).__name__
     if kind == "MemoryState":
         return state.cue
@@ -30,7 +35,7 @@ def test_the_best_return_is_reached(env_id):
         state, timestep = reset(jax.random.key(seed))
         total = timestep.reward
         while not timestep.last:
-            action = best_action(env_id, state)
+            action = best_action(env, state)
             if env.spec.action_kind == "continuous":
                 assert (jnp.abs(action) <= 1).all()
             else:
@@ -122,6 +127,14 @@ def test_unequal_masks_and_deaths():
         ("reach", {"dims": (2, 0)}, "dims must be two positive numbers"),
         ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
         ("unequal", {"sizes": (2, 0)}, "sizes and lives must be two positive numbers"),
+        ("budget", {"steps": 0}, "toy/budget: steps must be positive, not 0"),
+        ("budget", {"costs": ((0.0, 1.0),)}, "rewards and costs must have rows of one length"),
+        ("budget", {"costs": ((1.0, 1.0, 2.0),)}, "action 0 is rest"),
+        ("budget", {"limits": (1.0, 1.0)}, "costs, limits and cost_names must be equally many"),
+        ("budget", {"limits": ((1.0, 1.0, 1.0),)}, "limit of 'energy' is .* or a tuple of 2, one per agent"),
+        ("budget", {"limits": (-1.0,)}, "limit of 'energy' is -1.0, but must be a number from 0 up"),
+        ("risky", {"costs": ((1.0, 0.0), (0.0, 1.0))}, r"costs\[0\]\[0\] must be 0"),
+        ("risky", {"payoff": ((1.0,),)}, "payoff must be two rows of two"),
     ],
 )
 def test_impossible_toys(name, keywords, words):

@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jaxmarl_lite.envs.naming import check_names
@@ -187,24 +187,26 @@ FAMILIES = (
 
 def examples() -> list[tuple[str, str]]:
     """The field's own scenario names, each with its number of agents, its actions and its episode limit in words."""
-    rows = []
-    for family in FAMILIES:
-        for name in family.examples:
-            generator, environment = _settings(family, name)
-            limit = environment.get("time_limit", 2 * generator.get("num_customers", 0))
-            rows.append((name, f"{generator[family.agents_key]} agents, {family.actions}, at most {limit} steps"))
-    return rows
+    return [(name, words(family, name)) for family in FAMILIES for name in family.examples]
 
 
-def build(name: str, keywords: Mapping[str, Any]) -> Any | None:
+def words(family: Family, name: str) -> str:
+    """Number of agents, actions and episode limit of a scenario of the family, in words."""
+    generator, environment = _settings(family, name)
+    limit = environment.get("time_limit", 2 * generator.get("num_customers", 0))
+    return f"{generator[family.agents_key]} agents, {family.actions}, at most {limit} steps"
+
+
+def build(name: str, keywords: Mapping[str, Any], also: Iterable[str] = ()) -> Any | None:
     """The Jumanji environment of a scenario name, or None when the name follows no pattern.
 
     keywords: any of the environment's or its generator's, over those that the name stands for.
+    also: names that the caller takes itself, to be listed with those that are allowed.
     Raises ValueError for an unknown keyword, or sizes that Jumanji refuses.
     """
     for family in FAMILIES:
         if re.fullmatch(family.pattern, name):
-            return _construct(family, name, dict(keywords))
+            return _construct(family, name, dict(keywords), also)
     return None
 
 
@@ -214,10 +216,10 @@ def _settings(family: Family, name: str) -> tuple[Settings, Settings]:
     return family.settings(match)
 
 
-def _construct(family: Family, name: str, keywords: Settings) -> Any:
+def _construct(family: Family, name: str, keywords: Settings, also: Iterable[str]) -> Any:
     environment_class, generator_class = load(family.environment), load(family.generator)
     generator_names, environment_names = keywords_of(generator_class), keywords_of(environment_class)
-    check_names(name, keywords, [*ADAPTER_KEYWORDS, *environment_names, *generator_names])
+    check_names(name, keywords, [*ADAPTER_KEYWORDS, *also, *environment_names, *generator_names])
     with_own_generator = "generator" in keywords
     clash = sorted(set(keywords) & set(generator_names)) if with_own_generator else []
     if clash:

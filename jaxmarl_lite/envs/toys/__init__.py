@@ -1,6 +1,7 @@
 """Tiny worlds whose best return is known, for tests and first steps.
 
-All have two agents, give every agent the team's reward unless told otherwise, and cost nothing.
+All have two agents and give every agent the team's reward unless told otherwise. ``budget``, ``budget-two`` and
+``risky`` have costs and limits, and know the best return that keeps them; the others cost nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
+from jaxmarl_lite.envs.toys.limited import Budget, Risky
 from jaxmarl_lite.envs.toys.unequal import Reach, Unequal
 from jaxmarl_lite.types import EnvSpec
 
@@ -21,6 +23,17 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "counter": (Counter, {}),
     "unequal": (Unequal, {}),
     "mortal": (Unequal, {"lives": (4, 2)}),
+    "budget": (Budget, {}),
+    "budget-two": (
+        Budget,
+        {
+            "rewards": ((0.0, 2.0, 1.5, 3.0), (0.0, 1.5, 2.0, 3.0)),
+            "costs": ((0.0, 2.0, 1.0, 4.0), (0.0, 1.0, 2.0, 4.0)),
+            "limits": (5.0, (5.0, 4.0)),
+            "cost_names": ("energy", "noise"),
+        },
+    ),
+    "risky": (Risky, {}),
 }
 """Each toy's name, with its class and what its fields are set to."""
 

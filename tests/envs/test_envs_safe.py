@@ -1,0 +1,327 @@
+"""Costs of Jumanji's scenarios: hand-made states, and random play against plain formulas."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_envs import SAFE_WORLDS, WORLDS, compiled, legal_action, play, world
+
+from jaxmarl_lite.envs import check_environment, make
+
+LBF, RWARE, CLEANER, SEARCH = SAFE_WORLDS
+NOOP, FORWARD, LOAD = 0, 1, 5
+
+
+def begin(env_id, seed=0):
+    return compiled(env_id)[1](jax.random.key(seed))[0]
+
+
+def costs_after(env, state, action):
+    """The costs ``[N, K]`` of one step."""
+    return np.asarray(env.step(state, jnp.asarray(action))[1].cost)
+
+
+@pytest.mark.parametrize("env_id", SAFE_WORLDS)
+def test_they_keep_the_protocol(env_id):
+    spec = check_environment(world(env_id))
+    assert len(spec.cost_meanings) == spec.num_costs == (2 if env_id == SEARCH else 1)
+    assert spec.cost_limits is not None and min(spec.cost_limits) > 0
+
+
+# Cleaner
+
+
+def cleaner_with(cells, **keywords):
+    """An environment without walls, agents on these cells, and its state."""
+    env = world(CLEANER, **keywords)
+    state = begin(CLEANER)
+    grid = jnp.zeros_like(state.grid)
+    cells = jnp.array(cells)
+    return env, state.replace(grid=grid, agents_locations=cells, action_mask=jnp.ones_like(state.action_mask))
+
+
+UP, RIGHT, DOWN, LEFT = range(4)
+
+
+@pytest.mark.parametrize(
+    ("cells", "action", "keywords", "cost"),
+    [
+        # after the move (2, 2), (2, 3), (3, 3): a chain, its middle has two neighbours
+        ([[2, 1], [1, 3], [3, 4]], [RIGHT, DOWN, LEFT], {}, [1, 2, 1]),
+        # all on (3, 3)
+        ([[2, 3], [3, 2], [4, 3]], [DOWN, RIGHT, UP], {}, [2, 2, 2]),
+        # (2, 2) and (3, 3) are two moves apart, (0, 4) is far
+        ([[2, 1], [3, 2], [1, 4]], [RIGHT, RIGHT, UP], {}, [0, 0, 0]),
+        ([[2, 1], [3, 2], [1, 4]], [RIGHT, RIGHT, UP], {"distance": 2}, [1, 1, 0]),
+        # (0, 1), (1, 1) in the start corner are free, and (1, 2) beside it counts neither
+        ([[0, 0], [1, 0], [1, 3]], [RIGHT, RIGHT, LEFT], {}, [0, 0, 0]),
+        ([[0, 0], [1, 0], [1, 3]], [RIGHT, RIGHT, LEFT], {"start": 1}, [0, 1, 1]),
+        ([[0, 0], [1, 0], [1, 3]], [RIGHT, RIGHT, LEFT], {"start": -1}, [1, 2, 1]),
+        ([[0, 1], [0, 1], [0, 1]], [LEFT, LEFT, LEFT], {"start": 0}, [0, 0, 0]),
+        ([[0, 1], [0, 1], [0, 1]], [LEFT, LEFT, LEFT], {"start": -1}, [2, 2, 2]),
+    ],
+)
+def test_crowding(cells, action, keywords, cost):
+    env, state = cleaner_with(cells, **keywords)
+    assert costs_after(env, state, action)[:, 0].tolist() == cost
+
+
+# Robot warehouse
+
+
+def robots_at(cells, directions):
+    """Robots on these cells (row, column), facing 0 up, 1 right, 2 down, 3 left, without shelves in the way."""
+    state = begin(RWARE)
+    rows, columns = jnp.array(cells).T
+    floor = jnp.zeros_like(state.grid[1]).at[rows, columns].set(jnp.arange(3) + 1)
+    agents = state.agents._replace(
+        position=type(state.agents.position)(x=rows, y=columns), direction=jnp.array(directions)
+    )
+    return state.replace(agents=agents, grid=state.grid.at[1].set(floor), action_mask=jnp.ones((3, 5), bool))
+
+
+@pytest.mark.parametrize(
+    ("cells", "action", "cost", "over"),
+    [
+        ([[0, 0], [0, 1], [0, 5]], [NOOP] * 3, [1, 1, 0], False),
+        ([[0, 0], [0, 2], [0, 5]], [NOOP] * 3, [0, 0, 0], False),
+        ([[0, 0], [1, 1], [0, 5]], [NOOP] * 3, [0, 0, 0], False),  # a diagonal is two cells
+        ([[0, 0], [0, 2], [0, 3]], [FORWARD, NOOP, NOOP], [1, 1, 1], False),
+        ([[0, 0], [0, 1], [0, 5]], [FORWARD, NOOP, NOOP], [1, 1, 0], True),  # a collision
+        ([[0, 0], [0, 1], [0, 5]], [NOOP, FORWARD, NOOP], [0, 0, 0], False),  # driven apart
+    ],
+)
+def test_near_collision(cells, action, cost, over):
+    env, _, step = compiled(RWARE)
+    _, timestep = step(robots_at(cells, [1, 1, 1]), jnp.array(action))
+    assert timestep.cost[:, 0].tolist() == cost
+    assert (timestep.discount == 0) == over
+
+
+def test_near_collision_at_a_distance():
+    (cost,) = world(RWARE, distance=2).costs
+    before, state = (robots_at(cells, [1] * 3) for cells in ([[0, 0]] * 3, [[0, 0], [1, 1], [0, 5]]))
+    assert cost.of(before, None, state).tolist() == [True, True, False]
+
+
+# Level-based foraging
+
+
+def around_the_food(levels, food_level):
+    """Agent 0 left of the only food, agent 1 right of it."""
+    state = begin(LBF)
+    row, column = state.food_items.position[0]
+    agents = state.agents.replace(
+        position=jnp.array([[row, column - 1], [row, column + 1]]), level=jnp.array(levels, jnp.int32)
+    )
+    return state.replace(agents=agents, food_items=state.food_items.replace(level=jnp.array([food_level], jnp.int32)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "food_level", "action", "cost"),
+    [
+        ([1, 2], 3, [LOAD, LOAD], [0, 0]),
+        ([1, 2], 3, [LOAD, NOOP], [1, 0]),
+        ([1, 2], 3, [NOOP, LOAD], [0, 1]),
+        ([1, 2], 3, [NOOP, NOOP], [0, 0]),
+        ([1, 2], 4, [LOAD, LOAD], [1, 1]),
+        ([1, 2], 2, [LOAD, LOAD], [0, 0]),
+        ([1, 2], 2, [NOOP, LOAD], [0, 0]),
+    ],
+)
+def test_fruitless_loading(levels, food_level, action, cost):
+    _, _, step = compiled(LBF)
+    _, timestep = step(around_the_food(levels, food_level), jnp.array(action))
+    assert timestep.cost[:, 0].tolist() == cost
+
+
+def test_food_eaten_elsewhere_or_before_is_no_fruit():
+    env = make("safe/lbf-8x8-2p-2f")
+    state = jax.jit(env.reset)(jax.random.key(0))[0]
+    agents = state.agents.replace(position=jnp.array([[0, 1], [5, 4]]))
+
+    def foods(*eaten):
+        food = state.food_items.replace(position=jnp.array([[1, 1], [5, 5]]), eaten=jnp.array(eaten))
+        return state.replace(agents=agents, food_items=food)
+
+    (cost,) = env.costs
+    both = jnp.array([LOAD, LOAD])
+    assert cost.of(foods(False, False), both, foods(False, True)).tolist() == [True, False]
+    assert cost.of(foods(False, True), both, foods(False, True)).tolist() == [True, True]
+    assert cost.of(foods(False, False), both, foods(True, True)).tolist() == [False, False]
+
+
+# Search and rescue
+
+
+def searchers_at(places, headings):
+    """Searchers at rest but for the least speed, 0.005 along their headings, which one step adds."""
+    state = begin(SEARCH)
+    searchers = state.searchers.replace(
+        pos=jnp.array(places), heading=jnp.array(headings, float), speed=jnp.full(3, 0.005, float)
+    )
+    return state.replace(searchers=searchers)
+
+
+STILL = np.array([[0.0, -1.0]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("places", "cost"),
+    [
+        ([[0.5, 0.02], [0.5, 0.98], [0.5, 0.3]], [1, 1, 0]),  # across the lower edge
+        ([[0.97, 0.97], [0.03, 0.03], [0.5, 0.0]], [1, 1, 0]),  # across the corner: 0.085
+        ([[0.96, 0.96], [0.04, 0.04], [0.5, 0.0]], [0, 0, 0]),  # across the corner: 0.113
+        ([[0.5, 0.1], [0.59, 0.1], [0.68, 0.1]], [1, 1, 1]),
+        ([[0.5, 0.1], [0.61, 0.1], [0.72, 0.1]], [0, 0, 0]),
+    ],
+)
+def test_separation(places, cost):
+    _, _, step = compiled(SEARCH)
+    _, timestep = step(searchers_at(places, [0.0] * 3), jnp.asarray(STILL, float))
+    assert timestep.cost[:, 0].tolist() == cost
+
+
+@pytest.mark.parametrize(
+    ("zones", "places", "inside"),
+    [
+        (((0.5, 0.5, 0.1),), [[0.5, 0.41], [0.5, 0.39], [0.39, 0.5]], [True, False, False]),
+        (((0.5, 0.5, 0.1),), [[0.41, 0.5], [0.59, 0.5], [0.61, 0.5]], [True, True, False]),
+        (((0.02, 0.98, 0.1),), [[0.95, 0.05], [0.94, 0.98], [0.9, 0.9]], [True, True, False]),  # over the corner
+        (((0.2, 0.2, 0.05), (0.8, 0.8, 0.1)), [[0.2, 0.2], [0.8, 0.72], [0.5, 0.5]], [True, True, False]),
+    ],
+)
+def test_closed_zones(zones, places, inside):
+    cost = world(SEARCH, zones=zones).costs[1]
+    elsewhere, state = searchers_at([[0.5, 0.5]] * 3, [0.0] * 3), searchers_at(places, [0.0] * 3)
+    assert cost.of(elsewhere, None, state).tolist() == inside
+    assert (cost.view(state)[:, -1] < 0).tolist() == inside
+    np.testing.assert_array_equal(cost.state(state), cost.view(state)[:, -1])
+
+
+def test_zones_are_seen_from_the_searchers_heading():
+    env = world(SEARCH, zones=((0.1, 0.5, 0.05), (0.6, 0.5, 0.2)))
+    state = searchers_at([[0.95, 0.5], [0.6, 0.75], [0.1, 0.4]], [0.0, -np.pi / 2, np.pi])
+    # 0: zone 0 over the edge of the world, straight ahead; 1: zone 1 straight ahead, although it looks downwards;
+    # 2: zone 0 to its right, since it looks to the left and the zone is above.
+    expected = [[0.15, 0, 0.1], [0.25, 0, 0.05], [0, -0.1, 0.05]]
+    np.testing.assert_allclose(env.costs[1].view(state), expected, atol=1e-6)
+
+
+def test_the_zones_are_appended_to_view_and_state():
+    env, _, step = compiled(SEARCH)
+    state, timestep = step(searchers_at([[0.495, 0.5]] * 3, [0.0] * 3), jnp.asarray(STILL, float))
+    np.testing.assert_allclose(state.searchers.pos, [[0.5, 0.5]] * 3, atol=1e-6)
+    edge = 0.25 - 0.15  # to the centre (0.7, 0.65)
+    np.testing.assert_allclose(timestep.obs.view[:, -3:], [[0.2, 0.15, edge]] * 3, atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.state[-3:], [edge] * 3, atol=1e-6)
+    plain = make("jumanji/search-and-rescue-3s-3t").spec
+    assert env.spec.view_size == plain.view_size + 3 and env.spec.state_size == plain.state_size + 3
+
+
+def test_the_nearest_zone_is_the_one_with_the_nearest_edge():
+    env = world(SEARCH, zones=((0.5, 0.8, 0.05), (0.5, 0.1, 0.3)))
+    view = env.costs[1].view(searchers_at([[0.5, 0.5]] * 3, [0.0] * 3))
+    np.testing.assert_allclose(view, [[0, -0.4, 0.1]] * 3, atol=1e-6)
+
+
+def test_lengths_are_shares_of_the_worlds_side():
+    small, large = world(SEARCH), world(SEARCH, env_size=2.0)
+    places = np.array([[0.25, 0.25], [0.31, 0.25], [0.5, 0.02]])
+    one, two = searchers_at(places, [0.0] * 3), searchers_at(2 * places, [0.0] * 3)
+    for cost, same in zip(small.costs, large.costs, strict=True):
+        assert cost.of(one, None, one).tolist() == same.of(two, None, two).tolist() == [True, True, False]
+    np.testing.assert_allclose(small.costs[1].view(one), large.costs[1].view(two), atol=1e-6)
+
+
+# Random play against plain formulas
+
+
+def plain_cleaner(before, action, after):
+    cells = after.agents_locations
+    free = [sum(cell) <= 2 for cell in cells]
+    apart = lambda a, b: sum(abs(a - b))  # noqa: E731
+    return [
+        [sum(j != i and not free[i] and not free[j] and apart(a, cells[j]) <= 1 for j in range(3))]
+        for i, a in enumerate(cells)
+    ]
+
+
+def plain_warehouse(before, action, after):
+    x, y = after.agents.position
+    return [[float(any(j != i and abs(x[i] - x[j]) + abs(y[i] - y[j]) <= 1 for j in range(3)))] for i in range(3)]
+
+
+def plain_foraging(before, action, after):
+    def fruit(place):
+        new = after.food_items.eaten & ~before.food_items.eaten
+        return any(new[f] and abs(p - place).sum() == 1 for f, p in enumerate(after.food_items.position))
+
+    return [[float(action[i] == LOAD and not fruit(after.agents.position[i]))] for i in range(2)]
+
+
+def torus(a, b):
+    gap = np.abs(a - b)
+    return np.linalg.norm(np.minimum(gap, 1 - gap))
+
+
+def plain_search(before, action, after):
+    pos = after.searchers.pos
+    near = [any(j != i and torus(pos[i], pos[j]) < 0.1 for j in range(3)) for i in range(3)]
+    zones = [any(torus(p, np.array(c)) < 0.15 for c in ((0.25, 0.25), (0.7, 0.65))) for p in pos]
+    return np.stack([near, zones], -1).astype(float)
+
+
+PLAIN = dict(zip(SAFE_WORLDS, (plain_foraging, plain_warehouse, plain_cleaner, plain_search), strict=True))
+
+
+@pytest.mark.parametrize("env_id", SAFE_WORLDS)
+def test_random_play_costs_what_the_plain_formulas_say(env_id):
+    env, reset, step = compiled(env_id)
+    random = np.random.default_rng(0)
+    seen = 0.0
+    for seed in range(25):
+        state, timestep = reset(jax.random.key(seed))
+        assert not timestep.cost.any()
+        while not timestep.last:
+            action = legal_action(env.spec, timestep.obs.mask, random)
+            after, timestep = step(state, action)
+            before, plain = (jax.tree.map(np.asarray, x.replace(key=0)) for x in (state, after))
+            np.testing.assert_array_equal(timestep.cost, PLAIN[env_id](before, np.asarray(action), plain))
+            seen, state = seen + np.asarray(timestep.cost).sum(0), after
+    assert (seen > 0).all(), "every cost was met"
+
+
+def test_costs_of_many_worlds_are_those_of_each():
+    env, reset, step = compiled(CLEANER)
+    states = [cleaner_with(cells)[1] for cells in ([[2, 1], [1, 3], [3, 4]], [[2, 3], [3, 2], [4, 3]])]
+    actions = jnp.array([[RIGHT, DOWN, LEFT], [DOWN, RIGHT, UP]])
+    together = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    _, timesteps = jax.jit(jax.vmap(env.step))(together, actions)
+    assert timesteps.cost[:, :, 0].tolist() == [[1, 2, 1], [2, 2, 2]]
+    for state, action, cost in zip(states, actions, timesteps.cost, strict=True):
+        np.testing.assert_array_equal(step(state, action)[1].cost, cost)
+
+
+def test_play_is_the_scenarios():
+    same = LBF.replace("safe", "jumanji")
+    assert SAFE_WORLDS[LBF] == WORLDS[same]
+    for (_, mine), (_, its) in zip(play(LBF, 4), play(same, 4), strict=True):
+        for x, y in zip(jax.tree.leaves(mine._replace(cost=0)), jax.tree.leaves(its._replace(cost=0)), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_limits_can_be_given():
+    assert make("safe/cleaner-5x5x3a", cost_limit=4).spec.cost_limits == (4.0,)
+    assert make("safe/cleaner-5x5x3a", cost_limit=[1, 2, 3]).spec.cost_limits == ((1.0, 2.0, 3.0),)
+    own = make("safe/search-and-rescue-2s-3t").spec.cost_limits
+    given = make("safe/search-and-rescue-2s-3t", cost_limit={"closed_zone": (1, 2)})
+    assert given.spec.cost_limits == (own[0], (1.0, 2.0))
+    assert dataclasses.replace(given.spec, cost_limits=own) == make("safe/search-and-rescue-2s-3t").spec
+
+
+def test_limits_grow_with_the_episode():
+    short, long = (make("safe/cleaner-5x5x3a", time_limit=t).spec.cost_limits[0] for t in (10, 40))
+    assert long == pytest.approx(4 * short)
