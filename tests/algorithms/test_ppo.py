@@ -71,7 +71,9 @@ def test_what_the_loss_reports():
     now = pi.log_prob(data.action)
     # Log-ratios of 0 at half of the samples, and of log 2 at the others.
     half = jnp.asarray(np.random.default_rng(1).random((T, B, N)) < 0.5)
-    _, info = ppo.policy_loss(theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config)
+    _, info = ppo.policy_loss(
+        theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config
+    )
     alive = np.asarray(data.obs.alive)
     share = np.asarray(half)[alive].mean()
     np.testing.assert_allclose(info["clip_fraction"], share, rtol=1e-6)
@@ -141,7 +143,9 @@ def test_every_world_is_dealt_once_and_its_sequence_stays_whole(number):
     for hand in hands:
         assert sorted(hand.ravel().tolist()) == list(range(envs))
     np.testing.assert_array_equal(dealt.steps[..., 0], np.broadcast_to(np.arange(T)[:, None], dealt.steps.shape[:-1]))
-    np.testing.assert_array_equal(dealt.steps[..., 1], np.broadcast_to(hands[:, :, None], dealt.steps.shape[:-1]))
+    np.testing.assert_array_equal(
+        dealt.steps[..., 1], np.broadcast_to(hands[:, :, None], dealt.steps.shape[:-1])
+    )
     if number > 1:
         # In 40 deals every world is met in every minibatch (a miss has a chance below 8 * 4 * 0.75**40 = 0.0004).
         for part in range(number):

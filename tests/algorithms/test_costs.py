@@ -1,0 +1,414 @@
+"""Limits on costs: what MACPO and MAPPO-Lagrangian reduce to, and their parts against what is written out."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_rollouts import B, T, batch, spec
+
+from jaxmarl_lite.algorithms import costs, limits, macpo, models, ppo, registry, turns
+from jaxmarl_lite.types import Episodes
+
+K = 2
+NAMES = ("a", "b")
+CONVERGED = dict(cg_iterations=400, cg_tolerance=1e-13)
+SMALL = dict(hidden=(6,), num_minibatches=1, epochs=2, normalise_value=True)
+
+
+def with_costs(of, names=NAMES, own=None):
+    return dataclasses.replace(of, cost_names=names, cost_limits=own)
+
+
+def rollout(agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, memory=()):
+    """The random rollout of the turns, with costs of it, and the episodes that ended in it."""
+    found = batch(agents, kind, seed, memory)
+    draw = np.random.default_rng(seed + 100)
+    cost = jnp.asarray(draw.uniform(size=(T, B, agents, k)))
+    mean = jnp.broadcast_to(jnp.asarray(episode_cost, float), (agents, k))
+    ended = Episodes(jnp.asarray(count), jnp.zeros(agents), count * mean, jnp.asarray(10.0 * count))
+    return found._replace(steps=found.steps._replace(cost=cost), episodes=ended)
+
+
+def grown(learner, scale=0.3):
+    """Policies that are far from their small beginning."""
+    keys = iter(jax.random.split(jax.random.key(9), 99))
+    policy = jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape), learner.policy)
+    return learner._replace(policy=policy)
+
+
+def own_log_probs(of, config, learner, found):
+    """The rollout with the log-probabilities of the learner's own policies."""
+    actor = models.actor(of, config.form, False)
+    first = models.episode_starts(found.steps.last)
+    log_prob = actor.unroll(learner.policy, found.memory, found.steps.obs, first).log_prob(found.steps.action)
+    return found._replace(steps=found.steps._replace(log_prob=log_prob))
+
+
+def assert_close(one, other, rtol=1e-9, atol=1e-12):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_macpo_with_slack_limits_is_hatrpo(float64, kind):
+    of = with_costs(spec(3, kind))
+    settings = SMALL | CONVERGED | dict(delta=0.02)
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1e6, **settings))
+    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**settings))
+    begun, other = (grown(x.init(jax.random.key(0), B)) for x in (ours, plain))
+    found = own_log_probs(of, plain.config, other, rollout(3, kind))
+    after, info = jax.jit(ours.update)(jax.random.key(1), begun, found)
+    wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), other, found)
+    for name in ("policy", "critic", "critic_opt", "value_moments"):
+        assert_close(getattr(after, name), getattr(wanted, name), 1e-7, 1e-9)
+    assert (info["case_inside"] == 1).all() and (info["step_accepted"] == 1).any()
+    np.testing.assert_allclose(info["kl"], wanted_info["kl"], rtol=1e-6)
+    np.testing.assert_allclose(info["step_multiplier"], 0.0)
+
+
+def test_unlimited_costs_are_hatrpos_as_well(float64):
+    of = with_costs(spec(2))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=math.inf, **SMALL | CONVERGED))
+    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
+    for count in (0.0, 3.0):
+        found = rollout(2, count=count)
+        after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
+        wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
+        assert_close(after.policy, wanted.policy, 1e-7, 1e-9)
+        assert (info["cost_excess"] == 0).all()
+
+
+@pytest.mark.parametrize("simultaneous", [False, True])
+@pytest.mark.parametrize("unit", ["relative", "reward"])
+def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous, unit):
+    agents = 1 if simultaneous else 3
+    of = with_costs(spec(agents))
+    held = dict(multiplier_lr=0.0, multiplier_unit=unit, simultaneous=simultaneous, cost_limit=0.5)
+    ours = registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held))
+    plain = registry.make_algorithm("happo", of, registry.config_of("happo")(**SMALL))
+    found = rollout(agents)
+    after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
+    wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
+    for name in ("policy", "policy_opt", "critic", "critic_opt", "value_moments"):
+        assert_close(getattr(after, name), getattr(wanted, name))
+    np.testing.assert_allclose(info["policy_loss"], wanted_info["policy_loss"], rtol=1e-9)
+    assert (info["multiplier"] == 0).all() and (info["cost_excess"] > 0).all()
+
+
+def plain_estimate(config, learner, of, found):
+    """Costs' advantages by a loop over time, written out; ``[T, B, N, K]``, centred."""
+    critic = costs.critic_of(of, config)
+    steps = found.steps
+    value, after, _ = map(np.asarray, critic.evaluate(learner.costs.critic, learner.costs.memory, steps)[:2] + (0.0,))
+    advantage, ahead = np.zeros_like(value), np.zeros_like(value[0])
+    gamma, lam = float(config.cost_gamma), float(config.cost_gae_lambda)
+    for t in reversed(range(T)):
+        over, last = (np.asarray(x[t])[:, None, None] for x in (steps.discount, steps.last))
+        delta = np.asarray(steps.cost[t]) + gamma * over * after[t] - value[t]
+        ahead = delta + gamma * lam * (1 - last) * ahead
+        advantage[t] = ahead
+    alive = np.asarray(steps.obs.alive)[..., None]
+    return advantage - (advantage * alive).sum((0, 1)) / alive.sum((0, 1))
+
+
+def test_the_estimate_of_costs(float64):
+    of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
+    config = macpo.MACPOConfig(hidden=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9)
+    ours = registry.make_algorithm("macpo", of, config)
+    learner, found = ours.init(jax.random.key(0), B), rollout(2)
+    critic = costs.critic_of(of, config)
+    state, of_costs, info = costs.estimate(critic, of, learner.config, learner.costs, found, found.steps)
+    np.testing.assert_allclose(of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9)
+    excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
+    np.testing.assert_allclose(of_costs.excess, excess, rtol=1e-12)
+    np.testing.assert_allclose(of_costs.violation, excess / 10.0, rtol=1e-12)  # ten steps an episode
+    np.testing.assert_allclose(info["cost_excess"], excess)
+    by_discount = dataclasses.replace(learner.config, cost_scale="discount", standardise_cost=True)
+    _, theirs, _ = costs.estimate(critic, of, by_discount, learner.costs, found, found.steps)
+    np.testing.assert_allclose(theirs.violation, excess * 0.01, rtol=1e-9)
+    alive = found.steps.obs.alive[..., None]
+    spread = (theirs.advantage**2 * alive).sum((0, 1)) / alive.sum((0, 1))
+    np.testing.assert_allclose(spread, 1.0, rtol=1e-6)
+
+
+def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_last_ones_count(float64):
+    of = with_costs(spec(2))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(6,), cost_limit=100.0))
+    learner = ours.init(jax.random.key(0), B)
+    update = jax.jit(ours.update)
+    learner, info = update(jax.random.key(1), learner, rollout(2, count=0.0))
+    assert (info["cost_excess"] == 0).all() and info["cost_known"] == 0
+    accepted = info["step_accepted"] > 0
+    assert (info["cost_surrogate_gain"][accepted] <= 0).all()
+    learner, info = update(jax.random.key(2), learner, rollout(2, count=3.0))
+    np.testing.assert_allclose(info["cost_excess"], [[-96.0, -98.0]] * 2)
+    learner, info = update(jax.random.key(3), learner, rollout(2, count=0.0, seed=5))
+    np.testing.assert_allclose(info["cost_excess"], [[-96.0, -98.0]] * 2)
+    assert info["cost_known"] == 1 and learner.costs.episode_length == 10
+
+
+def one_agent(**settings):
+    """MACPO of one agent with its own log-probabilities, and all that its step is made of, dense and plain."""
+    of = with_costs(spec(1), NAMES[:1])
+    config = macpo.MACPOConfig(hidden=(4,), activation="tanh", epochs=1, num_minibatches=1, **CONVERGED | settings)
+    ours = registry.make_algorithm("macpo", of, config)
+    learner = grown(ours.init(jax.random.key(0), B))
+    return of, config, ours, learner
+
+
+@pytest.mark.parametrize(("excess", "case"), [(-0.02, "cut"), (-0.2, "inside"), (0.02, "violated"), (5.0, "recovery")])
+def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess, case):
+    """Dense Fisher matrix, the cases of Achiam et al. 2017 by their formulas, a loop over shrinking steps."""
+    delta, damping = 0.01, 1e-3
+    of, config, ours, learner = one_agent(delta=delta, damping=damping, cost_limit=4.0, accept_ratio=0.1)
+    found = rollout(1, k=1, episode_cost=((4.0 + excess * 10,),))
+    found = own_log_probs(of, config, learner, found)
+    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+
+    steps = found.steps
+    actor, alive = models.actor(of, config.form, False), steps.obs.alive
+    critic = models.critic(of, config.form, "state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, steps)
+    mean = (estimate.advantage * alive).sum() / alive.sum()
+    spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum() + 1e-8)
+    advantage, cost = (estimate.advantage - mean) / spread, plain_estimate(config, learner, of, found)[..., 0]
+    theta, back = jax.flatten_util.ravel_pytree(learner.policy)
+    first = models.episode_starts(steps.last)
+
+    def pi(x):
+        return actor.unroll(back(x), (), steps.obs, first)
+
+    def surrogate(x, advantage):
+        ratio = jnp.exp(pi(x).log_prob(steps.action) - steps.log_prob)
+        return (ratio * advantage * alive).sum() / alive.sum()
+
+    def kl(x):
+        return (pi(theta).kl(pi(x)) * alive).sum() / alive.sum()
+
+    g, b = (jax.grad(surrogate)(theta, x) for x in (advantage, cost))
+    h = jax.jit(jax.jacrev(jax.grad(kl)))(theta) + damping * jnp.eye(len(theta))
+    hg, hb = jnp.linalg.solve(h, g), jnp.linalg.solve(h, b)
+    q, r, s, c = g @ hg, g @ hb, b @ hb, excess
+    free = jnp.sqrt(2 * delta / q) * hg
+    room = 2 * delta - c**2 / s
+    if c + b @ free <= 0:
+        whole = free
+    elif room > 0:
+        whole = -c / s * hb + jnp.sqrt(room / (q - r**2 / s)) * (hg - r / s * hb)
+    else:
+        whole = -jnp.sqrt(2 * delta / s) * hb
+    recovery = room <= 0 and c > 0
+    wanted = theta
+    for j in range(10):
+        x = 0.5**j * whole
+        gained, grew = (surrogate(theta + x, a) - surrogate(theta, a) for a in (advantage, cost))
+        better = gained > 0 and gained >= 0.1 * g @ x
+        fell = max(c, 0) - max(c + grew, 0) >= 0.1 * max(max(c, 0) - max(c + b @ x, 0), 0)
+        if kl(theta + x) <= delta and (better or recovery) and fell:
+            wanted = theta + x
+            break
+    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(after.policy)[0], wanted, rtol=1e-6, atol=1e-8)
+    assert recovery == (case == "recovery") and info[f"case_{case}"][0] == 1
+    assert (info["step_accepted"][0] == 1) == bool((wanted != theta).any())
+    np.testing.assert_allclose(info["cost_excess"], [[10 * excess]], rtol=1e-9)
+
+
+def test_lagrangian_is_happo_on_the_priced_advantage(float64):
+    """One agent, one step of plain gradient: the multiplier in reward per cost, and what it does."""
+    of = with_costs(spec(1))
+    fixed = dict(optimiser="sgd", max_grad_norm=1e6, epochs=1, num_minibatches=1, hidden=(5,), entropy_coef=0.0, lr=0.1)
+    fixed |= dict(multiplier_start=0.7, multiplier_lr=0.2, multiplier_unit="reward", multiplier_rule="plain")
+    config = registry.config_of("mappo-lagrangian")(cost_limit=[1.0], normalise_advantage=False, **fixed)
+    ours = registry.make_algorithm("mappo-lagrangian", of, config)
+    learner = ours.init(jax.random.key(0), B)
+    found = own_log_probs(of, config, learner, rollout(1))
+    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    actor, alive = models.actor(of, config.form, False), found.steps.obs.alive
+    critic = models.critic(of, config.form, "state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, found.steps)
+    priced = estimate.advantage - 0.7 * plain_estimate(config, learner, of, found).sum(-1)
+    first = models.episode_starts(found.steps.last)
+
+    def gain(theta):
+        log_prob = actor.unroll(theta, (), found.steps.obs, first).log_prob(found.steps.action)
+        return (log_prob * priced * alive).sum() / alive.sum()
+
+    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.policy, jax.grad(gain)(learner.policy))
+    assert_close(after.policy, wanted)
+    np.testing.assert_allclose(info["multiplier"], [[0.7, 0.7]])
+    np.testing.assert_allclose(after.costs.multiplier, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
+
+
+def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(float64):
+    of = with_costs(spec(2))
+    config = registry.config_of("mappo-lagrangian")(
+        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_start=0.2, multiplier_lr=0.1, hidden=(4,)
+    )
+    ours = registry.make_algorithm("mappo-lagrangian", of, config)
+    learner, found = ours.init(jax.random.key(0), B), rollout(2)
+    update = jax.jit(ours.update)
+    learner, info = update(jax.random.key(0), learner, rollout(2, count=0.0))
+    np.testing.assert_allclose(learner.costs.multiplier, 0.2)  # no episode has ended
+    for i in range(5):
+        learner, info = update(jax.random.key(i), learner, found)
+    assert learner.costs.multiplier[0, 0] > 0.6 and learner.costs.multiplier[1, 0] == 0
+    assert (info["multiplier"][:, 1] == 0).all()  # no limit: no price
+
+
+def test_how_the_others_enter_a_cost(float64):
+    """The violation and the cost's advantage that a step is given, by the three settings."""
+    draw = np.random.default_rng(0)
+    of = with_costs(spec(1))
+    given = {}
+
+    def spy(actor, theta, problem, config):
+        given[config.others_on_cost] = problem
+        return theta, {}
+
+    found = rollout(1)
+    data = jax.tree.map(lambda x: x[0], turns.by_agent(ppo.policy_data(found.steps)))
+    raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
+    limited = turns.Limited(raw, jnp.ones(K), jnp.asarray([0.1, -0.2]), jnp.zeros(K))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(macpo.trust_step, "policy_step", spy)
+        for choice in ("ignored", "counted", "ratios"):
+            config = macpo.MACPOConfig(hidden=(4,), others_on_cost=choice)
+            actor = models.lone_actor(of, config.form)
+            theta = actor.net.init(jax.random.key(0))
+            advantage = jnp.asarray(draw.normal(size=(T, B)))
+            with jax.disable_jit():
+                macpo.turn(actor, config, jnp.zeros(()), jax.random.key(0), turns.Model(theta, ()),
+                           turns.Given(data, (), advantage, limited), factor)  # fmt: skip
+    alive = data.obs.alive
+    moved = (raw * factor[None] * alive[None]).sum((1, 2)) / alive.sum()
+    np.testing.assert_allclose(given["ignored"].cost_advantage, raw)
+    for choice in ("counted", "ratios"):
+        np.testing.assert_allclose(given[choice].cost_advantage, raw * factor[None])
+    for choice in ("ignored", "ratios"):
+        np.testing.assert_allclose(given[choice].violation, [0.1, -0.2])
+    np.testing.assert_allclose(given["counted"].violation, moved + jnp.asarray([0.1, -0.2]), rtol=1e-9)
+
+
+def _updated(ours, learner, found):
+    learner = learner._replace(config=dataclasses.replace(learner.config, by_dimension=ours.config.by_dimension))
+    return jax.jit(ours.update)(jax.random.key(1), learner, found)
+
+
+def test_ratios_by_dimension(float64):
+    """For discrete actions they are the ratios themselves; for several dimensions their gains are summed."""
+    of = with_costs(spec(2))
+    made = [
+        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, by_dimension=by, **SMALL | CONVERGED))
+        for by in (False, True)
+    ]
+    learner = grown(made[0].init(jax.random.key(0), B))
+    found = own_log_probs(of, made[0].config, learner, rollout(2))
+    one, other = (_updated(x, learner, found)[0].policy for x in made)
+    assert_close(one, other, 1e-7, 1e-9)
+    of = with_costs(spec(2, "continuous"))
+    made = [
+        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, by_dimension=by, **SMALL | CONVERGED))
+        for by in (False, True)
+    ]
+    learner = grown(made[0].init(jax.random.key(0), B))
+    found = own_log_probs(of, made[0].config, learner, rollout(2, "continuous"))
+    (one, order), (other, _) = (
+        (i["policy_grad_norm"], i["turn"]) for _, i in (_updated(x, learner, found) for x in made)
+    )
+    first = int(order.argmin())
+    # where every ratio is one, the gradient of the sum is that of the product
+    np.testing.assert_allclose(one[first], other[first], rtol=1e-9)
+    assert abs(one[1 - first] - other[1 - first]) > 1e-6
+
+
+def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
+    of = with_costs(spec(2, "continuous"))
+    config = macpo.MACPOConfig.authors(hidden=(6,), policy_minibatches=2, cost_limit=3.0)
+    ours = registry.make_algorithm("macpo", of, config)
+    ours.check(B, T)
+    with pytest.raises(ValueError, match="policy_minibatches is 2; allowed is a num_envs that policy_minibatches div"):
+        ours.check(3, T)
+    learner = ours.init(jax.random.key(0), B)
+    after, info = jax.jit(ours.update)(jax.random.key(1), learner, rollout(2, "continuous"))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, info)))
+    step = jax.tree.map(lambda a, b: a - b, after.policy, learner.policy)
+    lengths = jnp.sqrt(sum((x**2).reshape(2, -1).sum(-1) for x in jax.tree.leaves(step)))
+    assert (lengths <= 2 * 0.27 * 0.5 + 1e-9).all() and (lengths > 0).any()
+    lagrangian = registry.config_of("mappo-lagrangian").authors(hidden=(6,), num_minibatches=2, cost_limit=3.0)
+    other = registry.make_algorithm("mappo-lagrangian", of, lagrangian)
+    moved, info = jax.jit(other.update)(jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous"))
+    np.testing.assert_allclose(moved.costs.multiplier[:, 0], 0.78, atol=1e-5)
+
+
+def test_costs_that_are_all_zero_are_free(float64):
+    """Cost critics that say zero, as they should here, leave no gradient: the step is HATRPO's, and says so."""
+    of = with_costs(spec(2))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED))
+    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
+    learner = ours.init(jax.random.key(0), B)
+    silent = jax.tree.map(jnp.zeros_like, learner.costs.critic)
+    learner = learner._replace(costs=learner.costs._replace(critic=silent))
+    found = rollout(2, episode_cost=((0.0, 0.0),))
+    found = found._replace(steps=found.steps._replace(cost=jnp.zeros((T, B, 2, K))))
+    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
+    assert (info["case_free"] == 1).all()
+    assert_close(after.policy, wanted.policy, 1e-7, 1e-9)
+
+
+def test_limits_may_be_swept_in_one_compilation():
+    of = with_costs(spec(2))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(4,), cost_limit=1.0))
+
+    def excess(limit):
+        config = dataclasses.replace(ours.config, cost_limit=limits.of(limit, "cost_limit"))
+        return ours.update(jax.random.key(1), ours.init(jax.random.key(0), B, config), rollout(2))[1]["cost_excess"]
+
+    found = jax.jit(jax.vmap(excess))(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(found, [[[3.0, 1.0]] * 2, [[1.0, -1.0]] * 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"a": -1.0}, r"MACPOConfig.cost_limit of 'a' is -1.0; allowed is a number from 0 up \(inf for no limit\)"),
+        ({"a": float("nan")}, "cost_limit of 'a' is nan; allowed"),
+        ({"a": True}, "cost_limit of 'a' is True; allowed"),
+        ({"a": "5"}, "cost_limit of 'a' is '5'; allowed"),
+        ({"a": ()}, r"cost_limit of 'a' is \(\); allowed"),
+        ({1: 2.0}, "names the cost 1; allowed is a cost's name"),
+    ],
+)
+def test_wrong_limits(given, words):
+    with pytest.raises(ValueError, match=words):
+        macpo.MACPOConfig(cost_limit=given)
+
+
+@pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
+def test_limits_that_do_not_fit_the_environment(name):
+    kind = registry.config_of(name)
+    of = with_costs(spec(2))
+    for given, words in [
+        ({"a": 1.0, "c": 2.0}, "names the cost 'c'; allowed for test is a, b"),
+        ({"a": (1.0, 2.0, 3.0), "b": 1.0}, "of 'a' has 3 numbers; allowed is one, or 2, one per agent"),
+        ({"a": 1.0}, "lacks the cost 'b', for which test has no limit of its own"),
+    ]:
+        with pytest.raises(ValueError, match=f"{kind.__name__}.cost_limit {words}"):
+            registry.make_algorithm(name, of, kind(cost_limit=given))
+    with pytest.raises(ValueError, match="but test has no costs; allowed is an environment with costs"):
+        registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
+    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("cost_scale", "one")]:
+        with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is .*; allowed"):
+            kind(**{field: value})
+
+
+def test_limits_are_those_given_over_the_environments():
+    of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
+    matrix = lambda given: limits.matrix(limits.of(given, "x"), of)  # noqa: E731
+    np.testing.assert_array_equal(matrix({}), [[3.0, 1.0], [3.0, 7.0]])
+    np.testing.assert_array_equal(matrix({"b": 2}), [[3.0, 2.0], [3.0, 2.0]])
+    np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])
+    np.testing.assert_array_equal(matrix(4), np.full((2, 2), 4.0))
+    assert limits.of({"a": [1, "Infinity"]}, "x").plain() == {"a": [1.0, math.inf]}
