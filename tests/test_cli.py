@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+from limited_worlds import Limited, world_by_id
 from small_runs import assert_same_bits, rows
 
 import jaxmarl_lite as jml
@@ -68,6 +72,48 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--episodes", "8", "--greedy"]) == 0
     said = capsys.readouterr().out
     assert "seed 1" in said and "IQM" in said and "greedy" in said
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run in an environment with limits: agent 1 pays 3 of 'a', over its limit, and 30 of 'b'; agent 0 nothing."""
+    out = tmp_path_factory.mktemp("limited") / "run"
+    sizes: dict[str, Any] = dict(num_envs=4, num_steps=4, eval_episodes=4, total_steps=64, evaluations=2, quiet=True)
+    with world_by_id("test/tally", Limited(((math.inf, 2.5), 30.0))) as env:
+        jml.run("ippo", env, config=jml.IPPOConfig(hidden=(4,)), seeds=2, out=out, **sizes)
+        yield out
+
+
+def test_evaluate_shows_costs(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(limited), "--episodes", "8"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    # Wilson's interval of none, and of all, of 2 x 8 episodes
+    assert ["a,", "agent", "1", "2.5", "3.00", "[3.00,", "3.00]", "0.000", "[0.000,", "0.194]"] in lines
+    assert ["b,", "agent", "1", "30", "30.00", "[30.00,", "30.00]", "1.000", "[0.806,", "1.000]"] in lines
+    assert ["seed", "1", "3.00", "(agent", "1),", "0.000", "30.00", "(agent", "1),", "1.000"] in lines
+
+
+def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxmarl_lite.report import drawing
+
+    drawn: list[Any] = []
+    saved = drawing.saved
+    monkeypatch.setattr(drawing, "saved", lambda figure, path: (drawn.append(figure), saved(figure, path))[1])
+    assert main(["plot", str(limited), "--metric", "eval_cost"]) == 0 and (limited / "eval_cost.png").exists()
+    both = ["plot", str(limited), str(limited.parent / "run" / ".." / "run"), "--metric", "cost"]
+    assert main([*both, "--out", str(tmp_path / "both.png")]) == 0
+    for figure in drawn:
+        levels = [[line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
+        assert levels == [[2.5], [30]]
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["cost: a", "cost: b"]
+    assert main(["plot", str(limited), "--metric", "violations", "--out", str(tmp_path / "counts.png")]) == 0
+    assert len(drawn) == 3 and (tmp_path / "counts.png").exists()
+
+
+def test_list_shows_costs_and_limits(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "test/tally", "toy/counter"]) == 0
+    said = capsys.readouterr().out
+    assert "a none, 2.5; b 30" in said and re.search(r"test/tally .* 2 +a", said)
 
 
 def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,8 +138,10 @@ def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray,
 
 
 def _coloured(interval: Interval, limit: float) -> Text:
-    """The interval, red where it reaches over the limit."""
-    return Text(tables.interval_text(interval), "red" if interval.high > limit else "")
+    """The interval, red where it reaches over the limit; of one value just that."""
+    numbers = [float(interval.centre), float(interval.low), float(interval.high)]
+    centre, low, high = (tables.number_text(value, numbers) for value in numbers)
+    return Text(centre if interval.degenerate else f"{centre} [{low}, {high}]", "red" if interval.high > limit else "")
 
 
 def _number(value: float, decimals: int) -> str:

@@ -23,13 +23,13 @@ def limits_of(config: Any, spec: EnvSpec) -> np.ndarray:
     return np.asarray(limits.matrix(given if isinstance(given, limits.Limits) else limits.Limits(), spec))
 
 
-def learned(learner: PyTree) -> PyTree:
-    """A learner without the limits in its config, which may be infinite while all that it learned is finite."""
+def learned(learner: PyTree) -> list[Array]:
+    """The leaves of a learner but the limits in its config, which may be infinite while all it learned is finite."""
 
     def given(x: Any) -> bool:
         return isinstance(x, limits.Limits)
 
-    return jax.tree.map(lambda x: () if given(x) else x, learner, is_leaf=given)
+    return [x for x in jax.tree.leaves(learner, is_leaf=given) if not given(x)]
 
 
 def broken(cost: Array, limit: Array) -> Array:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxmarl_lite.report.statistics import bootstrap_interval, curve, iqm, probability_of_improvement
+from jaxmarl_lite.report import statistics
+from jaxmarl_lite.report.statistics import (
+    bootstrap_interval,
+    curve,
+    iqm,
+    probability_of_improvement,
+    proportion_interval,
+)
 
 
 @pytest.mark.parametrize("n", range(1, 14))
@@ -129,3 +136,20 @@ def test_probability_of_improvement():
     assert probability_of_improvement([[2, 3], [0, 0]], [[1, 1], [1, 1]]) == 0.5  # the mean over tasks
     with pytest.raises(ValueError):
         probability_of_improvement([[1, 2]], [[1, 2], [3, 4]])
+
+
+def test_wilsons_interval_by_hand():
+    found = proportion_interval([0, 8, 10], 10)
+    assert np.allclose(found.centre, [0, 0.8, 1])
+    assert np.allclose(found.low, [0, 0.4902, 0.7225], atol=1e-4)
+    assert np.allclose(found.high, [0.2775, 0.9433, 1], atol=1e-4)
+    theirs = scipy.stats.binomtest(8, 10).proportion_ci(0.9, method="wilson")
+    ours = proportion_interval(8, 10, 0.9)
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+    with pytest.raises(ValueError, match="count is 0"):
+        proportion_interval(0, 0)
+
+
+def test_the_mean_leaves_nans_out():
+    assert statistics.mean([1.0, np.nan, 3.0]) == 2 and np.isnan(statistics.mean([np.nan]))
+    assert np.array_equal(statistics.mean([[1.0, np.nan], [3.0, np.nan]], axis=0), [2, np.nan], equal_nan=True)

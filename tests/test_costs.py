@@ -1,0 +1,189 @@
+"""Limits, broken and kept, in the rows of a run and in its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from limited_worlds import BoundedConfig, Limited, bounded_algorithm, world_by_id
+from small_runs import SIZES, config, rows, updates
+from test_run import compilations
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.algorithms.limits import Limits
+from jaxmarl_lite.report import metrics, runfolder
+from jaxmarl_lite.running import costs, plan, programs
+
+INF = float("inf")
+RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), evaluations=2, config=config("ippo"))
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """`RUN` with other settings."""
+    return {**RUN, **fields}
+
+
+LIMITS = ((INF, 2.5), 30.0)  # an episode of `Limited` costs agent 1 exactly 3 and 30
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> jml.Result:
+    return jml.run("ippo", Limited(LIMITS), out=tmp_path_factory.mktemp("limited") / "run", **RUN)
+
+
+@pytest.fixture
+def bounded() -> Iterator[str]:
+    with bounded_algorithm() as name:
+        yield name
+
+
+def bounded_config(**fields: Any) -> Any:
+    return BoundedConfig(**{"hidden": (4,), **fields})
+
+
+def test_a_config_goes_over_the_environment_goes_over_none() -> None:
+    spec = Limited(((1.0, 2.0), 7.0)).spec
+    np.testing.assert_array_equal(costs.limits_of(jml.IPPOConfig(), spec), [[1, 7], [2, 7]])
+    np.testing.assert_array_equal(costs.limits_of(bounded_config(cost_limit={"a": 5}), spec), [[5, 7], [5, 7]])
+    np.testing.assert_array_equal(costs.limits_of(bounded_config(cost_limit={"b": (0, 9)}), spec), [[1, 0], [2, 9]])
+    np.testing.assert_array_equal(costs.limits_of(None, Limited(None).spec), np.full((2, 2), INF))
+    assert costs.limits_of(None, jml.make("toy/counter").spec).shape == (2, 0)
+
+
+def test_every_row_counts_the_updates_that_broke_a_limit(result: jml.Result) -> None:
+    violations, share = result.metrics["violations"], result.metrics["violation_share"]
+    assert violations.shape == share.shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(violations[:, :, 1, 0], [[0, 2, 4]] * 2)
+    np.testing.assert_array_equal(share[:, :, 1, 0], [[np.nan, 1, 1]] * 2)
+    for untouched in (violations[..., 1], share[:, 1:, :, 1]):  # at its limit of 30 is not over it
+        np.testing.assert_array_equal(untouched, 0)
+    assert np.isnan(violations[:, :, 0, 0]).all(), "no limit, nothing to count"
+    for name in ("violations", "violation_share", "eval_kept"):
+        assert metrics.describe(f"{name}/agent_1/cost_0")
+
+
+def test_updates_without_an_ended_episode_break_nothing() -> None:
+    # rollouts of 2 steps and episodes of 3: the updates 2, 3, 5 and 6 of six see one end
+    settings = changed(num_steps=2, total_steps=6 * 8, evaluations=6)
+    found = jml.run("ippo", Limited(LIMITS), **settings).metrics
+    np.testing.assert_array_equal(found["violations"][:, :, 1, 0], [[0, 0, 1, 2, 2, 3, 4]] * 2)
+    expected = [[np.nan, np.nan, 1, 1, np.nan, 1, 1]] * 2
+    np.testing.assert_array_equal(found["violation_share"][:, :, 1, 0], expected)
+    settings["evaluations"] = 3
+    found = jml.run("ippo", Limited(LIMITS), **settings).metrics
+    np.testing.assert_array_equal(found["violations"][:, :, 1, 0], [[0, 1, 2, 4]] * 2)
+    np.testing.assert_array_equal(found["violation_share"][:, 1:, 1, 0], 1)
+
+
+def test_counts_agree_with_the_costs_of_every_update_whatever_the_rows() -> None:
+    env = Limited((5.0, 60.0), uneven=True)
+    settings = changed(total_steps=updates(12), seeds=3)
+    every = jml.run("ippo", env, **changed(**settings | {"evaluations": 12})).metrics
+    over = every["cost"][:, 1:] > [5.0, 60.0]
+    counts = np.concatenate([np.zeros((3, 1, 2, 2)), np.cumsum(over, axis=1)], axis=1)
+    assert 0 < counts[:, -1, 1, 0].min() < 12 and (counts[..., 0] != counts[..., 1]).any()
+    np.testing.assert_array_equal(every["violations"], counts)
+    few = jml.run("ippo", env, **changed(**settings | {"evaluations": 3})).metrics
+    np.testing.assert_array_equal(few["violations"], counts[:, ::4])
+    np.testing.assert_allclose(few["violation_share"][:, 1:], over.reshape(3, 3, 4, 2, 2).mean(2), rtol=1e-6)
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
+    env = Limited((5.0, 60.0), uneven=True)
+    jml.run("ippo", env, out=tmp_path / "whole", **changed(total_steps=updates(8), evaluations=4))
+    jml.run("ippo", env, out=tmp_path / "parts", **RUN)
+    parts = jml.resume_run(tmp_path / "parts", env=env, total_steps=updates(8), quiet=True)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    counts = parts.metrics["violations"][:, :, 1, 0]
+    assert (counts[:, 2] > 0).all() and (counts[:, -1] > counts[:, 2]).any()
+
+
+def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
+    found = jml.run("ippo", Limited((5.0, 30.0), uneven=True), **changed(eval_episodes=16)).metrics
+    short = 1 - (found["eval_cost"][:, :, 1, 0] - 3) / 7  # the episodes that cost 3, the others 10
+    assert ((short > 0) & (short < 1)).any()
+    np.testing.assert_allclose(found["eval_kept"][:, :, 1, 0], short)
+    np.testing.assert_allclose(found["eval_kept"][:, :, 1, 1], short)  # a cost at its limit keeps it
+    np.testing.assert_array_equal(found["eval_kept"][:, :, 0], 1)
+    by_hand = costs.kept([[[1.0, 9.0]], [[2.0, 9.0]], [[3.0, 9.0]], [[4.0, 9.0]]], np.asarray([[2.0, INF]]))
+    np.testing.assert_array_equal(by_hand, [[0.5, np.nan]])
+
+
+def test_without_limits_rows_hold_costs_alone_and_without_costs_nothing() -> None:
+    found = jml.run("ippo", Limited(None), **RUN)
+    assert {"cost", "eval_cost"} <= set(found.metrics)
+    none = {"violations", "violation_share", "eval_kept"}
+    assert not none & set(found.metrics) and np.isnan(found.kept()).all()
+    free = jml.run("ippo", "toy/counter", **RUN)
+    assert not (none | {"cost", "eval_cost"}) & set(free.metrics)
+    assert free.costs is None and free.limits.shape == (2, 0) and len(free.plot().axes) == 1
+    assert "P(kept)" not in free.summary()
+    for ask in (free.final_costs, free.kept):
+        with pytest.raises(ValueError, match="toy/counter has no costs"):
+            ask()
+
+
+def test_a_result_knows_its_costs(result: jml.Result) -> None:
+    np.testing.assert_array_equal(result.limits, [[INF, 30], [2.5, 30]])
+    assert result.costs is not None
+    np.testing.assert_array_equal(result.costs, np.broadcast_to([[0.0, 0.0], [3.0, 30.0]], (2, 3, 2, 2)))
+    final = result.final_costs()
+    for part in (final.centre, final.low, final.high):
+        np.testing.assert_array_equal(part, [[0, 0], [3, 30]])
+    np.testing.assert_array_equal(result.kept(), [[np.nan, 1], [0, 1]])
+    lines = [line.split() for line in result.summary().splitlines()]
+    assert ["a,", "agent", "1", "2.5", "3.00", "[3.00,", "3.00]", "0.000", "4.0"] in lines
+    assert ["a,", "agent", "0", "none", "0.00", "[0.00,", "0.00]", "-", "-"] in lines
+
+
+def test_the_pictures_of_a_run_show_its_costs(result: jml.Result, tmp_path: Path) -> None:
+    figure = result.plot(tmp_path / "curve.png")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["return", "cost: a", "cost: b"]
+    assert figure.axes[1].get_ylabel() == "steps before this one"
+    folder = runfolder.RunFolder(result.path or Path())
+    assert folder.curve.read_bytes() == (tmp_path / "curve.png").read_bytes()
+
+
+def test_other_limits_compile_nothing(bounded: str) -> None:
+    settings = changed(config=bounded_config(cost_limit={"a": 1.0, "b": (2.0, 3.0)}))
+    with world_by_id("test/tally", Limited((5.0, 5.0))) as env:
+        first = jml.run(bounded, env, **settings)
+        with compilations() as seen:
+            settings["config"] = bounded_config(cost_limit={"a": 4.0, "b": (INF, 3.0)}, lr=1e-2)
+            other = jml.run(bounded, env, **settings)
+    assert not seen
+    np.testing.assert_array_equal(first.metrics["violations"][:, -1], [[[0, 0], [4, 4]]] * 2)
+    np.testing.assert_array_equal(other.metrics["violations"][:, -1], [[[0, np.nan], [0, 4]]] * 2)
+    assert (other.metrics["finite"] == 1).all(), "a limit of inf is no divergence"
+
+
+def test_limits_go_through_a_folder(bounded: str, tmp_path: Path) -> None:
+    env, settings = Limited(None), changed(config=bounded_config(cost_limit={"a": INF, "b": [29.0, 31.0]}))
+    jml.run(bounded, env, out=tmp_path / "run", **settings)
+    assert runfolder.read_config(tmp_path / "run")["config"]["cost_limit"] == {"a": INF, "b": [29.0, 31.0]}
+    assert '"a": "Infinity"' in (tmp_path / "run" / "config.json").read_text()
+    loaded = jml.load_run(tmp_path / "run", env)
+    assert loaded.config == settings["config"] and isinstance(loaded.config.cost_limit, Limits)
+    np.testing.assert_array_equal(loaded.limits, [[INF, 29], [INF, 31]])
+    longer = jml.resume_run(tmp_path / "run", env=env, total_steps=updates(5), quiet=True)
+    assert (longer.metrics["finite"] == 1).all()
+    with pytest.raises(ValueError, match="config.cost_limit is"):
+        jml.run(bounded, env, resume=tmp_path / "run", **changed(config=bounded_config(cost_limit={"b": 29.0})))
+
+
+def test_the_form_of_a_program_knows_which_limits_there_are_but_not_their_values() -> None:
+    one, other = (programs._static(bounded_config(lr=x, cost_limit={"a": x, "b": (x, 1)})) for x in (0.5, 0.25))
+    assert one == other and hash(one) == hash(other) and one.lr == BoundedConfig().lr
+    assert one.cost_limit == Limits(("a", "b"), ((0.0,), (0.0, 0.0)))
+    assert programs._static(bounded_config()).cost_limit == Limits() != one.cost_limit
+    assert plan.config_from(BoundedConfig, {"lr": 1, "cost_limit": {"a": "Infinity"}}).cost_limit.values == ((INF,),)
+
+
+def test_only_limits_may_be_infinite_in_a_learner() -> None:
+    learner = {"config": bounded_config(cost_limit=INF), "theta": np.ones(2)}
+    assert len(jax.tree.leaves(learner)) == 1 + len(leaves := costs.learned(learner))
+    assert not any(np.isinf(x).any() for x in leaves)
