@@ -42,6 +42,10 @@ def crowding(env: Any, distance: int = 1, start: int = 2) -> tuple[Cost, ...]:
     All agents begin in the upper left corner. So the cells within ``start`` moves of it (-1: none) are free: an agent
     there neither pays nor is counted, and a team can go out one by one. Agents cannot stand still, but two free cells
     suffice to wait.
+
+    Default limit: ``0.05 (N - 1)`` per step of the time limit, 10 per episode on 10x10 with 3 agents.
+    Unconstrained training: MAPPO (one seed, 600,000 steps) costs 24 per agent and episode with 3 agents on 10x10, and
+    44 with 5 agents (limit 20; 400,000 steps); random actions cost 13 and 25.
     Raises ValueError for a distance below 0 or a start below -1.
     """
     _whole("distance", distance)
@@ -62,6 +66,11 @@ def near_collision(env: Any, distance: int = 1) -> tuple[Cost, ...]:
 
     ``c_i = 1[min_{j≠i} |x_i - x_j| + |y_i - y_j| <= distance]``, in steps. A collision, which ends the episode, is
     counted too: the robots are then on one cell.
+
+    Default limit: ``0.01 (N - 1)`` per step of the time limit, 5 per episode for 2 robots.
+    Unconstrained training: MAPPO (one seed, 1,000,000 steps) costs 16 to 21 per robot and episode in the tiny warehouse
+    with 2 robots, and still learns (2 deliveries); random actions cost 9, in
+    episodes of 340 steps.
     Raises ValueError for a distance below 0.
     """
     _whole("distance", distance)
@@ -80,6 +89,10 @@ def fruitless_loading(env: Any) -> tuple[Cost, ...]:
 
     ``c_i = 1[a_i = load] (1 - max_f 1[f beside i] 1[f is eaten now])``, in attempts. Loading is legal beside food only,
     so what costs is to try without the partners that the food's level asks for.
+
+    Default limit: 0.015 per step of the time limit, 1.5 per episode.
+    Unconstrained training: MAPPO (one seed, 1,000,000 steps) costs 6 per agent and episode on 8x8 with sight 2, with 2
+    agents and 2 foods that need both (return 0.9), after 21 to 27 early on; random actions cost 2.7.
     """
 
     def of(state: Any, action: Array, after: Any) -> Array:
@@ -88,7 +101,7 @@ def fruitless_loading(env: Any) -> tuple[Cost, ...]:
         fruit = (beside & eaten_now[None, :]).any(-1)
         return (action == LOAD) & ~fruit
 
-    return (Cost("fruitless_loading", "attempts to load that got no food", of, limit=0.01 * env.time_limit),)
+    return (Cost("fruitless_loading", "attempts to load that got no food", of, limit=0.015 * env.time_limit),)
 
 
 def _shortest(start: Array, end: Array, side: float) -> Array:
@@ -119,6 +132,10 @@ def separation_and_closed_zone(
     Searchers see each other along Jumanji's rays, that is ahead only. For the zones the view gains three numbers: the
     way to the centre of the zone with the nearest edge, ahead and to the left of the searcher's own heading, and the
     distance to that edge, below 0 inside. The state gains the latter for every searcher.
+
+    Default limits: ``0.0075 (N - 1)`` and 0.05 per step of the time limit, 3 and 20 per episode for 2 searchers.
+    Unconstrained training: MAPPO (one seed, 600,000 steps) costs 9 and 55 per searcher and episode with 2 searchers and
+    40 targets (return 24.8); random actions cost 10 and 54.
     Raises ValueError for a separation outside of (0, 0.5), no zones, or a zone that does not fit into the world.
     """
     if not 0 < separation < 0.5:

@@ -210,6 +210,15 @@ def test_zones_are_seen_from_the_searchers_heading():
     np.testing.assert_allclose(env.costs[1].view(state), expected, atol=1e-6)
 
 
+def test_a_zone_at_an_angle():
+    cost = world(SEARCH, zones=((0.5, 0.5, 0.05),)).costs[1]
+    bearing = np.arctan2(0.4, 0.3)
+    view = cost.view(searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3]))
+    # 0.5 away: straight ahead, 30 degrees to the left, 60 degrees to the right
+    expected = [[0.5, 0, 0.45], [0.25 * np.sqrt(3), 0.25, 0.45], [0.25, -0.25 * np.sqrt(3), 0.45]]
+    np.testing.assert_allclose(view, expected, atol=1e-6)
+
+
 def test_the_zones_are_appended_to_view_and_state():
     env, _, step = compiled(SEARCH)
     state, timestep = step(searchers_at([[0.495, 0.5]] * 3, [0.0] * 3), jnp.asarray(STILL, float))
