@@ -61,7 +61,7 @@ METRICS: dict[str, str] = {
     "cost_known": "1 once an episode has ended, so that its cost is known, else 0.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",
     "cost_critic_grad_norm": "Euclidean norm of the cost critics' gradient before clipping, mean over minibatches.",
-    "cost_explained_variance": "Share of the variance of the sums of costs that the cost critics explain; 1 is perfect.",
+    "cost_explained_variance": "Share of the variance of the sums of costs that their critics explain; 1 is perfect.",
     "multiplier": "Lagrange multiplier of each agent's each cost, in reward per cost.",
     # the learned reward of LIIR
     "intrinsic_reward_mean": "Mean of the learned intrinsic reward per step, one number per agent (dimensionless).",
