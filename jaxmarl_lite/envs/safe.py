@@ -69,8 +69,7 @@ def near_collision(env: Any, distance: int = 1) -> tuple[Cost, ...]:
 
     Default limit: ``0.01 (N - 1)`` per step of the time limit, 5 per episode for 2 robots.
     Unconstrained training: MAPPO (one seed, 1,000,000 steps) costs 16 to 21 per robot and episode in the tiny warehouse
-    with 2 robots, and still learns (2 deliveries); random actions cost 9, in
-    episodes of 340 steps.
+    with 2 robots (2 deliveries, and still learning); random actions cost 9, in episodes of 340 steps.
     Raises ValueError for a distance below 0.
     """
     _whole("distance", distance)
