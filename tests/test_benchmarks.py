@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("speed", "beside_mava", "learning", "devices", "kills")
+SCRIPTS = ("speed", "beside_mava", "trust_step", "learning", "devices", "kills")
 
 
 def run(script: str, *words: object) -> str:
@@ -59,3 +59,19 @@ def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
     again = json.loads((tmp_path / "learning-toy-counter.json").read_text())
     assert again["rows"] == first["rows"]
     assert "| ippo |" in (tmp_path / "learning-toy-counter.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_trust_step(tmp_path: Path) -> None:
+    words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
+    run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
+    (path,) = tmp_path.glob("trust-step-*.json")
+    found = json.loads(path.read_text())["sections"]
+    traced, by_hand = found["parts"]["gflop"], found["parts"]["gflop_by_hand"]
+    assert all(abs(traced[name] / by_hand[name] - 1) < 0.01 for name in ("try", "product"))
+    for whole in (True, False):  # forty iterations take no more memory than five
+        assert len({row["bytes"] for row in found["memory"]["rows"] if row["whole"] is whole}) == 1
+    exact = [row for row in found["residuals"]["rows"] if row["method"] == "plain" and row["products"] == 40]
+    assert exact and all(row["residual"] < 0.05 and row["gain"] > 0.99 for row in exact)
+    assert "Fisher products" in path.with_suffix(".md").read_text()
