@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from jaxmarl_lite.algorithms.happo import HAPPOConfig as HAPPOConfig
     from jaxmarl_lite.algorithms.hatrpo import HATRPOConfig as HATRPOConfig
     from jaxmarl_lite.algorithms.liir import LIIRConfig as LIIRConfig
+    from jaxmarl_lite.algorithms.macpo import MACPOConfig as MACPOConfig
+    from jaxmarl_lite.algorithms.mappo_lagrangian import MAPPOLagrangianConfig as MAPPOLagrangianConfig
     from jaxmarl_lite.algorithms.ppo import IPPOConfig as IPPOConfig
     from jaxmarl_lite.algorithms.ppo import MAPPOConfig as MAPPOConfig
     from jaxmarl_lite.algorithms.registry import ALGORITHMS as ALGORITHMS
     from jaxmarl_lite.algorithms.registry import make_algorithm as make_algorithm
+    from jaxmarl_lite.envs import Cost as Cost
     from jaxmarl_lite.envs import check_environment as check_environment
     from jaxmarl_lite.envs import list_environments as list_environments
     from jaxmarl_lite.envs import make as make
+    from jaxmarl_lite.envs import with_costs as with_costs
     from jaxmarl_lite.evaluate import make_evaluate as make_evaluate
     from jaxmarl_lite.evaluate import make_play as make_play
     from jaxmarl_lite.run import resume_run as resume_run
@@ -42,11 +46,14 @@ if TYPE_CHECKING:
 _MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
 _NAMES = {
     "ALGORITHMS": "algorithms.registry",
+    "Cost": "envs",
     "HAPPOConfig": "algorithms.happo",
     "HATRPOConfig": "algorithms.hatrpo",
     "IPPOConfig": "algorithms.ppo",
     "LIIRConfig": "algorithms.liir",
+    "MACPOConfig": "algorithms.macpo",
     "MAPPOConfig": "algorithms.ppo",
+    "MAPPOLagrangianConfig": "algorithms.mappo_lagrangian",
     "Result": "running.result",
     "RunError": "running.loop",
     "check_environment": "envs",
@@ -59,6 +66,7 @@ _NAMES = {
     "make_train": "train",
     "resume_run": "run",
     "run": "run",
+    "with_costs": "envs",
 }
 
 __version__ = metadata.version("jaxmarl-lite")

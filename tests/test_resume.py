@@ -21,8 +21,9 @@ def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
     sizes = {"memory": "gru", "memory_size": 3} if memory == "gru" else {}
     settings = config(algorithm, **sizes, normalise_view=True)
     same = dict(SIZES, seeds=2, config=settings)
-    whole = jml.run(algorithm, "toy/memory", total_steps=updates(4), evaluations=4, out=tmp_path / "a", **same)
-    jml.run(algorithm, "toy/memory", total_steps=updates(2), evaluations=2, out=tmp_path / "b", **same)
+    env = "toy/budget-two" if hasattr(settings, "cost_limit") else "toy/memory"
+    whole = jml.run(algorithm, env, total_steps=updates(4), evaluations=4, out=tmp_path / "a", **same)
+    jml.run(algorithm, env, total_steps=updates(2), evaluations=2, out=tmp_path / "b", **same)
     parts = jml.resume_run(tmp_path / "b", total_steps=updates(4), quiet=True)
     assert_same_bits(parts.states, whole.states)
     assert_same_bits(jml.load_run(tmp_path / "b").states, whole.states)

@@ -10,7 +10,6 @@ its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -63,8 +62,7 @@ class CostState(NamedTuple):
     episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
     episode_length: Array  # [] their mean length
     known: Array  # [] 1 once an episode has ended, else 0
-    multiplier: Array  # [N, K] λ or what it is made of; stays 0 where steps imply their own
-    multiplier_opt: PyTree
+    multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
 
 
 class Costs(NamedTuple):
@@ -74,6 +72,7 @@ class Costs(NamedTuple):
     target: Array  # [T, B, N, K] of the critics, in the critics' unit
     excess: Array  # [N, K] d, in cost per episode; positive where a limit, less its margin, is broken
     violation: Array  # [N, K] c, in the unit of the cost surrogates
+    spread: Array  # [N, K] deviation of the advantages before any scaling
     memory: PyTree  # the critics' after the rollout
 
 
@@ -82,10 +81,8 @@ def critic_of(spec: EnvSpec, config: Any) -> models.Critic:
     return models.critic(spec, config.form, config.critic_view, shared=False, costs=spec.num_costs)
 
 
-def initial(
-    key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_envs: int, rule: Callable[[Array], PyTree] | None
-) -> CostState:
-    """Before anything was seen; ``rule`` gives the state of the rule by which multipliers move, if they do."""
+def initial(key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_envs: int) -> CostState:
+    """Before anything was seen."""
     phi = critic.net.init(key)
     nothing = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
     return CostState(
@@ -96,8 +93,6 @@ def initial(
         episode_cost=nothing,
         episode_length=jnp.ones((), nothing.dtype),
         known=jnp.zeros((), nothing.dtype),
-        multiplier=nothing,
-        multiplier_opt=() if rule is None else rule(nothing),
     )
 
 
@@ -126,7 +121,8 @@ def estimate(
     scale = 1.0 / state.episode_length if config.cost_scale == "episode_length" else 1.0 - config.gamma
     advantage = _standardised(raw, alive) if config.standardise_cost else _centred(raw, alive)
     info |= {"cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess), "cost_known": state.known}
-    return state, Costs(advantage, target, excess, scale * excess, memory), info
+    spread = jnp.sqrt(moments_of.masked_mean(_centred(raw, alive) ** 2, alive, (0, 1)))
+    return state, Costs(advantage, target, excess, scale * excess, spread, memory), info
 
 
 def _with_episodes(state: CostState, batch: Batch) -> CostState:

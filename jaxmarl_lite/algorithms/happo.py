@@ -8,7 +8,8 @@ weights of its own. With one agent it is PPO. The team's advantage is estimated 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 
@@ -36,29 +37,40 @@ def make(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
 
 
 def turn(
-    actor: models.Actor,
-    config: ppo.PPOConfig,
-    seen: Array,
-    key: Array,
-    model: turns.Model,
-    given: turns.Given,
+    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
     factor: Array,
-) -> tuple[turns.Model, Array, dict[str, Array]]:
+) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
     """PPO of one agent."""
-    data, memory, advantage, _ = given
+
+    def standardised(advantage: Array, alive: Array) -> Array:
+        return models.standardised(advantage, alive, shared=False) if config.normalise_advantage else advantage
+
+    return clipped(actor, config, seen, key, model, given, given.advantage, factor, standardised)
+
+
+def clipped(
+    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
+    advantages: Any, factor: Array, scored: Callable[[Any, Array], Array],
+) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
+    """Epochs of PPO's clipped objective of one agent.
+
+    Args:
+        actor, config, seen, key, model, given, factor: as in `turns.AgentTurn`.
+        advantages: leaves ``[T, B, ...]``.
+        scored: ``(advantages, alive) -> [T, b]``, of a minibatch: what the objective takes as its advantage.
+    """
     lr = fitting.annealed(config.lr, seen, config.anneal_steps)
+    plain = fitting.optimiser(config.optimiser, config.eps_root)
 
     def step(model: turns.Model, batch: fitting.Sequences) -> tuple[turns.Model, dict[str, Array]]:
-        part, advantage, factor = batch.steps
-        if config.normalise_advantage:
-            advantage = models.standardised(advantage, part.obs.alive, shared=False)
+        part, advantages, factor = batch.steps
+        met = factor * scored(advantages, part.obs.alive)
         (loss, info), grads = jax.value_and_grad(ppo.policy_loss, has_aux=True)(
-            model.policy, actor, part, batch.starts, factor * advantage, config
+            model.policy, actor, part, batch.starts, met, config
         )
         moved = turns.Model(*plain.step(model.policy, model.policy_opt, grads, lr, config.max_grad_norm))
         return moved, info | {"policy_loss": loss}
 
-    plain = fitting.optimiser(config.optimiser, config.eps_root)
-    sequences = fitting.Sequences((data, advantage, factor), memory)
+    sequences = fitting.Sequences((given.data, advantages, factor), given.memory)
     model, info = fitting.epochs(key, model, sequences, step, config.epochs, config.num_minibatches)
-    return model, turns.log_ratio(actor, model.policy, memory, data), info
+    return model, turns.log_ratio(actor, model.policy, given.memory, given.data), info

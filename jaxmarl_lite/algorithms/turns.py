@@ -121,9 +121,8 @@ class Limited(NamedTuple):
     """What one agent's limits ask of its turn."""
 
     advantage: Array  # [K, T, B] of its costs
-    excess: Array  # [K] cost per episode beyond the limit
-    violation: Array  # [K] the same in the unit of the cost surrogates
-    multiplier: Array  # [K]
+    violation: Array  # [K] how far each limit is broken, in the unit of the cost surrogates
+    multiplier: Array  # [K] by the algorithm's own rule; zeros where it has none
 
 
 class Given(NamedTuple):
@@ -145,8 +144,8 @@ class Rules(NamedTuple):
     turn: AgentTurn
     limits: bool = False
     """Whether costs are limited; then the config is a `costs.CostConfig` as well."""
-    multiplier: Callable[[Array], PyTree] | None = None
-    """Gives the first state of the rule by which multipliers move; None where they do not."""
+    price: Callable[[Any, costs.CostState, costs.Costs], tuple[costs.CostState, Array]] | None = None
+    """``(config, state, costs) -> (state, multipliers [N, K])``; None where there are none."""
     simultaneous: bool = False
     """All at the same time instead of in turn."""
     terms: tuple[int, ...] = ()
@@ -177,7 +176,7 @@ def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, rules: Rules) -> Algor
         if of.cost_critic is None:
             return learner
         cost_key = jax.random.fold_in(key, 1)  # so that the reward's half begins as it would without costs
-        state = costs.initial(cost_key, of.cost_critic, spec, learner.config, num_envs, rules.multiplier)
+        state = costs.initial(cost_key, of.cost_critic, spec, learner.config, num_envs)
         return learner._replace(costs=state)
 
     def update(key: Array, learner: ppo.PPOState, batch: Batch) -> tuple[ppo.PPOState, dict[str, Array]]:
@@ -198,10 +197,11 @@ def _update(
     limited, of_costs = (), None
     if of.cost_critic is not None:
         state, of_costs, more = costs.estimate(of.cost_critic, spec, learner.config, learner.costs, batch, steps)
+        prices = jnp.zeros_like(of_costs.violation)
+        if rules.price is not None:
+            state, prices = rules.price(learner.config, state, of_costs)
         learner, info = learner._replace(costs=state), info | more
-        limited = Limited(
-            jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.excess, of_costs.violation, state.multiplier
-        )
+        limited = Limited(jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.violation, prices)
     each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
     turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)
     own = Model(learner.policy, learner.policy_opt)

@@ -11,13 +11,46 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from jaxmarl_lite import parallel
-from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.algorithms import limits, registry
 from jaxmarl_lite.run import run
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.running.plan import Plan
 
 Config = TypeVar("Config")
+
+
+_ARGUMENTS = tyro.constructors.ConstructorRegistry()
+
+
+@_ARGUMENTS.primitive_rule
+def _of_limits(info: Any) -> Any:
+    """``--cost-limit NAME=LIMIT``, a limit per agent with commas; a lone number is every cost's."""
+    if info.type is not limits.Limits:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=LIMIT[,LIMIT...]",
+        instance_from_str=_limits,
+        is_instance=lambda value: isinstance(value, limits.Limits),
+        str_from_instance=lambda value: [f"{name}={_limit_text(limit)}" for name, limit in value.plain().items()],
+    )
+
+
+def _limits(words: list[str]) -> limits.Limits:
+    given: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.rpartition("=")
+        try:
+            numbers = tuple(map(float, text.split(",")))
+        except ValueError as error:
+            raise ValueError(f"--cost-limit is {word!r}; allowed is NAME=LIMIT or NAME=LIMIT,LIMIT...") from error
+        given[name or limits.EVERY] = numbers if len(numbers) > 1 else numbers[0]
+    return limits.of(given, "--cost-limit")
+
+
+def _limit_text(limit: Any) -> str:
+    return ",".join(map(str, limit)) if isinstance(limit, list) else str(limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +124,7 @@ def train(words: list[str]) -> None:
         args=rest,
         default=defaults,
         config=(tyro.conf.OmitArgPrefixes,),
+        registry=_ARGUMENTS,
     )
     if options.distributed or options.coordinator is not None:
         parallel.initialise(options.coordinator, options.num_processes, options.process_id)

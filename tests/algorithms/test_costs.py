@@ -85,7 +85,7 @@ def test_unlimited_costs_are_hatrpos_as_well(float64):
 def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous, unit):
     agents = 1 if simultaneous else 3
     of = with_costs(spec(agents))
-    held = dict(multiplier_lr=0.0, multiplier_unit=unit, simultaneous=simultaneous, cost_limit=0.5)
+    held = dict(multiplier_lr=0.0, multiplier_gain=0.0, multiplier_unit=unit, simultaneous=simultaneous, cost_limit=0.5)
     ours = registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held))
     plain = registry.make_algorithm("happo", of, registry.config_of("happo")(**SMALL))
     found = rollout(agents)
@@ -206,7 +206,7 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
         gained, grew = (surrogate(theta + x, a) - surrogate(theta, a) for a in (advantage, cost))
         better = gained > 0 and gained >= 0.1 * g @ x
         fell = max(c, 0) - max(c + grew, 0) >= 0.1 * max(max(c, 0) - max(c + b @ x, 0), 0)
-        if kl(theta + x) <= delta and (better or recovery) and fell:
+        if kl(theta + x) <= delta and (better or c > 0) and fell:
             wanted = theta + x
             break
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(after.policy)[0], wanted, rtol=1e-6, atol=1e-8)
@@ -219,7 +219,8 @@ def test_lagrangian_is_happo_on_the_priced_advantage(float64):
     """One agent, one step of plain gradient: the multiplier in reward per cost, and what it does."""
     of = with_costs(spec(1))
     fixed = dict(optimiser="sgd", max_grad_norm=1e6, epochs=1, num_minibatches=1, hidden=(5,), entropy_coef=0.0, lr=0.1)
-    fixed |= dict(multiplier_start=0.7, multiplier_lr=0.2, multiplier_unit="reward", multiplier_rule="plain")
+    fixed |= dict(multiplier_start=0.7, multiplier_lr=0.2, multiplier_unit="reward", multiplier_gain=0.1)
+    fixed |= dict(divide_by_prices=False)
     config = registry.config_of("mappo-lagrangian")(cost_limit=[1.0], normalise_advantage=False, **fixed)
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner = ours.init(jax.random.key(0), B)
@@ -228,7 +229,8 @@ def test_lagrangian_is_happo_on_the_priced_advantage(float64):
     actor, alive = models.actor(of, config.form, False), found.steps.obs.alive
     critic = models.critic(of, config.form, "state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, found.steps)
-    priced = estimate.advantage - 0.7 * plain_estimate(config, learner, of, found).sum(-1)
+    prices = np.array([0.7 + 0.2 * 3.0 + 0.1 * 3.0, 0.7 + 0.2 * 1.0 + 0.1 * 1.0])  # violated by 3 and 1
+    priced = estimate.advantage - plain_estimate(config, learner, of, found) @ prices
     first = models.episode_starts(found.steps.last)
 
     def gain(theta):
@@ -237,23 +239,63 @@ def test_lagrangian_is_happo_on_the_priced_advantage(float64):
 
     wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.policy, jax.grad(gain)(learner.policy))
     assert_close(after.policy, wanted)
-    np.testing.assert_allclose(info["multiplier"], [[0.7, 0.7]])
-    np.testing.assert_allclose(after.costs.multiplier, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
+    np.testing.assert_allclose(info["multiplier"], prices[None])
+    np.testing.assert_allclose(after.costs.multiplier.sum, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
 
 
-def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(float64):
+def test_prices_relative_to_the_advantages_deviations(float64):
+    """Priced, divided and reported: a standardised advantage less relative prices times standardised costs."""
+    of = with_costs(spec(1))
+    fixed = dict(optimiser="sgd", max_grad_norm=1e6, epochs=1, num_minibatches=1, hidden=(5,), entropy_coef=0.0, lr=0.1)
+    config = registry.config_of("mappo-lagrangian")(
+        cost_limit=[1.0], multiplier_start=0.5, multiplier_lr=0.2, multiplier_gain=0.0, **fixed
+    )
+    ours = registry.make_algorithm("mappo-lagrangian", of, config)
+    learner = ours.init(jax.random.key(0), B)
+    found = own_log_probs(of, config, learner, rollout(1))
+    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    actor, alive = models.actor(of, config.form, False), np.asarray(found.steps.obs.alive)
+    critic = models.critic(of, config.form, "state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, found.steps)
+    costly = plain_estimate(config, learner, of, found)
+
+    def deviation(x):
+        return np.sqrt(((x - (x * alive).sum() / alive.sum()) ** 2 * alive).sum() / alive.sum())
+
+    spreads = np.array([deviation(costly[..., k]) for k in range(K)])
+    relative = 0.5 + 0.2 * np.array([3.0, 1.0]) / 10.0 / spreads
+    np.testing.assert_allclose(after.costs.multiplier.sum, relative[None], rtol=1e-9)
+    prices = relative * deviation(np.asarray(estimate.advantage)) / spreads
+    np.testing.assert_allclose(info["multiplier"], prices[None], rtol=1e-9)
+    raw = np.asarray(estimate.advantage)
+    centred = (raw - (raw * alive).sum() / alive.sum()) / deviation(raw)
+    priced = (centred - (costly / spreads) @ relative) / (1.0 + relative.sum())
+    first = models.episode_starts(found.steps.last)
+
+    def gain(theta):
+        log_prob = actor.unroll(theta, (), found.steps.obs, first).log_prob(found.steps.action)
+        return (log_prob * priced * alive).sum() / alive.sum()
+
+    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.policy, jax.grad(gain)(learner.policy))
+    assert_close(after.policy, wanted, 1e-6, 1e-9)
+
+
+@pytest.mark.parametrize("rule", ["plain", "adam"])
+@pytest.mark.parametrize("unit", ["relative", "reward"])
+def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(float64, rule, unit):
     of = with_costs(spec(2))
     config = registry.config_of("mappo-lagrangian")(
-        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_start=0.2, multiplier_lr=0.1, hidden=(4,)
-    )
+        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_start=0.2, multiplier_lr=0.3, hidden=(4,), epochs=1,
+        multiplier_rule=rule, multiplier_unit=unit,
+    )  # fmt: skip
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner, found = ours.init(jax.random.key(0), B), rollout(2)
     update = jax.jit(ours.update)
     learner, info = update(jax.random.key(0), learner, rollout(2, count=0.0))
-    np.testing.assert_allclose(learner.costs.multiplier, 0.2)  # no episode has ended
+    np.testing.assert_allclose(learner.costs.multiplier.sum, 0.2)  # no episode has ended
     for i in range(5):
         learner, info = update(jax.random.key(i), learner, found)
-    assert learner.costs.multiplier[0, 0] > 0.6 and learner.costs.multiplier[1, 0] == 0
+    assert learner.costs.multiplier.sum[0, 0] > 0.25 and learner.costs.multiplier.sum[1, 0] < 0.15
     assert (info["multiplier"][:, 1] == 0).all()  # no limit: no price
 
 
@@ -270,7 +312,7 @@ def test_how_the_others_enter_a_cost(float64):
     found = rollout(1)
     data = jax.tree.map(lambda x: x[0], turns.by_agent(ppo.policy_data(found.steps)))
     raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
-    limited = turns.Limited(raw, jnp.ones(K), jnp.asarray([0.1, -0.2]), jnp.zeros(K))
+    limited = turns.Limited(raw, jnp.asarray([0.1, -0.2]), jnp.zeros(K))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(macpo.trust_step, "policy_step", spy)
         for choice in ("ignored", "counted", "ratios"):
@@ -339,7 +381,7 @@ def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
     lagrangian = registry.config_of("mappo-lagrangian").authors(hidden=(6,), num_minibatches=2, cost_limit=3.0)
     other = registry.make_algorithm("mappo-lagrangian", of, lagrangian)
     moved, info = jax.jit(other.update)(jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous"))
-    np.testing.assert_allclose(moved.costs.multiplier[:, 0], 0.78, atol=1e-5)
+    np.testing.assert_allclose(moved.costs.multiplier.sum[:, 0], 0.78, atol=1e-5)
 
 
 def test_costs_that_are_all_zero_are_free(float64):
