@@ -1,10 +1,12 @@
 """Costs of constrained algorithms: critics and advantages of each agent's each cost, and how far its limit is broken.
 
-    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,   c^i_k = d^i_k / mean episode length
+    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,   c^i_k = (d^i_k + s^i_k) / episode length
 
 ``J^i_k`` is the mean undiscounted cost of the episodes that ended last. A step raises the cost of an episode by about
 its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
 4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
+The reserve s is 0 in the paper. A step keeps its linear model of the cost, but gradients of sparse costs are mostly
+noise, so that the cost itself settles above the limit; a reserve that grows while it does brings it down.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from jaxmarl_lite.algorithms.limits import CostLimit, Limits
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import returns, surrogates, trees
 from jaxmarl_lite.maths.moments import RunningMoments
-from jaxmarl_lite.types import Array, Batch, EnvSpec, PyTree, Transition
+from jaxmarl_lite.types import Array, Batch, EnvSpec, Number, PyTree, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,8 @@ class CostConfig:
     """Limits by the cost's name, one for all agents or one each, in cost per episode; else the environment's own."""
     cost_margin: float = 0.0
     """Share of each limit that is kept as a margin."""
+    reserve_rate: float = 0.0
+    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
     cost_gamma: float = 0.999
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = 0.95
@@ -47,7 +51,12 @@ def check(config: Any) -> None:
     """Make ``cost_limit`` a record of limits; raise ValueError for a setting out of range."""
     object.__setattr__(config, "cost_limit", limits.of(config.cost_limit, f"{type(config).__name__}.cost_limit"))
     configs.check_range(
-        config, cost_margin=(0, 0.99), cost_gamma=(0, 1), cost_gae_lambda=(0, 1), cost_critic_lr=(0, 10)
+        config,
+        cost_margin=(0, 0.99),
+        reserve_rate=(0, 1e3),
+        cost_gamma=(0, 1),
+        cost_gae_lambda=(0, 1),
+        cost_critic_lr=(0, 10),
     )
     configs.check_choice(config, cost_scale=("episode_length", "discount"))
 
@@ -62,6 +71,7 @@ class CostState(NamedTuple):
     episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
     episode_length: Array  # [] their mean length
     known: Array  # [] 1 once an episode has ended, else 0
+    reserve: Array  # [N, K] s, in cost per episode, from 0 to the limit
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
 
 
@@ -72,7 +82,6 @@ class Costs(NamedTuple):
     target: Array  # [T, B, N, K] of the critics, in the critics' unit
     excess: Array  # [N, K] d, in cost per episode; positive where a limit, less its margin, is broken
     violation: Array  # [N, K] c, in the unit of the cost surrogates
-    spread: Array  # [N, K] deviation of the advantages before any scaling
     memory: PyTree  # the critics' after the rollout
 
 
@@ -93,6 +102,7 @@ def initial(key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_e
         episode_cost=nothing,
         episode_length=jnp.ones((), nothing.dtype),
         known=jnp.zeros((), nothing.dtype),
+        reserve=nothing,
     )
 
 
@@ -114,24 +124,30 @@ def estimate(
     if isinstance(moments, RunningMoments):
         moments = moments_of.update_moments(moments, target)
         target = moments_of.normalise(moments, target)
-    state = _with_episodes(state._replace(value_moments=moments), batch)
     limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
+    state = _with_episodes(state._replace(value_moments=moments), batch, limit, config.reserve_rate)
     # an episode's cost that is not known is neither over its limit nor under it
     excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
     scale = 1.0 / state.episode_length if config.cost_scale == "episode_length" else 1.0 - config.gamma
     advantage = _standardised(raw, alive) if config.standardise_cost else _centred(raw, alive)
-    info |= {"cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess), "cost_known": state.known}
-    spread = jnp.sqrt(moments_of.masked_mean(_centred(raw, alive) ** 2, alive, (0, 1)))
-    return state, Costs(advantage, target, excess, scale * excess, spread, memory), info
+    info |= {
+        "cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess),
+        "cost_known": state.known,
+        "cost_reserve": state.reserve,
+    }
+    return state, Costs(advantage, target, excess, scale * (excess + state.reserve), memory), info
 
 
-def _with_episodes(state: CostState, batch: Batch) -> CostState:
-    """The costs of the episodes that ended in a rollout; the old ones where none did."""
+def _with_episodes(state: CostState, batch: Batch, limit: Array, rate: Number) -> CostState:
+    """The costs of the episodes that ended in a rollout, and the reserve; the old ones where none did."""
     ended = batch.episodes
     count = jnp.maximum(ended.count, 1.0)
     some = ended.count > 0
+    latest = ended.costs / count
+    reserve = jnp.clip(state.reserve + rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit), 0.0, limit)
     return state._replace(
-        episode_cost=jnp.where(some, ended.costs / count, state.episode_cost),
+        reserve=jnp.where(some, reserve, state.reserve),
+        episode_cost=jnp.where(some, latest, state.episode_cost),
         episode_length=jnp.where(some, ended.length / count, state.episode_length),
         known=jnp.where(some, 1.0, state.known),
     )

@@ -9,8 +9,8 @@ less the limit (`costs`). Agents move in turn, the ratios of those before them m
 In the authors' program one price per agent moves by 1e-7 times the violation at every minibatch: it is in effect a
 constant. Departures, each a setting: the price also answers to the present violation, by the gain κ, because a price
 that only sums violations up swings around its place (Stooke et al. 2020); A^(λ) is divided by one plus the sum of the
-prices; and prices are by default relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations in deviations of the cost's
-advantage, ``c_k/σ(A_k)``, so that α and κ depend on no unit. What is reported is λ, in reward per cost.
+prices; and prices are by default relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k + limit_k)``,
+between -1 and 1, so that α and κ depend on no unit. What is reported is λ, in reward per cost.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
 
     multiplier_start: float = 0.0
     """First multiplier of every agent and cost."""
-    multiplier_lr: float = 0.1
+    multiplier_lr: float = 0.02
     """α, growth of a multiplier per update and unit of violation; with Adam's rule its step size."""
-    multiplier_gain: float = 1.0
+    multiplier_gain: float = 0.3
     """κ, what the present violation adds to a multiplier, per unit of violation."""
     multiplier_highest: float = 100.0
     """Highest multiplier."""
     multiplier_rule: Literal["plain", "adam"] = "plain"
     """Whether multipliers ascend by the violation itself or by Adam's rule."""
     multiplier_unit: Literal["relative", "reward"] = "relative"
-    """Relative to the advantages' deviations, or reward per cost with violations in cost per episode."""
+    """Relative to the advantages' deviations, with violations as shares of cost and limit; or reward per cost, with
+    violations in cost per episode."""
     divide_by_prices: bool = True
     """Divide the priced advantage by one plus the sum of its relative prices."""
     simultaneous: bool = False
@@ -102,8 +103,8 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
     limited, known = ~jnp.isinf(found.excess), state.known > 0
     violation = found.excess
     if config.multiplier_unit == "relative":
-        violation = found.violation / jnp.maximum(found.spread, _TINY)
-    violation = jnp.where(limited & known, jnp.clip(violation, -_MOST, _MOST), 0.0)
+        violation = found.excess / jnp.maximum(2.0 * state.episode_cost - found.excess, _TINY)
+    violation = jnp.where(limited & known, violation, 0.0)
     up, opt = violation, state.multiplier.opt
     if config.multiplier_rule == "adam":
         step, opt = _adam.update(violation, opt)
@@ -114,7 +115,7 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
     return state._replace(multiplier=prices), jnp.where(limited, now, 0.0)
 
 
-_TINY, _MOST = 1e-6, 1e6
+_TINY = 1e-6
 
 
 def turn(

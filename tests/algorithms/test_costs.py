@@ -263,7 +263,7 @@ def test_prices_relative_to_the_advantages_deviations(float64):
         return np.sqrt(((x - (x * alive).sum() / alive.sum()) ** 2 * alive).sum() / alive.sum())
 
     spreads = np.array([deviation(costly[..., k]) for k in range(K)])
-    relative = 0.5 + 0.2 * np.array([3.0, 1.0]) / 10.0 / spreads
+    relative = 0.5 + 0.2 * np.array([3.0 / 5.0, 1.0 / 3.0])  # costs of 4 and 2 over limits of 1
     np.testing.assert_allclose(after.costs.multiplier.sum, relative[None], rtol=1e-9)
     prices = relative * deviation(np.asarray(estimate.advantage)) / spreads
     np.testing.assert_allclose(info["multiplier"], prices[None], rtol=1e-9)
