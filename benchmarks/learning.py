@@ -2,6 +2,9 @@
 
     python benchmarks/learning.py                                     LIIR, MAPPO, IPPO on lbf-2s-8x8-2p-2f-coop
     python benchmarks/learning.py --env jumanji/rware-tiny-2ag --total-steps 20000000 --workers 2
+    python benchmarks/learning.py --env safe/rware-tiny-2ag --algorithms macpo mappo-lagrangian happo mappo
+
+Where the environment has costs, the report has each agent's each cost beside its limit as well.
 
 Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they are, in a process of
 its own on one core, ``--workers`` of them at a time. Stopped at any moment, the same command goes on: finished runs
@@ -11,7 +14,6 @@ are left as they are, the others continue from their newest checkpoint.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import signal
 import subprocess
@@ -142,14 +144,16 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         "failed": failed,
     }
     stem = f"learning-{chosen.env.removeprefix('jumanji/').replace('/', '-')}"
-    plots.learning_curve(
-        {name: (result.steps, result.returns) for name, result in results.items()},
-        ylabel=first.spec.return_meaning,
-        title=chosen.env,
-        path=chosen.out / f"{stem}.png",
-        best=first.spec.best_return,
-        random=None if random[done[0]] is None else random[done[0]]["iqm"],
-    )
+    looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
+    looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
+    if first.costs is None:
+        plots.learning_curve({name: (result.steps, result.returns) for name, result in results.items()}, **looks)
+    else:
+        curves = {name: (result.steps, result.returns, result.costs) for name, result in results.items()}
+        spec = first.spec
+        plots.constrained_curves(
+            curves, limits=first.limits, names=spec.cost_names, meanings=spec.cost_meanings, **looks
+        )
     measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
 
@@ -171,12 +175,56 @@ def _row(result: Any) -> dict[str, Any]:
         "final_of_each_seed": result.returns[:, -1].tolist(),
         "steps": result.steps.tolist(),
         "returns": result.returns.tolist(),
+        "costs": None if result.costs is None else _costs(result),
         "minutes": took.elapsed_seconds / 60,
         "training_minutes": took.training_seconds / 60,
         "compile_seconds": took.compile_seconds,
         "steps_per_second": took.steps_per_second,
-        "plan": {**result.plan.to_dict(), "config": dataclasses.asdict(result.config)},
+        "plan": result.plan.to_dict(),
     }
+
+
+def _costs(result: Any) -> list[dict[str, Any]]:
+    """The last evaluation's costs of every agent, and how often a limit was broken in training."""
+    final, kept = result.final_costs(), result.kept()
+    rows = []
+    for k, name in enumerate(result.spec.cost_names):
+        for agent in range(result.spec.num_agents):
+            at = (agent, k)
+            row = {"cost": name, "agent": agent, "limit": float(result.limits[at]), "kept": float(kept[at])}
+            row |= {"mean": float(final.centre[at]), "low": float(final.low[at]), "high": float(final.high[at])}
+            for part, share in _broken(result, at).items():
+                row[part] = share
+            rows.append(row)
+    return rows
+
+
+def _broken(result: Any, at: tuple[int, int]) -> dict[str, float]:
+    """Share of updates whose episodes cost more than the limit on average: of all, and of the second half."""
+    import numpy as np
+
+    shares = result.metrics["violation_share"][:, 1:, *at]
+    return {"broken": float(np.nanmean(shares)), "broken_late": float(np.nanmean(shares[:, shares.shape[1] // 2 :]))}
+
+
+def _cost_text(rows: dict[str, Any]) -> str:
+    """The costs as a table; empty where there are none."""
+    import measuring
+
+    found = [
+        [
+            name, row["cost"], str(row["agent"]), row["limit"],
+            f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]", "yes" if row["high"] <= row["limit"] else "no",
+            row["kept"], row["broken"], row["broken_late"],
+        ]
+        for name, of in rows.items()
+        for row in of["costs"] or ()
+    ]  # fmt: skip
+    columns = [
+        "algorithm", "cost", "agent", "limit", "cost per episode, mean [95 %]", "upper end within", "P(episode within)",
+        "updates over it", "in the second half",
+    ]  # fmt: skip
+    return f"{measuring.table(columns, found)}\n" if found else ""
 
 
 def text(data: dict[str, Any], stem: str) -> str:
@@ -211,7 +259,8 @@ def text(data: dict[str, Any], stem: str) -> str:
         f"Return: {data['return_meaning']}; best possible: {'not known' if best is None else f'{best:g}'}. "
         f"{len(first['seeds'])} seeds, {first['eval_episodes']} episodes of each seed's "
         f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals are bootstraps over "
-        f"seeds.\n\n{measuring.table(columns, rows)}\nMinutes are of all seeds one after another on one core, "
+        f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"
+        "Minutes are of all seeds one after another on one core, "
         f"evaluations and checkpoints included, compiling not. Steps are those of the joint environment.\n\n"
         f"![Curves]({stem}.png)\n\nSettings:\n\n{settings}{failed}"
     )

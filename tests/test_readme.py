@@ -68,8 +68,18 @@ def test_the_python_block_runs(tmp_path):
     assert (tmp_path / "runs/five/curve.png").exists()
 
 
+def test_costs_can_be_put_on_an_environment(tmp_path):
+    code = shortened(blocks("python")[1], {r"total_steps=400_000": "total_steps=8192, evaluations=1"})
+    code += "\nassert result.costs.shape == (2, 2, 2, 1)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert "effort, agent 1" in done.stdout
+
+
 def test_the_own_environment_runs(tmp_path):
-    code = shortened(blocks("python")[1], {r"total_steps=200_000": "total_steps=8192, evaluations=1"})
+    code = shortened(blocks("python")[2], {r"total_steps=200_000": "total_steps=8192, evaluations=1"})
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
     )
@@ -78,7 +88,7 @@ def test_the_own_environment_runs(tmp_path):
 
 
 def test_the_sweep_runs(tmp_path):
-    code = blocks("python")[2] + "\nassert metrics['return'].shape == (3, 20)\n"
+    code = blocks("python")[3] + "\nassert metrics['return'].shape == (3, 20)\n"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
     )
@@ -91,5 +101,7 @@ def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     notebook = jupytext.read(path)
     NotebookClient(notebook, timeout=500, kernel_name="python3").execute()
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        cell for cell in notebook.cells if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+    ]
     assert len(pictures) >= 3

@@ -24,7 +24,7 @@ from jaxmarl_lite.nets.distributions import Distribution
 from jaxmarl_lite.types import Array, Observation, PyTree
 
 _CASES = ("recovery", "violated", "cut", "inside", "free")
-_ROWS = 2048  # samples whose activations fit a core's cache
+_ROWS = 1500  # samples whose activations fit a core's cache
 
 
 @configs.config_record

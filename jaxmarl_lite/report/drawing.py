@@ -34,9 +34,18 @@ def steps_text(value: float, _: Any = None) -> str:
     return f"{value:g}"
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot has been used in it."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure (inches) with a canvas of its own."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    figure = Picture(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

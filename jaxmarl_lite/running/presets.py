@@ -42,8 +42,8 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
-    ("macpo", "toy/budget"): {"cost_margin": 0.05, "reserve_rate": 0.1},
-    ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.05, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
+    ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
+    ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
 """(algorithm, environment id) -> ``num_envs``, ``num_steps`` and any field of the algorithm's config."""
 

@@ -1,0 +1,108 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A team that keeps two limits
+#
+# Two agents choose how hard to work, five times an episode. Work pays the team; it also costs its agent *energy* and
+# *noise*, each of which has a limit per agent. We train a team that knows nothing of the limits, look at what it costs,
+# and then two that keep them: MACPO, whose steps stay inside the limits, and MAPPO-Lagrangian, which prices the costs.
+# The best return under the limits is a linear program here, so we know how much keeping them must take.
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.report import plots
+
+STEPS = int(os.environ.get("NOTEBOOK_STEPS", 600_000))  # per seed; a test makes it small
+env = jml.make("toy/budget-two")
+spec = env.spec
+print("costs:", dict(zip(spec.cost_names, spec.cost_limits, strict=True)))
+print("best return without limits:", spec.best_return, "  within them:", round(env.constrained_best(), 2))
+
+# %% [markdown]
+# ## Without limits
+#
+# HAPPO maximises the return. The table says what that costs each agent, and how many episodes stay within a limit.
+
+# %%
+common = dict(seeds=3, total_steps=STEPS, evaluations=10, eval_episodes=256, quiet=True)
+free = jml.run("happo", "toy/budget-two", **common)
+print(free.summary())
+free.plot()
+
+# %% [markdown]
+# ## Within limits
+#
+# Limits are in cost per episode. They come from the environment here; `cost_limit={"energy": 5, "noise": (5, 4)}` in
+# the config would give others, and `--cost-limit energy=5 noise=5,4` does on the command line. A margin of a tenth,
+# and a reserve that grows while a limit is broken, keep the team on the safe side of them.
+
+# %%
+config = jml.MACPOConfig(cost_margin=0.1, reserve_rate=0.1)
+safe = jml.run("macpo", "toy/budget-two", config=config, **common)
+print(safe.summary())
+safe.plot()
+
+# %% [markdown]
+# MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a price, and moves the prices.
+
+# %%
+config = jml.MAPPOLagrangianConfig(cost_margin=0.1, multiplier_lr=0.1, multiplier_gain=2.0)
+priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **common)
+print(priced.summary())
+
+# %% [markdown]
+# ## Side by side
+#
+# The return that the limits leave is reached, and not more: what is above the line in the first panel breaks a limit in
+# the others.
+
+# %%
+runs = {r.algorithm: (r.steps, r.returns, r.costs) for r in (free, safe, priced)}
+plots.constrained_curves(
+    runs,
+    limits=safe.limits,
+    names=spec.cost_names,
+    meanings=spec.cost_meanings,
+    ylabel=spec.return_meaning,
+    best=env.constrained_best(),
+)
+
+# %% [markdown]
+# What happened inside: the share of MACPO's steps that had to recover, met a broken limit, or were cut by one; and the
+# prices of MAPPO-Lagrangian, in reward per unit of cost. The prices of the linear program's dual are what they should
+# settle at.
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+for name in ("recovery", "violated", "cut", "inside"):
+    axes[0].plot(safe.steps, np.nanmean(safe.metrics[f"case_{name}"], (0, 2)), label=name)
+for k, name in enumerate(spec.cost_names):
+    for agent in range(spec.num_agents):
+        axes[1].plot(priced.steps, np.nanmean(priced.metrics["multiplier"][..., agent, k], 0), label=f"{name}, {agent}")
+axes[0].set(title="MACPO: share of steps", xlabel="environment steps")
+axes[1].set(title="MAPPO-Lagrangian: prices", xlabel="environment steps")
+for ax in axes:
+    ax.legend(fontsize=7)
+fig
+
+# %% [markdown]
+# The probability of keeping each limit in an episode is another number than keeping it on average, and usually smaller:
+
+# %%
+for result in (free, safe, priced):
+    print(result.algorithm, np.round(result.kept(), 2).tolist())
