@@ -79,14 +79,14 @@ def _check_made_for(algorithm: Algorithm, spec: EnvSpec) -> None:
 
 
 def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:
-    """Metrics of a batch: the episodes that ended in it (NaN where none did), and whether its rewards are finite."""
+    """Metrics of a batch: the episodes that ended in it (NaN where none did), and whether its numbers are finite."""
     ended = batch.episodes
     count = jnp.where(ended.count > 0, ended.count, jnp.nan)
     info = {
         "return": spec.team_return(ended.returns) / count,
         "episodes": ended.count,
         "episode_length": ended.length / count,
-        "reward_finite": jnp.isfinite(batch.steps.reward).all(),
+        "reward_finite": jnp.isfinite(batch.steps.reward).all() & jnp.isfinite(batch.steps.cost).all(),
     }
     if spec.num_costs:
         info["cost"] = ended.costs / count

@@ -163,7 +163,7 @@ def test_when_all_seeds_diverge_the_run_stops(tmp_path: Path) -> None:
 def test_a_reward_that_is_no_number_names_the_environment(tmp_path: Path) -> None:
     # the protocol's check plays an episode of its own, which a rare fault escapes
     often = dict(LOTTERY, seeds=(11, 12, 13), total_steps=updates(200), evaluations=50)
-    with pytest.raises(jml.RunError, match="environment test/lottery gave a reward that is not finite to seed"):
+    with pytest.raises(jml.RunError, match="environment test/lottery gave a reward or cost that is not finite to seed"):
         jml.run("ippo", Lottery(float("nan"), 1.0), out=tmp_path, config=config("ippo"), **often)
     assert (checkpoint.latest(tmp_path / "checkpoints") or 0) > 0
 

@@ -12,6 +12,7 @@ is broken less.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxmarl_lite.algorithms import configs, models, ppo, turns
 from jaxmarl_lite.maths import constrained, surrogates, trees, trust_region
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.nets.distributions import Distribution
-from jaxmarl_lite.types import Array, Observation, PyTree
+from jaxmarl_lite.types import Array, Number, Observation, PyTree
 
 _CASES = ("recovery", "violated", "cut", "inside", "free")
 _ROWS = 1500  # samples whose activations fit a core's cache
@@ -94,21 +95,9 @@ def policy_step(
     Where a curvature was not positive, where conjugate gradients left more than ``cg_worst`` of a right-hand side, or
     where the direction is not finite, the step is refused, and theta stays.
     """
-    data, alive, c = problem.data, problem.data.obs.alive, problem.violation
-    by_dimension = data.log_prob.ndim > alive.ndim
-    everyone = jnp.concatenate([problem.advantage[None], problem.cost_advantage])
+    data, c = problem.data, problem.violation
     old = actor.unroll(theta, problem.memory, data.obs, data.first)
-
-    def objectives(theta: PyTree) -> tuple[Array, Distribution]:
-        pi = actor.unroll(theta, problem.memory, data.obs, data.first)
-        ratio = surrogates.importance_ratio(log_prob(pi, data.action, by_dimension), data.log_prob)
-
-        def surrogate(advantage: Array) -> Array:
-            gain = ratio * advantage
-            return moments_of.masked_mean(gain.sum(-1) if by_dimension else gain, alive)
-
-        return jax.vmap(surrogate)(everyone), pi
-
+    objectives = functools.partial(_surrogates, actor, problem)
     start, pull, _ = jax.vjp(objectives, theta, has_aux=True)
     (gradients,) = jax.vmap(pull)(jnp.eye(len(start), dtype=start.dtype))
     product = fisher(actor, theta, data, problem.memory, config)
@@ -116,50 +105,87 @@ def policy_step(
     g, b = trees.split(gradients)
     images = jax.tree.map(jnp.subtract, gradients, solved.residual)
     step = constrained.step_in_span(g, b, c, solved.x, images, config.delta)
-    length = trees.norm(step.direction)
-    too_long = (config.max_step_norm > 0) & (length > config.max_step_norm)
-    direction = trees.scale(
-        jnp.where(too_long, config.max_step_norm / jnp.where(too_long, length, 1.0), 1.0), step.direction
-    )
+    direction = _shortened(step.direction, config.max_step_norm)
     worst = solved.relative_residual.max()
     sound = solved.positive.all() & (worst <= config.cg_worst) & trees.all_finite(direction)
     broken = jnp.maximum(c, 0.0).sum()
 
-    def judge(candidate: PyTree) -> tuple[Array, tuple[Array, Array]]:
+    def judge(candidate: PyTree) -> tuple[Array, _Judged]:
         reached, pi = objectives(candidate)
-        kl = moments_of.masked_mean(old.kl(pi), alive)  # type: ignore[arg-type]
-        gained = reached - start
-        x = trees.axpy(-1.0, theta, candidate)
+        kl = moments_of.masked_mean(old.kl(pi), data.obs.alive)  # type: ignore[arg-type]
+        gained, x = reached - start, trees.axpy(-1.0, theta, candidate)
         better = (gained[0] > 0.0) & (gained[0] >= config.accept_ratio * trees.dot(g, x))
         promised = broken - jnp.maximum(c + trees.products(b, x), 0.0).sum()
         keeps = jnp.maximum(c + gained[1:], 0.0).sum() <= broken - config.accept_ratio * jnp.maximum(promised, 0.0)
         fine = sound & (kl <= config.delta) & (better | (step.case <= constrained.VIOLATED)) & keeps
-        return fine, (kl, gained)
+        return fine, _Judged(kl, gained)
 
     found = trust_region.backtrack(judge, theta, direction, config.backtrack, config.tries, config.first_fraction)
-    kl, gained = found.found
-    taken = found.accepted.astype(start.dtype)
+    info = _of_solutions(solved, worst) | _of_search(found, start) | _of_step(step)
+    info |= {
+        "policy_grad_norm": trees.norm(g),
+        "entropy": moments_of.masked_mean(old.entropy(), data.obs.alive),
+    }
+    return found.theta, info
+
+
+class _Judged(NamedTuple):
+    """What the search found of its last try."""
+
+    kl: Array  # []
+    gained: Array  # [1 + K] growth of the surrogates
+
+
+def _surrogates(actor: models.Actor, problem: Problem, theta: PyTree) -> tuple[Array, Distribution]:
+    """``E[ρ A]`` of the reward and the costs, ``[1 + K]``, and the policy."""
+    data, alive = problem.data, problem.data.obs.alive
+    by_dimension = data.log_prob.ndim > alive.ndim
+    pi = actor.unroll(theta, problem.memory, data.obs, data.first)
+    ratio = surrogates.importance_ratio(log_prob(pi, data.action, by_dimension), data.log_prob)
+
+    def surrogate(advantage: Array) -> Array:
+        gain = ratio * advantage
+        return moments_of.masked_mean(gain.sum(-1) if by_dimension else gain, alive)
+
+    return jax.vmap(surrogate)(jnp.concatenate([problem.advantage[None], problem.cost_advantage])), pi
+
+
+def _shortened(step: PyTree, longest: Number) -> PyTree:
+    """The step, no longer than ``longest``; 0 for any length."""
+    length = trees.norm(step)
+    too_long = (longest > 0) & (length > longest)
+    return trees.scale(jnp.where(too_long, longest / jnp.where(too_long, length, 1.0), 1.0), step)
+
+
+def _of_solutions(solved: trust_region.Solutions, worst: Array) -> dict[str, Array]:
+    return {
+        "cg_residual": worst,
+        "cg_iterations": solved.iterations.max().astype(worst.dtype),
+        "curvature_positive": solved.positive.all().astype(worst.dtype),
+    }
+
+
+def _of_search(found: trust_region.Search, start: Array) -> dict[str, Array]:
+    """Of the step that was taken; zeros where none was."""
+    gained = jnp.where(found.accepted, found.found.gained, 0.0)
     info = {
-        "kl": jnp.where(found.accepted, kl, 0.0),
-        "surrogate_gain": jnp.where(found.accepted, gained[0], 0.0),
-        "predicted_gain": step.gain,
-        "policy_loss": -jnp.where(found.accepted, start[0] + gained[0], start[0]),
-        "step_accepted": taken,
+        "kl": jnp.where(found.accepted, found.found.kl, 0.0),
+        "surrogate_gain": gained[0],
+        "policy_loss": -(start[0] + gained[0]),
+        "step_accepted": found.accepted.astype(start.dtype),
         "step_fraction": found.fraction,
         "line_search_tries": found.tries.astype(start.dtype),
-        "cg_residual": worst,
-        "cg_iterations": solved.iterations.max().astype(start.dtype),
-        "curvature_positive": solved.positive.all().astype(start.dtype),
-        "policy_grad_norm": trees.norm(g),
-        "entropy": moments_of.masked_mean(old.entropy(), alive),
     }
-    if len(c):
-        info |= {
-            "cost_surrogate_gain": jnp.where(found.accepted, gained[1:], 0.0),
-            "step_multiplier": step.multipliers,
-        }
-        info |= {f"case_{name}": (step.case == i).astype(start.dtype) for i, name in enumerate(_CASES)}
-    return found.theta, info
+    return info | ({"cost_surrogate_gain": gained[1:]} if len(start) > 1 else {})
+
+
+def _of_step(step: constrained.ConstrainedStep) -> dict[str, Array]:
+    """Of the whole step, before the search."""
+    info = {"predicted_gain": step.gain}
+    if len(step.multipliers):
+        cases = {f"case_{name}": (step.case == i).astype(step.gain.dtype) for i, name in enumerate(_CASES)}
+        info |= {"step_multiplier": step.multipliers} | cases
+    return info
 
 
 def log_prob(pi: Distribution, action: Array, by_dimension: bool) -> Array:

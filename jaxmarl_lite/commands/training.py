@@ -42,7 +42,7 @@ def _limits(words: list[str]) -> limits.Limits:
     for word in words:
         name, _, text = word.rpartition("=")
         try:
-            numbers = tuple(map(float, text.split(",")))
+            numbers = [float(part) for part in text.split(",")]
         except ValueError as error:
             raise ValueError(f"--cost-limit is {word!r}; allowed is NAME=LIMIT or NAME=LIMIT,LIMIT...") from error
         given[name or limits.EVERY] = numbers if len(numbers) > 1 else numbers[0]

@@ -75,7 +75,7 @@ METRICS: dict[str, str] = {
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents (squared return).",
     # health
     "finite": "1 while every learned number is finite, 0 from the update on in which one is not.",
-    "reward_finite": "1 when every reward of the rollout was finite, else 0.",
+    "reward_finite": "1 when every reward and cost of the rollout was finite, else 0.",
 }
 """Metric name -> one sentence with its unit. Per-agent metrics are reported as ``name/agent_0`` and so on."""
 

@@ -126,8 +126,8 @@ class Loop:
 
     def _fault(self, seed: int, where: str) -> RunError:
         return RunError(
-            f"environment {self._plan.env} gave a reward that is not finite to seed {seed} in {where}; "
-            "allowed are finite rewards"
+            f"environment {self._plan.env} gave a reward or cost that is not finite to seed {seed} in {where}; "
+            "allowed are finite ones"
         )
 
     def _renew_tally(self) -> None:
