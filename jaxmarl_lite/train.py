@@ -43,7 +43,7 @@ def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_s
         if jax.tree.structure(config) != jax.tree.structure(algorithm.config):
             raise ValueError(
                 f"config is {config!r}; allowed is one that differs from the algorithm's, {algorithm.config!r}, "
-                "in float fields alone, because the others decide shapes"
+                "in float fields, and in the numbers of limits on the same costs, alone: the others decide shapes"
             )
         learner_key, worlds_key, key = jax.random.split(key, 3)
         learner = algorithm.init(learner_key, num_envs, config)

@@ -6,13 +6,14 @@
 its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
 4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
 The reserve s is 0 in the paper. A step keeps its linear model of the cost, but gradients of sparse costs are mostly
-noise, so that the cost itself settles above the limit; a reserve that grows while it does brings it down.
+noise, so that the cost itself settles above the limit; a reserve that grows while it does, and shrinks while it does
+not, brings it down. It stays between 0 and the limit, so it cannot help a limit of 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class CostConfig:
     cost_margin: float = 0.0
     """Share of each limit that is kept as a margin."""
     reserve_rate: float = 0.0
-    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
+    """Growth of the reserve under a limit, per update with finished episodes and unit of cost over limit less margin."""
     cost_gamma: float = 0.999
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = 0.95
@@ -43,8 +44,6 @@ class CostConfig:
     """Learning rate of the cost critics."""
     standardise_cost: bool = False
     """Scale cost advantages to deviation 1, as the authors' program does; else they are only centred."""
-    cost_scale: Literal["episode_length", "discount"] = "episode_length"
-    """What brings a violation to the surrogate's scale: 1 / mean episode length, or the authors' (1 - gamma)."""
 
 
 def check(config: Any) -> None:
@@ -58,7 +57,6 @@ def check(config: Any) -> None:
         cost_gae_lambda=(0, 1),
         cost_critic_lr=(0, 10),
     )
-    configs.check_choice(config, cost_scale=("episode_length", "discount"))
 
 
 class CostState(NamedTuple):
@@ -80,8 +78,8 @@ class Costs(NamedTuple):
 
     advantage: Array  # [T, B, N, K] centred, in the unit of cost
     target: Array  # [T, B, N, K] of the critics, in the critics' unit
-    excess: Array  # [N, K] d, in cost per episode; positive where a limit, less its margin, is broken
-    violation: Array  # [N, K] c, in the unit of the cost surrogates
+    excess: Array  # [N, K] d + s, in cost per episode; positive where a limit, less margin and reserve, is broken
+    length: Array  # [] mean length of the episodes that ended last
     memory: PyTree  # the critics' after the rollout
 
 
@@ -109,7 +107,7 @@ def initial(key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_e
 def estimate(
     critic: models.Critic, spec: EnvSpec, config: Any, state: CostState, batch: Batch, steps: Transition
 ) -> tuple[CostState, Costs, dict[str, Array]]:
-    """Advantages, targets and violations of a rollout; ``steps`` are the batch's as the networks see them."""
+    """Advantages, targets and excesses of a rollout; ``steps`` are the batch's as the networks see them."""
     value, next_value, memory = critic.evaluate(state.critic, state.memory, steps)
     moments = state.value_moments
     if isinstance(moments, RunningMoments):
@@ -128,14 +126,13 @@ def estimate(
     state = _with_episodes(state._replace(value_moments=moments), batch, limit, config.reserve_rate)
     # an episode's cost that is not known is neither over its limit nor under it
     excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
-    scale = 1.0 / state.episode_length if config.cost_scale == "episode_length" else 1.0 - config.gamma
     advantage = _standardised(raw, alive) if config.standardise_cost else _centred(raw, alive)
     info |= {
         "cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess),
         "cost_known": state.known,
         "cost_reserve": state.reserve,
     }
-    return state, Costs(advantage, target, excess, scale * (excess + state.reserve), memory), info
+    return state, Costs(advantage, target, excess + state.reserve, state.episode_length, memory), info
 
 
 def _with_episodes(state: CostState, batch: Batch, limit: Array, rate: Number) -> CostState:

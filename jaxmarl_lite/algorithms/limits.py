@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxmarl_lite.types import Array, EnvSpec, Number
 
@@ -61,15 +62,22 @@ def of(given: Any, field: str) -> Limits:
 
 
 def _numbers(field: str, value: Any) -> tuple[Any, ...]:
+    value = _plain(value)
     each = value if isinstance(value, (tuple, list)) else [value]
     if not each:
         raise ValueError(f"{field} is {value!r}; allowed is {_ALLOWED}")
     return tuple(_number(field, x) for x in each)
 
 
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy or JAX as Python's, but for those that are traced."""
+    return value if isinstance(value, Tracer) or not hasattr(value, "tolist") else value.tolist()
+
+
 def _number(field: str, value: Any) -> Any:
-    if value == "Infinity":  # as JSON keeps it
+    if isinstance(value, str) and value == "Infinity":  # as JSON keeps it
         return math.inf
+    value = _plain(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value >= 0:
             return float(value)

@@ -1,15 +1,18 @@
 """MACPO: agents in turn, each by a step in a trust region that keeps the limits on its costs (Gu et al. 2021).
 
-    max_θ  E[ ρ M ]   subject to   J_k + E[ ρ A_k ] <= limit_k  (k = 1..K),   E[ KL(π_old || π_θ) ] <= δ
+    max_θ  E[ ρ M ]   subject to   J_k + L E[ ρ A_k ] <= limit_k  (k = 1..K),   E[ KL(π_old || π_θ) ] <= δ
 
 ``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`); ``A_k`` is the
-agent's own advantage of its own k-th cost, which does not carry the others' ratios (section 4.2). The step is exact for
-up to four costs per agent, each with a limit of its own; where the limits cannot be met inside the trust region it is
-the one that breaks them least (`maths.constrained`, `trust_step`). Without a limit that matters it is HATRPO.
+agent's own advantage of its own k-th cost, which does not carry the others' ratios (section 4.2); ``J_k`` is the cost
+and ``L`` the length of the latest episodes (`costs`). The step solves the linear and quadratic model exactly for up to
+four costs per agent, each with a limit of its own; where the limits cannot be met inside the trust region it is the one
+that breaks them least (`maths.constrained`, `trust_step`). Without a limit that matters it is HATRPO.
 
 Where the authors' program departs from the paper there is a setting, the paper's by default; `MACPOConfig.authors` has
-theirs. Not taken over: the reversed sign of the log-deviation in their KL divergence, episode costs that are some
-updates old and zeros before the first, one normaliser of values for rewards and costs, time limits taken for true ends.
+theirs. The damping of 0.1 and the standardised advantage of the reward are theirs and everybody's. Not taken over: one
+cost and one limit for all agents, the reversed sign of the log-deviation in their KL divergence, episode costs that are
+some updates old and zeros before the first, one normaliser of values for rewards and costs, time limits taken for true
+ends.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from jaxmarl_lite.algorithms import configs, costs, fitting, models, trust_step,
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 
+_MOST_COSTS = 4
+
 
 @configs.config_record
 class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
@@ -34,12 +39,17 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
     by_dimension: bool = False
     """One probability ratio per dimension of a continuous action, their gains summed (the authors' program)."""
     policy_minibatches: int = 1
-    """Steps of each agent in an update, each on a part of the worlds (the authors' program: 40)."""
+    """Steps of each agent in an update, each on a part of the worlds (the authors' program: 40). Limits and trust
+    region then hold for each step by itself, and not for their sum."""
+    cost_scale: Literal["episode_length", "discount"] = "episode_length"
+    """What brings a cost per episode to the surrogate's scale: 1 / mean episode length, or the authors' 1 - gamma."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         costs.check(self)
-        configs.check_choice(self, others_on_cost=("ignored", "counted", "ratios"))
+        configs.check_choice(
+            self, others_on_cost=("ignored", "counted", "ratios"), cost_scale=("episode_length", "discount")
+        )
         configs.check_whole(self, policy_minibatches=1)
 
     @classmethod
@@ -60,6 +70,11 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
 
 def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     """MACPO for an environment of these sizes; the config's static fields decide the networks."""
+    if spec.num_costs > _MOST_COSTS:
+        raise ValueError(
+            f"{spec.name} has {spec.num_costs} costs; allowed for MACPO are 1 to {_MOST_COSTS}, because its step tries "
+            "the sets of limits that may be met"
+        )
     terms = () if not config.by_dimension else (1 if spec.action_kind == "discrete" else spec.action_size,)
     made = turns.make(name, spec, config, turns.Rules(turn, limits=True, terms=terms))
 
@@ -81,7 +96,8 @@ def turn(
     data = data._replace(log_prob=trust_step.log_prob(old, data.action, True)) if config.by_dimension else data
     if config.normalise_advantage:
         advantage = models.standardised(advantage, data.obs.alive, shared=False)
-    raw, level = limited.advantage, jnp.zeros_like(limited.violation)
+    scale = 1.0 / limited.length if config.cost_scale == "episode_length" else 1.0 - config.gamma
+    raw, level = limited.advantage, jnp.zeros_like(limited.excess)
     if config.by_dimension:
         advantage, raw = advantage[..., None], raw[..., None]
     cost_advantage = raw + jnp.zeros_like(factor)[None]
@@ -89,7 +105,7 @@ def turn(
         cost_advantage = raw * factor[None]
     if config.others_on_cost == "counted":
         level = _mean(cost_advantage, data.obs.alive)
-    violation = limited.violation + level
+    violation = scale * limited.excess + level
 
     def step(theta: Any, part: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
         data, gain, cost = part.steps

@@ -32,13 +32,13 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
     """Settings of MAPPO-Lagrangian."""
 
     multiplier_start: float = 0.0
-    """First multiplier of every agent and cost."""
+    """First multiplier of every agent and cost, in its unit."""
     multiplier_lr: float = 0.02
     """α, growth of a multiplier per update and unit of violation; with Adam's rule its step size."""
     multiplier_gain: float = 0.3
     """κ, what the present violation adds to a multiplier, per unit of violation."""
     multiplier_highest: float = 100.0
-    """Highest multiplier."""
+    """Highest multiplier, in its unit."""
     multiplier_rule: Literal["plain", "adam"] = "plain"
     """Whether multipliers ascend by the violation itself or by Adam's rule."""
     multiplier_unit: Literal["relative", "reward"] = "relative"
@@ -62,7 +62,9 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
     def authors(cls, **changes: Any) -> MAPPOLagrangianConfig:
         """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
 
-        Its multipliers move at each of 200 minibatches, ours once: the rate is 200 times theirs, in cost per episode.
+        Its multipliers move at each of 200 minibatches, by ratios and advantages besides the violation; ours move once
+        an update, by the violation as a share, at 200 times the rate. Either way they are in effect constant. Its 40
+        minibatches are of samples, ours of worlds.
         """
         theirs: dict[str, Any] = dict(
             multiplier_start=0.78, multiplier_lr=200 * 1e-7 * 0.01, multiplier_gain=0.0, divide_by_prices=False,
@@ -103,7 +105,8 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
     limited, known = ~jnp.isinf(found.excess), state.known > 0
     violation = found.excess
     if config.multiplier_unit == "relative":
-        violation = found.excess / jnp.maximum(2.0 * state.episode_cost - found.excess, _TINY)
+        limit = state.episode_cost - (found.excess - state.reserve)
+        violation = found.excess / jnp.maximum(state.episode_cost + limit, _TINY)
     violation = jnp.where(limited & known, violation, 0.0)
     up, opt = violation, state.multiplier.opt
     if config.multiplier_rule == "adam":

@@ -5,9 +5,10 @@
 g and b_k are the gradients of the surrogates ``E[ρ A]`` and ``E[ρ A_k]``, H the Fisher matrix of the policy
 (`maths.trust_region`, `maths.constrained`). The line search asks of the policy itself, not of its models, that the mean
 KL divergence is at most δ, that the reward surrogate grows by a share of what its gradient promises (unless a limit is
-broken: then what it costs to meet it is paid), and that the total violation ``Σ_k max(0, c_k + gain of the k-th cost's
-surrogate)`` falls by the same share of what is promised: so no limit that is kept gets broken, and one that is broken
-is broken less.
+broken: then what it costs to meet it is paid), that the total violation ``Σ_k max(0, c_k + gain of the k-th cost's
+surrogate)`` falls by the same share of what is promised, and that no limit that is kept gets broken. In a recovery the
+last is not asked, for the least total violation may lie where one more limit is broken a little; totals are in cost per
+step, whatever the costs are.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ def policy_step(
         better = (gained[0] > 0.0) & (gained[0] >= config.accept_ratio * trees.dot(g, x))
         promised = broken - jnp.maximum(c + trees.products(b, x), 0.0).sum()
         keeps = jnp.maximum(c + gained[1:], 0.0).sum() <= broken - config.accept_ratio * jnp.maximum(promised, 0.0)
+        keeps &= ((c > 0.0) | (c + gained[1:] <= 0.0)).all() | (step.case == constrained.RECOVERY)
         fine = sound & (kl <= config.delta) & (better | (step.case <= constrained.VIOLATED)) & keeps
         return fine, _Judged(kl, gained)
 

@@ -20,7 +20,8 @@ from jaxmarl_lite.algorithms import costs, fitting, limits, models, ppo
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
 
 Turn = Callable[[Array, Any, Any, Array], tuple[Any, Array, dict[str, Array]]]
-"""``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent."""
+"""``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent; factor and ratio
+have the axes ``terms`` of `in_turn` behind these."""
 
 
 def in_turn(
@@ -121,7 +122,8 @@ class Limited(NamedTuple):
     """What one agent's limits ask of its turn."""
 
     advantage: Array  # [K, T, B] of its costs
-    violation: Array  # [K] how far each limit is broken, in the unit of the cost surrogates
+    excess: Array  # [K] how far each limit is broken, in cost per episode
+    length: Array  # [] mean length of an episode
     multiplier: Array  # [K] by the algorithm's own rule; zeros where it has none
 
 
@@ -197,11 +199,12 @@ def _update(
     limited, of_costs = (), None
     if of.cost_critic is not None:
         state, of_costs, more = costs.estimate(of.cost_critic, spec, learner.config, learner.costs, batch, steps)
-        prices = jnp.zeros_like(of_costs.violation)
+        prices = jnp.zeros_like(of_costs.excess)
         if rules.price is not None:
             state, prices = rules.price(learner.config, state, of_costs)
         learner, info = learner._replace(costs=state), info | more
-        limited = Limited(jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.violation, prices)
+        lengths = jnp.broadcast_to(of_costs.length, (spec.num_agents,))
+        limited = Limited(jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.excess, lengths, prices)
     each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
     turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)
     own = Model(learner.policy, learner.policy_opt)

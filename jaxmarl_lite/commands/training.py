@@ -41,6 +41,8 @@ def _limits(words: list[str]) -> limits.Limits:
     given: dict[str, Any] = {}
     for word in words:
         name, _, text = word.rpartition("=")
+        if (name or limits.EVERY) in given or (given and not name):
+            raise ValueError(f"--cost-limit is {' '.join(words)!r}; allowed is each cost once, or one number for all")
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError as error:

@@ -56,6 +56,9 @@ def _check_spec(spec: Any) -> None:
             raise _wrong(f"spec.{name}", repr(getattr(spec, name)), " or ".join(map(repr, allowed)))
     if not isinstance(spec.cost_names, tuple) or len(set(spec.cost_names)) != len(spec.cost_names):
         raise _wrong("spec.cost_names", repr(spec.cost_names), "a tuple of different names")
+    for name in spec.cost_names:
+        if not isinstance(name, str) or not name or set(name) & set("*=,/ "):
+            raise _wrong("spec.cost_names", repr(spec.cost_names), "words, without spaces or any of * = , /")
     _check_costs(spec)
     _check_bounds(spec)
 

@@ -43,8 +43,8 @@ class Cost:
     state: Callable[[Any], Array] | None = None
 
     def __post_init__(self):
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name is {self.name!r}, but must be a word")
+        if not isinstance(self.name, str) or not self.name or set(self.name) & set("*=,/ "):
+            raise ValueError(f"name is {self.name!r}, but must be a word, without spaces or any of * = , /")
         object.__setattr__(self, "limit", _as_limit(f"limit of cost {self.name!r}", self.limit))
 
 

@@ -182,7 +182,7 @@ class Loop:
         self._violations += means[0].get("violation_share", 0.0)
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
-            if well and not np.isfinite(values["eval_return"][i]):
+            if well and not all(np.isfinite(values[x][i]).all() for x in ("eval_return", "eval_cost") if x in values):
                 raise self._fault(seed, f"the evaluation after update {self.update}")
             row = {"elapsed_seconds": self._elapsed(), "steps_per_second": speed, "finite": float(well)}
             row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxmarl_lite import envs
-from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.algorithms import limits, registry
 from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
@@ -182,6 +182,8 @@ def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Envir
     world, name = world_of(plan.env, plan.env_args) if env is None else world_of(env)
     if name != plan.env:
         raise ValueError(f"env is {name}, but the run in {path} has {plan.env}; allowed is the same")
+    if isinstance(getattr(plan.config, "cost_limit", None), limits.Limits):
+        limits.check(plan.config.cost_limit, world.spec, f"cost_limit of the run in {path}")
     return world
 
 

@@ -1,6 +1,7 @@
 """Limits on costs: what MACPO and MAPPO-Lagrangian reduce to, and their parts against what is written out."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -123,11 +124,10 @@ def test_the_estimate_of_costs(float64):
     np.testing.assert_allclose(of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9)
     excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
     np.testing.assert_allclose(of_costs.excess, excess, rtol=1e-12)
-    np.testing.assert_allclose(of_costs.violation, excess / 10.0, rtol=1e-12)  # ten steps an episode
+    assert of_costs.length == 10
     np.testing.assert_allclose(info["cost_excess"], excess)
-    by_discount = dataclasses.replace(learner.config, cost_scale="discount", standardise_cost=True)
-    _, theirs, _ = costs.estimate(critic, of, by_discount, learner.costs, found, found.steps)
-    np.testing.assert_allclose(theirs.violation, excess * 0.01, rtol=1e-9)
+    theirs = dataclasses.replace(learner.config, standardise_cost=True)
+    _, theirs, _ = costs.estimate(critic, of, theirs, learner.costs, found, found.steps)
     alive = found.steps.obs.alive[..., None]
     spread = (theirs.advantage**2 * alive).sum((0, 1)) / alive.sum((0, 1))
     np.testing.assert_allclose(spread, 1.0, rtol=1e-6)
@@ -304,19 +304,20 @@ def test_how_the_others_enter_a_cost(float64):
     draw = np.random.default_rng(0)
     of = with_costs(spec(1))
     given = {}
+    scales = {"episode_length": 0.1, "discount": 0.01}
 
     def spy(actor, theta, problem, config):
-        given[config.others_on_cost] = problem
+        given[config.others_on_cost, config.cost_scale] = problem
         return theta, {}
 
     found = rollout(1)
     data = jax.tree.map(lambda x: x[0], turns.by_agent(ppo.policy_data(found.steps)))
     raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
-    limited = turns.Limited(raw, jnp.asarray([0.1, -0.2]), jnp.zeros(K))
+    limited = turns.Limited(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.zeros(K))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(macpo.trust_step, "policy_step", spy)
-        for choice in ("ignored", "counted", "ratios"):
-            config = macpo.MACPOConfig(hidden=(4,), others_on_cost=choice)
+        for choice, scale in itertools.product(("ignored", "counted", "ratios"), scales):
+            config = macpo.MACPOConfig(hidden=(4,), others_on_cost=choice, cost_scale=scale)
             actor = models.lone_actor(of, config.form)
             theta = actor.net.init(jax.random.key(0))
             advantage = jnp.asarray(draw.normal(size=(T, B)))
@@ -325,12 +326,11 @@ def test_how_the_others_enter_a_cost(float64):
                            turns.Given(data, (), advantage, limited), factor)  # fmt: skip
     alive = data.obs.alive
     moved = (raw * factor[None] * alive[None]).sum((1, 2)) / alive.sum()
-    np.testing.assert_allclose(given["ignored"].cost_advantage, raw)
-    for choice in ("counted", "ratios"):
-        np.testing.assert_allclose(given[choice].cost_advantage, raw * factor[None])
-    for choice in ("ignored", "ratios"):
-        np.testing.assert_allclose(given[choice].violation, [0.1, -0.2])
-    np.testing.assert_allclose(given["counted"].violation, moved + jnp.asarray([0.1, -0.2]), rtol=1e-9)
+    for (choice, scale), problem in given.items():
+        np.testing.assert_allclose(problem.cost_advantage, raw if choice == "ignored" else raw * factor[None])
+        level = moved if choice == "counted" else jnp.zeros(K)
+        np.testing.assert_allclose(problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9)
+    assert len(given) == 6
 
 
 def _updated(ours, learner, found):
@@ -419,6 +419,8 @@ def test_limits_may_be_swept_in_one_compilation():
         ({"a": float("nan")}, "cost_limit of 'a' is nan; allowed"),
         ({"a": True}, "cost_limit of 'a' is True; allowed"),
         ({"a": "5"}, "cost_limit of 'a' is '5'; allowed"),
+        ({"a": np.float32(-1)}, "cost_limit of 'a' is -1.0; allowed"),
+        ({"a": jnp.array([1.0, jnp.nan])}, "cost_limit of 'a' is nan; allowed"),
         ({"a": ()}, r"cost_limit of 'a' is \(\); allowed"),
         ({1: 2.0}, "names the cost 1; allowed is a cost's name"),
     ],
@@ -441,9 +443,37 @@ def test_limits_that_do_not_fit_the_environment(name):
             registry.make_algorithm(name, of, kind(cost_limit=given))
     with pytest.raises(ValueError, match="but test has no costs; allowed is an environment with costs"):
         registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
-    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("cost_scale", "one")]:
+    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("reserve_rate", -1.0)]:
         with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is .*; allowed"):
             kind(**{field: value})
+
+
+def test_more_costs_than_a_step_can_take_are_refused():
+    of = with_costs(spec(2), tuple("abcde"))
+    with pytest.raises(ValueError, match="test has 5 costs; allowed for MACPO are 1 to 4"):
+        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0))
+    registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(cost_limit=1.0))
+
+
+@pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
+def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, name):
+    of = with_costs(spec(1))
+    made = [
+        registry.make_algorithm(name, of, registry.config_of(name)(cost_limit=3.0, reserve_rate=rate, hidden=(4,)))
+        for rate in (0.0, 0.5)
+    ]
+    ends = []
+    for ours in made:
+        learner, reserves = grown(ours.init(jax.random.key(0), B)), []
+        found = own_log_probs(of, ours.config, learner, rollout(1))  # costs of 4 and 2
+        for count in (3.0, 0.0, 3.0):
+            ended = found.episodes._replace(count=jnp.asarray(count))
+            learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(episodes=ended))
+            reserves.append(info["cost_reserve"][0])
+        ends.append((learner.policy, np.asarray(reserves)))
+    assert (ends[0][1] == 0).all()
+    np.testing.assert_allclose(ends[1][1], [[0.5, 0.0], [0.5, 0.0], [1.0, 0.0]])
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True))
 
 
 def test_limits_are_those_given_over_the_environments():
@@ -453,4 +483,5 @@ def test_limits_are_those_given_over_the_environments():
     np.testing.assert_array_equal(matrix({"b": 2}), [[3.0, 2.0], [3.0, 2.0]])
     np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])
     np.testing.assert_array_equal(matrix(4), np.full((2, 2), 4.0))
+    np.testing.assert_array_equal(matrix({"a": np.array([3, 4])}), [[3.0, 1.0], [4.0, 7.0]])
     assert limits.of({"a": [1, "Infinity"]}, "x").plain() == {"a": [1.0, math.inf]}
