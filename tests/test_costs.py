@@ -187,3 +187,24 @@ def test_only_limits_may_be_infinite_in_a_learner() -> None:
     learner = {"config": bounded_config(cost_limit=INF), "theta": np.ones(2)}
     assert len(jax.tree.leaves(learner)) == 1 + len(leaves := costs.learned(learner))
     assert not any(np.isinf(x).any() for x in leaves)
+
+
+def test_a_run_keeps_the_limits_it_began_with(tmp_path: Path) -> None:
+    """Also where its environment is an object whose own limits have changed since."""
+    world = Limited(limits=(2.0, (3.0, 4.0)))
+    settings = config("macpo", cost_limit={"a": 1.0})
+    jml.run("macpo", world, config=settings, total_steps=updates(1), evaluations=1, seeds=1, out=tmp_path, **SIZES)
+    other = Limited(limits=(9.0, 9.0))
+    again = jml.resume_run(tmp_path, env=other, total_steps=updates(2), quiet=True)
+    assert again.limits.tolist() == jml.load_run(tmp_path, other).limits.tolist() == [[1.0, 3.0], [1.0, 4.0]]
+
+
+def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
+    world = Limited(limits=(2.0, 3.0))
+    jml.run(
+        "macpo", world, config=config("macpo"), total_steps=updates(1), evaluations=1, seeds=1, out=tmp_path, **SIZES
+    )
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"a"', '"nope"'))
+    with pytest.raises(ValueError, match="cost_limit of the run in .* names the cost 'nope'; allowed for .* is a, b"):
+        jml.load_run(tmp_path, world)

@@ -35,7 +35,7 @@ class CostConfig:
     cost_margin: float = 0.0
     """Share of each limit that is kept as a margin."""
     reserve_rate: float = 0.0
-    """Growth of the reserve under a limit, per update with finished episodes and unit of cost over limit less margin."""
+    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
     cost_gamma: float = 0.999
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = 0.95

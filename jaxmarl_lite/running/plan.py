@@ -118,7 +118,16 @@ def make_plan(
         **{name: whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
     )
     registry.make_algorithm(algorithm, world.spec, plan.config).check(plan.num_envs, plan.num_steps)
-    return plan, world
+    return _with_limits(plan, world), world
+
+
+def _with_limits(plan: Plan, world: Environment) -> Plan:
+    """The plan with the limits that the environment has now, so that the run keeps them if these ever change."""
+    given = getattr(plan.config, "cost_limit", None)
+    if not isinstance(given, Limits):
+        return plan
+    whole = limits.complete(given, world.spec)
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, cost_limit=whole))
 
 
 def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) -> tuple[Environment, str]:
@@ -182,7 +191,7 @@ def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Envir
     world, name = world_of(plan.env, plan.env_args) if env is None else world_of(env)
     if name != plan.env:
         raise ValueError(f"env is {name}, but the run in {path} has {plan.env}; allowed is the same")
-    if isinstance(getattr(plan.config, "cost_limit", None), limits.Limits):
+    if isinstance(getattr(plan.config, "cost_limit", None), Limits):
         limits.check(plan.config.cost_limit, world.spec, f"cost_limit of the run in {path}")
     return world
 
