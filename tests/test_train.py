@@ -193,11 +193,11 @@ def test_sizes_that_are_none_are_named(name, value):
 def test_a_config_of_another_form_is_refused(change):
     init, _ = _pure("ippo", "toy/counter")
     config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
-    with pytest.raises(ValueError, match="float fields alone"):
+    with pytest.raises(ValueError, match="float fields, and in the numbers of limits on the same costs, alone"):
         init(jax.random.key(0), config)
 
 
 def test_a_config_of_another_algorithm_is_refused():
     init, _ = _pure("ippo", "toy/counter")
-    with pytest.raises(ValueError, match="float fields alone"):
+    with pytest.raises(ValueError, match="float fields, and in the numbers of limits on the same costs, alone"):
         init(jax.random.key(0), algorithm("mappo", world("toy/counter")).config)

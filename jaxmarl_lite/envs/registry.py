@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmarl_lite.envs import safe
+import jaxmarl_lite.envs.safe as safe
 from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import check_names, unknown
 from jaxmarl_lite.envs.toys import TOYS, summary
