@@ -5,9 +5,9 @@
 ``J^i_k`` is the mean undiscounted cost of the episodes that ended last. A step raises the cost of an episode by about
 its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
 4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
-The reserve s is 0 in the paper. A step keeps its linear model of the cost, but gradients of sparse costs are mostly
-noise, so that the cost itself settles above the limit; a reserve that grows while it does, and shrinks while it does
-not, brings it down. It stays between 0 and the limit, so it cannot help a limit of 0.
+The reserve s is 0 in the paper. A step keeps its limit in the linear model of the cost, and the cost itself may settle
+above it all the same; a reserve that grows while it does, and shrinks while it does not, brings it down. It stays
+between 0 and the limit, so it cannot help a limit of 0.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, fitting, limits, models, ppo
+from jaxmarl_lite.algorithms import configs, fitting, limits, models, ppo, values
 from jaxmarl_lite.algorithms.limits import CostLimit, Limits
 from jaxmarl_lite.maths import moments as moments_of
-from jaxmarl_lite.maths import returns, surrogates, trees
-from jaxmarl_lite.maths.moments import RunningMoments
 from jaxmarl_lite.types import Array, Batch, EnvSpec, Number, PyTree, Transition
 
 
@@ -65,7 +62,7 @@ class CostState(NamedTuple):
     critic: PyTree
     critic_opt: PyTree
     memory: PyTree  # the cost critics', [B, ...]
-    value_moments: RunningMoments | tuple[()]  # [K] of the sums of costs
+    value_moments: values.Moments  # [K] of the sums of costs
     episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
     episode_length: Array  # [] their mean length
     known: Array  # [] 1 once an episode has ended, else 0
@@ -79,7 +76,6 @@ class Costs(NamedTuple):
     advantage: Array  # [T, B, N, K] centred, in the unit of cost
     target: Array  # [T, B, N, K] of the critics, in the critics' unit
     excess: Array  # [N, K] d + s, in cost per episode; positive where a limit, less margin and reserve, is broken
-    length: Array  # [] mean length of the episodes that ended last
     memory: PyTree  # the critics' after the rollout
 
 
@@ -108,31 +104,26 @@ def estimate(
     critic: models.Critic, spec: EnvSpec, config: Any, state: CostState, batch: Batch, steps: Transition
 ) -> tuple[CostState, Costs, dict[str, Array]]:
     """Advantages, targets and excesses of a rollout; ``steps`` are the batch's as the networks see them."""
-    value, next_value, memory = critic.evaluate(state.critic, state.memory, steps)
-    moments = state.value_moments
-    if isinstance(moments, RunningMoments):
-        value, next_value = (moments_of.denormalise(moments, v) for v in (value, next_value))
-    over, last = steps.discount[..., None, None], steps.last[..., None, None]
-    raw = returns.generalised_advantage(
-        steps.cost, value, next_value, over, last, config.cost_gamma, config.cost_gae_lambda
-    )
-    target = raw + value
-    alive = jnp.broadcast_to(steps.obs.alive[..., None], raw.shape)
-    info = {"cost_explained_variance": surrogates.explained_variance(value, target, alive)}
-    if isinstance(moments, RunningMoments):
-        moments = moments_of.update_moments(moments, target)
-        target = moments_of.normalise(moments, target)
+    found, moments, explained = values.estimate(
+        critic, state.critic, state.memory, state.value_moments, steps, steps.cost, config.cost_gamma,
+        config.cost_gae_lambda,
+    )  # fmt: skip
     limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
     state = _with_episodes(state._replace(value_moments=moments), batch, limit, config.reserve_rate)
     # an episode's cost that is not known is neither over its limit nor under it
     excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
-    advantage = _standardised(raw, alive) if config.standardise_cost else _centred(raw, alive)
-    info |= {
+    alive = models.like(steps.obs.alive, found.advantage)
+    if config.standardise_cost:
+        advantage = models.standardised(found.advantage, alive, shared=False)
+    else:
+        advantage = found.advantage - moments_of.masked_mean(found.advantage, alive, (0, 1))[None, None]
+    info = {
+        "cost_explained_variance": explained,
         "cost_excess": jnp.where(jnp.isinf(limit), 0.0, excess),
         "cost_known": state.known,
         "cost_reserve": state.reserve,
     }
-    return state, Costs(advantage, target, excess + state.reserve, state.episode_length, memory), info
+    return state, Costs(advantage, found.target, excess + state.reserve, found.memory), info
 
 
 def _with_episodes(state: CostState, batch: Batch, limit: Array, rate: Number) -> CostState:
@@ -150,15 +141,6 @@ def _with_episodes(state: CostState, batch: Batch, limit: Array, rate: Number) -
     )
 
 
-def _centred(x: Array, alive: Array) -> Array:
-    """Less the mean over time and worlds, each agent's and cost's own."""
-    return x - moments_of.masked_mean(x, alive, (0, 1))[None, None]
-
-
-def _standardised(x: Array, alive: Array) -> Array:
-    return moments_of.standardise(x, alive, (0, 1))
-
-
 def critic_step(
     critic: models.Critic,
     config: Any,
@@ -169,14 +151,7 @@ def critic_step(
     target: Array,
 ) -> tuple[CostState, dict[str, Array]]:
     """One gradient step of the cost critics on a minibatch."""
-
-    def loss(phi: PyTree) -> Array:
-        value, _ = critic.unroll(phi, memory, data.obs, data.first)
-        error = 0.5 * ((value - target) ** 2).mean(-1)
-        return models.agent_mean(error, data.obs.alive, False)
-
-    error, grads = jax.value_and_grad(loss)(state.critic)
     lr = fitting.annealed(config.cost_critic_lr, seen, config.anneal_steps)
-    phi, opt = ppo.rule(config).step(state.critic, state.critic_opt, grads, lr, config.max_grad_norm)
-    info = {"cost_value_loss": error, "cost_critic_grad_norm": trees.norm(grads)}
-    return state._replace(critic=phi, critic_opt=opt), info
+    weights, error, length = ppo.fitted(critic, config, lr, (state.critic, state.critic_opt), data, memory, target)
+    info = {"cost_value_loss": error, "cost_critic_grad_norm": length}
+    return state._replace(critic=weights[0], critic_opt=weights[1]), info

@@ -113,20 +113,15 @@ def check(limits: Limits, spec: EnvSpec, field: str) -> None:
 def complete(limits: Limits, spec: EnvSpec) -> Limits:
     """The limit of every cost by its name, the environment's own where none is given."""
     given = dict(zip(limits.names, limits.values, strict=True))
-    return Limits(spec.cost_names, tuple(_of(name, given, spec) for name in spec.cost_names))
-
-
-def _of(name: str, given: Mapping[str, tuple[Number, ...]], spec: EnvSpec) -> tuple[Number, ...]:
-    """The limit of one cost, a number or one per agent."""
-    own = math.inf if spec.cost_limits is None else spec.cost_limits[spec.cost_names.index(name)]
-    return given.get(name, given.get(EVERY, own if isinstance(own, tuple) else (own,)))
+    own = spec.cost_limits or (math.inf,) * spec.num_costs
+    defaults = (given.get(EVERY, x if isinstance(x, tuple) else (x,)) for x in own)
+    return Limits(spec.cost_names, tuple(map(given.get, spec.cost_names, defaults)))  # type: ignore[arg-type]
 
 
 def matrix(limits: Limits, spec: EnvSpec) -> Array:
     """The limit of every agent and cost, ``[N, K]``; inf where there is none."""
-    given = dict(zip(limits.names, limits.values, strict=True))
-    columns = []
-    for name in spec.cost_names:
-        values = jnp.stack([jnp.asarray(x, float) for x in _of(name, given, spec)])
-        columns.append(jnp.broadcast_to(values, (spec.num_agents,)))
+    columns = [
+        jnp.broadcast_to(jnp.stack([jnp.asarray(x, float) for x in values]), (spec.num_agents,))
+        for values in complete(limits, spec).values
+    ]
     return jnp.stack(columns, -1) if columns else jnp.zeros((spec.num_agents, 0))

@@ -23,10 +23,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import configs, costs, fitting, models, trust_step, turns
+from jaxmarl_lite.maths import constrained
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec
-
-_MOST_COSTS = 4
 
 
 @configs.config_record
@@ -70,10 +69,10 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
 
 def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     """MACPO for an environment of these sizes; the config's static fields decide the networks."""
-    if spec.num_costs > _MOST_COSTS:
+    if spec.num_costs > constrained.MOST_COSTS:
         raise ValueError(
-            f"{spec.name} has {spec.num_costs} costs; allowed for MACPO are 1 to {_MOST_COSTS}, because its step tries "
-            "the sets of limits that may be met"
+            f"{spec.name} has {spec.num_costs} costs; allowed for MACPO are 1 to {constrained.MOST_COSTS}, because "
+            "its step tries the sets of limits that may be met"
         )
     terms = () if not config.by_dimension else (1 if spec.action_kind == "discrete" else spec.action_size,)
     made = turns.make(name, spec, config, turns.Rules(turn, limits=True, terms=terms))
@@ -97,15 +96,13 @@ def turn(
     if config.normalise_advantage:
         advantage = models.standardised(advantage, data.obs.alive, shared=False)
     scale = 1.0 / limited.length if config.cost_scale == "episode_length" else 1.0 - config.gamma
-    raw, level = limited.advantage, jnp.zeros_like(limited.excess)
+    cost_advantage, violation = limited.advantage, scale * limited.excess
     if config.by_dimension:
-        advantage, raw = advantage[..., None], raw[..., None]
-    cost_advantage = raw + jnp.zeros_like(factor)[None]
-    if config.others_on_cost != "ignored":
-        cost_advantage = raw * factor[None]
+        advantage, cost_advantage = advantage[..., None], cost_advantage[..., None]
+    others = jnp.ones_like(factor) if config.others_on_cost == "ignored" else factor
+    cost_advantage = cost_advantage * others[None]
     if config.others_on_cost == "counted":
-        level = _mean(cost_advantage, data.obs.alive)
-    violation = scale * limited.excess + level
+        violation = violation + _mean(cost_advantage, data.obs.alive)
 
     def step(theta: Any, part: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
         data, gain, cost = part.steps

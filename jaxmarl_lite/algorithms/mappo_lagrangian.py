@@ -63,8 +63,8 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
         """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
 
         Its multipliers move at each of 200 minibatches, by ratios and advantages besides the violation; ours move once
-        an update, by the violation as a share, at 200 times the rate. Either way they are in effect constant. Its 40
-        minibatches are of samples, ours of worlds.
+        an update, by the violation as a share, at 200 times the rate, with their factor of 1 - gamma. Either way they
+        are in effect constant. Its 40 minibatches are of samples, ours of worlds.
         """
         theirs: dict[str, Any] = dict(
             multiplier_start=0.78, multiplier_lr=200 * 1e-7 * 0.01, multiplier_gain=0.0, divide_by_prices=False,

@@ -141,6 +141,11 @@ def agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     return moments_of.masked_mean(x, alive, (0, 1)).sum()
 
 
+def like(alive: Array, x: Array) -> Array:
+    """``alive [T, B, N]`` as a weight for every entry of ``x``, which may have an axis of costs behind."""
+    return jnp.broadcast_to(jnp.expand_dims(alive, tuple(range(alive.ndim, x.ndim))), x.shape)
+
+
 def standardised(advantage: Array, alive: Array, shared: bool) -> Array:
     """Advantages ``[T, B, N]`` with mean 0 and deviation 1: over all agents, or each agent's on its own."""
     return moments_of.standardise(advantage, alive, None if shared else (0, 1))

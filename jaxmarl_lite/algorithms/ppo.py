@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, fitting, models
+from jaxmarl_lite.algorithms import configs, fitting, models, values
 from jaxmarl_lite.maths import moments as moments_of
-from jaxmarl_lite.maths import returns, surrogates, trees
+from jaxmarl_lite.maths import surrogates, trees
 from jaxmarl_lite.nets.actor_critic import NetworkSpec
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree, Transition
+from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree, Transition
 
 
 @configs.config_record
@@ -181,9 +181,11 @@ def policy_loss(
 def value_loss(
     phi: PyTree, critic: models.Critic, data: PolicyData, memory: PyTree, target: Array, shared: bool
 ) -> Array:
-    """Half the mean squared error of a critic against its targets ``[T, b, N]``."""
+    """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N, K]`` of costs."""
     value, _ = critic.unroll(phi, memory, data.obs, data.first)
-    return 0.5 * models.agent_mean((value - target) ** 2, data.obs.alive, shared)
+    error = (value - target) ** 2
+    of_costs = error.ndim > data.obs.alive.ndim
+    return 0.5 * models.agent_mean(error.mean(-1) if of_costs else error, data.obs.alive, shared)
 
 
 class Parts(NamedTuple):
@@ -235,33 +237,17 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
 
 
-class Estimate(NamedTuple):
-    """What a rollout says of the policy that made it, ``[T, B, N]``."""
-
-    advantage: Array  # in the unit of reward
-    target: Array  # of the critic, in the critic's unit
-    memory: PyTree  # the critic's after the rollout
-
-
-def estimate(of: Parts, learner: Any, steps: Transition) -> tuple[Any, Estimate, dict[str, Array]]:
+def estimate(of: Parts, learner: Any, steps: Transition) -> tuple[Any, values.Estimate, dict[str, Array]]:
     """Advantages and targets by the critic, and the learner with its moments of returns widened.
 
     The learner is a `PPOState`, or has its ``config``, ``critic``, ``memory`` and ``value_moments``.
     """
     config = learner.config
-    value, next_value, memory = of.critic.evaluate(learner.critic, learner.memory, steps)
-    if config.normalise_value:
-        value, next_value = (moments_of.denormalise(learner.value_moments, v) for v in (value, next_value))
-    advantage = returns.generalised_advantage(
-        steps.reward, value, next_value, steps.discount[..., None], steps.last[..., None],
-        config.gamma, config.gae_lambda,
+    found, moments, explained = values.estimate(
+        of.critic, learner.critic, learner.memory, learner.value_moments, steps, steps.reward, config.gamma,
+        config.gae_lambda,
     )  # fmt: skip
-    target = advantage + value
-    info = {"explained_variance": surrogates.explained_variance(value, target, steps.obs.alive)}
-    if config.normalise_value:
-        value_moments = moments_of.update_moments(learner.value_moments, target)
-        learner, target = learner._replace(value_moments=value_moments), moments_of.normalise(value_moments, target)
-    return learner, Estimate(advantage, target, memory), info
+    return learner._replace(value_moments=moments), found, {"explained_variance": explained}
 
 
 def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
@@ -302,9 +288,18 @@ def critic_step(
     critic: models.Critic, learner: Any, data: PolicyData, memory: PyTree, target: Array
 ) -> tuple[Any, dict[str, Array]]:
     """One gradient step of a learner's critic on a minibatch."""
-    config = learner.config
-    error, grads = jax.value_and_grad(value_loss)(learner.critic, critic, data, memory, target, config.share_weights)
+    config, weights = learner.config, (learner.critic, learner.critic_opt)
     lr = fitting.annealed(config.critic_lr, learner.seen, config.anneal_steps)
-    phi, critic_opt = rule(config).step(learner.critic, learner.critic_opt, grads, lr, config.max_grad_norm)
-    info = {"value_loss": error, "critic_grad_norm": trees.norm(grads)}
-    return learner._replace(critic=phi, critic_opt=critic_opt), info
+    (phi, opt), error, length = fitted(critic, config, lr, weights, data, memory, target)
+    info = {"value_loss": error, "critic_grad_norm": length}
+    return learner._replace(critic=phi, critic_opt=opt), info
+
+
+def fitted(
+    critic: models.Critic, config: ActorCriticConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
+    memory: PyTree, target: Array,
+) -> tuple[tuple[PyTree, PyTree], Array, Array]:  # fmt: skip
+    """A critic's weights and optimiser after a gradient step, its loss before, and the gradient's length."""
+    phi, opt = weights
+    error, grads = jax.value_and_grad(value_loss)(phi, critic, data, memory, target, config.share_weights)
+    return rule(config).step(phi, opt, grads, lr, config.max_grad_norm), error, trees.norm(grads)

@@ -203,7 +203,7 @@ def _update(
         if rules.price is not None:
             state, prices = rules.price(learner.config, state, of_costs)
         learner, info = learner._replace(costs=state), info | more
-        lengths = jnp.broadcast_to(of_costs.length, (spec.num_agents,))
+        lengths = jnp.broadcast_to(state.episode_length, (spec.num_agents,))
         limited = Limited(jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.excess, lengths, prices)
     each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
     turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)

@@ -32,7 +32,8 @@ RECOVERY, VIOLATED, CUT, INSIDE, FREE = range(5)
 broken, and some limit cuts the trust region; the whole trust region keeps the limits; no cost has a gradient. They are
 numbered as in the program of Achiam et al."""
 
-_MOST_COSTS = 4
+MOST_COSTS = 4
+"""Costs that a step can take: 2^K sets of limits, and 3^K signs, are tried."""
 _FAR = 2.0  # in units of the trust region's radius
 
 
@@ -140,8 +141,8 @@ def coefficients(q: Array, r: Array, s: Array, c: Array, delta: Number) -> Coeff
     k = c.shape[0]
     chex.assert_shape([r, c], (k,))
     chex.assert_shape(s, (k, k))
-    if k > _MOST_COSTS:
-        raise ValueError(f"c has {k} costs; allowed are 0 to {_MOST_COSTS}, because the sets of active ones are tried")
+    if k > MOST_COSTS:
+        raise ValueError(f"c has {k} costs; allowed are 0 to {MOST_COSTS}, because the sets of active ones are tried")
     # Without units: gradients of length 1 in the metric H⁻¹, a trust region of radius 1.
     radius = jnp.sqrt(2.0 * delta)
     diagonal = jnp.diagonal(s)

@@ -17,14 +17,7 @@ _FORAGING = {
     "num_minibatches": 4,
 }
 
-_SEARCH = {
-    "num_envs": 64,
-    "num_steps": 64,
-    "hidden": (64, 64),
-    "critic_lr": 1e-3,
-    "entropy_coef": 0.0,
-    "num_minibatches": 4,
-}
+_SEARCH = _FORAGING | {"entropy_coef": 0.0}
 _WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
 _STEP = {"cost_critic_lr": 1e-3, "reserve_rate": 0.1, "cg_iterations": 20, "fisher_stride": 4}
 

@@ -124,7 +124,7 @@ def test_the_estimate_of_costs(float64):
     np.testing.assert_allclose(of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9)
     excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
     np.testing.assert_allclose(of_costs.excess, excess, rtol=1e-12)
-    assert of_costs.length == 10
+    assert state.episode_length == 10
     np.testing.assert_allclose(info["cost_excess"], excess)
     theirs = dataclasses.replace(learner.config, standardise_cost=True)
     _, theirs, _ = costs.estimate(critic, of, theirs, learner.costs, found, found.steps)

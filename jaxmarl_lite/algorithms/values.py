@@ -1,0 +1,60 @@
+"""What a critic says of a rollout: the advantage of a reward or a cost, and what the critic is to be fitted to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import models
+from jaxmarl_lite.maths import moments as moments_of
+from jaxmarl_lite.maths import returns, surrogates
+from jaxmarl_lite.maths.moments import RunningMoments
+from jaxmarl_lite.types import Array, Number, PyTree, Transition
+
+Moments = RunningMoments | tuple[()]
+"""Running moments of the targets of a critic that predicts them standardised; () for one that does not."""
+
+
+class Estimate(NamedTuple):
+    """What a rollout says of the policy that made it, ``[T, B, N]``, or ``[T, B, N, K]`` of costs."""
+
+    advantage: Array  # in the unit of the signal
+    target: Array  # of the critic, in the critic's unit
+    memory: PyTree  # the critic's after the rollout
+
+
+def estimate(
+    critic: models.Critic,
+    phi: PyTree,
+    memory: PyTree,
+    moments: Moments,
+    steps: Transition,
+    signal: Array,
+    gamma: Number,
+    gae_lambda: Number,
+) -> tuple[Estimate, Moments, Array]:
+    """Generalised advantages and targets of a signal by its critic.
+
+    Args:
+        critic, phi, memory: the critic, its weights, and its memory before the rollout.
+        moments: of its targets.
+        steps: the rollout as the networks see it.
+        signal: ``[T, B, N]`` or ``[T, B, N, K]``, what is summed: the rewards or the costs of the steps.
+        gamma, gae_lambda: see `maths.returns`.
+
+    Returns:
+        The estimate, the moments with these targets taken in, and the share of variance that the critic explains.
+    """
+    value, next_value, memory = critic.evaluate(phi, memory, steps)
+    if isinstance(moments, RunningMoments):
+        value, next_value = (moments_of.denormalise(moments, v) for v in (value, next_value))
+    behind = tuple(range(2, signal.ndim))
+    discount, last = (jnp.expand_dims(x, behind) for x in (steps.discount, steps.last))
+    advantage = returns.generalised_advantage(signal, value, next_value, discount, last, gamma, gae_lambda)
+    target = advantage + value
+    explained = surrogates.explained_variance(value, target, models.like(steps.obs.alive, target))
+    if isinstance(moments, RunningMoments):
+        moments = moments_of.update_moments(moments, target)
+        target = moments_of.normalise(moments, target)
+    return Estimate(advantage, target, memory), moments, explained
