@@ -93,6 +93,25 @@ def test_evaluate_shows_costs(limited: Path, capsys: pytest.CaptureFixture[str])
     assert ["seed", "1", "3.00", "(agent", "1),", "0.000", "30.00", "(agent", "1),", "1.000"] in lines
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["energy=3", "energy=4"], "is 'energy=3 energy=4'; allowed is each cost once, or one number for all"),
+        (["3", "4"], "is '3 4'; allowed is each cost once, or one number for all"),
+        (["energy=3", "4"], "is 'energy=3 4'; allowed is each cost once, or one number for all"),
+        (["energy=few"], "is 'energy=few'; allowed is NAME=LIMIT or NAME=LIMIT,LIMIT..."),
+        (["energy=-3"], "--cost-limit of 'energy' is -3.0; allowed is a number from 0 up"),
+        (["work=3"], "names the cost 'work'; allowed for toy/budget is energy"),
+    ],
+)
+def test_limits_that_cannot_be(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(["train", "macpo", "--env", "toy/budget", *SIZES, "--cost-limit", *given])
+    except SystemExit as left:  # said by the parser of the command line, in its frame
+        code = left.code
+    assert code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
 def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxmarl_lite.report import drawing
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.envs.constraints import Cost, with_costs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
 from jaxmarl_lite.running import loop, plan, presets, programs
 
@@ -166,6 +168,14 @@ def test_a_reward_that_is_no_number_names_the_environment(tmp_path: Path) -> Non
     with pytest.raises(jml.RunError, match="environment test/lottery gave a reward or cost that is not finite to seed"):
         jml.run("ippo", Lottery(float("nan"), 1.0), out=tmp_path, config=config("ippo"), **often)
     assert (checkpoint.latest(tmp_path / "checkpoints") or 0) > 0
+
+
+def test_a_cost_that_is_no_number_names_the_environment() -> None:
+    tax = Cost("tax", "nothing", lambda state, action, after: jnp.where(after.drawn, jnp.nan, 0.0) * jnp.ones(2))
+    rare = with_costs(Lottery(0.0, 1.0), [tax])
+    settings = dict(LOTTERY, seeds=(11, 12, 13), total_steps=updates(200), evaluations=50)
+    with pytest.raises(jml.RunError, match="gave a reward or cost that is not finite to seed"):
+        jml.run("ippo", rare, config=config("ippo"), **settings)
 
 
 def test_an_environment_without_a_hash_is_compiled_once() -> None:

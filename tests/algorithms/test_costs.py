@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from random_rollouts import B, T, batch, spec
 
-from jaxmarl_lite.algorithms import costs, limits, macpo, models, ppo, registry, turns
+from jaxmarl_lite.algorithms import costs, limits, macpo, models, ppo, registry, trust_step, turns
 from jaxmarl_lite.types import Episodes
 
 K = 2
@@ -147,6 +147,31 @@ def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_la
     learner, info = update(jax.random.key(3), learner, rollout(2, count=0.0, seed=5))
     np.testing.assert_allclose(info["cost_excess"], [[-96.0, -98.0]] * 2)
     assert info["cost_known"] == 1 and learner.costs.episode_length == 10
+
+
+def test_a_step_that_mends_one_limit_does_not_break_another(float64):
+    """Far steps, so that a limit which the linear model keeps is often broken by the policy itself."""
+    of = with_costs(spec(1))
+    config = macpo.MACPOConfig(hidden=(4,), activation="tanh", delta=0.2, damping=1e-3, cost_limit=1.0, **CONVERGED)
+    learner = grown(registry.make_algorithm("macpo", of, config).init(jax.random.key(0), B))
+    found = own_log_probs(of, config, learner, rollout(1))
+    first = models.episode_starts(found.steps.last)
+    obs = found.steps.obs._replace(state=found.steps.obs.view)  # an axis of agents everywhere
+    own = jax.tree.map(lambda x: x[:, :, 0], (obs, found.steps.action, found.steps.log_prob))
+    data, actor = ppo.PolicyData(*own, first), models.lone_actor(of, config.form)
+    theta = jax.tree.map(lambda x: x[0], learner.policy)
+    draws = jnp.asarray(np.random.default_rng(3).normal(size=(60, K + 1, T, B)))
+    broken, kept = 0.3, -0.02
+
+    def step(draw):
+        problem = trust_step.Problem(data, (), draw[0], draw[1:], jnp.array([broken, kept]))
+        return trust_step.policy_step(actor, theta, problem, config)[1]
+
+    info = jax.jit(jax.vmap(step))(draws)
+    taken = (info["step_accepted"] == 1) & (info["case_recovery"] == 0)
+    assert taken.sum() >= 20
+    assert (info["cost_surrogate_gain"][taken, 1] <= -kept).all()
+    assert (info["cost_surrogate_gain"][taken, 0] < 0).all()
 
 
 def one_agent(**settings):

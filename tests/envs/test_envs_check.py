@@ -93,6 +93,7 @@ FAULTS = {
     "no agents": (spec_with(num_agents=0), "spec.num_agents is 0, but must be a positive int"),
     "kind": (spec_with(action_kind="both"), "spec.action_kind is 'both', but must be 'discrete' or 'continuous'"),
     "costs twice": (spec_with(cost_names=("a", "a")), "spec.cost_names .* a tuple of different names"),
+    "costs of two words": (spec_with(cost_names=("two words",)), "spec.cost_names .* words, without spaces or any of"),
     "bounds of discrete": (spec_with(action_low=(0.0, 0.0)), "spec.action_low .* None for discrete actions"),
     "bounds swapped": (
         spec_with(action_kind="continuous", action_low=(0.0, 1.0), action_high=(1.0, -1.0)),

@@ -148,6 +148,8 @@ def bad(**changes):
             "is 'energy', but must differ from those there already: energy",
         ),
         (bad(name=""), "name is '', but must be a word"),
+        (bad(name="two words"), "name is 'two words', but must be a word, without spaces"),
+        (bad(name="a=b"), r"name is 'a=b', but must be a word, without spaces or any of \* = , /"),
         (bad(limit=-1), "limit of cost 'early' is -1, but must be a number from 0 up"),
         (bad(limit=math.nan), "limit of cost 'early' is nan"),
         (bad(limit="3"), "limit of cost 'early' is '3'"),
