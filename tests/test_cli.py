@@ -93,6 +93,18 @@ def test_evaluate_shows_costs(limited: Path, capsys: pytest.CaptureFixture[str])
     assert ["seed", "1", "3.00", "(agent", "1),", "0.000", "30.00", "(agent", "1),", "1.000"] in lines
 
 
+def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("a", "b", "c"))
+    begin = ["train", "macpo", "--env", "toy/budget-two", *SIZES, "--cost-limit"]
+    names = jml.make("toy/budget-two").spec.cost_names
+    assert main([*begin, f"{names[0]}=7,8", f"{names[1]}=9", "--out", str(first)]) == 0
+    again = ["train", "--config", str(first), "--cost-limit"]
+    assert main([*again, f"{names[1]}=5", "--out", str(second)]) == 0
+    assert main([*again, "6", "--out", str(third)]) == 0
+    kept, all_alike = (runfolder.read_config(run)["config"]["cost_limit"] for run in (second, third))
+    assert kept == {names[0]: [7, 8], names[1]: 5} and all_alike == {names[0]: 6, names[1]: 6}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -118,6 +118,13 @@ def complete(limits: Limits, spec: EnvSpec) -> Limits:
     return Limits(spec.cost_names, tuple(map(given.get, spec.cost_names, defaults)))  # type: ignore[arg-type]
 
 
+def over(given: Limits, base: Limits) -> Limits:
+    """The limits given, and of the base those of which nothing is given; one for every cost leaves none of the base."""
+    if EVERY in given.names:
+        return given
+    return of(base.plain() | given.plain(), "cost_limit")
+
+
 def matrix(limits: Limits, spec: EnvSpec) -> Array:
     """The limit of every agent and cost, ``[N, K]``; inf where there is none."""
     columns = [

@@ -130,7 +130,15 @@ def train(words: list[str]) -> None:
     )
     if options.distributed or options.coordinator is not None:
         parallel.initialise(options.coordinator, options.num_processes, options.process_id)
-    run(name, options.env, **_arguments(options, defaults, stored))
+    run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
+
+
+def _with_stored_limits(options: Options[Any], stored: Plan | None) -> Options[Any]:
+    """The options, with the stored limits of the costs for which none is given now."""
+    if stored is None or not hasattr(options.settings, "cost_limit"):
+        return options
+    merged = limits.over(options.settings.cost_limit, stored.config.cost_limit)
+    return dataclasses.replace(options, settings=dataclasses.replace(options.settings, cost_limit=merged))
 
 
 def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | None) -> dict[str, Any]:
