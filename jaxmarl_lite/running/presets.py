@@ -25,16 +25,16 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
-    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.2},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.4},
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_steps": 1e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.5, "anneal_steps": 1e6},
     ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
     ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
-    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
-    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 2e6},
+    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 2e6},
+    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 2e6},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
