@@ -25,9 +25,9 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
-    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.4},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.3},
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.5, "anneal_steps": 1e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_steps": 1e6},
     ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
     ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},

@@ -227,7 +227,23 @@ def test_the_zones_are_appended_to_view_and_state():
     np.testing.assert_allclose(timestep.obs.view[:, -3:], [[0.2, 0.15, edge]] * 3, atol=1e-6)
     np.testing.assert_allclose(timestep.obs.state[-3:], [edge] * 3, atol=1e-6)
     plain = make("jumanji/search-and-rescue-3s-3t").spec
-    assert env.spec.view_size == plain.view_size + 3 and env.spec.state_size == plain.state_size + 3
+    assert env.spec.view_size == plain.view_size + 6 and env.spec.state_size == plain.state_size + 6
+
+
+def test_the_nearest_other_searcher_is_seen_in_every_direction():
+    env, _, step = compiled(SEARCH)
+    places, headings = [[0.495, 0.98], [0.495, 0.02], [0.8, 0.02]], [0.0, np.pi / 2, np.pi]
+    state = searchers_at(places, headings)
+    cost = env.costs[0]
+    # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is straight ahead
+    expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305, 0, 0.305]]
+    np.testing.assert_allclose(cost.view(state), expected, atol=1e-6)
+    np.testing.assert_allclose(cost.state(state), [0.04, 0.04, 0.305], atol=1e-6)
+    after, timestep = step(state, jnp.asarray(STILL, float))
+    np.testing.assert_allclose(timestep.obs.view[:, -6:-3], cost.view(after), atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.state[-6:-3], cost.state(after), atol=1e-6)
+    alone = make("safe/search-and-rescue-1s-3t")
+    np.testing.assert_array_equal(alone.costs[0].view(alone.reset(jax.random.key(0))[0]), [[0, 0, 0]])
 
 
 def test_the_nearest_zone_is_the_one_with_the_nearest_edge():
