@@ -32,9 +32,9 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
     ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 2e6},
-    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 2e6},
-    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 2e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
+    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
