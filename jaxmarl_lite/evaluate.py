@@ -52,6 +52,7 @@ def make_evaluate(
                 sums.returns + jnp.where(playing[:, None], after.reward, 0.0),
                 sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
                 sums.length + playing,
+                sums.broken,
             )
             after = after._replace(last=after.last | timestep.last)
             return moment + 1, state, after, memory, sums

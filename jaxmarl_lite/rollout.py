@@ -25,7 +25,7 @@ def begin(env: Environment, key: Array, num_envs: int, memory: PyTree) -> Acting
 def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     """Sums over no episodes."""
     zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
-    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros())
+    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros())
 
 
 def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: int) -> tuple[Acting, Batch]:
@@ -59,6 +59,7 @@ def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: i
             now.running.returns + after.reward,
             now.running.costs + after.cost,
             now.running.length + 1.0,
+            _broken(env, env_state, last),
         )
         finished = jax.tree.map(lambda x: jnp.where(_like(last, x), x, 0.0), running)
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=last.astype(float)))
@@ -87,6 +88,12 @@ def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
 
     kept = fresh._replace(reset_key=()), acting._replace(reset_key=())
     return jax.tree.map(pick, *kept)._replace(reset_key=acting.reset_key)
+
+
+def _broken(env: Environment, env_state: PyTree, last: Array) -> Array:
+    """1 for the worlds that say they broke, ``[B]``."""
+    tell = getattr(env, "broken", None)
+    return jnp.zeros(last.shape) if tell is None else jax.vmap(tell)(env_state).astype(float)
 
 
 def _like(flag: Array, x: Array) -> Array:

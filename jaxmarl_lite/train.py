@@ -90,4 +90,6 @@ def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:
     }
     if spec.num_costs:
         info["cost"] = ended.costs / count
+    if spec.may_break:
+        info["broken_episodes"] = jnp.asarray(ended.broken)
     return info

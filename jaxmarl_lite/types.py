@@ -67,6 +67,7 @@ class Episodes(NamedTuple):
     returns: Array  # [N]
     costs: Array  # [N, K]
     length: Array  # []
+    broken: Array | float = 0.0  # [] episodes that ended because the world's own numbers were no longer finite
 
 
 class Batch(NamedTuple):
@@ -127,6 +128,9 @@ class EnvSpec:
     """The environment's own limit for each cost, one number or one per agent: expected undiscounted cost per episode.
     Runs are measured against them, and constrained algorithms keep them, unless they are given others."""
 
+    may_break: bool = False
+    """The world has a `broken`, and rows count such episodes."""
+
     @property
     def num_costs(self) -> int:
         """K, the number of costs per agent."""
@@ -143,7 +147,8 @@ class Environment(Protocol):
 
     ``step`` never resets: it answers the true last time step, and the rollout begins the next episode.
     Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
-    ``animate(states, path)``, if there is one, writes a GIF of a list of states.
+    ``animate(states, path)``, if there is one, writes a GIF of a list of states; ``broken(state)``, if there is one,
+    tells whether the episode ended because the world's numbers were no longer finite.
     """
 
     @property

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow_but_obvious
+from small_runs import Lottery
 from worlds import Tally
 
 from jaxmarl_lite import rollout
@@ -64,7 +65,7 @@ def test_sums_of_the_ended_episodes(env):
     )
     for batch, ended in ((first, before), (second, {name: whole[name] - before[name] for name in whole})):
         assert ended["count"] > 0
-        for name, found in zip(("count", "returns", "costs", "length"), batch.episodes, strict=True):
+        for name, found in zip(("count", "returns", "costs", "length"), batch.episodes[:4], strict=True):
             np.testing.assert_allclose(found, ended[name], rtol=1e-5, err_msg=name)
 
 
@@ -131,3 +132,20 @@ def test_under_vmap_as_one_by_one():
             if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
                 a, b = jax.random.key_data(a), jax.random.key_data(b)
             np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+class Breaking(Lottery):
+    """A lottery in which a world that was drawn says that it broke."""
+
+    def broken(self, state):
+        return state.drawn & (state.time >= 2)
+
+
+def test_worlds_that_broke_are_counted():
+    env = Breaking(5.0, 300.0)
+    act = lambda key, obs, memory: (jnp.zeros((64, 2), jnp.int32), jnp.zeros((64, 2)), memory)  # noqa: E731
+    acting = rollout.begin(env, jax.random.key(0), 64, ())
+    _, batch = jax.jit(lambda acting, key: rollout.rollout(env, act, acting, key, 8))(acting, jax.random.key(1))
+    lost = (batch.steps.last & (batch.steps.reward[..., 0] == 5.0)).sum()
+    assert batch.episodes.broken == lost and 40 < lost < 120
+    assert batch.episodes.count == 64 * 4

@@ -12,6 +12,7 @@ METRICS: dict[str, str] = {
     # what the agents achieve
     "return": "Undiscounted return per episode, mean over the episodes that ended in the rollout, in reward units.",
     "episodes": "Episodes that ended in the rollout, over all worlds (a count).",
+    "broken_episodes": "Episodes of the rollout that ended because the world's numbers were not finite (a count).",
     "episode_length": "Mean length of the episodes that ended in the rollout, in environment steps.",
     "eval_return": "Mean undiscounted team return per episode of the policy in separate episodes, in reward units.",
     "cost": "Undiscounted cost per episode, one number per agent and cost, mean over the episodes that ended.",
