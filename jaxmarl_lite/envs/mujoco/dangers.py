@@ -1,0 +1,206 @@
+"""Costs of the tasks, as functions of a robot's state: what counts, for whom, and what of it can be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.envs.mujoco import hazards
+from jaxmarl_lite.types import Array
+
+
+class Sight(Protocol):
+    """What a danger knows of a robot after a step."""
+
+    @property
+    def roots(self) -> Array:
+        """[R, 2] x and y of the first body, or of each of two robots (m)."""
+        ...
+
+    @property
+    def parts(self) -> Array:
+        """[M, 2] x and y of what may cost: the roots, or every body (m)."""
+        ...
+
+    @property
+    def speed(self) -> Array:
+        """[2] velocity of the first body over the step (m/s)."""
+        ...
+
+    @property
+    def time(self) -> Array:
+        """[] seconds."""
+        ...
+
+    @property
+    def hazard(self) -> Any:
+        """The danger's own state."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Danger:
+    """One cost per step, 0 or 1, of every agent; a state of its own, where it moves."""
+
+    limit: float
+    """Expected cost per episode that is allowed by default."""
+    own_parts: ClassVar[bool] = False
+    """An agent can be nearer to it than another, by the bodies that its joints move."""
+
+    @property
+    def name(self) -> str:
+        """The cost's name."""
+        raise NotImplementedError
+
+    @property
+    def meaning(self) -> str:
+        """What is counted, with its unit."""
+        raise NotImplementedError
+
+    def begin(self, key: Array) -> Any:
+        """Its state at the start of an episode."""
+        return ()
+
+    def after(self, hazard: Any, time: Array, timestep: float, steps: int) -> Any:
+        """Its state after some steps of the physics, from a time on (s)."""
+        return hazard
+
+    def cost(self, seen: Sight, fell: Array) -> Array:
+        """What the step cost, by part: ``[M]``."""
+        raise NotImplementedError
+
+    def view(self, seen: Sight) -> Array:
+        """What is seen of it beside the robot's own state."""
+        return jnp.zeros((0,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Corridor(Danger):
+    """Walls that fold at 30 degrees; falling costs as well where a robot can fall. Never more than 1 per step."""
+
+    half_width: float
+    """From the middle to a wall, along y (m)."""
+    outside: bool = False
+    """Beyond a wall costs, too."""
+    falls: bool = True
+    """The step at which the robot falls costs."""
+    own_parts: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The cost's name."""
+        return "wall"
+
+    @property
+    def meaning(self) -> str:
+        """What is counted, with its unit."""
+        return "steps nearer than 1.8 m to a wall, along y" + (", or at which it fell" if self.falls else "")
+
+    def cost(self, seen: Sight, fell: Array) -> Array:
+        """What the step cost, by part: ``[M]``."""
+        x, y = seen.parts[:, 0], seen.parts[:, 1]
+        near = hazards.wall_cost(x, y, self.half_width, self.outside)
+        return jnp.maximum(near, fell.astype(float)) if self.falls else near
+
+    def view(self, seen: Sight) -> Array:
+        """How far it has come (5 m), and how far it is from the middle (m)."""
+        x, y = seen.roots[0]
+        return jnp.stack([x / 5.0, y - hazards.centre_line(x)])
+
+
+@dataclasses.dataclass(frozen=True)
+class BombAhead(Danger):
+    """A bomb on a rail."""
+
+    distance: float = hazards.BOMB_NEAR
+    """Along x, below which it costs (m)."""
+    start: float = hazards.BOMB_START
+    """Its first place, and up to 0.1 to either side (m)."""
+    furthest: float = float("inf")
+    """The rail's end (m)."""
+
+    @property
+    def name(self) -> str:
+        """The cost's name."""
+        return "bomb"
+
+    @property
+    def meaning(self) -> str:
+        """What is counted, with its unit."""
+        return f"steps nearer than {self.distance:g} m to the bomb"
+
+    def begin(self, key: Array) -> hazards.Bomb:
+        """Its state at the start of an episode."""
+        place, speed = jax.random.split(key)
+        x = self.start + jax.random.uniform(place, (), minval=-0.1, maxval=0.1)
+        return hazards.Bomb(x, 0.1 * jax.random.normal(speed, ()))
+
+    def after(self, hazard: hazards.Bomb, time: Array, timestep: float, steps: int) -> hazards.Bomb:
+        """Its state after some steps of the physics, from a time on (s)."""
+        moved = hazards.bomb_after(hazard, hazards.bomb_drive(time), timestep, steps)
+        stopped = moved.x > self.furthest
+        return hazards.Bomb(jnp.where(stopped, self.furthest, moved.x), jnp.where(stopped, 0.0, moved.v))
+
+    def cost(self, seen: Sight, fell: Array) -> Array:
+        """What the step cost, by part: ``[M]``."""
+        return hazards.near(seen.parts[:, 0], seen.hazard.x, self.distance)
+
+    def view(self, seen: Sight) -> Array:
+        """Its speed (m/s), its drive, and the way to it from each robot (10 m), at most 5."""
+        ahead = jnp.clip((seen.hazard.x - seen.roots[:, 0]) / 10.0, -5.0, 5.0)
+        return jnp.concatenate([seen.hazard.v[None], hazards.bomb_drive(seen.time)[None], ahead])
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxAhead(Danger):
+    """A box that goes on before the hopper."""
+
+    distance: float = hazards.BOX_NEAR
+    """Along x, below which it costs (m)."""
+
+    @property
+    def name(self) -> str:
+        """The cost's name."""
+        return "box"
+
+    @property
+    def meaning(self) -> str:
+        """What is counted, with its unit."""
+        return f"steps nearer than {self.distance:g} m to the box"
+
+    def cost(self, seen: Sight, fell: Array) -> Array:
+        """What the step cost, by part: ``[M]``."""
+        return hazards.near(seen.parts[:, 0], hazards.box_place(seen.time), self.distance)
+
+    def view(self, seen: Sight) -> Array:
+        """Its speed (m/s), its acceleration (m/s²), and the way to it (m)."""
+        t = seen.time
+        return jnp.stack([1.0 + jnp.cos(t), -jnp.sin(t), hazards.box_place(t) - seen.roots[0, 0]])
+
+
+@dataclasses.dataclass(frozen=True)
+class TooFast(Danger):
+    """Too high a speed, as in Safety-Gymnasium's velocity tasks."""
+
+    threshold: float
+    """Speed above which a step costs (m/s)."""
+    plane: bool
+    """The speed in the plane, or along x alone."""
+
+    @property
+    def name(self) -> str:
+        """The cost's name."""
+        return "speed"
+
+    @property
+    def meaning(self) -> str:
+        """What is counted, with its unit."""
+        return f"steps faster than {self.threshold:g} m/s"
+
+    def cost(self, seen: Sight, fell: Array) -> Array:
+        """What the step cost, by part: ``[M]``."""
+        speed = jnp.sqrt(jnp.square(seen.speed).sum()) if self.plane else seen.speed[0]
+        return (speed > self.threshold).astype(float)[None]

@@ -1,0 +1,166 @@
+"""Films of a robot by MuJoCo's own renderer, without a window; without OpenGL, its path from above.
+
+Walls, bomb and box are drawn where the costs have them; while a step costs something the robot is red and the picture
+has a red edge.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+_SIZE, _MOST_FRAMES, _FPS = (480, 320), 300, 25
+_CAMERA = Path(__file__).with_name("camera.py")
+
+
+def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
+    """Write ``.gif`` or ``.mp4``; where no OpenGL can be had, say so and write the path from above as ``.png``."""
+    path = Path(path)
+    if not states:
+        raise ValueError("animate: states is empty; give at least one state")
+    if path.suffix not in (".gif", ".mp4"):
+        raise ValueError(f"animate: path must end in .gif or .mp4, not {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stride = math.ceil(len(states) / _MOST_FRAMES)
+    try:
+        frames = _frames(env, states[::stride], _costs(env, states, stride))
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        warnings.warn(
+            f"MuJoCo could not draw ({said[-1] if said else error}); where OpenGL is missing, MUJOCO_GL=egl or "
+            "MUJOCO_GL=osmesa may help. The path is drawn instead",
+            stacklevel=3,
+        )
+        return write_path(env, states, path.with_suffix(".png"))
+    _save(frames, path)
+    return path
+
+
+def _costs(env: Any, states: Sequence[Any], stride: int) -> list[bool]:
+    """Whether any step since the last frame cost something."""
+    each = [bool(np.asarray(env.cost_of(state)).any()) for state in states]
+    return [any(each[max(0, i - stride + 1) : i + 1]) for i in range(0, len(each), stride)]
+
+
+def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarray:
+    from jaxmarl_lite.envs.mujoco.importing import mujoco
+
+    model = _scene(env)
+    robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] > 0 and not model.geom(i).name.startswith("danger")]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [str(Path(folder) / name) for name in ("model.mjb", "film.npz", "frames.npy")]
+        mujoco.mj_saveModel(model, files[0])
+        np.savez(
+            files[1], qpos=np.stack([np.asarray(state.qpos, float) for state in states]), costly=costly, robot=robot,
+            danger=np.stack([_danger_place(env, state) for state in states]), view=_view(env), size=_SIZE,
+        )  # fmt: skip
+        surroundings = dict(os.environ)
+        if sys.platform.startswith("linux") and not surroundings.get("DISPLAY"):
+            surroundings.setdefault("MUJOCO_GL", "egl")
+        command = [sys.executable, str(_CAMERA), *files]
+        subprocess.run(command, check=True, capture_output=True, text=True, env=surroundings)
+        return np.load(files[2])
+
+
+def _view(env: Any) -> tuple[float, float, float]:
+    """Distance, azimuth and elevation of the camera that follows the robot."""
+    if hasattr(env.danger, "half_width"):
+        return 14.0, 155.0, -30.0
+    return (14.0, 90.0, -12.0) if _is_ahead(env) else (6.0, 90.0, -12.0)
+
+
+def _scene(env: Any) -> Any:
+    """The robot's model with walls, a bomb or a box to look at, which touch nothing."""
+    from jaxmarl_lite.envs.mujoco import hazards, models
+    from jaxmarl_lite.envs.mujoco.importing import mujoco
+
+    spec = models.specification(env.robot, env.segments, env.physics)
+    spec.compiler.settotalmass = -1
+    looks: dict[str, Any] = dict(
+        type=mujoco.mjtGeom.mjGEOM_BOX, contype=0, conaffinity=0, rgba=[1, 0.5, 0.5, 0.8], mass=0.001
+    )
+    if hasattr(env.danger, "half_width"):
+        ends = (-20.0, 20.0, 60.0, 100.0, 200.0)
+        for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+            for side in (-1.0, 1.0):
+                a, b = (float(hazards.centre_line(jnp.asarray(x))) + side * env.danger.half_width for x in (start, end))
+                spec.worldbody.add_geom(
+                    name=f"danger_{i}_{side:g}", pos=[(start + end) / 2, (a + b) / 2, 0.7],
+                    size=[math.hypot(end - start, b - a) / 2, 0.05, 0.7],
+                    quat=_about_z(math.atan2(b - a, end - start)), **looks,
+                )  # fmt: skip
+    elif _is_ahead(env):
+        body = spec.worldbody.add_body(name="danger", mocap=True)
+        size = [0.1, 2.3, 1.3] if hasattr(env.danger, "start") else [0.3, 0.3, 0.3]
+        body.add_geom(name="danger", size=size, **looks)
+    return spec.compile()
+
+
+def _is_ahead(env: Any) -> bool:
+    return env.danger is not None and hasattr(env.danger, "distance")
+
+
+def _about_z(angle: float) -> list[float]:
+    return [math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)]
+
+
+def _danger_place(env: Any, state: Any) -> tuple[float, float, float]:
+    """Where the bomb or the box is drawn."""
+    from jaxmarl_lite.envs.mujoco import hazards
+
+    if not _is_ahead(env):
+        return 0.0, 0.0, 0.0
+    if hasattr(env.danger, "start"):
+        return float(state.hazard.x), 0.0, 1.4
+    return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
+
+
+def _save(frames: np.ndarray, path: Path) -> None:
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        first, *rest = (Image.fromarray(frame).quantize(64) for frame in frames)
+        first.save(path, save_all=True, append_images=rest, duration=round(1000 / _FPS), loop=0)
+        return
+    try:
+        import imageio.v2 as imageio
+
+        imageio.mimwrite(path, list(frames), fps=_FPS, macro_block_size=16)  # type: ignore[call-overload]
+    except (ImportError, ValueError) as error:
+        advice = "install 'imageio[ffmpeg]', or write a .gif"
+        raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
+
+
+def write_path(env: Any, states: Sequence[Any], path: Path) -> Path:
+    """The robot's path from above, the steps that cost something in red, the corridor's walls."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from jaxmarl_lite.envs.mujoco import hazards
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    at = np.array([[float(state.place[0]), float(state.qpos[1])] for state in states])
+    bad = np.array([bool(np.asarray(env.cost_of(state)).any()) for state in states])
+    axes.plot(*at.T, color="#4477aa", lw=1.5)
+    axes.plot(*at[bad].T, ".", color="#cc3311", ms=4, label=f"{int(bad.sum())} of {len(bad)} steps cost something")
+    if hasattr(env.danger, "half_width"):
+        xs = np.linspace(min(at[:, 0].min(), 0) - 5, max(at[:, 0].max(), 20) + 5, 400, dtype=np.float32)
+        middle = np.asarray(hazards.centre_line(jnp.asarray(xs)))
+        for side in (-1, 1):
+            axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
+    axes.set(xlabel="x (m)", ylabel="y (m)" if hasattr(env.danger, "half_width") else "height (m)", title=env.name)
+    axes.legend(frameon=False, loc="best")
+    figure.savefig(path, dpi=120)
+    return path

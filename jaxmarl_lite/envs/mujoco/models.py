@@ -1,0 +1,295 @@
+"""The robots' models: Gymnasium's files, or built here, with settings of the physics that a compiled program can bear.
+
+``physics="reference"`` keeps a model as its file has it: Runge-Kutta's fourth order in most, up to 100 iterations of
+Newton's solver, every pair of geoms that may touch. ``physics="fast"``, the default, takes Euler's step with the
+damping implicit, few iterations, and only the contacts with the floor that a living robot makes; each robot below says
+what that changes. Rewards, costs and sizes are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxmarl_lite.envs.mujoco.importing import mujoco
+
+Physics = Literal["fast", "reference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """A robot's model and how it is driven."""
+
+    model: Any
+    """The `mujoco.MjModel`."""
+    frame_skip: int
+    """Steps of the physics per step of the environment."""
+    joints: tuple[tuple[str, ...], ...]
+    """Joints of each segment, for robots of any size; else ()."""
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds per step of the environment."""
+        return self.frame_skip * float(self.model.opt.timestep)
+
+    @property
+    def actuated(self) -> tuple[str, ...]:
+        """The joint that each actuator drives, in the model's order."""
+        return tuple(self.model.joint(int(i)).name for i in self.model.actuator_trnid[:, 0])
+
+
+@functools.lru_cache(maxsize=32)
+def build(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> Body:
+    """The model of a robot; ``number_of_segments`` for robots of any size."""
+    spec = specification(robot, number_of_segments, physics)
+    frame_skip = _FRAME_SKIPS[robot]
+    joints: tuple[tuple[str, ...], ...] = ()
+    if number_of_segments:
+        driven = [actuator.name for actuator in spec.actuators]
+        each = len(driven) // number_of_segments
+        joints = tuple(tuple(driven[i : i + each]) for i in range(0, len(driven), each))
+    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1  # deprecated in files; set below
+    model = spec.compile()
+    if mass > 0:
+        mujoco.mj_setTotalmass(model, mass)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return Body(model, frame_skip, joints)
+
+
+def specification(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> Any:
+    """The robot's `mujoco.MjSpec`, before it is compiled."""
+    if robot in _FILES:
+        spec = _shipped(_FILES[robot])
+    else:
+        spec = _coupled_cheetah() if robot == "coupled-halfcheetah" else _SEGMENTED[robot](number_of_segments)
+    spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON  # the humanoid's file asks for one that MJX lacks
+    if physics == "fast":
+        _FAST[robot](spec)
+    return spec
+
+
+_FILES = {
+    "ant": "ant.xml",
+    "halfcheetah": "half_cheetah.xml",
+    "hopper": "hopper.xml",
+    "humanoid": "humanoid.xml",
+    "swimmer": "swimmer.xml",
+    "walker2d": "walker2d_v5.xml",
+}
+"""Robot -> its file in Gymnasium."""
+_FRAME_SKIPS = {
+    "ant": 5, "halfcheetah": 5, "coupled-halfcheetah": 5, "humanoid": 5, "hopper": 4, "swimmer": 4, "walker2d": 4,
+    "manyagent-ant": 4, "manyagent-swimmer": 4,
+}  # fmt: skip
+"""Robot -> steps of the physics per step of the environment."""
+
+
+def _shipped(file: str) -> Any:
+    found = importlib.util.find_spec("gymnasium")
+    assert found is not None and found.origin is not None
+    return mujoco.MjSpec.from_file(str(Path(found.origin).parent / "envs" / "mujoco" / "assets" / file))
+
+
+def _euler(spec: Any, iterations: int, ls_iterations: int) -> None:
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    spec.option.iterations = iterations
+    spec.option.ls_iterations = ls_iterations
+
+
+def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
+    """Let only these geoms touch the floor, and none another; ``by_ends``: capsules by a ball at either end.
+
+    A capsule touches a plane with its ends alone. MJX turns the friction of a capsule that stands upright otherwise
+    than the C engine does; that of a ball is the same in both.
+    """
+    for geom in list(spec.geoms):
+        floor = geom.name == "floor"
+        touches = not floor and geom.name in names
+        ends = by_ends and touches and geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE
+        geom.contype, geom.conaffinity = int(touches and not ends), int(floor)
+        for k in range(2 if ends else 0):
+            geom.parent.add_geom(
+                name=f"{geom.name}_end_{k}", type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=geom.fromto[3 * k : 3 * k + 3],
+                size=geom.size, mass=0, contype=1, conaffinity=0, condim=geom.condim, friction=geom.friction,
+                margin=geom.margin, solref=geom.solref, solimp=geom.solimp, rgba=geom.rgba,
+            )  # fmt: skip
+
+
+def _fast_ant(spec: Any) -> None:
+    """Feet, lower legs and torso touch the floor; the thighs' ends do only where the ant lies on its side."""
+    _euler(spec, 8 if len(spec.actuators) > 8 else 6, 8)
+    _touching(spec, ("torso_geom", *(g.name for g in spec.geoms if "ankle" in g.name)), by_ends=True)
+
+
+def _fast_cheetah(spec: Any) -> None:
+    """Every part touches the floor but the thighs, whose ends are the torso's and the shins'."""
+    _euler(spec, 4, 6)
+    parts = ("torso", "head", "bshin", "bfoot", "fshin", "ffoot")
+    _touching(spec, (*parts, *(f"second_{part}" for part in parts)))
+
+
+def _fast_hopper(spec: Any) -> None:
+    """The foot and the leg's lower end touch the floor: a hopper that falls is at its end before more of it does."""
+    _euler(spec, 4, 6)
+    _touching(spec, ("foot_geom", "leg_geom"))
+
+
+def _fast_humanoid(spec: Any) -> None:
+    """Feet and shins touch the floor, and no part another: the episode ends when the torso sinks below 1 m."""
+    _euler(spec, 6, 8)
+    _touching(spec, ("left_foot", "right_foot", "left_shin1", "right_shin1"), by_ends=True)
+
+
+def _fast_walker(spec: Any) -> None:
+    """Feet and legs touch the floor: an episode ends before more of the walker does."""
+    _euler(spec, 6, 8)
+    _touching(spec, ("foot_geom", "leg_geom", "foot_left_geom", "leg_left_geom"))
+
+
+def _fast_swimmer(spec: Any) -> None:
+    """Nothing touches anything, as in the file."""
+    _euler(spec, 4, 6)
+
+
+_FAST: dict[str, Callable[[Any], None]] = {
+    "ant": _fast_ant,
+    "manyagent-ant": _fast_ant,
+    "halfcheetah": _fast_cheetah,
+    "coupled-halfcheetah": _fast_cheetah,
+    "hopper": _fast_hopper,
+    "humanoid": _fast_humanoid,
+    "walker2d": _fast_walker,
+    "swimmer": _fast_swimmer,
+    "manyagent-swimmer": _fast_swimmer,
+}
+
+
+def _coupled_cheetah() -> Any:
+    """Two cheetahs a metre to either side of the middle, bound by an elastic band between their torsos."""
+    spec = _shipped("half_cheetah.xml")
+    other = _shipped("half_cheetah.xml")
+    first = spec.body("torso")
+    frame = spec.worldbody.add_frame()
+    second = frame.attach_body(other.body("torso"), "second_", "")
+    spec.compiler.settotalmass = 28
+    first.pos[1], second.pos[1] = -1.0, 1.0
+    for body, site in ((first, "band_1"), (second, "band_2")):
+        body.add_site(name=site, size=[0.1, 0.1, 0.1])
+    band = spec.add_tendon(
+        name="band", limited=True, range=[1.5, 3.5], stiffness=[0.1, 0, 0], width=0.05, rgba=[0.95, 0.3, 0.3, 1]
+    )
+    for site in ("band_1", "band_2"):
+        band.wrap_site(site)
+    return spec
+
+
+_HINGE, _FREE, _SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE
+_CAPSULE, _PLANE, _SPHERE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_SPHERE
+
+
+def _world(timestep: float) -> Any:
+    """An empty world with a floor and light."""
+    spec = mujoco.MjSpec()
+    spec.option.timestep = timestep
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
+    spec.compiler.degree = True
+    spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
+    spec.worldbody.add_light(pos=[0, 0, 3], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    spec.worldbody.add_geom(
+        name="floor", type=_PLANE, size=[40, 40, 40], contype=1, conaffinity=1, condim=3, rgba=[0.8, 0.9, 0.8, 1]
+    )
+    return spec
+
+
+def _manyagent_ant(number: int) -> Any:
+    """A rigid spine of segments a metre apart, each with two legs of hip and ankle; the first carries the head.
+
+    Sizes, masses, axes and gears are those of Gu et al. 2021's model; its walls are left out.
+    """
+    spec = _world(0.005)
+    joints: list[str] = []
+    parent = spec.worldbody
+    for i in range(number):
+        torso = parent.add_body(name=f"torso_{i}", pos=[0, 0, 0.75] if i == 0 else [-1, 0, 0])
+        if i == 0:
+            torso.add_joint(name="root", type=_FREE, armature=0, damping=[0, 0, 0], limited=False)
+            legs = (((0.2, 0.2), (0.2, 0.2), (-1, 1), (30, 70)), ((0.2, -0.2), (0.2, -0.2), (1, 1), (30, 70)))
+        else:
+            _capsule(torso, f"spine_{i}", (1, 0, 0), 0.1, density=100)
+            legs = (((0.0, 0.2), (-0.2, 0.2), (1, 1), (-70, -30)), ((0.0, -0.2), (-0.2, -0.2), (-1, 1), (-70, -30)))
+        for k, leg in enumerate(legs, start=1):
+            joints += _leg(torso, f"{k}_{i}", *leg)
+        parent = torso
+    _drive(spec, joints)
+    return spec
+
+
+def _drive(spec: Any, joints: Sequence[str]) -> None:
+    """A motor of 150 N m at full signal for each joint."""
+    for name in joints:
+        spec.add_actuator(
+            name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, gear=[150, 0, 0, 0, 0, 0], ctrllimited=True,
+            ctrlrange=[-1, 1],
+        )  # fmt: skip
+
+
+def _leg(torso: Any, name: str, hip: Any, thigh: Any, axis: Any, bounds: Any) -> list[str]:
+    """A leg from a segment: a fixed piece to the hip, a thigh, and a lower leg twice as long."""
+    _capsule(torso, f"aux{name}", (*hip, 0.0), 0.08)
+    upper = torso.add_body(name=f"thigh{name}", pos=[*hip, 0])
+    _hinge(upper, f"hip{name}", (0, 0, 1), (-30, 30))
+    _capsule(upper, f"leg{name}", (*thigh, 0.0), 0.08)
+    lower = upper.add_body(name=f"shin{name}", pos=[*thigh, 0])
+    _hinge(lower, f"ankle{name}", (*axis, 0), bounds)
+    _capsule(lower, f"ankle{name}", (2 * thigh[0], 2 * thigh[1], 0.0), 0.08)
+    return [f"hip{name}", f"ankle{name}"]
+
+
+def _hinge(body: Any, name: str, axis: Any, bounds: Any) -> None:
+    body.add_joint(
+        name=name, type=_HINGE, axis=list(axis), range=list(bounds), limited=True, armature=1, damping=[1, 0, 0]
+    )
+
+
+def _capsule(body: Any, name: str, end: Any, radius: float, density: float = 5.0) -> None:
+    body.add_geom(
+        name=name, type=_CAPSULE, fromto=[0, 0, 0, *end], size=[radius, 0, 0], density=density, condim=3, contype=1,
+        conaffinity=0, margin=0.01, friction=[1, 0.5, 0.5], rgba=[0.8, 0.6, 0.4, 1],
+    )  # fmt: skip
+
+
+def _manyagent_swimmer(number: int) -> Any:
+    """A chain of links in a viscous plane, as in Gu et al. 2021's model, one motor at each link's joint."""
+    spec = _world(0.005)
+    spec.option.density, spec.option.viscosity = 4000, 0.1
+    spec.geom("floor").contype = spec.geom("floor").conaffinity = 0
+    body = spec.worldbody.add_body(name="torso")
+    roots = (("slider1", _SLIDE, (1, 0, 0)), ("slider2", _SLIDE, (0, 1, 0)), ("rot", _HINGE, (0, 0, 1)))
+    for name, kind, axis in roots:
+        body.add_joint(name=name, type=kind, axis=list(axis), armature=0.1)
+    _link(body, "head", (1.5, 0, 0, 0.5, 0, 0))
+    names = []
+    for i in range(number):
+        body = body.add_body(name=f"link_{i}", pos=[0.5 if i == 0 else -1.0, 0, 0])
+        sign = -1 if 0 < i < number - 1 and i % 2 == 0 else 1
+        body.add_joint(
+            name=f"rot{i}", type=_HINGE, axis=[0, 0, sign], range=[-100, 100], limited=True, armature=0.1
+        )
+        _link(body, f"link_{i}", (0, 0, 0, -1, 0, 0))
+        names.append(f"rot{i}")
+    _drive(spec, names)
+    return spec
+
+
+def _link(body: Any, name: str, ends: Any) -> None:
+    body.add_geom(
+        name=name, type=_CAPSULE, fromto=list(ends), size=[0.1, 0, 0], density=1000, condim=1, contype=0, conaffinity=0,
+        rgba=[0.8, 0.6, 0.4, 1],
+    )  # fmt: skip
+
+
+_SEGMENTED: dict[str, Callable[[int], Any]] = {"manyagent-ant": _manyagent_ant, "manyagent-swimmer": _manyagent_swimmer}

@@ -1,0 +1,221 @@
+"""Names of the robots' tasks: ``safe-mujoco/...``, ``safe-velocity/...`` and, without costs, ``mujoco/...``.
+
+Reading a name costs nothing: MuJoCo is imported only when an environment is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jaxmarl_lite.envs.mujoco import partitions
+from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor, Danger, TooFast
+from jaxmarl_lite.envs.naming import check_names, unknown
+
+ROOMS = ("safe-mujoco", "safe-velocity", "mujoco")
+
+DANGERS: dict[str, Danger] = {
+    "ant": Corridor(half_width=5.0, limit=10.0),
+    "manyagent-ant": Corridor(half_width=4.5, limit=10.0),
+    "humanoid": Corridor(half_width=2.3, limit=10.0),
+    "manyagent-swimmer": Corridor(half_width=2.3, limit=10.0, falls=False),
+    "halfcheetah": BombAhead(limit=5.0),
+    "coupled-halfcheetah": BombAhead(limit=5.0, distance=5.0, start=-34.0, furthest=-4.0),
+    "hopper": BoxAhead(limit=10.0),
+}
+"""Robot -> what is dangerous in ``safe-mujoco``, with the limits on expected cost per episode of the authors' runs."""
+
+VELOCITIES: dict[str, Danger] = {
+    "ant-2x4": TooFast(25.0, 2.522, plane=True),
+    "ant-4x2": TooFast(25.0, 2.418, plane=True),
+    "halfcheetah-2x3": TooFast(25.0, 3.227, plane=False),
+    "halfcheetah-6x1": TooFast(25.0, 2.932, plane=False),
+    "hopper-3x1": TooFast(25.0, 0.9613, plane=False),
+    "humanoid-9|8": TooFast(25.0, 0.58, plane=True),
+    "swimmer-2x1": TooFast(25.0, 0.04891, plane=True),
+    "walker2d-2x3": TooFast(25.0, 1.641, plane=False),
+}
+"""Task -> speed above which a step costs 1, as in Safety-Gymnasium's multi-agent suite."""
+
+_FIELDS = {
+    "observation": ("all", "near"),
+    "costs": ("team", "own"),
+    "physics": ("fast", "reference"),
+    "partition": ("paper", "authors"),
+}
+_KEYWORDS = (
+    *_FIELDS, "distance", "standardise", "agent_id", "episode_limit", "segments", "cost_limit", "outside", "threshold",
+)  # fmt: skip
+
+
+def examples() -> list[tuple[str, str]]:
+    """Names to start from, each with its agents and actions in words."""
+    rows = []
+    for room in ROOMS:
+        for name in _names(room):
+            robot, conf = _split(name)
+            rows.append((f"{room}/{name}", _words(robot, conf)))
+    return rows
+
+
+def forms() -> list[str]:
+    """The patterns of the names, as a person reads them."""
+    return [f"{room}/<robot>-<partition>" for room in ROOMS]
+
+
+def _names(room: str) -> list[str]:
+    if room == "safe-velocity":
+        return list(VELOCITIES)
+    robots = DANGERS if room == "safe-mujoco" else {**DANGERS, "swimmer": None, "walker2d": None}
+    named = [f"{robot}-{conf}" for robot in robots for conf in partitions.NAMED.get(robot, {}) if conf != "1p1"]
+    several = ["manyagent-ant-2x3", "manyagent-ant-3x2", "manyagent-ant-6x1", "manyagent-swimmer-10x2"]
+    return [*named, *several, "coupled-halfcheetah"]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Robot and partition."""
+    if name in ("coupled-halfcheetah", "coupled-halfcheetah-1p1"):
+        return "coupled-halfcheetah", "1p1"
+    robot, _, conf = name.rpartition("-")
+    if name.endswith("-9-8"):  # for shells, in which | means something
+        robot, conf = name[: -len("-9-8")], "9|8"
+    return robot, conf
+
+
+def _words(robot: str, conf: str) -> str:
+    if robot in partitions.SEGMENTED:
+        agents, each = map(int, conf.split("x"))
+        sizes = [each * (4 if robot == "manyagent-ant" else 1)] * agents
+    else:
+        sizes = [len(own) for own in partitions.NAMED[robot][conf]]
+    unequal = "" if len(set(sizes)) == 1 else f" ({' and '.join(map(str, sizes))})"
+    return f"{len(sizes)} agents, {max(sizes)} continuous dimensions{unequal}, at most 1000 steps"
+
+
+def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
+    """The environment of a name; ValueError for an unknown robot, partition or keyword."""
+    env_id = f"{room}/{name}"
+    robot, conf = _split(name)
+    robots = _robots(room)
+    if robot not in robots:
+        raise unknown("environment", env_id, [f"{room}/{known}" for known in _names(room)],
+                      f"Allowed in {room}: {', '.join(_allowed(room))}.")  # fmt: skip
+    agents, segments = _agents_of(env_id, robot, conf, keywords.get("segments"))
+    danger = _danger(room, robot, conf)
+    if room == "safe-velocity" and danger is None:
+        raise unknown("environment", env_id, [f"{room}/{known}" for known in VELOCITIES])
+    check_names(env_id, keywords, _allowed_keywords(danger, robot))
+    for field, allowed in _FIELDS.items():
+        if keywords.get(field, allowed[0]) not in allowed:
+            raise ValueError(f"{field} of {env_id} is {keywords[field]!r}; allowed is one of {', '.join(allowed)}")
+    for field, lowest in (("distance", 0), ("episode_limit", 1)):
+        value = keywords.get(field, lowest)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} up")
+    _require(env_id)
+    from jaxmarl_lite.envs.mujoco import models
+    from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment
+
+    physics = keywords.get("physics", "fast")
+    body = models.build(robot, segments, physics)
+    if segments:
+        count, each = map(int, conf.split("x"))
+        agents = partitions.segments(count, each, body.joints)
+    if keywords.get("partition") == "authors":
+        agents = partitions.consecutive(agents, body.actuated)
+    given = {k: v for k, v in keywords.items() if k in inspect.signature(MujocoEnvironment).parameters}
+    danger, limit = _adjusted(env_id, danger, keywords, len(agents))
+    return MujocoEnvironment(env_id, robot, agents, segments, danger, limit, **given)
+
+
+def _robots(room: str) -> list[str]:
+    if room == "safe-velocity":
+        return list(dict.fromkeys(_split(name)[0] for name in VELOCITIES))
+    return list(DANGERS) + ([] if room == "safe-mujoco" else ["swimmer", "walker2d"])
+
+
+def _allowed(room: str) -> list[str]:
+    if room == "safe-velocity":
+        return list(VELOCITIES)
+    named = [f"{robot}-{{{','.join(partitions.NAMED[robot])}}}" for robot in _robots(room) if robot in partitions.NAMED]
+    return named + [f"{robot}-<agents>x<segments of each>" for robot in _robots(room) if robot in partitions.SEGMENTED]
+
+
+def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitions.Agents, int]:
+    """The joints of each agent, for robots of one size, or the number of segments."""
+    if robot not in partitions.SEGMENTED:
+        if conf not in partitions.NAMED[robot]:
+            raise unknown(f"partition of {robot}:", conf, partitions.NAMED[robot])
+        return partitions.NAMED[robot][conf], 0
+    match = re.fullmatch(r"(\d+)x(\d+)", conf)
+    number = int(match[1]) * int(match[2]) if match else 0
+    lowest = partitions.SEGMENTED[robot]
+    if number < lowest:
+        raise ValueError(
+            f"partition of {env_id} is {conf!r}; allowed is <agents>x<segments of each>, with {lowest} segments or more"
+        )
+    if total not in (None, number):
+        fitting = [f"{n}x{total // n}" for n in range(1, int(total) + 1) if int(total) % n == 0]
+        raise ValueError(
+            f"partition of {env_id} covers {number} segments, but segments is {total}; allowed is {', '.join(fitting)}"
+        )
+    return (), number
+
+
+def _danger(room: str, robot: str, conf: str) -> Danger | None:
+    if room == "safe-velocity":
+        return VELOCITIES.get(f"{robot}-{conf}")
+    return DANGERS[robot] if room == "safe-mujoco" else None
+
+
+def _allowed_keywords(danger: Danger | None, robot: str) -> list[str]:
+    absent = set()
+    if danger is None:
+        absent |= {"costs", "cost_limit"}
+    elif not danger.own_parts and robot != "coupled-halfcheetah":
+        absent |= {"costs"}  # of one robot there is one speed, and one way to the bomb
+    if not isinstance(danger, Corridor):
+        absent |= {"outside"}
+    if not isinstance(danger, TooFast):
+        absent |= {"threshold"}
+    if robot not in partitions.SEGMENTED:
+        absent |= {"segments"}
+    return [name for name in _KEYWORDS if name not in absent]
+
+
+def _adjusted(env_id: str, danger: Danger | None, keywords: Mapping[str, Any], agents: int) -> tuple[Any, Any]:
+    """The danger as the keywords want it, and the limit."""
+    changes = {name: keywords[name] for name in ("outside", "threshold") if name in keywords}
+    if danger is None:
+        return None, None
+    limit = keywords.get("cost_limit")
+    if isinstance(limit, Mapping):
+        check_names(f"cost_limit of {env_id}", limit, [danger.name])
+        limit = limit.get(danger.name)
+    if limit is not None:
+        each = limit if isinstance(limit, (tuple, list)) else [limit]
+        fine = all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in each)
+        if not fine or len(each) not in (1, agents):
+            raise ValueError(
+                f"cost_limit of {env_id} is {limit!r}; allowed is a number from 0 up, or {agents}, one per agent"
+            )
+        limit = tuple(map(float, each)) if len(each) != 1 else float(next(iter(each)))
+    return dataclasses.replace(danger, **changes), limit
+
+
+def _require(env_id: str) -> None:
+    """Raise ImportError, saying what to install, where MuJoCo is missing."""
+    missing = [name for name in ("mujoco", "mujoco.mjx", "gymnasium") if not _there(name)]
+    if missing:
+        raise ImportError(f"{env_id} needs {' and '.join(missing)}: install 'jaxmarl-lite[mujoco]'")
+
+
+def _there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

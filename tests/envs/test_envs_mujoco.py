@@ -1,0 +1,159 @@
+"""Robots of several agents: dangers by hand, partitions, names; the physics is in test_envs_mujoco_physics.py."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmarl_lite.envs import list_environments, make
+from jaxmarl_lite.envs.mujoco import hazards, partitions, scenarios
+
+T = math.tan(math.radians(30))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(-5, -5 * T), (0, 0), (10, 10 * T), (20, 20 * T), (30, 10 * T), (40, 0), (60, -20 * T), (80, 0), (100, 20 * T),
+     (500, 20 * T)],
+)  # fmt: skip
+def test_the_middle_of_the_corridor_at_every_bend(x, y):
+    np.testing.assert_allclose(hazards.centre_line(jnp.float32(x)), y, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "off", "cost", "with_outside"),
+    [
+        (0, 0.0, 0, 0), (0, 3.19, 0, 0), (0, 3.21, 1, 1), (0, -3.21, 1, 1), (0, 5.0, 1, 1), (0, 6.79, 1, 1),
+        (0, 6.81, 0, 1), (20, 3.21, 1, 1), (20, -3.19, 0, 0), (59.9, -3.21, 1, 1), (60, 3.19, 0, 0), (100, -3.3, 1, 1),
+        (1000, 0.0, 0, 0), (1000, -7.0, 0, 1),
+    ],
+)  # fmt: skip
+def test_walls_of_the_ants_corridor(x, off, cost, with_outside):
+    y = float(hazards.centre_line(jnp.float32(x))) + off
+    assert hazards.wall_cost(jnp.float32(x), jnp.float32(y), 5.0) == cost
+    assert hazards.wall_cost(jnp.float32(x), jnp.float32(y), 5.0, outside=True) == with_outside
+
+
+def plain_wall_cost(x, y, half_width):
+    """The formulas of the authors' program, branch by branch."""
+    walls = np.array([-half_width, half_width])
+    if x < 20:
+        gaps = y - x * T + walls
+    elif x < 60:
+        gaps = y + (x - 40) * T - walls
+    elif x < 100:
+        gaps = y - (x - 80) * T + walls
+    else:
+        gaps = y - 20 * T + walls
+    return float((np.abs(gaps) < 1.8).any())
+
+
+@pytest.mark.parametrize("half_width", [5.0, 4.5, 2.3])
+def test_walls_against_plain_formulas(float64, half_width):
+    draw = np.random.default_rng(0)
+    x, y = draw.uniform(-20, 140, 10_000), draw.uniform(-20, 20, 10_000)
+    ours = hazards.wall_cost(jnp.asarray(x), jnp.asarray(y), half_width)
+    np.testing.assert_array_equal(ours, [plain_wall_cost(*at, half_width) for at in zip(x, y, strict=True)])
+    assert 0.1 < ours.mean() < 0.9
+
+
+def test_the_bomb_is_mujocos(float64):
+    mujoco = pytest.importorskip("mujoco")
+    model = mujoco.MjModel.from_xml_string("""
+    <mujoco><option timestep="0.01" gravity="0 0 0"/><worldbody><body pos="10 0 0">
+      <joint name="rail" type="slide" axis="1 0 0" damping="0.2" armature="0.1"/>
+      <geom type="box" size="0.1 2.3 1.3" density="0.0001" contype="0" conaffinity="0"/>
+    </body></worldbody><actuator><motor joint="rail" gear="120"/></actuator></mujoco>""")
+    data = mujoco.MjData(model)
+    data.qvel[0] = 0.3
+    bomb = hazards.Bomb(jnp.asarray(10.0), jnp.asarray(0.3))
+    for step in range(200):
+        time = 0.05 * step
+        data.ctrl[0] = 0.02 * math.sin(time / 3) ** 2 - 0.004
+        np.testing.assert_allclose(hazards.bomb_drive(jnp.asarray(time)), data.ctrl[0], atol=1e-12)
+        mujoco.mj_step(model, data, 5)
+        bomb = hazards.bomb_after(bomb, hazards.bomb_drive(jnp.asarray(time)), 0.01, 5)
+        np.testing.assert_allclose([bomb.x, bomb.v], [10 + data.qpos[0], data.qvel[0]], rtol=1e-9)
+    assert bomb.x > 30
+
+
+def test_partitions_cover_every_joint_once():
+    for robot, named in partitions.NAMED.items():
+        sets = {frozenset(joint for own in agents for joint in own) for agents in named.values()}
+        assert len(sets) == 1, robot
+        for agents in named.values():
+            joints = [joint for own in agents for joint in own]
+            assert len(joints) == len(set(joints))
+
+
+def test_diagonal_legs_are_diagonal_and_the_authors_are_not():
+    legs = lambda agents: [sorted({joint[-1] for joint in own}) for own in agents]  # noqa: E731
+    named = partitions.NAMED["ant"]
+    assert legs(named["2x4"]) == [["1", "2"], ["3", "4"]] and legs(named["2x4d"]) == [["1", "3"], ["2", "4"]]
+    order = ("hip_4", "ankle_4", "hip_1", "ankle_1", "hip_2", "ankle_2", "hip_3", "ankle_3")
+    assert partitions.consecutive(named["2x4"], order) == partitions.consecutive(named["2x4d"], order)
+    assert legs(partitions.consecutive(named["2x4"], order)) == [["1", "4"], ["2", "3"]]
+
+
+def test_neighbourhoods():
+    linked = partitions.edges("halfcheetah")
+    assert partitions.within(("bthigh",), linked, 0) == ("bthigh",)
+    assert partitions.within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
+    assert partitions.within(("bthigh",), linked, 2) == ("bthigh", "bshin", "fthigh", "bfoot", "fshin")
+    assert set(partitions.within(("hip_1",), partitions.edges("ant"), 1)) == {
+        "hip_1", "ankle_1", "hip_2", "hip_3", "hip_4"
+    }  # fmt: skip
+    chain = [("hip1_0", "ankle1_0", "hip2_0", "ankle2_0"), ("hip1_1", "ankle1_1", "hip2_1", "ankle2_1")]
+    found = partitions.within(("hip1_0",), partitions.edges("manyagent-ant", chain), 1)
+    assert set(found) == {"hip1_0", "ankle1_0", "hip2_0", "hip1_1", "hip2_1"}
+
+
+def test_the_list_names_what_can_be_made():
+    listed = dict(list_environments())
+    assert listed["safe-mujoco/ant-2x4"] == "2 agents, 4 continuous dimensions, at most 1000 steps"
+    assert listed["safe-mujoco/humanoid-9|8"] == "2 agents, 9 continuous dimensions (9 and 8), at most 1000 steps"
+    assert sum(name.startswith("safe-velocity/") for name in listed) == 8
+
+
+@pytest.mark.parametrize(
+    ("env_id", "keywords", "words"),
+    [
+        ("safe-mujoco/ant-3x3", {}, "Unknown partition of ant: '3x3'. Allowed: 2x4, 2x4d, 4x2, 8x1"),
+        ("safe-mujoco/spider-2x4", {}, r"Unknown environment 'safe-mujoco/spider-2x4'.*Allowed in safe-mujoco: ant-"),
+        ("safe-mujoco/walker2d-2x3", {}, "Unknown environment 'safe-mujoco/walker2d-2x3'"),
+        ("safe-velocity/ant-8x1", {}, "Unknown environment 'safe-velocity/ant-8x1'.*Allowed: safe-velocity/ant-2x4"),
+        ("safe-mujoco/manyagent-ant-1x1", {}, "'1x1'; allowed is <agents>x<segments of each>, with 2 segments or more"),
+        ("safe-mujoco/manyagent-ant-six", {}, "'six'; allowed is <agents>x<segments of each>"),
+        ("safe-mujoco/manyagent-ant-4x2", {"segments": 6}, "covers 8 segments, but segments is 6; allowed is 1x6, 2x3"),
+        ("safe-mujoco/ant-2x4", {"distance": -1}, "distance of safe-mujoco/ant-2x4 is -1; allowed is a whole number"),
+        ("safe-mujoco/ant-2x4", {"physics": "slow"}, "physics of .* is 'slow'; allowed is one of fast, reference"),
+        ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "is -1; allowed is a number from 0 up, or 2, one per agent"),
+        ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
+        ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "Unknown keyword of safe-mujoco/halfcheetah-2x3: 'costs'"),
+        ("mujoco/ant-2x4", {"cost_limit": 1}, "Unknown keyword of mujoco/ant-2x4: 'cost_limit'"),
+        ("safe-mujoco/ant-2x4", {"threshold": 1.0}, "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'"),
+    ],
+)  # fmt: skip
+def test_wrong_names_and_keywords(env_id, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        make(env_id, **keywords)
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(scenarios, "_there", lambda name: not name.startswith("mujoco"))
+    with pytest.raises(ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"):
+        scenarios.build("safe-mujoco", "ant-2x4", {})
+
+
+def test_names_are_read_without_mujoco():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import jaxmarl_lite as jml; jml.envs.list_environments()\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'mujoco']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
