@@ -176,6 +176,7 @@ def _row(result: Any) -> dict[str, Any]:
         "steps": result.steps.tolist(),
         "returns": result.returns.tolist(),
         "costs": None if result.costs is None else _costs(result),
+        "cost_curves": None if result.costs is None else result.costs.max((2, 3)).tolist(),
         "minutes": took.elapsed_seconds / 60,
         "training_minutes": took.training_seconds / 60,
         "compile_seconds": took.compile_seconds,
