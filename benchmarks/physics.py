@@ -95,7 +95,7 @@ def played(
 
 
 def engine(model: Any, frame_skip: int, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray) -> Any:
-    """Positions, velocities and x after every step by the C engine; ``signals`` ``[steps, number, nu]``."""
+    """Positions and velocities after every step by the C engine; ``signals`` ``[steps, number, nu]``."""
     data = mujoco.MjData(model)
     out = np.zeros((len(signals), len(qpos), model.nq)), np.zeros((len(signals), len(qpos), model.nv))
     for i in range(len(qpos)):

@@ -92,8 +92,9 @@ def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
 
 def _broken(env: Environment, env_state: PyTree, last: Array) -> Array:
     """1 for the worlds that say they broke, ``[B]``."""
-    tell = getattr(env, "broken", None)
-    return jnp.zeros(last.shape) if tell is None else jax.vmap(tell)(env_state).astype(float)
+    if not env.spec.may_break:
+        return jnp.zeros(last.shape)
+    return jax.vmap(env.broken)(env_state).astype(float)  # type: ignore[attr-defined]
 
 
 def _like(flag: Array, x: Array) -> Array:

@@ -129,7 +129,7 @@ class EnvSpec:
     Runs are measured against them, and constrained algorithms keep them, unless they are given others."""
 
     may_break: bool = False
-    """The world has a `broken`, and rows count such episodes."""
+    """The world has a method ``broken(state)``, and rows count the episodes that it tells of."""
 
     @property
     def num_costs(self) -> int:
@@ -147,8 +147,8 @@ class Environment(Protocol):
 
     ``step`` never resets: it answers the true last time step, and the rollout begins the next episode.
     Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
-    ``animate(states, path)``, if there is one, writes a GIF of a list of states; ``broken(state)``, if there is one,
-    tells whether the episode ended because the world's numbers were no longer finite.
+    ``animate(states, path)``, if there is one, writes a GIF of a list of states; with ``spec.may_break``,
+    ``broken(state)`` tells whether the episode ended because the world's numbers were no longer finite.
     """
 
     @property

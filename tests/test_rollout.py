@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,10 @@ def test_under_vmap_as_one_by_one():
 
 class Breaking(Lottery):
     """A lottery in which a world that was drawn says that it broke."""
+
+    @property
+    def spec(self):
+        return dataclasses.replace(super().spec, may_break=True)
 
     def broken(self, state):
         return state.drawn & (state.time >= 2)

@@ -178,6 +178,26 @@ def test_a_cost_that_is_no_number_names_the_environment() -> None:
         jml.run("ippo", rare, config=config("ippo"), **settings)
 
 
+@dataclasses.dataclass(frozen=True)
+class Breaking(Lottery):
+    """A lottery whose drawn worlds say that they broke."""
+
+    @property
+    def spec(self) -> Any:
+        return dataclasses.replace(super().spec, may_break=True)
+
+    def broken(self, state: Any) -> Any:
+        return state.drawn
+
+
+def test_episodes_that_broke_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    found = jml.run("ippo", Breaking(0.0, 500.0), config=config("ippo"), **dict(LOTTERY, quiet=False)).metrics
+    said = capsys.readouterr().out
+    counts = found["broken_episodes"][:, 1:]
+    assert counts.shape == (3, 4) and (counts > 0).any() and (counts < found["episodes"][:, 1:]).any()
+    assert f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were not finite" in said
+
+
 def test_an_environment_without_a_hash_is_compiled_once() -> None:
     class Unhashable(Closed):
         __hash__ = None  # type: ignore[assignment]

@@ -189,7 +189,8 @@ class Loop:
             if self.update:
                 row |= {name: _ratio(total[i], means[1][name][i]) for name, total in means[0].items()}
             row |= self._broken(i, row.pop("violation_share", None))
-            if lost := float(np.nan_to_num(means[0].get("broken_episodes", np.zeros(i + 1))[i])):
+            lost = means[0]["broken_episodes"][i] if "broken_episodes" in means[0] else 0
+            if lost > 0:
                 self._display.say(f"seed {seed}: {lost:g} episodes ended because the world's numbers were not finite")
             self._kept.write(self.update, seed, metrics.flatten(row))
         self._kept.flush()

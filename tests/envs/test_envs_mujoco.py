@@ -1,13 +1,15 @@
 """Robots of several agents: dangers by hand, partitions, names; the physics is in test_envs_mujoco_physics.py."""
 
 import math
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmarl_lite.envs import list_environments, make
-from jaxmarl_lite.envs.mujoco import hazards, partitions, scenarios
+from jaxmarl_lite.envs.mujoco import dangers, hazards, partitions, scenarios
 
 T = math.tan(math.radians(30))
 
@@ -78,6 +80,54 @@ def test_the_bomb_is_mujocos(float64):
     assert bomb.x > 30
 
 
+class Sight(NamedTuple):
+    """What a danger sees, of a robot at some places on the ground."""
+
+    roots: Any
+    speed: Any = (0.0, 0.0)
+    time: Any = 0.0
+    hazard: Any = ()
+
+    @property
+    def parts(self):
+        return self.roots
+
+
+def seen(xs, **others):
+    places = jnp.array([[x, 0.0] for x in xs])
+    return Sight(places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()})
+
+
+def test_bombs_boxes_and_speeds_by_hand():
+    stands = jnp.zeros((), bool)
+    bomb = dangers.BombAhead(5.0)
+    sight = seen([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
+    assert bomb.cost(sight, stands).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
+    np.testing.assert_allclose(bomb.view(sight), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
+    held = dangers.BombAhead(5.0, start=-34.0, furthest=-4.0)
+    fast, slow = (hazards.Bomb(jnp.asarray(x), jnp.asarray(9.0)) for x in (-4.1, -30.0))
+    assert tuple(map(float, held.after(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
+    assert -30 < held.after(slow, jnp.asarray(5.0), 0.01, 5).x < -29
+    box = dangers.BoxAhead(10.0)
+    assert [float(box.cost(seen([x], time=0.0), stands)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [0, 1, 1, 0]
+    np.testing.assert_allclose(box.view(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5)
+    along, plane = (dangers.TooFast(25.0, 5.0, plane) for plane in (False, True))
+    sight = seen([0.0], speed=np.array([4.0, 4.0]))
+    assert (float(along.cost(sight, stands)[0]), float(plane.cost(sight, stands)[0])) == (0, 1)
+
+
+def test_falling_costs_once():
+    corridor, water = dangers.Corridor(10.0, 5.0), dangers.Corridor(10.0, 5.0, falls=False)
+    for falls, near in ((True, True), (True, False), (False, False)):
+        sight = Sight(jnp.array([[0.0, 4.0 if near else 0.0]]))
+        assert corridor.cost(sight, jnp.asarray(falls)).tolist() == [float(falls or near)]
+        assert water.cost(sight, jnp.asarray(falls)).tolist() == [float(near)]
+
+
+def test_segments_may_be_said_twice():
+    assert make("mujoco/manyagent-swimmer-2x2", segments=4).segments == 4
+
+
 def test_partitions_cover_every_joint_once():
     for robot, named in partitions.NAMED.items():
         sets = {frozenset(joint for own in agents for joint in own) for agents in named.values()}
@@ -131,6 +181,7 @@ def test_the_list_names_what_can_be_made():
         ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "is -1; allowed is a number from 0 up, or 2, one per agent"),
         ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
         ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "Unknown keyword of safe-mujoco/halfcheetah-2x3: 'costs'"),
+        ("safe-velocity/ant-2x4", {"threshold": 0}, "threshold of .* is 0; allowed is a speed above 0"),
         ("mujoco/ant-2x4", {"cost_limit": 1}, "Unknown keyword of mujoco/ant-2x4: 'cost_limit'"),
         ("safe-mujoco/ant-2x4", {"threshold": 1.0}, "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'"),
     ],
@@ -154,6 +205,6 @@ def test_names_are_read_without_mujoco():
         "import sys; import jaxmarl_lite as jml; jml.envs.list_environments()\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'mujoco']"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
@@ -42,23 +43,20 @@ class Sight(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Danger:
+class Danger(abc.ABC):
     """One cost per step, 0 or 1, of every agent; a state of its own, where it moves."""
 
+    name: ClassVar[str]
+    """The cost's name."""
     limit: float
     """Expected cost per episode that is allowed by default."""
     own_parts: ClassVar[bool] = False
     """An agent can be nearer to it than another, by the bodies that its joints move."""
 
     @property
-    def name(self) -> str:
-        """The cost's name."""
-        raise NotImplementedError
-
-    @property
+    @abc.abstractmethod
     def meaning(self) -> str:
         """What is counted, with its unit."""
-        raise NotImplementedError
 
     def begin(self, key: Array) -> Any:
         """Its state at the start of an episode."""
@@ -68,9 +66,9 @@ class Danger:
         """Its state after some steps of the physics, from a time on (s)."""
         return hazard
 
+    @abc.abstractmethod
     def cost(self, seen: Sight, fell: Array) -> Array:
         """What the step cost, by part: ``[M]``."""
-        raise NotImplementedError
 
     def view(self, seen: Sight) -> Array:
         """What is seen of it beside the robot's own state."""
@@ -81,6 +79,7 @@ class Danger:
 class Corridor(Danger):
     """Walls that fold at 30 degrees; falling costs as well where a robot can fall. Never more than 1 per step."""
 
+    name: ClassVar[str] = "wall"
     half_width: float
     """From the middle to a wall, along y (m)."""
     outside: bool = False
@@ -90,14 +89,10 @@ class Corridor(Danger):
     own_parts: ClassVar[bool] = True
 
     @property
-    def name(self) -> str:
-        """The cost's name."""
-        return "wall"
-
-    @property
     def meaning(self) -> str:
         """What is counted, with its unit."""
-        return "steps nearer than 1.8 m to a wall, along y" + (", or at which it fell" if self.falls else "")
+        fell = ", or at which it fell" if self.falls else ""
+        return f"steps nearer than {hazards.WALL_NEAR:g} m to a wall, along y{fell}"
 
     def cost(self, seen: Sight, fell: Array) -> Array:
         """What the step cost, by part: ``[M]``."""
@@ -115,17 +110,13 @@ class Corridor(Danger):
 class BombAhead(Danger):
     """A bomb on a rail."""
 
+    name: ClassVar[str] = "bomb"
     distance: float = hazards.BOMB_NEAR
     """Along x, below which it costs (m)."""
     start: float = hazards.BOMB_START
     """Its first place, and up to 0.1 to either side (m)."""
     furthest: float = float("inf")
     """The rail's end (m)."""
-
-    @property
-    def name(self) -> str:
-        """The cost's name."""
-        return "bomb"
 
     @property
     def meaning(self) -> str:
@@ -158,13 +149,9 @@ class BombAhead(Danger):
 class BoxAhead(Danger):
     """A box that goes on before the hopper."""
 
+    name: ClassVar[str] = "box"
     distance: float = hazards.BOX_NEAR
     """Along x, below which it costs (m)."""
-
-    @property
-    def name(self) -> str:
-        """The cost's name."""
-        return "box"
 
     @property
     def meaning(self) -> str:
@@ -185,15 +172,11 @@ class BoxAhead(Danger):
 class TooFast(Danger):
     """Too high a speed, as in Safety-Gymnasium's velocity tasks."""
 
+    name: ClassVar[str] = "speed"
     threshold: float
     """Speed above which a step costs (m/s)."""
     plane: bool
     """The speed in the plane, or along x alone."""
-
-    @property
-    def name(self) -> str:
-        """The cost's name."""
-        return "speed"
 
     @property
     def meaning(self) -> str:

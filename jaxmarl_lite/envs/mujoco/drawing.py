@@ -16,8 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmarl_lite.envs.mujoco import hazards, models
+from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor
+from jaxmarl_lite.envs.mujoco.importing import mujoco
 
 _SIZE, _MOST_FRAMES, _FPS = (480, 320), 300, 25
 _CAMERA = Path(__file__).with_name("camera.py")
@@ -31,9 +36,11 @@ def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"animate: path must end in .gif or .mp4, not {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    costly = _costly(env, states)
     stride = math.ceil(len(states) / _MOST_FRAMES)
+    since_last = [bool(costly[max(0, i - stride + 1) : i + 1].any()) for i in range(0, len(states), stride)]
     try:
-        frames = _frames(env, states[::stride], _costs(env, states, stride))
+        frames = _frames(env, states[::stride], since_last)
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip().splitlines()
         warnings.warn(
@@ -41,20 +48,18 @@ def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
             "MUJOCO_GL=osmesa may help. The path is drawn instead",
             stacklevel=3,
         )
-        return write_path(env, states, path.with_suffix(".png"))
+        return write_path(env, states, costly, path.with_suffix(".png"))
     _save(frames, path)
     return path
 
 
-def _costs(env: Any, states: Sequence[Any], stride: int) -> list[bool]:
-    """Whether any step since the last frame cost something."""
-    each = [bool(np.asarray(env.cost_of(state)).any()) for state in states]
-    return [any(each[max(0, i - stride + 1) : i + 1]) for i in range(0, len(each), stride)]
+def _costly(env: Any, states: Sequence[Any]) -> np.ndarray:
+    """Whether the step that led to each state cost anyone anything."""
+    together = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    return (np.asarray(jax.jit(jax.vmap(env.cost_of))(together)).sum((1, 2)) > 0)
 
 
 def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarray:
-    from jaxmarl_lite.envs.mujoco.importing import mujoco
-
     model = _scene(env)
     robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] > 0 and not model.geom(i).name.startswith("danger")]
     with tempfile.TemporaryDirectory() as folder:
@@ -74,22 +79,19 @@ def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarr
 
 def _view(env: Any) -> tuple[float, float, float]:
     """Distance, azimuth and elevation of the camera that follows the robot."""
-    if hasattr(env.danger, "half_width"):
+    if isinstance(env.danger, Corridor):
         return 14.0, 155.0, -30.0
     return (14.0, 90.0, -12.0) if _is_ahead(env) else (6.0, 90.0, -12.0)
 
 
 def _scene(env: Any) -> Any:
     """The robot's model with walls, a bomb or a box to look at, which touch nothing."""
-    from jaxmarl_lite.envs.mujoco import hazards, models
-    from jaxmarl_lite.envs.mujoco.importing import mujoco
-
     spec = models.specification(env.robot, env.segments, env.physics)
     spec.compiler.settotalmass = -1
     looks: dict[str, Any] = dict(
         type=mujoco.mjtGeom.mjGEOM_BOX, contype=0, conaffinity=0, rgba=[1, 0.5, 0.5, 0.8], mass=0.001
     )
-    if hasattr(env.danger, "half_width"):
+    if isinstance(env.danger, Corridor):
         ends = (-20.0, 20.0, 60.0, 100.0, 200.0)
         for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
             for side in (-1.0, 1.0):
@@ -101,13 +103,13 @@ def _scene(env: Any) -> Any:
                 )  # fmt: skip
     elif _is_ahead(env):
         body = spec.worldbody.add_body(name="danger", mocap=True)
-        size = [0.1, 2.3, 1.3] if hasattr(env.danger, "start") else [0.3, 0.3, 0.3]
+        size = [0.1, 2.3, 1.3] if isinstance(env.danger, BombAhead) else [0.3, 0.3, 0.3]
         body.add_geom(name="danger", size=size, **looks)
     return spec.compile()
 
 
 def _is_ahead(env: Any) -> bool:
-    return env.danger is not None and hasattr(env.danger, "distance")
+    return isinstance(env.danger, (BombAhead, BoxAhead))
 
 
 def _about_z(angle: float) -> list[float]:
@@ -116,11 +118,9 @@ def _about_z(angle: float) -> list[float]:
 
 def _danger_place(env: Any, state: Any) -> tuple[float, float, float]:
     """Where the bomb or the box is drawn."""
-    from jaxmarl_lite.envs.mujoco import hazards
-
     if not _is_ahead(env):
         return 0.0, 0.0, 0.0
-    if hasattr(env.danger, "start"):
+    if isinstance(env.danger, BombAhead):
         return float(state.hazard.x), 0.0, 1.4
     return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
 
@@ -141,26 +141,24 @@ def _save(frames: np.ndarray, path: Path) -> None:
         raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
 
 
-def write_path(env: Any, states: Sequence[Any], path: Path) -> Path:
+def write_path(env: Any, states: Sequence[Any], costly: np.ndarray, path: Path) -> Path:
     """The robot's path from above, the steps that cost something in red, the corridor's walls."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from jaxmarl_lite.envs.mujoco import hazards
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     at = np.array([[float(state.place[0]), float(state.qpos[1])] for state in states])
-    bad = np.array([bool(np.asarray(env.cost_of(state)).any()) for state in states])
     axes.plot(*at.T, color="#4477aa", lw=1.5)
-    axes.plot(*at[bad].T, ".", color="#cc3311", ms=4, label=f"{int(bad.sum())} of {len(bad)} steps cost something")
-    if hasattr(env.danger, "half_width"):
+    label = f"{int(costly.sum())} of {len(costly)} steps cost something"
+    axes.plot(*at[costly].T, ".", color="#cc3311", ms=4, label=label)
+    if isinstance(env.danger, Corridor):
         xs = np.linspace(min(at[:, 0].min(), 0) - 5, max(at[:, 0].max(), 20) + 5, 400, dtype=np.float32)
         middle = np.asarray(hazards.centre_line(jnp.asarray(xs)))
         for side in (-1, 1):
             axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
-    axes.set(xlabel="x (m)", ylabel="y (m)" if hasattr(env.danger, "half_width") else "height (m)", title=env.name)
+    axes.set(xlabel="x (m)", ylabel="y (m)" if isinstance(env.danger, Corridor) else "height (m)", title=env.name)
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=120)
     return path

@@ -20,8 +20,8 @@ WALL_NEAR = 1.8
 """Distance to a wall, along y, below which it costs (m)."""
 BOMB_START = 10.0
 """Where the cheetah's bomb starts (m)."""
-BOMB_NEAR, COUPLED_NEAR, BOX_NEAR = 9.0, 5.0, 1.0
-"""Distances along x below which bomb, coupled cheetahs' bomb, and hopper's box cost (m)."""
+BOMB_NEAR, BOX_NEAR = 9.0, 1.0
+"""Distances along x below which the cheetah's bomb and the hopper's box cost (m)."""
 _GEAR, _MASS, _DAMPING = 120.0, 0.1 + 2.392e-4, 0.2  # N per unit of drive; armature and box, kg; N s/m
 
 

@@ -3,7 +3,9 @@
 ``physics="reference"`` keeps a model as its file has it: Runge-Kutta's fourth order in most, up to 100 iterations of
 Newton's solver, every pair of geoms that may touch. ``physics="fast"``, the default, takes Euler's step with the
 damping implicit, few iterations, and only the contacts with the floor that a living robot makes; each robot below says
-what that changes. Rewards, costs and sizes are the same.
+what it leaves out. Rewards, costs and sizes are the same. After one step of the environment, positions differ from the
+reference's by a median of 0 (halfcheetah), 0.4 to 1.1 % (swimmer, hopper, humanoid, walker2d) and 1.8 % (ant), as
+``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories part soon.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def _fast_cheetah(spec: Any) -> None:
 
 
 def _fast_hopper(spec: Any) -> None:
-    """The foot and the leg's lower end touch the floor: a hopper that falls is at its end before more of it does."""
+    """The foot and the leg touch the floor: a hopper that falls is at its end before more of it does."""
     _euler(spec, 4, 6)
     _touching(spec, ("foot_geom", "leg_geom"))
 
@@ -188,7 +190,7 @@ def _coupled_cheetah() -> Any:
 
 
 _HINGE, _FREE, _SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE
-_CAPSULE, _PLANE, _SPHERE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_SPHERE
+_CAPSULE, _PLANE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE
 
 
 def _world(timestep: float) -> Any:

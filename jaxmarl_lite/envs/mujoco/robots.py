@@ -76,10 +76,9 @@ class Robot:
         """First positions and velocities of an episode."""
         places, speeds = jax.random.split(key)
         qpos = start + jax.random.uniform(places, start.shape, start.dtype, -self.place_noise, self.place_noise)
-        draw = jax.random.normal(speeds, (num_speeds,), start.dtype)
-        if not self.normal_speeds:
-            draw = jax.random.uniform(speeds, (num_speeds,), start.dtype, -1.0, 1.0)
-        return qpos, self.speed_noise * draw
+        if self.normal_speeds:
+            return qpos, self.speed_noise * jax.random.normal(speeds, (num_speeds,), start.dtype)
+        return qpos, self.speed_noise * jax.random.uniform(speeds, (num_speeds,), start.dtype, -1.0, 1.0)
 
 
 def _ant_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +26,8 @@ DANGERS: dict[str, Danger] = {
     "coupled-halfcheetah": BombAhead(limit=5.0, distance=5.0, start=-34.0, furthest=-4.0),
     "hopper": BoxAhead(limit=10.0),
 }
-"""Robot -> what is dangerous in ``safe-mujoco``, with the limits on expected cost per episode of the authors' runs."""
+"""Robot -> what is dangerous in ``safe-mujoco``, and its limit in expected cost per episode: the ant's is that of the
+authors' script, the cheetah's that of their README, which has 0.2 and 1 for the ants; the others are ours."""
 
 VELOCITIES: dict[str, Danger] = {
     "ant-2x4": TooFast(25.0, 2.522, plane=True),
@@ -50,6 +50,8 @@ _FIELDS = {
 _KEYWORDS = (
     *_FIELDS, "distance", "standardise", "agent_id", "episode_limit", "segments", "cost_limit", "outside", "threshold",
 )  # fmt: skip
+
+_PASSED_ON = ("observation", "distance", "standardise", "agent_id", "costs", "physics", "episode_limit")
 
 
 def examples() -> list[tuple[str, str]]:
@@ -116,6 +118,9 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
         value = keywords.get(field, lowest)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} up")
+    threshold = keywords.get("threshold", 1.0)
+    if not isinstance(threshold, (int, float)) or isinstance(threshold, bool) or not threshold > 0:
+        raise ValueError(f"threshold of {env_id} is {threshold!r}; allowed is a speed above 0, in m/s")
     _require(env_id)
     from jaxmarl_lite.envs.mujoco import models
     from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment
@@ -127,7 +132,7 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
         agents = partitions.segments(count, each, body.joints)
     if keywords.get("partition") == "authors":
         agents = partitions.consecutive(agents, body.actuated)
-    given = {k: v for k, v in keywords.items() if k in inspect.signature(MujocoEnvironment).parameters}
+    given = {name: keywords[name] for name in _PASSED_ON if name in keywords}
     danger, limit = _adjusted(env_id, danger, keywords, len(agents))
     return MujocoEnvironment(env_id, robot, agents, segments, danger, limit, **given)
 
