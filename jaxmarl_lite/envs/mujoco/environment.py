@@ -6,6 +6,7 @@ inside each step, so that a rollout carries little.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from jaxmarl_lite.envs.mujoco import drawing, models, partitions
 from jaxmarl_lite.envs.mujoco.dangers import Danger
-from jaxmarl_lite.envs.mujoco.importing import mjx
+from jaxmarl_lite.envs.mujoco.importing import mjx, mujoco
 from jaxmarl_lite.envs.mujoco.robots import ROBOTS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
@@ -100,8 +101,13 @@ class MujocoEnvironment:
 
     @functools.cached_property
     def _physics(self) -> tuple[Any, Any]:
+        description = copy.copy(self._body.model)
+        if jax.default_backend() == "cpu":
+            # jaxlib's batched Cholesky waits for ever where two run at once in a pool of two threads; the sparse form
+            # of the mass matrix does without, and is as fast
+            description.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
         with jax.ensure_compile_time_eval():
-            model = mjx.put_model(self._body.model)
+            model = mjx.put_model(description)
             return model, mjx.make_data(model)
 
     @functools.cached_property
