@@ -28,7 +28,9 @@ def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros())
 
 
-def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: int) -> tuple[Acting, Batch]:
+def rollout(
+    env: Environment, act: Act, acting: Acting, key: Array, num_steps: int, stagger: bool = False
+) -> tuple[Acting, Batch]:
     """Take ``num_steps`` steps in every world; where an episode ends, the next one begins at once.
 
     The transitions keep the true last observation of every episode. The first observation of the next one
@@ -40,6 +42,9 @@ def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: i
         acting: where the worlds stand.
         key: for the actions.
         num_steps: T.
+        stagger: cut the first episode of every world at a random step, as a time limit would, and leave it out of the
+            sums. Worlds whose episodes are equally long then stand at different steps of theirs, where otherwise
+            every rollout would see one part of an episode, and most would see none end.
 
     Returns:
         Where the worlds then stand, and the batch ``[T, B, ...]``.
@@ -52,7 +57,8 @@ def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: i
         obs = now.timestep.obs
         action, log_prob, memory = act(key, obs, now.memory)
         env_state, after = jax.vmap(env.step)(now.env_state, action)
-        last = after.last
+        ends = after.last
+        last = ends | _cut(now, spec.episode_limit) if stagger else ends
         transition = Transition(obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs)
         running = Episodes(
             now.running.count,
@@ -61,8 +67,8 @@ def rollout(env: Environment, act: Act, acting: Acting, key: Array, num_steps: i
             now.running.length + 1.0,
             _broken(env, env_state, last),
         )
-        finished = jax.tree.map(lambda x: jnp.where(_like(last, x), x, 0.0), running)
-        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=last.astype(float)))
+        finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
+        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
         moved = Acting(env_state, after, memory, now.reset_key, now.episode, running)
         return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
 
@@ -88,6 +94,15 @@ def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
 
     kept = fresh._replace(reset_key=()), acting._replace(reset_key=())
     return jax.tree.map(pick, *kept)._replace(reset_key=acting.reset_key)
+
+
+def _cut(acting: Acting, episode_limit: int) -> Array:
+    """Whether the step under way is the last of a world's first episode, so that worlds get out of step, ``[B]``."""
+    share = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _STAGGER)))(acting.reset_key)
+    return (acting.episode == 1) & (acting.running.length + 1.0 >= jnp.ceil(share * episode_limit))
+
+
+_STAGGER = 2**32 - 1  # beyond any episode's number
 
 
 def _broken(env: Environment, env_state: PyTree, last: Array) -> Array:

@@ -50,6 +50,7 @@ def run(
     out: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
+    stagger: bool | None = None,
     evaluations: int = 20,
     eval_episodes: int = 32,
     greedy: bool = False,
@@ -72,6 +73,9 @@ def run(
         total_steps: environment steps of each seed, rounded up to whole updates.
         out: a folder for everything that is to be kept; None writes nothing.
         num_envs, num_steps: worlds and steps of a rollout; tuned for this environment, or 64 and 64, when None.
+        stagger: cut every world's first episode at a random step, as a time limit would. Where all episodes are
+            equally long, rollouts then see all parts of an episode, and costs are known after every update instead
+            of every few; tuned for this environment, or False, when None.
         evaluations: how often every seed is evaluated and saved, after the evaluation at the start.
         eval_episodes: episodes of an evaluation.
         greedy: evaluate the likeliest actions instead of sampled ones.
@@ -96,10 +100,11 @@ def run(
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
         config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs, num_steps = num_envs or stored.num_envs, num_steps or stored.num_steps
+        stagger = stored.stagger if stagger is None else stagger
     plan, world = plans.make_plan(
         algorithm, env, env_args=env_args, config=config, seeds=seeds, num_envs=num_envs, num_steps=num_steps,
-        greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout, total_steps=total_steps,
-        evaluations=evaluations, eval_episodes=eval_episodes,
+        stagger=stagger, greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout,
+        total_steps=total_steps, evaluations=evaluations, eval_episodes=eval_episodes,
     )  # fmt: skip
     if stored is not None and resume is not None:
         plans.check_same(plan, stored, resume)

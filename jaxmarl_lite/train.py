@@ -19,7 +19,9 @@ Init = Callable[..., TrainState]
 Train = Callable[[TrainState, int], tuple[TrainState, dict[str, Array]]]
 
 
-def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_steps: int = 64) -> tuple[Init, Train]:
+def make_train(
+    algorithm: Algorithm, env: Environment, num_envs: int = 64, num_steps: int = 64, stagger: bool = False
+) -> tuple[Init, Train]:
     """Pure functions that begin and continue a training run.
 
     ``init(key, config=algorithm.config) -> state``. The config's floats go into the state: give configs that
@@ -27,7 +29,8 @@ def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_s
     ``train(state, num_updates) -> (state, metrics)``; each metric leads with ``[num_updates]``. Calling it
         again with the state it gave continues the run. ``num_updates`` is static under ``jit``.
 
-    One update collects ``num_steps * num_envs`` environment steps (T and B) and learns from them.
+    One update collects ``num_steps * num_envs`` environment steps (T and B) and learns from them; ``stagger`` is
+    `rollout.rollout`'s.
 
     Raises:
         ValueError: for sizes that the algorithm cannot deal into its minibatches.
@@ -56,7 +59,7 @@ def make_train(algorithm: Algorithm, env: Environment, num_envs: int = 64, num_s
         def act(key: Array, obs: Any, memory: Any) -> Any:
             return algorithm.act(state.learner, key, obs, memory)
 
-        acting, batch = rollout.rollout(env, act, state.acting, rollout_key, num_steps)
+        acting, batch = rollout.rollout(env, act, state.acting, rollout_key, num_steps, stagger)
         learner, info = algorithm.update(update_key, state.learner, batch)
         info = info | batch_info(spec, batch)
         return TrainState(learner, acting, key, state.updates + 1), info

@@ -98,6 +98,7 @@ def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("env", {"env": "toy/memory"}),
         ("algorithm", {"algorithm": "mappo", "config": None}),
         ("greedy", {"greedy": True}),
+        ("stagger", {"stagger": True}),
     ],
 )
 def test_what_a_resumed_run_may_not_change(field: str, change: dict, tmp_path: Path) -> None:

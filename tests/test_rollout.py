@@ -20,7 +20,6 @@ WORLDS = {
 }
 
 
-
 def _act(key, obs, memory):
     """Agent 1 acts at random; the memory counts the steps since the reset."""
     action = jnp.stack([jnp.zeros(B, jnp.int32), jax.random.randint(key, (B,), 0, 3)], -1)
@@ -155,3 +154,27 @@ def test_worlds_that_broke_are_counted():
     lost = (batch.steps.last & (batch.steps.reward[..., 0] == 5.0)).sum()
     assert batch.episodes.broken == lost and 40 < lost < 120
     assert batch.episodes.count == 64 * 4
+
+
+def test_staggered_worlds_are_cut_once_and_the_cut_episode_is_not_counted():
+    limit, worlds, steps = 20, 64, 100
+    env = Tally(over_at=1000, limit=limit)
+    begun = rollout.begin(env, jax.random.key(3), worlds, ())
+
+    def act(key, obs, memory):
+        return jnp.zeros((worlds, 2), jnp.int32), obs.view.sum(-1), memory
+
+    run = jax.jit(lambda begun: rollout.rollout(env, act, begun, jax.random.key(1), steps, stagger=True))
+    after, batch = run(begun)
+    last = np.asarray(batch.steps.last)
+    firsts = last.argmax(0) + 1
+    assert firsts.min() >= 1 and firsts.max() <= limit
+    assert len(set(firsts)) > limit // 2 and abs(firsts.mean() - limit / 2) < 3  # spread evenly
+    for world, first in enumerate(firsts):
+        np.testing.assert_array_equal(np.flatnonzero(last[:, world]) + 1, np.arange(first, steps + 1, limit))
+    assert (np.asarray(batch.steps.discount) == 1).all()  # as at a time limit: what follows is still to be had
+    whole = last.sum() - (firsts < limit).sum()
+    assert batch.episodes.count == whole and batch.episodes.length == limit * whole
+    sums = sum(range(limit))
+    np.testing.assert_allclose(batch.episodes.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5)
+    assert ((np.asarray(after.episode) - 1) == last.sum(0)).all()

@@ -245,14 +245,15 @@ def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25}}
+    tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25, "stagger": True}}
     monkeypatch.setattr(presets, "DEFAULTS", tuned)
     counts = dict(total_steps=1, evaluations=1, eval_episodes=1)
     found, _ = plan.make_plan("ippo", "toy/counter", **counts)
-    assert (found.num_envs, found.num_steps, found.config.lr) == (8, 64, 0.25)
-    found, _ = plan.make_plan("ippo", "toy/counter", num_envs=2, config=jml.IPPOConfig(), **counts)
-    assert (found.num_envs, found.config.lr) == (2, jml.IPPOConfig().lr)
-    assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_envs == 64
+    assert (found.num_envs, found.num_steps, found.stagger, found.config.lr) == (8, 64, True, 0.25)
+    found, _ = plan.make_plan("ippo", "toy/counter", num_envs=2, stagger=False, config=jml.IPPOConfig(), **counts)
+    assert (found.num_envs, found.stagger, found.config.lr) == (2, False, jml.IPPOConfig().lr)
+    untuned, _ = plan.make_plan("ippo", "toy/memory", **counts)
+    assert (untuned.num_envs, untuned.stagger) == (64, False)
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:

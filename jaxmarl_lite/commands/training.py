@@ -71,6 +71,8 @@ class Options(Generic[Config]):
     """Parallel worlds; None: tuned for this environment, or 64."""
     num_steps: int | None = None
     """Steps of a rollout; None: tuned for this environment, or 64."""
+    stagger: bool | None = None
+    """Cut every world's first episode at a random step, so that worlds are not in step; None: tuned, or no."""
     evaluations: int = 20
     """Evaluations, each with a checkpoint, after the one at the start."""
     eval_episodes: int = 32
@@ -146,7 +148,7 @@ def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | Non
     same = stored is not None and options.seeds == defaults.seeds
     seeds = stored.seeds if same and stored is not None else options.seeds
     names = (
-        "total_steps", "out", "num_envs", "num_steps", "evaluations", "eval_episodes", "greedy", "resume",
+        "total_steps", "out", "num_envs", "num_steps", "stagger", "evaluations", "eval_episodes", "greedy", "resume",
         "seeds_at_once", "devices", "layout", "keep", "wandb", "quiet",
     )  # fmt: skip
     return {name: getattr(options, name) for name in names} | {
@@ -160,7 +162,7 @@ def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> O
     """What stands wherever no option is given: a stored plan's values, or those tuned for the environment."""
     if stored is None:
         env = _value_of("--env", words)
-        _, _, fields = presets.lookup(name, env or "")
+        fields = presets.lookup(name, env or "").fields
         return Options(env=tyro.MISSING if env is None else env, settings=kind(**fields))
     values = {
         f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")

@@ -16,7 +16,9 @@ from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.types import Environment
 
-IDENTITY = ("algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "eval_episodes", "greedy")
+IDENTITY = (
+    "algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "stagger", "eval_episodes", "greedy",
+)  # fmt: skip
 """Fields that a resumed run must share with what it continues."""
 
 _HIGHEST_SEED = 2**32 - 1
@@ -54,6 +56,8 @@ class Plan:
     """Devices to use; None: one, or all where several processes joined."""
     layout: Literal["worlds", "seeds"] = "worlds"
     """What is spread over the devices."""
+    stagger: bool = False
+    """Cut every world's first episode at a random step, so that worlds are not in step."""
 
     @property
     def batch(self) -> int:
@@ -89,6 +93,7 @@ def make_plan(
     seeds: int | Sequence[int] = 3,
     num_envs: int | None = None,
     num_steps: int | None = None,
+    stagger: bool | None = None,
     greedy: bool = False,
     seeds_at_once: int | None = None,
     devices: int | None = None,
@@ -102,15 +107,16 @@ def make_plan(
     """
     kind = registry.config_of(algorithm)
     world, env_id = world_of(env, env_args)
-    worlds, steps, fields = presets.lookup(algorithm, env_id)
+    tuned = presets.lookup(algorithm, env_id)
     plan = Plan(
         algorithm=algorithm,
         env=env_id,
         env_args=dict(env_args or {}) if isinstance(env, str) else None,
-        config=kind(**fields) if config is None else config,
+        config=kind(**tuned.fields) if config is None else config,
         seeds=seeds_of(seeds),
-        num_envs=whole("num_envs", worlds if num_envs is None else num_envs),
-        num_steps=whole("num_steps", steps if num_steps is None else num_steps),
+        num_envs=whole("num_envs", tuned.num_envs if num_envs is None else num_envs),
+        num_steps=whole("num_steps", tuned.num_steps if num_steps is None else num_steps),
+        stagger=tuned.stagger if stagger is None else bool(stagger),
         greedy=bool(greedy),
         seeds_at_once=None if seeds_at_once is None else whole("seeds_at_once", seeds_at_once),
         devices=devices,

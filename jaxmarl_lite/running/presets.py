@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 NUM_ENVS, NUM_STEPS = 64, 64
 """Worlds and steps of a rollout where nothing was tuned."""
@@ -38,10 +38,21 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
-"""(algorithm, environment id) -> ``num_envs``, ``num_steps`` and any field of the algorithm's config."""
+"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config."""
 
 
-def lookup(algorithm: str, env_id: str) -> tuple[int, int, dict[str, Any]]:
-    """Worlds, steps of a rollout, and config fields for an algorithm in an environment."""
+class Tuned(NamedTuple):
+    """What stands where the user says nothing."""
+
+    num_envs: int
+    num_steps: int
+    stagger: bool
+    fields: dict[str, Any]
+    """Of the algorithm's config."""
+
+
+def lookup(algorithm: str, env_id: str) -> Tuned:
+    """What was tuned for an algorithm in an environment, and else the same for all."""
     found = dict(DEFAULTS.get((algorithm, env_id), {}))
-    return found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS), found
+    sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
+    return Tuned(*sizes, found.pop("stagger", False), found)

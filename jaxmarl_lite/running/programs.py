@@ -69,6 +69,7 @@ class _Form:
     env: Any
     num_envs: int
     num_steps: int
+    stagger: bool
     episodes: int
     greedy: bool
     seeds: int
@@ -128,6 +129,7 @@ def _form(plan: Plan, env: Environment) -> _Form:
         env=handle,
         num_envs=plan.num_envs,
         num_steps=plan.num_steps,
+        stagger=plan.stagger,
         episodes=plan.eval_episodes,
         greedy=plan.greedy,
         seeds=len(plan.seeds),
@@ -190,7 +192,7 @@ def _functions(form: _Form) -> _Functions:
     """What the form describes; the same objects each time, so that nothing is traced twice."""
     env = form.env.env if isinstance(form.env, _Same) else form.env
     algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
-    init, train = make_train(algorithm, env, form.num_envs, form.num_steps)
+    init, train = make_train(algorithm, env, form.num_envs, form.num_steps, form.stagger)
     play = make_evaluate(algorithm, env, form.episodes, form.greedy)
 
     def over(function: Callable[..., Any]) -> Callable[..., Any]:
