@@ -5,11 +5,13 @@
     python benchmarks/physics.py --sections speed --worlds 64 1024 4096
 
 accuracy    one step of the environment from random states and actions, and 50 steps, against the C engine on the same
-            model: relative errors of positions and velocities, and of the returns
+            model: relative errors of positions and velocities, and returns (ends of episodes passed over)
 settings    physics="fast" against "reference", both by the C engine: the same for what the settings change
 speed       steps per second of the bare environment by worlds, and seconds to compile, and the C engine's on one core
 
-A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from random play.
+A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from random play. Differences
+of returns are per cent of the mean size of a return: of the mean over all states, with its standard error, and the
+median of one trajectory's, which contacts soon make another.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,18 +96,62 @@ def played(
     return qpos, qvel
 
 
-def engine(model: Any, frame_skip: int, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray) -> Any:
-    """Positions and velocities after every step by the C engine; ``signals`` ``[steps, number, nu]``."""
-    data = mujoco.MjData(model)
-    out = np.zeros((len(signals), len(qpos), model.nq)), np.zeros((len(signals), len(qpos), model.nv))
-    for i in range(len(qpos)):
+class Way(NamedTuple):
+    """Some steps from many states."""
+
+    qpos: np.ndarray  # [steps, number, nq] after each step
+    qvel: np.ndarray  # [steps, number, nv]
+    returns: np.ndarray  # [number] sum of the rewards
+
+
+def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
+    """The steps by the C engine with a robot's model; ``actions`` ``[steps, number, N, A]``."""
+    robot, model = ROBOTS_OF[env.robot], body.model
+    driven = np.asarray(jax.vmap(jax.vmap(env.driven))(jnp.asarray(actions, float)), np.float64)
+    low, high = model.actuator_ctrlrange.T
+    signals = low + (driven + 1.0) / 2.0 * (high - low)
+    data, mass = mujoco.MjData(model), model.body_mass
+    steps, number = actions.shape[:2]
+    after = np.zeros((steps, number, model.nq)), np.zeros((steps, number, model.nv))
+    speeds = np.zeros((steps, number, 1 if robot.by_mass else len(robot.roots)))
+    forces = np.zeros((steps, number, model.nbody if robot.forces else 0, 6))
+
+    def place() -> np.ndarray:
+        if not robot.by_mass:
+            return data.qpos[list(robot.roots)].copy()
+        mujoco.mj_kinematics(model, data)
+        return (mass @ data.xipos[:, :1]) / mass.sum()
+
+    for i in range(number):
         mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = qpos[i], qvel[i]
-        for t, signal in enumerate(signals[:, i]):
-            data.ctrl[:] = signal
-            mujoco.mj_step(model, data, frame_skip)
-            out[0][t, i], out[1][t, i] = data.qpos, data.qvel
-    return out
+        here = place()
+        for t in range(steps):
+            data.ctrl[:] = signals[t, i]
+            mujoco.mj_step(model, data, body.frame_skip)
+            if robot.forces:
+                mujoco.mj_rnePostConstraint(model, data)
+                forces[t, i] = data.cfrc_ext
+            before, here = here, place()
+            after[0][t, i], after[1][t, i], speeds[t, i] = data.qpos, data.qvel, (here - before) / body.step_seconds
+    rewards = jax.vmap(jax.vmap(robot.reward))(speeds, driven, signals, forces)
+    return Way(*after, np.asarray(rewards).sum(0))
+
+
+def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
+    """The steps by the environment."""
+    number = len(qpos)
+    start = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
+    start = start._replace(qpos=jnp.asarray(qpos, float), qvel=jnp.asarray(qvel, float))
+    start = start._replace(place=jax.vmap(env._place)(start.qpos))
+
+    def step(state: Any, action: Any) -> Any:
+        state, timestep = jax.vmap(env.step)(state, action)
+        return state, (state.qpos, state.qvel, timestep.reward[:, 0])
+
+    played = jax.jit(lambda state, actions: jax.lax.scan(step, state, actions)[1])
+    places, speeds, rewards = map(np.asarray, played(start, jnp.asarray(actions, float)))
+    return Way(places, speeds, rewards.sum(0))
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -113,12 +159,11 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-2)
 
 
-def compared(ours: Any, theirs: Any, env: Any) -> dict[str, float]:
-    """Errors after one step, and of the way along x over all of them."""
-    pairs = zip(("qpos", "qvel"), ours, theirs, strict=True)
-    first = {name: relative(np.asarray(mine)[0], his[0]) for name, mine, his in pairs}
+def compared(ours: Way, theirs: Way) -> dict[str, float]:
+    """Errors after one step, and of the returns over all of them."""
     found: dict[str, float] = {}
-    for name, error in first.items():
+    for name in ("qpos", "qvel"):
+        error = relative(getattr(ours, name)[0], getattr(theirs, name)[0])
         each = error.max(-1)
         found |= {
             f"{name}_median": float(np.median(error)),
@@ -126,47 +171,36 @@ def compared(ours: Any, theirs: Any, env: Any) -> dict[str, float]:
             f"{name}_state_p99": float(np.quantile(each, 0.99)),
             f"{name}_state_largest": float(each.max()),
         }
-    seconds = env._body.step_seconds
-    way = [np.asarray(x[0])[-1, :, 0] - np.asarray(x[0])[0, :, 0] for x in (ours, theirs)]
-    spread = float(np.std(way[1]))
+    difference, mean = ours.returns - theirs.returns, float(theirs.returns.mean())
+    scale = np.abs(theirs.returns).mean()
     return found | {
-        "way_mean_difference": float((way[0] - way[1]).mean()),
-        "way_mean_absolute": float(np.abs(way[0] - way[1]).mean()),
-        "way_spread": spread,
-        "seconds": seconds * (len(np.asarray(ours[0])) - 1),
+        "return_mean": mean,
+        "return_mean_difference_%": float(100 * difference.mean() / scale),
+        "return_difference_se_%": float(100 * difference.std() / np.sqrt(len(difference)) / scale),
+        "return_median_difference_%": float(100 * np.median(np.abs(difference)) / scale),
     }
+
+
+def _task(env_id: str, chosen: argparse.Namespace, physics: str) -> tuple[Any, ...]:
+    """The environment, and states and actions of random play with some physics."""
+    env = jml.make(env_id)
+    body = jml.make(env_id, physics=physics)._body
+    states = played(body.model, body.frame_skip, chosen.states, 0, ROBOTS_OF[env.robot].stands)
+    size = STEPS, chosen.states, env.spec.num_agents, env.spec.action_size
+    return env, *states, np.random.default_rng(1).uniform(-1.0, 1.0, size)
 
 
 def accuracy(env_id: str, chosen: argparse.Namespace) -> dict[str, float]:
     """MJX against the C engine on one model."""
-    env = jml.make(env_id)
-    body = env._body
-    qpos, qvel = played(body.model, body.frame_skip, chosen.states, 0, ROBOTS_OF[env.robot].stands)
-    draw = np.random.default_rng(1)
-    low, high = body.model.actuator_ctrlrange.T
-    signals = draw.uniform(low, high, (STEPS, chosen.states, body.model.nu))
-    theirs = engine(body.model, body.frame_skip, qpos, qvel, signals)
-    start = jax.vmap(lambda key: env.reset(key)[0])(jax.random.split(jax.random.key(0), chosen.states))
-    start = start._replace(qpos=jnp.asarray(qpos, float), qvel=jnp.asarray(qvel, float))
-
-    def step(state: Any, signal: Any) -> Any:
-        data = jax.vmap(env._simulated)(state, signal)
-        state = state._replace(qpos=data.qpos, qvel=data.qvel, warmstart=data.qacc_warmstart)
-        return state, (data.qpos, data.qvel)
-
-    ours = jax.jit(lambda state, signals: jax.lax.scan(step, state, signals)[1])(start, jnp.asarray(signals, float))
-    return compared(ours, theirs, env)
+    env, *task = _task(env_id, chosen, "fast")
+    return compared(mjx(env, *task), engine(env, env._body, *task))
 
 
 def settings(env_id: str, chosen: argparse.Namespace) -> dict[str, float]:
     """What the fast settings change, by the C engine in double precision."""
-    fast, reference = jml.make(env_id), jml.make(env_id, physics="reference")
-    model, frame_skip = reference._body.model, reference._body.frame_skip
-    qpos, qvel = played(model, frame_skip, chosen.states, 0, ROBOTS_OF[fast.robot].stands)
-    low, high = model.actuator_ctrlrange.T
-    signals = np.random.default_rng(1).uniform(low, high, (STEPS, chosen.states, model.nu))
-    both = (engine(x._body.model, frame_skip, qpos, qvel, signals) for x in (fast, reference))
-    return compared(*both, fast)
+    env, *task = _task(env_id, chosen, "reference")
+    reference = jml.make(env_id, physics="reference")._body
+    return compared(engine(env, env._body, *task), engine(env, reference, *task))
 
 
 def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:

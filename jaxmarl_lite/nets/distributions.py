@@ -115,18 +115,24 @@ class Gaussian(NamedTuple):
 
 
 class TanhGaussian(NamedTuple):
-    """A `Gaussian` squeezed into ``[low, high]``: u = low + (high - low) (tanh x + 1)/2."""
+    """A `Gaussian` squeezed into ``[low, high]``, u = low + (high - low) (tanh x + 1)/2, and cut short of either end.
+
+    What lies beyond a cut is played as the end itself: an action there has the whole tail's probability, no density.
+    """
 
     base: Gaussian
     low: Array  # [..., A]
     high: Array  # [..., A]
 
-    # tanh x is kept this far from ±1: a sampled action can then be inverted in float32.
-    EDGE = 1e-6
+    # Within this of ±1, tanh x could not be inverted in float32. A density of the x that comes back would be that of
+    # another action, and where the mean is far out, ratios of such densities grow without bound.
+    EDGE = 1e-5
 
     def _squeeze(self, x: Array) -> Array:
-        y = jnp.clip(jnp.tanh(x), -1.0 + self.EDGE, 1.0 - self.EDGE)
-        return jnp.where(self.base.mask, self.low + 0.5 * (self.high - self.low) * (y + 1.0), 0.0)
+        y = jnp.tanh(x)
+        y = jnp.where(jnp.abs(y) > 1.0 - self.EDGE, jnp.sign(y), y)
+        action = jnp.clip(self.low + 0.5 * (self.high - self.low) * (y + 1.0), self.low, self.high)
+        return jnp.where(self.base.mask, action, 0.0)
 
     def sample(self, key: Array) -> Array:
         """``[..., A]`` inside the bounds; 0 in padded dimensions."""
@@ -137,17 +143,20 @@ class TanhGaussian(NamedTuple):
         return self._squeeze(self.base.mode())
 
     def log_prob(self, action: Array) -> Array:
-        """log N(x) - Σ_d log du/dx, with x = artanh of the action brought to [-1, 1]."""
+        """Σ_d log N(x_d) - log du_d/dx_d, with x = artanh of the action brought to [-1, 1], or log P(beyond the cut)."""
         return self.log_prob_terms(action).sum(-1)
 
     def log_prob_terms(self, action: Array) -> Array:
         """``[..., A]``: `log_prob` by dimension of the action."""
-        half = 0.5 * (self.high - self.low)
-        y = jnp.clip((action - self.low) / half - 1.0, -1.0 + self.EDGE, 1.0 - self.EDGE)
-        x = jnp.where(self.base.mask, jnp.arctanh(y), 0.0)
+        half, mask, highest = 0.5 * (self.high - self.low), self.base.mask, 1.0 - self.EDGE
+        y = (action - self.low) / half - 1.0
+        x = jnp.where(mask, jnp.arctanh(jnp.clip(y, -highest, highest)), 0.0)
         # log(1 - tanh²x) = 2 (log 2 - x - softplus(-2x)), without cancellation
         slope = jnp.log(half) + 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
-        return self.base.log_prob_terms(x) - jnp.where(self.base.mask, slope, 0.0)
+        inside = self.base.log_prob_terms(x) - jnp.where(mask, slope, 0.0)
+        out = jnp.sign(y) * self.base.mean - math.atanh(highest)
+        tail = jax.scipy.special.log_ndtr(out * jnp.exp(-self.base.log_std))
+        return jnp.where(mask & (jnp.abs(y) > 1.0 - 0.5 * self.EDGE), tail, inside)
 
     def entropy(self) -> Array:
         """The entropy of the Gaussian before the squeeze: the squeezed one has no closed form, and an
@@ -155,7 +164,7 @@ class TanhGaussian(NamedTuple):
         return self.base.entropy()
 
     def kl(self, other: TanhGaussian) -> Array:
-        """KL(self || other): a bijection leaves it as it was."""
+        """KL of the Gaussians: a bijection leaves it as it was, and a cut only makes it smaller."""
         return self.base.kl(other.base)
 
     def parameters(self) -> tuple[Array, Array]:
@@ -163,7 +172,7 @@ class TanhGaussian(NamedTuple):
         return self.base.parameters()
 
     def fisher(self, tangent: tuple[Array, Array]) -> tuple[Array, Array]:
-        """That of the Gaussian: a bijection leaves it as it was."""
+        """That of the Gaussian."""
         return self.base.fisher(tangent)
 
 

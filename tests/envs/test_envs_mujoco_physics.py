@@ -109,6 +109,15 @@ def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost)))
 
 
+@pytest.mark.timeout(200)
+def test_many_worlds_do_not_wait_for_ever():
+    """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds of matrices on."""
+    env, number = make("mujoco/halfcheetah-2x3"), 1024
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
+    data = jax.jit(jax.vmap(env._simulated))(state, jnp.zeros((number, 6)))
+    assert np.isfinite(data.qpos).all()
+
+
 def test_padding_moves_nothing_and_every_joint_is_moved_once():
     env = make("safe-mujoco/humanoid-9|8")
     mask = np.asarray(env._wiring[1])

@@ -232,11 +232,11 @@ def test_the_zones_are_appended_to_view_and_state():
 
 def test_the_nearest_other_searcher_is_seen_in_every_direction():
     env, _, step = compiled(SEARCH)
-    places, headings = [[0.495, 0.98], [0.495, 0.02], [0.8, 0.02]], [0.0, np.pi / 2, np.pi]
+    places, headings = [[0.495, 0.98], [0.495, 0.02], [0.8, 0.02]], [0.0, np.pi / 2, 0.75 * np.pi]
     state = searchers_at(places, headings)
     cost = env.costs[0]
-    # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is straight ahead
-    expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305, 0, 0.305]]
+    # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is half ahead, half left
+    expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305 / 2**0.5, 0.305 / 2**0.5, 0.305]]
     np.testing.assert_allclose(cost.view(state), expected, atol=1e-6)
     np.testing.assert_allclose(cost.state(state), [0.04, 0.04, 0.305], atol=1e-6)
     after, timestep = step(state, jnp.asarray(STILL, float))

@@ -169,12 +169,35 @@ def test_padded_dimensions_get_no_gradient_at_all(float64, squeeze):
     assert build(start).log_prob(wild).tolist() == build(start).log_prob(action).tolist()
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.3), (-1.5, 0.8)])
-def test_tanh_density_integrates_to_one(float64, mean, std):
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.3), (-1.5, 0.8), (5.0, 1.0), (-7.0, 2.0), (30.0, 1.0)])
+def test_tanh_density_and_the_ends_sum_to_one(float64, mean, std):
     pi = _squeezed(Gaussian(jnp.array([mean]), jnp.log(jnp.array([std])), jnp.array([True])))
     density = jax.jit(lambda u: jnp.exp(pi.log_prob(u[None])))
-    total, _ = scipy.integrate.quad(lambda u: float(density(u)), -2.0, 3.0, epsabs=1e-7, limit=200)
-    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+    edge = 2.5 * TanhGaussian.EDGE
+    points = [-1.999, -1.99, -1.9, 0.5, 2.9, 2.99, 2.999]
+    inside, _ = scipy.integrate.quad(
+        lambda u: float(density(u)), -2.0 + edge, 3.0 - edge, epsabs=1e-7, limit=400, points=points
+    )
+    ends = [float(density(jnp.array(u))) for u in (-2.0, 3.0)]
+    np.testing.assert_allclose(inside + sum(ends), 1.0, atol=1e-5)
+    assert (max(ends) > 0.1) == (abs(mean) > 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ratios_far_beyond_the_bounds_are_one(float64, dtype):
+    """What is played there is the bound, whatever the mean."""
+
+    def at(mean):
+        mean = jnp.array([mean], dtype)
+        return TanhGaussian(
+            Gaussian(mean, jnp.zeros_like(mean), jnp.array([True])), jnp.full_like(mean, -2.0), jnp.full_like(mean, 3.0)
+        )
+
+    action = at(20.0).sample(jax.random.key(0))
+    assert action.tolist() == [3.0]
+    log_probs = [float(at(mean).log_prob(action)) for mean in (20.0, 21.0, 60.0)]
+    np.testing.assert_allclose(log_probs, 0.0, atol=1e-12)
+    assert jax.grad(lambda mean: at(mean).log_prob(action))(20.0) < 1e-12
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -209,7 +232,7 @@ def test_tanh_at_the_edges(float64, dtype, mean):
 
     for action in (pi.sample(jax.random.key(0)), pi.mode()):
         assert action.dtype == dtype
-        assert (action[:, 0] > -2).all() and (action[:, 0] < 3).all() and (action[:, 1] == 0).all()
+        assert (action[:, 0] >= -2).all() and (action[:, 0] <= 3).all() and (action[:, 1] == 0).all()
         assert jnp.isfinite(pi.log_prob(action)).all()
         pull = jax.grad(lambda m, action=action: drawn(m).log_prob(action).sum())(base.mean)
         assert jnp.isfinite(pull).all() and (pull[:, 1] == 0).all()
