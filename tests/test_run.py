@@ -254,6 +254,9 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
     assert (found.num_envs, found.stagger, found.config.lr) == (2, False, jml.IPPOConfig().lr)
     untuned, _ = plan.make_plan("ippo", "toy/memory", **counts)
     assert (untuned.num_envs, untuned.stagger) == (64, False)
+    tuned["ippo", "toy/"] = {"num_steps": 16}
+    assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
+    assert plan.make_plan("ippo", "toy/counter", **counts)[0].num_steps == 64
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:

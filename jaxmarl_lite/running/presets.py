@@ -38,7 +38,8 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
-"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config."""
+"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config. An id
+that ends in / stands for what begins with it, where the environment itself has nothing."""
 
 
 class Tuned(NamedTuple):
@@ -53,6 +54,7 @@ class Tuned(NamedTuple):
 
 def lookup(algorithm: str, env_id: str) -> Tuned:
     """What was tuned for an algorithm in an environment, and else the same for all."""
-    found = dict(DEFAULTS.get((algorithm, env_id), {}))
+    room = env_id[: env_id.find("/") + 1]
+    found = dict(DEFAULTS.get((algorithm, env_id), DEFAULTS.get((algorithm, room), {})))
     sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
     return Tuned(*sizes, found.pop("stagger", False), found)
