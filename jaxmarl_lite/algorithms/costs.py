@@ -6,8 +6,9 @@
 its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
 4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
 The reserve s is 0 in the paper. A step keeps its limit in the linear model of the cost, and the cost itself may settle
-above it all the same; a reserve that grows while it does, and shrinks while it does not, brings it down. It stays
-between 0 and the limit, so it cannot help a limit of 0.
+above it all the same, far above where few samples say anything of the cost, as a batch then promises more than a step
+keeps; a reserve that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and a
+multiple of the limit, so it cannot help a limit of 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import configs, fitting, limits, models, ppo, values
 from jaxmarl_lite.algorithms.limits import CostLimit, Limits
 from jaxmarl_lite.maths import moments as moments_of
-from jaxmarl_lite.types import Array, Batch, EnvSpec, Number, PyTree, Transition
+from jaxmarl_lite.types import Array, Batch, EnvSpec, PyTree, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class CostConfig:
     """Share of each limit that is kept as a margin."""
     reserve_rate: float = 0.0
     """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
+    reserve_most: float = 1.0
+    """Largest reserve, as a multiple of the limit."""
     cost_gamma: float = 0.999
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = 0.95
@@ -50,6 +53,7 @@ def check(config: Any) -> None:
         config,
         cost_margin=(0, 0.99),
         reserve_rate=(0, 1e3),
+        reserve_most=(1e-6, 1e6),
         cost_gamma=(0, 1),
         cost_gae_lambda=(0, 1),
         cost_critic_lr=(0, 10),
@@ -66,7 +70,7 @@ class CostState(NamedTuple):
     episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
     episode_length: Array  # [] their mean length
     known: Array  # [] 1 once an episode has ended, else 0
-    reserve: Array  # [N, K] s, in cost per episode, from 0 to the limit
+    reserve: Array  # [N, K] s, in cost per episode, from 0 to `reserve_most` limits
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
 
 
@@ -109,7 +113,7 @@ def estimate(
         config.cost_gae_lambda,
     )  # fmt: skip
     limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
-    state = _with_episodes(state._replace(value_moments=moments), batch, limit, config.reserve_rate)
+    state = _with_episodes(state._replace(value_moments=moments), batch, limit, config)
     # an episode's cost that is not known is neither over its limit nor under it
     excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
     alive = models.like(steps.obs.alive, found.advantage)
@@ -126,13 +130,14 @@ def estimate(
     return state, Costs(advantage, found.target, excess + state.reserve, found.memory), info
 
 
-def _with_episodes(state: CostState, batch: Batch, limit: Array, rate: Number) -> CostState:
+def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) -> CostState:
     """The costs of the episodes that ended in a rollout, and the reserve; the old ones where none did."""
     ended = batch.episodes
     count = jnp.maximum(ended.count, 1.0)
     some = ended.count > 0
     latest = ended.costs / count
-    reserve = jnp.clip(state.reserve + rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit), 0.0, limit)
+    up = config.reserve_rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit)
+    reserve = jnp.clip(state.reserve + up, 0.0, config.reserve_most * limit)
     return state._replace(
         reserve=jnp.where(some, reserve, state.reserve),
         episode_cost=jnp.where(some, latest, state.episode_cost),

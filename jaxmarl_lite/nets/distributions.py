@@ -143,7 +143,7 @@ class TanhGaussian(NamedTuple):
         return self._squeeze(self.base.mode())
 
     def log_prob(self, action: Array) -> Array:
-        """Σ_d log N(x_d) - log du_d/dx_d, with x = artanh of the action brought to [-1, 1], or log P(beyond the cut)."""
+        """Σ_d log N(x_d) - log du_d/dx_d, x the artanh of the action brought to [-1, 1]; or log P(beyond the cut)."""
         return self.log_prob_terms(action).sum(-1)
 
     def log_prob_terms(self, action: Array) -> Array:

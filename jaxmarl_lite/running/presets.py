@@ -38,8 +38,8 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
-"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config. An id
-that ends in / stands for what begins with it, where the environment itself has nothing."""
+"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config.
+An id that ends in / stands for what begins with it, where the environment itself has nothing."""
 
 
 class Tuned(NamedTuple):

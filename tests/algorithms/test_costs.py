@@ -501,6 +501,17 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True))
 
 
+@pytest.mark.parametrize("most", [0.25, 2.0])
+def test_the_largest_reserve_is_a_multiple_of_the_limit(float64, most):
+    of = with_costs(spec(1))
+    limited = {"cost_limit": 3.0, "cost_margin": 0.5, "reserve_rate": 9.0, "reserve_most": most}
+    config = registry.config_of("macpo")(hidden=(4,), **limited)
+    ours = registry.make_algorithm("macpo", of, config)
+    learner = grown(ours.init(jax.random.key(0), B))
+    _, info = jax.jit(ours.update)(jax.random.key(1), learner, own_log_probs(of, config, learner, rollout(1)))
+    np.testing.assert_allclose(info["cost_reserve"][0], [1.5 * most, 1.5 * most])  # costs of 4 and 2, limits of 1.5
+
+
 def test_limits_are_those_given_over_the_environments():
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
     matrix = lambda given: limits.matrix(limits.of(given, "x"), of)  # noqa: E731
