@@ -249,7 +249,8 @@ def text(data: dict[str, Any], stem: str) -> str:
     ]  # fmt: skip
     first = next(iter(data["rows"].values()))["plan"]
     settings = "".join(
-        f"- {name}: {row['plan']['num_envs']} worlds x {row['plan']['num_steps']} steps, "
+        f"- {name}: {row['plan']['num_envs']} worlds x {row['plan']['num_steps']} steps"
+        f"{' out of step' if row['plan'].get('stagger') else ''}, "
         + ", ".join(f"{key} {value}" for key, value in row["plan"]["config"].items())
         + "\n"
         for name, row in data["rows"].items()

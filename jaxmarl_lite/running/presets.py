@@ -21,6 +21,31 @@ _SEARCH = _FORAGING | {"entropy_coef": 0.0}
 _WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
 _STEP = {"cost_critic_lr": 1e-3, "reserve_rate": 0.1, "cg_iterations": 20, "fisher_stride": 4}
 
+_ROBOT = {
+    "num_envs": 16,
+    "num_steps": 128,
+    "stagger": True,
+    "hidden": (64, 64),
+    "normalise_view": True,
+    "normalise_value": True,
+    "lr": 3e-4,
+    "critic_lr": 1e-3,
+    "epochs": 10,
+    "num_minibatches": 4,
+    "entropy_coef": 0.0,
+}
+_ROBOT_STEP = _ROBOT | {"num_steps": 512, "delta": 0.03}
+_ROBOT_COST = {"cost_critic_lr": 1e-3, "cost_gamma": 0.99}
+_ROBOTS = {
+    "ippo": _ROBOT | {"share_weights": False},
+    "mappo": _ROBOT | {"share_weights": False},
+    "happo": _ROBOT,
+    "hatrpo": _ROBOT_STEP,
+    "mappo-lagrangian": _ROBOT | _ROBOT_COST | {"multiplier_lr": 0.05, "multiplier_gain": 1.0, "cost_margin": 0.4},
+    "macpo": _ROBOT_STEP | _ROBOT_COST | {"reserve_rate": 0.05, "reserve_most": 4.0, "cost_margin": 0.2},
+}
+"""Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
+
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
@@ -35,6 +60,7 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    **{(name, room): of for room in ("mujoco/", "safe-mujoco/", "safe-velocity/") for name, of in _ROBOTS.items()},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
