@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("speed", "beside_mava", "trust_step", "learning", "devices", "kills")
+SCRIPTS = ("speed", "beside_mava", "trust_step", "learning", "physics", "reproduce_macpo", "devices", "kills")
 
 
 def run(script: str, *words: object) -> str:
@@ -75,3 +75,32 @@ def test_trust_step(tmp_path: Path) -> None:
     exact = [row for row in found["residuals"]["rows"] if row["method"] == "plain" and row["products"] == 40]
     assert exact and all(row["residual"] < 0.05 and row["gain"] > 0.99 for row in exact)
     assert "Fisher products" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_physics(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    words = ["--robots", "swimmer", "--states", 3, "--worlds", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path]
+    run("physics", *words)
+    (path,) = tmp_path.glob("physics-*.json")
+    found = json.loads(path.read_text())
+    largest = {section: found[section]["swimmer"]["qpos_state_largest"] for section in ("accuracy", "settings")}
+    assert largest["accuracy"] < 1e-3 < largest["settings"]
+    assert abs(found["accuracy"]["swimmer"]["return_mean_difference_%"]) < 1
+    assert found["speed"]["swimmer"]["steps_per_s_2"] > 0
+    assert "swimmer" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.slow
+def test_reproduce_macpo(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    words = ["--tasks", "halfcheetah-2x3", "--algorithms", "happo", "--steps", 32, "--seeds", 2, "--evaluations", 1]
+    words += ["--eval-episodes", 1, "--num-envs", 4, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
+    run("reproduce_macpo", *words)
+    ((task, name, paper_return, paper_cost, *_, limit, within, steps, seeds),) = json.loads(
+        (tmp_path / "reproduce-macpo.json").read_text()
+    )["rows"]
+    assert (task, name, paper_return, paper_cost) == ("halfcheetah-2x3", "happo", 3700, 555)
+    assert (limit, within, steps, seeds) == (5.0, "no", 32, 2)
+    assert (tmp_path / "reproduce-macpo.png").stat().st_size > 1000

@@ -1,6 +1,7 @@
 """Robots on MJX against MuJoCo's C engine and Gymnasium's environments, on states of random play."""
 
 import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,20 @@ def test_many_worlds_do_not_wait_for_ever():
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
     data = jax.jit(jax.vmap(env._simulated))(state, jnp.zeros((number, 6)))
     assert np.isfinite(data.qpos).all()
+
+
+@pytest.mark.timeout(300)
+def test_a_chain_of_links_is_computed_once():
+    """Without `importing.tracing` this takes five seconds; a longer chain does not end."""
+    env, number = make("mujoco/manyagent-swimmer-3x2"), 64
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
+    step = jax.jit(jax.vmap(env._simulated)).lower(state, jnp.zeros((number, 6))).compile()
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert np.isfinite(jax.block_until_ready(step(state, jnp.zeros((number, 6)))).qpos).all()
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1.0
 
 
 def test_padding_moves_nothing_and_every_joint_is_moved_once():

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxmarl_lite.envs.mujoco import drawing, models, partitions
 from jaxmarl_lite.envs.mujoco.dangers import Danger
-from jaxmarl_lite.envs.mujoco.importing import mjx, mujoco
+from jaxmarl_lite.envs.mujoco.importing import mjx, mujoco, tracing
 from jaxmarl_lite.envs.mujoco.robots import ROBOTS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
@@ -184,7 +184,8 @@ class MujocoEnvironment:
 
         def simulated(state: RobotState, signal: Array) -> Any:
             data = blank.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=signal)
-            return jax.lax.scan(lambda d, _: (mjx.step(model, d), None), data, length=frame_skip)[0]
+            with tracing():
+                return jax.lax.scan(lambda d, _: (mjx.step(model, d), None), data, length=frame_skip)[0]
 
         return jax.jit(simulated)
 
@@ -192,10 +193,14 @@ class MujocoEnvironment:
         robot = ROBOTS[self.robot]
         if not robot.by_mass:
             return qpos[jnp.array(robot.roots)]
-        model, blank = self._physics
-        moved = mjx.kinematics(model, blank.replace(qpos=qpos))
         mass = jnp.asarray(self._body.model.body_mass, float)
-        return ((mass @ moved.xipos[:, 0]) / mass.sum())[None]
+        return ((mass @ self._centres(qpos)[:, 0]) / mass.sum())[None]
+
+    def _centres(self, qpos: Array) -> Array:
+        """The centre of mass of every body, ``[bodies, 3]``."""
+        model, blank = self._physics
+        with tracing():
+            return mjx.kinematics(model, blank.replace(qpos=qpos)).xipos
 
     def seconds(self, state: RobotState) -> Array:
         """Time since the episode began."""
@@ -224,8 +229,7 @@ class MujocoEnvironment:
         roots = jnp.stack([state.place, jnp.broadcast_to(state.qpos[1], state.place.shape)], -1)
         parts = roots
         if self.costs == "own" and self.danger is not None and self.danger.own_parts:
-            model, blank = self._physics
-            parts = mjx.kinematics(model, blank.replace(qpos=state.qpos)).xipos[:, :2]
+            parts = self._centres(state.qpos)[:, :2]
         return Seen(roots, parts, state.speed, self.seconds(state), state.hazard)
 
     @functools.cached_property

@@ -5,8 +5,37 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import threading
+from collections.abc import Iterator
 from typing import Any
+
+import jax
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX says that Warp, its own engine for a GPU, is missing
     mujoco: Any = importlib.import_module("mujoco")
     mjx: Any = importlib.import_module("mujoco.mjx")
+
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Around what traces MJX: on a CPU, every product of quaternions then ends in a barrier.
+
+    XLA fuses the products along a chain of bodies, and its code for a CPU computes each anew for every entry of the
+    next one that asks for it: six links in a row take some thousand times as long as they should, ten do not end.
+    """
+    try:
+        math: Any = importlib.import_module("mujoco.mjx._src.math")
+        product = math.quat_mul
+    except (ImportError, AttributeError):  # another version of MJX: slow at worst
+        product = None
+    if product is None or jax.default_backend() != "cpu":
+        yield
+        return
+    with _lock:
+        math.quat_mul = lambda u, v: jax.lax.optimization_barrier(product(u, v))
+        try:
+            yield
+        finally:
+            math.quat_mul = product
