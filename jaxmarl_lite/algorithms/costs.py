@@ -33,7 +33,8 @@ class CostConfig:
     cost_margin: float = 0.0
     """Share of each limit that is kept as a margin."""
     reserve_rate: float = 0.0
-    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
+    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit; what is
+    more than the limit itself beyond it counts no more, so that a reserve shrinks as fast as it grew."""
     reserve_most: float = 1.0
     """Largest reserve, as a multiple of the limit."""
     cost_gamma: float = 0.999
@@ -136,8 +137,8 @@ def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) ->
     count = jnp.maximum(ended.count, 1.0)
     some = ended.count > 0
     latest = ended.costs / count
-    up = config.reserve_rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit)
-    reserve = jnp.clip(state.reserve + up, 0.0, config.reserve_most * limit)
+    beyond = jnp.where(jnp.isinf(limit), 0.0, jnp.clip(latest - limit, -limit, limit))
+    reserve = jnp.clip(state.reserve + config.reserve_rate * beyond, 0.0, config.reserve_most * limit)
     return state._replace(
         reserve=jnp.where(some, reserve, state.reserve),
         episode_cost=jnp.where(some, latest, state.episode_cost),

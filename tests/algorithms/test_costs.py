@@ -512,6 +512,15 @@ def test_the_largest_reserve_is_a_multiple_of_the_limit(float64, most):
     np.testing.assert_allclose(info["cost_reserve"][0], [1.5 * most, 1.5 * most])  # costs of 4 and 2, limits of 1.5
 
 
+def test_a_reserve_grows_by_no_more_than_the_limit_times_its_rate(float64):
+    of = with_costs(spec(1))
+    config = registry.config_of("macpo")(cost_limit=0.5, reserve_rate=0.1, reserve_most=9.0, hidden=(4,))
+    ours = registry.make_algorithm("macpo", of, config)
+    learner = grown(ours.init(jax.random.key(0), B))
+    _, info = jax.jit(ours.update)(jax.random.key(1), learner, own_log_probs(of, config, learner, rollout(1)))
+    np.testing.assert_allclose(info["cost_reserve"][0], [0.05, 0.05])  # costs of 4 and 2
+
+
 def test_limits_are_those_given_over_the_environments():
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
     matrix = lambda given: limits.matrix(limits.of(given, "x"), of)  # noqa: E731
