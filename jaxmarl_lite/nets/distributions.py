@@ -117,7 +117,8 @@ class Gaussian(NamedTuple):
 class TanhGaussian(NamedTuple):
     """A `Gaussian` squeezed into ``[low, high]``, u = low + (high - low) (tanh x + 1)/2, and cut short of either end.
 
-    What lies beyond a cut is played as the end itself: an action there has the whole tail's probability, no density.
+    What lies beyond a cut is played as the end, a hair inside: there an action has the whole tail's probability, no
+    density.
     """
 
     base: Gaussian
@@ -130,9 +131,8 @@ class TanhGaussian(NamedTuple):
 
     def _squeeze(self, x: Array) -> Array:
         y = jnp.tanh(x)
-        y = jnp.where(jnp.abs(y) > 1.0 - self.EDGE, jnp.sign(y), y)
-        action = jnp.clip(self.low + 0.5 * (self.high - self.low) * (y + 1.0), self.low, self.high)
-        return jnp.where(self.base.mask, action, 0.0)
+        y = jnp.where(jnp.abs(y) > 1.0 - self.EDGE, jnp.sign(y) * (1.0 - 0.125 * self.EDGE), y)
+        return jnp.where(self.base.mask, self.low + 0.5 * (self.high - self.low) * (y + 1.0), 0.0)
 
     def sample(self, key: Array) -> Array:
         """``[..., A]`` inside the bounds; 0 in padded dimensions."""

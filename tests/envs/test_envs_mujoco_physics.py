@@ -115,13 +115,13 @@ def test_many_worlds_do_not_wait_for_ever():
     """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds of matrices on."""
     env, number = make("mujoco/halfcheetah-2x3"), 1024
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
-    data = jax.jit(jax.vmap(env._simulated))(state, jnp.zeros((number, 6)))
+    data = jax.block_until_ready(jax.jit(jax.vmap(env._simulated))(state, jnp.zeros((number, 6))))
     assert np.isfinite(data.qpos).all()
 
 
 @pytest.mark.timeout(300)
 def test_a_chain_of_links_is_computed_once():
-    """Without `importing.tracing` this takes five seconds; a longer chain does not end."""
+    """Without `importing.tracing` a step of these worlds takes five seconds."""
     env, number = make("mujoco/manyagent-swimmer-3x2"), 64
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
     step = jax.jit(jax.vmap(env._simulated)).lower(state, jnp.zeros((number, 6))).compile()

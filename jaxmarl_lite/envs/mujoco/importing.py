@@ -23,7 +23,7 @@ def tracing() -> Iterator[None]:
     """Around what traces MJX: on a CPU, every product of quaternions then ends in a barrier.
 
     XLA fuses the products along a chain of bodies, and its code for a CPU computes each anew for every entry of the
-    next one that asks for it: six links in a row take some thousand times as long as they should, ten do not end.
+    next one that asks for it: six links in a row take some 500 times as long as they should, ten more than a thousand.
     """
     try:
         math: Any = importlib.import_module("mujoco.mjx._src.math")
