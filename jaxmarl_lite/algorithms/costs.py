@@ -2,13 +2,14 @@
 
     A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,   c^i_k = (d^i_k + s^i_k) / episode length
 
-``J^i_k`` is the mean undiscounted cost of the episodes that ended last. A step raises the cost of an episode by about
-its length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et al. 2021, section
-4.2, for costs whose discount is close to 1). Before any episode has ended c is 0: no room under a limit is claimed.
-The reserve s is 0 in the paper. A step keeps its limit in the linear model of the cost, and the cost itself may settle
-above it all the same, far above where few samples say anything of the cost, as a batch then promises more than a step
-keeps; a reserve that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and a
-multiple of the limit, so it cannot help a limit of 0.
+``J^i_k`` is the mean undiscounted cost of the episodes that ended last, or a moving average (``cost_episodes``; not in
+the paper). A step raises the cost of an episode by about its length times ``E[ρ A_k]``, hence c, in cost per step, is
+what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). Before any
+episode has ended c is 0: no room under a limit is claimed. The reserve s is 0 in the paper.
+A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same, far above
+where few samples say anything of the cost, as a batch then promises more than a step keeps; a reserve that grows while
+it does, and shrinks while it does not, brings it down. It stays between 0 and a multiple of the limit, so it cannot
+help a limit of 0.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ class CostConfig:
     """Limits by the cost's name, one for all agents or one each, in cost per episode; else the environment's own."""
     cost_margin: float = 0.0
     """Share of each limit that is kept as a margin."""
+    cost_episodes: float = 0.0
+    """Earlier episodes w that the mean cost J remembers: as n end, J moves by n / (n + w) towards their mean. Relative
+    multipliers hardly see how far a rare costly episode is over a limit; in an average over many they do."""
     reserve_rate: float = 0.0
-    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit; what is
-    more than the limit itself beyond it counts no more, so that a reserve shrinks as fast as it grew."""
+    """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
     reserve_most: float = 1.0
     """Largest reserve, as a multiple of the limit."""
     cost_gamma: float = 0.999
@@ -54,6 +57,7 @@ def check(config: Any) -> None:
         config,
         cost_margin=(0, 0.99),
         reserve_rate=(0, 1e3),
+        cost_episodes=(0, 1e6),
         reserve_most=(1e-6, 1e6),
         cost_gamma=(0, 1),
         cost_gae_lambda=(0, 1),
@@ -68,8 +72,8 @@ class CostState(NamedTuple):
     critic_opt: PyTree
     memory: PyTree  # the cost critics', [B, ...]
     value_moments: values.Moments  # [K] of the sums of costs
-    episode_cost: Array  # [N, K] mean undiscounted cost of the episodes that ended last
-    episode_length: Array  # [] their mean length
+    episode_cost: Array  # [N, K] J, mean undiscounted cost of the latest episodes
+    episode_length: Array  # [] mean length of those that ended last
     known: Array  # [] 1 once an episode has ended, else 0
     reserve: Array  # [N, K] s, in cost per episode, from 0 to `reserve_most` limits
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
@@ -132,16 +136,17 @@ def estimate(
 
 
 def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) -> CostState:
-    """The costs of the episodes that ended in a rollout, and the reserve; the old ones where none did."""
+    """The mean cost with the episodes that ended in a rollout, and the reserve; the old ones where none did."""
     ended = batch.episodes
     count = jnp.maximum(ended.count, 1.0)
     some = ended.count > 0
     latest = ended.costs / count
-    beyond = jnp.where(jnp.isinf(limit), 0.0, jnp.clip(latest - limit, -limit, limit))
-    reserve = jnp.clip(state.reserve + config.reserve_rate * beyond, 0.0, config.reserve_most * limit)
+    weight = jnp.where(state.known > 0, count / (count + config.cost_episodes), 1.0)
+    up = config.reserve_rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit)
+    reserve = jnp.clip(state.reserve + up, 0.0, config.reserve_most * limit)
     return state._replace(
         reserve=jnp.where(some, reserve, state.reserve),
-        episode_cost=jnp.where(some, latest, state.episode_cost),
+        episode_cost=jnp.where(some, state.episode_cost + weight * (latest - state.episode_cost), state.episode_cost),
         episode_length=jnp.where(some, ended.length / count, state.episode_length),
         known=jnp.where(some, 1.0, state.known),
     )

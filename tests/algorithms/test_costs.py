@@ -512,13 +512,21 @@ def test_the_largest_reserve_is_a_multiple_of_the_limit(float64, most):
     np.testing.assert_allclose(info["cost_reserve"][0], [1.5 * most, 1.5 * most])  # costs of 4 and 2, limits of 1.5
 
 
-def test_a_reserve_grows_by_no_more_than_the_limit_times_its_rate(float64):
+@pytest.mark.parametrize("memory", [0.0, 6.0])
+def test_the_mean_cost_remembers_earlier_episodes(float64, memory):
     of = with_costs(spec(1))
-    config = registry.config_of("macpo")(cost_limit=0.5, reserve_rate=0.1, reserve_most=9.0, hidden=(4,))
-    ours = registry.make_algorithm("macpo", of, config)
-    learner = grown(ours.init(jax.random.key(0), B))
-    _, info = jax.jit(ours.update)(jax.random.key(1), learner, own_log_probs(of, config, learner, rollout(1)))
-    np.testing.assert_allclose(info["cost_reserve"][0], [0.05, 0.05])  # costs of 4 and 2
+    ours = registry.make_algorithm(
+        "macpo", of, registry.config_of("macpo")(cost_limit=3.0, cost_episodes=memory, reserve_rate=0.5, hidden=(4,))
+    )
+    learner, excess, reserve = grown(ours.init(jax.random.key(0), B)), [], []
+    for count, each in [(3.0, (4.0, 2.0)), (2.0, (20.0, 2.0)), (0.0, (9.0, 9.0))]:
+        batch = own_log_probs(of, ours.config, learner, rollout(1, count=count, episode_cost=(each,)))
+        learner, info = jax.jit(ours.update)(jax.random.key(1), learner, batch)
+        excess.append(info["cost_excess"][0])
+        reserve.append(info["cost_reserve"][0])
+    second = 4.0 + (20.0 - 4.0) * (2.0 / (2.0 + memory))  # 20, or 8
+    np.testing.assert_allclose(excess, [[1.0, -1.0], [second - 3.0, -1.0], [second - 3.0, -1.0]])
+    np.testing.assert_allclose(reserve, [[0.5, 0.0], [3.0, 0.0], [3.0, 0.0]])  # of the latest alone; at most a limit
 
 
 def test_limits_are_those_given_over_the_environments():
