@@ -6,9 +6,8 @@
 the paper). A step raises the cost of an episode by about its length times ``E[ρ A_k]``, hence c, in cost per step, is
 what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). Before any
 episode has ended c is 0: no room under a limit is claimed. The reserve s is 0 in the paper.
-A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same, far above
-where few samples say anything of the cost, as a batch then promises more than a step keeps; a reserve that grows while
-it does, and shrinks while it does not, brings it down. It stays between 0 and a multiple of the limit, so it cannot
+A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same; a reserve
+that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it cannot
 help a limit of 0.
 """
 
@@ -38,8 +37,6 @@ class CostConfig:
     multipliers hardly see how far a rare costly episode is over a limit; in an average over many they do."""
     reserve_rate: float = 0.0
     """Growth of the reserve under a limit, per update with finished episodes and unit of cost beyond the limit."""
-    reserve_most: float = 1.0
-    """Largest reserve, as a multiple of the limit."""
     cost_gamma: float = 0.999
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = 0.95
@@ -58,7 +55,6 @@ def check(config: Any) -> None:
         cost_margin=(0, 0.99),
         reserve_rate=(0, 1e3),
         cost_episodes=(0, 1e6),
-        reserve_most=(1e-6, 1e6),
         cost_gamma=(0, 1),
         cost_gae_lambda=(0, 1),
         cost_critic_lr=(0, 10),
@@ -75,7 +71,7 @@ class CostState(NamedTuple):
     episode_cost: Array  # [N, K] J, mean undiscounted cost of the latest episodes
     episode_length: Array  # [] mean length of those that ended last
     known: Array  # [] 1 once an episode has ended, else 0
-    reserve: Array  # [N, K] s, in cost per episode, from 0 to `reserve_most` limits
+    reserve: Array  # [N, K] s, in cost per episode, from 0 to the limit
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
 
 
@@ -135,6 +131,17 @@ def estimate(
     return state, Costs(advantage, found.target, excess + state.reserve, found.memory), info
 
 
+def share(state: CostState, found: Costs) -> Array:
+    """``(d + s) / (J + limit)``, ``[N, K]``, between -1 and 1 without a reserve; 0 without a limit, and as long as no
+    episode has ended."""
+    limited = ~jnp.isinf(found.excess) & (state.known > 0)
+    limit = state.episode_cost - (found.excess - state.reserve)
+    return jnp.where(limited, found.excess / jnp.maximum(state.episode_cost + limit, _TINY), 0.0)
+
+
+_TINY = 1e-6
+
+
 def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) -> CostState:
     """The mean cost with the episodes that ended in a rollout, and the reserve; the old ones where none did."""
     ended = batch.episodes
@@ -143,7 +150,7 @@ def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) ->
     latest = ended.costs / count
     weight = jnp.where(state.known > 0, count / (count + config.cost_episodes), 1.0)
     up = config.reserve_rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit)
-    reserve = jnp.clip(state.reserve + up, 0.0, config.reserve_most * limit)
+    reserve = jnp.clip(state.reserve + up, 0.0, limit)
     return state._replace(
         reserve=jnp.where(some, reserve, state.reserve),
         episode_cost=jnp.where(some, state.episode_cost + weight * (latest - state.episode_cost), state.episode_cost),

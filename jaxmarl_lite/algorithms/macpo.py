@@ -8,6 +8,15 @@ and ``L`` the length of the latest episodes (`costs`). The step solves the linea
 four costs per agent, each with a limit of its own; where the limits cannot be met inside the trust region it is the one
 that breaks them least (`maths.constrained`, `trust_step`). Without a limit that matters it is HATRPO.
 
+Where a batch says little of a cost, most of what a step promises of it is noise: the step fits it, and the cost stays
+above its limit. A doubt μ, not in the paper, takes off a share of the largest promise p_k (`trust_step`); it moves by
+PI control,
+
+    J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k,     m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
+
+with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``. With μ = 1 the reward has no part in a step
+while a limit is broken. α = κ = 0, the default, is the paper's method.
+
 Where the authors' program departs from the paper there is a setting, the paper's by default; `MACPOConfig.authors` has
 theirs. The damping of 0.1 and the standardised advantage of the reward are theirs and everybody's. Not taken over: one
 cost and one limit for all agents, the reversed sign of the log-deviation in their KL divergence, episode costs that are
@@ -23,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import configs, costs, fitting, models, trust_step, turns
-from jaxmarl_lite.maths import constrained
+from jaxmarl_lite.maths import constrained, multiplier
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 
@@ -32,6 +41,10 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
     """Settings of MACPO."""
 
+    doubt_rate: float = 0.0
+    """α, growth of the doubt of a cost's promise, per update and violation as a share of cost and limit."""
+    doubt_gain: float = 0.0
+    """κ, what the present violation adds to the doubt, per violation as a share of cost and limit."""
     others_on_cost: Literal["ignored", "counted", "ratios"] = "ignored"
     """How the agents that have moved enter a cost surrogate: not at all (the paper); by their ratios, and by what they
     already changed (counted); by their ratios alone (the authors' program)."""
@@ -49,6 +62,7 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
         configs.check_choice(
             self, others_on_cost=("ignored", "counted", "ratios"), cost_scale=("episode_length", "discount")
         )
+        configs.check_range(self, doubt_rate=(0, 1e3), doubt_gain=(0, 1e3))
         configs.check_whole(self, policy_minibatches=1)
 
     @classmethod
@@ -75,13 +89,25 @@ def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
             "its step tries the sets of limits that may be met"
         )
     terms = () if not config.by_dimension else (1 if spec.action_kind == "discrete" else spec.action_size,)
-    made = turns.make(name, spec, config, turns.Rules(turn, limits=True, terms=terms))
+    made = turns.make(name, spec, config, turns.Rules(turn, limits=True, terms=terms, price=doubt))
+
+    def init(key: Array, num_envs: int, config: Any = config) -> Any:
+        learner = made.init(key, num_envs, config)
+        none = jnp.zeros_like(learner.costs.episode_cost)
+        return learner._replace(costs=learner.costs._replace(multiplier=none))
 
     def check(num_envs: int, num_steps: int) -> None:
         made.check(num_envs, num_steps)
         fitting.check_minibatches(num_envs, config.policy_minibatches, "policy_minibatches")
 
-    return made._replace(check=check)
+    return made._replace(init=init, check=check)
+
+
+def doubt(config: MACPOConfig, state: costs.CostState, found: costs.Costs) -> tuple[costs.CostState, Array]:
+    """The doubts m moved by the latest violations, and μ, ``[N, K]``."""
+    violation = costs.share(state, found)
+    summed = multiplier.ascend(state.multiplier, violation, config.doubt_rate, 1.0)
+    return state._replace(multiplier=summed), multiplier.ascend(summed, violation, config.doubt_gain, 1.0)
 
 
 def turn(
@@ -106,14 +132,15 @@ def turn(
 
     def step(theta: Any, part: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
         data, gain, cost = part.steps
-        problem = trust_step.Problem(data, part.starts, gain, jnp.moveaxis(cost, 2, 0), violation)
+        problem = trust_step.Problem(data, part.starts, gain, jnp.moveaxis(cost, 2, 0), violation, limited.multiplier)
         return trust_step.policy_step(actor, theta, problem, config)
 
     whole = fitting.Sequences((data, factor * advantage, jnp.moveaxis(cost_advantage, 0, 2)), memory)
     theta, info = jax.lax.scan(step, model.policy, fitting.deal(key, whole, config.policy_minibatches))
     new = actor.unroll(theta, memory, data.obs, data.first)
     log_ratio = trust_step.log_prob(new, data.action, config.by_dimension) - data.log_prob
-    return model._replace(policy=theta), log_ratio, jax.tree.map(lambda x: x.mean(0), info)
+    info = jax.tree.map(lambda x: x.mean(0), info) | {"cost_doubt": limited.multiplier}
+    return model._replace(policy=theta), log_ratio, info
 
 
 def _mean(cost_advantage: Array, alive: Array) -> Array:

@@ -103,11 +103,8 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
     A cost without a limit has the multiplier 0.
     """
     limited, known = ~jnp.isinf(found.excess), state.known > 0
-    violation = found.excess
-    if config.multiplier_unit == "relative":
-        limit = state.episode_cost - (found.excess - state.reserve)
-        violation = found.excess / jnp.maximum(state.episode_cost + limit, _TINY)
-    violation = jnp.where(limited & known, violation, 0.0)
+    relative = config.multiplier_unit == "relative"
+    violation = costs.share(state, found) if relative else jnp.where(limited & known, found.excess, 0.0)
     up, opt = violation, state.multiplier.opt
     if config.multiplier_rule == "adam":
         step, opt = _adam.update(violation, opt)

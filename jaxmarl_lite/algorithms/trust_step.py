@@ -3,12 +3,15 @@
     max_x g·x   subject to   c_k + b_k·x <= 0,   ½ x·Hx <= δ;      θ_new = θ + βʲ x, the first j that is acceptable
 
 g and b_k are the gradients of the surrogates ``E[ρ A]`` and ``E[ρ A_k]``, H the Fisher matrix of the policy
-(`maths.trust_region`, `maths.constrained`). The line search asks of the policy itself, not of its models, that the mean
-KL divergence is at most δ, that the reward surrogate grows by a share of what its gradient promises (unless a limit is
-broken: then what it costs to meet it is paid), that the total violation ``Σ_k max(0, c_k + gain of the k-th cost's
-surrogate)`` falls by the same share of what is promised, and that no limit that is kept gets broken. In a recovery the
-last is not asked, for the least total violation may lie where one more limit is broken a little; totals are in cost per
-step, whatever the costs are.
+(`maths.trust_region`, `maths.constrained`). ``p_k = √(2δ b_k·H⁻¹b_k)`` is the most by which a step can lower a cost in
+this model, and the noise of a batch alone makes it positive: a share μ_k of it may be doubted, with ``c_k + μ_k p_k``
+in the place of c_k (0 in the paper).
+
+The line search asks of the policy itself, not of its models, that the mean KL divergence is at most δ, that the reward
+surrogate grows by a share of what its gradient promises (unless a limit is broken: then what it costs to meet it is
+paid), that the total violation ``Σ_k max(0, c_k + gain of the k-th cost's surrogate)`` falls by the same share of what
+is promised, and that no limit that is kept gets broken. In a recovery the last is not asked, for the least total
+violation may lie where one more limit is broken a little; totals are in cost per step, whatever the costs are.
 """
 
 from __future__ import annotations
@@ -86,6 +89,7 @@ class Problem(NamedTuple):
     advantage: Array  # [T, B] of the reward, with the ratios of those who moved before; or [T, B, A]
     cost_advantage: Array  # [K, T, B] or [K, T, B, A]
     violation: Array  # [K] c: cost less limit, in the unit of the cost surrogate; positive where broken
+    doubt: Array | float = 0.0  # [K] μ: share of the most that a step can promise of each cost that is not counted on
 
 
 def policy_step(
@@ -96,7 +100,7 @@ def policy_step(
     Where a curvature was not positive, where conjugate gradients left more than ``cg_worst`` of a right-hand side, or
     where the direction is not finite, the step is refused, and theta stays.
     """
-    data, c = problem.data, problem.violation
+    data = problem.data
     old = actor.unroll(theta, problem.memory, data.obs, data.first)
     objectives = functools.partial(_surrogates, actor, problem)
     start, pull, _ = jax.vjp(objectives, theta, has_aux=True)
@@ -104,6 +108,9 @@ def policy_step(
     product = fisher(actor, theta, data, problem.memory, config)
     solved = trust_region.conjugate_gradient(product, gradients, config.cg_iterations, config.cg_tolerance)
     g, b = trees.split(gradients)
+    _, of_costs = trees.split(solved.x)
+    promise = jnp.sqrt(jnp.maximum(2.0 * config.delta * jax.vmap(trees.dot)(b, of_costs), 0.0))
+    c = problem.violation + problem.doubt * promise
     images = jax.tree.map(jnp.subtract, gradients, solved.residual)
     step = constrained.step_in_span(g, b, c, solved.x, images, config.delta)
     direction = _shortened(step.direction, config.max_step_norm)

@@ -41,8 +41,13 @@ _ROBOTS = {
     "mappo": _ROBOT | {"share_weights": False},
     "happo": _ROBOT,
     "hatrpo": _ROBOT_STEP,
-    "mappo-lagrangian": _ROBOT | _ROBOT_COST | {"multiplier_lr": 0.05, "multiplier_gain": 1.0, "cost_margin": 0.4},
-    "macpo": _ROBOT_STEP | _ROBOT_COST | {"reserve_rate": 0.05, "reserve_most": 4.0, "cost_margin": 0.2},
+    "mappo-lagrangian": _ROBOT
+    | _ROBOT_COST
+    | {"multiplier_lr": 0.05, "multiplier_gain": 1.0, "cost_margin": 0.5, "cost_episodes": 16.0},
+    "macpo": _ROBOT_STEP
+    | _ROBOT_COST
+    | {"hidden": (32, 32), "damping": 0.3, "delta": 0.05, "cost_margin": 0.4, "cost_episodes": 8.0}
+    | {"doubt_rate": 0.05, "doubt_gain": 0.5},
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
 

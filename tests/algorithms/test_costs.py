@@ -183,11 +183,23 @@ def one_agent(**settings):
     return of, config, ours, learner
 
 
-@pytest.mark.parametrize(("excess", "case"), [(-0.02, "cut"), (-0.2, "inside"), (0.02, "violated"), (5.0, "recovery")])
-def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess, case):
+@pytest.mark.parametrize(
+    ("excess", "case", "doubt"),
+    [
+        (-0.02, "cut", (0.0, 0.0)),
+        (-0.2, "inside", (0.0, 0.0)),
+        (0.02, "violated", (0.0, 0.0)),
+        (5.0, "recovery", (0.0, 0.0)),
+        (0.02, "violated", (1.0, 3.0)),  # of a violation of 0.2 / 8.2
+        (0.02, "recovery", (9.0, 90.0)),
+        (-0.2, "inside", (0.5, 3.0)),
+    ],
+)
+def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess, case, doubt):
     """Dense Fisher matrix, the cases of Achiam et al. 2017 by their formulas, a loop over shrinking steps."""
     delta, damping = 0.01, 1e-3
-    of, config, ours, learner = one_agent(delta=delta, damping=damping, cost_limit=4.0, accept_ratio=0.1)
+    doubts = dict(zip(("doubt_rate", "doubt_gain"), doubt, strict=True))
+    of, config, ours, learner = one_agent(delta=delta, damping=damping, cost_limit=4.0, accept_ratio=0.1, **doubts)
     found = rollout(1, k=1, episode_cost=((4.0 + excess * 10,),))
     found = own_log_probs(of, config, learner, found)
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
@@ -215,7 +227,9 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     g, b = (jax.grad(surrogate)(theta, x) for x in (advantage, cost))
     h = jax.jit(jax.jacrev(jax.grad(kl)))(theta) + damping * jnp.eye(len(theta))
     hg, hb = jnp.linalg.solve(h, g), jnp.linalg.solve(h, b)
-    q, r, s, c = g @ hg, g @ hb, b @ hb, excess
+    share = 10 * excess / (4.0 + 10 * excess + 4.0)
+    mu = min(max(max(doubt[0] * share, 0.0) + doubt[1] * share, 0.0), 1.0)
+    q, r, s, c = g @ hg, g @ hb, b @ hb, excess + mu * np.sqrt(2 * delta * b @ hb)
     free = jnp.sqrt(2 * delta / q) * hg
     room = 2 * delta - c**2 / s
     if c + b @ free <= 0:
@@ -238,6 +252,18 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     assert recovery == (case == "recovery") and info[f"case_{case}"][0] == 1
     assert (info["step_accepted"][0] == 1) == bool((wanted != theta).any())
     np.testing.assert_allclose(info["cost_excess"], [[10 * excess]], rtol=1e-9)
+    np.testing.assert_allclose(info["cost_doubt"], [[mu]], rtol=1e-9)
+
+
+def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
+    of, config, ours, learner = one_agent(cost_limit=2.0, doubt_rate=0.5, doubt_gain=1.0)
+    update, doubts = jax.jit(ours.update), []
+    for count, cost in [(0.0, 9.0), (3.0, 6.0), (3.0, 6.0), (3.0, 6.0), (3.0, 2.0), (3.0, 0.0)]:
+        batch = own_log_probs(of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),)))
+        learner, info = update(jax.random.key(1), learner, batch)
+        doubts.append((float(learner.costs.multiplier[0, 0]), float(info["cost_doubt"][0, 0])))
+    # violations as shares: unknown, then 4 / 8 three times, 0, -2 / 2
+    np.testing.assert_allclose(doubts, [(0, 0), (0.25, 0.75), (0.5, 1), (0.75, 1), (0.75, 0.75), (0.25, 0)])
 
 
 def test_lagrangian_is_happo_on_the_priced_advantage(float64):
@@ -468,7 +494,7 @@ def test_limits_that_do_not_fit_the_environment(name):
             registry.make_algorithm(name, of, kind(cost_limit=given))
     with pytest.raises(ValueError, match="but test has no costs; allowed is an environment with costs"):
         registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
-    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("reserve_rate", -1.0)]:
+    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("reserve_rate", -1.0), ("cost_episodes", -1.0)]:
         with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is .*; allowed"):
             kind(**{field: value})
 
@@ -499,17 +525,6 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
     assert (ends[0][1] == 0).all()
     np.testing.assert_allclose(ends[1][1], [[0.5, 0.0], [0.5, 0.0], [1.0, 0.0]])
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True))
-
-
-@pytest.mark.parametrize("most", [0.25, 2.0])
-def test_the_largest_reserve_is_a_multiple_of_the_limit(float64, most):
-    of = with_costs(spec(1))
-    limited = {"cost_limit": 3.0, "cost_margin": 0.5, "reserve_rate": 9.0, "reserve_most": most}
-    config = registry.config_of("macpo")(hidden=(4,), **limited)
-    ours = registry.make_algorithm("macpo", of, config)
-    learner = grown(ours.init(jax.random.key(0), B))
-    _, info = jax.jit(ours.update)(jax.random.key(1), learner, own_log_probs(of, config, learner, rollout(1)))
-    np.testing.assert_allclose(info["cost_reserve"][0], [1.5 * most, 1.5 * most])  # costs of 4 and 2, limits of 1.5
 
 
 @pytest.mark.parametrize("memory", [0.0, 6.0])
