@@ -46,7 +46,7 @@ _ROBOTS = {
     | {"multiplier_lr": 0.05, "multiplier_gain": 1.0, "cost_margin": 0.5, "cost_episodes": 16.0},
     "macpo": _ROBOT_STEP
     | _ROBOT_COST
-    | {"hidden": (32, 32), "damping": 0.3, "delta": 0.05, "cost_margin": 0.4, "cost_episodes": 8.0}
+    | {"hidden": (32, 32), "damping": 0.3, "delta": 0.05, "cost_margin": 0.25, "cost_episodes": 8.0}
     | {"doubt_rate": 0.05, "doubt_gain": 0.5},
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
