@@ -15,7 +15,8 @@ PI control,
     J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k,     m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
 
 with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``. With μ = 1 the reward has no part in a step
-while a limit is broken. α = κ = 0, the default, is the paper's method.
+while a limit is broken; until an agent has kept its limit for the first time, ``doubt_first`` stands for the 1. α = κ =
+0, the default, is the paper's method.
 
 Where the authors' program departs from the paper there is a setting, the paper's by default; `MACPOConfig.authors` has
 theirs. The damping of 0.1 and the standardised advantage of the reward are theirs and everybody's. Not taken over: one
@@ -26,7 +27,7 @@ ends.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,8 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
     """α, growth of the doubt of a cost's promise, per update and violation as a share of cost and limit."""
     doubt_gain: float = 0.0
     """κ, what the present violation adds to the doubt, per violation as a share of cost and limit."""
+    doubt_first: float = 1.0
+    """Largest doubt before the limit has been kept for the first time, so that reward is learnt on the way there."""
     others_on_cost: Literal["ignored", "counted", "ratios"] = "ignored"
     """How the agents that have moved enter a cost surrogate: not at all (the paper); by their ratios, and by what they
     already changed (counted); by their ratios alone (the authors' program)."""
@@ -62,7 +65,7 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
         configs.check_choice(
             self, others_on_cost=("ignored", "counted", "ratios"), cost_scale=("episode_length", "discount")
         )
-        configs.check_range(self, doubt_rate=(0, 1e3), doubt_gain=(0, 1e3))
+        configs.check_range(self, doubt_rate=(0, 1e3), doubt_gain=(0, 1e3), doubt_first=(0, 1))
         configs.check_whole(self, policy_minibatches=1)
 
     @classmethod
@@ -94,7 +97,7 @@ def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     def init(key: Array, num_envs: int, config: Any = config) -> Any:
         learner = made.init(key, num_envs, config)
         none = jnp.zeros_like(learner.costs.episode_cost)
-        return learner._replace(costs=learner.costs._replace(multiplier=none))
+        return learner._replace(costs=learner.costs._replace(multiplier=Doubts(none, none)))
 
     def check(num_envs: int, num_steps: int) -> None:
         made.check(num_envs, num_steps)
@@ -103,11 +106,21 @@ def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     return made._replace(init=init, check=check)
 
 
+class Doubts(NamedTuple):
+    """What moves the doubts."""
+
+    sum: Array  # [N, K] m
+    kept: Array  # [N, K] 1 once J has been within the limit
+
+
 def doubt(config: MACPOConfig, state: costs.CostState, found: costs.Costs) -> tuple[costs.CostState, Array]:
     """The doubts m moved by the latest violations, and μ, ``[N, K]``."""
-    violation = costs.share(state, found)
-    summed = multiplier.ascend(state.multiplier, violation, config.doubt_rate, 1.0)
-    return state._replace(multiplier=summed), multiplier.ascend(summed, violation, config.doubt_gain, 1.0)
+    violation, now = costs.share(state, found), state.multiplier
+    kept = jnp.where((state.known > 0) & (found.excess <= 0.0), 1.0, now.kept)
+    most = jnp.where(kept > 0, 1.0, config.doubt_first)
+    summed = multiplier.ascend(now.sum, violation, config.doubt_rate, most)
+    moved = state._replace(multiplier=Doubts(summed, kept))
+    return moved, multiplier.ascend(summed, violation, config.doubt_gain, most)
 
 
 def turn(

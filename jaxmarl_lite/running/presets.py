@@ -46,8 +46,8 @@ _ROBOTS = {
     | {"multiplier_lr": 0.05, "multiplier_gain": 1.0, "cost_margin": 0.5, "cost_episodes": 16.0},
     "macpo": _ROBOT_STEP
     | _ROBOT_COST
-    | {"hidden": (32, 32), "damping": 0.3, "delta": 0.05, "cost_margin": 0.25, "cost_episodes": 8.0}
-    | {"doubt_rate": 0.05, "doubt_gain": 0.5},
+    | {"hidden": (32, 32), "damping": 0.3, "delta": 0.05, "cost_margin": 0.2, "cost_episodes": 8.0}
+    | {"doubt_rate": 0.05, "doubt_gain": 0.5, "doubt_first": 0.3},
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
 

@@ -256,14 +256,15 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
 
 
 def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
-    of, config, ours, learner = one_agent(cost_limit=2.0, doubt_rate=0.5, doubt_gain=1.0)
+    of, config, ours, learner = one_agent(cost_limit=2.0, doubt_rate=0.5, doubt_gain=1.0, doubt_first=0.6)
     update, doubts = jax.jit(ours.update), []
-    for count, cost in [(0.0, 9.0), (3.0, 6.0), (3.0, 6.0), (3.0, 6.0), (3.0, 2.0), (3.0, 0.0)]:
+    for count, cost in [(0.0, 9.0), (3.0, 6.0), (3.0, 6.0), (3.0, 2.0), (3.0, 6.0), (3.0, 6.0), (3.0, 0.0)]:
         batch = own_log_probs(of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),)))
         learner, info = update(jax.random.key(1), learner, batch)
-        doubts.append((float(learner.costs.multiplier[0, 0]), float(info["cost_doubt"][0, 0])))
-    # violations as shares: unknown, then 4 / 8 three times, 0, -2 / 2
-    np.testing.assert_allclose(doubts, [(0, 0), (0.25, 0.75), (0.5, 1), (0.75, 1), (0.75, 0.75), (0.25, 0)])
+        doubts.append((float(learner.costs.multiplier.sum[0, 0]), float(info["cost_doubt"][0, 0])))
+    # violations as shares: unknown, 4 / 8 twice, 0 (from here on up to 1), 4 / 8 twice, -2 / 2
+    wanted = [(0, 0), (0.25, 0.6), (0.5, 0.6), (0.5, 0.5), (0.75, 1), (1, 1), (0.5, 0)]
+    np.testing.assert_allclose(doubts, wanted)
 
 
 def test_lagrangian_is_happo_on_the_priced_advantage(float64):
