@@ -60,6 +60,7 @@ METRICS: dict[str, str] = {
     # limits on costs
     "cost_excess": "Mean cost of the episodes that ended last less the limit less its margin, in cost per episode.",
     "cost_known": "1 once an episode has ended, so that its cost is known, else 0.",
+    "cost_doubt": "Share of the most that a step can promise of the cost that is not counted on, 0 to 1.",
     "cost_reserve": "What is kept under the limit besides its margin, in cost per episode.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",
     "cost_critic_grad_norm": "Euclidean norm of the cost critics' gradient before clipping, mean over minibatches.",
