@@ -14,9 +14,9 @@ PI control,
 
     J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k,     m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
 
-with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``. With μ = 1 the reward has no part in a step
-while a limit is broken; until an agent has kept its limit for the first time, ``doubt_first`` stands for the 1. α = κ =
-0, the default, is the paper's method.
+with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)`` (`costs.share`). With μ = 1 the reward has no
+part in a step while a limit is broken; until an agent has kept its limit for the first time, ``doubt_first`` stands for
+the 1. α = κ = 0, the default, is the paper's method.
 
 Where the authors' program departs from the paper there is a setting, the paper's by default; `MACPOConfig.authors` has
 theirs. The damping of 0.1 and the standardised advantage of the reward are theirs and everybody's. Not taken over: one

@@ -124,7 +124,7 @@ class Limited(NamedTuple):
     advantage: Array  # [K, T, B] of its costs
     excess: Array  # [K] how far each limit is broken, in cost per episode
     length: Array  # [] mean length of an episode
-    multiplier: Array  # [K] by the algorithm's own rule; zeros where it has none
+    multiplier: Array  # [K] by the algorithm's own rule: prices, or doubts; zeros where it has none
 
 
 class Given(NamedTuple):
