@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import rollout
+from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
 
 _WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits")
@@ -44,10 +45,7 @@ def make_train(
 
     def init(key: Array, config: Any = algorithm.config) -> TrainState:
         if jax.tree.structure(config) != jax.tree.structure(algorithm.config):
-            raise ValueError(
-                f"config is {config!r}; allowed is one that differs from the algorithm's, {algorithm.config!r}, "
-                "in float fields, and in the numbers of limits on the same costs, alone: the others decide shapes"
-            )
+            raise _other_program(config, algorithm.config)
         learner_key, worlds_key, key = jax.random.split(key, 3)
         learner = algorithm.init(learner_key, num_envs, config)
         acting = rollout.begin(env, worlds_key, num_envs, algorithm.initial_memory(num_envs))
@@ -68,6 +66,26 @@ def make_train(
         return jax.lax.scan(update, state, None, num_updates)
 
     return init, train
+
+
+def _other_program(config: Any, made: Any) -> ValueError:
+    """The error for a config that would need another program than the algorithm's."""
+    if type(config) is not type(made):
+        return ValueError(f"config is a {type(config).__name__}; allowed is a {type(made).__name__}")
+    for field in dataclasses.fields(made):
+        given, own = getattr(config, field.name), getattr(made, field.name)
+        if isinstance(own, Limits) and jax.tree.structure(given) != jax.tree.structure(own):
+            have, had = (", ".join(x.names) or "none" for x in (given, own))
+            return ValueError(
+                f"config.{field.name} has limits on these costs: {have}; the algorithm was made with: {had}; allowed "
+                "are other numbers for the same costs. Give limits when the algorithm is made, to change them later"
+            )
+        if field.type not in ("float", float) and not isinstance(own, Limits) and given != own:
+            return ValueError(
+                f"config.{field.name} is {given!r}; allowed is {own!r}, with which the algorithm was made: it decides "
+                "the program, which floats and the numbers of limits do not"
+            )
+    raise AssertionError("configs of one structure")
 
 
 def _check_made_for(algorithm: Algorithm, spec: EnvSpec) -> None:

@@ -18,6 +18,9 @@ from small_runs import assert_same_bits, rows
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli import main
+from jaxmarl_lite.commands import looking, training
+from jaxmarl_lite.envs import registry
+from jaxmarl_lite.envs.mujoco import scenarios
 from jaxmarl_lite.report import runfolder
 
 LENIENT_RANKS = True  # Jumanji's
@@ -111,7 +114,7 @@ def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
         (["energy=3", "energy=4"], "is 'energy=3 energy=4'; allowed is each cost once, or one number for all"),
         (["3", "4"], "is '3 4'; allowed is each cost once, or one number for all"),
         (["energy=3", "4"], "is 'energy=3 4'; allowed is each cost once, or one number for all"),
-        (["energy=few"], "is 'energy=few'; allowed is NAME=LIMIT or NAME=LIMIT,LIMIT..."),
+        (["energy=few"], "is 'energy=few'; allowed is NAME=LIMIT, NAME=LIMIT,LIMIT... or one"),
         (["energy=-3"], "--cost-limit of 'energy' is -3.0; allowed is a number from 0 up"),
         (["work=3"], "names the cost 'work'; allowed for toy/budget is energy"),
     ],
@@ -200,6 +203,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("train liir --env toy/counter --num-envs 3", "num_envs is 3 and num_minibatches is 2"),
         ("train liir --env toy/counter --env-args gaol=3", "gaol.*goal"),
         ("train liir --env toy/counter --env-args goal", "env_args has 'goal'; allowed is name=value"),
+        ("train macpo --env safe-mujoco/ant-2x4 --env-args standardise=falsch", "standardise of .* is 'falsch'"),
         ("train liir --env toy/counter --seeds 1 1", "seeds is .*different"),
         ("train liir --config nowhere.json", "nowhere.json"),
         ("train mappo --config RUN", "algorithm is 'mappo', but the config given is of 'liir'"),
@@ -218,6 +222,25 @@ def test_bad_input_is_one_line(words: str, text: str, trained: Path, capsys: pyt
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith("jaxmarl-lite: ") and not said.out
     assert re.search(text, said.err), said.err
+
+
+def test_words_for_true_and_false_are_no_text() -> None:
+    found = [training._keyword(word) for word in ("a=false", "a=True", "a=TRUE", "a=0", "a=falsely", "a='true'")]
+    assert found == [("a", x) for x in (False, True, True, 0, "falsely", "true")]
+
+
+def test_sizes_are_listed_without_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [("toy/counter", ""), ("mujoco/hopper-3x1", "")]
+    monkeypatch.setattr(looking.envs, "list_environments", lambda: listed)
+    monkeypatch.setattr(scenarios, "_there", lambda name: name != "mujoco.mjx")
+    registry._make_cached.cache_clear()
+    assert main(["list", "--sizes"]) == 0
+    said = capsys.readouterr().out
+    assert "toy/counter" in said and "install 'jaxmarl-lite[mujoco]'" in said.replace("\n", "")
+    assert main(["list", "mujoco/hopper-3x1"]) != 0
+    registry._make_cached.cache_clear()
 
 
 def test_damaged_files_are_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

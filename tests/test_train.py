@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from worlds import Tally, algorithm, counted, world
 
+import jaxmarl_lite as jml
 from jaxmarl_lite import train
 
 SIZES = {"num_envs": 4, "num_steps": 6}
@@ -193,11 +194,21 @@ def test_sizes_that_are_none_are_named(name, value):
 def test_a_config_of_another_form_is_refused(change):
     init, _ = _pure("ippo", "toy/counter")
     config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
-    with pytest.raises(ValueError, match="float fields, and in the numbers of limits on the same costs, alone"):
+    name, value = next(iter(change.items()))
+    with pytest.raises(ValueError, match=re.escape(f"config.{name} is {value!r}; allowed is ") + ".*with which the"):
+        init(jax.random.key(0), config)
+
+
+def test_limits_on_other_costs_than_the_algorithm_was_made_with_are_refused():
+    env = jml.make("toy/budget")
+    made = jml.make_algorithm("macpo", env.spec, jml.MACPOConfig(hidden=(4,), num_minibatches=1))
+    init, _ = train.make_train(made, env, 4, 4)
+    config = dataclasses.replace(made.config, cost_limit={"energy": 1.0})
+    with pytest.raises(ValueError, match="config.cost_limit has limits on these costs: energy; .* made with: none"):
         init(jax.random.key(0), config)
 
 
 def test_a_config_of_another_algorithm_is_refused():
     init, _ = _pure("ippo", "toy/counter")
-    with pytest.raises(ValueError, match="float fields, and in the numbers of limits on the same costs, alone"):
+    with pytest.raises(ValueError, match="config is a MAPPOConfig; allowed is a IPPOConfig"):
         init(jax.random.key(0), algorithm("mappo", world("toy/counter")).config)

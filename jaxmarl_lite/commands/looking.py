@@ -173,7 +173,7 @@ def list_command(words: list[str]) -> None:
         console.print(_algorithms())
         listed = envs.list_environments()
         if options.sizes:
-            console.print(_environments([name for name, _ in listed]))
+            console.print(_environments([name for name, _ in listed], where_possible=True))
         else:
             console.print(tables.list_table(("environment", "agents, actions, episode limit"), listed))
             console.print("list --sizes builds every environment and shows N, O, S and A; list NAME shows one.")
@@ -197,11 +197,17 @@ def _algorithm(name: str) -> Any:
     return tables.list_table(("setting", "kind", "default"), rows, title=f"{name}; what they mean: train {name} --help")
 
 
-def _environments(names: list[str]) -> Any:
-    """Environments with their sizes."""
+def _environments(names: list[str], where_possible: bool = False) -> Any:
+    """Environments with their sizes; ``where_possible``: of those that need what is not installed, that."""
     rows = []
     for name in names:
-        spec = envs.make(name).spec
+        try:
+            spec = envs.make(name).spec
+        except ImportError as error:
+            if not where_possible:
+                raise
+            rows.append((name, *[""] * 7, str(error).partition(": ")[2]))
+            continue
         actions = f"{spec.action_size} {spec.action_kind}"
         best = "" if spec.best_return is None else f"{spec.best_return:g}"
         sizes = spec.num_agents, spec.view_size, spec.state_size, actions, spec.episode_limit, best

@@ -46,7 +46,8 @@ def _limits(words: list[str]) -> limits.Limits:
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError as error:
-            raise ValueError(f"--cost-limit is {word!r}; allowed is NAME=LIMIT or NAME=LIMIT,LIMIT...") from error
+            forms = "NAME=LIMIT, NAME=LIMIT,LIMIT... or one number for every cost"
+            raise ValueError(f"--cost-limit is {word!r}; allowed is {forms}") from error
         given[name or limits.EVERY] = numbers if len(numbers) > 1 else numbers[0]
     return limits.of(given, "--cost-limit")
 
@@ -214,10 +215,12 @@ def _value_of(option: str, words: list[str]) -> str | None:
 
 
 def _keyword(text: str) -> tuple[str, Any]:
-    """``name=value``, the value a Python literal where it can be read as one, else text."""
+    """``name=value``, the value a Python literal where it can be read as one, or true or false; else text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"env_args has {text!r}; allowed is name=value")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -30,6 +30,8 @@ def make(env_id: str, **keywords: Any) -> Environment:
     The same call answers the same object where the keywords can be hashed, so that what was compiled for it is reused.
     Raises ValueError for a wrong name, naming the nearest ones and what is allowed.
     """
+    if not isinstance(env_id, str):
+        raise ValueError(f"env_id is {env_id!r}; allowed is a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
     if isinstance(keywords.get("cost_limit"), Mapping):
         keywords["cost_limit"] = _CostLimit(keywords["cost_limit"])
     try:

@@ -39,6 +39,8 @@ class Display:
 
     def __enter__(self) -> Display:
         self._bar.start()
+        if not self._moving:
+            self.console.print("compiling, which takes some minutes for robots; then the lines begin")
         return self
 
     def __exit__(

@@ -1,6 +1,10 @@
 """Robots of several agents: dangers by hand, partitions, names; the physics is in test_envs_mujoco_physics.py."""
 
+import dataclasses
 import math
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -180,7 +184,14 @@ def test_the_list_names_what_can_be_made():
         ("safe-mujoco/ant-2x4", {"physics": "slow"}, "physics of .* is 'slow'; allowed is one of fast, reference"),
         ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "is -1; allowed is a number from 0 up, or 2, one per agent"),
         ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
-        ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "Unknown keyword of safe-mujoco/halfcheetah-2x3: 'costs'"),
+        ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "costs of .* is 'own'; allowed is no such keyword: only in"),
+        ("safe-mujoco/ant-2x4", {"standardise": "false"}, "standardise of .* is 'false'; allowed is one of True"),
+        ("safe-mujoco/ant-2x4", {"agent_id": 1}, "agent_id of .* is 1; allowed is one of True, False"),
+        ("safe-mujoco/ant-2x4", {"outside": "yes"}, "outside of .* is 'yes'; allowed is one of True, False"),
+        ("safe-mujoco/ant-2x4", {"episode_limit": 2**31}, "episode_limit of .*; allowed is a whole number from 1"),
+        ("safe-mujoco/manyagent-ant-2x3", {"segments": "abc"}, "segments of .* is 'abc'; allowed is a whole number"),
+        ("safe-mujoco/manyagent-ant-2x3", {"segments": 0}, "segments of .* is 0; allowed is a whole number from 2"),
+        ("safe-mujoco/manyagent-ant-2x3", {"segments": 7.5}, "segments of .* is 7.5; allowed is a whole number from 2"),
         ("safe-velocity/ant-2x4", {"threshold": 0}, "threshold of .* is 0; allowed is a speed above 0"),
         ("mujoco/ant-2x4", {"cost_limit": 1}, "Unknown keyword of mujoco/ant-2x4: 'cost_limit'"),
         ("safe-mujoco/ant-2x4", {"threshold": 1.0}, "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'"),
@@ -191,6 +202,46 @@ def test_wrong_names_and_keywords(env_id, keywords, words):
         make(env_id, **keywords)
 
 
+def test_limits_may_be_numpys_numbers():
+    for given, limit in ((np.float32(3), 3.0), (np.array([1.0, 2.0]), (1.0, 2.0)), ({"wall": np.float64(4)}, 4.0)):
+        assert make("safe-mujoco/ant-2x4", cost_limit=given).spec.cost_limits == (limit,)
+
+
+def test_long_robots_begin_inside_the_corridor_in_which_each_pays_for_itself():
+    env = make("safe-mujoco/manyagent-ant-6x1", costs="own")
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), 8))
+    assert (np.asarray(jax.jit(jax.vmap(env.cost_of))(state)) == 0).all()
+    beside = state._replace(qpos=state.qpos.at[:, 1].add(env.danger.half_width - 1.0))
+    assert (np.asarray(jax.jit(jax.vmap(env.cost_of))(beside)) == 1).all()
+    assert make("safe-mujoco/manyagent-ant-6x1").danger == dataclasses.replace(env.danger, level=False)
+    x = np.array([-3.0, 0.0, 3.0, 30.0], np.float32)
+    slope = np.tan(np.pi / 6)
+    np.testing.assert_allclose(hazards.centre_line(x, level=True), [0, 0, 3 * slope, 10 * slope], rtol=1e-5)
+    np.testing.assert_allclose(hazards.centre_line(x), [-3 * slope, 0, 3 * slope, 10 * slope], rtol=1e-5)
+
+
+def test_actions_of_another_shape_are_named():
+    env = make("mujoco/halfcheetah-2x3")
+    state, _ = env.reset(jax.random.key(0))
+    for shape in ((3, 2), (6,), (2, 2)):
+        with pytest.raises(ValueError, match=rf"action of mujoco/.* has shape \({shape[0]}.*allowed is \(2, 3\)"):
+            env.step(state, jnp.zeros(shape))
+
+
+def test_neighbourhoods_end_where_the_robot_does():
+    assert partitions.within(["hip_1"], partitions.edges("ant"), 10**9) == partitions.within(
+        ["hip_1"], partitions.edges("ant"), 8
+    )
+
+
+def test_films_alone_need_the_opengl_that_is_asked_for():
+    code = (
+        "import os, jaxmarl_lite as jml; jml.make('mujoco/hopper-3x1');"
+        "assert os.environ['MUJOCO_GL'] == 'bogus'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"MUJOCO_GL": "bogus"})
+
+
 def test_a_missing_extra_says_what_to_install(monkeypatch):
     monkeypatch.setattr(scenarios, "_there", lambda name: not name.startswith("mujoco"))
     with pytest.raises(ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"):
@@ -198,9 +249,6 @@ def test_a_missing_extra_says_what_to_install(monkeypatch):
 
 
 def test_names_are_read_without_mujoco():
-    import subprocess
-    import sys
-
     code = (
         "import sys; import jaxmarl_lite as jml; jml.envs.list_environments()\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'mujoco']"

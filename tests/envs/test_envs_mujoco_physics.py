@@ -1,7 +1,9 @@
 """Robots on MJX against MuJoCo's C engine and Gymnasium's environments, on states of random play."""
 
+import dataclasses
 import subprocess
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +110,34 @@ def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
     assert after.broken[-1] and not after.broken[:-1].any()
     assert timestep.last[-1] and timestep.discount[-1] == 0 and (timestep.reward[-1] == 0).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "breaks"),
+    [("qvel", 9e3, False), ("qvel", 1.1e4, True), ("qacc_warmstart", np.nan, True), ("qpos", np.inf, True)],
+)
+def test_numbers_that_run_away_break_a_world_before_anything_is_paid(field, value, breaks):
+    env = dataclasses.replace(make("mujoco/halfcheetah-2x3"))  # a copy of its own
+    state, _ = env.reset(jax.random.key(0))
+    found = dict(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart)
+    found[field] = found[field].at[3].set(value)
+    env.__dict__["_simulated"] = lambda state, signal: types.SimpleNamespace(**found)
+    after, timestep = env.step(state, jnp.zeros((2, 3)))
+    assert bool(after.broken) == bool(timestep.last) == breaks
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward)))
+
+
+def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
+    env = make("safe-mujoco/coupled-halfcheetah")
+    model = env._body.model
+    assert 0.01 < model.tendon_invweight0[0] < 1.0
+    state, _ = env.reset(jax.random.key(0))
+    along = int(model.joint("second_rootx").qposadr[0])
+    state = state._replace(qpos=state.qpos.at[along].add(3.5))  # half a metre beyond the end
+    data = env._simulated(state, jnp.zeros(model.nu))
+    assert np.isfinite(data.qacc_warmstart).all() and float(np.abs(data.qvel).max()) < 100
+    pulled = float(data.qvel[model.joint("second_rootx").dofadr[0]] - data.qvel[model.joint("rootx").dofadr[0]])
+    assert pulled < -1.0  # back to one another
 
 
 @pytest.mark.timeout(200)

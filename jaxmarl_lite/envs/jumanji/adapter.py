@@ -80,6 +80,8 @@ class JumanjiEnvironment:
         complaint = self._its.refuse(env)
         if complaint:
             raise ValueError(f"{self._name}: {complaint}")
+        if not isinstance(agent_id, bool):
+            raise ValueError(f"{self._name}: agent_id is {agent_id!r}; allowed is one of True, False")
         allowed = ("team", "individual") if self._its.individual else ("team",)
         if reward not in allowed:
             why = "" if self._its.individual else f" ({type(env).__name__} gives one number for the whole team)"

@@ -12,10 +12,14 @@ hopper behind a box. ``safe-velocity/...`` are the velocity tasks of Safety-Gymn
     agent_id      True (default): a one-hot number at the view's end.
     standardise   True: each view is scaled by its own mean and deviation, as the authors' wrapper does. Default: False.
     costs         "team" (default): everyone pays for the robot, as published. "own": an agent pays where a body that
-                  its own joints move is too near to a wall, or where its own cheetah is to the bomb.
+                  its own joints move is too near to a wall, or where its own cheetah is to the bomb (in corridors and
+                  for the coupled cheetahs alone: elsewhere agents cannot be told apart). The corridor then runs level
+                  behind the start, where long robots lie at first; published, its slope goes on there.
+                  The swimmer's corridor is so narrow, and its first pose so crooked, that beyond six
+                  segments most of its rear agents begin at a wall.
     outside       True: beyond a wall costs as well. Default: as published, only the strip around a wall does.
     threshold     of ``safe-velocity``: the speed (m/s) above which a step costs 1.
-    cost_limit    expected cost per episode, one number or one per agent.
+    cost_limit    expected cost per episode, one number or one per agent (or a mapping from the cost's name to it).
     physics       "fast" (default) or "reference": see `models`.
     episode_limit steps, 1000 by default. segments: of a robot of any size, to check a partition against.
 

@@ -86,6 +86,8 @@ class Corridor(Danger):
     """Beyond a wall costs, too."""
     falls: bool = True
     """The step at which the robot falls costs."""
+    level: bool = False
+    """Behind the start it runs along x, as the robot lies: published, its slope goes on there."""
     own_parts: ClassVar[bool] = True
 
     @property
@@ -97,13 +99,13 @@ class Corridor(Danger):
     def cost(self, seen: Sight, fell: Array) -> Array:
         """What the step cost, by part: ``[M]``."""
         x, y = seen.parts[:, 0], seen.parts[:, 1]
-        near = hazards.wall_cost(x, y, self.half_width, self.outside)
+        near = hazards.wall_cost(x, y, self.half_width, self.outside, self.level)
         return jnp.maximum(near, fell.astype(float)) if self.falls else near
 
     def view(self, seen: Sight) -> Array:
         """How far it has come (5 m), and how far it is from the middle (m)."""
         x, y = seen.roots[0]
-        return jnp.stack([x / 5.0, y - hazards.centre_line(x)])
+        return jnp.stack([x / 5.0, y - hazards.centre_line(x, self.level)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Films of a robot by MuJoCo's own renderer, without a window; without OpenGL, its path from above.
 
 Walls, bomb and box are drawn where the costs have them; while a step costs something the robot is red and the picture
-has a red edge.
+has a red edge. A clock tells the seconds since the episode began, and how much faster than they the film runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxmarl_lite.envs.mujoco import hazards, models
 from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor
 from jaxmarl_lite.envs.mujoco.importing import mujoco
 
-_SIZE, _MOST_FRAMES, _FPS = (480, 320), 300, 25
+_SIZE, _MOST_FRAMES, _FPS = (720, 400), 300, 25
 _CAMERA = Path(__file__).with_name("camera.py")
 
 
@@ -49,7 +49,9 @@ def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
             stacklevel=3,
         )
         return write_path(env, states, costly, path.with_suffix(".png"))
-    _save(frames, path)
+    speed = stride * env._body.step_seconds * _FPS
+    clock = [f"{float(env.seconds(state)):.1f} s, {speed:.2g} times as fast" for state in states[::stride]]
+    _save(_with_clock(frames, clock), path)
     return path
 
 
@@ -77,11 +79,13 @@ def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarr
         return np.load(files[2])
 
 
-def _view(env: Any) -> tuple[float, float, float]:
-    """Distance, azimuth and elevation of the camera that follows the robot."""
+def _view(env: Any) -> tuple[float, float, float, float]:
+    """Distance, azimuth and elevation of the camera that follows the robot, and how far before it the camera looks."""
     if isinstance(env.danger, Corridor):
-        return 14.0, 155.0, -30.0
-    return (14.0, 90.0, -12.0) if _is_ahead(env) else (6.0, 90.0, -12.0)
+        return 14.0, 155.0, -30.0, 0.0
+    if isinstance(env.danger, BombAhead):
+        return 8.0, 90.0, -12.0, 4.0  # so far that the bomb comes into sight where it begins to cost
+    return (5.0, 90.0, -12.0, 1.5) if _is_ahead(env) else (5.0, 90.0, -12.0, 0.0)
 
 
 def _scene(env: Any) -> Any:
@@ -89,13 +93,21 @@ def _scene(env: Any) -> Any:
     spec = models.specification(env.robot, env.segments, env.physics)
     spec.compiler.settotalmass = -1
     looks: dict[str, Any] = dict(
-        type=mujoco.mjtGeom.mjGEOM_BOX, contype=0, conaffinity=0, rgba=[1, 0.5, 0.5, 0.8], mass=0.001
+        type=mujoco.mjtGeom.mjGEOM_BOX, contype=0, conaffinity=0, rgba=[0.95, 0.5, 0.3, 0.8], mass=0.001
     )
+    spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.5] * 3, [0.5] * 3
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = _SIZE
+    for texture in spec.textures:
+        if texture.builtin == mujoco.mjtBuiltin.mjBUILTIN_CHECKER:
+            texture.rgb1, texture.rgb2 = [0.74, 0.78, 0.74], [0.66, 0.7, 0.66]
     if isinstance(env.danger, Corridor):
-        ends = (-20.0, 20.0, 60.0, 100.0, 200.0)
+        ends = (-20.0, *([0.0] if env.danger.level else []), 20.0, 60.0, 100.0, 200.0)
         for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
             for side in (-1.0, 1.0):
-                a, b = (float(hazards.centre_line(jnp.asarray(x))) + side * env.danger.half_width for x in (start, end))
+                a, b = (
+                    float(hazards.centre_line(jnp.asarray(x), env.danger.level)) + side * env.danger.half_width
+                    for x in (start, end)
+                )
                 spec.worldbody.add_geom(
                     name=f"danger_{i}_{side:g}", pos=[(start + end) / 2, (a + b) / 2, 0.7],
                     size=[math.hypot(end - start, b - a) / 2, 0.05, 0.7],
@@ -125,6 +137,18 @@ def _danger_place(env: Any, state: Any) -> tuple[float, float, float]:
     return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
 
 
+def _with_clock(frames: np.ndarray, clock: Sequence[str]) -> np.ndarray:
+    """The frames with a line of words in their upper left corner."""
+    from PIL import Image, ImageDraw
+
+    written = [Image.fromarray(frame) for frame in frames]
+    for frame, words in zip(written, clock, strict=True):
+        ImageDraw.Draw(frame).text(
+            (12, 10), words, fill=(255, 255, 255), font_size=16, stroke_width=2, stroke_fill=(40, 40, 40)
+        )
+    return np.stack([np.asarray(frame) for frame in written])
+
+
 def _save(frames: np.ndarray, path: Path) -> None:
     if path.suffix == ".gif":
         from PIL import Image
@@ -135,7 +159,9 @@ def _save(frames: np.ndarray, path: Path) -> None:
     try:
         import imageio.v2 as imageio
 
-        imageio.mimwrite(path, list(frames), fps=_FPS, macro_block_size=16)  # type: ignore[call-overload]
+        with warnings.catch_warnings():  # ffmpeg is started by a fork, and runs nothing of JAX
+            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+            imageio.mimwrite(path, list(frames), fps=_FPS, macro_block_size=16)  # type: ignore[call-overload]
     except (ImportError, ValueError) as error:
         advice = "install 'imageio[ffmpeg]', or write a .gif"
         raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
@@ -151,13 +177,15 @@ def write_path(env: Any, states: Sequence[Any], costly: np.ndarray, path: Path) 
     axes = figure.add_subplot()
     at = np.array([[float(state.place[0]), float(state.qpos[1])] for state in states])
     axes.plot(*at.T, color="#4477aa", lw=1.5)
-    label = f"{int(costly.sum())} of {len(costly)} steps cost something"
+    label = f"{int(costly.sum())} of {len(costly) - 1} steps cost something"
     axes.plot(*at[costly].T, ".", color="#cc3311", ms=4, label=label)
     if isinstance(env.danger, Corridor):
         xs = np.linspace(min(at[:, 0].min(), 0) - 5, max(at[:, 0].max(), 20) + 5, 400, dtype=np.float32)
-        middle = np.asarray(hazards.centre_line(jnp.asarray(xs)))
+        middle = np.asarray(hazards.centre_line(jnp.asarray(xs), env.danger.level))
         for side in (-1, 1):
             axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
+    if _is_ahead(env):
+        axes.axvline(_danger_place(env, states[-1])[0], color="#777777", lw=2, label=f"{env.danger.name} at the end")
     axes.set(xlabel="x (m)", ylabel="y (m)" if isinstance(env.danger, Corridor) else "height (m)", title=env.name)
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=120)

@@ -23,6 +23,9 @@ from jaxmarl_lite.envs.mujoco.importing import mjx, mujoco, tracing
 from jaxmarl_lite.envs.mujoco.robots import ROBOTS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
+_RUNAWAY = 1e4
+"""A speed (m/s, rad/s) at which the physics broke, though its numbers are finite still: no robot here reaches 100."""
+
 
 class RobotState(NamedTuple):
     """A world between two steps."""
@@ -35,7 +38,7 @@ class RobotState(NamedTuple):
     hazard: Any  # the danger's
     time: Array  # [] int steps
     fell: Array  # [] bool
-    broken: Array  # [] bool: the physics answered numbers that are not finite, and the episode ended
+    broken: Array  # [] bool: the physics answered numbers that are not finite, or ran away, and the episode ended
 
 
 class Seen(NamedTuple):
@@ -136,14 +139,19 @@ class MujocoEnvironment:
         return state, TimeStep(self._observe(state), *zero, jnp.ones(()), none)
 
     def step(self, state: RobotState, action: Array) -> tuple[RobotState, TimeStep]:
-        """Drive the joints for one step, ``action`` ``[N, A]`` in [-1, 1]."""
+        """Drive the joints for one step, ``action`` ``[N, A]`` in [-1, 1]; beyond that it is clipped.
+
+        Where it is NaN, or the physics breaks, the episode ends in its last sound state, and `broken` says so.
+        Raises ValueError for an action of another shape.
+        """
         body, robot = self._body, ROBOTS[self.robot]
         driven = self.driven(action)
         low, high = jnp.asarray(body.model.actuator_ctrlrange, float).T
         signal = low + (driven + 1.0) * 0.5 * (high - low)
         data = self._simulated(state, signal)
         forces = mjx.rne_postconstraint(self._physics[0], data)._impl.cfrc_ext if robot.forces else jnp.zeros((0, 6))
-        finite = jnp.isfinite(data.qpos).all() & jnp.isfinite(data.qvel).all() & jnp.isfinite(forces).all()
+        found = data.qpos, data.qvel, data.qacc_warmstart, forces
+        finite = jnp.stack([jnp.isfinite(x).all() for x in found]).all() & (jnp.abs(data.qvel) < _RUNAWAY).all()
         # where the physics broke, the last sound state stays, and nothing is paid for the step
         qpos, qvel, warmstart = (
             jnp.where(finite, new, old)
@@ -173,6 +181,8 @@ class MujocoEnvironment:
     def driven(self, action: Array) -> Array:
         """Each actuator's action, ``[U]`` in [-1, 1], from the agents' ``[N, A]``; what only pads is dropped."""
         index, _ = self._wiring
+        if jnp.shape(action) != index.shape:
+            raise ValueError(f"action of {self.name} has shape {jnp.shape(action)}; allowed is {index.shape}, [N, A]")
         unused = jnp.zeros(self._body.model.nu + 1)
         return unused.at[index.ravel()].set(jnp.clip(action, -1.0, 1.0).ravel())[:-1]
 

@@ -25,26 +25,30 @@ BOMB_NEAR, BOX_NEAR = 9.0, 1.0
 _GEAR, _MASS, _DAMPING = 120.0, 0.1 + 2.392e-4, 0.2  # N per unit of drive; armature and box, kg; N s/m
 
 
-def centre_line(x: Array) -> Array:
-    """y of the corridor's middle (m): out at 30 degrees to x = 20, back to 60, out to 100, then straight on."""
+def centre_line(x: Array, level: bool = False) -> Array:
+    """y of the corridor's middle (m): out at 30 degrees to x = 20, back to 60, out to 100, then straight on.
+
+    ``level``: up to x = 0 it runs along x, so that a long robot, which lies there at first, lies within it.
+    """
     far = jnp.where(x < 100, (x - 80) * SLOPE, _LAST)
-    return jnp.where(x < 20, x * SLOPE, jnp.where(x < 60, (40 - x) * SLOPE, far))
+    near = jnp.maximum(x, 0.0) if level else x
+    return jnp.where(x < 20, near * SLOPE, jnp.where(x < 60, (40 - x) * SLOPE, far))
 
 
-def wall_distance(x: Array, y: Array, half_width: float) -> Array:
+def wall_distance(x: Array, y: Array, half_width: float, level: bool = False) -> Array:
     """Distance to the nearer wall along y (m), as the authors measure it; 0.866 of it is the perpendicular one.
 
-    The walls stand at ``centre_line(x) ± half_width``.
+    The walls stand at ``centre_line(x, level) ± half_width``.
     """
-    off = y - centre_line(x)
+    off = y - centre_line(x, level)
     return jnp.minimum(jnp.abs(off - half_width), jnp.abs(off + half_width))
 
 
-def wall_cost(x: Array, y: Array, half_width: float, outside: bool = False) -> Array:
+def wall_cost(x: Array, y: Array, half_width: float, outside: bool = False, level: bool = False) -> Array:
     """1 where a wall is nearer than `WALL_NEAR`, else 0; ``outside``: also beyond a wall, where the authors' ends."""
-    near = wall_distance(x, y, half_width) < WALL_NEAR
+    near = wall_distance(x, y, half_width, level) < WALL_NEAR
     if outside:
-        near |= jnp.abs(y - centre_line(x)) > half_width
+        near |= jnp.abs(y - centre_line(x, level)) > half_width
     return near.astype(float)
 
 

@@ -5,14 +5,37 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+
+def _imported() -> Any:
+    """MuJoCo; its import asks for the OpenGL that ``MUJOCO_GL`` names, and fails without it, though only films need it.
+
+    It is imported without any then: films are drawn in a process of their own, which asks once more.
+    """
+    try:
+        return importlib.import_module("mujoco")
+    except Exception:
+        wanted = os.environ.get("MUJOCO_GL")
+        if wanted is None:
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mujoco"]:
+            del sys.modules[name]
+        os.environ["MUJOCO_GL"] = "disable"
+        try:
+            return importlib.import_module("mujoco")
+        finally:
+            os.environ["MUJOCO_GL"] = wanted
+
+
 with contextlib.redirect_stdout(io.StringIO()):  # MJX says that Warp, its own engine for a GPU, is missing
-    mujoco: Any = importlib.import_module("mujoco")
+    mujoco: Any = _imported()
     mjx: Any = importlib.import_module("mujoco.mjx")
 
 _lock = threading.RLock()

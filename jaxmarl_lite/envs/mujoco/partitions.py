@@ -116,5 +116,7 @@ def within(own: Sequence[str], linked: Sequence[Sequence[str]], distance: int) -
     for _ in range(distance):
         reached = {joint for edge in linked if newest & set(edge) for joint in edge}
         newest = reached - set(seen)
+        if not newest:
+            break
         seen += sorted(newest)
     return tuple(seen)

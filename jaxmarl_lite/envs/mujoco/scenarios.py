@@ -6,6 +6,7 @@ Reading a name costs nothing: MuJoCo is imported only when an environment is bui
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -46,9 +47,10 @@ _FIELDS = {
     "costs": ("team", "own"),
     "physics": ("fast", "reference"),
     "partition": ("paper", "authors"),
+    **dict.fromkeys(("standardise", "agent_id", "outside"), (True, False)),
 }
 _KEYWORDS = (
-    *_FIELDS, "distance", "standardise", "agent_id", "episode_limit", "segments", "cost_limit", "outside", "threshold",
+    *_FIELDS, "distance", "episode_limit", "segments", "cost_limit", "threshold",
 )  # fmt: skip
 
 _PASSED_ON = ("observation", "distance", "standardise", "agent_id", "costs", "physics", "episode_limit")
@@ -95,7 +97,8 @@ def _words(robot: str, conf: str) -> str:
     else:
         sizes = [len(own) for own in partitions.NAMED[robot][conf]]
     unequal = "" if len(set(sizes)) == 1 else f" ({' and '.join(map(str, sizes))})"
-    return f"{len(sizes)} agents, {max(sizes)} continuous dimensions{unequal}, at most 1000 steps"
+    dimensions = f"{max(sizes)} continuous dimension" + "s" * (max(sizes) > 1)
+    return f"{len(sizes)} agents, {dimensions}{unequal}, at most 1000 steps"
 
 
 def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
@@ -110,14 +113,18 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     danger = _danger(room, robot, conf)
     if room == "safe-velocity" and danger is None:
         raise unknown("environment", env_id, [f"{room}/{known}" for known in VELOCITIES])
+    if "costs" in keywords and "costs" not in _allowed_keywords(danger, robot):
+        raise ValueError(
+            f"costs of {env_id} is {keywords['costs']!r}; allowed is no such keyword: only in a corridor, and of two "
+            "cheetahs, can agents be told apart by what they are near"
+        )
     check_names(env_id, keywords, _allowed_keywords(danger, robot))
     for field, allowed in _FIELDS.items():
-        if keywords.get(field, allowed[0]) not in allowed:
-            raise ValueError(f"{field} of {env_id} is {keywords[field]!r}; allowed is one of {', '.join(allowed)}")
+        value = keywords.get(field, allowed[0])
+        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
+            raise ValueError(f"{field} of {env_id} is {value!r}; allowed is one of {', '.join(map(str, allowed))}")
     for field, lowest in (("distance", 0), ("episode_limit", 1)):
-        value = keywords.get(field, lowest)
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} up")
+        _check_whole(env_id, field, keywords.get(field, lowest), lowest)
     threshold = keywords.get("threshold", 1.0)
     if not isinstance(threshold, (int, float)) or isinstance(threshold, bool) or not threshold > 0:
         raise ValueError(f"threshold of {env_id} is {threshold!r}; allowed is a speed above 0, in m/s")
@@ -135,6 +142,14 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     given = {name: keywords[name] for name in _PASSED_ON if name in keywords}
     danger, limit = _adjusted(env_id, danger, keywords, len(agents))
     return MujocoEnvironment(env_id, robot, agents, segments, danger, limit, **given)
+
+
+def _check_whole(env_id: str, field: str, value: Any, lowest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _MOST:
+        raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} to {_MOST:,}")
+
+
+_MOST = 10**9
 
 
 def _robots(room: str) -> list[str]:
@@ -163,6 +178,8 @@ def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitio
         raise ValueError(
             f"partition of {env_id} is {conf!r}; allowed is <agents>x<segments of each>, with {lowest} segments or more"
         )
+    if total is not None:
+        _check_whole(env_id, "segments", total, lowest)
     if total not in (None, number):
         fitting = [f"{n}x{total // n}" for n in range(1, int(total) + 1) if int(total) % n == 0]
         raise ValueError(
@@ -197,10 +214,13 @@ def _adjusted(env_id: str, danger: Danger | None, keywords: Mapping[str, Any], a
     changes = {name: keywords[name] for name in ("outside", "threshold") if name in keywords}
     if danger is None:
         return None, None
+    if isinstance(danger, Corridor):
+        changes["level"] = keywords.get("costs") == "own"
     limit = keywords.get("cost_limit")
     if isinstance(limit, Mapping):
         check_names(f"cost_limit of {env_id}", limit, [danger.name])
         limit = limit.get(danger.name)
+    limit = getattr(limit, "tolist", lambda limit=limit: limit)()
     if limit is not None:
         each = limit if isinstance(limit, (tuple, list)) else [limit]
         fine = all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in each)
@@ -220,7 +240,9 @@ def _require(env_id: str) -> None:
 
 
 def _there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether a module can be found; MuJoCo is not imported for that."""
+    package, _, inside = name.partition(".")
+    found = importlib.util.find_spec(package)
+    if found is None or not inside:
+        return found is not None
+    return importlib.machinery.PathFinder.find_spec(inside, found.submodule_search_locations) is not None
