@@ -7,10 +7,10 @@ what it leaves out. Rewards, costs and sizes are the same. After one step of the
 reference's by a median of 0 (halfcheetah), 0.4 to 1.1 % (swimmer, hopper, humanoid, walker2d) and 1.8 % (ant), as
 ``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories part soon.
 
-In float32 a step on MJX differs from the C engine's, on the same model, by a median of 4e-8 to 2e-7 (positions) and 1e-7
-to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty links is worse, 8e-6 and 3e-4: its mass
-matrix has a condition of 4e5, and in float64 the same step agrees to 1e-12. Returns of 50 steps agree within 0.4 %, and the
-ant's, whose feet part its trajectories, within what chance explains (-1.0 with a standard error of 0.8 %).
+In float32 a step on MJX differs from the C engine's, on the same model, by a median of 4e-8 to 2e-7 (positions) and
+1e-7 to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty links is worse, 8e-6 and 3e-4: its
+mass matrix has a condition of 4e5, and in float64 the same step agrees to 1e-12. Returns of 50 steps agree within
+0.4 %, and the ant's, whose feet part its trajectories, within what chance explains (-1.0 % ± 0.8 %).
 """
 
 from __future__ import annotations
