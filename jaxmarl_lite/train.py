@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import rollout
-from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
 
 _WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits")
@@ -74,13 +73,13 @@ def _other_program(config: Any, made: Any) -> ValueError:
         return ValueError(f"config is a {type(config).__name__}; allowed is a {type(made).__name__}")
     for field in dataclasses.fields(made):
         given, own = getattr(config, field.name), getattr(made, field.name)
-        if isinstance(own, Limits) and jax.tree.structure(given) != jax.tree.structure(own):
-            have, had = (", ".join(x.names) or "none" for x in (given, own))
-            return ValueError(
-                f"config.{field.name} has limits on these costs: {have}; the algorithm was made with: {had}; allowed "
-                "are other numbers for the same costs. Give limits when the algorithm is made, to change them later"
-            )
-        if field.type not in ("float", float) and not isinstance(own, Limits) and given != own:
+        if dataclasses.is_dataclass(own):  # limits: their numbers are data, their names are not
+            if jax.tree.structure(given) != jax.tree.structure(own):
+                return ValueError(
+                    f"config.{field.name} is {given}, and the algorithm was made with {own}; allowed are other numbers "
+                    "for the same costs. Give limits when the algorithm is made, to change them later"
+                )
+        elif field.type not in ("float", float) and given != own:
             return ValueError(
                 f"config.{field.name} is {given!r}; allowed is {own!r}, with which the algorithm was made: it decides "
                 "the program, which floats and the numbers of limits do not"
