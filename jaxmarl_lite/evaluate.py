@@ -18,6 +18,7 @@ class Evaluation(NamedTuple):
     returns: Array  # [E, N]
     costs: Array  # [E, N, K]
     lengths: Array  # [E]
+    won: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
 
 
 def make_evaluate(
@@ -53,15 +54,19 @@ def make_evaluate(
                 sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
                 sums.length + playing,
                 sums.broken,
+                jnp.where(playing, win(state), sums.won),
             )
             after = after._replace(last=after.last | timestep.last)
             return moment + 1, state, after, memory, sums
+
+        def win(state: Any) -> Array | float:
+            return jax.vmap(env.won)(state).astype(float) if spec.win_meaning else 0.0  # type: ignore[attr-defined]
 
         def playing_still(carry: Any) -> Array:
             return ~carry[2].last.all() & (carry[0] < spec.episode_limit)
 
         sums = jax.lax.while_loop(playing_still, step, carry)[-1]
-        return Evaluation(sums.returns, sums.costs, sums.length)
+        return Evaluation(sums.returns, sums.costs, sums.length, sums.won)
 
     return evaluate
 

@@ -25,7 +25,7 @@ def begin(env: Environment, key: Array, num_envs: int, memory: PyTree) -> Acting
 def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     """Sums over no episodes."""
     zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
-    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros())
+    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(), zeros())
 
 
 def rollout(
@@ -65,7 +65,8 @@ def rollout(
             now.running.returns + after.reward,
             now.running.costs + after.cost,
             now.running.length + 1.0,
-            _broken(env, env_state, last),
+            _told(env, "broken", env.spec.may_break, env_state, last),
+            _told(env, "won", bool(env.spec.win_meaning), env_state, last),
         )
         finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
@@ -105,11 +106,11 @@ def _cut(acting: Acting, episode_limit: int) -> Array:
 _STAGGER = 2**32 - 1  # beyond any episode's number
 
 
-def _broken(env: Environment, env_state: PyTree, last: Array) -> Array:
-    """1 for the worlds that say they broke, ``[B]``."""
-    if not env.spec.may_break:
+def _told(env: Environment, what: str, tells: bool, env_state: PyTree, last: Array) -> Array:
+    """1 for the worlds of which the environment's own function says that they broke, or were won, ``[B]``."""
+    if not tells:
         return jnp.zeros(last.shape)
-    return jax.vmap(env.broken)(env_state).astype(float)  # type: ignore[attr-defined]
+    return jax.vmap(getattr(env, what))(env_state).astype(float)
 
 
 def _like(flag: Array, x: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmarl_lite import rollout
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
 
-_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits")
+_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits", "win_meaning")
 """Fields of a spec in which the environment of training may differ from the one an algorithm was made for."""
 
 Init = Callable[..., TrainState]
@@ -112,4 +112,6 @@ def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:
         info["cost"] = ended.costs / count
     if spec.may_break:
         info["broken_episodes"] = jnp.asarray(ended.broken)
+    if spec.win_meaning:
+        info["win_rate"] = ended.won / count
     return info

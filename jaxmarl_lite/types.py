@@ -68,6 +68,7 @@ class Episodes(NamedTuple):
     costs: Array  # [N, K]
     length: Array  # []
     broken: Array | float = 0.0  # [] episodes that ended because the world's own numbers were no longer finite
+    won: Array | float = 0.0  # [] episodes that ended in a win, by the environment's word
 
 
 class Batch(NamedTuple):
@@ -131,6 +132,10 @@ class EnvSpec:
     may_break: bool = False
     """The world has a method ``broken(state)``, and rows count the episodes that it tells of."""
 
+    win_meaning: str = ""
+    """What winning an episode means, in words, where it can be won: the world then has a method ``won(state)``, and the
+    share of won episodes is reported."""
+
     @property
     def num_costs(self) -> int:
         """K, the number of costs per agent."""
@@ -148,7 +153,8 @@ class Environment(Protocol):
     ``step`` never resets: it answers the true last time step, and the rollout begins the next episode.
     Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
     ``animate(states, path)``, if there is one, writes a GIF of a list of states; with ``spec.may_break``,
-    ``broken(state)`` tells whether the episode ended because the world's numbers were no longer finite.
+    ``broken(state)`` tells whether the episode ended because the world's numbers were no longer finite; with
+    ``spec.win_meaning``, ``won(state)`` tells of an episode's last state whether it was won.
     """
 
     @property

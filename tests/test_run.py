@@ -198,6 +198,34 @@ def test_episodes_that_broke_are_counted_and_said(capsys: pytest.CaptureFixture[
     assert f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were not finite" in said
 
 
+@dataclasses.dataclass(frozen=True)
+class Winning(Lottery):
+    """A lottery whose drawn worlds are won."""
+
+    @property
+    def spec(self) -> Any:
+        return dataclasses.replace(super().spec, win_meaning="the world was drawn")
+
+    def won(self, state: Any) -> Any:
+        return state.drawn & (state.time >= 2)
+
+
+def test_win_rates_are_counted_shown_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = jml.run("ippo", Winning(1000.0, 300.0), config=config("ippo"), out=tmp_path / "won", **LOTTERY)
+    assert result.win_rates is not None and result.win_rates.shape == result.returns.shape
+    np.testing.assert_allclose(result.win_rates, result.returns / 2000.0, atol=2.0 / 2000.0)  # a draw returns 2,000
+    assert 0 < result.win_rates.mean() < 1
+    trained = result.metrics["win_rate"][:, 1:]
+    np.testing.assert_allclose(trained, result.metrics["return"][:, 1:] / 2000.0, atol=2.0 / 2000.0)
+    assert f"{result.final_win_rate().centre:.2f}" in result.summary() and "win rate" in result.summary()
+    picture = result.plot(tmp_path / "curve.png")
+    assert [axes.get_ylabel() for axes in picture.axes][1] == "share of won episodes"
+    again = jml.load_run(tmp_path / "won", Winning(1000.0, 300.0))
+    np.testing.assert_array_equal(again.win_rates, result.win_rates)
+    with pytest.raises(ValueError, match="test/lottery has no wins; allowed is a run in an environment that tells"):
+        jml.run("ippo", Lottery(0.0, 0.0), config=config("ippo"), **LOTTERY).final_win_rate()
+
+
 def test_an_environment_without_a_hash_is_compiled_once() -> None:
     class Unhashable(Closed):
         __hash__ = None  # type: ignore[assignment]

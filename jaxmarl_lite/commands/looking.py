@@ -83,12 +83,12 @@ def evaluate_command(words: list[str]) -> None:
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, options.greedy))
-    means, texts, paid = {}, [], {}
+    means, texts, paid, won = {}, [], {}, {}
     for seed in result.seeds:
         key = jax.random.fold_in(jax.random.key(options.seed), seed)
         played = jax.device_get(play(result.learner(seed), key))
         returns = np.asarray(result.spec.team_return(played.returns), float)
-        means[seed], paid[seed] = float(returns.mean()), played.costs
+        means[seed], paid[seed], won[seed] = float(returns.mean()), played.costs, np.asarray(played.won)
         interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
         texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), played.lengths.mean()))
     table = tables.list_table(
@@ -100,10 +100,21 @@ def evaluate_command(words: list[str]) -> None:
     overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
     table.add_row("IQM [95 % interval] over seeds", tables.interval_text(overall), "")
     _console().print(table)
+    if result.spec.win_meaning:
+        _console().print(_wins(won, result.spec.win_meaning))
     if result.spec.num_costs:
         title = f"costs over {options.episodes} episodes of each seed, together"
         for part in cost_tables.evaluation_tables(paid, result.limits, result.spec.cost_names, title):
             _console().print(part)
+
+
+def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
+    """Share of won episodes of every seed, with Wilson's interval over its episodes."""
+    rows = []
+    for seed, each in won.items():
+        among = statistics.proportion_interval(int(each.sum()), len(each))
+        rows.append((f"seed {seed}", f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"))
+    return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
 
 
 def plot_command(words: list[str]) -> None:

@@ -80,7 +80,7 @@ class Constrained:
         self.spec  # noqa: B018  traces, and so finds wrong shapes
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("animate", "broken", "unwrapped"):
+        if name in ("animate", "broken", "won", "unwrapped"):
             return getattr(self.env, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
 import jaxmarl_lite.envs.mujoco.scenarios as robots
 import jaxmarl_lite.envs.safe as safe
 from jaxmarl_lite.envs.jumanji import importing, scenarios
@@ -21,11 +22,12 @@ def make(env_id: str, **keywords: Any) -> Environment:
     env_id: ``toy/<name>``, ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag`` and so on),
         ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``), or ``safe/<scenario>``: a scenario with costs;
         ``safe-mujoco/<robot>-<partition>`` (``ant-2x4``, ``manyagent-ant-3x2``), ``safe-velocity/...``, and
-        ``mujoco/...`` without costs, which need the extra ``mujoco``.
+        ``mujoco/...`` without costs, which need the extra ``mujoco``; ``smax/<map>``, ``mpe/...``, ``safe-mpe/...`` and
+        ``overcooked/<kitchen>``, which need the extra ``smax``.
     keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"), ``agent_id`` (bool), and any
         keyword of the Jumanji environment, or of the scenario's generator; with costs also those of the task (see
         ``jaxmarl_lite.envs.safe``) and ``cost_limit``, a mapping from costs to limits, or the limit of a single cost;
-        for robots see ``jaxmarl_lite.envs.mujoco``.
+        for robots see ``jaxmarl_lite.envs.mujoco``, for the last four ``jaxmarl_lite.envs.jaxmarl``.
 
     The same call answers the same object where the keywords can be hashed, so that what was compiled for it is reused.
     Raises ValueError for a wrong name, naming the nearest ones and what is allowed.
@@ -47,7 +49,7 @@ def list_environments() -> list[tuple[str, str]]:
     toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
     jumanji_rows = [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
     safe_rows = [(f"safe/{name}", words) for name, words in safe.examples()]
-    return toy_rows + jumanji_rows + safe_rows + robots.examples()
+    return toy_rows + jumanji_rows + safe_rows + jaxmarl.examples() + robots.examples()
 
 
 class _CostLimit(dict[str, Any]):
@@ -75,9 +77,11 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
         return _make_safe(name, keywords)
     if room in robots.ROOMS:
         return robots.build(room, name, keywords)
+    if room in jaxmarl.ROOMS:
+        return jaxmarl.build(room, name, keywords)
     patterns = ", ".join(f"jumanji/{family.form}" for family in scenarios.FAMILIES)
     patterns += ", " + ", ".join(f"safe/{family.form}" for family, _ in safe.families())
-    patterns += ", " + ", ".join(robots.forms())
+    patterns += ", " + ", ".join([*robots.forms(), *jaxmarl.forms()])
     listed = [known for known, _ in list_environments()]
     toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
     raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, jumanji/<Jumanji's own id>.")

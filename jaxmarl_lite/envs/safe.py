@@ -257,12 +257,12 @@ def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> Constrain
     limit = options.pop("cost_limit", None)
     try:
         costs = task_of(scenario).costs(env.unwrapped, **options)
-        return Constrained(env, _limited(costs, limit))
+        return Constrained(env, limited(costs, limit))
     except ValueError as error:
         raise ValueError(f"safe/{scenario}: {error}") from error
 
 
-def _limited(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
+def limited(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
     if limit is None:
         return costs
     names = [cost.name for cost in costs]

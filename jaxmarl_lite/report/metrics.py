@@ -14,6 +14,8 @@ METRICS: dict[str, str] = {
     "episodes": "Episodes that ended in the rollout, over all worlds (a count).",
     "broken_episodes": "Episodes of the rollout that ended because the world's numbers were not finite (a count).",
     "episode_length": "Mean length of the episodes that ended in the rollout, in environment steps.",
+    "win_rate": "Share of the episodes that ended in the rollout that were won, 0 to 1.",
+    "eval_win_rate": "Share of the evaluation episodes that were won, 0 to 1.",
     "eval_return": "Mean undiscounted team return per episode of the policy in separate episodes, in reward units.",
     "cost": "Undiscounted cost per episode, one number per agent and cost, mean over the episodes that ended.",
     "eval_cost": "Mean undiscounted cost per evaluation episode, one number per agent and cost.",

@@ -27,6 +27,7 @@ def learning_curve(
     random: float | None = None,
     seeds: bool = True,
     confidence: float = 0.95,
+    wins: Mapping[str, Curve] | None = None,
 ) -> Figure:
     """IQM over seeds with its pointwise bootstrap interval, one line per run.
 
@@ -38,14 +39,19 @@ def learning_curve(
         random: return of the random policy, likewise.
         seeds: also draw every seed as a thin line.
         confidence: of the interval.
+        wins: label -> environment steps and win rates, for a second panel.
 
     Raises:
         ValueError: no runs, or steps and values whose lengths differ, naming the run.
     """
     if not runs:
         raise ValueError("no runs to draw")
-    figure = drawing.new_figure(7.2, 4.4)
-    drawing.returns(figure.add_subplot(), runs, ylabel, title, best, random, seeds, confidence)
+    figure = drawing.new_figure(12.0 if wins else 7.2, 4.4)
+    panels = figure.subplots(1, 2 if wins else 1, squeeze=False)[0]
+    drawing.returns(panels[0], runs, ylabel, title, best, random, seeds, confidence)
+    if wins:
+        drawing.returns(panels[1], wins, "share of won episodes", "", None, None, seeds, confidence)
+        panels[1].set_ylim(-0.02, 1.02)
     drawing.note(figure, [np.atleast_2d(values).shape[0] for _, values in runs.values()], seeds, confidence)
     return drawing.saved(figure, path)
 

@@ -203,6 +203,8 @@ class Loop:
         values = {"eval_return": self._spec.team_return(played.returns), "eval_episode_length": played.lengths}
         if self._spec.num_costs:
             values["eval_cost"] = played.costs
+        if self._spec.win_meaning:
+            values["eval_win_rate"] = played.won
         found = {name: np.asarray(value, float).mean(1) for name, value in values.items()}
         return found | ({"eval_kept": costs.kept(played.costs, self._limits)} if self._limited else {})
 

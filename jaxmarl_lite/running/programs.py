@@ -23,7 +23,7 @@ from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
-EPISODIC = ("return", "episode_length", "cost")
+EPISODIC = ("return", "episode_length", "cost", "win_rate")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
 
 _RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -130,21 +130,28 @@ def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writ
 
     began = time.perf_counter()
     found = runfolder.series(rows, "eval_return")
-    run = found.steps, found.values, stacked(rows, found.seeds).get("eval_cost")
-    picture(plan, spec, run, read_random(folder), folder.curve)
+    metrics = stacked(rows, found.seeds)
+    run = found.steps, found.values, metrics.get("eval_cost")
+    picture(plan, spec, run, read_random(folder), folder.curve, metrics.get("eval_win_rate"))
     return time.perf_counter() - began
 
 
 def picture(
-    plan: Plan, spec: EnvSpec, run: tuple[Any, Any, Any], random: np.ndarray | None, path: str | Path | None
+    plan: Plan,
+    spec: EnvSpec,
+    run: tuple[Any, Any, Any],
+    random: np.ndarray | None,
+    path: str | Path | None,
+    won: np.ndarray | None = None,
 ) -> Any:
-    """A run's learning curve as a matplotlib figure, with a panel per cost where the environment has costs.
+    """A run's learning curve as a matplotlib figure, with a panel per cost, or of wins, where the environment has them.
 
     Args:
         plan, spec: of the run.
         run: environment steps ``[E]``, returns ``[S, E]``, costs ``[S, E, N, K]`` or None.
         random: returns of the random policy, ``[S]``.
         path: where to write a PNG as well.
+        won: win rates ``[S, E]``.
     """
     from jaxmarl_lite.report import plots
 
@@ -157,7 +164,8 @@ def picture(
         random=None if random is None else float(random.mean()),
     )
     if paid is None:
-        return plots.learning_curve({plan.algorithm: (steps, returns)}, **words)
+        wins = None if won is None else {plan.algorithm: (steps, won)}
+        return plots.learning_curve({plan.algorithm: (steps, returns)}, wins=wins, **words)
     limits = costs.limits_of(plan.config, spec)
     names = {"names": spec.cost_names, "meanings": spec.cost_meanings}
     return plots.run_curves(plan.algorithm, (steps, returns, paid), limits=limits, **names, **words)

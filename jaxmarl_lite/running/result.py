@@ -94,6 +94,22 @@ class Result:
         the environment has no costs."""
         return self.metrics.get("eval_cost")
 
+    @property
+    def win_rates(self) -> np.ndarray | None:
+        """Share of won episodes of each evaluation, ``[S, E]``, NaN from where a seed has diverged; None where the
+        environment has no wins."""
+        return self.metrics.get("eval_win_rate")
+
+    def final_win_rate(self) -> statistics.Interval:
+        """IQM of the last evaluation's win rates over seeds, with its 95 % interval.
+
+        Raises:
+            ValueError: episodes of the environment cannot be won.
+        """
+        if self.win_rates is None:
+            raise ValueError(f"{self.plan.env} has no wins; allowed is a run in an environment that tells of them")
+        return statistics.bootstrap_interval(self.win_rates[:, -1])
+
     def final_costs(self) -> statistics.Interval:
         """Mean over seeds of the last evaluation's costs per episode, ``[N, K]``, with its 95 % bootstrap interval.
 
@@ -134,15 +150,19 @@ class Result:
             path: where to write a PNG as well.
         """
         run = self.steps, self.returns, self.costs
-        return record.picture(self.plan, self.spec, run, self.random_returns, path)
+        return record.picture(self.plan, self.spec, run, self.random_returns, path, self.win_rates)
 
     def table(self) -> Table:
         """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what the run took."""
+        won = self.win_rates
         table = tables.result_table(
             dict(zip(self.seeds, self.returns[:, -1].tolist(), strict=True)),
             meaning=self.spec.return_meaning,
             title=f"{self.algorithm} on {self.plan.env}, {int(self.steps[-1]):,} steps a seed",
+            extra=None if won is None else {"win rate": dict(zip(self.seeds, won[:, -1].tolist(), strict=True))},
         )
+        if won is not None:
+            table.add_row("win rate, IQM [95 %]", tables.interval_text(self.final_win_rate()), "", style="bold")
         if self.random_returns is not None:
             interval = statistics.bootstrap_interval(self.random_returns)
             table.add_row("random policy", tables.interval_text(interval), style="dim")

@@ -1,0 +1,85 @@
+"""SMAX's battles, with a film of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.patches import Circle
+
+from jaxmarl_lite.envs.jaxmarl.adapter import JaxMARLEnvironment, JaxMARLState
+from jaxmarl_lite.report import drawing, files
+
+_ALLIES, _ENEMIES = drawing.PALETTE[0], drawing.PALETTE[1]
+
+
+class Battle(JaxMARLEnvironment):
+    """A battle of SMAX; built by ``jaxmarl_lite.make``."""
+
+    def animate(self, states: Sequence[JaxMARLState], path: str | Path, fps: int = 5) -> Path:
+        """Write a GIF of a list of states of one world: units with their health, and who shoots at whom.
+
+        fps: frames per second. Raises ValueError for an empty list or a path that is not ``.gif``.
+        """
+        from PIL import Image
+
+        path = Path(path)
+        if not states:
+            raise ValueError("animate: states is empty; give at least one state")
+        if path.suffix != ".gif":
+            raise ValueError(f"animate: path must end in .gif, not {path.name!r}")
+        frames = [Image.open(io.BytesIO(self._frame(state, step))).convert("P") for step, state in enumerate(states)]
+        stream = io.BytesIO()
+        times = [round(1000 / fps)] * (len(frames) - 1) + [1500]  # the end stays a while
+        frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_bytes(path, stream.getvalue())
+        return path
+
+    def _frame(self, state: JaxMARLState, step: int) -> bytes:
+        env = self.unwrapped
+        world = jax.tree.map(np.asarray, state.inner.state)
+        radii = np.asarray(env.unit_type_radiuses)[world.unit_types]
+        health = world.unit_health / np.asarray(env.unit_type_health)[world.unit_types]
+        figure = drawing.new_figure(4.6, 4.6)
+        figure.set_dpi(100)
+        axes = figure.add_subplot()
+        axes.set(xlim=(0, env.map_width), ylim=(0, env.map_height), xticks=[], yticks=[], aspect="equal")
+        axes.set_title(f"step {step}: {self._score(world)}", fontsize=9, color=drawing.INK, loc="left")
+        for i, target in self._shots(world):
+            ends = world.unit_positions[[i, target]].T
+            axes.plot(*ends, color=self._colour(i), linewidth=1.0, alpha=0.7, zorder=1)
+        for i in np.flatnonzero(world.unit_alive):
+            place, name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
+            axes.add_patch(Circle(place, radii[i], color=self._colour(i), zorder=2))
+            axes.text(*place, name, color="white", fontsize=6, ha="center", va="center", zorder=3)
+            bar = place[0] - 0.6, place[0] - 0.6 + 1.2 * health[i]
+            axes.plot(bar, [place[1] + radii[i] + 0.35] * 2, color="#009E73", linewidth=2, zorder=3)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+        return stream.getvalue()
+
+    def _colour(self, unit: int) -> str:
+        return _ALLIES if unit < self.unwrapped.num_allies else _ENEMIES
+
+    def _score(self, world: Any) -> str:
+        allies = self.unwrapped.num_allies
+        return f"{world.unit_alive[:allies].sum()} allies, {world.unit_alive[allies:].sum()} enemies"
+
+    def _shots(self, world: Any) -> list[tuple[int, int]]:
+        """Who aimed at whom in the step that led here, among units that live and reach."""
+        env = self.unwrapped
+        shots = []
+        for i in np.flatnonzero(world.unit_alive):
+            aim = int(world.prev_attack_actions[i]) - env.num_movement_actions
+            if aim < 0:
+                continue
+            target = env.num_allies + aim if i < env.num_allies else env.num_allies - 1 - aim
+            gap = np.linalg.norm(world.unit_positions[i] - world.unit_positions[target])
+            if gap < float(env.unit_type_attack_ranges[world.unit_types[i]]):
+                shots.append((int(i), int(target)))
+        return shots

@@ -1,0 +1,248 @@
+"""JaxMARL's environments behind the protocol: the same numbers, ends of episodes, wins, padding, words."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxmarl_lite as jml
+from jaxmarl_lite import rollout
+from jaxmarl_lite.envs.check import check_environment
+from jaxmarl_lite.envs.jaxmarl import importing, scenarios
+
+STOP = 4
+
+
+@pytest.fixture(scope="module")
+def battle():
+    env = jml.make("smax/3m")
+    state, timestep = jax.jit(env.reset)(jax.random.key(0))
+    return env, jax.jit(env.step), state, timestep
+
+
+def with_health(state, health):
+    """The state with other units' health; who has none is dead."""
+    world = state.inner.state
+    health = jnp.asarray(health, world.unit_health.dtype)
+    return state._replace(
+        inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0))
+    )
+
+
+def test_a_battle_is_jaxmarls_own(battle):
+    env, step, state, timestep = battle
+    inside = env.unwrapped
+    inner, key = state.inner, state.key
+    for _ in range(12):
+        action = np.asarray(timestep.obs.mask).argmax(-1)  # the first legal one
+        state, timestep = step(state, jnp.asarray(action))
+        now, key = jax.random.split(key)
+        acts = {agent: jnp.int32(action[i]) for i, agent in enumerate(inside.agents)}
+        obs, inner, rewards, _, _ = inside.step_env(now, inner, acts)
+        legal = inside.get_avail_actions(inner)
+        np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6)
+        np.testing.assert_allclose(timestep.obs.state, obs["world_state"], rtol=1e-6)
+        for i, agent in enumerate(inside.agents):
+            np.testing.assert_allclose(timestep.obs.view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(timestep.obs.mask[i], legal[agent])
+        np.testing.assert_array_equal(timestep.obs.view[:, -3:], np.eye(3))
+        np.testing.assert_array_equal(timestep.obs.alive, inner.state.unit_alive[:3])
+        assert timestep.obs.mask.any() and not timestep.last
+
+
+def test_a_battle_ends_in_a_win_a_defeat_or_a_draw(battle):
+    env, step, state, _ = battle
+    still = jnp.full(3, STOP)
+    for health, over, won in (
+        ([45, 45, 45, 45, 45, 45], False, False),
+        ([45, 0, 0, 0, 0, 0], True, True),
+        ([0, 0, 0, 45, 0, 0], True, False),
+        ([0, 0, 0, 0, 0, 0], True, False),
+    ):
+        after, timestep = step(with_health(state, health), still)
+        assert bool(timestep.last) == over and float(timestep.discount) == 1.0 - over
+        assert bool(env.won(after)) == won
+        bonus = env.unwrapped.won_battle_bonus
+        assert float(timestep.reward[0]) == pytest.approx(bonus * won, abs=1e-6)
+
+
+def test_the_dead_can_only_stop_and_are_not_alive(battle):
+    _, step, state, _ = battle
+    _, timestep = step(with_health(state, [45, 0, 45, 45, 45, 45]), jnp.full(3, STOP))
+    assert timestep.obs.alive.tolist() == [True, False, True]
+    assert np.flatnonzero(timestep.obs.mask[1]).tolist() == [STOP]
+    assert (np.asarray(timestep.obs.view[1, :-3]) == 0).all()
+
+
+def test_time_is_a_truncation_in_every_room():
+    for name, keywords in (("smax/3m", {}), ("mpe/reference", {}), ("overcooked/cramped-room", {})):
+        env = jml.make(name, max_steps=2, **keywords)
+        step = jax.jit(env.step)
+        state, timestep = jax.jit(env.reset)(jax.random.key(0))
+        for last in (False, True):
+            state, timestep = step(state, jnp.asarray(timestep.obs.mask.argmax(-1)))
+            assert bool(timestep.last) == last and timestep.discount == 1
+        assert env.spec.episode_limit == 2
+
+
+def test_maps_and_kitchens_are_all_that_jaxmarl_has():
+    known = importing.load("smax.smax_env").MAP_NAME_TO_SCENARIO
+    assert {name: (one.num_allies, one.num_enemies) for name, one in known.items()} == scenarios.MAPS
+    kitchens = importing.load("overcooked").overcooked_layouts
+    assert {name.replace("_", "-") for name in kitchens} == set(scenarios.KITCHENS)
+    words = dict(scenarios.examples())
+    for name, (allies, enemies) in scenarios.MAPS.items():
+        assert words[f"smax/{name}"] == f"{allies} agents, {5 + enemies} actions, at most 100 steps"
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "sizes"),
+    [
+        ("smax/3s_vs_5z", {"action_type": "continuous", "agent_id": False}, (3, 4, "continuous")),
+        ("mpe/spread-2a", {"action_type": "continuous", "reward": "individual"}, (2, 5, "continuous")),
+        ("mpe/speaker-listener", {}, (2, 5, "discrete")),
+        ("mpe/speaker-listener", {"action_type": "continuous"}, (2, 5, "continuous")),
+        ("mpe/reference", {}, (2, 50, "discrete")),
+        ("safe-mpe/spread-3a", {"cost_limit": (2.0, 1.0, 0.5)}, (3, 5, "discrete")),
+        ("overcooked/forced-coord", {"shaping": 1.0}, (2, 6, "discrete")),
+    ],
+)
+def test_rooms_keep_the_protocol(name, keywords, sizes):
+    spec = check_environment(jml.make(name, **keywords))
+    assert (spec.num_agents, spec.action_size, spec.action_kind) == sizes
+
+
+def test_what_a_speaker_lacks_is_padded():
+    env = jml.make("mpe/speaker-listener", agent_id=False)
+    state, timestep = env.reset(jax.random.key(3))
+    assert timestep.obs.mask.sum(-1).tolist() == [3, 5]
+    assert (np.asarray(timestep.obs.view[0, 3:]) == 0).all() and (np.asarray(timestep.obs.view[0, :3]) > 0).all()
+    assert timestep.obs.state.shape == (3 + 11,)
+    _, timestep = env.step(state, jnp.array([2, 0]))
+    np.testing.assert_array_equal(timestep.obs.view[1, -3:], [0, 0, 1])  # the listener hears the word
+
+
+def test_collisions_leave_the_reward_and_cost_instead():
+    places = jnp.array([[0.0, 0.0], [0.2, 0.0], [0.35, 0.0], [2.0, 0.0], [0.0, 2.0], [-2.0, 0.0]])
+
+    def placed(name, **keywords):
+        env = jml.make(name, **keywords)
+        state, _ = env.reset(jax.random.key(0))
+        inner = state.inner.replace(p_pos=places, p_vel=jnp.zeros_like(places))
+        return env.step(state._replace(inner=inner), jnp.zeros(3, jnp.int32))
+
+    after, safe = placed("safe-mpe/spread-3a")
+    where = np.asarray(after.inner.p_pos)
+    agents, landmarks = where[:3], where[3:]
+    gaps = np.linalg.norm(agents[:, None] - agents[None], axis=-1) + 9 * np.eye(3)
+    touching = (gaps < 0.3).sum(-1)
+    assert touching.sum() > 0
+    np.testing.assert_array_equal(safe.cost[:, 0], touching)
+    far = -np.linalg.norm(agents[:, None] - landmarks[None], axis=-1).min(0).sum()
+    np.testing.assert_allclose(safe.reward, np.full(3, far), rtol=1e-5)
+    _, team = placed("mpe/spread-3a")
+    _, own = placed("mpe/spread-3a", reward="individual")
+    np.testing.assert_allclose(own.reward, 0.5 * far - 0.5 * touching, rtol=1e-5)
+    np.testing.assert_allclose(team.reward, np.full(3, np.asarray(own.reward).sum()), rtol=1e-5)
+
+
+def test_shaping_is_added_to_the_soups():
+    plain, shaped = jml.make("overcooked/cramped-room"), jml.make("overcooked/cramped-room", shaping=0.5)
+    pick_up = importing.load("overcooked.overcooked").BASE_REW_SHAPING_PARAMS["PLATE_PICKUP_REWARD"]
+    state, _ = plain.reset(jax.random.key(0))
+    found = {}
+    for env in (plain, shaped):
+        step, here, total = jax.jit(env.step), state, 0.0
+        random = np.random.default_rng(0)
+        for _ in range(200):
+            here, timestep = step(here, jnp.asarray(random.integers(0, 6, 2)))
+            total += float(timestep.reward[0])
+            assert timestep.reward[0] == timestep.reward[1]
+        found[env] = total
+    assert found[shaped] > found[plain] and (found[shaped] - found[plain]) % 0.5 == 0 and pick_up == 3
+
+
+def test_wins_are_counted_in_rollouts_and_evaluations(battle):
+    env = battle[0]
+    toward = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 5.0])  # shoots where it can
+
+    def act(key, obs, memory):
+        logits = jnp.where(obs.mask, jnp.log(toward), -jnp.inf)
+        return jax.random.categorical(key, logits), jnp.zeros(obs.mask.shape[:2]), memory
+
+    begun = rollout.begin(env, jax.random.key(0), 16, ())
+    _, batch = jax.jit(lambda begun, key: rollout.rollout(env, act, begun, key, 150))(begun, jax.random.key(1))
+    last, reward = np.asarray(batch.steps.last), np.asarray(batch.steps.reward[..., 0])
+    wins = (last & (reward >= 1.0)).sum()  # nothing else gives the bonus
+    assert batch.episodes.won == wins and 0 < wins < batch.episodes.count
+
+
+def test_a_film_of_a_battle(battle, tmp_path):
+    env, step, state, timestep = battle
+    states = [state]
+    for _ in range(3):
+        state, timestep = step(state, jnp.asarray(timestep.obs.mask.argmax(-1)))
+        states.append(state)
+    film = Image.open(env.animate(states, tmp_path / "battle.gif"))
+    assert film.n_frames == 4
+    with pytest.raises(ValueError, match="states is empty"):
+        env.animate([], tmp_path / "none.gif")
+    with pytest.raises(ValueError, match="path must end in .gif, not 'battle.mp4'"):
+        env.animate(states, tmp_path / "battle.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("smax/3n", {}, "Unknown environment 'smax/3n'; did you mean 'smax/3m'.*Allowed in smax: 3m, 8m"),
+        ("mpe/spread", {}, "did you mean 'mpe/spread-3a'.*Allowed in mpe: spread-<agents>a, reference"),
+        ("mpe/spread-0a", {}, "agents of mpe/spread-0a is 0; allowed is 1 or more"),
+        ("safe-mpe/reference", {}, "Unknown environment 'safe-mpe/reference'.*Allowed in safe-mpe: spread-<agents>a"),
+        ("overcooked/cramped_room", {}, "did you mean 'overcooked/cramped-room'"),
+        ("smax/3m", {"max_steps": 0}, "max_steps of smax/3m is 0; allowed is a whole number from 1 up"),
+        ("smax/3m", {"attack_mode": "weakest"}, "attack_mode of smax/3m is 'weakest'; allowed is one of closest, random"),
+        ("smax/3m", {"enemy_shoots": 1}, "enemy_shoots of smax/3m is 1; allowed is one of True, False"),
+        ("smax/3m", {"scenario": "8m"}, "Unknown keyword of smax/3m: 'scenario'"),
+        ("smax/3m", {"reward": "individual"}, "reward of smax/3m is 'individual'; allowed is team"),
+        ("mpe/reference", {"action_type": "both"}, "action_type of mpe/reference is 'both'; allowed is one of discrete"),
+        ("mpe/spread-3a", {"local_ratio": 2.0}, "local_ratio of mpe/spread-3a is 2.0; allowed is a share from 0 to 1"),
+        ("overcooked/coord-ring", {"shaping": -1.0}, "shaping of overcooked/coord-ring is -1.0; allowed is a number"),
+        ("safe-mpe/spread-3a", {"cost_limit": -1.0}, "safe-mpe/spread-3a: limit of cost 'collisions' is -1.0"),
+        ("safe-mpe/spread-3a", {"cost_limit": {"bumps": 1.0}}, "Unknown cost in cost_limit: 'bumps'"),
+    ],
+)
+def test_bad_names_and_keywords(name, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        jml.make(name, **keywords)
+
+
+def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(monkeypatch):
+    def version(found):
+        def answer(name):
+            if found is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return found
+
+        return answer
+
+    monkeypatch.setattr(importlib.metadata, "version", version(None))
+    with pytest.raises(ImportError, match=r"smax/8m needs jaxmarl: install 'jaxmarl-lite\[smax\]'"):
+        jml.make("smax/8m")
+    monkeypatch.setattr(importlib.metadata, "version", version("0.1.9"))
+    with pytest.raises(ImportError, match="needs jaxmarl 0.2 or newer, not 0.1.9"):
+        jml.make("smax/8m")
+    assert "smax/8m" in dict(jml.list_environments())
+
+
+def test_importing_is_quiet_and_leaves_the_streams_alone():
+    program = (
+        "import io, sys; sys.stdout = mine = io.StringIO(); import jaxmarl_lite as jml; jml.make('mpe/reference');"
+        "assert sys.stdout is mine and not mine.getvalue(); sys.__stdout__.write('well')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "well" and "ubmodule" not in done.stderr
