@@ -10,6 +10,7 @@ as well, so that both kinds of network share one code and LIIR can differentiate
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -23,8 +24,8 @@ from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observa
 
 
 @configs.config_record
-class ActorCriticConfig:
-    """Settings that every algorithm with PPO's policy step has."""
+class AgentConfig:
+    """Settings that every algorithm with a policy and a critic has."""
 
     lr: float = 5e-4
     """Learning rate of the policy."""
@@ -36,8 +37,6 @@ class ActorCriticConfig:
     """Discount per step."""
     gae_lambda: float = 0.95
     """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
-    clip: float = 0.2
-    """How far the probability ratio may leave 1 before its gain is cut off."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus, reward per nat."""
     max_grad_norm: float = 0.5
@@ -46,12 +45,8 @@ class ActorCriticConfig:
     """Added to the optimiser's second moment under its root; with it the step is differentiable at a zero gradient."""
     optimiser: Literal["adam", "rmsprop", "sgd"] = "adam"
     """Rule of the gradient steps."""
-    epochs: int = 4
-    """Passes over each batch."""
     num_minibatches: int = 2
     """Parts into which the worlds are dealt in each pass."""
-    critic_view: Literal["own", "state"] = "own"
-    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
     share_weights: bool = True
     """One set of weights for all agents, or one each."""
     memory: Literal["none", "gru"] = "none"
@@ -77,6 +72,18 @@ class ActorCriticConfig:
 
 
 @configs.config_record
+class ActorCriticConfig(AgentConfig):
+    """Settings that every algorithm with PPO's policy step has."""
+
+    clip: float = 0.2
+    """How far the probability ratio may leave 1 before its gain is cut off."""
+    epochs: int = 4
+    """Passes over each batch."""
+    critic_view: Literal["own", "state"] = "own"
+    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+
+
+@configs.config_record
 class PPOConfig(ActorCriticConfig):
     """Settings of IPPO and MAPPO."""
 
@@ -97,7 +104,7 @@ class MAPPOConfig(PPOConfig):
     """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
 
 
-def check(config: ActorCriticConfig) -> None:
+def check(config: AgentConfig) -> None:
     """Raise ValueError, naming field, value and what is allowed, for a setting out of range."""
     configs.check_range(
         config,
@@ -106,30 +113,29 @@ def check(config: ActorCriticConfig) -> None:
         anneal_steps=(0, 1e15),
         gamma=(0, 1),
         gae_lambda=(0, 1),
-        clip=(1e-6, 1e6),
         entropy_coef=(0, 1e3),
         max_grad_norm=(1e-6, 1e9),
         eps_root=(0, 1),
     )
-    configs.check_whole(config, epochs=1, num_minibatches=1, memory_size=1)
+    configs.check_whole(config, num_minibatches=1, memory_size=1)
     configs.check_choice(
-        config,
-        optimiser=("adam", "rmsprop", "sgd"),
-        critic_view=("own", "state"),
-        memory=("none", "gru"),
-        activation=("relu", "tanh"),
+        config, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
     )
     configs.check_widths(config, "hidden")
-    if config.memory == "none" and config.memory_size != ActorCriticConfig.memory_size:
+    if config.memory == "none" and config.memory_size != AgentConfig.memory_size:
         raise ValueError(
             f"{type(config).__name__}.memory_size is {config.memory_size} with memory 'none'; allowed with memory 'gru'"
         )
+    if isinstance(config, ActorCriticConfig):
+        configs.check_range(config, clip=(1e-6, 1e6))
+        configs.check_whole(config, epochs=1)
+        configs.check_choice(config, critic_view=("own", "state"))
 
 
 class PPOState(NamedTuple):
     """What PPO carries from update to update."""
 
-    config: PPOConfig
+    config: Any
     policy: PyTree
     policy_opt: PyTree
     critic: PyTree
@@ -195,19 +201,26 @@ class Parts(NamedTuple):
     critic: models.Critic
 
 
-def rule(config: ActorCriticConfig) -> fitting.Optimiser:
+def rule(config: AgentConfig) -> fitting.Optimiser:
     """The optimiser of every network."""
     return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
 
 
-def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
-    """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks."""
+Update = Callable[[Parts, Array, PPOState, Batch], tuple[PPOState, dict[str, Array]]]
+
+
+def make(name: str, spec: EnvSpec, config: Any, update: Update | None = None) -> Algorithm:
+    """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks.
+
+    ``update``: what is learned from a batch, of an algorithm with the same networks and state (PPO's by default).
+    """
+    learn = _update if update is None else update
     of = Parts(
         models.actor(spec, config.form, config.share_weights),
         models.critic(spec, config.form, config.critic_view, config.share_weights),
     )
 
-    def init(key: Array, num_envs: int, config: PPOConfig = config) -> PPOState:
+    def init(key: Array, num_envs: int, config: Any = config) -> PPOState:
         config = configs.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
         theta, phi = of.actor.net.init(policy_key), of.critic.net.init(critic_key)
@@ -229,7 +242,7 @@ def make(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
         return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
 
     def update(key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
-        return _update(of, key, learner, batch)
+        return learn(of, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
@@ -296,7 +309,7 @@ def critic_step(
 
 
 def fitted(
-    critic: models.Critic, config: ActorCriticConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
+    critic: models.Critic, config: AgentConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
     memory: PyTree, target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:  # fmt: skip
     """A critic's weights and optimiser after a gradient step, its loss before, and the gradient's length."""

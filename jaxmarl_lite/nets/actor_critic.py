@@ -47,7 +47,7 @@ class Network(NamedTuple):
     unroll: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, PyTree]]
 
 
-def _orthogonal(gain: float = 1.0) -> Callable[..., Array]:
+def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
     """Orthogonal weights (Saxe et al. 2014), one matrix after the other under `vmap`: XLA's QR of several batches of
     matrices can wait for ever on a CPU of few cores (jaxlib 0.10)."""
 
@@ -66,8 +66,8 @@ class _GRU(nn.Module):
     def setup(self) -> None:
         dtype = jnp.result_type(float)
         # W stands for all three gates: one product for the whole sequence.
-        self.inputs = nn.Dense(3 * self.size, kernel_init=_orthogonal(), param_dtype=dtype)
-        self.kernel = self.param("kernel", _orthogonal(), (self.size, 3 * self.size), dtype)
+        self.inputs = nn.Dense(3 * self.size, kernel_init=orthogonal(), param_dtype=dtype)
+        self.kernel = self.param("kernel", orthogonal(), (self.size, 3 * self.size), dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.size,), dtype)
 
     def step(self, memory: Array, x: Array) -> Array:
@@ -151,7 +151,7 @@ class _Stack(nn.Module):
     def setup(self) -> None:
         dtype = jnp.result_type(float)
         dense = lambda width, gain: nn.Dense(  # noqa: E731
-            width, kernel_init=_orthogonal(gain), param_dtype=dtype
+            width, kernel_init=orthogonal(gain), param_dtype=dtype
         )
         self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden]
         self.cell = _GRU(self.spec.memory_size) if self.spec.memory == "gru" else None

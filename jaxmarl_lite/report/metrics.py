@@ -39,6 +39,10 @@ METRICS: dict[str, str] = {
     "policy_grad_norm": "Euclidean norm of the policy's gradient before clipping, mean over minibatches.",
     "critic_grad_norm": "Euclidean norm of the critic's gradient before clipping, mean over minibatches.",
     "explained_variance": "Share of the variance of the returns that the critic explains; 1 is perfect, 0 a constant.",
+    # values of actions
+    "epsilon": "Probability of a random action, 0 to 1.",
+    "q_mean": "Mean value of the team's actions in what was replayed, in reward units.",
+    "q_target_mean": "Mean of what those values are fitted to, in reward units.",
     # agents in turn
     "turn": "Place of the agent in the order of the update, from 0; its mean over updates where several are reported.",
     "factor_mean": "Mean product of the probability ratios of the agents that moved before this one (about 1).",

@@ -173,7 +173,7 @@ def test_head_scale_and_first_log_std():
 
 @pytest.mark.timeout(120)
 def test_many_recurrent_networks_begin_side_by_side():
-    """A batched QR of these sizes waits for ever on two cores; see `_orthogonal`."""
+    """A batched QR of these sizes waits for ever on two cores; see `orthogonal`."""
     net = network(NetworkSpec((128,), memory="gru", memory_size=128), 10, 5, agents=None)
     keys = jax.random.split(jax.random.key(0), 8)
     together = jax.jit(jax.vmap(lambda key: (net.init(key), net.init(jax.random.fold_in(key, 1)))))(keys)

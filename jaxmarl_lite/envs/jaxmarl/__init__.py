@@ -1,7 +1,7 @@
-"""JaxMARL's cooperative environments behind the library's own protocol: ``smax/``, ``mpe/``, ``safe-mpe/``, ``overcooked/``.
+"""JaxMARL's cooperative environments behind the library's protocol: ``smax/``, ``mpe/``, ``safe-mpe/``, ``overcooked/``.
 
-``smax/<map>`` is StarCraft micromanagement without StarCraft (SMAX), against the heuristic enemy: each unit is an agent,
-alive while the environment says so. ``mpe/spread-<agents>a``, ``mpe/reference`` and ``mpe/speaker-listener`` are
+``smax/<map>`` is StarCraft micromanagement without StarCraft (SMAX), against the heuristic enemy: each unit is an
+agent, alive while the environment says so. ``mpe/spread-<agents>a``, ``mpe/reference`` and ``mpe/speaker-listener`` are
 particles; in ``safe-mpe/spread-<agents>a`` collisions are a cost and leave the reward. ``overcooked/<kitchen>`` is
 Overcooked with two cooks. Keywords of `jaxmarl_lite.make`, beside those of the JaxMARL class itself:
 

@@ -171,11 +171,11 @@ def _with_collisions(env: Any, limit: Any) -> Any:
 
     ``c_i`` counts the other agents that touch agent i after the step. Default limit: 1 per episode and agent.
     """
-    from jaxmarl_lite.envs.constraints import Constrained, Cost
-    from jaxmarl_lite.envs.safe import limited
-
     import jax
     import jax.numpy as jnp
+
+    from jaxmarl_lite.envs.constraints import Constrained, Cost
+    from jaxmarl_lite.envs.safe import limited
 
     def of(state: Any, action: Any, after: Any) -> Any:
         inside, each = env.unwrapped, jnp.arange(env.spec.num_agents)
