@@ -119,5 +119,6 @@ def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]
 def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:
     """An algorithm with tiny networks."""
     small = {"memory_size": 8} if settings.get("memory", "none") == "gru" else {}
-    settings = {"hidden": (16,), "epochs": 2} | small | settings
-    return registry.make_algorithm(name, env.spec, registry.config_of(name)(**settings))
+    kind = registry.config_of(name)
+    passes = {"epochs": 2} if hasattr(kind, "epochs") else {}
+    return registry.make_algorithm(name, env.spec, kind(**{"hidden": (16,)} | passes | small | settings))

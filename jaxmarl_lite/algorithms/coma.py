@@ -86,7 +86,8 @@ class JointCritic(nn.Module):
         given = table.reshape(agents, self.actions, width)[jnp.arange(agents), action]  # [..., N, H]
         others = given.sum(-2, keepdims=True) - given
         state = dense(width, kernel_init=orthogonal(2.0**0.5), name="state")(obs.state)[..., None, :]
-        x = activate(state + dense(width, kernel_init=orthogonal(2.0**0.5), name="view")(obs.view) + others + number)
+        view = dense(width, kernel_init=orthogonal(2.0**0.5), name="view")(obs.view)
+        x = activate(state + view + others + jnp.broadcast_to(number, view.shape))
         for size in self.hidden[1:]:
             x = activate(dense(size, kernel_init=orthogonal(2.0**0.5))(x))
         return dense(self.actions, kernel_init=orthogonal(1.0), name="head")(x)

@@ -209,12 +209,12 @@ def rule(config: AgentConfig) -> fitting.Optimiser:
 Update = Callable[[Parts, Array, PPOState, Batch], tuple[PPOState, dict[str, Array]]]
 
 
-def make(name: str, spec: EnvSpec, config: Any, update: Update | None = None) -> Algorithm:
+def make(name: str, spec: EnvSpec, config: Any, learn: Update | None = None) -> Algorithm:
     """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks.
 
-    ``update``: what is learned from a batch, of an algorithm with the same networks and state (PPO's by default).
+    ``learn``: what is learned from a batch, of an algorithm with the same networks and state (PPO's by default).
     """
-    learn = _update if update is None else update
+    learn = _update if learn is None else learn
     of = Parts(
         models.actor(spec, config.form, config.share_weights),
         models.critic(spec, config.form, config.critic_view, config.share_weights),

@@ -4,8 +4,8 @@
 
 Rashid et al. 2018, equations 5 and 6. Q_tot is `maths.mixing.mix`, whose weights hypernetworks make from the state; it
 grows with every q_i, so that each agent's own best action is the team's. The primes are a copy of the networks, made
-every ``target_interval`` updates; with ``double_q`` (van Hasselt et al. 2016) it values what the live networks would do.
-``mixer="vdn"`` adds the values up instead.
+every ``target_interval`` updates; with ``double_q`` (van Hasselt et al. 2016) it values what the live networks would
+do. ``mixer="vdn"`` adds the values up instead.
 
 What is replayed are ``sequence`` steps of one world, with the memory at their start (the "stored state" of Kapturowski
 et al. 2019), so that they need not be an episode. The reward is the mean over the agents of what they receive. Agents
@@ -144,14 +144,14 @@ class Hypernetworks(nn.Module):
     @nn.compact
     def __call__(self, state: Array) -> mixing.Mixer:
         dense = functools.partial(nn.Dense, param_dtype=jnp.result_type(float))
-        deep = {"kernel_init": orthogonal(2.0**0.5)}
 
-        def two(size: int, name: str) -> Array:
-            return dense(size, name=f"{name}_out")(nn.relu(dense(self.hidden, name=name, **deep)(state)))
+        def two(name: str, hidden: int, size: int) -> Array:
+            inner = dense(hidden, kernel_init=orthogonal(2.0**0.5), name=name)(state)
+            return dense(size, name=f"{name}_out")(nn.relu(inner))
 
-        w1 = two(self.agents * self.width, "w1").reshape(*state.shape[:-1], self.agents, self.width)
-        b2 = dense(1, name="b2_out")(nn.relu(dense(self.width, name="b2", **deep)(state)))[..., 0]
-        return mixing.Mixer(w1, dense(self.width, name="b1")(state), two(self.width, "w2"), b2)
+        w1 = two("w1", self.hidden, self.agents * self.width).reshape(*state.shape[:-1], self.agents, self.width)
+        b1, b2 = dense(self.width, name="b1")(state), two("b2", self.width, 1)[..., 0]
+        return mixing.Mixer(w1, b1, two("w2", self.hidden, self.width), b2)
 
 
 class Parts(NamedTuple):
@@ -178,7 +178,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     net = network(config.form, spec.view_size, spec.action_size, agents=spec.num_agents, shared=shared)
     hyper = None if config.mixer == "vdn" else Hypernetworks(spec.num_agents, config.mixer_size, config.hypernet_size)
     of, rule = Parts(net, hyper), fitting.optimiser(config.optimiser, config.eps_root)
-    replay = importlib.import_module("flashbax").make_item_buffer(
+    replay = _flashbax(name).make_item_buffer(
         config.replay_size, config.replay_batch, config.replay_batch, add_batches=True
     )
 
@@ -227,6 +227,16 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
             raise ValueError(f"QMIXConfig.replay_size is {config.replay_size}; allowed is {added}, a rollout, or more")
 
     return Algorithm(name, config, init, net.initial_memory, act, update, check_sizes, spec)
+
+
+def _flashbax(name: str) -> Any:
+    """What keeps the replay; raises ImportError, saying what to install, where it is missing."""
+    try:
+        return importlib.import_module("flashbax")
+    except ModuleNotFoundError as error:
+        if error.name != "flashbax":
+            raise
+        raise ImportError(f"algorithm {name!r} needs flashbax: install 'jaxmarl-lite[qmix]'") from None
 
 
 def exploration(config: QMIXConfig, seen: Array) -> Array:
@@ -283,15 +293,18 @@ def _update(
 ) -> tuple[QMIXState, dict[str, Array]]:
     """Put the rollout into the replay, and learn from what is drawn of it once there is a batch."""
     config = learner.config
+    with jax.numpy_rank_promotion("allow"):  # flashbax's
+        kept = replay.add(learner.replay, _sequences(of, learner, batch))
     learner = learner._replace(
-        replay=replay.add(learner.replay, _sequences(of, learner, batch)),
+        replay=kept,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
         updates=learner.updates + 1,
     )
 
     def step(learner: QMIXState, key: Array) -> tuple[QMIXState, dict[str, Array]]:
-        drawn = replay.sample(learner.replay, key).experience
+        with jax.numpy_rank_promotion("allow"):
+            drawn = replay.sample(learner.replay, key).experience
         (loss, info), grads = jax.value_and_grad(temporal_difference_loss, has_aux=True)(
             learner.weights, of, learner.target, _ready(learner, drawn), config
         )

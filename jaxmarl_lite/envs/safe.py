@@ -263,6 +263,7 @@ def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> Constrain
 
 
 def limited(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
+    """The costs with other limits: by their names, or one where there is one cost. ValueError for other names."""
     if limit is None:
         return costs
     names = [cost.name for cost in costs]

@@ -1,4 +1,4 @@
-"""JaxMARL's cooperative environments behind the library's protocol: ``smax/``, ``mpe/``, ``safe-mpe/``, ``overcooked/``.
+"""JaxMARL's cooperative environments behind our own protocol: ``smax/``, ``mpe/``, ``safe-mpe/``, ``overcooked/``.
 
 ``smax/<map>`` is StarCraft micromanagement without StarCraft (SMAX), against the heuristic enemy: each unit is an
 agent, alive while the environment says so. ``mpe/spread-<agents>a``, ``mpe/reference`` and ``mpe/speaker-listener`` are

@@ -9,12 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.patches import Circle
 
 from jaxmarl_lite.envs.jaxmarl.adapter import JaxMARLEnvironment, JaxMARLState
-from jaxmarl_lite.report import drawing, files
 
-_ALLIES, _ENEMIES = drawing.PALETTE[0], drawing.PALETTE[1]
+_ALLIES, _ENEMIES, _HEALTH = "#0072B2", "#D55E00", "#009E73"
 
 
 class Battle(JaxMARLEnvironment):
@@ -33,32 +31,34 @@ class Battle(JaxMARLEnvironment):
         if path.suffix != ".gif":
             raise ValueError(f"animate: path must end in .gif, not {path.name!r}")
         frames = [Image.open(io.BytesIO(self._frame(state, step))).convert("P") for step, state in enumerate(states)]
-        stream = io.BytesIO()
         times = [round(1000 / fps)] * (len(frames) - 1) + [1500]  # the end stays a while
-        frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace_bytes(path, stream.getvalue())
+        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
         return path
 
     def _frame(self, state: JaxMARLState, step: int) -> bytes:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Circle
+
         env = self.unwrapped
         world = jax.tree.map(np.asarray, state.inner.state)
         radii = np.asarray(env.unit_type_radiuses)[world.unit_types]
         health = world.unit_health / np.asarray(env.unit_type_health)[world.unit_types]
-        figure = drawing.new_figure(4.6, 4.6)
-        figure.set_dpi(100)
+        figure = Figure(figsize=(4.6, 4.6), dpi=100, layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.set(xlim=(0, env.map_width), ylim=(0, env.map_height), xticks=[], yticks=[], aspect="equal")
-        axes.set_title(f"step {step}: {self._score(world)}", fontsize=9, color=drawing.INK, loc="left")
+        axes.set_title(f"step {step}: {self._score(world)}", fontsize=9, loc="left")
         for i, target in self._shots(world):
             ends = world.unit_positions[[i, target]].T
             axes.plot(*ends, color=self._colour(i), linewidth=1.0, alpha=0.7, zorder=1)
-        for i in np.flatnonzero(world.unit_alive):
-            place, name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
-            axes.add_patch(Circle(place, radii[i], color=self._colour(i), zorder=2))
-            axes.text(*place, name, color="white", fontsize=6, ha="center", va="center", zorder=3)
-            bar = place[0] - 0.6, place[0] - 0.6 + 1.2 * health[i]
-            axes.plot(bar, [place[1] + radii[i] + 0.35] * 2, color="#009E73", linewidth=2, zorder=3)
+        for i in map(int, np.flatnonzero(world.unit_alive)):
+            (x, y), name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
+            axes.add_patch(Circle((x, y), radii[i], color=self._colour(i), zorder=2))
+            axes.text(x, y, name, color="white", fontsize=6, ha="center", va="center", zorder=3)
+            bar = x - 0.6, x - 0.6 + 1.2 * health[i]
+            axes.plot(bar, [y + radii[i] + 0.35] * 2, color=_HEALTH, linewidth=2, zorder=3)
         stream = io.BytesIO()
         figure.savefig(stream, format="png")
         return stream.getvalue()

@@ -42,7 +42,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "action_type": ("discrete", "continuous"),
     "attack_mode": ("closest", "random"),
     "observation_type": ("unit_list", "conic"),
-    **dict.fromkeys(("agent_id", "enemy_shoots", "see_enemy_actions", "walls_cause_death"), (True, False)),
+    **dict.fromkeys(("agent_id", "enemy_shoots", "see_enemy_actions"), (True, False)),
+    **dict.fromkeys(("walls_cause_death", "random_reset"), (True, False)),
 }
 _WHOLE = ("max_steps", "world_steps_per_env_step", "map_width", "map_height")
 
@@ -104,18 +105,18 @@ def _allowed(room: str, name: str) -> list[str]:
 
 def _check(env_id: str, field: str, value: Any) -> None:
     """Raise ValueError, naming the field, the value and what is allowed."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     wrong = f"{field} of {env_id} is {value!r}; allowed is "
-    choices = _CHOICES.get(field, (True, False) if field == "random_reset" else ())
+    choices = _CHOICES.get(field, ())
     if choices and not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(wrong + f"one of {', '.join(map(str, choices))}")
-    if field in _WHOLE and (not number or not isinstance(value, int) or value < 1):
+    if field in _WHOLE and not (isinstance(number, int) and 1 <= number <= 10**9):
         raise ValueError(wrong + "a whole number from 1 up")
-    if field == "local_ratio" and not (number and 0 <= value <= 1):
+    if field == "local_ratio" and not 0 <= number <= 1:
         raise ValueError(wrong + "a share from 0 to 1: of the agents' own part in the reward")
-    if field in ("shaping", "won_battle_bonus") and not (number and value >= 0):
+    if field in ("shaping", "won_battle_bonus") and not 0 <= number < math.inf:
         raise ValueError(wrong + "a number from 0 up")
-    if field == "time_per_step" and not (number and value > 0):
+    if field == "time_per_step" and not 0 < number < math.inf:
         raise ValueError(wrong + "seconds above 0")
 
 

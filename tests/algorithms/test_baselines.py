@@ -1,0 +1,263 @@
+"""IAC, central-V, COMA and QMIX: against explicit sums, hand-worked targets, and one another."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import random_rollouts
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.algorithms import coma, iac, models, ppo, qmix
+from jaxmarl_lite.maths import counterfactual, mixing, trees
+
+N = 3
+SMALL = dict(hidden=(8, 8), num_minibatches=1)
+
+
+def policies(draw, *lead, actions=5):
+    logits = draw.normal(size=(*lead, actions)) * 2
+    probs = np.exp(logits) * (draw.uniform(size=logits.shape) < 0.8) + 1e-12 * (np.arange(actions) == 0)
+    return probs / probs.sum(-1, keepdims=True)
+
+
+def test_the_counterfactual_baseline_is_a_sum_over_actions():
+    draw = np.random.default_rng(0)
+    q, probs = draw.normal(size=(4, N, 5)), policies(draw, 4, N)
+    found = counterfactual.counterfactual_baseline(jnp.asarray(q), jnp.asarray(probs))
+    for i in np.ndindex(4, N):
+        assert found[i] == pytest.approx(sum(probs[i][u] * q[i][u] for u in range(5)), rel=1e-5)
+
+
+def gradient_variance(q, probs, b):
+    """Of ∇_ψ log π(u) (Q(u) - b) over u ~ π, summed over the logits ψ, written out."""
+    scores = np.eye(len(q)) - probs  # [u, ψ]
+    samples = scores * (q - b)[:, None]
+    mean = (probs[:, None] * samples).sum(0)
+    return (probs[:, None] * (samples - mean) ** 2).sum()
+
+
+def test_the_optimal_baseline_has_the_least_variance():
+    draw = np.random.default_rng(1)
+    better = 0
+    for _ in range(200):
+        q, probs = draw.normal(size=5) * 3, policies(draw)
+        best = float(counterfactual.optimal_baseline(jnp.asarray(q), jnp.asarray(probs)))
+        mean = float(counterfactual.counterfactual_baseline(jnp.asarray(q), jnp.asarray(probs)))
+        least = gradient_variance(q, probs, best)
+        scale = 1e-5 * (1.0 + gradient_variance(q, probs, mean))
+        assert least <= gradient_variance(q, probs, mean) + scale
+        assert all(least <= gradient_variance(q, probs, best + step) + scale for step in (-0.1, 0.1))
+        better += least < 0.9 * gradient_variance(q, probs, mean)
+    assert better > 20  # it is another number, and matters
+
+
+def test_the_optimal_baseline_of_a_certain_policy_is_its_value():
+    q, certain = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0, 0.0])
+    found, slope = jax.value_and_grad(counterfactual.optimal_baseline)(q, certain)
+    assert found == 2.0 and np.isfinite(slope).all()
+
+
+@pytest.fixture(scope="module")
+def critic():
+    spec = random_rollouts.spec(N)
+    config = coma.COMAConfig(**SMALL)
+    of = coma.Parts(models.actor(spec, config.form, True), coma.JointCritic(config.hidden, spec.action_size, "relu"))
+    learner = coma.make("coma", spec, config).init(jax.random.key(0), random_rollouts.B)
+    return of, learner, random_rollouts.batch(N).steps
+
+
+def test_q_knows_the_others_actions_and_answers_for_every_own_one(critic):
+    of, learner, steps = critic
+    q = np.asarray(of.q(learner.critic, steps.obs, steps.action))
+    assert q.shape == (*steps.action.shape, 3)
+    for i in range(N):
+        other = steps.action.at[..., i].set((steps.action[..., i] + 1) % 3)
+        changed = np.asarray(of.q(learner.critic, steps.obs, other))
+        np.testing.assert_allclose(changed[..., i, :], q[..., i, :], rtol=1e-4, atol=1e-5)  # its own does not matter
+        for j in set(range(N)) - {i}:
+            assert np.abs(changed[..., j, :] - q[..., j, :]).max() > 1e-3
+
+
+def test_comas_targets_by_hand(critic):
+    of, learner, steps = critic
+    config = dataclasses.replace(coma.COMAConfig(**SMALL), gamma=0.9, gae_lambda=0.7)
+    steps = steps._replace(
+        next_obs=jax.tree.map(
+            lambda now, after: trees.select(steps.last, after, jnp.concatenate([now[1:], after[-1:]])),
+            steps.obs,
+            steps.next_obs,
+        )
+    )  # as in a rollout: what is seen next is what was seen after
+    following = coma.next_actions(of.actor, learner.policy, (), steps, jax.random.key(1))
+    time, worlds = steps.last.shape
+    last, discount = np.asarray(steps.last), np.asarray(steps.discount)
+    assert (last & (discount == 1)).any() and (last & (discount == 0)).any()  # a truncation and a true end
+    for t, b in np.ndindex(time - 1, worlds):
+        if not last[t, b]:
+            np.testing.assert_array_equal(following[t, b], steps.action[t + 1, b])
+    legal = np.take_along_axis(np.asarray(steps.next_obs.mask), np.asarray(following)[..., None], -1)
+    assert legal[last].all()
+    value = coma._taken(of.q(learner.target, steps.obs, steps.action), steps.action)
+    after = coma._taken(of.q(learner.target, steps.next_obs, following), following)
+    wanted = np.zeros(value.shape)
+    for b in range(worlds):
+        for i in range(N):
+            g = 0.0
+            for t in reversed(range(time)):
+                step = float(steps.reward[t, b, i])
+                if t == time - 1 or last[t, b]:
+                    g = step + 0.9 * discount[t, b] * float(after[t, b, i])
+                else:
+                    g = step + 0.9 * (0.3 * float(after[t, b, i]) + 0.7 * g)
+                wanted[t, b, i] = g
+    found = coma.targets(of, learner.target, steps, following, config)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_policy_gradient_is_ppos_first_step():
+    spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
+    actor = models.actor(spec, ppo.IPPOConfig(hidden=(8,)).form, True)
+    theta = actor.net.init(jax.random.key(0))
+    data = ppo.policy_data(batch.steps)
+    pi = actor.unroll(theta, (), data.obs, data.first)
+    data = data._replace(log_prob=pi.log_prob(data.action))
+    advantage = jnp.asarray(np.random.default_rng(3).normal(size=data.action.shape))
+    config = ppo.IPPOConfig(hidden=(8,))
+    ours, theirs = (
+        jax.grad(lambda theta, loss=loss: loss(theta, actor, data, (), advantage, config)[0])(theta)
+        for loss in (iac.policy_gradient_loss, ppo.policy_loss)
+    )
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def random_mixer(draw, *lead, hidden=4):
+    shapes = (*lead, N, hidden), (*lead, hidden), (*lead, hidden), lead
+    return mixing.Mixer(*(jnp.asarray(draw.normal(size=shape)) for shape in shapes))
+
+
+def test_the_mixer_grows_with_every_agents_value():
+    draw = np.random.default_rng(0)
+    q, mixer = jnp.asarray(3 * draw.normal(size=(500, N))), random_mixer(draw, 500)
+    slopes = jax.grad(lambda q: mixing.mix(mixer, q).sum())(q)
+    assert (slopes >= 0).all() and (slopes > 0).mean() > 0.9
+    assert (np.asarray(mixer.w1) < 0).any()  # though the weights are of either sign
+
+
+def test_the_mixer_by_hand_and_as_a_sum():
+    draw = np.random.default_rng(1)
+    q, mixer = draw.normal(size=N), random_mixer(draw)
+    hidden = [sum(abs(float(mixer.w1[i, m])) * q[i] for i in range(N)) + float(mixer.b1[m]) for m in range(4)]
+    wanted = sum(abs(float(w)) * (h if h > 0 else np.exp(h) - 1) for w, h in zip(mixer.w2, hidden, strict=True))
+    assert float(mixing.mix(mixer, jnp.asarray(q))) == pytest.approx(wanted + float(mixer.b2), rel=1e-4)
+    ones = mixing.Mixer(jnp.ones((N, 1)), jnp.zeros(1), jnp.ones(1), jnp.zeros(()))
+    positive = jnp.asarray(np.abs(q))
+    assert float(mixing.mix(ones, positive)) == pytest.approx(float(mixing.total(positive)), rel=1e-6)
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+@pytest.mark.parametrize("mixer", ["qmix", "vdn"])
+def test_qmixs_targets_by_hand(double_q, mixer):
+    spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
+    config = qmix.QMIXConfig(
+        hidden=(8,), memory="none", memory_size=64, mixer=mixer, mixer_size=4, double_q=double_q, gamma=0.9, sequence=5,
+        replay_size=4, replay_batch=4,
+    )  # fmt: skip
+    algorithm = qmix.make("qmix", spec, config)
+    live, copy = (algorithm.init(jax.random.key(seed), 4).weights for seed in (0, 1))
+    net = qmix.network(config.form, spec.view_size, spec.action_size, agents=N, shared=True)
+    of = qmix.Parts(net, None if mixer == "vdn" else qmix.Hypernetworks(N, 4, config.hypernet_size))
+    steps = batch.steps
+    _, following = qmix._values(of, live, steps, ())
+    found = np.asarray(qmix.targets(of, copy, following, steps, (), config))
+    assert (np.asarray(steps.last) & (np.asarray(steps.discount) == 1)).any()
+    for t, b in np.ndindex(found.shape):
+        chosen = []
+        for i in range(N):
+            view = steps.next_obs.view[t, b]
+            of_live = np.asarray(net.step(live.agents, (), view)[0])[i]
+            of_copy = np.asarray(net.step(copy.agents, (), view)[0])[i]
+            legal = np.asarray(steps.next_obs.mask[t, b, i])
+            by = of_live if double_q else of_copy
+            best = max((u for u in range(3) if legal[u]), key=lambda u: by[u])
+            chosen.append(of_copy[best] * bool(steps.next_obs.alive[t, b, i]))
+        after = float(of.mix(copy, steps.next_obs.state[t, b], jnp.asarray(chosen)))
+        wanted = float(steps.reward[t, b, 0]) + 0.9 * float(steps.discount[t, b]) * after
+        assert found[t, b] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+
+
+def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them():
+    spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
+    steps = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch.steps)  # six steps
+    config = qmix.QMIXConfig(hidden=(4,), memory_size=6, sequence=2, replay_size=16, replay_batch=2, mixer_size=2)
+    algorithm = qmix.make("qmix", spec, config)
+    learner = algorithm.init(jax.random.key(0), 4)
+    memory = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
+    net = qmix.network(config.form, spec.view_size, spec.action_size, agents=N, shared=True)
+    of = qmix.Parts(net, None)
+    pieces = qmix._sequences(of, learner, batch._replace(steps=steps, memory=memory))
+    assert pieces.memory.shape == (12, N, 6)
+    for b in range(4):
+        m = memory[b][None]
+        for t in range(6):
+            if t % 2 == 0:
+                np.testing.assert_allclose(pieces.memory[b * 3 + t // 2], m[0], rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(pieces.steps.action[b * 3 + t // 2, t % 2], steps.action[t, b])
+            _, m = net.step(learner.weights.agents, m, steps.obs.view[t, b][None])
+            m = jnp.zeros_like(m) if steps.last[t, b] else m
+
+
+def test_exploration_falls_to_its_end():
+    config = qmix.QMIXConfig(epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=100.0)
+    found = [float(qmix.exploration(config, jnp.asarray(seen))) for seen in (0.0, 50.0, 100.0, 1e6)]
+    np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
+    none = dataclasses.replace(config, epsilon_steps=0.0)
+    assert float(qmix.exploration(none, jnp.asarray(0.0))) == pytest.approx(0.1)
+
+
+def test_nothing_is_learned_before_the_replay_holds_a_batch():
+    spec = random_rollouts.spec(N)
+    config = qmix.QMIXConfig(hidden=(4,), memory="none", memory_size=64, sequence=5, replay_batch=6, replay_size=8)
+    algorithm = qmix.make("qmix", spec, config)
+    learner = algorithm.init(jax.random.key(0), random_rollouts.B)
+    update = jax.jit(algorithm.update)
+    moved = []
+    for i in range(2):
+        before = learner.weights
+        learner, _ = update(jax.random.key(i), learner, random_rollouts.batch(N, seed=i))
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(learner.weights), strict=True)
+        moved.append(any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs))
+    assert moved == [False, True]  # four sequences, then eight
+
+
+@pytest.mark.parametrize(("make", "config"), [(coma.make, coma.COMAConfig()), (qmix.make, qmix.QMIXConfig())])
+def test_continuous_actions_are_refused(make, config):
+    with pytest.raises(ValueError, match="algorithm 'it' compares .* of test are continuous; allowed is"):
+        make("it", random_rollouts.spec(N, "continuous"), config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (qmix.QMIXConfig, {"replay_size": 8, "replay_batch": 16}, "replay_size is 8; allowed is replay_batch, 16, or"),
+        (qmix.QMIXConfig, {"mixer": "sum"}, "QMIXConfig.mixer is 'sum'; allowed is one of qmix, vdn"),
+        (qmix.QMIXConfig, {"epsilon_end": 1.5}, "QMIXConfig.epsilon_end is 1.5; allowed is a number from 0 to 1"),
+        (coma.COMAConfig, {"baseline": "best"}, "COMAConfig.baseline is 'best'; allowed is one of mean, optimal"),
+        (coma.COMAConfig, {"target_interval": 0}, "COMAConfig.target_interval is 0; allowed is a whole number"),
+        (iac.IACConfig, {"critic_epochs": 0}, "IACConfig.critic_epochs is 0; allowed is a whole number, 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**changes)
+
+
+def test_sizes_that_do_not_fit_the_replay_are_named():
+    env = jml.make("toy/counter")
+    algorithm = qmix.make("qmix", env.spec, qmix.QMIXConfig(sequence=4, replay_size=8, replay_batch=8))
+    with pytest.raises(ValueError, match="num_steps is 6 and sequence is 4; allowed is a num_steps that is a multiple"):
+        jml.make_train(algorithm, env, 4, 6)
+    with pytest.raises(ValueError, match="replay_size is 8; allowed is 16, a rollout, or more"):
+        jml.make_train(algorithm, env, 8, 8)
