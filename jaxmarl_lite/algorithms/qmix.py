@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import coma, configs, fitting, models
 from jaxmarl_lite.maths import mixing, trees
+from jaxmarl_lite.nets import distributions
 from jaxmarl_lite.nets.actor_critic import Network, NetworkSpec, network, orthogonal
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree, Transition
 
@@ -208,8 +209,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         if greedy:
             return best, jnp.zeros(best.shape, q.dtype), memory
         coin_key, any_key = jax.random.split(key)
-        legal = obs.mask | ~obs.mask.any(-1, keepdims=True)
-        anything = jax.random.categorical(any_key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
+        anything = distributions.categorical(jnp.zeros_like(q), obs.mask).sample(any_key)
         epsilon = exploration(learner.config, learner.seen)
         chance = jax.random.uniform(coin_key, best.shape) < epsilon
         return jnp.where(chance, anything, best), jnp.zeros(best.shape, q.dtype), memory

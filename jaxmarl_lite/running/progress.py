@@ -40,7 +40,7 @@ class Display:
     def __enter__(self) -> Display:
         self._bar.start()
         if not self._moving:
-            self.console.print("compiling, which takes some minutes for robots; then the lines begin")
+            self.console.print("compiling (for robots some minutes)")
         return self
 
     def __exit__(

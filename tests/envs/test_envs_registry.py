@@ -148,3 +148,10 @@ def test_a_single_agent_environment_is_refused():
 
     with pytest.raises(ValueError, match="Snake is not one of Jumanji's multi-agent environments; allowed: LevelBased"):
         JumanjiEnvironment(Snake())
+
+
+def test_names_that_are_none_and_words_for_no_are_refused():
+    with pytest.raises(ValueError, match="env_id is None; allowed is a name"):
+        make(None)
+    with pytest.raises(ValueError, match="agent_id is 'false'; allowed is one of True, False"):
+        make("jumanji/lbf-2s-8x8-2p-2f-coop", agent_id="false")

@@ -11,7 +11,11 @@ Overcooked with two cooks. Keywords of `jaxmarl_lite.make`, beside those of the 
     action_type   of ``smax`` and ``mpe``: "discrete" (default) or "continuous", numbers in [0, 1].
     max_steps     the time limit. It is a truncation here: last, with discount 1.
     shaping       of ``overcooked``: weight of JaxMARL's shaped reward, 0 by default. What it adds is in the return.
-    collision_cost, cost_limit   of ``safe-mpe``: see `scenarios`.
+    local_ratio   of ``mpe/spread`` and ``mpe/reference``: the agents' own part in the reward, 0.5 by default.
+    cost_limit    of ``safe-mpe``: collisions per episode and agent, 1 by default.
+    Of ``smax`` also those of JaxMARL's class: enemy_shoots, attack_mode, see_enemy_actions, walls_cause_death,
+    won_battle_bonus, observation_type, world_steps_per_env_step, time_per_step, map_width, map_height; of
+    ``overcooked`` random_reset.
 
 Works with JaxMARL 0.2 (its extra here is ``smax``), whose own dependencies hold JAX below 0.12. Before 0.2 the states'
 fields have other names and SMAX's observations another scale. Where JaxMARL departs from what it stands for:

@@ -28,8 +28,6 @@ class Particulars:
 
     meaning: str
     """What the return is."""
-    limit: Callable[[Any], int]
-    """Most steps of an episode."""
     state: Callable[[Any, Any, dict[str, Array]], Array]
     """``(env, state, observations) -> [S]``, what a central critic sees."""
     shared: bool
@@ -46,8 +44,6 @@ class Particulars:
     """What that means."""
     bonus: Callable[[Any], Array] | None = None
     """A shaped reward ``[N]`` from JaxMARL's infos."""
-    best: float | None = None
-    """The highest return, where it is known."""
 
 
 class JaxMARLEnvironment:
@@ -99,10 +95,9 @@ class JaxMARLEnvironment:
             state_size=timestep.obs.state.shape[-1],
             action_kind="discrete" if self._discrete else "continuous",
             action_size=widest,
-            episode_limit=self._its.limit(self._env),
+            episode_limit=int(self._env.max_steps),
             reward_kind=self._reward,
             return_meaning=self._its.meaning,
-            best_return=self._its.best,
             action_low=None if self._discrete else (0.0,) * widest,
             action_high=None if self._discrete else (1.0,) * widest,
             win_meaning=self._its.win_meaning,
@@ -135,7 +130,7 @@ class JaxMARLEnvironment:
         after = JaxMARLState(inner, state.time + 1, rest)
         return after, TimeStep(
             self._observe(inner, obs), reward, jnp.zeros((agents, 0), float), 1.0 - over.astype(float),
-            over | (after.time >= its.limit(env)),
+            over | (after.time >= env.max_steps),
         )  # fmt: skip
 
     def won(self, state: JaxMARLState) -> Array:

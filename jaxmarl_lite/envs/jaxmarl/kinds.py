@@ -25,7 +25,6 @@ def _enemies(env: Any, state: Any) -> Array:
 
 smax = Particulars(
     meaning="share of the enemies' health taken, plus the bonus of a win, per episode",
-    limit=lambda env: int(env.max_steps),
     state=lambda env, state, obs: obs["world_state"],
     shared=True,
     mask=_battle_mask,
@@ -41,30 +40,15 @@ def _joined(env: Any, state: Any, obs: dict[str, Array]) -> Array:
     return jnp.concatenate([obs[agent] for agent in env.agents])
 
 
-spread = Particulars(
-    meaning="team reward per episode: distances from landmarks to the nearest agent, and collisions, negative",
-    limit=lambda env: int(env.max_steps),
-    state=_joined,
-    shared=False,
-)
-spread_apart = Particulars(
-    meaning="team reward per episode: distances from landmarks to the nearest agent, negative",
-    limit=lambda env: int(env.max_steps),
-    state=_joined,
-    shared=True,
-)
-reference = Particulars(
-    meaning="team reward per episode: distances from agents to their landmarks, negative",
-    limit=lambda env: int(env.max_steps),
-    state=_joined,
-    shared=False,
-)
-speaker_listener = Particulars(
-    meaning="team reward per episode: squared distance from the listener to the landmark, negative",
-    limit=lambda env: int(env.max_steps),
-    state=_joined,
-    shared=True,
-)
+def _particles(team: str, shared: bool) -> Particulars:
+    """The state is all that the agents see."""
+    return Particulars(f"team reward per episode: {team}, negative", _joined, shared)
+
+
+spread = _particles("distances from landmarks to the nearest agent, and collisions", shared=False)
+spread_apart = _particles("distances from landmarks to the nearest agent", shared=True)
+reference = _particles("distances from agents to their landmarks", shared=False)
+speaker_listener = _particles("squared distance from the listener to the landmark", shared=True)
 
 
 def _shaped(infos: Any) -> Array:
@@ -74,7 +58,6 @@ def _shaped(infos: Any) -> Array:
 
 overcooked = Particulars(
     meaning="reward of the team per episode, 20 per soup served",
-    limit=lambda env: int(env.max_steps),
     state=lambda env, state, obs: jnp.asarray(obs[env.agents[0]], float).reshape(-1),
     shared=True,
     bonus=_shaped,

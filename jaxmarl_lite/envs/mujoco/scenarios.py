@@ -53,6 +53,8 @@ _KEYWORDS = (
     *_FIELDS, "distance", "episode_limit", "segments", "cost_limit", "threshold",
 )  # fmt: skip
 
+_MOST = 10**9
+"""The highest whole number that a keyword may be: steps are counted in 32 bits."""
 _PASSED_ON = ("observation", "distance", "standardise", "agent_id", "costs", "physics", "episode_limit")
 
 
@@ -149,9 +151,6 @@ def _check_whole(env_id: str, field: str, value: Any, lowest: int) -> None:
         raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} to {_MOST:,}")
 
 
-_MOST = 10**9
-
-
 def _robots(room: str) -> list[str]:
     if room == "safe-velocity":
         return list(dict.fromkeys(_split(name)[0] for name in VELOCITIES))
@@ -216,11 +215,12 @@ def _adjusted(env_id: str, danger: Danger | None, keywords: Mapping[str, Any], a
         return None, None
     if isinstance(danger, Corridor):
         changes["level"] = keywords.get("costs") == "own"
-    limit = keywords.get("cost_limit")
+    limit: Any = keywords.get("cost_limit")
     if isinstance(limit, Mapping):
         check_names(f"cost_limit of {env_id}", limit, [danger.name])
         limit = limit.get(danger.name)
-    limit = getattr(limit, "tolist", lambda limit=limit: limit)()
+    if hasattr(limit, "tolist"):  # NumPy's
+        limit = limit.tolist()
     if limit is not None:
         each = limit if isinstance(limit, (tuple, list)) else [limit]
         fine = all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in each)
