@@ -24,7 +24,7 @@ from jaxmarl_lite.envs.mujoco.robots import ROBOTS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 _RUNAWAY = 1e4
-"""A speed (m/s, rad/s) at which the physics broke, though its numbers are finite still. Random play of ants,
+"""A speed (m/s, rad/s) at which the physics broke, though its numbers are finite still. Random play of ant,
 cheetahs, hopper and walker stays below 60."""
 
 
