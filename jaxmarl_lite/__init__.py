@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxmarl_lite import report as report
     from jaxmarl_lite import rollout as rollout
     from jaxmarl_lite import types as types
+    from jaxmarl_lite.algorithms.coma import COMAConfig as COMAConfig
     from jaxmarl_lite.algorithms.happo import HAPPOConfig as HAPPOConfig
     from jaxmarl_lite.algorithms.hatrpo import HATRPOConfig as HATRPOConfig
     from jaxmarl_lite.algorithms.iac import CentralVConfig as CentralVConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jaxmarl_lite.algorithms.mappo_lagrangian import MAPPOLagrangianConfig as MAPPOLagrangianConfig
     from jaxmarl_lite.algorithms.ppo import IPPOConfig as IPPOConfig
     from jaxmarl_lite.algorithms.ppo import MAPPOConfig as MAPPOConfig
+    from jaxmarl_lite.algorithms.qmix import QMIXConfig as QMIXConfig
     from jaxmarl_lite.algorithms.registry import ALGORITHMS as ALGORITHMS
     from jaxmarl_lite.algorithms.registry import make_algorithm as make_algorithm
     from jaxmarl_lite.envs import Cost as Cost
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 _MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
 _NAMES = {
     "ALGORITHMS": "algorithms.registry",
+    "COMAConfig": "algorithms.coma",
     "CentralVConfig": "algorithms.iac",
     "Cost": "envs",
     "HAPPOConfig": "algorithms.happo",
@@ -58,6 +61,7 @@ _NAMES = {
     "MACPOConfig": "algorithms.macpo",
     "MAPPOConfig": "algorithms.ppo",
     "MAPPOLagrangianConfig": "algorithms.mappo_lagrangian",
+    "QMIXConfig": "algorithms.qmix",
     "Result": "running.result",
     "RunError": "running.loop",
     "check_environment": "envs",

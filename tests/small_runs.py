@@ -21,7 +21,9 @@ BATCH = 16  # environment steps of an update of these sizes
 
 def config(algorithm: str, **fields: Any) -> Any:
     """The algorithm's smallest networks."""
-    return registry.config_of(algorithm)(**{"hidden": (4,), **fields})
+    kind = registry.config_of(algorithm)
+    replay = {"sequence": 2, "replay_size": 16, "replay_batch": 8, "mixer_size": 2} if hasattr(kind, "sequence") else {}
+    return kind(**{"hidden": (4,), **replay, **fields})
 
 
 def updates(number: int) -> int:

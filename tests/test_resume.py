@@ -18,7 +18,7 @@ RUN = dict(SIZES, seeds=2, config=config("ippo"))
 @pytest.mark.parametrize("algorithm", jml.ALGORITHMS)
 def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
     memory = "gru" if algorithm == "liir" else "none"  # the one with memories of every kind: they compile for long
-    sizes = {"memory": "gru", "memory_size": 3} if memory == "gru" else {}
+    sizes = {"memory": "gru", "memory_size": 3} if memory == "gru" else {"memory": "none"}
     settings = config(algorithm, **sizes, normalise_view=True)
     same = dict(SIZES, seeds=2, config=settings)
     env = "toy/budget-two" if hasattr(settings, "cost_limit") else "toy/memory"

@@ -116,9 +116,30 @@ def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]
     return counting, calls
 
 
+def serves(name: str, action_kind: str) -> bool:
+    """Whether an algorithm has an answer to such actions."""
+    return action_kind == "discrete" or name not in ("coma", "qmix")
+
+
 def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:
     """An algorithm with tiny networks."""
-    small = {"memory_size": 8} if settings.get("memory", "none") == "gru" else {}
     kind = registry.config_of(name)
-    passes = {"epochs": 2} if hasattr(kind, "epochs") else {}
-    return registry.make_algorithm(name, env.spec, kind(**{"hidden": (16,)} | passes | small | settings))
+    small = {"memory_size": 8} if settings.get("memory", kind.memory) == "gru" else {}
+    small |= {"epochs": 2} if hasattr(kind, "epochs") else {}
+    small |= {"sequence": 3, "replay_size": 16, "replay_batch": 8, "mixer_size": 4} if hasattr(kind, "sequence") else {}
+    return registry.make_algorithm(name, env.spec, kind(**{"hidden": (16,)} | small | settings))
+
+
+def of_agents(learner: Any) -> dict[str, Any]:
+    """Name -> the weights of a learner that an agent may have for its own; the first are those it acts by."""
+    if hasattr(learner, "weights"):
+        return {"values": learner.weights.agents}
+    joint = hasattr(learner, "target")  # one critic for the team
+    names = ["policy", *(() if joint else ("critic", "proxy", "extrinsic", "reward"))]
+    found = {name: getattr(learner, name) for name in names if hasattr(learner, name)}
+    return found | ({"cost critic": learner.costs.critic} if getattr(learner, "costs", ()) else {})
+
+
+def acting(learner: Any) -> Any:
+    """The weights that a learner acts by."""
+    return next(iter(of_agents(learner).values()))

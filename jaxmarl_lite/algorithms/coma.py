@@ -23,14 +23,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, fitting, iac, models, ppo
+from jaxmarl_lite.algorithms import configs, fitting, iac, models, ppo, settings
 from jaxmarl_lite.maths import counterfactual, returns, surrogates, trees
 from jaxmarl_lite.nets.actor_critic import orthogonal
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree, Transition
 
 
 @configs.config_record
-class COMAConfig(ppo.AgentConfig):
+class COMAConfig(settings.AgentConfig):
     """Settings of COMA."""
 
     gae_lambda: float = 0.8
@@ -45,7 +45,7 @@ class COMAConfig(ppo.AgentConfig):
     """Updates between two copies of the critic into the one that makes its targets."""
 
     def __post_init__(self) -> None:
-        ppo.check(self)
+        super().__post_init__()
         configs.check_whole(self, critic_epochs=1, target_interval=1)
         configs.check_choice(self, baseline=("mean", "optimal"))
 

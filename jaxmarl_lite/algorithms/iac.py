@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import jax
 
-from jaxmarl_lite.algorithms import configs, fitting, models, ppo
+from jaxmarl_lite.algorithms import configs, fitting, models, ppo, settings
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, PyTree
 
 
 @configs.config_record
-class IACConfig(ppo.AgentConfig):
+class IACConfig(settings.AgentConfig):
     """Settings of independent actor-critic."""
 
     gae_lambda: float = 0.8
@@ -35,7 +35,7 @@ class IACConfig(ppo.AgentConfig):
     """Let the critic predict returns standardised by their running moments."""
 
     def __post_init__(self) -> None:
-        ppo.check(self)
+        super().__post_init__()
         configs.check_whole(self, critic_epochs=1)
         configs.check_choice(self, critic_view=("own", "state"))
 
@@ -54,8 +54,9 @@ def make(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
 
 
 def policy_gradient_loss(
-    theta: PyTree, actor: models.Actor, data: ppo.PolicyData, memory: PyTree, advantage: Array, config: ppo.AgentConfig
-) -> tuple[Array, dict[str, Array]]:
+    theta: PyTree, actor: models.Actor, data: ppo.PolicyData, memory: PyTree, advantage: Array,
+    config: settings.AgentConfig,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
     """Minus the function whose gradient is at the head of this file, and what one may look at.
 
     Args:

@@ -16,63 +16,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, fitting, models, values
+from jaxmarl_lite.algorithms import configs, fitting, models, settings, values
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import surrogates, trees
-from jaxmarl_lite.nets.actor_critic import NetworkSpec
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree, Transition
 
 
 @configs.config_record
-class AgentConfig:
-    """Settings that every algorithm with a policy and a critic has."""
-
-    lr: float = 5e-4
-    """Learning rate of the policy."""
-    critic_lr: float = 5e-4
-    """Learning rate of the critic."""
-    anneal_steps: float = 0.0
-    """Environment steps over which both learning rates fall linearly to 0; 0 keeps them constant."""
-    gamma: float = 0.99
-    """Discount per step."""
-    gae_lambda: float = 0.95
-    """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus, reward per nat."""
-    max_grad_norm: float = 0.5
-    """Longest gradient, of policy and critic each."""
-    eps_root: float = 1e-12
-    """Added to the optimiser's second moment under its root; with it the step is differentiable at a zero gradient."""
-    optimiser: Literal["adam", "rmsprop", "sgd"] = "adam"
-    """Rule of the gradient steps."""
-    num_minibatches: int = 2
-    """Parts into which the worlds are dealt in each pass."""
-    share_weights: bool = True
-    """One set of weights for all agents, or one each."""
-    memory: Literal["none", "gru"] = "none"
-    """Whether policy and critic remember the episode."""
-    hidden: tuple[int, ...] = (128, 128)
-    """Widths of the dense layers."""
-    memory_size: int = 128
-    """Width of the memory."""
-    activation: Literal["relu", "tanh"] = "relu"
-    """What follows each dense layer."""
-    normalise_advantage: bool = True
-    """Standardise the advantages of each minibatch."""
-    normalise_view: bool = False
-    """Standardise views and states by their running moments."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    @property
-    def form(self) -> NetworkSpec:
-        """The form of policy and critic."""
-        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size)
-
-
-@configs.config_record
-class ActorCriticConfig(AgentConfig):
+class ActorCriticConfig(settings.AgentConfig):
     """Settings that every algorithm with PPO's policy step has."""
 
     clip: float = 0.2
@@ -81,6 +32,12 @@ class ActorCriticConfig(AgentConfig):
     """Passes over each batch."""
     critic_view: Literal["own", "state"] = "own"
     """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.check_range(self, clip=(1e-6, 1e6))
+        configs.check_whole(self, epochs=1)
+        configs.check_choice(self, critic_view=("own", "state"))
 
 
 @configs.config_record
@@ -102,34 +59,6 @@ class MAPPOConfig(PPOConfig):
 
     critic_view: Literal["own", "state"] = "state"
     """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
-
-
-def check(config: AgentConfig) -> None:
-    """Raise ValueError, naming field, value and what is allowed, for a setting out of range."""
-    configs.check_range(
-        config,
-        lr=(0, 10),
-        critic_lr=(0, 10),
-        anneal_steps=(0, 1e15),
-        gamma=(0, 1),
-        gae_lambda=(0, 1),
-        entropy_coef=(0, 1e3),
-        max_grad_norm=(1e-6, 1e9),
-        eps_root=(0, 1),
-    )
-    configs.check_whole(config, num_minibatches=1, memory_size=1)
-    configs.check_choice(
-        config, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
-    )
-    configs.check_widths(config, "hidden")
-    if config.memory == "none" and config.memory_size != AgentConfig.memory_size:
-        raise ValueError(
-            f"{type(config).__name__}.memory_size is {config.memory_size} with memory 'none'; allowed with memory 'gru'"
-        )
-    if isinstance(config, ActorCriticConfig):
-        configs.check_range(config, clip=(1e-6, 1e6))
-        configs.check_whole(config, epochs=1)
-        configs.check_choice(config, critic_view=("own", "state"))
 
 
 class PPOState(NamedTuple):
@@ -201,7 +130,7 @@ class Parts(NamedTuple):
     critic: models.Critic
 
 
-def rule(config: AgentConfig) -> fitting.Optimiser:
+def rule(config: settings.AgentConfig) -> fitting.Optimiser:
     """The optimiser of every network."""
     return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
 
@@ -309,7 +238,7 @@ def critic_step(
 
 
 def fitted(
-    critic: models.Critic, config: AgentConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
+    critic: models.Critic, config: settings.AgentConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
     memory: PyTree, target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:  # fmt: skip
     """A critic's weights and optimiser after a gradient step, its loss before, and the gradient's length."""

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from jaxmarl_lite.algorithms import happo, hatrpo, iac, liir, macpo, mappo_lagrangian, ppo
+from jaxmarl_lite.algorithms import coma, happo, hatrpo, iac, liir, macpo, mappo_lagrangian, ppo, qmix
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
@@ -22,6 +22,8 @@ ALGORITHMS: dict[str, tuple[type, Make]] = {
     "liir": (liir.LIIRConfig, liir.make),
     "iac": (iac.IACConfig, iac.make),
     "central-v": (iac.CentralVConfig, iac.make),
+    "coma": (coma.COMAConfig, coma.make),
+    "qmix": (qmix.QMIXConfig, qmix.make),
 }
 """Name -> its config and its maker."""
 

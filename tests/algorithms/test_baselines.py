@@ -10,6 +10,7 @@ import random_rollouts
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import coma, iac, models, ppo, qmix
+from jaxmarl_lite.algorithms.qmix import replay, temporal_difference
 from jaxmarl_lite.maths import counterfactual, mixing, trees
 
 N = 3
@@ -162,16 +163,16 @@ def test_the_mixer_by_hand_and_as_a_sum():
 def test_qmixs_targets_by_hand(double_q, mixer):
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
     config = qmix.QMIXConfig(
-        hidden=(8,), memory="none", memory_size=64, mixer=mixer, mixer_size=4, double_q=double_q, gamma=0.9, sequence=5,
+        hidden=(8,), memory="none", mixer=mixer, mixer_size=4, double_q=double_q, gamma=0.9, sequence=5,
         replay_size=4, replay_batch=4,
     )  # fmt: skip
     algorithm = qmix.make("qmix", spec, config)
     live, copy = (algorithm.init(jax.random.key(seed), 4).weights for seed in (0, 1))
-    net = qmix.network(config.form, spec.view_size, spec.action_size, agents=N, shared=True)
-    of = qmix.Parts(net, None if mixer == "vdn" else qmix.Hypernetworks(N, 4, config.hypernet_size))
+    of = qmix.parts(spec, config)
+    net = of.net
     steps = batch.steps
-    _, following = qmix._values(of, live, steps, ())
-    found = np.asarray(qmix.targets(of, copy, following, steps, (), config))
+    _, following = temporal_difference.values(of, live, steps, ())
+    found = np.asarray(temporal_difference.targets(of, copy, following, steps, (), config))
     assert (np.asarray(steps.last) & (np.asarray(steps.discount) == 1)).any()
     for t, b in np.ndindex(found.shape):
         chosen = []
@@ -195,9 +196,9 @@ def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them(
     algorithm = qmix.make("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), 4)
     memory = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
-    net = qmix.network(config.form, spec.view_size, spec.action_size, agents=N, shared=True)
-    of = qmix.Parts(net, None)
-    pieces = qmix._sequences(of, learner, batch._replace(steps=steps, memory=memory))
+    of = qmix.parts(spec, config)
+    net = of.net
+    pieces = replay.sequences(of, learner.weights, (), batch._replace(steps=steps, memory=memory), config.sequence)
     assert pieces.memory.shape == (12, N, 6)
     for b in range(4):
         m = memory[b][None]
@@ -219,7 +220,7 @@ def test_exploration_falls_to_its_end():
 
 def test_nothing_is_learned_before_the_replay_holds_a_batch():
     spec = random_rollouts.spec(N)
-    config = qmix.QMIXConfig(hidden=(4,), memory="none", memory_size=64, sequence=5, replay_batch=6, replay_size=8)
+    config = qmix.QMIXConfig(hidden=(4,), memory="none", sequence=5, replay_batch=6, replay_size=8)
     algorithm = qmix.make("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
     update = jax.jit(algorithm.update)

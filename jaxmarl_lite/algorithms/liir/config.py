@@ -25,7 +25,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
     """What the extrinsic critic sees; `critic_view` is the proxy critics'."""
 
     def __post_init__(self) -> None:
-        ppo.check(self)
+        super().__post_init__()
         configs.check_range(self, lam=(0, 1e6), reward_lr=(0, 10), reward_bound=(1e-6, 1e6))
         configs.check_choice(
             self,

@@ -1,0 +1,32 @@
+"""QMIX: values of agents that are mixed to one of the team, learned from a replay.
+
+    L = E[ ( r + γ d Q'_tot(s', q'_1, ..., q'_N) - Q_tot(s, q_1(o_1, u_1), ..., q_N(o_N, u_N)) )² ]
+
+Rashid et al. 2018, equations 5 and 6. Q_tot is `maths.mixing.mix`, whose weights hypernetworks make from the state; it
+grows with every q_i, so that each agent's own best action is the team's. The primes are a copy of the networks, made
+every ``target_interval`` updates; with ``double_q`` (van Hasselt et al. 2016) it values what the live networks would
+do. ``mixer="vdn"`` adds the values up instead.
+
+What is replayed are ``sequence`` steps of one world, with the memory at their start (the "stored state" of Kapturowski
+et al. 2019), so that they need not be an episode. The reward is the mean over the agents of what they receive. Agents
+that are out of play add nothing. Actions are drawn uniformly with a probability that falls from ``epsilon_start`` to
+``epsilon_end``, else they are the best.
+"""
+
+from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
+from jaxmarl_lite.algorithms.qmix.learner import QMIXState, exploration, make
+from jaxmarl_lite.algorithms.qmix.networks import Hypernetworks, Parts, Weights, parts
+from jaxmarl_lite.algorithms.qmix.temporal_difference import targets, temporal_difference_loss
+
+__all__ = [
+    "Hypernetworks",
+    "Parts",
+    "QMIXConfig",
+    "QMIXState",
+    "Weights",
+    "exploration",
+    "make",
+    "parts",
+    "targets",
+    "temporal_difference_loss",
+]

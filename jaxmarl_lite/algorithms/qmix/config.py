@@ -1,0 +1,58 @@
+"""Settings of QMIX."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxmarl_lite.algorithms import configs, settings
+
+
+@configs.config_record
+class QMIXConfig(settings.LearnerConfig):
+    """Settings of QMIX."""
+
+    max_grad_norm: float = 10.0
+    """Longest gradient."""
+    epsilon_start: float = 1.0
+    """Probability of a random action at first."""
+    epsilon_end: float = 0.05
+    """Probability of a random action in the end."""
+    epsilon_steps: float = 50_000.0
+    """Environment steps over which it falls, linearly."""
+    mixer: Literal["qmix", "vdn"] = "qmix"
+    """How the agents' values become the team's."""
+    mixer_size: int = 32
+    """Width of the mixer's hidden layer."""
+    hypernet_size: int = 64
+    """Width of the hidden layer of the networks that make the mixer's weights."""
+    double_q: bool = True
+    """Let the live networks choose the next actions, and their copy value them."""
+    target_interval: int = 20
+    """Updates between two copies of the networks into those that make the targets."""
+    sequence: int = 32
+    """Steps of one world that are replayed together; a rollout has so many, or a multiple of it."""
+    replay_size: int = 2048
+    """Sequences that the replay holds."""
+    replay_batch: int = 32
+    """Sequences in a gradient step."""
+    steps_per_update: int = 4
+    """Gradient steps after each rollout, each on a batch of its own."""
+    memory: Literal["none", "gru"] = "gru"
+    """Whether the agents remember the episode."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the dense layers."""
+    memory_size: int = 64
+    """Width of the memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.check_range(self, epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
+        configs.check_whole(
+            self, mixer_size=1, hypernet_size=1, target_interval=1, sequence=1, replay_size=1, replay_batch=1,
+            steps_per_update=1,
+        )  # fmt: skip
+        configs.check_choice(self, mixer=("qmix", "vdn"))
+        if self.replay_size < self.replay_batch:
+            raise ValueError(
+                f"QMIXConfig.replay_size is {self.replay_size}; allowed is replay_batch, {self.replay_batch}, or more"
+            )

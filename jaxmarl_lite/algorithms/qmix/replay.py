@@ -1,0 +1,66 @@
+"""What QMIX replays: pieces of rollouts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite.algorithms import models
+from jaxmarl_lite.algorithms.qmix.networks import Parts, Weights
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.nets.actor_critic import Network
+from jaxmarl_lite.types import Array, Batch, EnvSpec, Observation, PyTree, Transition
+
+
+class Sequence(NamedTuple):
+    """A rollout of one world, as it is replayed; leaves of ``steps`` are ``[T, ...]``."""
+
+    steps: Transition
+    memory: PyTree
+
+
+def flashbax(name: str) -> Any:
+    """What keeps the replay; raises ImportError, saying what to install, where it is missing."""
+    try:
+        return importlib.import_module("flashbax")
+    except ModuleNotFoundError as error:
+        if error.name != "flashbax":
+            raise
+        raise ImportError(f"algorithm {name!r} needs flashbax: install 'jaxmarl-lite[qmix]'") from None
+
+
+def blank(spec: EnvSpec, length: int, net: Network) -> Sequence:
+    """A sequence of zeros."""
+    number, n = jnp.result_type(float), spec.num_agents
+
+    def of(*shape: int, dtype: Any = number) -> Array:
+        return jnp.zeros((length, *shape), dtype)
+
+    mask, alive = of(n, spec.action_size, dtype=bool), of(n, dtype=bool)
+    obs = Observation(of(n, spec.view_size), of(spec.state_size), mask, alive)
+    steps = Transition(obs, of(n, dtype=jnp.int32), of(n), of(n), of(n, spec.num_costs), of(), of(dtype=bool), obs)
+    return Sequence(steps, jax.tree.map(lambda x: x[0], net.initial_memory(1)))
+
+
+def sequences(of: Parts, weights: Weights, sight: models.Sight | tuple[()], batch: Batch, length: int) -> Sequence:
+    """A rollout as pieces of ``length`` steps, ``[B * T/length, length, ...]``, with the memory at each one's start."""
+    steps = batch.steps
+    count = steps.last.shape[0] // length
+    views = models.through(sight, steps.obs).view
+    _, memories = of.net.unroll(weights.agents, batch.memory, views, models.episode_starts(steps.last))
+
+    def starts(first: Array, after: Array) -> Array:
+        """``[B * count, ...]``: the memory before every sequence; zero where an episode has just ended."""
+        before = after[length - 1 : -1 : length]
+        ended = steps.last[length - 1 : -1 : length]
+        before = trees.select(ended, jnp.zeros_like(before), before)
+        return jnp.moveaxis(jnp.concatenate([first[None], before]), 0, 1).reshape(-1, *first.shape[1:])
+
+    def cut(x: Array) -> Array:
+        moved = jnp.moveaxis(x, 0, 1)
+        return moved.reshape(moved.shape[0] * count, length, *moved.shape[2:])
+
+    return Sequence(jax.tree.map(cut, steps), jax.tree.map(starts, batch.memory, memories))

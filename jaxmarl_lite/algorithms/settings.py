@@ -1,0 +1,80 @@
+"""Settings that algorithms have in common, and what is allowed of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite.nets.actor_critic import NetworkSpec
+
+
+@configs.config_record
+class LearnerConfig:
+    """Settings that every algorithm has: a network, and how it steps."""
+
+    lr: float = 5e-4
+    """Learning rate of the gradient steps."""
+    anneal_steps: float = 0.0
+    """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
+    gamma: float = 0.99
+    """Discount per step."""
+    max_grad_norm: float = 0.5
+    """Longest gradient, of each network."""
+    eps_root: float = 1e-12
+    """Added to the optimiser's second moment under its root; with it the step is differentiable at a zero gradient."""
+    optimiser: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """Rule of the gradient steps."""
+    share_weights: bool = True
+    """One set of weights for all agents, or one each."""
+    memory: Literal["none", "gru"] = "none"
+    """Whether the networks remember the episode."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the dense layers."""
+    memory_size: int = 128
+    """Width of the memory."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """What follows each dense layer."""
+    normalise_view: bool = False
+    """Standardise views and states by their running moments."""
+
+    def __post_init__(self) -> None:
+        configs.check_range(
+            self, lr=(0, 10), anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
+        )
+        configs.check_whole(self, memory_size=1)
+        configs.check_choice(
+            self, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
+        )
+        configs.check_widths(self, "hidden")
+        if self.memory == "none" and self.memory_size != type(self).memory_size:
+            raise ValueError(
+                f"{type(self).__name__}.memory_size is {self.memory_size} with memory 'none'; allowed with memory 'gru'"
+            )
+
+    @property
+    def form(self) -> NetworkSpec:
+        """The form of the networks."""
+        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size)
+
+
+@configs.config_record
+class AgentConfig(LearnerConfig):
+    """Settings of every algorithm with a policy and a critic."""
+
+    lr: float = 5e-4
+    """Learning rate of the policy."""
+    critic_lr: float = 5e-4
+    """Learning rate of the critic."""
+    gae_lambda: float = 0.95
+    """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, reward per nat."""
+    num_minibatches: int = 2
+    """Parts into which the worlds are dealt in each pass."""
+    normalise_advantage: bool = True
+    """Standardise the advantages of each minibatch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1), entropy_coef=(0, 1e3))
+        configs.check_whole(self, num_minibatches=1)
