@@ -132,6 +132,9 @@ class EnvSpec:
     may_break: bool = False
     """The world has a method ``broken(state)``, and rows count the episodes that it tells of."""
 
+    action_names: tuple[str, ...] = ()
+    """A word, or a few, for each discrete action, for pictures; ``()`` where they have none."""
+
     win_meaning: str = ""
     """What winning an episode means, in words, where it can be won: the world then has a method ``won(state)``, and the
     share of won episodes is reported."""

@@ -161,7 +161,12 @@ def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["render", str(trained)]) == 2
+    assert main(["render", str(trained)]) == 0  # no film of it, but LIIR's rewards
+    said = capsys.readouterr().out
+    assert "episode.rewards.png" in said and ".gif" not in said and (trained / "episode.rewards.png").exists()
+    plain = tmp_path / "plain"
+    assert main(["train", "ippo", "--env", "toy/counter", *SIZES, "--quiet", "--out", str(plain)]) == 0
+    assert main(["render", str(plain)]) == 2
     assert "toy/counter cannot be drawn" in capsys.readouterr().err
     result = jml.load_run(trained)
     drawn: list[int] = []
@@ -179,7 +184,7 @@ def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         patch.setattr(looking, "load_run", lambda path: jml.load_run(path, Drawn()))
         assert main(["render", str(trained), "--seed", "1", "--out", str(tmp_path / "film.gif")]) == 0
     assert drawn == list(range(len(drawn))) and 3 < len(drawn) <= 7
-    assert "film.gif" in capsys.readouterr().out
+    assert "film.gif" in capsys.readouterr().out and (tmp_path / "film.rewards.png").exists()
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +217,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --resume RUN --num-envs 8", "num_envs is 8, but the run in .* has 4"),
         ("train liir --env toy/counter --out RUN", "already holds a run; continue it with --resume"),
         ("evaluate nowhere", "nowhere is no folder"),
-        ("render RUN --seed 5", "toy/counter cannot be drawn"),
+        ("render RUN --seed 5", "seed is 5; allowed is one of"),
         ("list toy/conter", "toy/counter"),
     ],
 )

@@ -308,3 +308,33 @@ def test_public_names_are_there() -> None:
     for name in jml.__all__:
         assert getattr(jml, name) is not None
     assert dataclasses.is_dataclass(jml.LIIRConfig)
+
+
+def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
+    result = jml.run("liir", "toy/pursuit", config=config("liir"), **RUN)
+    episode = result.episode(seed=1, episode_seed=3)
+    length, env = episode.length, result.env
+    assert 1 <= length <= 20 and len(episode.states) == length + 1
+    for now, then, action, reward in zip(
+        episode.states[:-1], episode.states[1:], episode.action, episode.team_reward, strict=True
+    ):
+        after, timestep = env.step(now, jnp.asarray(action))
+        assert_same_bits(after, then)
+        assert timestep.reward[0] == reward
+    policy = result.policy(seed=1)
+    _, timestep = env.reset(jax.random.split(jax.random.key(3))[0])
+    np.testing.assert_array_equal(policy(timestep.obs), episode.action[0])
+    assert episode.intrinsic is not None
+    same = {}  # shared weights: a number of view and action
+    for view, action, r in zip(
+        episode.view.reshape(-1), episode.action.reshape(-1), episode.intrinsic.reshape(-1), strict=True
+    ):
+        assert same.setdefault((float(view), int(action)), float(r)) == pytest.approx(float(r), abs=1e-6)
+    assert result.plot_rewards(tmp_path / "r.png", episode=episode).axes and (tmp_path / "r.png").exists()
+    assert result.episode(seed=0).intrinsic is not None
+    with pytest.raises(ValueError, match="seed is 2; allowed is one of 0, 1"):
+        result.episode(seed=2)
+    plain = jml.run("ippo", "toy/counter", config=config("ippo"), **RUN)
+    assert plain.episode().intrinsic is None
+    with pytest.raises(ValueError, match="ippo learns no reward; allowed is a run of liir"):
+        plain.plot_rewards()

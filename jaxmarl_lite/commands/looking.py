@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,10 @@ from rich.console import Console
 from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.commands import cost_plot
-from jaxmarl_lite.evaluate import make_evaluate, make_play
+from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
 from jaxmarl_lite.running import costs, programs
-from jaxmarl_lite.running.result import Result, load_run
+from jaxmarl_lite.running.result import load_run
 from jaxmarl_lite.types import EnvSpec
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -53,7 +54,7 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Render:
-    """Write one episode of a trained policy as a GIF."""
+    """Write one episode of a trained policy as a GIF; of LIIR also a picture of each agent's learned reward in it."""
 
     run: Run
     """Folder of the run."""
@@ -64,7 +65,7 @@ class Render:
     sampled: bool = False
     """Sample actions instead of taking the likeliest."""
     out: Path | None = None
-    """Where to write it; by default episode.gif in the run's folder."""
+    """Where to write it; by default episode.gif in the run's folder. LIIR's picture goes beside it, as .rewards.png."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,23 +156,19 @@ def render_command(words: list[str]) -> None:
     options = tyro.cli(Render, prog="jaxmarl-lite render", args=words)
     result = load_run(options.run)
     animate = getattr(result.env, "animate", None)
-    if animate is None:
+    if animate is None and result.algorithm != "liir":
         raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
-    seed = result.seeds[0] if options.seed is None else options.seed
-    if seed not in result.seeds:
-        raise ValueError(f"seed is {seed}; allowed is one of {', '.join(map(str, result.seeds))}")
-    states, length = _episode(result, seed, options.episode_seed, not options.sampled)
-    print(animate(states, options.out or options.run / "episode.gif"), f"({length} steps)")
-
-
-def _episode(result: Result, seed: int, episode_seed: int, greedy: bool) -> tuple[list[Any], int]:
-    """The states of one episode, the last one among them, and its length."""
-    algorithm = programs.algorithm_of(result.plan, result.env)
-    play = jax.jit(make_play(algorithm, result.env, result.spec.episode_limit + 1, greedy))
-    states, timesteps, _ = play(result.learner(seed), jax.random.key(episode_seed))
-    last = np.asarray(timesteps.last)
-    length = int(last.argmax()) if last.any() else len(last) - 1
-    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)], length
+    episode = result.episode(options.seed, options.episode_seed, not options.sampled)
+    written = []
+    if episode.intrinsic is not None:
+        picture = (options.out or options.run / "episode.gif").with_suffix(".rewards.png")
+        result.plot_rewards(picture, episode=episode)
+        written.append(picture)
+    if animate is not None:
+        shows = "rewards" in inspect.signature(animate).parameters
+        told = {"rewards": episode.intrinsic} if shows and episode.intrinsic is not None else {}
+        written.insert(0, animate(episode.states, options.out or options.run / "episode.gif", **told))
+    print(*written, f"({episode.length} steps)")
 
 
 def list_command(words: list[str]) -> None:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from jaxmarl_lite.report import checkpoint, cost_tables, runfolder, statistics, tables, writers
 from jaxmarl_lite.running import costs as cost_rules
+from jaxmarl_lite.running import episodes, programs, record
 from jaxmarl_lite.running import plan as plans
-from jaxmarl_lite.running import programs, record
 from jaxmarl_lite.running.plan import Plan
-from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, PyTree, TrainState
+from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
 
 
 class Timings(NamedTuple):
@@ -198,16 +198,60 @@ class Result:
             console.print(self.table())
         return captured.get()
 
-    def policy(self, seed: int | None = None, greedy: bool = True) -> PlayedPolicy:
+    def policy(self, seed: int | None = None, greedy: bool = True) -> episodes.PlayedPolicy:
         """The trained policy of one seed (the first by default), ready to act.
 
         Raises:
             ValueError: for a seed that the run did not have.
         """
+        return episodes.PlayedPolicy(self._algorithm, self.learner(self._known(seed)), greedy)
+
+    def episode(self, seed: int | None = None, episode_seed: int = 0, greedy: bool = True) -> episodes.Episode:
+        """One episode of one seed's policy (the first's by default): states, views, actions, rewards, and with LIIR
+        what each agent's learned reward says to every step.
+
+        Args:
+            seed: of the run.
+            episode_seed: what the episode is drawn from.
+            greedy: play the likeliest actions instead of sampled ones.
+
+        Raises:
+            ValueError: for a seed that the run did not have.
+        """
+        return episodes.play(self._algorithm, self.env, self.learner(self._known(seed)), episode_seed, greedy)
+
+    def plot_rewards(
+        self, path: str | Path | None = None, seed: int | None = None, episode: episodes.Episode | None = None
+    ) -> Any:
+        """Each agent's learned reward over an episode beside what it did, as a matplotlib figure.
+
+        Args:
+            path: where to write a PNG as well.
+            seed: of the run; the first by default.
+            episode: one of `episode`; by default one is played.
+
+        Raises:
+            ValueError: the algorithm learns no reward.
+        """
+        from jaxmarl_lite.report import reward_plots
+
+        episode = self.episode(seed) if episode is None else episode
+        if episode.intrinsic is None:
+            raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
+        return reward_plots.reward_picture(
+            episode.intrinsic, episode.action, episode.team_reward, episode.alive,
+            action_names=self.spec.action_names, title=f"{self.algorithm} on {self.plan.env}", path=path,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _algorithm(self) -> Algorithm:
+        return programs.algorithm_of(self.plan, self.env)
+
+    def _known(self, seed: int | None) -> int:
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.seeds:
             raise ValueError(f"seed is {seed!r}; allowed is one of {', '.join(map(str, self.seeds))}")
-        return PlayedPolicy(programs.algorithm_of(self.plan, self.env), self.learner(seed), greedy)
+        return seed
 
     def learner(self, seed: int) -> PyTree:
         """What one seed has learned, as the algorithm's functions take it."""
@@ -225,35 +269,6 @@ def _below(*parts: Table) -> Table:
     for part in parts:
         whole.add_row(part)
     return whole
-
-
-class PlayedPolicy:
-    """A policy in one world: call it with what the agents see, get their actions; it remembers the episode.
-
-    Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
-    """
-
-    def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool = True, key: Array | None = None):
-        self._algorithm, self._learner = algorithm, learner
-
-        def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:
-            obs = jax.tree.map(lambda x: x[None], obs)
-            action, _, memory = algorithm.act(learner, key, obs, memory, greedy=greedy)
-            return action[0], memory
-
-        self._act = jax.jit(act)
-        self.reset(jax.random.key(0) if key is None else key)
-
-    def reset(self, key: Array | None = None) -> None:
-        """Forget the episode; with ``key``, draw from it from now on."""
-        self._memory = self._algorithm.initial_memory(1)
-        self._key = self._key if key is None else key
-
-    def __call__(self, obs: Observation) -> Array:
-        """Actions ``[N]`` or ``[N, A]`` for an observation of one world."""
-        self._key, key = jax.random.split(self._key)
-        action, self._memory = self._act(self._learner, key, obs, self._memory)
-        return action
 
 
 def from_rows(

@@ -186,6 +186,17 @@ def test_wins_are_counted_in_rollouts(battle):
     assert batch.episodes.won == wins and 0 < wins < batch.episodes.count
 
 
+def test_the_names_of_actions_are_what_they_do(battle):
+    env, step, state, timestep = battle
+    names = env.spec.action_names
+    assert len(names) == env.spec.action_size and names[4] == "stop" and names[-1] == "attack 2"
+    ways = {"move north": (0, 1), "move east": (1, 0), "move south": (0, -1), "move west": (-1, 0), "stop": (0, 0)}
+    for name, way in ways.items():
+        after, _ = step(state, jnp.full(3, names.index(name)))
+        moved = np.asarray(after.inner.state.unit_positions - state.inner.state.unit_positions)[:3]
+        np.testing.assert_array_equal(np.sign(moved.round(3)), [way] * 3)
+
+
 def test_a_film_of_a_battle(battle, tmp_path):
     env, step, state, timestep = battle
     states = [state]
@@ -194,6 +205,13 @@ def test_a_film_of_a_battle(battle, tmp_path):
         states.append(state)
     film = Image.open(env.animate(states, tmp_path / "battle.gif"))
     assert film.n_frames == 4
+    rewards = jnp.array([[1.0, -0.5, 0.25]] * 3)
+    ringed = Image.open(env.animate(states, tmp_path / "rings.gif", rewards=rewards))
+    assert ringed.n_frames == 4
+    first, with_rings = (np.asarray(each.convert("RGB"), int) for each in (film, ringed))
+    assert (first != with_rings).any(-1).sum() > 100
+    with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
+        env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
     with pytest.raises(ValueError, match="states is empty"):
         env.animate([], tmp_path / "none.gif")
     with pytest.raises(ValueError, match="path must end in .gif, not 'battle.mp4'"):

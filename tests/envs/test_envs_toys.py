@@ -8,6 +8,7 @@ from small_envs import TOY_WORLDS, compiled
 
 from jaxmarl_lite.envs import make
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
+from jaxmarl_lite.envs.toys.pursuit import Pursuit
 
 
 def best_action(env, state):
@@ -25,6 +26,8 @@ def best_action(env, state):
         return jnp.ones(2, jnp.int32)
     if kind == "UnequalState":
         return state.wanted
+    if kind == "PursuitState":
+        return jnp.sign(state.offset) + 1
     return jnp.zeros(2, jnp.int32)
 
 
@@ -33,7 +36,9 @@ def test_the_best_return_is_reached(env_id):
     env, reset, step = compiled(env_id)
     for seed in range(3):
         state, timestep = reset(jax.random.key(seed))
-        total = timestep.reward
+        total, best = timestep.reward, env.spec.best_return
+        if isinstance(env, Pursuit):  # an expectation over starts
+            best = 1.0 + 0.01 * float(jnp.abs(state.offset).max())
         while not timestep.last:
             action = best_action(env, state)
             if env.spec.action_kind == "continuous":
@@ -44,7 +49,7 @@ def test_the_best_return_is_reached(env_id):
                 action = jnp.where(legal[:, 0], action, 0)
             state, timestep = step(state, action)
             total = total + timestep.reward
-        assert env.spec.team_return(total) == pytest.approx(env.spec.best_return, abs=1e-6)
+        assert env.spec.team_return(total) == pytest.approx(best, abs=1e-6)
 
 
 def test_matrix_game_pays_by_the_table():
@@ -71,6 +76,35 @@ def test_memory_hides_the_cue_until_the_answer():
     half = state._replace(cue=jnp.array([0, 1], jnp.int32))
     _, timestep = step(half, jnp.zeros(2, jnp.int32))
     assert timestep.reward.tolist() == [0.5, 0.5] and timestep.discount == 0
+
+
+def test_pursuit_pays_when_both_approach():
+    env, reset, step = compiled("toy/pursuit")
+    state, _ = reset(jax.random.key(0))
+
+    def after(offsets, moves, time=0):
+        begun = state._replace(offset=jnp.array(offsets, jnp.int32), time=jnp.array(time, jnp.int32))
+        return step(begun, jnp.array(moves, jnp.int32) + 1)
+
+    for offsets, moves, reward, then in [
+        ((3, -2), (1, -1), 0.01, (2, -1)),
+        ((3, -2), (1, 1), -0.01, (2, -3)),  # one alone is not paid
+        ((3, -2), (1, 0), -0.01, (2, -2)),
+        ((0, -2), (0, -1), 0.01, (0, -1)),  # waiting on the target
+        ((0, -2), (1, -1), -0.01, (-1, -1)),
+        ((5, -5), (-1, 1), -0.01, (5, -5)),  # the line's ends
+        ((0, 1), (0, 1), 1.01, (0, 0)),
+    ]:
+        now, timestep = after(offsets, moves)
+        assert timestep.reward.tolist() == pytest.approx([reward] * 2) and now.offset.tolist() == list(then)
+        np.testing.assert_allclose(timestep.obs.view[:, 0], np.array(then) / 5, rtol=1e-6)
+        assert bool(timestep.last) == (then == (0, 0)) == (timestep.discount == 0)
+    _, timestep = after((3, 3), (0, 0), time=19)
+    assert timestep.last and timestep.discount == 1
+    best = np.mean([1.0 + 0.01 * max(a, b) for a in range(1, 6) for b in range(1, 6)])
+    assert env.spec.best_return == pytest.approx(best)
+    starts = jax.vmap(lambda key: env.reset(key)[0].offset)(jax.random.split(jax.random.key(1), 500))
+    assert set(np.unique(starts)) == set(range(-5, 6)) - {0}
 
 
 def test_counter_ends_and_is_cut_off():
@@ -126,6 +160,7 @@ def test_unequal_masks_and_deaths():
         ("reach", {"reward": "shared"}, "reward must be 'team' or 'individual', not 'shared'"),
         ("reach", {"dims": (2, 0)}, "dims must be two positive numbers"),
         ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
+        ("pursuit", {"reach": 0}, "reach must be at least 1 and limit at least reach, not 0 and 20"),
         ("unequal", {"sizes": (2, 0)}, "sizes and lives must be two positive numbers"),
         ("budget", {"steps": 0}, "toy/budget: steps must be positive, not 0"),
         ("budget", {"costs": ((0.0, 1.0),)}, "rewards and costs must have rows of one length"),

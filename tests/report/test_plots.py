@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmarl_lite.report import plots, statistics
+from jaxmarl_lite.report import plots, reward_plots, statistics
 
 STEPS = np.array([0, 1000, 2000])
 VALUES = np.array([[0.0, 1, 2], [0, 2, 4], [0, 3, 6], [0, 10, 20], [np.nan, np.nan, np.nan]])
@@ -61,3 +63,49 @@ def test_no_figure_is_left_with_pyplot():
     before = plt.get_fignums()
     plots.learning_curve({"a": (STEPS, VALUES)})
     assert plt.get_fignums() == before
+
+
+ACTIONS = ("move north", "move south", "stop", "attack 0", "attack 1")
+
+
+def rewarded(agents: int, steps: int = 12) -> dict:
+    draw = np.random.default_rng(0)
+    alive = np.arange(steps)[:, None] < np.arange(steps, steps - agents, -1)
+    return dict(
+        intrinsic=draw.normal(size=(steps, agents)), action=draw.integers(0, 5, (steps, agents)),
+        reward=draw.uniform(size=steps), alive=alive,
+    )  # fmt: skip
+
+
+def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
+    given = rewarded(3)
+    figure = reward_plots.reward_picture(**given, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png")
+    team, *agents = figure.axes
+    assert [bar.get_height() for bar in team.patches] == given["reward"].tolist()
+    legend = {text.get_text(): patch.get_facecolor() for text, patch in zip(
+        figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}  # fmt: skip
+    assert set(legend) == {"move", "stop", "attack"} and len(set(legend.values())) == 3
+    for i, axes in enumerate(agents):
+        there = np.flatnonzero(given["alive"][:, i])
+        assert len(there) == 12 - i == len(axes.patches)
+        for t, bar in zip(there, axes.patches, strict=True):
+            assert bar.get_height() == given["intrinsic"][t, i]
+            assert bar.get_facecolor() == legend[ACTIONS[given["action"][t, i]].split()[0]]
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() -> None:
+    many = rewarded(reward_plots.MOST_PANELS + 1)
+    shown = reward_plots.reward_picture(**many).axes[1].images[0].get_array()
+    np.testing.assert_array_equal(shown.mask, ~many["alive"].T)
+    np.testing.assert_array_equal(shown.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
+    few = rewarded(2) | {"action": np.zeros((12, 2, 3))}
+    assert not reward_plots.reward_picture(**few).legends
+    assert reward_plots.kinds(np.array([[0, 2]]))[1] == ["action 0", "action 1", "action 2"]
+
+
+@pytest.mark.parametrize("name", ["action", "reward", "alive"])
+def test_rewards_that_do_not_fit(name: str) -> None:
+    given = rewarded(2)
+    with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
+        reward_plots.reward_picture(**given | {name: given[name][1:]})

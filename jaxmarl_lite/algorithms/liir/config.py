@@ -15,6 +15,9 @@ class LIIRConfig(ppo.ActorCriticConfig):
     """λ, the weight of the intrinsic reward in the proxy reward; 0 is learning without it."""
     reward_lr: float = 5e-4
     """β, the learning rate of the intrinsic reward."""
+    reward_init: float = 0.01
+    """Gain of the intrinsic reward's head at first: near 0, learning begins as without it. With reward_lr 0 the reward
+    stays as it was drawn."""
     reward_bound: float = 10.0
     """Bound b of the intrinsic reward, b tanh(x/b)."""
     meta_gradient: Literal["exact", "immediate", "official"] = "exact"
@@ -26,7 +29,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, lam=(0, 1e6), reward_lr=(0, 10), reward_bound=(1e-6, 1e6))
+        configs.check_range(self, lam=(0, 1e6), reward_lr=(0, 10), reward_init=(0, 1e3), reward_bound=(1e-6, 1e6))
         configs.check_choice(
             self,
             meta_gradient=("exact", "immediate", "official"),

@@ -48,8 +48,9 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     def init(key: Array, num_envs: int, config: LIIRConfig = config) -> LIIRState:
         config = configs.as_arrays(config)
         keys = jax.random.split(key, 4)
-        nets = (of.actor.net, of.reward.net, of.proxy.net, of.extrinsic.net)
-        theta, eta, proxy, extrinsic = (net.init(key) for net, key in zip(nets, keys, strict=True))
+        nets = (of.actor.net, of.proxy.net, of.extrinsic.net)
+        theta, proxy, extrinsic = (net.init(key) for net, key in zip(nets, (keys[0], *keys[2:]), strict=True))
+        eta = of.reward.init(keys[1], config.reward_init)
         start = ppo.rule(config).init
         return LIIRState(
             config=config,
@@ -61,7 +62,7 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
             proxy_opt=start(proxy),
             extrinsic=extrinsic,
             extrinsic_opt=start(extrinsic),
-            memory=Memories(*(net.initial_memory(num_envs) for net in (nets[2], nets[3], nets[1]))),
+            memory=Memories(*(net.initial_memory(num_envs) for net in (nets[1], nets[2], of.reward.net))),
             sight=models.initial_sight(spec, config.normalise_view),
             seen=jnp.zeros((), jnp.result_type(float)),
         )

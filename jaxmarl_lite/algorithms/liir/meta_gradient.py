@@ -32,6 +32,11 @@ class IntrinsicReward(NamedTuple):
     net: Network
     discrete: bool
 
+    def init(self, key: Array, gain: Number) -> PyTree:
+        """Weights at random, the head's times ``gain``."""
+        eta = self.net.init(key)
+        return {**eta, "head": trees.scale(gain, eta["head"])}
+
     def unroll(self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Number) -> tuple[Array, PyTree]:
         """``b tanh(x/b)``, in ``[T, b, N]``, and the memory after each step."""
         view, action = data.obs.view, data.action
@@ -59,8 +64,7 @@ def parts(spec: EnvSpec, config: LIIRConfig) -> Parts:
     shared, discrete = config.share_weights, spec.action_kind == "discrete"
     inputs = spec.view_size if discrete else spec.view_size + spec.action_size
     outputs = spec.action_size if discrete else 1
-    # A head near zero: learning begins as it would without an intrinsic reward.
-    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared, head_scale=0.01)
+    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared)
     return Parts(
         models.actor(spec, config.form, shared),
         IntrinsicReward(net, discrete),

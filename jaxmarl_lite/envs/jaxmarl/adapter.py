@@ -42,6 +42,8 @@ class Particulars:
     """Whether an episode that is over was won."""
     win_meaning: str = ""
     """What that means."""
+    action_names: Callable[[Any], tuple[str, ...]] | None = None
+    """Words for the discrete actions of the agent that has most."""
     bonus: Callable[[Any], Array] | None = None
     """A shaped reward ``[N]`` from JaxMARL's infos."""
 
@@ -101,6 +103,7 @@ class JaxMARLEnvironment:
             action_low=None if self._discrete else (0.0,) * widest,
             action_high=None if self._discrete else (1.0,) * widest,
             win_meaning=self._its.win_meaning,
+            action_names=self._its.action_names(self._env) if self._its.action_names and self._discrete else (),
         )
 
     def reset(self, key: Array) -> tuple[JaxMARLState, TimeStep]:

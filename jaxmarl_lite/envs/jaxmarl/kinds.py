@@ -23,6 +23,11 @@ def _enemies(env: Any, state: Any) -> Array:
     return state.state.unit_alive[env.num_allies :]
 
 
+def _battle_actions(env: Any) -> tuple[str, ...]:
+    moves = tuple(f"move {way}" for way in ("north", "east", "south", "west"))
+    return (*moves, "stop", *(f"attack {i}" for i in range(env.num_enemies)))
+
+
 smax = Particulars(
     meaning="share of the enemies' health taken, plus the bonus of a win, per episode",
     state=lambda env, state, obs: obs["world_state"],
@@ -32,6 +37,7 @@ smax = Particulars(
     over=lambda env, state: ~_allies(env, state).any() | ~_enemies(env, state).any(),
     won=lambda env, state: _allies(env, state).any() & ~_enemies(env, state).any(),
     win_meaning="every enemy is dead and an ally alive",
+    action_names=_battle_actions,
 )
 """Battles; the time limit is no loss, but a truncation."""
 

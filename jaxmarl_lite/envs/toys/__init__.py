@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
+from jaxmarl_lite.envs.toys.pursuit import Pursuit
 from jaxmarl_lite.envs.toys.unequal import Reach, Unequal
 from jaxmarl_lite.types import EnvSpec
 
@@ -21,6 +22,7 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "reach": (Reach, {}),
     "reach-unequal": (Reach, {"dims": (2, 1)}),
     "counter": (Counter, {}),
+    "pursuit": (Pursuit, {}),
     "unequal": (Unequal, {}),
     "mortal": (Unequal, {"lives": (4, 2)}),
     "budget": (Budget, {}),

@@ -1,0 +1,121 @@
+"""What the agents' learned rewards say over an episode, beside what the agents did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from jaxmarl_lite.report import drawing
+
+MOST_PANELS = 8
+"""Agents up to which each has a panel; more become the rows of one map."""
+
+
+def kinds(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+    """What the agents did as kinds of action: ``[T, N]`` numbers of a list of words.
+
+    Actions whose names begin with the same word (``attack 0``, ``attack 1``) are of one kind, and continuous ones.
+    """
+    action = np.asarray(action)
+    if action.ndim > 2:
+        return np.zeros(action.shape[:2], int), [""]
+    most = int(action.max(initial=0)) + 1
+    names = list(action_names) or [f"action {i}" for i in range(most)]
+    words = [name.split()[0] if action_names else name for name in names]
+    listed = list(dict.fromkeys(words))
+    return np.asarray([listed.index(word) for word in words])[action], listed
+
+
+def reward_picture(
+    intrinsic: Any,
+    action: Any,
+    reward: Any,
+    alive: Any,
+    *,
+    action_names: Sequence[str] = (),
+    title: str = "",
+    path: Path | str | None = None,
+) -> Figure:
+    """The team's reward, and below it a panel per agent: its intrinsic reward, in the colour of what it did.
+
+    With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent; steps at which an
+    agent was out of play are left empty.
+
+    Args:
+        intrinsic: each agent's intrinsic reward of what it saw and did, ``[T, N]``.
+        action: what it did, ``[T, N]`` int, or ``[T, N, A]`` where actions are continuous.
+        reward: the team's reward of each step, ``[T]``.
+        alive: whether the agent was in play, ``[T, N]`` bool.
+        action_names: a word, or a few, for each discrete action; ``action 0`` ... without.
+        title: above the picture.
+        path: where to write a PNG as well.
+
+    Raises:
+        ValueError: shapes that do not fit, naming the argument.
+    """
+    intrinsic, reward, alive = np.asarray(intrinsic, float), np.asarray(reward, float), np.asarray(alive, bool)
+    wanted = {"action": intrinsic.shape, "reward": intrinsic.shape[:1], "alive": intrinsic.shape}
+    for name, found in {"action": np.shape(action)[:2], "reward": reward.shape, "alive": alive.shape}.items():
+        if intrinsic.ndim != 2 or found != wanted[name]:
+            raise ValueError(f"{name} has shape {found}, and intrinsic {intrinsic.shape}; allowed are {wanted[name]}")
+    agents = intrinsic.shape[1]
+    many = agents > MOST_PANELS
+    heights = [1.0, 0.22 * agents] if many else [1.0, *[1.2] * agents]
+    figure = drawing.new_figure(9.0, 1.1 + sum(heights))
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    steps = np.arange(len(reward))
+    panels[0].bar(steps, reward, color=drawing.FAINT, width=0.85)
+    _dress(panels[0], "team reward")
+    if many:
+        _map(figure, panels[1], intrinsic, alive)
+    else:
+        _rows(figure, panels[1:], intrinsic, alive, kinds(action, action_names))
+    panels[-1].set_xlabel("step of the episode", color=drawing.INK)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].set_title(title, fontsize=11, color=drawing.INK, loc="left")
+    return drawing.saved(figure, path)
+
+
+def _rows(
+    figure: Figure, panels: Any, intrinsic: np.ndarray, alive: np.ndarray, did: tuple[np.ndarray, list[str]]
+) -> None:
+    done, words = did
+    seen = sorted(set(done[alive].tolist()))
+    colours = {kind: drawing.PALETTE[place % len(drawing.PALETTE)] for place, kind in enumerate(seen)}
+    shown = np.where(alive, intrinsic, 0.0)
+    low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 0.0)
+    space = 0.08 * (high - low) or 1.0
+    for agent, axes in enumerate(panels):
+        there = np.flatnonzero(alive[:, agent])
+        axes.bar(there, shown[there, agent], color=[colours[kind] for kind in done[there, agent].tolist()], width=0.85)
+        axes.axhline(0.0, color=drawing.INK, linewidth=0.6)
+        axes.set_ylim(low - space, high + space)
+        _dress(axes, f"agent {agent}")
+    if len(words) > 1:
+        patches = [Patch(color=colours[kind], label=words[kind]) for kind in seen]
+        figure.legend(
+            handles=patches, loc="outside right upper", frameon=False, fontsize=8, title="intrinsic reward of",
+            title_fontsize=8,
+        )  # fmt: skip
+
+
+def _map(figure: Figure, axes: Axes, intrinsic: np.ndarray, alive: np.ndarray) -> None:
+    shown = np.where(alive, intrinsic, np.nan).T
+    size = float(np.nanmax(np.abs(shown), initial=0.0)) or 1.0
+    image = axes.imshow(shown, aspect="auto", cmap="RdBu", vmin=-size, vmax=size, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="intrinsic reward")
+    _dress(axes, "agent")
+    axes.grid(False)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _dress(axes: Axes, ylabel: str) -> None:
+    drawing.dress(axes, ylabel, "", small=True)
+    axes.set_ylabel(ylabel, fontsize=8, color=drawing.INK)

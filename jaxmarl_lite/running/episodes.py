@@ -1,0 +1,96 @@
+"""Single episodes of what a run has learned, and its policies to play with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmarl_lite.algorithms import liir
+from jaxmarl_lite.evaluate import make_play
+from jaxmarl_lite.types import Algorithm, Array, Environment, Observation, PyTree
+
+
+class Episode(NamedTuple):
+    """One episode of T steps; arrays are NumPy's."""
+
+    states: list[Any]  # T + 1 of the environment's states, the last one among them
+    view: np.ndarray  # [T, N, O] what each agent saw
+    action: np.ndarray  # [T, N] or [T, N, A]
+    alive: np.ndarray  # [T, N]
+    reward: np.ndarray  # [T, N] of each step
+    cost: np.ndarray  # [T, N, K]
+    team_reward: np.ndarray  # [T]
+    intrinsic: np.ndarray | None  # [T, N] what LIIR's learned rewards say to each step; None for other algorithms
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self.reward)
+
+
+def play(algorithm: Algorithm, env: Environment, learner: PyTree, seed: int = 0, greedy: bool = True) -> Episode:
+    """Play one episode, drawn from ``seed``, with what has been learned."""
+    spec = env.spec
+    states, timesteps, actions, intrinsic = jax.device_get(
+        _player(algorithm, env, greedy)(learner, jax.random.key(seed))
+    )
+    length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
+    obs, after = timesteps.obs, slice(1, length + 1)
+    return Episode(
+        states=[jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)],
+        view=obs.view[:length],
+        action=actions[:length],
+        alive=obs.alive[:length],
+        reward=timesteps.reward[after],
+        cost=timesteps.cost[after],
+        team_reward=np.asarray(spec.team_return(timesteps.reward[after])),
+        intrinsic=None if intrinsic is None else intrinsic[:length],
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _player(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
+    """The compiled play of one episode, with one step to spare for its last state."""
+    play_one = make_play(algorithm, env, env.spec.episode_limit + 1, greedy)
+
+    def episode(learner: PyTree, key: Any) -> Any:
+        states, timesteps, actions = play_one(learner, key)
+        intrinsic = None
+        if isinstance(learner, liir.LIIRState):
+            intrinsic = liir.intrinsic_rewards(env.spec, learner, timesteps.obs, actions)
+        return states, timesteps, actions, intrinsic
+
+    return jax.jit(episode)
+
+
+class PlayedPolicy:
+    """A policy in one world: call it with what the agents see, get their actions; it remembers the episode.
+
+    Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
+    """
+
+    def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool = True, key: Array | None = None):
+        self._algorithm, self._learner = algorithm, learner
+
+        def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:
+            obs = jax.tree.map(lambda x: x[None], obs)
+            action, _, memory = algorithm.act(learner, key, obs, memory, greedy=greedy)
+            return action[0], memory
+
+        self._act = jax.jit(act)
+        self.reset(jax.random.key(0) if key is None else key)
+
+    def reset(self, key: Array | None = None) -> None:
+        """Forget the episode; with ``key``, draw from it from now on."""
+        self._memory = self._algorithm.initial_memory(1)
+        self._key = self._key if key is None else key
+
+    def __call__(self, obs: Observation) -> Array:
+        """Actions ``[N]`` or ``[N, A]`` for an observation of one world."""
+        self._key, key = jax.random.split(self._key)
+        action, self._memory = self._act(self._learner, key, obs, self._memory)
+        return action
