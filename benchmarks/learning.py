@@ -3,8 +3,11 @@
     python benchmarks/learning.py                                     LIIR, MAPPO, IPPO on lbf-2s-8x8-2p-2f-coop
     python benchmarks/learning.py --env jumanji/rware-tiny-2ag --total-steps 20000000 --workers 2
     python benchmarks/learning.py --env safe/rware-tiny-2ag --algorithms macpo mappo-lagrangian happo mappo
+    python benchmarks/learning.py --env smax/3m --greedy --algorithms liir plain=liir:lam=0 theirs=liir.authors
 
-Where the environment has costs, the report has each agent's each cost beside its limit as well.
+An algorithm may have settings changed, and then has a name of its own: ``NAME=ALGORITHM:FIELD=VALUE,FIELD=VALUE``;
+``NAME=ALGORITHM.authors`` begins from the settings of its authors' program instead of the tuned ones. Where the
+environment has costs, the report has each agent's each cost beside its limit as well; where it has wins, their share.
 
 Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they are, in a process of
 its own on one core, ``--workers`` of them at a time. Stopped at any moment, the same command goes on: finished runs
@@ -14,6 +17,7 @@ are left as they are, the others continue from their newest checkpoint.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +25,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import variants
 
 HERE = Path(__file__).parent
 
@@ -34,6 +40,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=20)
     parser.add_argument("--eval-episodes", type=int, default=128, help="of each evaluation and seed")
+    parser.add_argument("--greedy", action="store_true", help="evaluate the likeliest actions, not sampled ones")
     parser.add_argument("--num-envs", type=int, help="default: as tuned for this environment")
     parser.add_argument("--num-steps", type=int, help="default: as tuned for this environment")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a core each")
@@ -41,7 +48,14 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the algorithm of a worker
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args(words)
+    chosen = parser.parse_args(words)
+    try:
+        chosen.variants = {variant.label: variant for variant in map(variants.parse, chosen.algorithms)}
+    except ValueError as error:
+        parser.error(str(error))
+    if len(chosen.variants) < len(chosen.algorithms):
+        parser.error(f"--algorithms has one name twice: {' '.join(chosen.algorithms)}")
+    return chosen
 
 
 def main(words: list[str] | None = None) -> int:
@@ -53,10 +67,20 @@ def main(words: list[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are ended as well
     failed = train_all(chosen, words)
-    done = [name for name in chosen.algorithms if name not in failed]
+    done = [name for name in chosen.variants if name not in failed]
     if done:
         report(chosen, done, failed)
     return 1 if failed else 0
+
+
+def file_name(env: str) -> str:
+    """The result file of an environment."""
+    return f"learning-{env.removeprefix('jumanji/').replace('/', '-')}.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def folder(chosen: argparse.Namespace, algorithm: str) -> Path:
@@ -71,11 +95,13 @@ def work(chosen: argparse.Namespace) -> None:
     import jaxmarl_lite as jml
     from jaxmarl_lite.report import runfolder
 
-    path = folder(chosen, chosen.one)
+    path, variant = folder(chosen, chosen.one), chosen.variants[chosen.one]
     begun = runfolder.RunFolder(path).holds_a_run()
     jml.run(
-        chosen.one,
+        variant.algorithm,
         chosen.env,
+        config=variant.config(),
+        greedy=chosen.greedy,
         seeds=chosen.seeds,
         total_steps=chosen.total_steps,
         num_envs=chosen.num_envs,
@@ -90,7 +116,7 @@ def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
     """Start a process for every algorithm, as many at a time as there are workers; why some failed."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     free: list[int] = list(range(max(1, min(chosen.workers, len(cores) or chosen.workers))))
-    waiting, running, failed = list(chosen.algorithms), {}, {}
+    waiting, running, failed = list(chosen.variants), {}, {}
     try:
         while waiting or running:
             while waiting and free:
@@ -143,11 +169,13 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         "rows": {name: _row(result) | {"random": random[name]} for name, result in results.items()},
         "failed": failed,
     }
-    stem = f"learning-{chosen.env.removeprefix('jumanji/').replace('/', '-')}"
+    stem = Path(file_name(chosen.env)).stem
     looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
     looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
     if first.costs is None:
-        plots.learning_curve({name: (result.steps, result.returns) for name, result in results.items()}, **looks)
+        wins = {name: (r.steps, r.win_rates) for name, r in results.items() if r.win_rates is not None}
+        returns = {name: (result.steps, result.returns) for name, result in results.items()}
+        plots.learning_curve(returns, wins=wins, **looks)
     else:
         curves = {name: (result.steps, result.returns, result.costs) for name, result in results.items()}
         spec = first.spec
@@ -175,6 +203,9 @@ def _row(result: Any) -> dict[str, Any]:
         "final_of_each_seed": result.returns[:, -1].tolist(),
         "steps": result.steps.tolist(),
         "returns": result.returns.tolist(),
+        "win_rates": None if result.win_rates is None else result.win_rates.tolist(),
+        "final_win_rate": None if result.win_rates is None else _interval(result.win_rates[:, -1]),
+        "algorithm": result.algorithm,
         "costs": None if result.costs is None else _costs(result),
         "cost_curves": None if result.costs is None else result.costs.max((2, 3)).tolist(),
         "minutes": took.elapsed_seconds / 60,
@@ -239,13 +270,14 @@ def text(data: dict[str, Any], stem: str) -> str:
     rows = [
         [
             name, row["final"] and words(row["final"]), row["final"]["iqm"] / best if best else None,
-            words(row["random"]), row["steps"][-1], row["minutes"], row["steps_per_second"], row["compile_seconds"],
+            words(row.get("final_win_rate")), words(row["random"]), row["steps"][-1], row["minutes"],
+            row["steps_per_second"], row["compile_seconds"],
         ]
         for name, row in data["rows"].items()
     ]  # fmt: skip
     columns = [
-        "algorithm", "final return, IQM [95 %]", "of best", "random policy", "steps a seed", "minutes", "env steps/s",
-        "compile s",
+        "algorithm", "final return, IQM [95 %]", "of best", "win rate, IQM [95 %]", "random policy",
+        "steps a seed", "minutes", "env steps/s", "compile s",
     ]  # fmt: skip
     first = next(iter(data["rows"].values()))["plan"]
     settings = "".join(

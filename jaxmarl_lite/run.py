@@ -68,7 +68,8 @@ def run(
     Args:
         algorithm: its name, one of `ALGORITHMS`.
         env: an id for `make`, or any object that follows the `Environment` protocol.
-        config: settings of the algorithm; those tuned for this environment, or the defaults, when None.
+        config: settings of the algorithm, its config; a mapping from some of its fields to values, which leaves the
+            others as they are tuned for this environment, or at their defaults; None for all of these.
         seeds: how many (0 .. n-1), or which.
         total_steps: environment steps of each seed, rounded up to whole updates.
         out: a folder for everything that is to be kept; None writes nothing.

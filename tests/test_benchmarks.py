@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -11,7 +12,12 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("speed", "beside_mava", "trust_step", "learning", "physics", "reproduce_macpo", "devices", "kills")
+sys.path.append(str(BENCHMARKS))
+reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
+SCRIPTS = (
+    "speed", "beside_mava", "trust_step", "learning", "physics", "reproduce_macpo", "reproduce_liir", "pursuit",
+    "devices", "kills",
+)  # fmt: skip
 
 
 def run(script: str, *words: object) -> str:
@@ -90,6 +96,65 @@ def test_physics(tmp_path: Path) -> None:
     assert abs(found["accuracy"]["swimmer"]["return_mean_difference_%"]) < 1
     assert found["speed"]["swimmer"]["steps_per_s_2"] > 0
     assert "swimmer" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("liir", ("liir", "liir", False, {})),
+        ("lam0=liir:lam=0", ("lam0", "liir", False, {"lam": 0})),
+        ("a.b=central-v.authors", ("a.b", "central-v", True, {})),
+        ("x=liir:meta_gradient=exact,hidden=(8, 8),lam=1e-3",
+         ("x", "liir", False, {"meta_gradient": "exact", "hidden": (8, 8), "lam": 1e-3})),
+    ],
+)  # fmt: skip
+def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
+    assert tuple(variants.parse(word)) == wanted
+
+
+@pytest.mark.parametrize("word", ["liir:lam=0", "liir.authors", "a=b=c", "", "x=liir:"])
+def test_variants_that_cannot_be(word: str) -> None:
+    with pytest.raises(ValueError, match="allowed is ALGORITHM or LABEL=ALGORITHM"):
+        variants.parse(word)
+
+
+def test_beating_is_of_the_right_one() -> None:
+    sure = reproduce_liir.beats([3.0, 4.0], [1.0, 2.0])
+    assert sure == {"iqm": 1.0, "low": 1.0, "high": 1.0}
+    even = reproduce_liir.beats([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert even["iqm"] == 0.5 and even["low"] < 0.3 and even["high"] > 0.7
+
+
+@pytest.mark.slow
+def test_reproduce_liir(tmp_path: Path) -> None:
+    words = ["--envs", "toy/pursuit", "toy/counter", "--algorithms", "liir", "lam0", "mappo", "--steps", 128]
+    words += ["--seeds", 2, "--evaluations", 2, "--eval-episodes", 4, "--num-envs", 4, "--num-steps", 16]
+    run("reproduce_liir", *words, "--runs", tmp_path / "runs", "--out", tmp_path)
+    rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
+    assert [(row["env"], row["algorithm"]) for row in rows] == [
+        (env, name) for env in ("toy/pursuit", "toy/counter", "all") for name in ("liir", "lam0", "mappo")
+    ]
+    assert "beaten, end" not in rows[0] and 0 <= rows[1]["beaten, end"]["iqm"] <= 1
+    made = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
+    assert made["lam0"]["plan"]["config"]["lam"] == 0 and made["liir"]["plan"]["config"]["lam"] != 0
+    assert made["liir"]["plan"]["greedy"]
+    assert (tmp_path / "reproduce-liir.png").stat().st_size > 1000
+    assert "lam0=liir:lam=0" in (tmp_path / "reproduce-liir.md").read_text()
+
+
+@pytest.mark.slow
+def test_pursuit(tmp_path: Path) -> None:
+    words = "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 --hidden 4".split()
+    run("pursuit", *words, "--out", tmp_path)
+    rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
+    assert set(rows) == {"exact", "none"}
+    for row in rows.values():
+        assert row["steps"] == [0, 512, 1024] and len(row["return"]) == 2 and len(row["return"][0]) == 2
+        gaps = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(row["toward"], row["away"], strict=True)]
+        assert len(gaps) == 2 and all(len(gap) == 3 for gap in gaps)
+    assert rows["none"]["toward"][0][0] == rows["exact"]["toward"][0][0]  # one beginning
+    assert rows["none"]["toward"][0][1] == rows["none"]["toward"][0][0] != rows["exact"]["toward"][0][1]
+    assert (tmp_path / "pursuit.png").stat().st_size > 1000 and "| exact |" in (tmp_path / "pursuit.md").read_text()
 
 
 @pytest.mark.slow

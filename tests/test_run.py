@@ -338,3 +338,15 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
     assert plain.episode().intrinsic is None
     with pytest.raises(ValueError, match="ippo learns no reward; allowed is a run of liir"):
         plain.plot_rewards()
+
+
+def test_some_settings_by_name_leave_the_others_as_tuned() -> None:
+    tuned = presets.lookup("macpo", "toy/budget").fields
+    sizes = dict(total_steps=64, evaluations=1, eval_episodes=4)
+    made, _ = plan.make_plan("macpo", "toy/budget", config={"delta": 0.5}, **sizes)
+    assert made.config.delta == 0.5 != jml.MACPOConfig().delta
+    assert all(getattr(made.config, name) == value != getattr(jml.MACPOConfig(), name) for name, value in tuned.items())
+    with pytest.raises(ValueError, match="config has the unknown field 'lamda'"):
+        plan.make_plan("liir", "toy/counter", config={"lamda": 0.5}, **sizes)
+    with pytest.raises(ValueError, match="LIIRConfig.lam is -1; allowed"):
+        plan.make_plan("liir", "toy/counter", config={"lam": -1}, **sizes)

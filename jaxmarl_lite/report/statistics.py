@@ -162,6 +162,25 @@ def curve(
     return found.centre, found.low, found.high
 
 
+def area_under(steps: Any, x: Any) -> np.ndarray:
+    """Mean of each curve over training: the area under it by the trapezoidal rule, divided by its length in steps.
+
+    Args:
+        steps: ``[evaluations]``, at least two, rising.
+        x: ``[..., evaluations]``; a curve with a NaN in it gives NaN.
+
+    Returns:
+        ``[...]``, in the unit of ``x``.
+
+    Raises:
+        ValueError: lengths that differ, fewer than two evaluations, or steps that do not rise.
+    """
+    steps, x = np.asarray(steps, np.float64), np.asarray(x, np.float64)
+    if steps.ndim != 1 or steps.size < 2 or x.shape[-1:] != steps.shape or not (np.diff(steps) > 0).all():
+        raise ValueError(f"expected two or more rising steps and [..., steps], got {steps.shape} and {x.shape}")
+    return np.trapezoid(x, steps, axis=-1) / (steps[-1] - steps[0])
+
+
 def probability_of_improvement(x: Any, y: Any) -> float:
     """How likely a run of X is to beat a run of Y: ``P(X > Y)``, a tie counting one half.
 

@@ -112,7 +112,7 @@ def make_plan(
         algorithm=algorithm,
         env=env_id,
         env_args=dict(env_args or {}) if isinstance(env, str) else None,
-        config=kind(**tuned.fields) if config is None else config,
+        config=_config(kind, tuned.fields, config),
         seeds=seeds_of(seeds),
         num_envs=whole("num_envs", tuned.num_envs if num_envs is None else num_envs),
         num_steps=whole("num_steps", tuned.num_steps if num_steps is None else num_steps),
@@ -125,6 +125,14 @@ def make_plan(
     )
     registry.make_algorithm(algorithm, world.spec, plan.config).check(plan.num_envs, plan.num_steps)
     return _with_limits(plan, world), world
+
+
+def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
+    """The settings that were tuned, with those given by name in their place; or the whole config that was given."""
+    if given is not None and not isinstance(given, Mapping):
+        return given
+    _check_fields("config", given or {}, [field.name for field in dataclasses.fields(kind)], ())
+    return kind(**{**tuned, **(given or {})})
 
 
 def _with_limits(plan: Plan, world: Environment) -> Plan:

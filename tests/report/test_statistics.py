@@ -153,3 +153,11 @@ def test_wilsons_interval_by_hand():
 def test_the_mean_leaves_nans_out():
     assert statistics.mean([1.0, np.nan, 3.0]) == 2 and np.isnan(statistics.mean([np.nan]))
     assert np.array_equal(statistics.mean([[1.0, np.nan], [3.0, np.nan]], axis=0), [2, np.nan], equal_nan=True)
+
+
+def test_the_area_under_a_curve_is_its_mean_over_training():
+    assert statistics.area_under([0, 10, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]).tolist() == [0.875, 2.0]
+    assert np.isnan(statistics.area_under([0, 1], [0.0, np.nan]))
+    for steps, x in (([0], [1.0]), ([0, 1], [1.0]), ([1, 0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="rising steps"):
+            statistics.area_under(steps, x)
