@@ -87,7 +87,7 @@ def main(words: list[str] | None = None) -> int:
     result: dict[str, Any] = {
         "facts": where,
         "machine": measuring.machine(),
-        "mava_commit": _commit(chosen.mava),
+        "mava_commit": measuring.commit(chosen.mava),
         "settings": {name: getattr(chosen, name) for name in ("rounds", "updates", "warmup")},
         "rows": [],
     }
@@ -127,18 +127,14 @@ def compared(facts: dict[str, Any], turns: dict[str, list[list[float]]]) -> dict
     rates = {
         name: [facts[name]["steps_per_update"] / statistics.median(turn) for turn in turns[name]] for name in turns
     }
-    ratios = [own / mava for own, mava in zip(rates["own"], rates["mava"], strict=True)]
+    (peer,) = (name for name in rates if name != "own")
+    ratios = [own / theirs for own, theirs in zip(rates["own"], rates[peer], strict=True)]
     return {
         "steps_per_second": {name: statistics.median(each) for name, each in rates.items()},
         "steps_per_second_range": {name: [min(each), max(each)] for name, each in rates.items()},
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
     }
-
-
-def _commit(checkout: Path) -> str:
-    done = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def text(result: dict[str, Any]) -> str:

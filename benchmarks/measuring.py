@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,12 @@ def facts_text(where: Mapping[str, Any]) -> str:
         f"{where['date']}; {where['device_count']} x {where['device_kind']} ({where['device_platform']}), "
         f"{where['cores']} cores of {where['processor']}, {where['platform']}; Python {where['python']}, {packages}."
     )
+
+
+def commit(checkout: Path) -> str:
+    """The commit of a checkout."""
+    done = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -153,7 +152,7 @@ def peers(chosen: argparse.Namespace) -> dict[str, Any]:
     return {
         "compile_seconds": compiling,
         "info": info,
-        "commit": _commit(chosen.macpo),
+        "commit": measuring.commit(chosen.macpo),
         "programs": facts,
         "turns": turns,
     } | compared(turns)
@@ -173,11 +172,6 @@ def _programs(chosen: argparse.Namespace) -> dict[str, list[str]]:
             name = f"policy alone, {chosen.minibatches} minibatches, {threads} threads"
             found[name] = [*words, "--alone", "--minibatches", str(chosen.minibatches)]
     return found
-
-
-def _commit(checkout: Path) -> str:
-    done = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def compared(turns: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Times training of this library on request, as `mava_driver.py` does that of Mava. Started by `beside_mava.py`.
+"""Times training of this library on request, as `mava_driver.py` does that of Mava. Started by `beside_mava.py`, and
+`beside_jaxmarl.py`.
 
     python own_driver.py --algorithm ippo --env jumanji/lbf-2s-8x8-2p-2f-coop
 
@@ -27,9 +28,15 @@ def main() -> None:
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--num-envs", type=int, default=32)
     parser.add_argument("--num-steps", type=int, default=128)
+    parser.add_argument("--num-minibatches", type=int, default=2)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--memory", choices=("none", "gru"), default="none")
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
-    config = registry.config_of(chosen.algorithm)(lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=2)
+    config = registry.config_of(chosen.algorithm)(
+        lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=chosen.num_minibatches, hidden=tuple(chosen.hidden),
+        memory=chosen.memory,
+    )  # fmt: skip
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
     state = jax.jit(init)(jax.random.key(0))
@@ -42,7 +49,8 @@ def main() -> None:
         "view": env.spec.view_size,
         "time_limit": env.spec.episode_limit,
         "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.epochs} epochs x "
-        f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden))}",
+        f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden))}"
+        + (f", GRU {config.memory_size}" if config.memory == "gru" else ""),
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")},
     }
