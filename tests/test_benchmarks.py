@@ -15,8 +15,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
 SCRIPTS = (
-    "speed", "beside_mava", "beside_jaxmarl", "trust_step", "learning", "physics", "reproduce_macpo", "reproduce_liir",
-    "pursuit", "devices", "kills",
+    "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
+    "reproduce_liir", "pursuit", "devices", "kills",
 )  # fmt: skip
 
 
