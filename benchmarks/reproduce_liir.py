@@ -8,10 +8,10 @@ The algorithms are LIIR, its ablation (``immediate``: equation 9 alone; ``offici
 no intrinsic reward; ``random``: one that stays as it was drawn; ``authors``: the settings of the authors' program, with
 the exact meta-gradient), and the paper's baselines. Any other may be added as ``NAME=ALGORITHM:FIELD=VALUE,...``.
 
-Every run is one of `learning.py`. Stopped at any moment, the same command goes on where it was. The likeliest actions
-are evaluated, as is usual in these battles. The report has win rates (returns, where nothing is won) at the end and as
-the mean over training, IQM with 95 % bootstrap intervals over seeds, stratified where maps are pooled, and how likely a
-run of LIIR is to beat one of each other algorithm.
+Every run is one of `learning.py`, with all learning rates falling to 0 at the end. Stopped at any moment, the same
+command goes on where it was. The likeliest actions are evaluated, as is usual in these battles. The report has win
+rates (returns, where nothing is won) at the end and as the mean over training, IQM with 95 % bootstrap intervals over
+seeds, stratified where maps are pooled, and how likely a run of LIIR is to beat one of each other algorithm.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import learning
+import variants
 
 HERE = Path(__file__).parent
 MAPS = ("3m", "8m", "2s3z", "3s5z")
@@ -82,12 +83,21 @@ def main(words: list[str] | None = None) -> int:
 
 def _words(env: str, chosen: argparse.Namespace) -> list[str]:
     """The command line of `learning.py` for an environment."""
-    algorithms = [KNOWN.get(name, name) for name in chosen.algorithms]
+    algorithms = [annealed(KNOWN.get(name, name), chosen.steps) for name in chosen.algorithms]
     words = ["--env", env, "--algorithms", *algorithms, "--total-steps", str(chosen.steps), "--greedy"]
     for name in ("seeds", "evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
         value = getattr(chosen, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return words
+
+
+def annealed(word: str, steps: int) -> str:
+    """The same algorithm, its learning rates falling to 0 at the end of training, unless the word says otherwise."""
+    variant = variants.parse(word)
+    if "anneal_steps" in variant.fields:
+        return word
+    whole = word if "=" in word.partition(":")[0] else f"{variant.label}={word}"
+    return f"{whole}{',' if ':' in whole else ':'}anneal_steps={steps}"
 
 
 def curves(row: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmarl_lite import rollout
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
 
-_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits", "win_meaning")
+_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits", "win_meaning", "action_names")
 """Fields of a spec in which the environment of training may differ from the one an algorithm was made for."""
 
 Init = Callable[..., TrainState]

@@ -16,7 +16,7 @@ sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
 SCRIPTS = (
     "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
-    "reproduce_liir", "pursuit", "devices", "kills",
+    "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills",
 )  # fmt: skip
 
 
@@ -118,6 +118,19 @@ def test_variants_that_cannot_be(word: str) -> None:
         variants.parse(word)
 
 
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("mappo", "mappo=mappo:anneal_steps=9"),
+        ("lam0=liir:lam=0", "lam0=liir:lam=0,anneal_steps=9"),
+        ("a=liir.authors", "a=liir.authors:anneal_steps=9"),
+        ("a=liir:anneal_steps=0", "a=liir:anneal_steps=0"),
+    ],
+)
+def test_all_anneal_to_the_end(word: str, wanted: str) -> None:
+    assert reproduce_liir.annealed(word, 9) == wanted
+
+
 def test_beating_is_of_the_right_one() -> None:
     sure = reproduce_liir.beats([3.0, 4.0], [1.0, 2.0])
     assert sure == {"iqm": 1.0, "low": 1.0, "high": 1.0}
@@ -140,6 +153,23 @@ def test_reproduce_liir(tmp_path: Path) -> None:
     assert made["liir"]["plan"]["greedy"]
     assert (tmp_path / "reproduce-liir.png").stat().st_size > 1000
     assert "lam0=liir:lam=0" in (tmp_path / "reproduce-liir.md").read_text()
+
+
+@pytest.mark.slow
+def test_where_it_helps(tmp_path: Path) -> None:
+    words = ["--tasks", "climbing", "--variants", "exact", "lambda = 0", "--trials", 3, "--tuning-seeds", 2]
+    words += ["--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden", 4, "--points", 2]
+    words += ["--out", tmp_path]
+    run("where_it_helps", *words)
+    path = tmp_path / "where-it-helps.json"
+    rows = json.loads(path.read_text())["rows"]["climbing"]
+    for variant, row in rows.items():
+        assert row["steps"] == [32, 64] and [len(curve) for curve in row["returns"]] == [2, 2, 2]
+        assert len(row["tuning_scores"]) == 3 and (row["chosen"]["lam"] == 0) is (variant == "lambda = 0")
+    before = path.stat().st_mtime_ns
+    assert "after" not in run("where_it_helps", *words)  # nothing is trained again
+    assert path.stat().st_mtime_ns == before
+    assert path.with_suffix(".png").stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
 import jaxmarl_lite.envs.mujoco.scenarios as robots
 import jaxmarl_lite.envs.safe as safe
+from jaxmarl_lite.envs.delayed import Delayed
 from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import check_names, unknown
 from jaxmarl_lite.envs.toys import TOYS, summary
@@ -23,7 +24,8 @@ def make(env_id: str, **keywords: Any) -> Environment:
         ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``), or ``safe/<scenario>``: a scenario with costs;
         ``safe-mujoco/<robot>-<partition>`` (``ant-2x4``, ``manyagent-ant-3x2``), ``safe-velocity/...``, and
         ``mujoco/...`` without costs, which need the extra ``mujoco``; ``smax/<map>``, ``mpe/...``, ``safe-mpe/...`` and
-        ``overcooked/<kitchen>``, which need the extra ``smax``.
+        ``overcooked/<kitchen>``, which need the extra ``smax``; ``delayed/<any of these>``: its reward is paid in one
+        sum when the episode ends.
     keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"), ``agent_id`` (bool), and any
         keyword of the Jumanji environment, or of the scenario's generator; with costs also those of the task (see
         ``jaxmarl_lite.envs.safe``) and ``cost_limit``, a mapping from costs to limits, or the limit of a single cost;
@@ -69,6 +71,8 @@ def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environm
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
     room, _, name = env_id.partition("/")
+    if room == "delayed":
+        return Delayed(_make(name, keywords))
     if room == "toy" and name in TOYS:
         return _make_toy(name, keywords)
     if room == "jumanji":
@@ -84,7 +88,8 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
     patterns += ", " + ", ".join([*robots.forms(), *jaxmarl.forms()])
     listed = [known for known, _ in list_environments()]
     toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
-    raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, jumanji/<Jumanji's own id>.")
+    others = "jumanji/<Jumanji's own id>, delayed/<any of these>"
+    raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, {others}.")
 
 
 def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:

@@ -51,6 +51,19 @@ _ROBOTS = {
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
 
+_BATTLE = {
+    "num_envs": 64,
+    "num_steps": 64,
+    "hidden": (64, 64),
+    "lr": 1e-3,
+    "critic_lr": 1e-3,
+    "epochs": 10,
+    "num_minibatches": 8,
+    "entropy_coef": 0.0,
+}
+_BATTLES = {"ippo": _BATTLE, "mappo": _BATTLE, "liir": _BATTLE | {"critic_view": "state"}}
+"""Tuned on smax/3m, and taken for all battles."""
+
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
@@ -66,6 +79,7 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     **{(name, room): of for room in ("mujoco/", "safe-mujoco/", "safe-velocity/") for name, of in _ROBOTS.items()},
+    **{(name, "smax/"): of for name, of in _BATTLES.items()},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }

@@ -28,6 +28,8 @@ def best_action(env, state):
         return state.wanted
     if kind == "PursuitState":
         return jnp.sign(state.offset) + 1
+    if kind == "RelayState":
+        return state.wanted
     return jnp.zeros(2, jnp.int32)
 
 
@@ -107,6 +109,33 @@ def test_pursuit_pays_when_both_approach():
     assert set(np.unique(starts)) == set(range(-5, 6)) - {0}
 
 
+def test_many_pursuers_must_all_approach():
+    env = make("toy/pursuit", agents=4, reach=3)
+    state, timestep = env.reset(jax.random.key(0))
+    assert timestep.obs.view.shape == (4, 1) and timestep.obs.state.shape == (4,) and timestep.obs.mask.shape == (4, 3)
+    state = state._replace(offset=jnp.array([1, 1, -1, 0], jnp.int32))
+    assert env.step(state, jnp.array([2, 2, 0, 0]))[1].reward.tolist() == pytest.approx([-0.01] * 4)
+    assert env.step(state, jnp.array([2, 2, 0, 1]))[1].reward.tolist() == pytest.approx([1.01] * 4)
+    draws = np.random.default_rng(0).integers(1, 4, size=(200_000, 4)).max(1)
+    assert env.spec.best_return == pytest.approx(1 + 0.01 * draws.mean(), abs=1e-4)
+
+
+def test_the_first_choice_is_paid_for_at_the_end():
+    env, reset, step = compiled("toy/relay")
+    for right in (0, 1):
+        state, timestep = reset(jax.random.key(3))
+        assert timestep.obs.alive.tolist() == [True, True] and timestep.obs.view[0, :4].sum() == 1
+        rewards = []
+        for t in range(16):
+            assert timestep.obs.mask[0].sum() == (4 if t == 0 else 1) and timestep.obs.alive[0] == (t == 0)
+            assert timestep.obs.state[8] == (t > 0 and right)
+            first = (state.wanted[0] + 1 - right) % 4 if t == 0 else 0
+            second = state.wanted[1] if t % 2 else (state.wanted[1] + 1) % 4
+            state, timestep = step(state, jnp.stack([jnp.asarray(first, jnp.int32), second]))
+            rewards.append(float(timestep.reward[1]))
+        assert rewards == [0.25 * (t % 2) for t in range(15)] + [0.25 + right] and timestep.discount == 0
+
+
 def test_counter_ends_and_is_cut_off():
     env, reset, step = compiled("toy/counter")
     state, timestep = reset(jax.random.key(0))
@@ -160,7 +189,8 @@ def test_unequal_masks_and_deaths():
         ("reach", {"reward": "shared"}, "reward must be 'team' or 'individual', not 'shared'"),
         ("reach", {"dims": (2, 0)}, "dims must be two positive numbers"),
         ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
-        ("pursuit", {"reach": 0}, "reach must be at least 1 and limit at least reach, not 0 and 20"),
+        ("relay", {"steps": 1}, "choices and steps must be at least 2, not 4 and 1"),
+        ("pursuit", {"reach": 0}, "agents and reach must be at least 1 and limit at least reach, not 2, 0 and 20"),
         ("unequal", {"sizes": (2, 0)}, "sizes and lives must be two positive numbers"),
         ("budget", {"steps": 0}, "toy/budget: steps must be positive, not 0"),
         ("budget", {"costs": ((0.0, 1.0),)}, "rewards and costs must have rows of one length"),
@@ -175,3 +205,25 @@ def test_unequal_masks_and_deaths():
 def test_impossible_toys(name, keywords, words):
     with pytest.raises(ValueError, match=words):
         make(f"toy/{name}", **keywords)
+
+
+def test_delayed_rewards_are_paid_in_one_sum():
+    inner, env = make("toy/pursuit", limit=6), make("delayed/toy/pursuit", limit=6)
+    assert env.spec.name == "delayed/toy/pursuit" and env.spec.best_return == inner.spec.best_return
+    assert env.spec.state_size == inner.spec.state_size + 2 and env.spec.view_size == inner.spec.view_size
+    (state, timestep), (late, delayed) = inner.reset(jax.random.key(0)), env.reset(jax.random.key(0))
+    owed = 0.0
+    for t in range(6):
+        np.testing.assert_array_equal(delayed.obs.view, timestep.obs.view)
+        np.testing.assert_allclose(delayed.obs.state, jnp.append(timestep.obs.state, jnp.full(2, owed)), rtol=1e-6)
+        action = jnp.array([t % 3, (t + 1) % 3])
+        (state, timestep), (late, delayed) = inner.step(state, action), env.step(late, action)
+        owed += float(timestep.reward[0])
+        assert delayed.last == timestep.last and delayed.discount == timestep.discount
+        assert delayed.reward.tolist() == pytest.approx([owed if timestep.last else 0.0] * 2)
+    assert timestep.last
+    with pytest.raises(AttributeError, match="'Delayed' object has no attribute 'nothing'"):
+        _ = env.nothing
+    assert not hasattr(env, "animate")
+    with pytest.raises(ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"):
+        make("delayed/toy/pursiut")

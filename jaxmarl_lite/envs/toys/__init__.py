@@ -1,7 +1,8 @@
 """Tiny worlds whose best return is known, for tests and first steps.
 
-All have two agents and give every agent the team's reward unless told otherwise. ``budget``, ``budget-two`` and
-``risky`` have costs and limits, and know the best return that keeps them; the others cost nothing.
+All have two agents (``pursuit`` may have more) and give every agent the team's reward unless told otherwise.
+``budget``, ``budget-two`` and ``risky`` have costs and limits, and know the best return that keeps them; the others
+cost nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
+from jaxmarl_lite.envs.toys.relay import Relay
 from jaxmarl_lite.envs.toys.unequal import Reach, Unequal
 from jaxmarl_lite.types import EnvSpec
 
@@ -23,6 +25,7 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "reach-unequal": (Reach, {"dims": (2, 1)}),
     "counter": (Counter, {}),
     "pursuit": (Pursuit, {}),
+    "relay": (Relay, {}),
     "unequal": (Unequal, {}),
     "mortal": (Unequal, {"lives": (4, 2)}),
     "budget": (Budget, {}),

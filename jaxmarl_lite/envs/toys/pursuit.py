@@ -1,9 +1,8 @@
-"""Two agents and a target on a line."""
+"""Agents and a target on a line."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
 class PursuitState(NamedTuple):
-    """Where the target is, seen from each agent, ``[2]`` int; the steps taken, [] int."""
+    """Where the target is, seen from each agent, ``[N]`` int; the steps taken, [] int."""
 
     offset: Array
     time: Array
@@ -22,17 +21,18 @@ class PursuitState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pursuit:
-    """Both agents must come to a target that stands still; LIIR's first study (Du et al. 2019, section 4.1).
+    """All agents must come to a target that stands still; LIIR's first study (Du et al. 2019, section 4.1).
 
-    The actions are -1, 0 and +1 along a line. The team receives ``near`` for a step in which both agents approach the
-    target, or wait on it, and minus ``near`` for every other, and ``caught`` when both are on the target, which ends
-    the episode; a time limit cuts it off. What one agent does is seen in the reward only through what the other does.
-    The paper describes the game in words; the numbers are ours.
+    The actions are -1, 0 and +1 along a line. The team receives ``near`` for a step in which all agents approach the
+    target, or wait on it, and minus ``near`` for every other, and ``caught`` when all are on the target, which ends
+    the episode; a time limit cuts it off. What one agent does is seen in the reward only through what the others do.
+    The paper describes the game of two in words; the numbers are ours.
 
-    reach: the largest distance, at which an agent cannot go on; they start at 1 to ``reach``, on either side.
-    limit: steps at most. near, caught: as above. View: the own offset of the target over ``reach``.
+    agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1 to ``reach``, on
+    either side. limit: steps at most. near, caught: as above. View: the own offset of the target over ``reach``.
     """
 
+    agents: int = 2
     reach: int = 5
     limit: int = 20
     near: float = 0.01
@@ -40,35 +40,35 @@ class Pursuit:
     name: str = "toy/pursuit"
 
     def __post_init__(self):
-        if self.reach < 1 or self.limit < self.reach:
-            found = f"{self.reach} and {self.limit}"
-            raise ValueError(f"{self.name}: reach must be at least 1 and limit at least reach, not {found}")
+        if self.agents < 1 or self.reach < 1 or self.limit < self.reach:
+            found = f"{self.agents}, {self.reach} and {self.limit}"
+            raise ValueError(f"{self.name}: agents and reach must be at least 1 and limit at least reach, not {found}")
 
     @property
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
-        starts = range(1, self.reach + 1)
-        longest = sum(max(pair) for pair in itertools.product(starts, starts)) / self.reach**2
-        meaning = f"{self.caught:g} when the target is caught, and {self.near:g} for steps of both towards it"
-        return EnvSpec(
-            self.name, 2, 1, 2, "discrete", 3, self.limit, "team", meaning, self.caught + self.near * longest,
-            action_names=("left", "stay", "right"),
-        )  # fmt: skip
+        # the mean of the largest of N distances: the sum over d of P(it is at least d)
+        longest = sum(1.0 - ((d - 1) / self.reach) ** self.agents for d in range(1, self.reach + 1))
+        meaning = f"{self.caught:g} when the target is caught, and {self.near:g} for steps of all towards it"
+        best = self.caught + self.near * longest
+        sizes = (self.agents, 1, self.agents, "discrete", 3, self.limit)
+        return EnvSpec(self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right"))
 
     def _observe(self, state: PursuitState) -> Observation:
         gap = state.offset / self.reach
-        return Observation(gap[:, None].astype(float), gap.astype(float), jnp.ones((2, 3), bool), jnp.ones(2, bool))
+        there = jnp.ones((self.agents, 3), bool)
+        return Observation(gap[:, None].astype(float), gap.astype(float), there, there[:, 0])
 
     def reset(self, key: Array) -> tuple[PursuitState, TimeStep]:
-        """Begin with both agents away from the target."""
+        """Begin with all agents away from the target."""
         far, side = jax.random.split(key)
-        distance = jax.random.randint(far, (2,), 1, self.reach + 1, jnp.int32)
-        offset = jnp.where(jax.random.bernoulli(side, shape=(2,)), distance, -distance)
+        distance = jax.random.randint(far, (self.agents,), 1, self.reach + 1, jnp.int32)
+        offset = jnp.where(jax.random.bernoulli(side, shape=(self.agents,)), distance, -distance)
         state = PursuitState(offset, jnp.zeros((), jnp.int32))
         return state, time_step(self._observe(state))
 
     def step(self, state: PursuitState, action: Array) -> tuple[PursuitState, TimeStep]:
-        """Move by ``action - 1``: action ``[2]`` int."""
+        """Move by ``action - 1``: action ``[N]`` int."""
         offset = jnp.clip(state.offset - (action - 1), -self.reach, self.reach)
         toward = (jnp.abs(offset) < jnp.abs(state.offset)) | ((offset == 0) & (state.offset == 0))
         over = (offset == 0).all()

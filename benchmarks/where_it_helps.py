@@ -1,0 +1,197 @@
+"""Where does LIIR's learned reward help? It and its ablation, each tuned by as many trials, on tasks that may need it.
+
+    python benchmarks/where_it_helps.py
+    python benchmarks/where_it_helps.py --tasks relay pursuit-5 --trials 32 --seeds 30 --steps 300000
+
+A trial is a draw of learning rate and entropy bonus, and, where they matter, of lambda and of the intrinsic reward's
+learning rate; every variant has the same number of them, so that plain learning (lambda = 0) searches its smaller space
+more closely. The best trial is that of the highest mean return over training, over a few seeds; what is reported are
+fresh seeds at its settings. All runs of a variant are one compiled program: `vmap` over configs and seeds.
+
+Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
+(one agent's part is paid for at the end alone); a matrix game with a second-best equilibrium; foraging, also paid at
+the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+import reproduce_liir
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.report import drawing, statistics
+
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pursuit": ("toy/pursuit", {}),
+    "pursuit-5": ("toy/pursuit", {"agents": 5}),
+    "pursuit, paid late": ("delayed/toy/pursuit", {}),
+    "relay": ("toy/relay", {}),
+    "climbing": ("toy/climbing", {}),
+    "foraging": ("jumanji/lbf-2s-8x8-2p-2f-coop", {}),
+    "foraging, paid late": ("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", {}),
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "lambda = 0": {"lam": 0.0},
+    "immediate": {"meta_gradient": "immediate"},
+    "official": {"meta_gradient": "official"},
+    "random": {"reward_lr": 0.0, "reward_init": 1.0},
+}
+RANGES = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2), "lam": (1e-3, 1.0), "reward_lr": (1e-4, 1e-2)}
+"""Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
+
+
+def options(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--trials", type=int, default=16, help="draws of the settings, of each variant")
+    parser.add_argument("--tuning-seeds", type=int, default=4, help="of each trial")
+    parser.add_argument("--seeds", type=int, default=20, help="fresh ones, at the best trial's settings")
+    parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each run")
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--num-steps", type=int, default=32)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[32, 32])
+    parser.add_argument("--points", type=int, default=20, help="of a curve")
+    parser.add_argument("--out", type=Path, default=measuring.RESULTS)
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Task by task; what is there already with these settings is left as it is, and the report is written anew."""
+    chosen = options(words)
+    path = chosen.out / "where-it-helps.json"
+    settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
+    data = measuring.read(path)
+    if data.get("settings") != settings:
+        data = {"settings": settings, "rows": {}}
+    for task in chosen.tasks:
+        rows = data["rows"].setdefault(task, {})
+        for variant in chosen.variants:
+            if variant not in rows:
+                began = time.perf_counter()
+                rows[variant] = measured(task, variant, chosen)
+                last = _words(_interval(np.asarray(rows[variant]["returns"])[:, -1]))
+                print(f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s", flush=True)
+                data["facts"] = measuring.facts()
+                measuring.write(path, data, text(data))
+        draw(data["rows"], path.with_suffix(".png"))
+    print(f"\n{text(data)}")
+    return 0
+
+
+def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """The best trial's settings, and the curves of fresh seeds at them."""
+    env_id, keywords = TASKS[task]
+    env = jml.make(env_id, **keywords)
+    shape = {"hidden": tuple(chosen.hidden), "num_minibatches": 1, **VARIANTS[variant]}
+    algorithm = jml.make_algorithm("liir", env.spec, jml.LIIRConfig(**shape))
+    init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
+    updates = max(chosen.points, chosen.steps // (chosen.num_envs * chosen.num_steps))
+    updates -= updates % chosen.points
+
+    @functools.partial(jax.jit)
+    @functools.partial(jax.vmap, in_axes=(0, 0))
+    def curve(key: jax.Array, config: Any) -> jax.Array:
+        _, metrics = train(init(key, config), updates)
+        parts = metrics["return"].reshape(chosen.points, -1)
+        return jnp.nanmean(parts, axis=1)
+
+    drawn = trials(algorithm.config, VARIANTS[variant], chosen.trials)
+    keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
+    pairs = [(key, config) for config in drawn for key in keys]
+    found = np.asarray(curve(*_stacked(pairs))).reshape(chosen.trials, chosen.tuning_seeds, chosen.points)
+    scores = np.nan_to_num(np.nanmean(found, axis=(1, 2)), nan=-np.inf)
+    best = drawn[int(scores.argmax())]
+    fresh = jax.random.split(jax.random.key(2), chosen.seeds)
+    returns = np.asarray(curve(*_stacked([(key, best) for key in fresh])))
+    steps = (np.arange(chosen.points) + 1) * updates // chosen.points * chosen.num_envs * chosen.num_steps
+    return {
+        "steps": steps.tolist(),
+        "returns": returns.tolist(),
+        "best": env.spec.best_return,
+        "chosen": {name: float(getattr(best, name)) for name in RANGES},
+        "tuning_scores": scores.tolist(),
+    }
+
+
+def trials(config: Any, fixed: dict[str, Any], number: int) -> list[Any]:
+    """Settings at random, the same draws for every variant; what a variant fixes stays."""
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(number):
+        values = {name: float(np.exp(draw.uniform(*np.log(ends)))) for name, ends in RANGES.items()}
+        values["critic_lr"] = max(values["lr"], 1e-3)
+        found.append(dataclasses.replace(config, **{k: v for k, v in values.items() if k not in fixed}))
+    return found
+
+
+def _stacked(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    keys, configs = zip(*pairs, strict=True)
+    return jnp.stack(keys), jax.tree.map(lambda *x: jnp.asarray(x, float), *configs)
+
+
+def _interval(values: Any) -> dict[str, float]:
+    found = statistics.bootstrap_interval(values)
+    return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
+
+
+def _words(each: dict[str, float]) -> str:
+    return f"{each['iqm']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+
+
+def text(data: dict[str, Any]) -> str:
+    """The table, with everything needed to read it."""
+    rows = []
+    for task, of in data["rows"].items():
+        plain = np.asarray(of["exact"]["returns"]) if "exact" in of else None
+        for variant, row in of.items():
+            returns = np.asarray(row["returns"])
+            beaten = ["", ""]
+            if plain is not None and variant != "exact":
+                beaten = [_words(reproduce_liir.beats(a, b)) for a, b in (
+                    (plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))]  # fmt: skip
+            settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
+            rows.append([task, variant, _words(_interval(returns[:, -1])), _words(_interval(returns.mean(1))), *beaten,
+                         row["best"], settings])  # fmt: skip
+    columns = ["task", "variant", "return at the end", "over training", "P(exact better) at the end", "over training",
+               "best", "settings"]  # fmt: skip
+    s = data["settings"]
+    return (
+        f"# Where the learned reward helps\n\n{measuring.facts_text(data['facts'])}\n\n"
+        f"{measuring.table(columns, rows)}\n"
+        f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the episodes in training "
+        f"(sampled actions), {s['steps']} environment steps. Settings are the best of {s['trials']} draws, each with "
+        f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds x {s['num_steps']} steps, "
+        f"layers {s['hidden']}.\n\n![Curves](where-it-helps.png)\n"
+    )
+
+
+def draw(rows: dict[str, Any], path: Path) -> None:
+    """A panel per task."""
+    figure = drawing.new_figure(3.6 * min(len(rows), 4), 3.2 * (1 + (len(rows) - 1) // 4))
+    for place, (task, of) in enumerate(rows.items()):
+        axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
+        for i, (variant, row) in enumerate(of.items()):
+            colour = drawing.PALETTE[i]
+            drawing.band(axes, np.asarray(row["steps"]), np.asarray(row["returns"]), variant, colour, False, 0.95)
+        drawing.dress(axes, "return" if place % 4 == 0 else "", task, small=True)
+        if place == 0:
+            axes.legend(frameon=False, fontsize=8)
+    drawing.saved(figure, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Any environment with its reward paid in one sum when the episode ends: ``delayed/<name>``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmarl_lite.types import Array, EnvSpec, TimeStep
+
+
+class DelayedState(NamedTuple):
+    """The inner environment's state, and what is owed to each agent, ``[N]``."""
+
+    inner: Any
+    owed: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Delayed:
+    """An environment whose agents are paid at an episode's last step alone, the sum of all its rewards.
+
+    Returns, ends and costs are as they were. What is owed so far is added to the state that a central critic sees, N
+    numbers, and not to the views. ``animate``, ``broken``, ``won`` and ``unwrapped`` are the inner environment's.
+    """
+
+    env: Any
+
+    def __getattr__(self, name: str) -> Any:
+        inner = {"animate": self._animate, "broken": self._told, "won": self._told, "unwrapped": getattr}.get(name)
+        if inner is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return inner(self.env, name)
+
+    @staticmethod
+    def _told(env: Any, name: str) -> Any:
+        return lambda state: getattr(env, name)(state.inner)
+
+    @staticmethod
+    def _animate(env: Any, name: str) -> Any:
+        film = env.animate
+
+        @functools.wraps(film)
+        def animate(states: Any, *args: Any, **keywords: Any) -> Any:
+            return film([state.inner for state in states], *args, **keywords)
+
+        return animate
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The inner environment's, with a longer state."""
+        inner = self.env.spec
+        return dataclasses.replace(
+            inner, name=f"delayed/{inner.name}", state_size=inner.state_size + inner.num_agents
+        )
+
+    def reset(self, key: Array) -> tuple[DelayedState, TimeStep]:
+        """Begin an episode; nothing is owed."""
+        inner, timestep = self.env.reset(key)
+        state = DelayedState(inner, jnp.zeros_like(timestep.reward))
+        return state, self._seen(state, timestep)
+
+    def step(self, state: DelayedState, action: Array) -> tuple[DelayedState, TimeStep]:
+        """Take one joint action of the inner environment."""
+        inner, timestep = self.env.step(state.inner, action)
+        state = DelayedState(inner, state.owed + timestep.reward)
+        paid = jnp.where(timestep.last, state.owed, 0.0)
+        return state, self._seen(state, timestep._replace(reward=paid))
+
+    def _seen(self, state: DelayedState, timestep: TimeStep) -> TimeStep:
+        whole = jnp.concatenate([timestep.obs.state, state.owed.astype(timestep.obs.state.dtype)])
+        return timestep._replace(obs=timestep.obs._replace(state=whole))
