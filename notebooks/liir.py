@@ -20,12 +20,10 @@
 # %%
 import os
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.algorithms import liir
 
 STEPS = int(os.environ.get("NOTEBOOK_STEPS", 400_000))  # per seed; a test makes it small
 ENV = "jumanji/lbf-2s-8x8-2p-2f-coop"
@@ -51,40 +49,20 @@ for ax, name in zip(axes, ["meta_gradient_norm", "proxy_extrinsic_cosine"], stri
 fig
 
 # %% [markdown]
-# Now one episode of the first seed. `make_play` gives the states, what the agents saw, and what they did;
-# `intrinsic_rewards` what each agent's learned reward says to every step of it.
+# Now one episode of the first seed: what the agents saw and did, what the team received, and what each agent's learned
+# reward says to every step of it. `plot_rewards` draws it: the team's reward above (a food eaten), below a panel per
+# agent, in the colours of the actions.
 
 # %%
-env, seed = result.env, result.seeds[0]
-learner = result.learner(seed)
-algorithm = jml.make_algorithm("liir", env.spec, result.config)
-play = jax.jit(jml.make_play(algorithm, env, env.spec.episode_limit))
-states, timesteps, actions = play(learner, jax.random.key(1))
-rewards = np.asarray(liir.intrinsic_rewards(env.spec, learner, timesteps.obs, actions))
-last = np.asarray(timesteps.last)
-length = int(last.argmax()) if last.any() else env.spec.episode_limit
-team = np.asarray(timesteps.reward[1 : length + 1, 0])
-
-# %% [markdown]
-# The bars are the team's reward (a food eaten), the lines what each agent was told.
-
-# %%
-fig, ax = plt.subplots(figsize=(9, 3.5), layout="constrained")
-for agent in range(env.spec.num_agents):
-    ax.plot(rewards[:length, agent], label=f"intrinsic reward of agent {agent}")
-ax.set(xlabel="step of the episode", ylabel="intrinsic reward")
-other = ax.twinx()
-other.bar(np.arange(len(team)), team, color="0.8", zorder=0, label="team reward")
-other.set(ylabel="team reward", ylim=(0, 1))
-ax.legend(loc="upper left")
-fig
+episode = result.episode()
+result.plot_rewards(episode=episode)
 
 # %% [markdown]
 # Which actions does each agent's reward favour? For every action, the mean intrinsic reward of the steps that took it.
 
 # %%
-names = ["stay", "up", "down", "left", "right", "load"]
-for agent in range(env.spec.num_agents):
-    taken = np.asarray(actions[:length, agent])
-    means = {names[a]: round(float(rewards[:length, agent][taken == a].mean()), 3) for a in np.unique(taken)}
+names = result.spec.action_names
+for agent in range(result.spec.num_agents):
+    taken, told = episode.action[:, agent], episode.intrinsic[:, agent]
+    means = {names[a]: round(float(told[taken == a].mean()), 3) for a in np.unique(taken)}
     print(f"agent {agent}: {means}")

@@ -59,6 +59,9 @@ def _check_spec(spec: Any) -> None:
     for name in spec.cost_names:
         if not isinstance(name, str) or not name or set(name) & set("*=,/ "):
             raise _wrong("spec.cost_names", repr(spec.cost_names), "words, without spaces or any of * = , /")
+    names, size = spec.action_names, spec.action_size if spec.action_kind == "discrete" else 0
+    if not isinstance(names, tuple) or len(names) not in (0, size) or not all(isinstance(x, str) and x for x in names):
+        raise _wrong("spec.action_names", repr(names), f"() or a tuple of {size} words, one per discrete action")
     _check_costs(spec)
     _check_bounds(spec)
 

@@ -94,6 +94,7 @@ FAULTS = {
     "kind": (spec_with(action_kind="both"), "spec.action_kind is 'both', but must be 'discrete' or 'continuous'"),
     "costs twice": (spec_with(cost_names=("a", "a")), "spec.cost_names .* a tuple of different names"),
     "costs of two words": (spec_with(cost_names=("two words",)), "spec.cost_names .* words, without spaces or any of"),
+    "too few names": (spec_with(action_names=("go",)), r"spec.action_names .* \(\) or a tuple of 2 words, one per"),
     "bounds of discrete": (spec_with(action_low=(0.0, 0.0)), "spec.action_low .* None for discrete actions"),
     "bounds swapped": (
         spec_with(action_kind="continuous", action_low=(0.0, 1.0), action_high=(1.0, -1.0)),

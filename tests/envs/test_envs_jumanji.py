@@ -232,6 +232,27 @@ def test_search_has_bounds_and_sees_the_clock():
     assert timestep.obs.view[0, -3] == pytest.approx(0.1)
 
 
+WAYS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1), "stay": (0, 0), "load": (0, 0)}
+
+
+@pytest.mark.parametrize("env_id", [LBF, CONNECTOR, CLEANER])
+def test_the_names_of_actions_are_what_they_do(env_id):
+    env, reset, step = compiled(env_id)
+    seen = set()
+
+    def places(state):
+        return np.asarray(state.agents_locations if env_id == CLEANER else state.agents.position)
+
+    for seed in range(4):
+        state, timestep = reset(jax.random.key(seed))
+        for action, name in enumerate(env.spec.action_names):
+            if timestep.obs.mask[0, action]:
+                after, _ = step(state, jnp.asarray(stand_still(env_id, state)).at[0].set(action).astype(jnp.int32))
+                np.testing.assert_array_equal((places(after) - places(state))[0], WAYS[name])
+                seen.add(name)
+    assert len(seen - {"stay", "load"}) >= 2
+
+
 def test_vehicles_see_themselves_first():
     _, reset, step = compiled(CVRP)
     state, timestep = reset(jax.random.key(0))

@@ -120,6 +120,7 @@ class JumanjiEnvironment:
             best_return=self._its.best(self._env),
             action_low=None if low is None else tuple(map(float, low)),
             action_high=None if high is None else tuple(map(float, high)),
+            action_names=self._its.action_names,
         )
 
     def reset(self, key: Array) -> tuple[Any, TimeStep]:

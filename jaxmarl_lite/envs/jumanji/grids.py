@@ -52,6 +52,7 @@ foraging = Particulars(
     meaning=_foraging_meaning,
     individual=True,
     best=lambda env: 1.0 if env.normalize_reward else None,
+    action_names=("stay", "up", "down", "left", "right", "load"),
 )
 
 
@@ -76,6 +77,7 @@ warehouse = Particulars(
     over=_warehouse_collision,
     meaning=lambda env: "requested shelves that the team delivered per episode (a collision ends it)",
     individual=False,
+    action_names=("stay", "forward", "turn left", "turn right", "load"),
 )
 
 
@@ -127,6 +129,7 @@ connector = Particulars(
     individual=True,
     alive=no_noop_left,
     refuse=_connector_refuse,
+    action_names=("stay", "up", "right", "down", "left"),
 )
 
 
@@ -164,4 +167,5 @@ cleaner = Particulars(
     meaning=lambda env: f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode",
     individual=False,
     refuse=_cleaner_refuse,
+    action_names=("up", "right", "down", "left"),
 )

@@ -94,5 +94,7 @@ class Particulars:
     num_agents: Callable[[Env], int] = lambda env: int(env.num_agents)
     bounds: Callable[[Env], tuple[np.ndarray, np.ndarray] | None] = nothing
     """Lowest and highest values of a continuous action, ``[A]`` each; None: the actions are discrete."""
+    action_names: tuple[str, ...] = ()
+    """A word for each discrete action."""
     film_limits: tuple[float, float] | None = None
     """Limits of both axes of a film, where Jumanji's viewer leaves its drawing outside the picture."""
