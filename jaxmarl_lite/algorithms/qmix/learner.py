@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import coma, configs, fitting, models
-from jaxmarl_lite.algorithms.qmix import replay
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
 from jaxmarl_lite.algorithms.qmix.networks import Parts, Weights, parts
+from jaxmarl_lite.algorithms.qmix.replay import Sequence, blank, flashbax, sequences
 from jaxmarl_lite.algorithms.qmix.temporal_difference import best, temporal_difference_loss
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.nets import distributions
@@ -38,7 +38,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     """
     coma.check_discrete(name, spec)
     of, rule = parts(spec, config), fitting.optimiser(config.optimiser, config.eps_root)
-    buffer = replay.flashbax(name).make_item_buffer(
+    buffer = flashbax(name).make_item_buffer(
         config.replay_size, config.replay_batch, config.replay_batch, add_batches=True
     )
 
@@ -50,7 +50,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
             weights=weights,
             opt=rule.init(weights),
             target=weights,
-            replay=buffer.init(replay.blank(spec, config.sequence, of.net)),
+            replay=buffer.init(blank(spec, config.sequence, of.net)),
             sight=models.initial_sight(spec, config.normalise_view),
             seen=jnp.zeros((), jnp.result_type(float)),
             updates=jnp.zeros((), jnp.int32),
@@ -101,7 +101,7 @@ def _update(
 ) -> tuple[QMIXState, dict[str, Array]]:
     """Put the rollout into the replay, and learn from what is drawn of it once there is a batch."""
     config = learner.config
-    pieces = replay.sequences(of, learner.weights, learner.sight, batch, config.sequence)
+    pieces = sequences(of, learner.weights, learner.sight, batch, config.sequence)
     with jax.numpy_rank_promotion("allow"):  # flashbax's
         kept = buffer.add(learner.replay, pieces)
     sight, seen = models.widen(learner.sight, batch.steps.obs), learner.seen + batch.steps.last.size
@@ -132,7 +132,7 @@ def _update(
     return learner, jax.tree.map(lambda x: x.mean(0), info) | {"epsilon": exploration(config, seen)}
 
 
-def _ready(sight: models.Sight | tuple[()], drawn: Any) -> replay.Sequence:
+def _ready(sight: models.Sight | tuple[()], drawn: Any) -> Sequence:
     """Sequences as the networks take them: time first, seen through the running moments."""
     steps = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), drawn.steps)
-    return replay.Sequence(models.seen_through(sight, steps), drawn.memory)
+    return Sequence(models.seen_through(sight, steps), drawn.memory)
