@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite.report import checkpoint, cost_tables, runfolder, statistics, tables, writers
+from jaxmarl_lite.report import checkpoint, runfolder, statistics, tables, writers
 from jaxmarl_lite.running import costs as cost_rules
-from jaxmarl_lite.running import episodes, programs, record
+from jaxmarl_lite.running import episodes, programs, record, summary
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
@@ -127,6 +127,15 @@ class Result:
         """
         return self._at_the_end("eval_kept", self._known_costs())
 
+    def broken_updates(self) -> np.ndarray:
+        """Updates so far whose episodes cost more than the limit on average, mean over seeds, ``[N, K]``; NaN where
+        there is no limit.
+
+        Raises:
+            ValueError: the environment has no costs.
+        """
+        return self._at_the_end("violations", self._known_costs())
+
     def _known_costs(self) -> np.ndarray:
         if self.costs is None:
             raise ValueError(f"{self.plan.env} has no costs; allowed is a run in an environment with some")
@@ -154,42 +163,7 @@ class Result:
 
     def table(self) -> Table:
         """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what the run took."""
-        won = self.win_rates
-        table = tables.result_table(
-            dict(zip(self.seeds, self.returns[:, -1].tolist(), strict=True)),
-            meaning=self.spec.return_meaning,
-            title=f"{self.algorithm} on {self.plan.env}, {int(self.steps[-1]):,} steps a seed",
-            extra=None if won is None else {"win rate": dict(zip(self.seeds, won[:, -1].tolist(), strict=True))},
-        )
-        if won is not None:
-            table.add_row("win rate, IQM [95 %]", tables.interval_text(self.final_win_rate()), "", style="bold")
-        if self.random_returns is not None:
-            interval = statistics.bootstrap_interval(self.random_returns)
-            table.add_row("random policy", tables.interval_text(interval), style="dim")
-        if self.spec.best_return is not None:
-            table.add_row(
-                "best possible", tables.number_text(self.spec.best_return, self.returns[:, -1].tolist()), style="dim"
-            )
-        table.add_section()
-        for name, text in self._facts():
-            table.add_row(name, text, style="dim")
-        return table if self.costs is None else _below(table, self._cost_table(self.costs))
-
-    def _cost_table(self, costs: np.ndarray) -> Table:
-        updates = int(self.steps[-1]) // self.plan.batch
-        broken = self._at_the_end("violations", costs)
-        return cost_tables.run_table(costs[:, -1], self.limits, self.kept(), broken, updates, self.spec.cost_names)
-
-    def _facts(self) -> list[tuple[str, str]]:
-        took = self.timings
-        facts = [
-            ("steps per second", "-" if np.isnan(took.steps_per_second) else f"{took.steps_per_second:,.0f}"),
-            ("minutes", f"{took.elapsed_seconds / 60:.1f}"),
-            ("compiling, seconds", f"{took.compile_seconds:.1f}"),
-        ]
-        if self.path is not None:
-            facts.append(("curve", str(runfolder.RunFolder(self.path).curve)))
-        return facts
+        return summary.table(self)
 
     def summary(self) -> str:
         """`table` as text."""
@@ -261,14 +235,6 @@ class Result:
     def __repr__(self) -> str:
         final = tables.interval_text(self.final())
         return f"Result({self.algorithm} on {self.plan.env}, {len(self.seeds)} seeds, final return {final})"
-
-
-def _below(*parts: Table) -> Table:
-    """Tables one below the other, as one, which a notebook can show."""
-    whole = Table.grid()
-    for part in parts:
-        whole.add_row(part)
-    return whole
 
 
 def from_rows(

@@ -24,7 +24,7 @@ class Battle(JaxMARLEnvironment):
         """Write a GIF of a list of states of one world: units with their health, and who shoots at whom.
 
         fps: frames per second. rewards: ``[T, N]`` numbers of the steps from each state to the next, such as intrinsic
-        rewards, for rings around the allies: blue where positive, red where negative.
+        rewards, for rings around the allies: green where positive, pink where negative.
         Raises ValueError for an empty list, a path that is not ``.gif``, or rewards that are too few.
         """
         from PIL import Image
@@ -63,7 +63,7 @@ class Battle(JaxMARLEnvironment):
 
         rewards = np.asarray(rewards, float)
         most = float(np.abs(rewards).max(initial=0.0)) or 1.0
-        return [[(colormaps["RdBu"](0.5 + 0.5 * x / most), f"{x:+.2g}") for x in row] for row in rewards.tolist()]
+        return [[(colormaps["PiYG"](0.5 + 0.5 * x / most), f"{x:+.2g}") for x in row] for row in rewards.tolist()]
 
     def _frame(
         self, state: JaxMARLState, step: int, window: tuple[float, float, float], rings: list[list[tuple[Any, str]]]
