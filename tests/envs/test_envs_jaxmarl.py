@@ -40,6 +40,16 @@ def with_health(state, health):
     )
 
 
+def scaled(inside, world):
+    """JaxMARL's state of marines with places over the map's size, cooldowns over 0.61 s, and types over the last."""
+    world = np.array(world)
+    for unit in range(6):
+        health, x, y, cooldown = world[10 * unit : 10 * unit + 4]
+        world[10 * unit : 10 * unit + 4] = health, x / 32, y / 32, np.clip(cooldown / 0.61, 0, 1)
+    world[66:] /= 5
+    return world
+
+
 def test_a_battle_is_jaxmarls_own(battle):
     env, step, state, timestep = battle
     inside = env.unwrapped
@@ -52,7 +62,8 @@ def test_a_battle_is_jaxmarls_own(battle):
         obs, inner, rewards, _, _ = inside.step_env(now, inner, acts)
         legal = inside.get_avail_actions(inner)
         np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6)
-        np.testing.assert_allclose(timestep.obs.state, obs["world_state"], rtol=1e-6)
+        np.testing.assert_allclose(timestep.obs.state, scaled(inside, obs["world_state"]), rtol=1e-5, atol=1e-6)
+        assert np.abs(timestep.obs.state).max() <= 1
         for i, agent in enumerate(inside.agents):
             np.testing.assert_allclose(timestep.obs.view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(timestep.obs.mask[i], legal[agent])

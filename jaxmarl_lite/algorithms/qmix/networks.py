@@ -33,13 +33,17 @@ class Hypernetworks(nn.Module):
     def __call__(self, state: Array) -> mixing.Mixer:
         dense = functools.partial(nn.Dense, param_dtype=jnp.result_type(float))
 
-        def two(name: str, hidden: int, size: int) -> Array:
+        def two(name: str, hidden: int, size: int, gain: float = 1.0) -> Array:
             inner = dense(hidden, kernel_init=orthogonal(2.0**0.5), name=name)(state)
-            return dense(size, name=f"{name}_out")(nn.relu(inner))
+            kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
+            return dense(size, kernel_init=kernel, name=f"{name}_out")(nn.relu(inner))
 
-        w1 = two("w1", self.hidden, self.agents * self.width).reshape(*state.shape[:-1], self.agents, self.width)
+        # At first Q_tot is about the sum of the values: a path through one of M hidden units has a gain of about 1/M.
+        gain = self.width**-0.5
+        w1 = two("w1", self.hidden, self.agents * self.width, gain)
+        w1 = w1.reshape(*state.shape[:-1], self.agents, self.width)
         b1, b2 = dense(self.width, name="b1")(state), two("b2", self.width, 1)[..., 0]
-        return mixing.Mixer(w1, b1, two("w2", self.hidden, self.width), b2)
+        return mixing.Mixer(w1, b1, two("w2", self.hidden, self.width, gain), b2)
 
 
 class Parts(NamedTuple):

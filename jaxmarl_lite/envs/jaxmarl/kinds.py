@@ -23,6 +23,18 @@ def _enemies(env: Any, state: Any) -> Array:
     return state.state.unit_alive[env.num_allies :]
 
 
+def _battle_state(env: Any, state: Any, obs: dict[str, Array]) -> Array:
+    """JaxMARL's, with places, cooldowns and types scaled as in its views."""
+    world, whole = state.state, obs["world_state"]
+    units = len(world.unit_types)
+    features = len(env.own_features)
+    each = whole[: units * features].reshape(units, features)
+    ready = jnp.clip(each[:, 3] / jnp.asarray(env.unit_type_weapon_cooldowns)[world.unit_types], 0.0, 1.0)
+    each = each.at[:, 1:3].divide(jnp.asarray([env.map_width, env.map_height], each.dtype)).at[:, 3].set(ready)
+    teams, types = jnp.split(whole[units * features :], 2)
+    return jnp.concatenate([each.reshape(-1), teams, types / (env.unit_type_bits - 1)])
+
+
 def _battle_actions(env: Any) -> tuple[str, ...]:
     moves = tuple(f"move {way}" for way in ("north", "east", "south", "west"))
     return (*moves, "stop", *(f"attack {i}" for i in range(env.num_enemies)))
@@ -30,7 +42,7 @@ def _battle_actions(env: Any) -> tuple[str, ...]:
 
 smax = Particulars(
     meaning="share of the enemies' health taken, plus the bonus of a win, per episode",
-    state=lambda env, state, obs: obs["world_state"],
+    state=_battle_state,
     shared=True,
     mask=_battle_mask,
     alive=_allies,
