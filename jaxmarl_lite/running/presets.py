@@ -61,7 +61,7 @@ _BATTLE = {
     "num_minibatches": 8,
     "entropy_coef": 0.0,
 }
-_BATTLES = {"ippo": _BATTLE, "mappo": _BATTLE, "liir": _BATTLE | {"critic_view": "state"}}
+_BATTLES = {"ippo": _BATTLE, "mappo": _BATTLE, "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5}}
 """Tuned on smax/3m, and taken for all battles."""
 
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
