@@ -158,6 +158,17 @@ def test_the_mixer_by_hand_and_as_a_sum():
     assert float(mixing.mix(ones, positive)) == pytest.approx(float(mixing.total(positive)), rel=1e-6)
 
 
+def test_the_mixers_first_gain_does_not_grow_with_its_width():
+    spec, gains = random_rollouts.spec(N), []
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(200, spec.state_size)))
+    for width in (8, 128):
+        of = qmix.parts(spec, qmix.QMIXConfig(mixer_size=width))
+        weights = of.init(jax.random.key(0), spec)
+        slopes = jax.grad(lambda q, of=of, weights=weights: of.mix(weights, states, q).sum())(jnp.zeros((200, N)))
+        gains.append(float(slopes.mean()))
+    assert 0.01 < min(gains) and max(gains) < 1.0 and max(gains) < 1.5 * min(gains)
+
+
 @pytest.mark.parametrize("double_q", [True, False])
 @pytest.mark.parametrize("mixer", ["qmix", "vdn"])
 def test_qmixs_targets_by_hand(double_q, mixer):

@@ -247,3 +247,31 @@ def test_config_floats_are_leaves_and_sizes_are_static():
     assert jax.tree.structure(cfg) != jax.tree.structure(liir.LIIRConfig(epochs=7))
     assert configs.as_arrays(cfg).lam.dtype == jnp.float64
     assert fitting.optimiser("adam", 1e-8).init is not None
+
+
+def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
+    small, large = (registry.make_algorithm("liir", spec(), config(reward_init=gain)) for gain in (0.01, 1.0))
+    a, b = (algorithm.init(jax.random.key(0), B).reward for algorithm in (small, large))
+    np.testing.assert_allclose(100 * a["head"]["kernel"], b["head"]["kernel"], rtol=1e-12)
+    np.testing.assert_array_equal(a["layers_0"]["kernel"], b["layers_0"]["kernel"])
+    fixed = registry.make_algorithm("liir", spec(), config(reward_init=1.0, reward_lr=0.0, num_minibatches=1))
+    of, _, _, _, data, given, memories = problem(fixed.config)
+    batch, learner = batch_of(data, given, memories[0]), fixed.init(jax.random.key(0), B)
+    after, info = jax.jit(fixed.update)(jax.random.key(1), learner, batch)
+    assert all((x == y).all() for x, y in zip(*map(jax.tree.leaves, (after.reward, b)), strict=True))
+    assert (info["intrinsic_reward_std"] > 0.05).all()
+    plain = registry.make_algorithm("liir", spec(), config(lam=0.0, num_minibatches=1))
+    without, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), batch)
+    assert (after.policy["head"]["kernel"] != without.policy["head"]["kernel"]).any()  # it is followed
+
+
+def test_the_authors_settings():
+    theirs = liir.LIIRConfig.authors()
+    assert (theirs.meta_gradient, theirs.optimiser, theirs.gae_lambda, theirs.lam) == ("official", "rmsprop", 0.8, 0.01)
+    assert liir.LIIRConfig.authors(meta_gradient="exact", lam=0.5) != theirs
+    rule = fitting.optimiser("rmsprop", theirs.eps_root)
+    weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
+    moved, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
+    np.testing.assert_allclose(moved, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5)  # torch's rule
+    with pytest.raises(ValueError, match="LIIRConfig.lam is -1; allowed"):
+        liir.LIIRConfig.authors(lam=-1)

@@ -1,12 +1,15 @@
 """The toys' known answers."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_envs import TOY_WORLDS, compiled
 
-from jaxmarl_lite.envs import make
+from jaxmarl_lite.envs import check_environment, make
+from jaxmarl_lite.envs.delayed import Delayed
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
 
@@ -227,3 +230,19 @@ def test_delayed_rewards_are_paid_in_one_sum():
     assert not hasattr(env, "animate")
     with pytest.raises(ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"):
         make("delayed/toy/pursiut")
+
+
+def test_what_an_environment_tells_is_told_of_its_delayed_self():
+    class Told(Pursuit):
+        def won(self, state):
+            return (state.offset == 0).all()
+
+        def animate(self, states, path, fps=5):
+            return [type(state).__name__ for state in states], path, fps
+
+    env = Delayed(Told())
+    state, _ = env.reset(jax.random.key(0))
+    assert not env.won(state) and env.won(state._replace(inner=state.inner._replace(offset=jnp.zeros(2, jnp.int32))))
+    assert env.animate([state, state], "film.gif", fps=2) == (["PursuitState"] * 2, "film.gif", 2)
+    assert list(inspect.signature(env.animate).parameters) == ["states", "path", "fps"]
+    check_environment(env)

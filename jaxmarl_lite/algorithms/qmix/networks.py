@@ -38,7 +38,7 @@ class Hypernetworks(nn.Module):
             kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
             return dense(size, kernel_init=kernel, name=f"{name}_out")(nn.relu(inner))
 
-        # At first Q_tot is about the sum of the values: a path through one of M hidden units has a gain of about 1/M.
+        # A value reaches Q_tot through M hidden units: at first its gain is below one, whatever M is.
         gain = self.width**-0.5
         w1 = two("w1", self.hidden, self.agents * self.width, gain)
         w1 = w1.reshape(*state.shape[:-1], self.agents, self.width)
