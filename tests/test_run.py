@@ -285,6 +285,15 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
     tuned["ippo", "toy/"] = {"num_steps": 16}
     assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
     assert plan.make_plan("ippo", "toy/counter", **counts)[0].num_steps == 64
+    tuned["mappo", ""] = {"num_steps": 8}
+    assert plan.make_plan("mappo", "toy/memory", **counts)[0].num_steps == 8
+    assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
+
+
+def test_every_preset_fits_its_algorithm() -> None:
+    for algorithm, env_id in presets.DEFAULTS:
+        fields = presets.lookup(algorithm, env_id).fields
+        jml.ALGORITHMS[algorithm][0](**fields)
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:

@@ -61,7 +61,16 @@ _BATTLE = {
     "num_minibatches": 8,
     "entropy_coef": 0.0,
 }
-_BATTLES = {"ippo": _BATTLE, "mappo": _BATTLE, "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5}}
+_GRADIENT = {"num_envs": 64, "hidden": (64, 64), "lr": 1e-3, "critic_lr": 1e-3}
+_BATTLES = {
+    "iac": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
+    "central-v": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
+    "coma": _GRADIENT | {"num_steps": 32, "entropy_coef": 0.01, "normalise_advantage": True},
+    "qmix": {"num_envs": 32, "num_steps": 32},
+    "ippo": _BATTLE,
+    "mappo": _BATTLE,
+    "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5},
+}
 """Tuned on smax/3m, and taken for all battles."""
 
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
@@ -80,11 +89,12 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     **{(name, room): of for room in ("mujoco/", "safe-mujoco/", "safe-velocity/") for name, of in _ROBOTS.items()},
     **{(name, "smax/"): of for name, of in _BATTLES.items()},
+    ("qmix", ""): {"num_envs": 16, "num_steps": 32, "steps_per_update": 8},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }
 """(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger`` and any field of the algorithm's config.
-An id that ends in / stands for what begins with it, where the environment itself has nothing."""
+An id that ends in / stands for what begins with it, and an empty one for all, where nothing nearer has an entry."""
 
 
 class Tuned(NamedTuple):
@@ -100,6 +110,7 @@ class Tuned(NamedTuple):
 def lookup(algorithm: str, env_id: str) -> Tuned:
     """What was tuned for an algorithm in an environment, and else the same for all."""
     room = env_id[: env_id.find("/") + 1]
-    found = dict(DEFAULTS.get((algorithm, env_id), DEFAULTS.get((algorithm, room), {})))
+    names = [(algorithm, name) for name in (env_id, room, "") if (algorithm, name) in DEFAULTS]
+    found = dict(DEFAULTS[names[0]] if names else {})
     sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
     return Tuned(*sizes, found.pop("stagger", False), found)
