@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,39 +31,44 @@ class Episode(NamedTuple):
         return len(self.reward)
 
 
-def play(algorithm: Algorithm, env: Environment, learner: PyTree, seed: int = 0, greedy: bool = True) -> Episode:
-    """Play one episode, drawn from ``seed``, with what has been learned."""
+Player = Callable[[PyTree, int], Episode]
+
+
+def player(algorithm: Algorithm, env: Environment, greedy: bool = True) -> Player:
+    """``play(learner, seed) -> Episode``: one episode, drawn from ``seed``, with what has been learned."""
     spec = env.spec
-    states, timesteps, actions, intrinsic = jax.device_get(
-        _player(algorithm, env, greedy)(learner, jax.random.key(seed))
-    )
-    length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
-    obs, after = timesteps.obs, slice(1, length + 1)
-    return Episode(
-        states=[jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)],
-        view=obs.view[:length],
-        action=actions[:length],
-        alive=obs.alive[:length],
-        reward=timesteps.reward[after],
-        cost=timesteps.cost[after],
-        team_reward=np.asarray(spec.team_return(timesteps.reward[after])),
-        intrinsic=None if intrinsic is None else intrinsic[:length],
-    )
+    compiled = jax.jit(_told(algorithm, env, greedy))
+
+    def play(learner: PyTree, seed: int) -> Episode:
+        states, timesteps, actions, intrinsic = jax.device_get(compiled(learner, jax.random.key(seed)))
+        length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
+        obs, after = timesteps.obs, slice(1, length + 1)
+        return Episode(
+            states=[jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)],
+            view=obs.view[:length],
+            action=actions[:length],
+            alive=obs.alive[:length],
+            reward=timesteps.reward[after],
+            cost=timesteps.cost[after],
+            team_reward=np.asarray(spec.team_return(timesteps.reward[after])),
+            intrinsic=None if intrinsic is None else intrinsic[:length],
+        )
+
+    return play
 
 
-@functools.lru_cache(maxsize=16)
-def _player(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
-    """The compiled play of one episode, with one step to spare for its last state."""
+def _told(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
+    """The play of one episode, with one step to spare for its last state, and what LIIR's rewards say to it."""
     play_one = make_play(algorithm, env, env.spec.episode_limit + 1, greedy)
 
-    def episode(learner: PyTree, key: Any) -> Any:
+    def episode(learner: PyTree, key: Array) -> Any:
         states, timesteps, actions = play_one(learner, key)
         intrinsic = None
         if isinstance(learner, liir.LIIRState):
             intrinsic = liir.intrinsic_rewards(env.spec, learner, timesteps.obs, actions)
         return states, timesteps, actions, intrinsic
 
-    return jax.jit(episode)
+    return episode
 
 
 class PlayedPolicy:

@@ -192,7 +192,10 @@ class Result:
         Raises:
             ValueError: for a seed that the run did not have.
         """
-        return episodes.play(self._algorithm, self.env, self.learner(self._known(seed)), episode_seed, greedy)
+        learner = self.learner(self._known(seed))
+        if greedy not in self._players:
+            self._players[greedy] = episodes.player(self._algorithm, self.env, greedy)
+        return self._players[greedy](learner, episode_seed)
 
     def plot_rewards(
         self, path: str | Path | None = None, seed: int | None = None, episode: episodes.Episode | None = None
@@ -216,6 +219,11 @@ class Result:
             episode.intrinsic, episode.action, episode.team_reward, episode.alive,
             action_names=self.spec.action_names, title=f"{self.algorithm} on {self.plan.env}", path=path,
         )  # fmt: skip
+
+    @functools.cached_property
+    def _players(self) -> dict[bool, episodes.Player]:
+        """What was compiled to play episodes, greedy and not."""
+        return {}
 
     @functools.cached_property
     def _algorithm(self) -> Algorithm:

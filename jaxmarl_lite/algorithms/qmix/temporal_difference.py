@@ -15,7 +15,7 @@ from jaxmarl_lite.types import Array, PyTree, Transition
 def temporal_difference_loss(
     weights: Weights, of: Parts, target: Weights, data: Sequence, config: QMIXConfig
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss at the head of this file, on sequences ``[T, b, ...]``, and what one may look at."""
+    """The loss at the head of the package, on sequences ``[T, b, ...]``, and what one may look at."""
     steps, memory = data
     q, following = values(of, weights, steps, memory)
     taken = jnp.take_along_axis(q, steps.action[..., None], -1)[..., 0]
