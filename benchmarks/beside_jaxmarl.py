@@ -105,8 +105,7 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
     def ours(carry: Any) -> Any:
         acting, key = carry
         key, now = jax.random.split(key)
-        act = functools.partial(policy.act, ())
-        return rollout.rollout(env, lambda key, obs, memory: act(key, obs, memory), acting, now, steps)[0], key
+        return rollout.rollout(env, functools.partial(policy.act, ()), acting, now, steps)[0], key
 
     def one(key: Any, state: Any) -> Any:
         act_key, step_key = jax.random.split(key)
@@ -129,9 +128,8 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
 
     key = jax.random.key(0)
     began = rollout.begin(env, key, worlds, ())
-    starts = {"own": (ours, (began, key)), "jaxmarl": (theirs, None)}
     _, state = jax.vmap(inner.reset)(jax.random.split(key, worlds))
-    starts["jaxmarl"] = (theirs, (state, key))
+    starts = {"own": (ours, (began, key)), "jaxmarl": (theirs, (state, key))}
     rates: dict[str, list[float]] = {name: [] for name in starts}
     held = {who: function(carry) for who, (function, carry) in starts.items()}
     for _ in range(max(rounds, 3)):

@@ -160,7 +160,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
 
     results = {name: jml.load_run(folder(chosen, name)) for name in done}
     first = results[done[0]]
-    random = {name: _interval(result.random_returns) for name, result in results.items()}
+    random = {name: interval(result.random_returns) for name, result in results.items()}
     data = {
         "facts": measuring.facts(),
         "env": chosen.env,
@@ -186,25 +186,25 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
 
 
-def _interval(values: Any) -> dict[str, Any] | None:
-    """IQM of ``[seeds]`` with its 95 % interval."""
+def interval(values: Any, by_task: bool = False) -> Any:
+    """IQM of ``[seeds]`` with its 95 % interval; by task of ``[tasks, seeds]``, each task apart. None of None."""
     from jaxmarl_lite.report import statistics
 
     if values is None:
         return None
-    found = statistics.bootstrap_interval(values)
+    found = statistics.bootstrap_interval(values, by_task=by_task)
     return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
 
 
 def _row(result: Any) -> dict[str, Any]:
     took = result.timings
     return {
-        "final": _interval(result.returns[:, -1]),
+        "final": interval(result.returns[:, -1]),
         "final_of_each_seed": result.returns[:, -1].tolist(),
         "steps": result.steps.tolist(),
         "returns": result.returns.tolist(),
         "win_rates": None if result.win_rates is None else result.win_rates.tolist(),
-        "final_win_rate": None if result.win_rates is None else _interval(result.win_rates[:, -1]),
+        "final_win_rate": None if result.win_rates is None else interval(result.win_rates[:, -1]),
         "algorithm": result.algorithm,
         "costs": None if result.costs is None else _costs(result),
         "cost_curves": None if result.costs is None else result.costs.max((2, 3)).tolist(),

@@ -43,7 +43,7 @@ KNOWN = {
 """Name -> what `learning.py` is told."""
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", nargs="*", help=f"of SMAX; default: {' '.join(MAPS)}, without --envs")
@@ -60,15 +60,15 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "reproduce-liir")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--name", default="reproduce-liir", help="of the result files")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_args(arguments)
     maps = chosen.maps if chosen.maps is not None else ([] if chosen.envs else MAPS)
     chosen.environments = [*(f"smax/{name}" for name in maps), *chosen.envs]
     return chosen
 
 
-def main(words: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Environment by environment; the report is written anew after each."""
-    chosen = options(words)
+    chosen = options(arguments)
     failed, found = 0, {}
     for env in chosen.environments:
         print(f"\n== {env}", flush=True)
@@ -124,7 +124,7 @@ def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, An
             given = {"end": ends, "mean over training": areas}
             row: dict[str, Any] = {"env": env, "algorithm": name, "seeds": len(ends[env, name])}
             for title, values in given.items():
-                row[title] = _interval(statistics.bootstrap_interval(values[env, name]))
+                row[title] = learning.interval(values[env, name])
                 if (env, against) in values and name != against:
                     row[f"beaten, {title}"] = beats(values[env, against], values[env, name])
             rows.append(row)
@@ -134,7 +134,7 @@ def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, An
             row = {"env": "all", "algorithm": name, "seeds": min(len(ends[env, name]) for env in found)}
             for title, values in {"end": ends, "mean over training": areas}.items():
                 x = np.stack([values[env, name][: row["seeds"]] for env in found])
-                row[title] = _interval(statistics.bootstrap_interval(x, by_task=True))
+                row[title] = learning.interval(x, by_task=True)
                 if against in names and name != against:
                     y = np.stack([values[env, against][: row["seeds"]] for env in found])
                     row[f"beaten, {title}"] = beats(y, x)
@@ -159,18 +159,14 @@ def beats(x: Any, y: Any, resamples: int = 2000) -> dict[str, float]:
     return {"iqm": statistics.probability_of_improvement(x, y), "low": float(low), "high": float(high)}
 
 
-def _interval(found: Any) -> dict[str, float]:
-    return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
+def words(each: dict[str, float] | None) -> str:
+    """An interval to three decimals; empty for none."""
+    return "" if each is None else f"{each['iqm']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
 
 
 def text(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> str:
     """The table, with everything needed to read it."""
     import measuring
-
-    def words(interval: dict[str, float] | None) -> str:
-        if interval is None:
-            return ""
-        return f"{interval['iqm']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
     first = next(iter(next(iter(found.values()))["rows"].values()))
     wins = first["win_rates"] is not None

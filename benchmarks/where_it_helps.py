@@ -6,7 +6,7 @@
 A trial is a draw of learning rate and entropy bonus, and, where they matter, of lambda and of the intrinsic reward's
 learning rate; every variant has the same number of them, so that plain learning (lambda = 0) searches its smaller space
 more closely. The best trial is that of the highest mean return over training, over a few seeds; what is reported are
-fresh seeds at its settings. All runs of a variant are one compiled program: `vmap` over configs and seeds.
+fresh seeds at its settings. All trials of a variant are one compiled program, and its fresh seeds another.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
 (one agent's part is paid for at the end alone); a matrix game with a second-best equilibrium; foraging, also paid at
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import sys
 import time
 from pathlib import Path
@@ -28,9 +27,11 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 import reproduce_liir
+from learning import interval
+from reproduce_liir import words
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.report import drawing, statistics
+from jaxmarl_lite.report import drawing
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "pursuit": ("toy/pursuit", {}),
@@ -52,7 +53,7 @@ RANGES = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2), "lam": (1e-3, 1.0), 
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
@@ -66,12 +67,12 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 32])
     parser.add_argument("--points", type=int, default=20, help="of a curve")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
-def main(words: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Task by task; what is there already with these settings is left as it is, and the report is written anew."""
-    chosen = options(words)
+    chosen = options(arguments)
     path = chosen.out / "where-it-helps.json"
     settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
     data = measuring.read(path)
@@ -83,7 +84,7 @@ def main(words: list[str] | None = None) -> int:
             if variant not in rows:
                 began = time.perf_counter()
                 rows[variant] = measured(task, variant, chosen)
-                last = _words(_interval(np.asarray(rows[variant]["returns"])[:, -1]))
+                last = words(interval(np.asarray(rows[variant]["returns"])[:, -1]))
                 print(f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s", flush=True)
                 data["facts"] = measuring.facts()
                 measuring.write(path, data, text(data))
@@ -102,8 +103,8 @@ def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, A
     updates = max(chosen.points, chosen.steps // (chosen.num_envs * chosen.num_steps))
     updates -= updates % chosen.points
 
-    @functools.partial(jax.jit)
-    @functools.partial(jax.vmap, in_axes=(0, 0))
+    @jax.jit
+    @jax.vmap
     def curve(key: jax.Array, config: Any) -> jax.Array:
         _, metrics = train(init(key, config), updates)
         parts = metrics["return"].reshape(chosen.points, -1)
@@ -143,15 +144,6 @@ def _stacked(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return jnp.stack(keys), jax.tree.map(lambda *x: jnp.asarray(x, float), *configs)
 
 
-def _interval(values: Any) -> dict[str, float]:
-    found = statistics.bootstrap_interval(values)
-    return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
-
-
-def _words(each: dict[str, float]) -> str:
-    return f"{each['iqm']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
-
-
 def text(data: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
     rows = []
@@ -161,10 +153,10 @@ def text(data: dict[str, Any]) -> str:
             returns = np.asarray(row["returns"])
             beaten = ["", ""]
             if plain is not None and variant != "exact":
-                beaten = [_words(reproduce_liir.beats(a, b)) for a, b in (
+                beaten = [words(reproduce_liir.beats(a, b)) for a, b in (
                     (plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))]  # fmt: skip
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
-            rows.append([task, variant, _words(_interval(returns[:, -1])), _words(_interval(returns.mean(1))), *beaten,
+            rows.append([task, variant, words(interval(returns[:, -1])), words(interval(returns.mean(1))), *beaten,
                          row["best"], settings])  # fmt: skip
     columns = ["task", "variant", "return at the end", "over training", "P(exact better) at the end", "over training",
                "best", "settings"]  # fmt: skip

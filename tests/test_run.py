@@ -293,7 +293,8 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
 def test_every_preset_fits_its_algorithm() -> None:
     for algorithm, env_id in presets.DEFAULTS:
         fields = presets.lookup(algorithm, env_id).fields
-        jml.ALGORITHMS[algorithm][0](**fields)
+        made = jml.ALGORITHMS[algorithm][0](**fields)
+        assert all(getattr(made, name) == value for name, value in fields.items())
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:

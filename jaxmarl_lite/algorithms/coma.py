@@ -110,7 +110,7 @@ def make(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
     Raises:
         ValueError: for continuous actions, or without a hidden layer.
     """
-    check_discrete(name, spec)
+    models.check_discrete(name, spec)
     if not config.hidden:
         raise ValueError("COMAConfig.hidden is (); allowed is at least one layer")
     of = Parts(
@@ -150,15 +150,6 @@ def make(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
     return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
-
-
-def check_discrete(name: str, spec: EnvSpec) -> None:
-    """Raise ValueError for an environment whose actions are not discrete."""
-    if spec.action_kind != "discrete":
-        raise ValueError(
-            f"algorithm {name!r} compares every action with every other, but the actions of {spec.name} are "
-            f"{spec.action_kind}; allowed is an environment with discrete actions, or another algorithm"
-        )
 
 
 def _rule(config: COMAConfig) -> fitting.Optimiser:

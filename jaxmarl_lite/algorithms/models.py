@@ -122,6 +122,15 @@ def critic(
     return Critic(network(form, spec.state_size, values, agents=agents, shared=False), tiled, read)
 
 
+def check_discrete(name: str, spec: EnvSpec) -> None:
+    """Raise ValueError for an environment whose actions are not discrete."""
+    if spec.action_kind != "discrete":
+        raise ValueError(
+            f"algorithm {name!r} compares every action with every other, but the actions of {spec.name} are "
+            f"{spec.action_kind}; allowed is an environment with discrete actions, or another algorithm"
+        )
+
+
 def episode_starts(last: Array) -> Array:
     """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is already reset."""
     return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])

@@ -71,7 +71,7 @@ _BATTLES = {
     "mappo": _BATTLE,
     "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5},
 }
-"""Tuned on smax/3m, and taken for all battles."""
+"""PPO's and LIIR's tuned on smax/3m, the others from one or two trials there; taken for all battles."""
 
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import coma, configs, fitting, models
+from jaxmarl_lite.algorithms import configs, fitting, models
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
 from jaxmarl_lite.algorithms.qmix.networks import Parts, Weights, parts
 from jaxmarl_lite.algorithms.qmix.replay import Sequence, blank, flashbax, sequences
@@ -36,7 +36,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     Raises:
         ValueError: for continuous actions. ImportError: without flashbax.
     """
-    coma.check_discrete(name, spec)
+    models.check_discrete(name, spec)
     of, rule = parts(spec, config), fitting.optimiser(config.optimiser, config.eps_root)
     buffer = flashbax(name).make_item_buffer(
         config.replay_size, config.replay_batch, config.replay_batch, add_batches=True

@@ -21,7 +21,7 @@ class PursuitState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pursuit:
-    """All agents must come to a target that stands still; LIIR's first study (Du et al. 2019, section 4.1).
+    """All agents must come to a target that stands still; LIIR's first study (Du et al. 2019).
 
     The actions are -1, 0 and +1 along a line. The team receives ``near`` for a step in which all agents approach the
     target, or wait on it, and minus ``near`` for every other, and ``caught`` when all are on the target, which ends
