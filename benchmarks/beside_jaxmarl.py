@@ -71,6 +71,7 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
     theirs += ["--checkout", str(chosen.jaxmarl.absolute()), "--updates", str(chosen.updates)]
     ours = [sys.executable, str(HERE / "peers" / "own_driver.py"), "--algorithm", system, "--env", f"smax/{name}"]
     ours += "--num-envs 128 --num-steps 128 --num-minibatches 4 --memory gru --hidden 128".split()
+    ours += ["--shared-trunk"] if system == "ippo" else []
     workers: dict[str, beside_mava.Worker] = {}
     try:
         workers["jaxmarl"] = beside_mava.Worker(theirs, 10)
@@ -107,7 +108,7 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
         key, now = jax.random.split(key)
         return rollout.rollout(env, functools.partial(policy.act, ()), acting, now, steps)[0], key
 
-    def one(key: Any, state: Any) -> Any:
+    def one(key: Any, state: Any, _: Any) -> Any:
         act_key, step_key = jax.random.split(key)
         legal = inner.get_avail_actions(state)
         keys = jax.random.split(act_key, len(inner.agents))
@@ -115,21 +116,22 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
             agent: jax.random.categorical(keys[i], jnp.where(legal[agent] == 1, 0.0, -jnp.inf))
             for i, agent in enumerate(inner.agents)
         }
-        return inner.step(step_key, state, action)[1]
+        obs, state, *_ = inner.step(step_key, state, action)
+        return state, obs
 
     @jax.jit
     def theirs(carry: Any) -> Any:
         def step(carry: Any, _: Any) -> Any:
-            state, key = carry
+            held, key = carry
             key, now = jax.random.split(key)
-            return (jax.vmap(one)(jax.random.split(now, worlds), state), key), None
+            return (jax.vmap(one)(jax.random.split(now, worlds), *held), key), None
 
         return jax.lax.scan(step, carry, None, steps)[0]
 
     key = jax.random.key(0)
     began = rollout.begin(env, key, worlds, ())
-    _, state = jax.vmap(inner.reset)(jax.random.split(key, worlds))
-    starts = {"own": (ours, (began, key)), "jaxmarl": (theirs, (state, key))}
+    obs, state = jax.vmap(inner.reset)(jax.random.split(key, worlds))
+    starts = {"own": (ours, (began, key)), "jaxmarl": (theirs, ((state, obs), key))}
     rates: dict[str, list[float]] = {name: [] for name in starts}
     held = {who: function(carry) for who, (function, carry) in starts.items()}
     for _ in range(max(rounds, 3)):
@@ -177,8 +179,8 @@ def text(result: dict[str, Any]) -> str:
         "The machine: " + ", ".join(f"{k} {measuring.cell_text(v)}" for k, v in result["machine"].items()) + "\n\n"
         f"{s['rounds']} rounds in turns, {s['updates']} updates each; medians over rounds, least and greatest in "
         f"brackets.\n\n{measuring.table(columns, rows)}\n"
-        "JaxMARL's networks have one more dense layer behind each GRU; its IPPO has one network with two heads, ours "
-        "has two networks; its MAPPO evaluates the critic once per agent, ours once per world.\n\n"
+        "JaxMARL's networks have one more dense layer behind each GRU; IPPO is one network with two heads in both; "
+        "JaxMARL's MAPPO evaluates the critic once per agent, ours once per world.\n\n"
         "The environment alone, with random legal actions and the resets that end episodes:\n\n"
         + measuring.table(["map", "worlds", "ours, env steps/s", "JaxMARL, env steps/s", "ratio"], alone)
     )

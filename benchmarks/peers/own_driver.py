@@ -31,11 +31,12 @@ def main() -> None:
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--memory", choices=("none", "gru"), default="none")
+    parser.add_argument("--shared-trunk", action="store_true", help="one network with two heads (IPPO)")
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
     config = registry.config_of(chosen.algorithm)(
         lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=chosen.num_minibatches, hidden=tuple(chosen.hidden),
-        memory=chosen.memory,
+        memory=chosen.memory, **({"shared_trunk": True} if chosen.shared_trunk else {}),
     )  # fmt: skip
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)

@@ -46,7 +46,11 @@ def actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
 
     ``shared``: one set of weights for all agents, or one each; None: there is no agents' axis.
     """
-    net = network(
+    return _actor(spec, _policy_network(spec, form, shared))
+
+
+def _policy_network(spec: EnvSpec, form: NetworkSpec, shared: bool | None, values: int = 0) -> Network:
+    return network(
         form,
         spec.view_size,
         spec.action_size,
@@ -54,7 +58,11 @@ def actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
         shared=bool(shared),
         head_scale=0.01,
         gaussian=spec.action_kind == "continuous",
+        values=values,
     )
+
+
+def _actor(spec: EnvSpec, net: Network) -> Actor:
     bounds = None
     if spec.action_low is not None and spec.action_high is not None:
         bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
@@ -120,6 +128,35 @@ def critic(
         return jnp.broadcast_to(obs.state[..., None, :], (*obs.state.shape[:-1], agents, obs.state.shape[-1]))
 
     return Critic(network(form, spec.state_size, values, agents=agents, shared=False), tiled, read)
+
+
+class TwoHeads(NamedTuple):
+    """Policy and critic as one network with two heads; the weights of both are the actor's."""
+
+    actor: Actor
+    critic: Critic
+    net: Network
+    """Gives ``(what the actor reads, values [..., N, 1])``."""
+
+
+def two_heads(spec: EnvSpec, form: NetworkSpec, shared: bool) -> TwoHeads:
+    """The policies of `actor`, and behind the same layers a critic of the own view."""
+    both = _policy_network(spec, form, shared, values=1)
+
+    def one(place: int) -> Network:
+        def step(params: PyTree, memory: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+            out, memory = both.step(params, memory, x)
+            return out[place], memory
+
+        def unroll(params: PyTree, memory: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
+            out, memories = both.unroll(params, memory, x, first)
+            return out[place], memories
+
+        return both._replace(step=step, unroll=unroll)
+
+    # the critic has neither weights nor a memory of its own to begin with
+    value = one(1)._replace(init=lambda key: (), initial_memory=lambda num_envs: ())
+    return TwoHeads(_actor(spec, one(0)), Critic(value, lambda obs: obs.view, lambda out: out[..., 0]), both)
 
 
 def check_discrete(name: str, spec: EnvSpec) -> None:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import configs, fitting, models, settings, values
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import surrogates, trees
+from jaxmarl_lite.nets.distributions import Distribution
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree, Transition
 
 
@@ -51,6 +52,18 @@ class PPOConfig(ActorCriticConfig):
 @configs.config_record
 class IPPOConfig(PPOConfig):
     """Settings of IPPO: PPO whose critics see the agent's own view."""
+
+    shared_trunk: bool = False
+    """One network with a head for the policy and one for the values, stepped at once by ``lr``, not ``critic_lr``."""
+    value_coef: float = 0.5
+    """Weight of the values' loss beside the policy's, with a shared trunk."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.check_range(self, value_coef=(0, 1e6))
+        if self.shared_trunk and self.critic_view != "own":
+            name = type(self).__name__
+            raise ValueError(f"{name}.critic_view is {self.critic_view!r} with a shared trunk; allowed is 'own'")
 
 
 @configs.config_record
@@ -100,7 +113,13 @@ def policy_loss(
         data, memory: a minibatch and the policy's memory at its start.
         advantage: ``[T, b, N]``. The loss may be differentiated with respect to it as well.
     """
-    pi = actor.unroll(theta, memory, data.obs, data.first)
+    return surrogate_loss(actor.unroll(theta, memory, data.obs, data.first), data, advantage, config)
+
+
+def surrogate_loss(
+    pi: Distribution, data: PolicyData, advantage: Array, config: ActorCriticConfig
+) -> tuple[Array, dict[str, Array]]:
+    """`policy_loss` of the distributions that the policy has come to."""
     log_prob = pi.log_prob(data.action)
     ratio = surrogates.importance_ratio(log_prob, data.log_prob)
     alive, entropy = data.obs.alive, pi.entropy()
@@ -118,9 +137,14 @@ def value_loss(
 ) -> Array:
     """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N, K]`` of costs."""
     value, _ = critic.unroll(phi, memory, data.obs, data.first)
+    return squared_error(value, target, data.obs.alive, shared)
+
+
+def squared_error(value: Array, target: Array, alive: Array, shared: bool) -> Array:
+    """`value_loss` of the values that the critic has come to."""
     error = (value - target) ** 2
-    of_costs = error.ndim > data.obs.alive.ndim
-    return 0.5 * models.agent_mean(error.mean(-1) if of_costs else error, data.obs.alive, shared)
+    of_costs = error.ndim > alive.ndim
+    return 0.5 * models.agent_mean(error.mean(-1) if of_costs else error, alive, shared)
 
 
 class Parts(NamedTuple):
@@ -135,16 +159,19 @@ def rule(config: settings.AgentConfig) -> fitting.Optimiser:
     return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
 
 
-Update = Callable[[Parts, Array, PPOState, Batch], tuple[PPOState, dict[str, Array]]]
+Update = Callable[[Any, Array, PPOState, Batch], tuple[PPOState, dict[str, Array]]]
 
 
-def make(name: str, spec: EnvSpec, config: Any, learn: Update | None = None) -> Algorithm:
+def make(name: str, spec: EnvSpec, config: Any, learn: Update | None = None, of: Any = None) -> Algorithm:
     """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks.
 
-    ``learn``: what is learned from a batch, of an algorithm with the same networks and state (PPO's by default).
+    Args:
+        name, spec, config: of the algorithm.
+        learn: what is learned from a batch, of an algorithm with the same state (PPO's by default).
+        of: networks with the names of `Parts` (by default policy and critic apart).
     """
     learn = _update if learn is None else learn
-    of = Parts(
+    of = of or Parts(
         models.actor(spec, config.form, config.share_weights),
         models.critic(spec, config.form, config.critic_view, config.share_weights),
     )
@@ -158,7 +185,7 @@ def make(name: str, spec: EnvSpec, config: Any, learn: Update | None = None) -> 
             policy=theta,
             policy_opt=rule(config).init(theta),
             critic=phi,
-            critic_opt=rule(config).init(phi),
+            critic_opt=rule(config).init(phi) if phi else (),
             memory=of.critic.net.initial_memory(num_envs),
             sight=models.initial_sight(spec, config.normalise_view),
             value_moments=moments_of.initial_moments(()) if config.normalise_value else (),

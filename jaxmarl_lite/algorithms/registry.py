@@ -7,13 +7,13 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from jaxmarl_lite.algorithms import coma, happo, hatrpo, iac, liir, macpo, mappo_lagrangian, ppo, qmix
+from jaxmarl_lite.algorithms import coma, happo, hatrpo, iac, ippo, liir, macpo, mappo_lagrangian, ppo, qmix
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
 
 ALGORITHMS: dict[str, tuple[type, Make]] = {
-    "ippo": (ppo.IPPOConfig, ppo.make),
+    "ippo": (ppo.IPPOConfig, ippo.make),
     "mappo": (ppo.MAPPOConfig, ppo.make),
     "happo": (happo.HAPPOConfig, happo.make),
     "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make),

@@ -73,10 +73,11 @@ class _GRU(nn.Module):
     def step(self, memory: Array, x: Array) -> Array:
         return _gru_step(self.kernel, self.bias, memory, self.inputs(x))
 
-    def unroll(self, memory: Array, x: Array, first: Array) -> Array:
+    def unroll(self, memory: Array, inputs: Array, first: Array) -> Array:
+        """``inputs`` are those of `inputs`, ``[T, ..., 3H]``."""
         keep = 1.0 - first.astype(memory.dtype)
         keep = keep.reshape(keep.shape + (1,) * (memory.ndim + 1 - keep.ndim))
-        return _gru_unroll(self.kernel, self.bias, memory, self.inputs(x), keep)
+        return _gru_unroll(self.kernel, self.bias, memory, inputs, keep)
 
 
 def _gates(bias: Array, inputs: Array, hidden: Array) -> tuple[Array, Array, Array]:
@@ -141,12 +142,14 @@ _gru_unroll.defvjp(_gru_forward, _gru_backward)
 
 
 class _Stack(nn.Module):
-    """Dense layers, perhaps a GRU, and a head of ``out`` numbers; with ``gaussian``, also log-deviations."""
+    """Dense layers, perhaps a GRU, and a head of ``out`` numbers; with ``gaussian``, also log-deviations; with
+    ``values``, a second head of so many numbers."""
 
     spec: NetworkSpec
     out: int
     head_scale: float
     gaussian: bool = False
+    values: int = 0
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
@@ -156,6 +159,7 @@ class _Stack(nn.Module):
         self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden]
         self.cell = _GRU(self.spec.memory_size) if self.spec.memory == "gru" else None
         self.head = dense(self.out, self.head_scale)
+        self.value_head = dense(self.values, 1.0) if self.values else None
         if self.gaussian:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.out,), dtype)
 
@@ -165,31 +169,36 @@ class _Stack(nn.Module):
             x = activate(layer(x))
         return x
 
-    def _output(self, head: Array) -> PyTree:
-        return (head, self.log_std) if self.gaussian else head
+    def _heads(self, x: Array) -> tuple[Array, ...]:
+        return (self.head(x),) if self.value_head is None else (self.head(x), self.value_head(x))
+
+    def _output(self, head: Array, *value: Array) -> PyTree:
+        out = (head, self.log_std) if self.gaussian else head
+        return (out, *value) if value else out
 
     def step(self, memory: PyTree, x: Array) -> tuple[PyTree, PyTree]:
         x = self._features(x)
         if self.cell is not None:
             x = memory = self.cell.step(memory, x)
-        return self._output(self.head(x)), memory
+        return self._output(*self._heads(x)), memory
 
     def unroll(self, memory: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
         if self.cell is None:
-            return self._output(_by_rows(lambda rows: self.head(self._features(rows)), x)), memory
-        memory = self.cell.unroll(memory, _by_rows(self._features, x), first)
-        return self._output(_by_rows(self.head, memory)), memory
+            return self._output(*_by_rows(lambda rows: self._heads(self._features(rows)), x)), memory
+        cell = self.cell
+        memory = cell.unroll(memory, _by_rows(lambda rows: cell.inputs(self._features(rows)), x), first)
+        return self._output(*_by_rows(self._heads, memory)), memory
 
 
-def _by_rows(function: Callable[[Array], Array], x: Array) -> Array:
-    """Apply a function of rows ``[rows, O]`` to ``[T, B, ..., O]``.
+def _by_rows(function: Callable[[Array], Any], x: Array) -> Any:
+    """Apply a function of rows ``[rows, O]``, to one or several arrays of rows, to ``[T, B, ..., O]``.
 
     On rows, the gradients of weights and biases need no transposed copies of the activations, which cost half the
     time of a backward pass. Worlds come before time in a row's number, so that worlds spread over devices stay there.
     """
     moved = jnp.moveaxis(x, 0, 1)
-    rows = function(moved.reshape(-1, x.shape[-1]))
-    return jnp.moveaxis(rows.reshape(*moved.shape[:-1], rows.shape[-1]), 1, 0)
+    found = function(moved.reshape(-1, x.shape[-1]))
+    return jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(*moved.shape[:-1], rows.shape[-1]), 1, 0), found)
 
 
 def network(
@@ -201,6 +210,7 @@ def network(
     shared: bool = True,
     head_scale: float = 1.0,
     gaussian: bool = False,
+    values: int = 0,
 ) -> Network:
     """A network over the agents' views, or over the one state of a world.
 
@@ -211,8 +221,9 @@ def network(
         shared: one set of weights for all agents, or (False) one each: then every leaf leads with ``[N]``.
         head_scale: gain of the orthogonal head; 0.01 makes a first policy nearly uniform.
         gaussian: the head gives ``(mean, log_std)``; log_std does not depend on the input.
+        values: of a second head, with gain 1, behind the same layers; what comes out is then ``(head's, values)``.
     """
-    stack = _Stack(spec, outputs, head_scale, gaussian)
+    stack = _Stack(spec, outputs, head_scale, gaussian, values)
     dtype = jnp.result_type(float)
 
     def empty_memory(*lead: int) -> PyTree:
@@ -233,7 +244,8 @@ def network(
     if agents is None or shared:
         return Network(init, initial_memory, step, unroll)
 
-    out_axes = ((-2, 0), -2) if gaussian else (-2, -2)
+    head_axes = (-2, 0) if gaussian else -2
+    out_axes = ((head_axes, -2) if values else head_axes, -2)
     return Network(
         lambda key: jax.vmap(init)(jax.random.split(key, agents)),
         initial_memory,

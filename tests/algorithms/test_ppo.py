@@ -7,7 +7,7 @@ import pytest
 from worlds import algorithm, world
 
 from jaxmarl_lite import evaluate, train
-from jaxmarl_lite.algorithms import fitting, models, ppo
+from jaxmarl_lite.algorithms import fitting, ippo, models, ppo
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.types import EnvSpec, Observation
 
@@ -112,6 +112,28 @@ def test_dead_samples_give_no_gradient(float64, memory):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     living = pull(data, advantage + 1.0 * alive)
     assert all(trees.norm(trees.axpy(-1.0, a, b)) > 1e-6 for a, b in zip(calm, living, strict=True))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_two_heads_are_pulled_by_the_sum_of_both_losses(float64, shared, memory):
+    settings = {"memory": "gru", "memory_size": 4} if memory == "gru" else {}
+    config, spec, _ = _actor(shared, shared_trunk=True, value_coef=0.3, **settings)
+    of = models.two_heads(spec, config.form, shared)
+    data, advantage = _minibatch()
+    target = jnp.asarray(np.random.default_rng(3).normal(size=advantage.shape))
+    theta, start = jax.jit(of.actor.net.init)(jax.random.key(0)), of.actor.net.initial_memory(B)
+    assert of.critic.net.init(jax.random.key(0)) == of.critic.net.initial_memory(B) == ()
+
+    @jax.jit
+    def apart(theta):
+        policy = ppo.policy_loss(theta, of.actor, data, start, advantage, config)[0]
+        return policy + 0.3 * ppo.value_loss(theta, of.critic, data, start, target, shared)
+
+    found = jax.jit(jax.grad(lambda th: ippo.loss(th, of, data, start, advantage, target, config)[0]))(theta)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.grad(apart)(theta)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert {"head", "value_head", "layers_0"} <= set(found) and all(trees.norm(x) > 1e-3 for x in found.values())
 
 
 def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
@@ -247,6 +269,18 @@ def test_what_was_seen_before_is_answered_only_with_a_memory(memory, low, high):
     assert low <= score <= high
 
 
-def test_a_continuous_team_learns_to_reach():
-    _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4)
+@pytest.mark.parametrize("settings", [{}, {"shared_trunk": True}, {"shared_trunk": True, "share_weights": False}])
+def test_a_continuous_team_learns_to_reach(settings):
+    _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4, **settings)
     assert metrics["return"][0] < -0.5 and score > -0.1
+
+
+def test_one_network_with_two_heads_learns_with_a_memory_and_explains_returns():
+    learner, metrics, score = _learn("ippo", "toy/memory", num_steps=8, updates=80, memory="gru", shared_trunk=True)
+    assert score >= 0.95 and learner.critic == learner.critic_opt == learner.memory == ()
+    assert metrics["explained_variance"].max() > 0.7 and metrics["value_loss"][-1] < 0.1 * metrics["value_loss"][0]
+
+
+def test_two_heads_must_see_the_same():
+    with pytest.raises(ValueError, match="IPPOConfig.critic_view is 'state' with a shared trunk; allowed is 'own'"):
+        ppo.IPPOConfig(shared_trunk=True, critic_view="state")
