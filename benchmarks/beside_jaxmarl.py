@@ -6,9 +6,8 @@ CHECKOUT is a clone of https://github.com/FLAIROx/JaxMARL; PYTHON is an interpre
 here says which versions were used). Sizes are JaxMARL's: 128 worlds x 128 steps, a dense layer and a GRU of 128 for
 policy and critic each, 4 epochs of 4 minibatches.
 
-Both programs are compiled, each in a process that then waits; in turns A B A B ... each makes a few updates, so that
-only one computes at a time. A round's ratio is that of its two turns' medians. The bare environment is stepped with
-random legal actions, through JaxMARL's own ``step`` and through ours.
+Training is timed as `side_by_side.py` says. The bare environment is stepped with random legal actions, through
+JaxMARL's own ``step`` and through ours, and both keep what the agents see.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ import argparse
 import functools
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import beside_mava
 import measuring
+import side_by_side
 
 HERE = Path(__file__).parent
 
@@ -72,21 +70,8 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
     ours = [sys.executable, str(HERE / "peers" / "own_driver.py"), "--algorithm", system, "--env", f"smax/{name}"]
     ours += "--num-envs 128 --num-steps 128 --num-minibatches 4 --memory gru --hidden 128".split()
     ours += ["--shared-trunk"] if system == "ippo" else []
-    workers: dict[str, beside_mava.Worker] = {}
-    try:
-        workers["jaxmarl"] = beside_mava.Worker(theirs, 10)
-        workers["own"] = beside_mava.Worker(ours, 10)
-        workers["own"].updates(1)
-        turns: dict[str, list[list[float]]] = {name: [] for name in workers}
-        for _ in range(chosen.rounds):
-            for who, worker in workers.items():
-                time.sleep(0.2)  # the other's threads come to rest
-                turns[who].append(worker.updates(chosen.updates))
-        facts = {who: worker.facts for who, worker in workers.items()}
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {"system": system, "map": name, "facts": facts, "seconds": turns} | beside_mava.compared(facts, turns)
+    row = side_by_side.in_turns({"jaxmarl": theirs, "own": ours}, chosen.rounds, chosen.updates, 1)
+    return {"system": system, "map": name} | row
 
 
 def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]:
@@ -150,24 +135,17 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
 
 def text(result: dict[str, Any]) -> str:
     """The tables, with everything needed to read them."""
-
-    def rate(row: dict[str, Any], name: str) -> str:
-        low, high = row["steps_per_second_range"][name]
-        return f"{row['steps_per_second'][name]:,.0f} ({low:,.0f} to {high:,.0f})"
-
-    def ratio(row: dict[str, Any]) -> str:
-        return f"{row['ratio']:.2f} ({row['ratio_range'][0]:.2f} to {row['ratio_range'][1]:.2f})"
-
     rows = [
         [
-            row["system"], row["map"], rate(row, "own"), rate(row, "jaxmarl"), ratio(row),
+            row["system"], row["map"], side_by_side.rate_text(row, "own"), side_by_side.rate_text(row, "jaxmarl"),
+            side_by_side.ratio_text(row),
             row["facts"]["own"]["compile_seconds"], row["facts"]["jaxmarl"]["compile_seconds"],
         ]
         for row in result["rows"]
     ]  # fmt: skip
     columns = ["system", "map", "ours, env steps/s", "JaxMARL, env steps/s", "ratio", "ours, compile s", "JaxMARL's"]
     alone = [
-        [row["map"], row["worlds"], row["steps_per_second"]["own"], row["steps_per_second"]["jaxmarl"], ratio(row)]
+        [row["map"], row["worlds"], *row["steps_per_second"].values(), side_by_side.ratio_text(row)]
         for row in result["bare"]
     ]
     s, first = result["settings"], result["rows"][0]["facts"]
@@ -181,7 +159,8 @@ def text(result: dict[str, Any]) -> str:
         f"brackets.\n\n{measuring.table(columns, rows)}\n"
         "JaxMARL's networks have one more dense layer behind each GRU; IPPO is one network with two heads in both; "
         "JaxMARL's MAPPO evaluates the critic once per agent, ours once per world.\n\n"
-        "The environment alone, with random legal actions and the resets that end episodes:\n\n"
+        "The environment alone, with random legal actions, what the agents then see, and the resets that end episodes; "
+        "ours calls JaxMARL's own step, which is most of either's time:\n\n"
         + measuring.table(["map", "worlds", "ours, env steps/s", "JaxMARL, env steps/s", "ratio"], alone)
     )
 

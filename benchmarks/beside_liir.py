@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import beside_mava
 import jax
 import jax.numpy as jnp
 import measuring
+import side_by_side
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.types import Batch, EnvSpec, Episodes, Observation, Transition
@@ -101,7 +101,7 @@ def compare(name: str, chosen: argparse.Namespace, machine: dict[str, float]) ->
     sizes = dict(agents=agents, state=state, view=view, actions=actions, steps=steps, worlds=WORLDS)
     command = [chosen.liir_python, str(HERE / "peers" / "liir_driver.py"), "--checkout", str(chosen.liir.absolute())]
     command += [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    workers = {n: beside_mava.Worker([*command, "--threads", str(n)], 10) for n in chosen.threads}
+    workers = {n: side_by_side.Worker([*command, "--threads", str(n)], 10) for n in chosen.threads}
     held = [learner]
 
     def ours() -> Any:

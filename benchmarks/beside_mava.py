@@ -5,61 +5,22 @@
 CHECKOUT is a clone of https://github.com/instadeepai/Mava; PYTHON is an interpreter with ``jax flax jumanji hydra-core
 omegaconf colorama jaxmarl brax distrax optax flashbax rich`` (README.md here says which versions were used).
 
-For every system and environment both programs are compiled, each in a process that then waits; in turns A B A B ...
-each is asked for a few updates, so that only one computes at a time and nothing is compiled twice. A round's ratio is
-that of its two turns' medians: whatever else slows the machine down slows both.
+Every system in every environment is timed as `side_by_side.py` says.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import measuring
+import side_by_side
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = {"lbf": "jumanji/lbf-2s-8x8-2p-2f-coop", "rware": "jumanji/rware-tiny-2ag"}
 SYSTEMS = {"ippo": "ff_ippo", "mappo": "ff_mappo"}
-
-
-class Worker:
-    """A process that compiles one learner and then makes updates on request."""
-
-    def __init__(self, command: Sequence[str], patience: float):
-        self._process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._patience, self._command = patience, command
-        self.facts: dict[str, Any] = self._answer()
-
-    def updates(self, number: int) -> list[float]:
-        """Seconds of each of ``number`` updates."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self._command)} ended with code {self._process.wait()}; its words are above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(self._patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
@@ -104,50 +65,17 @@ def compare(system: str, env: str, chosen: argparse.Namespace) -> dict[str, Any]
     """One row."""
     theirs = [chosen.mava_python, str(HERE / "peers" / "mava_driver.py"), "--checkout", str(chosen.mava.absolute())]
     ours = [sys.executable, str(HERE / "peers" / "own_driver.py"), "--algorithm", system, "--env", ENVIRONMENTS[env]]
-    workers: dict[str, Worker] = {}
-    try:
-        workers["mava"] = Worker([*theirs, "--system", SYSTEMS[system], "--env", env], 10)
-        workers["own"] = Worker(ours, 10)
-        for worker in workers.values():
-            worker.updates(chosen.warmup)
-        turns: dict[str, list[list[float]]] = {"mava": [], "own": []}
-        for _ in range(chosen.rounds):
-            for name, worker in workers.items():
-                time.sleep(0.2)  # the other's threads come to rest
-                turns[name].append(worker.updates(chosen.updates))
-        facts = {name: worker.facts for name, worker in workers.items()}
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {"system": system, "env": ENVIRONMENTS[env], "facts": facts, "seconds": turns} | compared(facts, turns)
-
-
-def compared(facts: dict[str, Any], turns: dict[str, list[list[float]]]) -> dict[str, Any]:
-    """Medians and the ratio of speeds, ours over theirs."""
-    rates = {
-        name: [facts[name]["steps_per_update"] / statistics.median(turn) for turn in turns[name]] for name in turns
-    }
-    (peer,) = (name for name in rates if name != "own")
-    ratios = [own / theirs for own, theirs in zip(rates["own"], rates[peer], strict=True)]
-    return {
-        "steps_per_second": {name: statistics.median(each) for name, each in rates.items()},
-        "steps_per_second_range": {name: [min(each), max(each)] for name, each in rates.items()},
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-    }
+    commands = {"mava": [*theirs, "--system", SYSTEMS[system], "--env", env], "own": ours}
+    row = side_by_side.in_turns(commands, chosen.rounds, chosen.updates, chosen.warmup)
+    return {"system": system, "env": ENVIRONMENTS[env]} | row
 
 
 def text(result: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
-
-    def rate(row: dict[str, Any], name: str) -> str:
-        low, high = row["steps_per_second_range"][name]
-        return f"{row['steps_per_second'][name]:,.0f} ({low:,.0f} to {high:,.0f})"
-
     rows = [
         [
-            row["system"], row["env"], rate(row, "own"), rate(row, "mava"),
-            f"{row['ratio']:.2f} ({row['ratio_range'][0]:.2f} to {row['ratio_range'][1]:.2f})",
+            row["system"], row["env"], side_by_side.rate_text(row, "own"), side_by_side.rate_text(row, "mava"),
+            side_by_side.ratio_text(row),
             row["facts"]["own"]["compile_seconds"], row["facts"]["mava"]["compile_seconds"],
         ]
         for row in result["rows"]

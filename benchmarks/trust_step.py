@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import beside_mava
 import jax
 import jax.numpy as jnp
 import measuring
+import side_by_side
 import trust_problems
 
 from jaxmarl_lite.algorithms import trust_step
@@ -133,10 +133,10 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, f
 def peers(chosen: argparse.Namespace) -> dict[str, Any]:
     """Both programs in turns."""
     own, info, compiling = compiled(random_case(chosen), settings_of(chosen, first_fraction=0.27))
-    workers: dict[str, beside_mava.Worker] = {}
+    workers: dict[str, side_by_side.Worker] = {}
     try:
         for name, words in _programs(chosen).items():
-            workers[name] = beside_mava.Worker([chosen.macpo_python, *words], 10)
+            workers[name] = side_by_side.Worker([chosen.macpo_python, *words], 10)
             workers[name].updates(1)
         jax.block_until_ready(own())
         turns: dict[str, list[Any]] = {name: [] for name in ("own", *workers)}
