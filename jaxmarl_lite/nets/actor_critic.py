@@ -245,10 +245,6 @@ def network(
         return Network(init, initial_memory, step, unroll)
 
     head_axes = (-2, 0) if gaussian else -2
-    out_axes = ((head_axes, -2) if values else head_axes, -2)
-    return Network(
-        lambda key: jax.vmap(init)(jax.random.split(key, agents)),
-        initial_memory,
-        jax.vmap(step, (0, -2, -2), out_axes),
-        jax.vmap(unroll, (0, -2, -2, None), out_axes),
-    )
+    axes = ((head_axes, -2) if values else head_axes, -2)
+    each = jax.vmap(step, (0, -2, -2), axes), jax.vmap(unroll, (0, -2, -2, None), axes)
+    return Network(lambda key: jax.vmap(init)(jax.random.split(key, agents)), initial_memory, *each)
