@@ -285,6 +285,7 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
     tuned["ippo", "toy/"] = {"num_steps": 16}
     assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
     assert plan.make_plan("ippo", "toy/counter", **counts)[0].num_steps == 64
+    assert plan.make_plan("ippo", "delayed/toy/counter", **counts)[0].config.lr == 0.25
     tuned["mappo", ""] = {"num_steps": 8}
     assert plan.make_plan("mappo", "toy/memory", **counts)[0].num_steps == 8
     assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16

@@ -108,7 +108,8 @@ class Tuned(NamedTuple):
 
 
 def lookup(algorithm: str, env_id: str) -> Tuned:
-    """What was tuned for an algorithm in an environment, and else the same for all."""
+    """What was tuned for an algorithm in an environment, and else the same for all; delayed pay changes nothing."""
+    env_id = env_id.removeprefix("delayed/")
     room = env_id[: env_id.find("/") + 1]
     names = [(algorithm, name) for name in (env_id, room, "") if (algorithm, name) in DEFAULTS]
     found = dict(DEFAULTS[names[0]] if names else {})
