@@ -9,8 +9,9 @@ more closely. The best trial is that of the highest mean return over training, o
 fresh seeds at its settings. All trials of a variant are one compiled program, and its fresh seeds another.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
-(one agent's part is paid for at the end alone); a matrix game with a second-best equilibrium; foraging, also paid at
-the end.
+(one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix game with a second-best equilibrium;
+foraging, also paid at the end. ``central critic`` is lambda = 0 again, with a critic that sees the state: what LIIR's
+extrinsic critic knows, given to the policy directly.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "pursuit-5": ("toy/pursuit", {"agents": 5}),
     "pursuit, paid late": ("delayed/toy/pursuit", {}),
     "relay": ("toy/relay", {}),
+    "long relay": ("toy/relay", {"steps": 64, "now": 1 / 64}),
     "climbing": ("toy/climbing", {}),
     "foraging": ("jumanji/lbf-2s-8x8-2p-2f-coop", {}),
     "foraging, paid late": ("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", {}),
@@ -48,7 +50,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "immediate": {"meta_gradient": "immediate"},
     "official": {"meta_gradient": "official"},
     "random": {"reward_lr": 0.0, "reward_init": 1.0},
+    "central critic": {"lam": 0.0, "critic_view": "state"},
 }
+"""What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the extrinsic one the state."""
 RANGES = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2), "lam": (1e-3, 1.0), "reward_lr": (1e-4, 1e-2)}
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
 
