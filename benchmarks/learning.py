@@ -29,6 +29,8 @@ from typing import Any
 import variants
 
 HERE = Path(__file__).parent
+CURVES = ("steps", "returns", "win_rates")
+"""What of a row is drawn."""
 
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
@@ -36,14 +38,14 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--algorithms", nargs="+", default=["liir", "mappo", "ippo"])
-    parser.add_argument("--total-steps", type=int, default=10_000_000, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--evaluations", type=int, default=20)
-    parser.add_argument("--eval-episodes", type=int, default=128, help="of each evaluation and seed")
+    parser.add_argument("--total-steps", type=variants.whole, default=10_000_000, help="environment steps of each seed")
+    parser.add_argument("--seeds", type=variants.whole, default=3)
+    parser.add_argument("--evaluations", type=variants.whole, default=20)
+    parser.add_argument("--eval-episodes", type=variants.whole, default=128, help="of each evaluation and seed")
     parser.add_argument("--greedy", action="store_true", help="evaluate the likeliest actions, not sampled ones")
-    parser.add_argument("--num-envs", type=int, help="default: as tuned for this environment")
-    parser.add_argument("--num-steps", type=int, help="default: as tuned for this environment")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time, a core each")
+    parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned for this environment")
+    parser.add_argument("--num-steps", type=variants.whole, help="default: as tuned for this environment")
+    parser.add_argument("--workers", type=variants.whole, default=os.cpu_count() or 1, help="runs at once, a core each")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "learning", help="where the runs are kept")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the algorithm of a worker
@@ -65,12 +67,37 @@ def main(words: list[str] | None = None) -> int:
     if chosen.one:
         work(chosen)
         return 0
+    try:
+        check(chosen)
+    except ValueError as error:
+        sys.exit(f"learning.py: {error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are ended as well
     failed = train_all(chosen, words)
     done = [name for name in chosen.variants if name not in failed]
     if done:
         report(chosen, done, failed)
     return 1 if failed else 0
+
+
+def check(chosen: argparse.Namespace) -> None:
+    """Raise ValueError for what cannot be trained, and for results of other sizes that this would replace."""
+    sizes = dict(seeds=chosen.seeds, total_steps=chosen.total_steps, num_envs=chosen.num_envs)
+    sizes |= dict(num_steps=chosen.num_steps, evaluations=chosen.evaluations, eval_episodes=chosen.eval_episodes)
+    for variant in chosen.variants.values():
+        variants.check(variant, chosen.env, **sizes)
+    path = chosen.out / file_name(chosen.env)
+    for name, row in (read(path)["rows"] if path.exists() else {}).items():
+        had = _sizes(row["plan"])
+        wanted = had | {name: getattr(chosen, name) for name in ("seeds", "total_steps", "eval_episodes", "greedy")}
+        longer = name in chosen.variants and wanted | {"total_steps": 0} == had | {"total_steps": 0}
+        if wanted != had and not (longer and wanted["total_steps"] > had["total_steps"]):
+            told = ", ".join(f"{key} {value}" for key, value in had.items())
+            raise ValueError(f"{path} holds results of {name} with {told}; allowed is the same, or another --out")
+
+
+def _sizes(plan: dict[str, Any]) -> dict[str, Any]:
+    """What all rows of a result file have in common."""
+    return {name: plan[name] for name in ("total_steps", "eval_episodes", "greedy")} | {"seeds": len(plan["seeds"])}
 
 
 def file_name(env: str) -> str:
@@ -127,9 +154,9 @@ def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
                 if process.poll() is not None:
                     del running[name]
                     free.append(slot)
-                    print(f"{name}: {'done' if process.returncode == 0 else 'failed'}", flush=True)
                     if process.returncode:
-                        failed[name] = f"ended with code {process.returncode}; see {_log(chosen, name).name} of its run"
+                        failed[name] = f"ended with code {process.returncode}: {_last_words(_log(chosen, name))}"
+                    print(f"{name}: {failed.get(name, 'done')}", flush=True)
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -146,6 +173,12 @@ def _start(name: str, core: int | None, chosen: argparse.Namespace, words: list[
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
 
+def _last_words(log: Path) -> str:
+    """The last line of a log."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
 def _log(chosen: argparse.Namespace, name: str) -> Path:
     path = folder(chosen, name)
     return path.with_name(f"{path.name}.log")
@@ -154,6 +187,7 @@ def _log(chosen: argparse.Namespace, name: str) -> Path:
 def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) -> None:
     """Result files and the picture of all curves."""
     import measuring
+    import numpy as np
 
     import jaxmarl_lite as jml
     from jaxmarl_lite.report import plots
@@ -170,11 +204,14 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         "failed": failed,
     }
     stem = Path(file_name(chosen.env)).stem
+    earlier = read(chosen.out / f"{stem}.json")["rows"] if (chosen.out / f"{stem}.json").exists() else {}
+    data["rows"] = {**{name: row for name, row in earlier.items() if name not in data["rows"]}, **data["rows"]}
     looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
     looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
     if first.costs is None:
-        wins = {name: (r.steps, r.win_rates) for name, r in results.items() if r.win_rates is not None}
-        returns = {name: (result.steps, result.returns) for name, result in results.items()}
+        rows = {name: {key: np.asarray(row[key]) for key in CURVES if row[key]} for name, row in data["rows"].items()}
+        wins = {name: (row["steps"], row["win_rates"]) for name, row in rows.items() if "win_rates" in row}
+        returns = {name: (row["steps"], row["returns"]) for name, row in rows.items()}
         plots.learning_curve(returns, wins=wins, **looks)
     else:
         curves = {name: (result.steps, result.returns, result.costs) for name, result in results.items()}

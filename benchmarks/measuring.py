@@ -185,6 +185,19 @@ def write(path: Path, data: Mapping[str, Any], text: str) -> None:
     files.replace_text(path.with_suffix(".md"), text)
 
 
+def begun(path: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """The earlier result with these settings, or an empty one; a result with others ends the program, as it is."""
+    found = read(path)
+    if not found:
+        return {"settings": settings, "rows": {}}
+    had = found.get("settings", {})
+    for name in sorted({*settings, *had}):
+        if settings.get(name) != had.get(name):
+            told = f"{path} holds results with {name} {had.get(name)}, not {settings.get(name)}"
+            raise SystemExit(f"{told}; allowed is the same, or another --out")
+    return found
+
+
 def read(path: Path) -> dict[str, Any]:
     """An earlier result; empty where there is none that can be read."""
     try:

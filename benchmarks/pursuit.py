@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import variants
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import liir
@@ -40,12 +41,12 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--steps", type=int, default=400_000, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--checks", type=int, default=40, help="moments at which the rewards are asked")
-    parser.add_argument("--num-envs", type=int, default=64)
-    parser.add_argument("--num-steps", type=int, default=20)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[32, 32])
+    parser.add_argument("--steps", type=variants.whole, default=400_000, help="environment steps of each seed")
+    parser.add_argument("--seeds", type=variants.whole, default=10)
+    parser.add_argument("--checks", type=variants.whole, default=40, help="moments at which the rewards are asked")
+    parser.add_argument("--num-envs", type=variants.whole, default=64)
+    parser.add_argument("--num-steps", type=variants.whole, default=20)
+    parser.add_argument("--hidden", type=variants.whole, nargs="+", default=[32, 32])
     parser.add_argument("--lam", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy and the critics")
     parser.add_argument("--reward-lr", type=float, default=1e-3)
@@ -56,13 +57,16 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Train every variant, and write what its rewards said."""
     chosen = options(words)
-    rows = {}
+    path = chosen.out / "pursuit.json"
+    data = measuring.begun(path, {k: str(v) for k, v in vars(chosen).items() if k not in ("variants", "out")})
+    rows = data["rows"]
     for name in chosen.variants:
-        rows[name] = study(VARIANTS[name], chosen)
-        print(f"{name}: {_line(rows[name])}", flush=True)
-    data = {"facts": measuring.facts(), "settings": {k: str(v) for k, v in vars(chosen).items()}, "rows": rows}
-    measuring.write(chosen.out / "pursuit.json", data, text(data))
-    draw(rows, chosen.out / "pursuit.png")
+        if name not in rows:
+            rows[name] = study(VARIANTS[name], chosen)
+            print(f"{name}: {_line(rows[name])}", flush=True)
+            data["facts"] = measuring.facts()
+            measuring.write(path, data, text(data))
+            draw(rows, path.with_suffix(".png"))
     print(f"\n{text(data)}")
     return 0
 
@@ -129,7 +133,8 @@ def text(data: dict[str, Any]) -> str:
         "meta-gradient", "reward towards", "reward away", "difference", "largest difference", "share of seeds above 0",
         "return over training", "return at the end",
     ]  # fmt: skip
-    settings = ", ".join(f"{name} {value}" for name, value in data["settings"].items() if name != "out")
+    steps = next(iter(data["rows"].values()))["steps"][-1]
+    settings = ", ".join(f"{name} {value}" for name, value in (data["settings"] | {"steps": f"{steps:,}"}).items())
     return (
         f"# Pursuit on a line\n\n{measuring.facts_text(data['facts'])}\n\n{measuring.table(columns, cells)}\n"
         "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their weight lam, at the end "

@@ -49,20 +49,31 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--maps", nargs="*", help=f"of SMAX; default: {' '.join(MAPS)}, without --envs")
     parser.add_argument("--envs", nargs="*", default=[], help="other environments, by their names")
     parser.add_argument("--algorithms", nargs="+", default=list(KNOWN), help=f"of {', '.join(KNOWN)}, or others")
-    parser.add_argument("--against", default="liir", help="whose probability of beating the others is told")
-    parser.add_argument("--steps", type=int, default=10_000_000, help="environment steps of each seed")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--evaluations", type=int, default=20)
-    parser.add_argument("--eval-episodes", type=int, default=128)
-    parser.add_argument("--num-envs", type=int, help="default: as tuned")
-    parser.add_argument("--num-steps", type=int, help="default: as tuned")
-    parser.add_argument("--workers", type=int, help="runs at a time; default: one per core")
+    parser.add_argument("--against", help="whose probability of beating others is told; default: liir, or the first")
+    parser.add_argument("--steps", type=variants.whole, default=10_000_000, help="environment steps of each seed")
+    parser.add_argument("--seeds", type=variants.whole, default=5)
+    parser.add_argument("--evaluations", type=variants.whole, default=20)
+    parser.add_argument("--eval-episodes", type=variants.whole, default=128)
+    parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned")
+    parser.add_argument("--num-steps", type=variants.whole, help="default: as tuned")
+    parser.add_argument("--workers", type=variants.whole, help="runs at a time; default: one per core")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "reproduce-liir")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--name", default="reproduce-liir", help="of the result files")
     chosen = parser.parse_args(arguments)
     maps = chosen.maps if chosen.maps is not None else ([] if chosen.envs else MAPS)
     chosen.environments = [*(f"smax/{name}" for name in maps), *chosen.envs]
+    if not chosen.environments:
+        parser.error("--maps names none, and there are no --envs; allowed is at least one environment")
+    try:
+        for env in chosen.environments:
+            learning.check(learning.options(_words(env, chosen)))
+    except ValueError as error:
+        parser.error(str(error))
+    labels = [variants.parse(KNOWN.get(name, name)).label for name in chosen.algorithms]
+    chosen.against = chosen.against or ("liir" if "liir" in labels else labels[0])
+    if chosen.against not in labels:
+        parser.error(f"--against is {chosen.against!r}; allowed is one of {', '.join(labels)}")
     return chosen
 
 
@@ -72,9 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
     failed, found = 0, {}
     for env in chosen.environments:
         print(f"\n== {env}", flush=True)
-        failed |= learning.main(_words(env, chosen))
         path = chosen.out / learning.file_name(env)
-        if path.exists():
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        failed |= learning.main(_words(env, chosen))
+        if path.exists() and path.stat().st_mtime_ns > before:
             found[env] = learning.read(path)
         if found:
             write(found, chosen)
@@ -129,7 +141,8 @@ def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, An
                     row[f"beaten, {title}"] = beats(values[env, against], values[env, name])
             rows.append(row)
     names = [name for name in next(iter(found.values()))["rows"] if all(name in d["rows"] for d in found.values())]
-    if len(found) > 1:
+    won = all(row["win_rates"] is not None for data in found.values() for row in data["rows"].values())
+    if len(found) > 1 and won:  # returns of different environments have no common unit
         for name in names:
             row = {"env": "all", "algorithm": name, "seeds": min(len(ends[env, name]) for env in found)}
             for title, values in {"end": ends, "mean over training": areas}.items():
@@ -169,7 +182,7 @@ def text(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: a
     import measuring
 
     first = next(iter(next(iter(found.values()))["rows"].values()))
-    wins = first["win_rates"] is not None
+    wins = any(row["win_rates"] is not None for data in found.values() for row in data["rows"].values())
     columns = ["environment", "algorithm", "seeds", "end, IQM [95 %]", "mean over training, IQM [95 %]",
                f"P({chosen.against} better) at the end", "over training"]  # fmt: skip
     cells = [
@@ -177,13 +190,16 @@ def text(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: a
          words(row.get("beaten, end")), words(row.get("beaten, mean over training"))]
         for row in rows
     ]  # fmt: skip
-    settings = "".join(f"- `{KNOWN[name]}`\n" for name in chosen.algorithms if KNOWN.get(name, name) != name)
+    settings = "".join(f"- `{KNOWN.get(name, name)}`\n" for name in chosen.algorithms if "=" in KNOWN.get(name, name))
+    for env, of in found.items():
+        settings += "".join(f"- {name} failed on {env}: {why}\n" for name, why in of["failed"].items())
     facts = measuring.facts_text(next(iter(found.values()))["facts"])
     return (
         f"# LIIR's experiment\n\n{facts}\n\n{measuring.table(columns, cells)}\n"
-        f"{'Win rates' if wins else 'Returns'} of {first['plan']['eval_episodes']} episodes of each seed's likeliest "
-        f"actions, {first['steps'][-1]:,} environment steps a seed. Intervals are bootstraps over seeds; where "
-        "environments are pooled, each one's seeds are drawn apart. Settings of each run: the files of its environment "
+        f"{'Win rates, or returns where nothing is won,' if wins else 'Returns'} of {first['plan']['eval_episodes']} "
+        f"episodes of each seed's likeliest actions, {first['steps'][-1]:,} environment steps a seed. Intervals are "
+        "bootstraps over seeds; where environments are pooled, each one's seeds are drawn apart. Settings of each run: "
+        "the files of its environment "
         f"({', '.join(learning.file_name(env) for env in found)}).\n\n{settings}\n![Curves]({chosen.name}.png)\n"
     )
 
@@ -195,12 +211,12 @@ def write(found: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> None:
     rows = summary(found, chosen.against)
     said = text(rows, found, chosen)
     measuring.write(chosen.out / f"{chosen.name}.json", {"facts": measuring.facts(), "rows": rows}, said)
-    draw(found, rows, chosen.out / f"{chosen.name}.png")
+    draw(found, rows, chosen.against, chosen.out / f"{chosen.name}.png")
     print(f"\n{said}")
 
 
-def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel of curves for each environment, and below how likely LIIR is to be better at the end."""
+def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: str, path: Path) -> None:
+    """A panel of curves for each environment, and below how likely ``against`` is to be better at the end."""
     import numpy as np
 
     from jaxmarl_lite.report import drawing
@@ -226,7 +242,7 @@ def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], path: Pat
         below.axvline(0.5, color=drawing.FAINT, linestyle="--", linewidth=1)
         below.set(xlim=(-0.02, 1.02), yticks=range(len(likely)), yticklabels=list(likely))
         below.invert_yaxis()
-        below.set_xlabel("P(LIIR is better at the end)")
+        below.set_xlabel(f"P({against} is better at the end)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     drawing.saved(figure, path)

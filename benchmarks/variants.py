@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ class Variant(NamedTuple):
         from jaxmarl_lite.algorithms import registry
 
         if self.published:
+            has = [name for name in registry.ALGORITHMS if hasattr(registry.config_of(name), "authors")]
+            if self.algorithm not in has:
+                known = [f"{name}.authors" for name in has]
+                raise ValueError(f"algorithm is '{self.algorithm}.authors'; allowed is {' or '.join(known)}")
             return registry.config_of(self.algorithm).authors(**self.fields)  # type: ignore[attr-defined]
         return self.fields or None
 
@@ -32,7 +37,7 @@ def parse(word: str) -> Variant:
         ValueError: the word is neither.
     """
     found = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.authors)?(?::(.+))?", word)
-    if found is None or (found[1] is None and (found[3] or found[4])):
+    if found is None or set(found[1] or "") == {"."} or (found[1] is None and (found[3] or found[4])):
         allowed = "ALGORITHM or LABEL=ALGORITHM[.authors][:FIELD=VALUE,FIELD=VALUE]"
         raise ValueError(f"algorithm is {word!r}; allowed is {allowed}")
     pairs = re.split(r",(?=\w+=)", found[4]) if found[4] else []
@@ -41,7 +46,26 @@ def parse(word: str) -> Variant:
 
 
 def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def check(found: Variant, env: str, **sizes: Any) -> None:
+    """Raise what `jaxmarl_lite.run` would, before anything is compiled: unknown names, values that cannot be."""
+    from jaxmarl_lite.running import plan
+
+    try:
+        plan.make_plan(found.algorithm, env, config=found.config(), **sizes)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ValueError(f"{found.label}: {error}") from error
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 1, of a command line."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number, 1 or more")
+    return int(text)

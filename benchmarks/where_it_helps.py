@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 import reproduce_liir
+import variants
 from learning import interval
 from reproduce_liir import words
 
@@ -62,14 +63,14 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--trials", type=int, default=16, help="draws of the settings, of each variant")
-    parser.add_argument("--tuning-seeds", type=int, default=4, help="of each trial")
-    parser.add_argument("--seeds", type=int, default=20, help="fresh ones, at the best trial's settings")
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each run")
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--num-steps", type=int, default=32)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[32, 32])
-    parser.add_argument("--points", type=int, default=20, help="of a curve")
+    parser.add_argument("--trials", type=variants.whole, default=16, help="draws of the settings, of each variant")
+    parser.add_argument("--tuning-seeds", type=variants.whole, default=4, help="of each trial")
+    parser.add_argument("--seeds", type=variants.whole, default=20, help="fresh ones, at the best trial's settings")
+    parser.add_argument("--steps", type=variants.whole, default=100_000, help="environment steps of each run")
+    parser.add_argument("--num-envs", type=variants.whole, default=16)
+    parser.add_argument("--num-steps", type=variants.whole, default=32)
+    parser.add_argument("--hidden", type=variants.whole, nargs="+", default=[32, 32])
+    parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
     return parser.parse_args(arguments)
 
@@ -79,9 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = options(arguments)
     path = chosen.out / "where-it-helps.json"
     settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
-    data = measuring.read(path)
-    if data.get("settings") != settings:
-        data = {"settings": settings, "rows": {}}
+    data = measuring.begun(path, settings)
     for task in chosen.tasks:
         rows = data["rows"].setdefault(task, {})
         for variant in chosen.variants:
@@ -122,6 +121,8 @@ def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, A
     best = drawn[int(scores.argmax())]
     fresh = jax.random.split(jax.random.key(2), chosen.seeds)
     returns = np.asarray(curve(*_stacked([(key, best) for key in fresh])))
+    if np.isnan(returns).any():
+        sys.exit(f"{task}: in a part of training no episode ended; allowed are more --steps or fewer --points")
     steps = (np.arange(chosen.points) + 1) * updates // chosen.points * chosen.num_envs * chosen.num_steps
     return {
         "steps": steps.tolist(),
@@ -164,12 +165,12 @@ def text(data: dict[str, Any]) -> str:
                          row["best"], settings])  # fmt: skip
     columns = ["task", "variant", "return at the end", "over training", "P(exact better) at the end", "over training",
                "best", "settings"]  # fmt: skip
-    s = data["settings"]
+    s, steps = data["settings"], max(row["steps"][-1] for of in data["rows"].values() for row in of.values())
     return (
         f"# Where the learned reward helps\n\n{measuring.facts_text(data['facts'])}\n\n"
         f"{measuring.table(columns, rows)}\n"
         f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the episodes in training "
-        f"(sampled actions), {s['steps']} environment steps. Settings are the best of {s['trials']} draws, each with "
+        f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} draws, each with "
         f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds x {s['num_steps']} steps, "
         f"layers {s['hidden']}.\n\n![Curves](where-it-helps.png)\n"
     )

@@ -53,7 +53,7 @@ def run(
     stagger: bool | None = None,
     evaluations: int = 20,
     eval_episodes: int = 32,
-    greedy: bool = False,
+    greedy: bool | None = None,
     env_args: Mapping[str, Any] | None = None,
     resume: str | Path | None = None,
     seeds_at_once: int | None = None,
@@ -79,7 +79,7 @@ def run(
             of every few; tuned for this environment, or False, when None.
         evaluations: how often every seed is evaluated and saved, after the evaluation at the start.
         eval_episodes: episodes of an evaluation.
-        greedy: evaluate the likeliest actions instead of sampled ones.
+        greedy: evaluate the likeliest actions instead of sampled ones; None: for QMIX, whose sampled ones explore.
         env_args: keywords of `make`.
         resume: folder of a run to continue, see `resume_run`; all other arguments must be as they were, except for
             a larger ``total_steps``.
@@ -102,6 +102,7 @@ def run(
         config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs, num_steps = num_envs or stored.num_envs, num_steps or stored.num_steps
         stagger = stored.stagger if stagger is None else stagger
+        greedy = stored.greedy if greedy is None else greedy
     plan, world = plans.make_plan(
         algorithm, env, env_args=env_args, config=config, seeds=seeds, num_envs=num_envs, num_steps=num_steps,
         stagger=stagger, greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout,

@@ -14,6 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
+learning = importlib.import_module("learning")
 SCRIPTS = (
     "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
     "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills",
@@ -112,7 +113,13 @@ def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
     assert tuple(variants.parse(word)) == wanted
 
 
-@pytest.mark.parametrize("word", ["liir:lam=0", "liir.authors", "a=b=c", "", "x=liir:"])
+def test_words_for_yes_and_no_are_flags() -> None:
+    assert variants.parse("x=iac:normalise_advantage=false,share_weights=True").fields == {
+        "normalise_advantage": False, "share_weights": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["liir:lam=0", "liir.authors", "a=b=c", "", "x=liir:", "..=iac"])
 def test_variants_that_cannot_be(word: str) -> None:
     with pytest.raises(ValueError, match="allowed is ALGORITHM or LABEL=ALGORITHM"):
         variants.parse(word)
@@ -138,6 +145,44 @@ def test_beating_is_of_the_right_one() -> None:
     assert even["iqm"] == 0.5 and even["low"] < 0.3 and even["high"] > 0.7
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--algorithms x=iac:nonsense=1", "x: config has the unknown field 'nonsense'; allowed are"),
+        ("--algorithms liir:lam=0", "algorithm is 'liir:lam=0'; allowed is ALGORITHM or LABEL="),
+        ("--algorithms y=mappo.authors", "algorithm is 'mappo.authors'; allowed is"),
+        ("--algorithms iac --envs toy/reach coma", "coma"),
+        ("--algorithms coma --envs toy/reach", "coma: algorithm 'coma' compares every action"),
+        ("--algorithms iac --steps 0", "'0'; allowed is a whole number, 1 or more"),
+        ("--algorithms iac --against mappo", "--against is 'mappo'; allowed is one of iac"),
+        ("--maps --envs", "--maps names none"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(
+    words: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [] if "--envs" in words else ["--envs", "toy/payoff"]
+    with pytest.raises(SystemExit):
+        reproduce_liir.main([*where, *words.split(), "--runs", str(tmp_path), "--out", str(tmp_path)])
+    assert text in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
+    plan = {"total_steps": 128, "eval_episodes": 32, "greedy": False, "seeds": [0, 1]}
+    (tmp_path / "learning-toy-counter.json").write_text(json.dumps({"rows": {"ippo": {"plan": plan}}}))
+    words = ["--env", "toy/counter", "--out", str(tmp_path), "--seeds", "2", "--eval-episodes", "32"]
+
+    def check(*more: str) -> None:
+        learning.check(learning.options([*words, *more]))
+
+    check("--algorithms", "mappo", "--total-steps", "128")
+    check("--algorithms", "ippo", "--total-steps", "256")
+    for more in (("mappo", "--total-steps", "256"), ("ippo", "--total-steps", "64"), ("ippo", "--seeds", "3")):
+        total = [] if "--total-steps" in more else ["--total-steps", "128"]
+        with pytest.raises(ValueError, match="holds results of ippo with total_steps 128.*or another --out"):
+            check("--algorithms", *more, *total)
+
+
 @pytest.mark.slow
 def test_reproduce_liir(tmp_path: Path) -> None:
     words = ["--envs", "toy/pursuit", "toy/counter", "--algorithms", "liir", "lam0", "mappo", "--steps", 128]
@@ -145,7 +190,7 @@ def test_reproduce_liir(tmp_path: Path) -> None:
     run("reproduce_liir", *words, "--runs", tmp_path / "runs", "--out", tmp_path)
     rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
     assert [(row["env"], row["algorithm"]) for row in rows] == [
-        (env, name) for env in ("toy/pursuit", "toy/counter", "all") for name in ("liir", "lam0", "mappo")
+        (env, name) for env in ("toy/pursuit", "toy/counter") for name in ("liir", "lam0", "mappo")
     ]
     assert "beaten, end" not in rows[0] and 0 <= rows[1]["beaten, end"]["iqm"] <= 1
     made = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
@@ -170,6 +215,9 @@ def test_where_it_helps(tmp_path: Path) -> None:
     assert "after" not in run("where_it_helps", *words)  # nothing is trained again
     assert path.stat().st_mtime_ns == before
     assert path.with_suffix(".png").stat().st_size > 1000
+    with pytest.raises(AssertionError, match="holds results with seeds 3, not 4"):
+        run("where_it_helps", *words, "--seeds", 4)
+    assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

@@ -257,6 +257,12 @@ def test_bad_input_is_one_error_before_anything_is_compiled(tmp_path: Path, resu
         ("already holds a run", {"out": result.path}),
         ("is a file; allowed is a folder", {"out": __file__}),
         ("keep is 0", {"keep": 0}),
+        ("greedy is 'no'; allowed is True or False", {"greedy": "no"}),
+        ("stagger is 1; allowed is True or False", {"stagger": 1}),
+        ("share_weights is 'no'; allowed is True or False", {"config": {"share_weights": "no"}}),
+        ("config.lr is None; allowed is a number", {"config": {"lr": None}}),
+        ("config has the unknown field 3; allowed are", {"config": {3: 1}}),
+        ("value_coef is 3.0; allowed with a shared trunk alone", {"config": {"value_coef": 3.0}}),
     ]
     with compilations() as seen:
         for text, change in cases:

@@ -53,6 +53,14 @@ def check_choice(config: Any, **choices: tuple[str, ...]) -> None:
             raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed is one of {', '.join(allowed)}")
 
 
+def check_flags(config: Any) -> None:
+    """Raise ValueError for a field that is to be True or False, and is neither: any word would be taken for True."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type in ("bool", bool) and not isinstance(value, bool):
+            raise ValueError(f"{type(config).__name__}.{field.name} is {value!r}; allowed is True or False")
+
+
 def check_widths(config: Any, name: str) -> None:
     """Make a field a tuple of positive whole numbers, or raise ValueError; an empty one is a network of its head."""
     value = getattr(config, name)

@@ -61,8 +61,11 @@ class IPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, value_coef=(0, 1e6))
+        name = type(self).__name__
+        given = isinstance(self.value_coef, (int, float)) and self.value_coef != type(self).value_coef
+        if given and not self.shared_trunk:
+            raise ValueError(f"{name}.value_coef is {self.value_coef!r}; allowed with a shared trunk alone")
         if self.shared_trunk and self.critic_view != "own":
-            name = type(self).__name__
             raise ValueError(f"{name}.critic_view is {self.critic_view!r} with a shared trunk; allowed is 'own'")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxmarl_lite.algorithms import configs
 from jaxmarl_lite.nets.actor_critic import NetworkSpec
@@ -36,8 +36,11 @@ class LearnerConfig:
     """What follows each dense layer."""
     normalise_view: bool = False
     """Standardise views and states by their running moments."""
+    evaluated_greedily: ClassVar[bool] = False
+    """Whether evaluations take the best actions where nothing is said, because sampled ones explore."""
 
     def __post_init__(self) -> None:
+        configs.check_flags(self)
         configs.check_range(
             self, lr=(0, 10), anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
         )

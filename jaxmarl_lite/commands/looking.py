@@ -34,7 +34,9 @@ class Evaluate:
     episodes: int = 128
     """Episodes of each seed."""
     greedy: bool = False
-    """Play the likeliest actions instead of sampled ones."""
+    """Play the likeliest actions; without this and the next, what the run's own evaluations did."""
+    sampled: bool = False
+    """Play sampled actions."""
     seed: int = 0
     """Seed of the episodes."""
 
@@ -83,7 +85,10 @@ def evaluate_command(words: list[str]) -> None:
     options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words)
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
-    play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, options.greedy))
+    if options.greedy and options.sampled:
+        raise ValueError("--greedy and --sampled are both given; allowed is one of them")
+    greedy = options.greedy or (result.plan.greedy and not options.sampled)
+    play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
     means, texts, paid, won = {}, [], {}, {}
     for seed in result.seeds:
         key = jax.random.fold_in(jax.random.key(options.seed), seed)
@@ -95,7 +100,7 @@ def evaluate_command(words: list[str]) -> None:
     table = tables.list_table(
         ("", f"{result.spec.return_meaning}: mean [95 % interval] over {options.episodes} episodes", "episode length"),
         [(name, text, round(float(length), 1)) for name, text, length in texts],
-        title=f"{result.algorithm} on {result.plan.env}, {'greedy' if options.greedy else 'sampled'}",
+        title=f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}",
     )
     table.add_section()
     overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
@@ -158,16 +163,18 @@ def render_command(words: list[str]) -> None:
     animate = getattr(result.env, "animate", None)
     if animate is None and result.algorithm != "liir":
         raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
+    film = options.out or options.run / "episode.gif"
+    if not film.suffix or film.is_dir():
+        raise ValueError(f"out is {str(film)!r}; allowed is a file's name with its ending, such as episode.gif")
     episode = result.episode(options.seed, options.episode_seed, not options.sampled)
     written = []
-    if episode.intrinsic is not None:
-        picture = (options.out or options.run / "episode.gif").with_suffix(".rewards.png")
-        result.plot_rewards(picture, episode=episode)
-        written.append(picture)
     if animate is not None:
         shows = "rewards" in inspect.signature(animate).parameters
         told = {"rewards": episode.intrinsic} if shows and episode.intrinsic is not None else {}
-        written.insert(0, animate(episode.states, options.out or options.run / "episode.gif", **told))
+        written.append(animate(episode.states, film, **told))
+    if episode.intrinsic is not None:
+        written.append(film.with_suffix(".rewards.png"))
+        result.plot_rewards(written[-1], episode=episode)
     print(*written, f"({episode.length} steps)")
 
 
@@ -184,6 +191,7 @@ def list_command(words: list[str]) -> None:
             console.print(_environments([name for name, _ in listed], where_possible=True))
         else:
             console.print(tables.list_table(("environment", "agents, actions, episode limit"), listed))
+            console.print("delayed/NAME is any of them, paid in one sum at the end of an episode.")
             console.print("list --sizes builds every environment and shows N, O, S and A; list NAME shows one.")
 
 

@@ -164,7 +164,8 @@ def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> O
     if stored is None:
         env = _value_of("--env", words)
         fields = presets.lookup(name, env or "").fields
-        return Options(env=tyro.MISSING if env is None else env, settings=kind(**fields))
+        settings = kind(**fields)
+        return Options(env=tyro.MISSING if env is None else env, settings=settings, greedy=settings.evaluated_greedily)
     values = {
         f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")
     }

@@ -41,6 +41,7 @@ METRICS: dict[str, str] = {
     "explained_variance": "Share of the variance of the returns that the critic explains; 1 is perfect, 0 a constant.",
     # values of actions
     "epsilon": "Probability of a random action, 0 to 1.",
+    "gradient_steps": "Gradient steps of an update: none before the replay has a batch, and losses are then 0.",
     "q_mean": "Mean value of the team's actions in what was replayed, in reward units.",
     "q_target_mean": "Mean of what those values are fitted to, in reward units.",
     # agents in turn

@@ -94,7 +94,7 @@ def make_plan(
     num_envs: int | None = None,
     num_steps: int | None = None,
     stagger: bool | None = None,
-    greedy: bool = False,
+    greedy: bool | None = None,
     seeds_at_once: int | None = None,
     devices: int | None = None,
     layout: Literal["worlds", "seeds"] = "worlds",
@@ -116,8 +116,8 @@ def make_plan(
         seeds=seeds_of(seeds),
         num_envs=whole("num_envs", tuned.num_envs if num_envs is None else num_envs),
         num_steps=whole("num_steps", tuned.num_steps if num_steps is None else num_steps),
-        stagger=tuned.stagger if stagger is None else bool(stagger),
-        greedy=bool(greedy),
+        stagger=flag("stagger", tuned.stagger if stagger is None else stagger),
+        greedy=flag("greedy", kind.evaluated_greedily if greedy is None else greedy),
         seeds_at_once=None if seeds_at_once is None else whole("seeds_at_once", seeds_at_once),
         devices=devices,
         layout=layout,
@@ -132,6 +132,10 @@ def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
     if given is not None and not isinstance(given, Mapping):
         return given
     _check_fields("config", given or {}, [field.name for field in dataclasses.fields(kind)], ())
+    for field in dataclasses.fields(kind):
+        value = (given or {}).get(field.name, 0.0)
+        if field.type in ("float", float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ValueError(f"config.{field.name} is {value!r}; allowed is a number")
     return kind(**{**tuned, **(given or {})})
 
 
@@ -243,13 +247,21 @@ def whole(name: str, value: Any, lowest: int = 1) -> int:
     return value.__index__()
 
 
+def flag(name: str, value: Any) -> bool:
+    """The value, if it is True or False; ValueError, naming it, for anything else."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; allowed is True or False")
+    return value
+
+
 def _check_fields(source: str, data: Any, names: Sequence[str], required: Sequence[str]) -> None:
     if not isinstance(data, Mapping):
         raise ValueError(f"{source} is {data!r}; allowed is an object with the fields {', '.join(names)}")
     for name in data:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            raise ValueError(f"{source} has the unknown field {name!r}" + (f"; nearest: {near[0]}" if near else ""))
+            near = difflib.get_close_matches(str(name), names, 1)
+            hint = f"; nearest: {near[0]}" if near else f"; allowed are {', '.join(names)}"
+            raise ValueError(f"{source} has the unknown field {name!r}{hint}")
     if missing := [name for name in required if name not in data]:
         raise ValueError(f"{source} lacks the field {missing[0]!r}")
 

@@ -273,3 +273,14 @@ def test_sizes_that_do_not_fit_the_replay_are_named():
         jml.make_train(algorithm, env, 4, 6)
     with pytest.raises(ValueError, match="replay_size is 8; allowed is 16, a rollout, or more"):
         jml.make_train(algorithm, env, 8, 8)
+
+
+def test_qmix_says_when_it_has_no_batch_and_is_evaluated_without_exploring():
+    """Two sequences a rollout and a batch of four: the first update learns nothing."""
+    config = {"hidden": (4,), "memory_size": 4, "sequence": 4, "replay_batch": 4, "replay_size": 8, "epsilon_end": 1.0}
+    sizes = dict(num_envs=2, num_steps=4, total_steps=16, evaluations=2, eval_episodes=4, seeds=1, quiet=True)
+    result = jml.run("qmix", "toy/counter", config=config, **sizes)
+    assert (result.metrics["value_loss"][0, 1:] > 0).tolist() == [False, True]
+    assert result.metrics["gradient_steps"][0, 1:].tolist() == [0, 8]
+    assert result.plan.greedy and not jml.run("iac", "toy/counter", **sizes).plan.greedy
+    assert not jml.run("qmix", "toy/counter", config=config, greedy=False, **sizes).plan.greedy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxmarl_lite.algorithms import configs, settings
 
@@ -43,6 +43,8 @@ class QMIXConfig(settings.LearnerConfig):
     """Widths of the dense layers."""
     memory_size: int = 64
     """Width of the memory."""
+    evaluated_greedily: ClassVar[bool] = True
+    """Sampled actions are random ones with probability epsilon."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -99,11 +99,12 @@ def explore(key: Array, q: Array, mask: Array, epsilon: Number) -> Array:
 def _update(
     of: Parts, buffer: Any, rule: fitting.Optimiser, key: Array, learner: QMIXState, batch: Batch
 ) -> tuple[QMIXState, dict[str, Array]]:
-    """Put the rollout into the replay, and learn from what is drawn of it once there is a batch."""
+    """Put the rollout into the replay, and learn from what is drawn of it once there is a batch; zeros before."""
     config = learner.config
     pieces = sequences(of, learner.weights, learner.sight, batch, config.sequence)
     with jax.numpy_rank_promotion("allow"):  # flashbax's
         kept = buffer.add(learner.replay, pieces)
+    ready = buffer.can_sample(kept)
     sight, seen = models.widen(learner.sight, batch.steps.obs), learner.seen + batch.steps.last.size
     lr = fitting.annealed(config.lr, seen, config.anneal_steps)
 
@@ -115,7 +116,7 @@ def _update(
         )
         after = rule.step(*before, grads, lr, config.max_grad_norm)
         info |= {"value_loss": loss, "critic_grad_norm": trees.norm(grads)}
-        return trees.select(buffer.can_sample(kept), after, before), info
+        return trees.select(ready, after, before), trees.select(ready, info, jax.tree.map(jnp.zeros_like, info))
 
     keys = jax.random.split(key, config.steps_per_update)
     (weights, opt), info = jax.lax.scan(step, (learner.weights, learner.opt), keys)
@@ -129,7 +130,8 @@ def _update(
         seen=seen,
         updates=updates,
     )
-    return learner, jax.tree.map(lambda x: x.mean(0), info) | {"epsilon": exploration(config, seen)}
+    info = jax.tree.map(lambda x: x.mean(0), info)
+    return learner, info | {"epsilon": exploration(config, seen), "gradient_steps": ready * float(keys.size)}
 
 
 def _ready(sight: models.Sight | tuple[()], drawn: Any) -> Sequence:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, time_step
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
@@ -40,16 +40,16 @@ class Pursuit:
     name: str = "toy/pursuit"
 
     def __post_init__(self):
-        if self.agents < 1 or self.reach < 1 or self.limit < self.reach:
-            found = f"{self.agents}, {self.reach} and {self.limit}"
-            raise ValueError(f"{self.name}: agents and reach must be at least 1 and limit at least reach, not {found}")
+        check_numbers(self, {"agents": 1, "reach": 1, "limit": 1}, ("near", "caught"))
+        if self.limit < self.reach:
+            raise ValueError(f"{self.name}: limit is {self.limit}; allowed is reach, {self.reach}, or more")
 
     @property
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
         # the mean of the largest of N distances: the sum over d of P(it is at least d)
         longest = sum(1.0 - ((d - 1) / self.reach) ** self.agents for d in range(1, self.reach + 1))
-        meaning = f"{self.caught:g} when the target is caught, and {self.near:g} for steps of all towards it"
+        meaning = f"{self.caught:g} when the target is caught; {self.near:g} for a step of all towards it, else minus"
         best = self.caught + self.near * longest
         sizes = (self.agents, 1, self.agents, "discrete", 3, self.limit)
         return EnvSpec(self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right"))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, time_step
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
@@ -38,9 +38,7 @@ class Relay:
     name: str = "toy/relay"
 
     def __post_init__(self):
-        if self.choices < 2 or self.steps < 2:
-            found = f"{self.choices} and {self.steps}"
-            raise ValueError(f"{self.name}: choices and steps must be at least 2, not {found}")
+        check_numbers(self, {"choices": 2, "steps": 2}, ("late", "now"))
 
     @property
     def spec(self) -> EnvSpec:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxmarl_lite.types import Array, Observation, TimeStep
+
+
+def check_numbers(toy: Any, whole: Mapping[str, int], real: Sequence[str]) -> None:
+    """Raise ValueError for fields that are no whole numbers of at least so much, or no finite numbers."""
+    for name, low in whole.items():
+        value = getattr(toy, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"{toy.name}: {name} is {value!r}; allowed is a whole number, {low} or more")
+    for name in real:
+        value = getattr(toy, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{toy.name}: {name} is {value!r}; allowed is a finite number")
 
 
 def time_step(
