@@ -179,14 +179,16 @@ def text(data: dict[str, Any]) -> str:
 def draw(rows: dict[str, Any], path: Path) -> None:
     """A panel per task."""
     figure = drawing.new_figure(3.6 * min(len(rows), 4), 3.2 * (1 + (len(rows) - 1) // 4))
+    shown: dict[str, Any] = {}
     for place, (task, of) in enumerate(rows.items()):
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
-        for i, (variant, row) in enumerate(of.items()):
-            colour = drawing.PALETTE[i]
+        for variant, row in of.items():
+            colour = drawing.PALETTE[list(VARIANTS).index(variant)]
             drawing.band(axes, np.asarray(row["steps"]), np.asarray(row["returns"]), variant, colour, False, 0.95)
         drawing.dress(axes, "return" if place % 4 == 0 else "", task, small=True)
-        if place == 0:
-            axes.legend(frameon=False, fontsize=8)
+        axes.set_xlabel("environment steps", fontsize=8)
+        shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False)
     drawing.saved(figure, path)
 
 
