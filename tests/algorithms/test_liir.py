@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -208,7 +209,7 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, memory):
     cfg = config(lam=0.0, **changes)
     of, _, _, _, data, given, memories = problem(cfg)
     batch = batch_of(data, given, memories[0])
-    common = {f: getattr(cfg, f) for f in ppo.ActorCriticConfig.__dataclass_fields__}
+    common = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(ppo.ActorCriticConfig)}
     learned = registry.make_algorithm("liir", spec(), cfg)
     plain = registry.make_algorithm("ippo", spec(), ppo.IPPOConfig(**common))
     ours, theirs = learned.init(jax.random.key(1), B), plain.init(jax.random.key(2), B)

@@ -1,5 +1,6 @@
 """The constrained step against a convex solver, on random problems, with parallel and redundant costs among them."""
 
+import contextlib
 import functools
 
 import cvxpy
@@ -57,7 +58,12 @@ def _oracle(problem, violation=False):
     values = (g, b * radius / scale[:, None], c / scale, np.linalg.cholesky(h).T)
     for parameter, value in zip(parameters, values, strict=True):
         parameter.value = value
-    program.solve(cvxpy.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    for tolerance in (1e-11, 1e-9):  # on some processors a few problems stop short of the finer one
+        with contextlib.suppress(cvxpy.error.SolverError):
+            program.solve(cvxpy.CLARABEL, **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance))
+            break
+    else:
+        raise AssertionError("the convex solver failed")
     if "infeasible" in program.status:
         return None
     return program.value * (scale[0] if violation else radius)
