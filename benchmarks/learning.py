@@ -86,13 +86,19 @@ def check(chosen: argparse.Namespace) -> None:
     for variant in chosen.variants.values():
         variants.check(variant, chosen.env, **sizes)
     path = chosen.out / file_name(chosen.env)
-    for name, row in (read(path)["rows"] if path.exists() else {}).items():
+    for name, row in earlier(chosen).items():
         had = _sizes(row["plan"])
         wanted = had | {name: getattr(chosen, name) for name in ("seeds", "total_steps", "eval_episodes", "greedy")}
         longer = name in chosen.variants and wanted | {"total_steps": 0} == had | {"total_steps": 0}
         if wanted != had and not (longer and wanted["total_steps"] > had["total_steps"]):
             told = ", ".join(f"{key} {value}" for key, value in had.items())
             raise ValueError(f"{path} holds results of {name} with {told}; allowed is the same, or another --out")
+
+
+def earlier(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The rows of the result file that is there already."""
+    path = chosen.out / file_name(chosen.env)
+    return read(path)["rows"] if path.exists() else {}
 
 
 def _sizes(plan: dict[str, Any]) -> dict[str, Any]:
@@ -204,8 +210,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         "failed": failed,
     }
     stem = Path(file_name(chosen.env)).stem
-    earlier = read(chosen.out / f"{stem}.json")["rows"] if (chosen.out / f"{stem}.json").exists() else {}
-    data["rows"] = {**{name: row for name, row in earlier.items() if name not in data["rows"]}, **data["rows"]}
+    data["rows"] = earlier(chosen) | data["rows"]
     looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
     looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
     if first.costs is None:

@@ -151,7 +151,7 @@ def test_beating_is_of_the_right_one() -> None:
         ("--algorithms x=iac:nonsense=1", "x: config has the unknown field 'nonsense'; allowed are"),
         ("--algorithms liir:lam=0", "algorithm is 'liir:lam=0'; allowed is ALGORITHM or LABEL="),
         ("--algorithms y=mappo.authors", "algorithm is 'mappo.authors'; allowed is"),
-        ("--algorithms iac --envs toy/reach coma", "coma"),
+        ("--algorithms iac --envs toy/reach coma", "iac: Unknown environment 'coma'"),
         ("--algorithms coma --envs toy/reach", "coma: algorithm 'coma' compares every action"),
         ("--algorithms iac --steps 0", "'0'; allowed is a whole number, 1 or more"),
         ("--algorithms iac --against mappo", "--against is 'mappo'; allowed is one of iac"),
@@ -181,6 +181,33 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
         total = [] if "--total-steps" in more else ["--total-steps", "128"]
         with pytest.raises(ValueError, match="holds results of ippo with total_steps 128.*or another --out"):
             check("--algorithms", *more, *total)
+
+
+def test_an_old_result_is_not_told_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {"total_steps": 128, "eval_episodes": 4, "greedy": True, "seeds": [0, 1]}
+    (tmp_path / "learning-toy-payoff.json").write_text(json.dumps({"rows": {"iac": {"plan": plan}}}))
+    monkeypatch.setattr(reproduce_liir.learning, "main", lambda words: 1)
+    words = "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4".split()
+    assert reproduce_liir.main([*words, "--runs", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert not list(tmp_path.glob("reproduce-liir*"))
+
+
+def test_win_rates_are_pooled_and_returns_are_not() -> None:
+    def data(low: float, won: bool) -> dict:
+        curves = {name: [[0.0, low + x], [0.0, low + x]] for name, x in (("liir", 0.2), ("lam0", 0.1))}
+        return {
+            "rows": {
+                name: {"steps": [0, 1], "returns": curve, "win_rates": curve if won else None}
+                for name, curve in curves.items()
+            }
+        }
+
+    rows = reproduce_liir.summary({"a": data(0.1, True), "b": data(0.5, True)}, "liir")
+    pooled = {row["algorithm"]: row for row in rows if row["env"] == "all"}
+    assert set(pooled) == {"liir", "lam0"} and abs(pooled["lam0"]["end"]["iqm"] - 0.4) < 1e-9
+    assert pooled["lam0"]["beaten, end"] == {"iqm": 1.0, "low": 1.0, "high": 1.0}
+    rows = reproduce_liir.summary({"a": data(0.1, True), "b": data(0.5, False)}, "liir")
+    assert {row["env"] for row in rows} == {"a", "b"}
 
 
 @pytest.mark.slow

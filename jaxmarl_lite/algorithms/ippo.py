@@ -2,8 +2,8 @@
 
     max_θ  E[ min(ρ A, clip(ρ, 1-ε, 1+ε) A) ] + c H(π_θ) - c_V ½ E[ (V_θ - target)² ]
 
-One network does half the work, and is what several public programs of IPPO have; what the values need may be in the
-way of the policy, and the other way round.
+One network spares the values layers of their own, and is what several public programs of IPPO have; what the values
+need may be in the way of the policy, and the other way round. The settings are `ppo.IPPOConfig`.
 """
 
 from __future__ import annotations
