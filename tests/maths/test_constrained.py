@@ -1,6 +1,5 @@
 """The constrained step against a convex solver, on random problems, with parallel and redundant costs among them."""
 
-import contextlib
 import functools
 
 import cvxpy
@@ -58,12 +57,11 @@ def _oracle(problem, violation=False):
     values = (g, b * radius / scale[:, None], c / scale, np.linalg.cholesky(h).T)
     for parameter, value in zip(parameters, values, strict=True):
         parameter.value = value
-    for tolerance in (1e-11, 1e-9):  # on some processors a few problems stop short of the finer one
-        with contextlib.suppress(cvxpy.error.SolverError):
-            program.solve(cvxpy.CLARABEL, **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance))
-            break
-    else:
-        raise AssertionError("the convex solver failed")
+    fine = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
+    try:
+        program.solve(cvxpy.CLARABEL, **fine)
+    except cvxpy.error.SolverError:  # on some processors a step goes too far for one problem
+        program.solve(cvxpy.CLARABEL, **fine, max_step_fraction=0.9)
     if "infeasible" in program.status:
         return None
     return program.value * (scale[0] if violation else radius)
