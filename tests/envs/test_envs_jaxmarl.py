@@ -12,6 +12,7 @@ from PIL import Image
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout
+from jaxmarl_lite.envs import registry
 from jaxmarl_lite.envs.check import check_environment
 from jaxmarl_lite.envs.jaxmarl import importing, scenarios
 
@@ -255,6 +256,8 @@ def test_bad_names_and_keywords(name, keywords, message):
 
 
 def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(monkeypatch):
+    jml.make("smax/8m")
+
     def version(found):
         def answer(name):
             if found is None:
@@ -263,6 +266,7 @@ def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(mo
 
         return answer
 
+    monkeypatch.setattr(registry, "_make_cached", registry._make_cached.__wrapped__)  # another test may have made it
     monkeypatch.setattr(importlib.metadata, "version", version(None))
     with pytest.raises(ImportError, match=r"smax/8m needs jaxmarl: install 'jaxmarl-lite\[smax\]'"):
         jml.make("smax/8m")
