@@ -66,11 +66,12 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     if not chosen.environments:
         parser.error("--maps names none, and there are no --envs; allowed is at least one environment")
     try:
-        for env in chosen.environments:
-            learning.check(learning.options(_words(env, chosen)))
+        plans = [learning.options(_words(env, chosen)) for env in chosen.environments]
+        for plan in plans:
+            learning.check(plan)
     except ValueError as error:
         parser.error(str(error))
-    labels = [variants.parse(KNOWN.get(name, name)).label for name in chosen.algorithms]
+    labels = list(dict.fromkeys(name for plan in plans for name in [*plan.variants, *learning.earlier(plan)]))
     chosen.against = chosen.against or ("liir" if "liir" in labels else labels[0])
     if chosen.against not in labels:
         parser.error(f"--against is {chosen.against!r}; allowed is one of {', '.join(labels)}")
@@ -190,7 +191,8 @@ def text(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: a
          words(row.get("beaten, end")), words(row.get("beaten, mean over training"))]
         for row in rows
     ]  # fmt: skip
-    settings = "".join(f"- `{KNOWN.get(name, name)}`\n" for name in chosen.algorithms if "=" in KNOWN.get(name, name))
+    trained = dict.fromkeys([*chosen.algorithms, *(name for of in found.values() for name in of["rows"])])
+    settings = "".join(f"- `{KNOWN.get(name, name)}`\n" for name in trained if "=" in KNOWN.get(name, name))
     for env, of in found.items():
         settings += "".join(f"- {name} failed on {env}: {why}\n" for name, why in of["failed"].items())
     facts = measuring.facts_text(next(iter(found.values()))["facts"])

@@ -192,6 +192,14 @@ def test_an_old_result_is_not_told_after_a_failure(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob("reproduce-liir*"))
 
 
+def test_what_is_there_already_may_be_compared_with(tmp_path: Path) -> None:
+    plan = {"total_steps": 128, "eval_episodes": 4, "greedy": True, "seeds": [0, 1]}
+    (tmp_path / "learning-toy-payoff.json").write_text(json.dumps({"rows": {"liir": {"plan": plan}}}))
+    words = "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4 --out".split()
+    assert reproduce_liir.options([*words, str(tmp_path)]).against == "liir"
+    assert reproduce_liir.options([*words, str(tmp_path / "other")]).against == "iac"
+
+
 def test_win_rates_are_pooled_and_returns_are_not() -> None:
     def data(low: float, won: bool) -> dict:
         curves = {name: [[0.0, low + x], [0.0, low + x]] for name, x in (("liir", 0.2), ("lam0", 0.1))}
