@@ -212,8 +212,7 @@ def _taken(q: Array, action: Array) -> Array:
 
 def q_loss(phi: PyTree, of: Parts, data: ppo.PolicyData, target: Array) -> Array:
     """Half the mean squared error of the Q of what was done against its targets ``[T, b, N]``."""
-    error = (_taken(of.q(phi, data.obs, data.action), data.action) - target) ** 2
-    return 0.5 * models.agent_mean(error, data.obs.alive, True)
+    return ppo.squared_error(_taken(of.q(phi, data.obs, data.action), data.action), target, True)
 
 
 def _critic_step(of: Parts, learner: COMAState, batch: fitting.Sequences) -> tuple[COMAState, dict[str, Array]]:

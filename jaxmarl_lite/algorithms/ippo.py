@@ -37,7 +37,7 @@ def loss(
     """
     (head, value), _ = of.net.unroll(theta, memory, data.obs.view, data.first)
     policy, info = ppo.surrogate_loss(of.actor.read(head, data.obs), data, advantage, config)
-    error = ppo.squared_error(of.critic.read(value), target, data.obs.alive, config.share_weights)
+    error = ppo.squared_error(of.critic.read(value), target, config.share_weights)
     return policy + config.value_coef * error, info | {"policy_loss": policy, "value_loss": error}
 
 

@@ -140,14 +140,18 @@ def value_loss(
 ) -> Array:
     """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N, K]`` of costs."""
     value, _ = critic.unroll(phi, memory, data.obs, data.first)
-    return squared_error(value, target, data.obs.alive, shared)
+    return squared_error(value, target, shared)
 
 
-def squared_error(value: Array, target: Array, alive: Array, shared: bool) -> Array:
-    """`value_loss` of the values that the critic has come to."""
+def squared_error(value: Array, target: Array, shared: bool) -> Array:
+    """`value_loss` of the values that the critic has come to.
+
+    Agents out of play count: a team is paid after some have fallen, and their values then are what the returns of their
+    last steps in play are estimated from.
+    """
     error = (value - target) ** 2
-    of_costs = error.ndim > alive.ndim
-    return 0.5 * models.agent_mean(error.mean(-1) if of_costs else error, alive, shared)
+    error = error.mean(tuple(range(3, error.ndim)))
+    return 0.5 * models.agent_mean(error, jnp.ones_like(error), shared)
 
 
 class Parts(NamedTuple):

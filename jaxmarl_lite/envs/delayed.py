@@ -65,8 +65,10 @@ class Delayed:
     def step(self, state: DelayedState, action: Array) -> tuple[DelayedState, TimeStep]:
         """Take one joint action of the inner environment."""
         inner, timestep = self.env.step(state.inner, action)
-        state = DelayedState(inner, state.owed + timestep.reward)
-        paid = jnp.where(timestep.last, state.owed, 0.0)
+        owed = state.owed + timestep.reward
+        paid = jnp.where(timestep.last, owed, 0.0)
+        # a debt still seen after a time limit would be bootstrapped from, and grow without bound
+        state = DelayedState(inner, owed - paid)
         return state, self._seen(state, timestep._replace(reward=paid))
 
     def _seen(self, state: DelayedState, timestep: TimeStep) -> TimeStep:

@@ -38,7 +38,7 @@ class IntrinsicReward(NamedTuple):
         return {**eta, "head": trees.scale(gain, eta["head"])}
 
     def unroll(self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Number) -> tuple[Array, PyTree]:
-        """``b tanh(x/b)``, in ``[T, b, N]``, and the memory after each step."""
+        """``b tanh(x/b)``, in ``[T, b, N]``, 0 for agents out of play, and the memory after each step."""
         view, action = data.obs.view, data.action
         if self.discrete:
             out, memories = self.net.unroll(eta, memory, view, data.first)
@@ -47,7 +47,7 @@ class IntrinsicReward(NamedTuple):
             action = jnp.where(data.obs.mask, action, 0.0)
             out, memories = self.net.unroll(eta, memory, jnp.concatenate([view, action], -1), data.first)
             raw = out[..., 0]
-        return bound * jnp.tanh(raw / bound), memories
+        return jnp.where(data.obs.alive, bound * jnp.tanh(raw / bound), 0.0), memories
 
 
 class Parts(NamedTuple):
