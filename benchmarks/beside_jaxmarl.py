@@ -3,8 +3,8 @@
     python benchmarks/beside_jaxmarl.py --jaxmarl CHECKOUT --jaxmarl-python PYTHON
 
 CHECKOUT is a clone of https://github.com/FLAIROx/JaxMARL; PYTHON is an interpreter with ``jaxmarl[algs]`` (README.md
-here says which versions were used). Sizes are JaxMARL's: 128 worlds x 128 steps, a dense layer and a GRU of 128 for
-policy and critic each, 4 epochs of 4 minibatches.
+here says which versions were used). Sizes are JaxMARL's: 128 worlds x 128 steps, 4 epochs of 4 minibatches, and its
+networks: a dense layer, a GRU, and a dense layer before each head, all of 128. IPPO is one such network with two heads.
 
 Training is timed as `side_by_side.py` says. The bare environment is stepped with random legal actions, through
 JaxMARL's own ``step`` and through ours, and both keep what the agents see.
@@ -68,7 +68,7 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
     theirs = [chosen.jaxmarl_python, str(HERE / "peers" / "jaxmarl_driver.py"), "--system", system, "--map", name]
     theirs += ["--checkout", str(chosen.jaxmarl.absolute()), "--updates", str(chosen.updates)]
     ours = [sys.executable, str(HERE / "peers" / "own_driver.py"), "--algorithm", system, "--env", f"smax/{name}"]
-    ours += "--num-envs 128 --num-steps 128 --num-minibatches 4 --memory gru --hidden 128".split()
+    ours += "--num-envs 128 --num-steps 128 --num-minibatches 4 --memory gru --hidden 128 --head-hidden 128".split()
     ours += ["--shared-trunk"] if system == "ippo" else []
     row = side_by_side.in_turns({"jaxmarl": theirs, "own": ours}, chosen.rounds, chosen.updates, 1)
     return {"system": system, "map": name} | row
@@ -157,8 +157,8 @@ def text(result: dict[str, Any]) -> str:
         "The machine: " + ", ".join(f"{k} {measuring.cell_text(v)}" for k, v in result["machine"].items()) + "\n\n"
         f"{s['rounds']} rounds in turns, {s['updates']} updates each; medians over rounds, least and greatest in "
         f"brackets.\n\n{measuring.table(columns, rows)}\n"
-        "JaxMARL's networks have one more dense layer behind each GRU; IPPO is one network with two heads in both; "
-        "JaxMARL's MAPPO evaluates the critic once per agent, ours once per world.\n\n"
+        "The networks are JaxMARL's in both: a dense layer, a GRU, a dense layer, a head; IPPO is one network with two "
+        "heads. JaxMARL's MAPPO evaluates the critic once per agent, ours once per world.\n\n"
         "The environment alone, with random legal actions, what the agents then see, and the resets that end episodes; "
         "ours calls JaxMARL's own step, which is most of either's time:\n\n"
         + measuring.table(["map", "worlds", "ours, env steps/s", "JaxMARL, env steps/s", "ratio"], alone)

@@ -58,15 +58,16 @@ def gru(params, memory, x):
 
 
 def network(params, memory, x, relu=False):
-    """Dense layers, perhaps a GRU, a head, for one vector. Answers (out, memory)."""
-    layer = 0
-    while f"layers_{layer}" in params:
-        dense = params[f"layers_{layer}"]
-        x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
-        x = np.maximum(x, 0.0) if relu else np.tanh(x)
-        layer += 1
-    if "cell" in params:
-        x = memory = gru(params["cell"], memory, x)
+    """Dense layers, perhaps a GRU, perhaps more layers, a head, for one vector. Answers (out, memory)."""
+    for stack in ("layers", "head_layers"):
+        layer = 0
+        while f"{stack}_{layer}" in params:
+            dense = params[f"{stack}_{layer}"]
+            x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+            x = np.maximum(x, 0.0) if relu else np.tanh(x)
+            layer += 1
+        if stack == "layers" and "cell" in params:
+            x = memory = gru(params["cell"], memory, x)
     return x @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"]), memory
 
 

@@ -31,12 +31,13 @@ def main() -> None:
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--memory", choices=("none", "gru"), default="none")
+    parser.add_argument("--head-hidden", type=int, nargs="*", default=[], help="dense layers before each head")
     parser.add_argument("--shared-trunk", action="store_true", help="one network with two heads (IPPO)")
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
     config = registry.config_of(chosen.algorithm)(
         lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=chosen.num_minibatches, hidden=tuple(chosen.hidden),
-        memory=chosen.memory, **({"shared_trunk": True} if chosen.shared_trunk else {}),
+        memory=chosen.memory, head_hidden=tuple(chosen.head_hidden), **({"shared_trunk": True} if chosen.shared_trunk else {}),
     )  # fmt: skip
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
@@ -51,7 +52,8 @@ def main() -> None:
         "time_limit": env.spec.episode_limit,
         "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.epochs} epochs x "
         f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden))}"
-        + (f", GRU {config.memory_size}" if config.memory == "gru" else ""),
+        + (f", GRU {config.memory_size}" if config.memory == "gru" else "")
+        + (f", dense {'-'.join(map(str, config.head_hidden))}" if config.head_hidden else ""),
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")},
     }

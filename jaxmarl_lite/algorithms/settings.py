@@ -32,6 +32,8 @@ class LearnerConfig:
     """Widths of the dense layers."""
     memory_size: int = 128
     """Width of the memory."""
+    head_hidden: tuple[int, ...] = ()
+    """Widths of further dense layers between the memory and each head."""
     activation: Literal["relu", "tanh"] = "relu"
     """What follows each dense layer."""
     normalise_view: bool = False
@@ -49,6 +51,7 @@ class LearnerConfig:
             self, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
         )
         configs.check_widths(self, "hidden")
+        configs.check_widths(self, "head_hidden")
         if self.memory == "none" and self.memory_size != type(self).memory_size:
             raise ValueError(
                 f"{type(self).__name__}.memory_size is {self.memory_size} with memory 'none'; allowed with memory 'gru'"
@@ -57,7 +60,7 @@ class LearnerConfig:
     @property
     def form(self) -> NetworkSpec:
         """The form of the networks."""
-        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size)
+        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size, self.head_hidden)
 
 
 @configs.config_record

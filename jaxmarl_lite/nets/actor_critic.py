@@ -29,6 +29,8 @@ class NetworkSpec:
     """Whether the network remembers the episode so far."""
     memory_size: int = 128
     """Width of the memory."""
+    head_hidden: tuple[int, ...] = ()
+    """Width of each dense layer between the memory and a head; each head has its own."""
 
 
 class Network(NamedTuple):
@@ -155,8 +157,8 @@ _gru_unroll.defvjp(_gru_forward, _gru_backward)
 
 
 class _Stack(nn.Module):
-    """Dense layers, perhaps a GRU, and a head of ``out`` numbers; with ``gaussian``, also log-deviations; with
-    ``values``, a second head of so many numbers."""
+    """Dense layers, perhaps a GRU, perhaps more layers, and a head of ``out`` numbers; with ``gaussian``, also
+    log-deviations; with ``values``, a second head of so many numbers."""
 
     spec: NetworkSpec
     out: int
@@ -171,19 +173,25 @@ class _Stack(nn.Module):
         )
         self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden]
         self.cell = _GRU(self.spec.memory_size) if self.spec.memory == "gru" else None
+        self.head_layers = [dense(width, 2.0**0.5) for width in self.spec.head_hidden]
         self.head = dense(self.out, self.head_scale)
+        self.value_layers = [dense(width, 2.0**0.5) for width in self.spec.head_hidden] if self.values else []
         self.value_head = dense(self.values, 1.0) if self.values else None
         if self.gaussian:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.out,), dtype)
 
     def _features(self, x: Array) -> Array:
+        return self._through(self.layers, x)
+
+    def _through(self, layers: list[nn.Dense], x: Array) -> Array:
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.spec.activation]
-        for layer in self.layers:
+        for layer in layers:
             x = activate(layer(x))
         return x
 
     def _heads(self, x: Array) -> tuple[Array, ...]:
-        return (self.head(x),) if self.value_head is None else (self.head(x), self.value_head(x))
+        head = self.head(self._through(self.head_layers, x))
+        return (head,) if self.value_head is None else (head, self.value_head(self._through(self.value_layers, x)))
 
     def _output(self, head: Array, *value: Array) -> PyTree:
         out = (head, self.log_std) if self.gaussian else head

@@ -11,6 +11,7 @@ T, B, N, IN, H, OUT = 6, 3, 2, 4, 5, 3
 FORMS = {
     "none": NetworkSpec((7, 6), "tanh", "none", H),
     "gru": NetworkSpec((7,), "relu", "gru", H),
+    "gru, deep heads": NetworkSpec((7,), "tanh", "gru", H, (6, 4)),
 }
 
 
@@ -35,14 +36,14 @@ def test_unroll_is_the_plain_network_step_by_step(float64, memory, shared):
     for b in range(B):
         for n in range(N):
             own = jax.tree.map(np.asarray, params if shared else jax.tree.map(lambda p, n=n: p[n], params))
-            now = np.asarray(start)[b, n] if memory == "gru" else ()
+            now = np.asarray(start)[b, n] if memory != "none" else ()
             for t in range(T):
-                if memory == "gru" and first[t, b]:
+                if memory != "none" and first[t, b]:
                     now = np.zeros(H)
                 relu = FORMS[memory].activation == "relu"
                 wanted, now = slow_but_obvious.network(own, now, np.asarray(x)[t, b, n], relu)
                 np.testing.assert_allclose(out[t, b, n], wanted, rtol=1e-11, atol=1e-12)
-                if memory == "gru":
+                if memory != "none":
                     np.testing.assert_allclose(memories[t, b, n], now, rtol=1e-11, atol=1e-12)
 
 
@@ -89,6 +90,16 @@ def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
         found, wanted = (jax.jit(of(f))(*point) for f in (whole, stepwise))
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_each_head_has_layers_of_its_own(float64):
+    net, params, x, first, start = _case("gru, deep heads", values=1)
+    (out, value), _ = net.unroll(params, start, x, first)
+    other = {name.replace("value_layers", "head_layers").replace("value_head", "head"): params[name]
+             for name in params if "head" not in name}  # fmt: skip
+    alone = network(FORMS["gru, deep heads"], IN, 1, agents=N)
+    np.testing.assert_allclose(value, alone.unroll(other | {"head": params["value_head"]}, start, x, first)[0])
+    assert out.shape[-1] == OUT and {"head_layers_1", "value_layers_1"} < set(params)
 
 
 def test_shared_weights_are_one_function_of_every_agent(float64):
