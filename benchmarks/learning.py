@@ -219,13 +219,26 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         returns = {name: (row["steps"], row["returns"]) for name, row in rows.items()}
         plots.learning_curve(returns, wins=wins, **looks)
     else:
-        curves = {name: (result.steps, result.returns, result.costs) for name, result in results.items()}
+        shown = {name: found for name in data["rows"] if (found := results.get(name) or _still(chosen, name, data))}
+        data["not drawn"] = [name for name in data["rows"] if name not in shown]
+        curves = {name: (result.steps, result.returns, result.costs) for name, result in shown.items()}
         spec = first.spec
         plots.constrained_curves(
             curves, limits=first.limits, names=spec.cost_names, meanings=spec.cost_meanings, **looks
         )
     measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
+
+
+def _still(chosen: argparse.Namespace, name: str, data: dict[str, Any]) -> Any:
+    """The run of an earlier row, if it is where it was."""
+    import jaxmarl_lite as jml
+    from jaxmarl_lite.report import runfolder
+
+    if not runfolder.RunFolder(folder(chosen, name)).holds_a_run():
+        return None
+    found = jml.load_run(folder(chosen, name))
+    return found if found.returns.tolist() == data["rows"][name]["returns"] else None
 
 
 def interval(values: Any, by_task: bool = False) -> Any:
@@ -330,6 +343,7 @@ def text(data: dict[str, Any], stem: str) -> str:
         for name, row in data["rows"].items()
     )
     failed = "".join(f"\nFailed: {name} {why}\n" for name, why in data["failed"].items())
+    missing = f", without {', '.join(data['not drawn'])}, whose runs are elsewhere" if data.get("not drawn") else ""
     return (
         f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
         f"Return: {data['return_meaning']}; best possible: {'not known' if best is None else f'{best:g}'}. "
@@ -338,7 +352,7 @@ def text(data: dict[str, Any], stem: str) -> str:
         f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"
         "Minutes are of all seeds one after another on one core, "
         f"evaluations and checkpoints included, compiling not. Steps are those of the joint environment.\n\n"
-        f"![Curves]({stem}.png)\n\nSettings:\n\n{settings}{failed}"
+        f"![Curves{missing}]({stem}.png)\n\nSettings:\n\n{settings}{failed}"
     )
 
 

@@ -37,7 +37,8 @@ def main() -> None:
     env = jml.make(chosen.env)
     config = registry.config_of(chosen.algorithm)(
         lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=chosen.num_minibatches, hidden=tuple(chosen.hidden),
-        memory=chosen.memory, head_hidden=tuple(chosen.head_hidden), **({"shared_trunk": True} if chosen.shared_trunk else {}),
+        memory=chosen.memory, head_hidden=tuple(chosen.head_hidden),
+        **({"shared_trunk": True} if chosen.shared_trunk else {}),
     )  # fmt: skip
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)

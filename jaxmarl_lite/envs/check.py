@@ -34,6 +34,7 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
     after, timestep = _trace("step", env.step, state, action)
     _check_shapes("step", timestep, spec)
     _check_same_state(state, after)
+    _check_told(env, spec, after)
     _play(env, spec, key)
     return spec
 
@@ -153,6 +154,23 @@ def _check_same_state(before: Any, after: Any) -> None:
             where = jax.tree_util.keystr(path) or "itself"
             found, expected = f"{new.dtype}{new.shape}", f"as after reset, {old.dtype}{old.shape}"
             raise _wrong(f"the state's {where} after step", found, expected)
+
+
+def _check_told(env: Any, spec: EnvSpec, state: Any) -> None:
+    """What the spec promises that the environment tells of an episode's last state."""
+    for field, name in (("may_break", "broken"), ("win_meaning", "won")):
+        if not getattr(spec, field):
+            continue
+        if not callable(getattr(env, name, None)):
+            raise ValueError(f"spec.{field} is {getattr(spec, field)!r}, but there is no method `{name}(state)`")
+        try:
+            told = jax.eval_shape(getattr(env, name), state)
+        except Exception as error:
+            text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
+            raise ValueError(text) from error
+        if getattr(told, "shape", None) != () or told.dtype != np.dtype(bool):
+            found = f"{told.dtype}{told.shape}" if hasattr(told, "shape") else f"a {type(told).__name__}"
+            raise _wrong(f"{name}'s answer", found, "one bool, of shape ()")
 
 
 def _actions(spec: EnvSpec, mask: np.ndarray, random: np.random.Generator) -> Array:

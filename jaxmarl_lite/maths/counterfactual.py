@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax.numpy as jnp
 
 from jaxmarl_lite.types import Array
@@ -19,6 +20,7 @@ def counterfactual_baseline(q: Array, probs: Array) -> Array:
     Returns:
         ``[...]``, in the unit of q.
     """
+    chex.assert_equal_shape([q, probs])
     return (probs * q).sum(-1)
 
 
@@ -38,6 +40,7 @@ def optimal_baseline(q: Array, probs: Array) -> Array:
     Returns:
         ``[...]``, in the unit of q.
     """
+    chex.assert_equal_shape([q, probs])
     weight = probs * (1.0 + (probs**2).sum(-1, keepdims=True) - 2.0 * probs)
     total = weight.sum(-1, keepdims=True)
     certain = total < 1e-6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +30,9 @@ def mix(mixer: Mixer, q: Array) -> Array:
     Returns:
         ``[...]``. With one hidden unit, weights 1 and a hidden value from 0 up it is the sum, as in VDN.
     """
+    chex.assert_shape(q, mixer.w1.shape[:-1])
+    chex.assert_equal_shape([mixer.b1, mixer.w2])
+    chex.assert_shape(mixer.b2, q.shape[:-1])
     hidden = jax.nn.elu(jnp.einsum("...n,...nm->...m", q, jnp.abs(mixer.w1)) + mixer.b1)
     return (hidden * jnp.abs(mixer.w2)).sum(-1) + mixer.b2
 

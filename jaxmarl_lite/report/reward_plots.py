@@ -86,9 +86,9 @@ def reward_picture(
 def _rows(
     figure: Figure, panels: Any, intrinsic: np.ndarray, alive: np.ndarray, did: tuple[np.ndarray, list[str]]
 ) -> None:
-    done, words = did
+    done, words = _told_apart(*did, alive)
     seen = sorted(set(done[alive].tolist()))
-    colours = {kind: drawing.PALETTE[place % len(drawing.PALETTE)] for place, kind in enumerate(seen)}
+    colours = dict(zip(seen, drawing.PALETTE, strict=False))
     shown = np.where(alive, intrinsic, 0.0)
     low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 0.0)
     space = 0.08 * (high - low) or 1.0
@@ -104,6 +104,17 @@ def _rows(
             handles=patches, loc="outside right upper", frameon=False, fontsize=8, title="intrinsic reward of",
             title_fontsize=8,
         )  # fmt: skip
+
+
+def _told_apart(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Kinds of action, the rarest of them as one, so that no two share a colour."""
+    seen, often = np.unique(done[alive], return_counts=True)
+    if len(seen) <= len(drawing.PALETTE):
+        return done, words
+    kept = np.sort(seen[np.argsort(-often, kind="stable")][: len(drawing.PALETTE) - 1])
+    place = np.full(len(words), len(kept))
+    place[kept] = np.arange(len(kept))
+    return place[done], [*(words[kind] for kind in kept.tolist()), "others"]
 
 
 def _map(figure: Figure, axes: Axes, intrinsic: np.ndarray, alive: np.ndarray) -> None:

@@ -184,6 +184,28 @@ def test_a_planted_fault_is_named(fault):
         check_environment(env)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (None, r"spec.win_meaning is 'at 2', but there is no method `won\(state\)`"),
+        (lambda state: state[0] * 1.0, r"won's answer is float32\(\), but must be one bool"),
+        (lambda state: bool(state[0] >= 2), "won cannot be traced, as `jit` and `vmap` need .TracerBool"),
+    ],
+)
+def test_a_win_that_is_promised_is_told(told, words):
+    env = Walk()
+    spec_with(win_meaning="at 2")(env)
+    if told is not None:
+        env.won = told
+    with pytest.raises(ValueError, match=words):
+        check_environment(env)
+    env.won = lambda state: state[0] >= 2
+    check_environment(env)
+    spec_with(may_break=True)(env)
+    with pytest.raises(ValueError, match=r"spec.may_break is True, but there is no method `broken\(state\)`"):
+        check_environment(env)
+
+
 def test_a_missing_method_is_named():
     class Half:
         spec = Walk.spec

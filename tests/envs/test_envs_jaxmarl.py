@@ -220,8 +220,13 @@ def test_a_film_of_a_battle(battle, tmp_path):
     rewards = jnp.array([[1.0, -0.5, 0.25]] * 3)
     ringed = Image.open(env.animate(states, tmp_path / "rings.gif", rewards=rewards))
     assert ringed.n_frames == 4
-    first, with_rings = (np.asarray(each.convert("RGB"), int) for each in (film, ringed))
-    assert (first != with_rings).any(-1).sum() > 100
+    changed = []
+    for frame in range(4):
+        for each in (film, ringed):
+            each.seek(frame)
+        plain, with_rings = (np.asarray(each.convert("RGB"), int) for each in (film, ringed))
+        changed.append((plain != with_rings).any(-1).sum())
+    assert changed[0] == 0 and min(changed[1:]) > 100  # a reward is of the step before
     with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
         env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
     with pytest.raises(ValueError, match="states is empty"):

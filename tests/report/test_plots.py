@@ -104,6 +104,19 @@ def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() ->
     assert reward_plots.kinds(np.array([[0, 2]]))[1] == ["action 0", "action 1", "action 2"]
 
 
+def test_no_two_kinds_of_action_share_a_colour() -> None:
+    given = rewarded(2, steps=40)
+    action = np.arange(80).reshape(40, 2) % 9
+    action[:20] = 3
+    figure = reward_plots.reward_picture(**given | {"action": action})
+    shown = {text.get_text(): patch.get_facecolor() for text, patch in zip(
+        figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}  # fmt: skip
+    assert len(set(shown.values())) == len(shown) == 7 and {"action 3", "others"} < set(shown)
+    for i, axes in enumerate(figure.axes[1:]):
+        for t, bar in zip(np.flatnonzero(given["alive"][:, i]), axes.patches, strict=True):
+            assert bar.get_facecolor() == shown.get(f"action {action[t, i]}", shown["others"])
+
+
 @pytest.mark.parametrize("name", ["action", "reward", "alive"])
 def test_rewards_that_do_not_fit(name: str) -> None:
     given = rewarded(2)

@@ -24,7 +24,8 @@ class Battle(JaxMARLEnvironment):
         """Write a GIF of a list of states of one world: units with their health, and who shoots at whom.
 
         fps: frames per second. rewards: ``[T, N]`` numbers of the steps from each state to the next, such as intrinsic
-        rewards, for rings around the allies: green where positive, pink where negative.
+        rewards, for rings around the allies, green where positive, pink where negative: like the shots, those of the
+        step that led to what is seen.
         Raises ValueError for an empty list, a path that is not ``.gif``, or rewards that are too few.
         """
         from PIL import Image
@@ -87,8 +88,8 @@ class Battle(JaxMARLEnvironment):
             axes.plot(*ends, color=self._colour(i), linewidth=1.0, alpha=0.7, zorder=1)
         for i in map(int, np.flatnonzero(world.unit_alive)):
             (x, y), name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
-            if i < env.num_allies and step < len(rings):
-                colour, words = rings[step][i]
+            if i < env.num_allies and 0 < step <= len(rings):
+                colour, words = rings[step - 1][i]
                 axes.add_patch(Circle((x, y), 2.2 * radii[i], color=colour, zorder=1.5))
                 axes.text(x, y - 2.4 * radii[i], words, fontsize=7, ha="center", va="top", zorder=3)
             axes.add_patch(Circle((x, y), radii[i], color=self._colour(i), zorder=2))
