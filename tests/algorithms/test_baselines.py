@@ -9,7 +9,8 @@ import pytest
 import random_rollouts
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.algorithms import coma, iac, models, ppo, qmix
+from jaxmarl_lite.algorithms import coma, iac, models, ppo, qmix, registry
+from jaxmarl_lite.algorithms.qmix import learner as learner_of
 from jaxmarl_lite.algorithms.qmix import replay, temporal_difference
 from jaxmarl_lite.maths import counterfactual, mixing, trees
 
@@ -134,6 +135,79 @@ def test_the_policy_gradient_is_ppos_first_step():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def same(ours, theirs, **tolerance):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, **({"rtol": 1e-4, "atol": 1e-6} | tolerance))
+
+
+def moved(before, after):
+    return any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
+
+
+@pytest.mark.parametrize(("name", "view"), [("iac", "own"), ("central-v", "state")])
+def test_an_update_of_iac_is_ppos_of_one_step(name, view):
+    """Where the policy is still the one that acted, PPO's first gradient is the policy gradient."""
+    spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
+    changes = dict(SMALL, optimiser="sgd", lr=0.1, critic_lr=0.1, entropy_coef=0.1)
+    changes |= dict(normalise_advantage=True, gae_lambda=0.9)
+    ours = jml.make_algorithm(name, spec, registry.config_of(name)(**changes, critic_epochs=1))
+    theirs = ppo.make("ippo", spec, ppo.PPOConfig(**changes, epochs=1, critic_view=view))
+    learner = theirs.init(jax.random.key(0), random_rollouts.B)
+    data, actor = ppo.policy_data(batch.steps), models.actor(spec, theirs.config.form, True)
+    log_prob = actor.unroll(learner.policy, (), data.obs, data.first).log_prob(data.action)
+    batch = batch._replace(steps=batch.steps._replace(log_prob=log_prob))
+    plain = ours.init(jax.random.key(0), random_rollouts.B)
+    same(plain.policy, learner.policy, rtol=0)
+    pairs = (ours, plain), (theirs, learner)
+    by_ours, by_theirs = (jax.jit(each.update)(jax.random.key(1), state, batch)[0] for each, state in pairs)
+    same(by_ours.policy, by_theirs.policy)
+    same(by_ours.critic, by_theirs.critic)
+    assert moved(plain.policy, by_ours.policy)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "optimal"])
+def test_an_update_of_coma_climbs_the_counterfactual_gradient(baseline):
+    spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
+    config = coma.COMAConfig(
+        **SMALL, optimiser="sgd", lr=0.5, critic_lr=0.1, baseline=baseline, entropy_coef=0.0, max_grad_norm=1e9
+    )
+    algorithm = coma.make("coma", spec, config)
+    learner = algorithm.init(jax.random.key(0), random_rollouts.B)
+    after, _ = jax.jit(algorithm.update)(jax.random.key(1), learner, batch)
+    of = coma.Parts(models.actor(spec, config.form, True), coma.JointCritic(config.hidden, spec.action_size, "relu"))
+    obs, action = batch.steps.obs, batch.steps.action
+    q = np.asarray(of.q(after.critic, obs, action))  # the critic learns first
+    probs = np.exp(of.actor.unroll(learner.policy, (), obs, batch.steps.last).logits)
+    weight = probs * (1.0 + (baseline == "optimal") * ((probs**2).sum(-1, keepdims=True) - 2 * probs))
+    weight = np.where(weight.sum(-1, keepdims=True) > 1e-6, weight, probs)  # one legal action: no choice to weigh
+    gain = np.take_along_axis(q, np.asarray(action)[..., None], -1)[..., 0] - (weight * q).sum(-1) / weight.sum(-1)
+
+    def objective(theta):
+        log_prob = of.actor.unroll(theta, (), obs, batch.steps.last).log_prob(action)
+        return (log_prob * gain * obs.alive).sum() / obs.alive.sum()
+
+    same(after.policy, trees.axpy(0.5, jax.grad(objective)(learner.policy), learner.policy))
+    assert moved(learner.policy, after.policy)
+
+
+@pytest.mark.parametrize("kind", ["coma", "qmix"])
+def test_the_copy_is_renewed_every_target_interval_updates(kind):
+    spec = random_rollouts.spec(N)
+    if kind == "coma":
+        algorithm = coma.make("coma", spec, coma.COMAConfig(**SMALL, target_interval=2))
+    else:
+        sizes = dict(sequence=5, replay_batch=4, replay_size=8, mixer_size=4)
+        algorithm = qmix.make("qmix", spec, qmix.QMIXConfig(hidden=(8,), memory="none", target_interval=2, **sizes))
+    learner = algorithm.init(jax.random.key(0), random_rollouts.B)
+    live = (lambda learner: learner.critic) if kind == "coma" else (lambda learner: learner.weights)
+    update = jax.jit(algorithm.update)
+    for number in range(1, 5):
+        before = learner
+        learner, _ = update(jax.random.key(number), learner, random_rollouts.batch(N, seed=number))
+        assert moved(live(before), live(learner))
+        same(learner.target, live(learner) if number % 2 == 0 else before.target, rtol=0, atol=0)
+
+
 def random_mixer(draw, *lead, hidden=4):
     shapes = (*lead, N, hidden), (*lead, hidden), (*lead, hidden), lead
     return mixing.Mixer(*(jnp.asarray(draw.normal(size=shape)) for shape in shapes))
@@ -227,6 +301,19 @@ def test_exploration_falls_to_its_end():
     np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
     none = dataclasses.replace(config, epsilon_steps=0.0)
     assert float(qmix.exploration(none, jnp.asarray(0.0))) == pytest.approx(0.1)
+
+
+def test_a_share_of_actions_explores():
+    draw = np.random.default_rng(0)
+    q, mask = jnp.asarray(draw.normal(size=(4000, N, 5))), jnp.asarray(draw.uniform(size=(4000, N, 5)) < 0.7)
+    mask = mask.at[..., 0].set(True)
+    best = np.asarray(jnp.where(mask, q, -jnp.inf).argmax(-1))
+    none, some, every = (np.asarray(learner_of.explore(jax.random.key(1), q, mask, share)) for share in (0.0, 0.3, 1.0))
+    np.testing.assert_array_equal(none, best)
+    by_chance = float((1 / mask.sum(-1)).mean())  # that any legal action is the best one
+    for found, share in ((some, 0.3), (every, 1.0)):
+        assert np.take_along_axis(np.asarray(mask), found[..., None], -1).all()
+        assert (found == best).mean() == pytest.approx(1 - share * (1 - by_chance), abs=0.02)
 
 
 def test_nothing_is_learned_before_the_replay_holds_a_batch():

@@ -225,6 +225,36 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, memory):
     assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (ours.reward, fresh.reward)), strict=True))
 
 
+@pytest.mark.parametrize("mode", ["exact", "official"])
+def test_an_update_moves_policy_and_reward_by_the_meta_step(mode):
+    """The reward goes down the gradient of -J_ex, from advantages by the critics as they were."""
+    cfg = config(meta_gradient=mode, optimiser="sgd", reward_lr=0.7, epochs=1, num_minibatches=1, reward_init=1.0)
+    of, _, _, _, data, given, memories = problem(cfg)
+    ours, batch = registry.make_algorithm("liir", spec(), cfg), batch_of(data, given, memories[0])
+    learner = ours.init(jax.random.key(1), B)
+    after, info = jax.jit(ours.update)(jax.random.key(2), learner, batch)
+    proxy, next_proxy, _ = of.proxy.evaluate(learner.proxy, (), batch.steps)
+    value, next_value, _ = of.extrinsic.evaluate(learner.extrinsic, (), batch.steps)
+    ends = given.discount, given.last
+    advantage = returns.generalised_advantage(given.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda)
+    ready = models.standardised(advantage, data.obs.alive, True)
+    given = liir.Returns(given.reward, *ends, proxy, next_proxy, ready)
+    start = learner.reward, learner.policy, learner.policy_opt
+    step = meta_step(of, cfg, *start, data, given, ((), ()))
+    down = trees.axpy(-cfg.reward_lr, trees.clip_by_norm(step.meta_gradient, cfg.max_grad_norm), learner.reward)
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
+    jax.tree.map(same, after.reward, down)
+    jax.tree.map(same, after.policy, step.policy)
+    assert info["reward_net_update_norm"] > 1e-6
+
+
+def test_who_is_out_of_play_is_paid_no_intrinsic_reward():
+    cfg = config()
+    of, eta, _, _, data, _, memories = problem(cfg)
+    r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.reward_bound)
+    np.testing.assert_array_equal(r_in != 0, data.obs.alive)
+
+
 def test_a_bad_eps_root_is_refused():
     with pytest.raises(ValueError, match="LIIRConfig.eps_root is 0.0 with optimiser 'adam'; allowed is a positive"):
         liir.LIIRConfig(eps_root=0.0)
