@@ -245,7 +245,15 @@ def test_where_it_helps(tmp_path: Path) -> None:
     rows = json.loads(path.read_text())["rows"]["climbing"]
     for variant, row in rows.items():
         assert row["steps"] == [32, 64] and [len(curve) for curve in row["returns"]] == [2, 2, 2]
-        assert len(row["tuning_scores"]) == 3 and (row["chosen"]["lam"] == 0) is (variant == "lambda = 0")
+        *first, last = row["trials"]
+        assert len(first) == 2 and first[0]["lr"] != first[1]["lr"] and first[0]["lam"] == first[1]["lam"]
+        best = max(first, key=lambda trial: trial["score"])
+        plain = variant == "lambda = 0"
+        assert [last[name] == best[name] for name in ("lr", "entropy_coef", "lam")] == [not plain, not plain, plain]
+        reached = max(row["trials"], key=lambda trial: trial["score"])
+        assert row["chosen"] == {name: reached[name] for name in row["chosen"]} and (row["chosen"]["lam"] == 0) is plain
+    learned, plain = ([trial["lr"] for trial in row["trials"][:2]] for row in rows.values())
+    assert learned == plain
     before = path.stat().st_mtime_ns
     assert "after" not in run("where_it_helps", *words)  # nothing is trained again
     assert path.stat().st_mtime_ns == before
