@@ -12,7 +12,8 @@ seeds; what is reported are fresh seeds at its settings. A round is one compiled
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
 (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix game with a second-best equilibrium;
 foraging, also paid at the end. ``central critic`` is lambda = 0 again, with a critic that sees the state: what LIIR's
-extrinsic critic knows, given to the policy directly.
+extrinsic critic knows, given to the policy directly. ``exact without`` is lambda = 0 at the settings that were chosen
+for LIIR (``exact``): what the reward alone does there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,15 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
     "lambda = 0": {"lam": 0.0},
+    "exact without": {"lam": 0.0},
     "immediate": {"meta_gradient": "immediate"},
     "official": {"meta_gradient": "official"},
     "random": {"reward_lr": 0.0, "reward_init": 1.0},
     "central critic": {"lam": 0.0, "critic_view": "state"},
 }
 """What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the extrinsic one the state."""
+BORROWED = {"exact without": "exact"}
+"""Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
 OWN = {"lam": (1e-3, 1.0), "reward_lr": (1e-4, 1e-2)}
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
@@ -74,7 +79,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=variants.whole, nargs="+", default=[32, 32])
     parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    chosen.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
+    return chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,11 +91,16 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
     data = measuring.begun(path, settings)
     for task in chosen.tasks:
+        for variant, lender in BORROWED.items():
+            if variant in chosen.variants and lender not in {*chosen.variants, *data["rows"].get(task, {})}:
+                sys.exit(f"--variants has {variant!r}; allowed with {lender!r}, whose settings it takes")
+    for task in chosen.tasks:
         rows = data["rows"].setdefault(task, {})
         for variant in chosen.variants:
             if variant not in rows:
                 began = time.perf_counter()
-                rows[variant] = measured(task, variant, chosen)
+                lent = rows[BORROWED[variant]]["chosen"] if variant in BORROWED else None
+                rows[variant] = measured(task, variant, chosen, lent)
                 last = words(interval(np.asarray(rows[variant]["returns"])[:, -1]))
                 print(f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s", flush=True)
                 data["facts"] = measuring.facts()
@@ -98,8 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """The best trial's settings, and the curves of fresh seeds at them."""
+def measured(
+    task: str, variant: str, chosen: argparse.Namespace, lent: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """The best trial's settings, or those that are lent, and the curves of fresh seeds at them."""
     env_id, keywords = TASKS[task]
     env = jml.make(env_id, **keywords)
     shape = {"hidden": tuple(chosen.hidden), "num_minibatches": 1, **VARIANTS[variant]}
@@ -115,22 +129,13 @@ def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, A
         parts = metrics["return"].reshape(chosen.points, -1)
         return jnp.nanmean(parts, axis=1)
 
-    keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
-
-    def scores(drawn: list[Any]) -> list[float]:
-        pairs = [(key, config) for config in drawn for key in keys]
-        found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), -1)
-        return np.nan_to_num(np.nanmean(found, axis=1), nan=-np.inf).tolist()
-
-    draw = np.random.default_rng(list(TASKS).index(task))
-    drawn = trials(algorithm.config, COMMON, chosen.trials - chosen.trials // 2, draw)
-    reached = scores(drawn)
-    if chosen.trials > 1:
-        own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
-        again = own if VARIANTS[variant].get("lam") != 0 else COMMON
-        more = trials(drawn[int(np.argmax(reached))], again, chosen.trials // 2, draw)
-        drawn, reached = drawn + more, reached + scores(more)
-    best = drawn[int(np.argmax(reached))]
+    if lent is None:
+        tried = tuned(curve, algorithm.config, task, variant, chosen)
+        best = max(tried, key=lambda trial: trial[1])[0]
+    else:
+        tried = []
+        values = {name: value for name, value in lent.items() if name not in VARIANTS[variant]}
+        best = dataclasses.replace(algorithm.config, **_with_critic(values))
     fresh = jax.random.split(jax.random.key(2), chosen.seeds)
     returns = np.asarray(curve(*_stacked([(key, best) for key in fresh])))
     if np.isnan(returns).any():
@@ -141,8 +146,28 @@ def measured(task: str, variant: str, chosen: argparse.Namespace) -> dict[str, A
         "returns": returns.tolist(),
         "best": env.spec.best_return,
         "chosen": settings_of(best),
-        "trials": [settings_of(each) | {"score": score} for each, score in zip(drawn, reached, strict=True)],
+        "trials": [settings_of(config) | {"score": score} for config, score in tried],
     }
+
+
+def tuned(
+    curve: Callable[..., jax.Array], config: Any, task: str, variant: str, chosen: argparse.Namespace
+) -> list[tuple[Any, float]]:
+    """The trials of both rounds: settings, and their mean return over training."""
+    keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
+
+    def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
+        pairs = [(key, config) for config in drawn for key in keys]
+        found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), -1)
+        return list(zip(drawn, np.nan_to_num(np.nanmean(found, axis=1), nan=-np.inf).tolist(), strict=True))
+
+    draw, second = np.random.default_rng(list(TASKS).index(task)), chosen.trials // 2
+    tried = scored(trials(config, COMMON, chosen.trials - second, draw))
+    if second:
+        best = max(tried, key=lambda trial: trial[1])[0]
+        own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
+        tried += scored(trials(best, COMMON if VARIANTS[variant].get("lam") == 0 else own, second, draw))
+    return tried
 
 
 def trials(config: Any, ranges: dict[str, tuple[float, float]], number: int, draw: np.random.Generator) -> list[Any]:
@@ -150,9 +175,12 @@ def trials(config: Any, ranges: dict[str, tuple[float, float]], number: int, dra
     found = []
     for _ in range(number):
         values = {name: float(np.exp(draw.uniform(*np.log(ends)))) for name, ends in ranges.items()}
-        values |= {"critic_lr": max(values["lr"], 1e-3)} if "lr" in values else {}
-        found.append(dataclasses.replace(config, **values))
+        found.append(dataclasses.replace(config, **_with_critic(values)))
     return found
+
+
+def _with_critic(values: dict[str, float]) -> dict[str, float]:
+    return values | ({"critic_lr": max(values["lr"], 1e-3)} if "lr" in values else {})
 
 
 def settings_of(config: Any) -> dict[str, float]:

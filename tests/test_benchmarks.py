@@ -237,12 +237,14 @@ def test_reproduce_liir(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_where_it_helps(tmp_path: Path) -> None:
-    words = ["--tasks", "climbing", "--variants", "exact", "lambda = 0", "--trials", 3, "--tuning-seeds", 2]
-    words += ["--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden", 4, "--points", 2]
-    words += ["--out", tmp_path]
+    words = ["--tasks", "climbing", "--variants", "exact without", "exact", "lambda = 0", "--trials", 3]
+    words += ["--tuning-seeds", 2, "--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden", 4]
+    words += ["--points", 2, "--out", tmp_path]
     run("where_it_helps", *words)
     path = tmp_path / "where-it-helps.json"
     rows = json.loads(path.read_text())["rows"]["climbing"]
+    same, without = rows["exact"]["chosen"], rows.pop("exact without")
+    assert without["chosen"] == same | {"lam": 0.0} and not without["trials"]
     for variant, row in rows.items():
         assert row["steps"] == [32, 64] and [len(curve) for curve in row["returns"]] == [2, 2, 2]
         *first, last = row["trials"]
@@ -260,6 +262,8 @@ def test_where_it_helps(tmp_path: Path) -> None:
     assert path.with_suffix(".png").stat().st_size > 1000
     with pytest.raises(AssertionError, match="holds results with seeds 3, not 4"):
         run("where_it_helps", *words, "--seeds", 4)
+    with pytest.raises(AssertionError, match="--variants has 'exact without'; allowed with 'exact', whose settings"):
+        run("where_it_helps", *words, "--out", tmp_path / "other", "--variants", "exact without")
     assert path.stat().st_mtime_ns == before
 
 
