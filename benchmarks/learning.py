@@ -343,7 +343,8 @@ def text(data: dict[str, Any], stem: str) -> str:
         for name, row in data["rows"].items()
     )
     failed = "".join(f"\nFailed: {name} {why}\n" for name, why in data["failed"].items())
-    missing = f", without {', '.join(data['not drawn'])}, whose runs are elsewhere" if data.get("not drawn") else ""
+    absent = ", ".join(data.get("not drawn", ()))
+    missing = f"Not drawn, as the runs are elsewhere: {absent}.\n\n" if absent else ""
     return (
         f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
         f"Return: {data['return_meaning']}; best possible: {'not known' if best is None else f'{best:g}'}. "
@@ -352,7 +353,7 @@ def text(data: dict[str, Any], stem: str) -> str:
         f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"
         "Minutes are of all seeds one after another on one core, "
         f"evaluations and checkpoints included, compiling not. Steps are those of the joint environment.\n\n"
-        f"![Curves{missing}]({stem}.png)\n\nSettings:\n\n{settings}{failed}"
+        f"![Curves]({stem}.png)\n\n{missing}Settings:\n\n{settings}{failed}"
     )
 
 

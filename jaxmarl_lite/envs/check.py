@@ -101,12 +101,16 @@ def _check_bounds(spec: EnvSpec) -> None:
             raise _wrong(f"spec.action_low[{i}]", f"{low:g}", f"below spec.action_high[{i}] = {high:g}")
 
 
-def _trace(name: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
+def _shapes(name: str, function: Any, *args: Any) -> Any:
     try:
-        answer = jax.eval_shape(function, *args)
+        return jax.eval_shape(function, *args)
     except Exception as error:
         text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
         raise ValueError(text) from error
+
+
+def _trace(name: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
+    answer = _shapes(name, function, *args)
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], TimeStep):
         kind = f"a {type(answer).__name__}"
         if isinstance(answer, tuple):
@@ -163,11 +167,7 @@ def _check_told(env: Any, spec: EnvSpec, state: Any) -> None:
             continue
         if not callable(getattr(env, name, None)):
             raise ValueError(f"spec.{field} is {getattr(spec, field)!r}, but there is no method `{name}(state)`")
-        try:
-            told = jax.eval_shape(getattr(env, name), state)
-        except Exception as error:
-            text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
-            raise ValueError(text) from error
+        told = _shapes(name, getattr(env, name), state)
         if getattr(told, "shape", None) != () or told.dtype != np.dtype(bool):
             found = f"{told.dtype}{told.shape}" if hasattr(told, "shape") else f"a {type(told).__name__}"
             raise _wrong(f"{name}'s answer", found, "one bool, of shape ()")

@@ -220,13 +220,21 @@ def test_a_film_of_a_battle(battle, tmp_path):
     rewards = jnp.array([[1.0, -0.5, 0.25]] * 3)
     ringed = Image.open(env.animate(states, tmp_path / "rings.gif", rewards=rewards))
     assert ringed.n_frames == 4
-    changed = []
-    for frame in range(4):
-        for each in (film, ringed):
-            each.seek(frame)
-        plain, with_rings = (np.asarray(each.convert("RGB"), int) for each in (film, ringed))
-        changed.append((plain != with_rings).any(-1).sum())
-    assert changed[0] == 0 and min(changed[1:]) > 100  # a reward is of the step before
+
+    def changed(ours, theirs):
+        pixels = []
+        for frame in range(4):
+            for each in (ours, theirs):
+                each.seek(frame)
+            a, b = (np.asarray(each.convert("RGB"), int) for each in (ours, theirs))
+            pixels.append((a != b).any(-1).sum())
+        return pixels
+
+    rings = changed(film, ringed)
+    assert rings[0] == 0 and min(rings[1:]) > 100
+    other = Image.open(env.animate(states, tmp_path / "other.gif", rewards=rewards.at[1].multiply(-1)))
+    pixels = changed(ringed, other)
+    assert pixels[2] > 100 and pixels[:2] == [0, 0] and pixels[3] == 0  # of the step that led to what is seen
     with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
         env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
     with pytest.raises(ValueError, match="states is empty"):
