@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.guard
+def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says how to go on, and no worker is left behind."""
+    begun: list[subprocess.Popen] = []
+    start = learning._start
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "_start", lambda *given: begun.append(start(*given)) or begun[-1])
+    monkeypatch.setattr(learning, "time", types.SimpleNamespace(sleep=interrupted))
+    words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--workers", "1"]
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        learning.main(words)
+    assert [process.wait(60) != 0 for process in begun] == [True]
+
+
 def test_trust_step(tmp_path: Path) -> None:
     words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
     run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
