@@ -209,6 +209,33 @@ def test_the_names_of_actions_are_what_they_do(battle):
         np.testing.assert_array_equal(np.sign(moved.round(3)), [way] * 3)
 
 
+def test_the_names_of_what_particles_and_cooks_do():
+    env = jml.make("mpe/spread-3a")
+    state, _ = env.reset(jax.random.key(0))
+    still = state._replace(inner=state.inner.replace(p_vel=jnp.zeros((6, 2))))
+    ways = {"stay": (0, 0), "left": (-1, 0), "right": (1, 0), "down": (0, -1), "up": (0, 1)}
+    assert set(ways) == set(env.spec.action_names) == set(jml.make("safe-mpe/spread-3a").spec.action_names)
+    for name, way in ways.items():
+        apart = still._replace(inner=still.inner.replace(p_pos=9.0 * jnp.arange(6)[:, None] * jnp.ones(2)))
+        after, _ = env.step(apart, jnp.full(3, env.spec.action_names.index(name)))
+        np.testing.assert_array_equal(np.sign(np.asarray(after.inner.p_vel)[:3].round(4)), [way] * 3)
+    assert jml.make("mpe/spread-3a", action_type="continuous").spec.action_names == ()
+
+    env = jml.make("overcooked/cramped-room")
+    state, _ = env.reset(jax.random.key(0))
+    west = jnp.array([[-1, 0]] * 2, state.inner.agent_dir.dtype)  # of the first cook lie the onions
+    places = jnp.array([[1, 1], [3, 1]], state.inner.agent_pos.dtype)
+    state = state._replace(inner=state.inner.replace(agent_pos=places, agent_dir=west, agent_dir_idx=jnp.array([3, 3])))
+
+    def of(name):
+        after = env.step(state, jnp.full(2, env.spec.action_names.index(name)))[0].inner
+        return np.asarray(after.agent_dir)[0].tolist(), int(after.agent_inv[0]) != int(state.inner.agent_inv[0])
+
+    rows_go_down = {"up": [0, -1], "down": [0, 1], "right": [1, 0], "left": [-1, 0], "stay": [-1, 0]}
+    assert {name: of(name) for name in rows_go_down} == {name: (way, False) for name, way in rows_go_down.items()}
+    assert of("interact") == ([-1, 0], True) and len(env.spec.action_names) == env.spec.action_size
+
+
 def test_a_film_of_a_battle(battle, tmp_path):
     env, step, state, timestep = battle
     states = [state]

@@ -58,13 +58,14 @@ def _joined(env: Any, state: Any, obs: dict[str, Array]) -> Array:
     return jnp.concatenate([obs[agent] for agent in env.agents])
 
 
-def _particles(team: str, shared: bool) -> Particulars:
-    """The state is all that the agents see."""
-    return Particulars(f"team reward per episode: {team}, negative", _joined, shared)
+def _particles(team: str, shared: bool, moves: bool = False) -> Particulars:
+    """The state is all that the agents see; ``moves``: all that an agent does is to move."""
+    names = (lambda env: ("stay", "left", "right", "down", "up")) if moves else None
+    return Particulars(f"team reward per episode: {team}, negative", _joined, shared, action_names=names)
 
 
-spread = _particles("distances from landmarks to the nearest agent, and collisions", shared=False)
-spread_apart = _particles("distances from landmarks to the nearest agent", shared=True)
+spread = _particles("distances from landmarks to the nearest agent, and collisions", shared=False, moves=True)
+spread_apart = _particles("distances from landmarks to the nearest agent", shared=True, moves=True)
 reference = _particles("distances from agents to their landmarks", shared=False)
 speaker_listener = _particles("squared distance from the listener to the landmark", shared=True)
 
@@ -79,5 +80,6 @@ overcooked = Particulars(
     state=lambda env, state, obs: jnp.asarray(obs[env.agents[0]], float).reshape(-1),
     shared=True,
     bonus=_shaped,
+    action_names=lambda env: ("up", "down", "right", "left", "stay", "interact"),
 )
 """A cook sees the whole kitchen, itself first: the first one's view is the state."""
