@@ -80,17 +80,34 @@ def main(words: list[str] | None = None) -> int:
 
 
 def check(chosen: argparse.Namespace) -> None:
-    """Raise ValueError for what cannot be trained, and for results of other sizes that this would replace."""
+    """Raise ValueError for what cannot be trained, for runs begun with other settings or more steps, and for results of
+    other sizes that this would replace."""
+    from jaxmarl_lite.report import runfolder
+    from jaxmarl_lite.running import plan
+
     sizes = dict(seeds=chosen.seeds, total_steps=chosen.total_steps, num_envs=chosen.num_envs)
     sizes |= dict(num_steps=chosen.num_steps, evaluations=chosen.evaluations, eval_episodes=chosen.eval_episodes)
-    for variant in chosen.variants.values():
-        variants.check(variant, chosen.env, **sizes)
+    sizes |= dict(greedy=chosen.greedy)
+    for name, variant in chosen.variants.items():
+        wanted, where = variants.check(variant, chosen.env, **sizes), folder(chosen, name)
+        if not runfolder.RunFolder(where).holds_a_run():
+            continue
+        try:
+            begun = plan.read(where)
+            plan.check_same(wanted, begun, where)
+        except (ValueError, runfolder.RunFolderError) as error:
+            raise ValueError(f"{name}: {error}; or another --runs") from error
+        if begun.total_steps > wanted.total_steps:
+            raise ValueError(
+                f"{name}: total_steps is {wanted.total_steps}, but the run in {where} has {begun.total_steps}; allowed "
+                "is as many or more, or another --runs"
+            )
     path = chosen.out / file_name(chosen.env)
     for name, row in earlier(chosen).items():
         had = _sizes(row["plan"])
-        wanted = had | {name: getattr(chosen, name) for name in ("seeds", "total_steps", "eval_episodes", "greedy")}
-        longer = name in chosen.variants and wanted | {"total_steps": 0} == had | {"total_steps": 0}
-        if wanted != had and not (longer and wanted["total_steps"] > had["total_steps"]):
+        asked = had | {name: getattr(chosen, name) for name in ("seeds", "total_steps", "eval_episodes", "greedy")}
+        longer = name in chosen.variants and asked | {"total_steps": 0} == had | {"total_steps": 0}
+        if asked != had and not (longer and asked["total_steps"] > had["total_steps"]):
             told = ", ".join(f"{key} {value}" for key, value in had.items())
             raise ValueError(f"{path} holds results of {name} with {told}; allowed is the same, or another --out")
 
@@ -216,7 +233,8 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
     looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
     if first.costs is None:
-        rows = {name: {key: np.asarray(row[key]) for key in CURVES if row[key]} for name, row in data["rows"].items()}
+        whole = data["rows"].items()
+        rows = {name: {key: np.asarray(row[key], float) for key in CURVES if row[key]} for name, row in whole}
         wins = {name: (row["steps"], row["win_rates"]) for name, row in rows.items() if "win_rates" in row}
         returns = {name: (row["steps"], row["returns"]) for name, row in rows.items()}
         plots.learning_curve(returns, wins=wins, **looks)
@@ -234,13 +252,16 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
 
 def _still(chosen: argparse.Namespace, name: str, data: dict[str, Any]) -> Any:
     """The run of an earlier row, if it is where it was."""
+    import numpy as np
+
     import jaxmarl_lite as jml
     from jaxmarl_lite.report import runfolder
 
     if not runfolder.RunFolder(folder(chosen, name)).holds_a_run():
         return None
     found = jml.load_run(folder(chosen, name))
-    return found if found.returns.tolist() == data["rows"][name]["returns"] else None
+    same = np.array_equal(found.returns, np.asarray(data["rows"][name]["returns"], float), equal_nan=True)
+    return found if same else None
 
 
 def interval(values: Any, by_task: bool = False) -> Any:

@@ -25,6 +25,7 @@ import variants
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import liir
+from jaxmarl_lite.maths import trees
 from jaxmarl_lite.report import drawing, statistics
 from jaxmarl_lite.types import Observation
 
@@ -88,9 +89,11 @@ def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
         states, metrics = go(states)
         told.append(ask(states))
         returns.append(np.nanmean(metrics["return"], axis=1))
-    curves = {move: np.stack([one[move] for one in told], axis=1).tolist() for move in MOVES}
+    sound = np.asarray(jax.vmap(trees.all_finite)(states.learner))[:, None]
+    curves = {move: np.stack([one[move] for one in told], axis=1) for move in MOVES}
+    curves |= {"return": np.stack(returns, axis=1)}
     steps = [i * updates * batch for i in range(chosen.checks + 1)]
-    return {"steps": steps, **curves, "return": np.stack(returns, axis=1).tolist()}
+    return {"steps": steps, **{name: np.where(sound, curve, np.nan).tolist() for name, curve in curves.items()}}
 
 
 def asked(env: Any, learner: Any) -> dict[str, jax.Array]:
@@ -113,8 +116,8 @@ def _interval(values: Any) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    gap = np.asarray(row["toward"]) - np.asarray(row["away"])
-    return f"toward less away {_interval(gap[:, -1])}, return {_interval(np.asarray(row['return'])[:, -1])}"
+    gap = np.asarray(row["toward"], float) - np.asarray(row["away"], float)
+    return f"toward less away {_interval(gap[:, -1])}, return {_interval(np.asarray(row['return'], float)[:, -1])}"
 
 
 def text(data: dict[str, Any]) -> str:
@@ -122,12 +125,14 @@ def text(data: dict[str, Any]) -> str:
     best = jml.make("toy/pursuit").spec.best_return
     cells = []
     for name, row in data["rows"].items():
-        toward, away, returns = (np.asarray(row[part]) for part in ("toward", "away", "return"))
+        toward, away, returns = (np.asarray(row[part], float) for part in ("toward", "away", "return"))
         gap = toward - away
+        lost = int(np.isnan(returns[:, -1]).sum())
         cells.append([
-            name, _interval(toward[:, -1]), _interval(away[:, -1]), _interval(gap[:, -1]), _interval(gap.max(1)),
-            float((gap[:, -1] > 0).mean()), _interval(statistics.area_under(row["steps"][1:], returns)),
-            _interval(returns[:, -1]),
+            f"{name} ({lost} of {len(returns)} seeds diverged)" if lost else name,
+            _interval(toward[:, -1]), _interval(away[:, -1]), _interval(gap[:, -1]), _interval(gap.max(1)),
+            float((gap[~np.isnan(gap[:, -1]), -1] > 0).mean()),
+            _interval(statistics.area_under(row["steps"][1:], returns)), _interval(returns[:, -1]),
         ])  # fmt: skip
     columns = [
         "meta-gradient", "reward towards", "reward away", "difference", "largest difference", "share of seeds above 0",
@@ -149,12 +154,12 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     *panels, last = figure.subplots(1, len(rows) + 1)
     for place, ((name, row), axes) in enumerate(zip(rows.items(), panels, strict=True)):
         for i, move in enumerate(MOVES):
-            values = np.asarray(row[move])
+            values = np.asarray(row[move], float)
             drawing.band(axes, np.asarray(row["steps"]), values, move, drawing.PALETTE[i], False, 0.95)
         axes.axhline(0.0, color=drawing.FAINT, linewidth=0.8)
         drawing.dress(axes, "intrinsic reward" if place == 0 else "", name, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
-        steps, returns = np.asarray(row["steps"][1:]), np.asarray(row["return"])
+        steps, returns = np.asarray(row["steps"][1:]), np.asarray(row["return"], float)
         drawing.band(last, steps, returns, name, drawing.PALETTE[place], False, 0.95)
     panels[0].legend(frameon=False, fontsize=8)
     drawing.dress(last, "return", "returns in training", small=True)

@@ -157,20 +157,27 @@ def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, An
 
 
 def beats(x: Any, y: Any, resamples: int = 2000) -> dict[str, float]:
-    """P(a run of x beats one of y), with its 95 % interval: both sides' seeds drawn anew, each task's apart."""
+    """P(a run of x beats one of y), with its 95 % interval: both sides' seeds drawn anew, each task's apart.
+
+    Seeds that diverged are left out, on both sides.
+    """
     import numpy as np
 
     from jaxmarl_lite.report import statistics
 
-    x, y = np.atleast_2d(x), np.atleast_2d(y)
+    x, y = ([task[~np.isnan(task)] for task in np.atleast_2d(z)] for z in (x, y))  # those that did not diverge
     draw = np.random.default_rng(0)
 
-    def again(z: Any) -> Any:
-        return np.stack([task[draw.integers(task.size, size=task.size)] for task in z])
+    def likely(x: Any, y: Any) -> float:
+        return float(np.mean([statistics.probability_of_improvement(*pair) for pair in zip(x, y, strict=True)]))
 
-    drawn = [statistics.probability_of_improvement(again(x), again(y)) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"iqm": statistics.probability_of_improvement(x, y), "low": float(low), "high": float(high)}
+    def again(z: Any) -> Any:
+        return [task[draw.integers(task.size, size=task.size)] for task in z]
+
+    if not all(task.size for task in [*x, *y]):
+        return dict.fromkeys(("iqm", "low", "high"), float("nan"))
+    low, high = np.quantile([likely(again(x), again(y)) for _ in range(resamples)], [0.025, 0.975])
+    return {"iqm": likely(x, y), "low": float(low), "high": float(high)}
 
 
 def words(each: dict[str, float] | None) -> str:

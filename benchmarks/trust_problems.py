@@ -88,7 +88,7 @@ def trained(world: str, updates: int, num_envs: int = 32, num_steps: int = 128) 
 
 def _cases(actor: models.Actor, critic: models.Critic, spec: EnvSpec, learner: Any, batch: Any) -> list[Case]:
     """The problem of every agent, as if each were the first to move."""
-    steps = batch.steps._replace(reward=turns.team_reward(spec.reward_kind, batch.steps.reward))
+    steps = batch.steps._replace(reward=models.team_reward(spec.reward_kind, batch.steps.reward))
     _, estimate, _ = ppo.estimate(_Critics(critic), learner, steps)  # type: ignore[arg-type]
     every = turns.by_agent(ppo.policy_data(steps))
     found = []

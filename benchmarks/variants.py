@@ -54,12 +54,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def check(found: Variant, env: str, **sizes: Any) -> None:
-    """Raise what `jaxmarl_lite.run` would, before anything is compiled: unknown names, values that cannot be."""
+def check(found: Variant, env: str, **sizes: Any) -> Any:
+    """The plan that `jaxmarl_lite.run` would make; before anything is compiled, ValueError for what cannot be."""
     from jaxmarl_lite.running import plan
 
     try:
-        plan.make_plan(found.algorithm, env, config=found.config(), **sizes)
+        return plan.make_plan(found.algorithm, env, config=found.config(), **sizes)[0]
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{found.label}: {error}") from error
 

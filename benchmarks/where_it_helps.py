@@ -36,6 +36,7 @@ from learning import interval
 from reproduce_liir import words
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.maths import trees
 from jaxmarl_lite.report import drawing
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -125,9 +126,9 @@ def measured(
     @jax.jit
     @jax.vmap
     def curve(key: jax.Array, config: Any) -> jax.Array:
-        _, metrics = train(init(key, config), updates)
+        state, metrics = train(init(key, config), updates)
         parts = metrics["return"].reshape(chosen.points, -1)
-        return jnp.nanmean(parts, axis=1)
+        return jnp.where(trees.all_finite(state.learner), jnp.nanmean(parts, axis=1), jnp.nan)
 
     if lent is None:
         tried = tuned(curve, algorithm.config, task, variant, chosen)
@@ -138,7 +139,10 @@ def measured(
         best = dataclasses.replace(algorithm.config, **_with_critic(values))
     fresh = jax.random.split(jax.random.key(2), chosen.seeds)
     returns = np.asarray(curve(*_stacked([(key, best) for key in fresh])))
-    if np.isnan(returns).any():
+    diverged = np.isnan(returns).all(1)
+    if diverged.all():
+        sys.exit(f"{task}, {variant}: all {chosen.seeds} seeds diverged at the settings of the best trial")
+    if np.isnan(returns[~diverged]).any():
         sys.exit(f"{task}: in a part of training no episode ended; allowed are more --steps or fewer --points")
     steps = (np.arange(chosen.points) + 1) * updates // chosen.points * chosen.num_envs * chosen.num_steps
     return {
@@ -197,15 +201,17 @@ def text(data: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
     rows = []
     for task, of in data["rows"].items():
-        plain = np.asarray(of["exact"]["returns"]) if "exact" in of else None
+        plain = np.asarray(of["exact"]["returns"], float) if "exact" in of else None
         for variant, row in of.items():
-            returns = np.asarray(row["returns"])
+            returns = np.asarray(row["returns"], float)
+            lost = np.isnan(returns).any(1).sum()
+            name = f"{variant} ({lost} of {len(returns)} seeds diverged)" if lost else variant
             beaten = ["", ""]
             if plain is not None and variant != "exact":
                 beaten = [words(reproduce_liir.beats(a, b)) for a, b in (
                     (plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))]  # fmt: skip
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
-            rows.append([task, variant, words(interval(returns[:, -1])), words(interval(returns.mean(1))), *beaten,
+            rows.append([task, name, words(interval(returns[:, -1])), words(interval(returns.mean(1))), *beaten,
                          row["best"], settings])  # fmt: skip
     columns = ["task", "variant", "return at the end", "over training", "P(exact better) at the end", "over training",
                "best", "settings"]  # fmt: skip
@@ -228,7 +234,8 @@ def draw(rows: dict[str, Any], path: Path) -> None:
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
         for variant, row in of.items():
             colour = drawing.PALETTE[list(VARIANTS).index(variant)]
-            drawing.band(axes, np.asarray(row["steps"]), np.asarray(row["returns"]), variant, colour, False, 0.95)
+            steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
+            drawing.band(axes, steps, returns, variant, colour, False, 0.95)
         drawing.dress(axes, "return" if place % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))

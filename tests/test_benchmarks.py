@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxmarl_lite.report import runfolder
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
@@ -160,6 +162,9 @@ def test_beating_is_of_the_right_one() -> None:
     assert sure == {"iqm": 1.0, "low": 1.0, "high": 1.0}
     even = reproduce_liir.beats([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert even["iqm"] == 0.5 and even["low"] < 0.3 and even["high"] > 0.7
+    lost = [float("nan")] * 3
+    assert reproduce_liir.beats([*lost, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, *lost]) == even
+    assert set(map(str, reproduce_liir.beats(lost, [1.0]).values())) == {"nan"}
 
 
 @pytest.mark.parametrize(
@@ -198,6 +203,20 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
         total = [] if "--total-steps" in more else ["--total-steps", "128"]
         with pytest.raises(ValueError, match="holds results of ippo with total_steps 128.*or another --out"):
             check("--algorithms", *more, *total)
+
+
+def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:
+    words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    begun = learning.options([*words, "--algorithms", "a=ippo:anneal_steps=128", "--total-steps", "128"])
+    plan = variants.check(begun.variants["a"], begun.env, seeds=3, total_steps=128, evaluations=20, eval_episodes=128)
+    runfolder.create(learning.folder(begun, "a"), plan.to_dict())
+    learning.check(begun)
+    for word, steps, told in (
+        ("a=ippo:anneal_steps=256", "256", "a: config.anneal_steps is 256.*has 128.*or another --runs"),
+        ("a=ippo:anneal_steps=128", "64", "a: total_steps is 64, but the run in .* has 128; allowed is as many"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            learning.check(learning.options([*words, "--algorithms", word, "--total-steps", steps]))
 
 
 def test_an_old_result_is_not_told_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

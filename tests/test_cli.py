@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from limited_worlds import Limited, world_by_id
 from small_runs import assert_same_bits, rows
@@ -75,6 +77,25 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--episodes", "8", "--greedy"]) == 0
     said = capsys.readouterr().out
     assert "seed 1" in said and "IQM" in said and "greedy" in said
+
+
+def test_what_diverged_is_not_played(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a discrete world weights that are not finite would act all the same, and get a return."""
+    path = shutil.copytree(trained, tmp_path / "run")
+    kept = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in kept:
+        row["eval_return"] = None if row["seed"] == 0 else row["eval_return"]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert main(["evaluate", str(path), "--episodes", "8"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"seed 0 +diverged\s", said) and re.search(r"seed 1 +\d", said) and "1 of 2 seeds" in said
+    result = jml.load_run(path)
+    assert result.diverged == (0,)
+    jax.tree.map(np.testing.assert_array_equal, result.policy()._learner, result.learner(1))
+    for ask in (result.policy, result.episode):
+        with pytest.raises(ValueError, match=re.escape("seed is 0 (it diverged); allowed is one of 1")):
+            ask(seed=0)
+    assert "diverged" in str(looking._wins({0: np.full(3, np.nan)}, "").columns[1]._cells)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ TD(λ) targets from a copy of itself that is renewed every ``target_interval`` u
     G_t = Q'(s_t, u_t) + Σ_k (γλ)^k δ_{t+k},   δ_t = r_t + γ d_t Q'(s'_t, u'_t) - Q'(s_t, u_t)
 
 u'_t is the action that was taken next; where an episode or the rollout ends it is drawn from the policy. The critic
-learns first, and the policy from what it says then, as in the authors' program. Exploration comes from the entropy
-bonus and not from a floor under the probabilities, as for the algorithms beside it.
+learns first, and the policy from what it says then, as in the authors' program. It sees the state and has no memory,
+whatever ``memory`` gives the actors; r is the team's, or the sum of what each agent receives. Exploration comes from
+the entropy bonus and not from a floor under the probabilities, as for the algorithms beside it.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def make(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         raise ValueError("COMAConfig.hidden is (); allowed is at least one layer")
     of = Parts(
         models.actor(spec, config.form, config.share_weights),
-        JointCritic(config.hidden, spec.action_size, config.activation),
+        JointCritic((*config.hidden, *config.head_hidden), spec.action_size, config.activation),
     )
 
     def init(key: Array, num_envs: int, config: COMAConfig = config) -> COMAState:
@@ -144,7 +145,7 @@ def make(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
 
     def update(key: Array, learner: COMAState, batch: Batch) -> tuple[COMAState, dict[str, Array]]:
-        return _update(of, key, learner, batch)
+        return _update(of, spec.reward_kind, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
@@ -157,9 +158,12 @@ def _rule(config: COMAConfig) -> fitting.Optimiser:
     return fitting.optimiser(config.optimiser, config.eps_root)
 
 
-def _update(of: Parts, key: Array, learner: COMAState, batch: Batch) -> tuple[COMAState, dict[str, Array]]:
+def _update(
+    of: Parts, reward_kind: str, key: Array, learner: COMAState, batch: Batch
+) -> tuple[COMAState, dict[str, Array]]:
     config = learner.config
     steps = models.seen_through(learner.sight, batch.steps)
+    steps = steps._replace(reward=models.team_reward(reward_kind, steps.reward))
     next_key, epoch_key = jax.random.split(key)
     data = ppo.policy_data(steps)
     following = next_actions(of.actor, learner.policy, batch.memory, steps, next_key)

@@ -168,6 +168,13 @@ def check_discrete(name: str, spec: EnvSpec) -> None:
         )
 
 
+def team_reward(reward_kind: str, reward: Array) -> Array:
+    """The reward that all agents work for, ``[T, B, N]``: the team's, or the sum of what each receives."""
+    if reward_kind == "team":
+        return reward
+    return jnp.broadcast_to(reward.sum(-1, keepdims=True), reward.shape)
+
+
 def episode_starts(last: Array) -> Array:
     """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is already reset."""
     return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])

@@ -95,13 +95,6 @@ def log_ratio(actor: models.Actor, theta: PyTree, memory: PyTree, data: ppo.Poli
     return actor.unroll(theta, memory, data.obs, data.first).log_prob(data.action) - data.log_prob
 
 
-def team_reward(reward_kind: str, reward: Array) -> Array:
-    """The reward that all agents work for, ``[T, B, N]``: the team's, or the sum of what each receives."""
-    if reward_kind == "team":
-        return reward
-    return jnp.broadcast_to(reward.sum(-1, keepdims=True), reward.shape)
-
-
 def check_own_weights(config: Any) -> None:
     """Raise ValueError for shared weights: an agent's turn would move the others as well."""
     if config.share_weights:
@@ -193,7 +186,7 @@ def _update(
     """Estimate the team's advantage and the costs', let every agent take its turn, fit the critics."""
     turn_key, critic_key = jax.random.split(key)
     steps = models.seen_through(learner.sight, batch.steps)
-    steps = steps._replace(reward=team_reward(spec.reward_kind, steps.reward))
+    steps = steps._replace(reward=models.team_reward(spec.reward_kind, steps.reward))
     learner, found, info = ppo.estimate(of, learner, steps)  # type: ignore[arg-type]
     data = ppo.policy_data(steps)
     limited, of_costs = (), None

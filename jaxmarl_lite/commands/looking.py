@@ -61,7 +61,7 @@ class Render:
     run: Run
     """Folder of the run."""
     seed: int | None = None
-    """Which of the run's seeds; the first by default."""
+    """Which of the run's seeds; by default the first that did not diverge."""
     episode_seed: int = 0
     """Seed of the episode."""
     sampled: bool = False
@@ -93,13 +93,16 @@ def evaluate_command(words: list[str]) -> None:
     for seed in result.seeds:
         key = jax.random.fold_in(jax.random.key(options.seed), seed)
         played = jax.device_get(play(result.learner(seed), key))
+        if seed in result.diverged:  # its policy may act all the same, and mean nothing
+            played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
         returns = np.asarray(result.spec.team_return(played.returns), float)
         means[seed], paid[seed], won[seed] = float(returns.mean()), played.costs, np.asarray(played.won)
         interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
-        texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), played.lengths.mean()))
+        length = None if interval is None else round(float(played.lengths.mean()), 1)
+        texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), length))
     table = tables.list_table(
         ("", f"{result.spec.return_meaning}: mean [95 % interval] over {options.episodes} episodes", "episode length"),
-        [(name, text, round(float(length), 1)) for name, text, length in texts],
+        texts,
         title=f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}",
     )
     table.add_section()
@@ -118,8 +121,11 @@ def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
     """Share of won episodes of every seed, with Wilson's interval over its episodes."""
     rows = []
     for seed, each in won.items():
-        among = statistics.proportion_interval(int(each.sum()), len(each))
-        rows.append((f"seed {seed}", f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"))
+        text = "diverged"
+        if np.isfinite(each).all():
+            among = statistics.proportion_interval(int(each.sum()), len(each))
+            text = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
+        rows.append((f"seed {seed}", text))
     return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
 
 

@@ -77,6 +77,11 @@ class Result:
         """Sizes and meanings of the environment."""
         return self.env.spec
 
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """The seeds that ended with numbers that are not finite, and are left out of every statistic."""
+        return tuple(seed for seed, last in zip(self.seeds, self.returns[:, -1], strict=True) if np.isnan(last))
+
     @functools.cached_property
     def states(self) -> TrainState:
         """The last training states, every leaf ``[S, ...]``; read from the newest checkpoint when first asked for."""
@@ -173,16 +178,16 @@ class Result:
         return captured.get()
 
     def policy(self, seed: int | None = None, greedy: bool = True) -> episodes.PlayedPolicy:
-        """The trained policy of one seed (the first by default), ready to act.
+        """The trained policy of one seed (by default the first that did not diverge), ready to act.
 
         Raises:
-            ValueError: for a seed that the run did not have.
+            ValueError: for a seed that the run did not have, or that diverged.
         """
         return episodes.PlayedPolicy(self._algorithm, self.learner(self._known(seed)), greedy)
 
     def episode(self, seed: int | None = None, episode_seed: int = 0, greedy: bool = True) -> episodes.Episode:
-        """One episode of one seed's policy (the first's by default): states, views, actions, rewards, and with LIIR
-        what each agent's learned reward says to every step.
+        """One episode of one seed's policy: states, views, actions, rewards, and with LIIR what each agent's learned
+        reward says to every step.
 
         Args:
             seed: of the run.
@@ -190,7 +195,7 @@ class Result:
             greedy: play the likeliest actions instead of sampled ones.
 
         Raises:
-            ValueError: for a seed that the run did not have.
+            ValueError: for a seed that the run did not have, or that diverged.
         """
         learner = self.learner(self._known(seed))
         if greedy not in self._players:
@@ -204,7 +209,7 @@ class Result:
 
         Args:
             path: where to write a PNG as well.
-            seed: of the run; the first by default.
+            seed: of the run; by default the first that did not diverge.
             episode: one of `episode`; by default one is played.
 
         Raises:
@@ -230,9 +235,12 @@ class Result:
         return programs.algorithm_of(self.plan, self.env)
 
     def _known(self, seed: int | None) -> int:
-        seed = self.seeds[0] if seed is None else seed
-        if seed not in self.seeds:
-            raise ValueError(f"seed is {seed!r}; allowed is one of {', '.join(map(str, self.seeds))}")
+        sound = [each for each in self.seeds if each not in self.diverged]
+        seed = next(iter(sound), None) if seed is None else seed
+        if seed not in sound:
+            why = " (it diverged)" if seed in self.diverged else ""
+            allowed = f"one of {', '.join(map(str, sound))}" if sound else "none: all diverged"
+            raise ValueError(f"seed is {seed!r}{why}; allowed is {allowed}")
         return seed
 
     def learner(self, seed: int) -> PyTree:

@@ -190,6 +190,32 @@ def test_an_update_of_coma_climbs_the_counterfactual_gradient(baseline):
     assert moved(learner.policy, after.policy)
 
 
+@pytest.mark.parametrize("name", ["coma", "liir"])
+def test_agents_that_are_paid_apart_serve_the_sum(name):
+    """COMA's Q and LIIR's extrinsic critic are the team's; LIIR's policies learn from their own part."""
+    batch = random_rollouts.batch(N)
+    paid = jnp.asarray(np.random.default_rng(1).normal(size=batch.steps.reward.shape))
+    together = jnp.broadcast_to(paid.sum(-1, keepdims=True), paid.shape)
+    found = {}
+    for kind, reward in (("individual", paid), ("team", together)):
+        spec = dataclasses.replace(random_rollouts.spec(N), reward_kind=kind)
+        algorithm = jml.make_algorithm(name, spec, registry.config_of(name)(**SMALL))
+        learner = algorithm.init(jax.random.key(0), random_rollouts.B)
+        rollout = batch._replace(steps=batch.steps._replace(reward=reward))
+        found[kind], _ = jax.jit(algorithm.update)(jax.random.key(1), learner, rollout)
+    part = {"coma": "critic", "liir": "extrinsic"}[name]
+    same(getattr(found["individual"], part), getattr(found["team"], part), rtol=1e-5, atol=1e-6)
+    assert moved(getattr(learner, part), getattr(found["team"], part))
+    assert moved(found["individual"].policy, found["team"].policy) == (name == "liir")
+
+
+def test_comas_critic_has_the_layers_of_the_heads():
+    spec, plain = random_rollouts.spec(N), coma.COMAConfig(**SMALL)
+    init = coma.make("coma", spec, dataclasses.replace(plain, head_hidden=(16,))).init
+    critic = jax.eval_shape(lambda key: init(key, random_rollouts.B), jax.random.key(0)).critic
+    assert critic["head"]["kernel"].shape == (16, 3)
+
+
 @pytest.mark.parametrize("kind", ["coma", "qmix"])
 def test_the_copy_is_renewed_every_target_interval_updates(kind):
     spec = random_rollouts.spec(N)

@@ -300,6 +300,7 @@ def test_the_authors_settings():
     theirs = liir.LIIRConfig.authors()
     assert (theirs.meta_gradient, theirs.optimiser, theirs.gae_lambda, theirs.lam) == ("official", "rmsprop", 0.8, 0.01)
     assert liir.LIIRConfig.authors(meta_gradient="exact", lam=0.5) != theirs
+    assert liir.LIIRConfig.authors(memory="none").memory == "none"
     rule = fitting.optimiser("rmsprop", theirs.eps_root)
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
     moved, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)

@@ -98,9 +98,9 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
 
 def test_individual_rewards_are_summed_for_all():
     reward = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, 3)))
-    np.testing.assert_array_equal(turns.team_reward("team", reward), reward)
+    np.testing.assert_array_equal(models.team_reward("team", reward), reward)
     for agent in range(3):
-        np.testing.assert_allclose(turns.team_reward("individual", reward)[..., agent], reward.sum(-1), rtol=1e-6)
+        np.testing.assert_allclose(models.team_reward("individual", reward)[..., agent], reward.sum(-1), rtol=1e-6)
 
 
 def test_shared_weights_are_refused():

@@ -9,6 +9,7 @@
 Where this departs from the paper:
   - the inner step is PPO's (`ppo.policy_loss`), which with one epoch of one minibatch is equation 6; each of its
     minibatch steps is followed by an outer step through it; an agent out of play is paid no intrinsic reward;
+  - where every agent receives its own part of the reward, r_ex in its proxy is that part, and J_ex is of their sum;
   - `meta_gradient="exact"`, the default, carries η through the whole return, its standardisation, and the real
     optimiser. Equation 9 keeps the immediate reward alone: that is `"immediate"`;
   - `"official"` is what the authors' program computes (one scalar for all samples, with its sign), for comparison.

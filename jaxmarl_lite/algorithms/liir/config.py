@@ -55,4 +55,6 @@ class LIIRConfig(ppo.ActorCriticConfig):
             reward_lr=5e-4, optimiser="rmsprop", eps_root=1e-10, max_grad_norm=10.0, gamma=0.99, gae_lambda=0.8,
             epochs=1, num_minibatches=1, memory="gru", memory_size=64, hidden=(64,), critic_view="state",
         )  # fmt: skip
+        if changes.get("memory") == "none":
+            del theirs["memory_size"]
         return cls(**theirs | changes)

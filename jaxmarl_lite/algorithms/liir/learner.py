@@ -73,7 +73,7 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
         return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
 
     def update(key: Array, learner: LIIRState, batch: Batch) -> tuple[LIIRState, dict[str, Array]]:
-        return _update(of, key, learner, batch)
+        return _update(of, spec.reward_kind, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
@@ -81,15 +81,18 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
 
 
-def _update(of: Parts, key: Array, learner: LIIRState, batch: Batch) -> tuple[LIIRState, dict[str, Array]]:
+def _update(
+    of: Parts, reward_kind: str, key: Array, learner: LIIRState, batch: Batch
+) -> tuple[LIIRState, dict[str, Array]]:
     config = learner.config
     steps = models.seen_through(learner.sight, batch.steps)
     data = ppo.policy_data(steps)
     discount, last = steps.discount[..., None], steps.last[..., None]
     proxy_value, next_proxy_value, proxy_memory = of.proxy.evaluate(learner.proxy, learner.memory.proxy, steps)
     value, next_value, extrinsic_memory = of.extrinsic.evaluate(learner.extrinsic, learner.memory.extrinsic, steps)
+    extrinsic = models.team_reward(reward_kind, steps.reward)
     advantage = returns.generalised_advantage(
-        steps.reward, value, next_value, discount, last, config.gamma, config.gae_lambda
+        extrinsic, value, next_value, discount, last, config.gamma, config.gae_lambda
     )
     r_in, reward_memories = of.reward.unroll(learner.reward, learner.memory.reward, data, config.reward_bound)
     given = Returns(steps.reward, discount, last, proxy_value, next_proxy_value, advantage)
