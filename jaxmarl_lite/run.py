@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def run(
 
     Raises:
         ValueError: for a setting that cannot be, before anything is compiled; names it and what is allowed.
-        RunFolderError: ``out`` holds a run already, or ``resume`` holds none.
+        RunFolderError: ``out`` holds a run already, or ``resume`` holds none or one that another process trains.
         RunError: rewards that are not finite, or every seed has diverged.
     """
     options = _Options(keep, wandb, quiet).check()
@@ -114,7 +115,8 @@ def run(
         return _continue(_laid_out(longer, seeds_at_once, devices, layout), world, runfolder.find(resume), options)
     _check_devices(plan)
     folder = None if out is None else _create(out, plan)
-    return _train(plan, world, folder, options, None, None)
+    with _held(folder):
+        return _train(plan, world, folder, options, None, None)
 
 
 def resume_run(
@@ -139,7 +141,7 @@ def resume_run(
             another number of devices or of seeds at once changes rounding, and so the bits.
 
     Raises:
-        RunFolderError: the folder holds no run.
+        RunFolderError: the folder holds no run, or one that another process trains.
         CheckpointError: no checkpoint in it can be read.
         ValueError: the environment is another one.
         RunError: as for `run`.
@@ -179,9 +181,19 @@ def _together(name: str) -> None:
         multihost_utils.sync_global_devices(f"jaxmarl_lite.run.{name}")
 
 
+def _held(folder: runfolder.RunFolder | None) -> contextlib.AbstractContextManager[None]:
+    """The folder for this run alone."""
+    return contextlib.nullcontext() if folder is None or not parallel.is_writer() else folder.held()
+
+
 def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
     """Go on from the newest checkpoint of a folder that can be read."""
     _check_devices(plan)
+    with _held(folder):
+        return _go_on(plan, world, folder, options)
+
+
+def _go_on(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
     newest = checkpoint.latest(folder.checkpoints)
     if newest is None:
         return _train(plan, world, folder, options, None, -1)

@@ -35,6 +35,18 @@ def start(path: Path, steps: int = updates(4)) -> None:
     jml.run("ippo", "toy/counter", total_steps=steps, evaluations=2, out=path, **RUN)
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    start(tmp_path / "run", updates(2))
+    before = rows(tmp_path / "run")
+    with runfolder.RunFolder(tmp_path / "run").held():
+        with pytest.raises(runfolder.RunFolderError, match="is being trained by another process; allowed is one at a"):
+            jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True)
+        with pytest.raises(runfolder.RunFolderError, match="is being trained by another process"):
+            jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=2, resume=tmp_path / "run", **RUN)
+    assert rows(tmp_path / "run") == before and runfolder.read_config(tmp_path / "run")["total_steps"] == updates(2)
+    assert len(jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True).steps) == 5
+
+
 def test_rows_behind_the_checkpoint_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(tmp_path / "whole")
     save = checkpoint.save

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
@@ -66,6 +68,34 @@ class RunFolder:
     def curve(self) -> Path:
         """The learning curve as a picture."""
         return self.path / "curve.png"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains here, as long as it lives."""
+        return self.path / ".lock"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder from other processes, where the file system has locks.
+
+        Raises:
+            RunFolderError: another process trains here.
+        """
+        lock = filelock.FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunFolderError(
+                f"the run in {self.path} is being trained by another process; allowed is one at a time: wait for it to "
+                "end, or end it"
+            ) from None
+        except (NotImplementedError, PermissionError):  # no locks here, or nothing can be written at all
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
 
     def holds_a_run(self) -> bool:
         """True where something is there that a new run would overwrite."""
