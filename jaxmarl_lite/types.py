@@ -183,7 +183,8 @@ class Algorithm(NamedTuple):
     ``act(learner, key, obs, memory, greedy=False) -> (action, log_prob, memory)``, all with a leading ``B``;
     ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may look at;
     ``check(num_envs, num_steps)`` raises ValueError when these sizes cannot be trained on;
-    ``spec``: the environment's sizes that it was made for, None when it fits any.
+    ``spec``: the environment's sizes that it was made for, None when it fits any;
+    ``first_update(num_envs, num_steps)``: the number of the first update that can learn, 1 but for a replay to fill.
     """
 
     name: str
@@ -194,3 +195,4 @@ class Algorithm(NamedTuple):
     update: Callable[[Array, PyTree, Batch], tuple[PyTree, dict[str, Array]]]
     check: Callable[[int, int], None]
     spec: EnvSpec | None = None
+    first_update: Callable[[int, int], int] = lambda num_envs, num_steps: 1

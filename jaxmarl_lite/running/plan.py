@@ -123,7 +123,14 @@ def make_plan(
         layout=layout,
         **{name: whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
     )
-    registry.make_algorithm(algorithm, world.spec, plan.config).check(plan.num_envs, plan.num_steps)
+    made = registry.make_algorithm(algorithm, world.spec, plan.config)
+    made.check(plan.num_envs, plan.num_steps)
+    first = made.first_update(plan.num_envs, plan.num_steps)
+    if plan.updates < first:
+        raise ValueError(
+            f"total_steps is {plan.total_steps}, in which {algorithm} has no batch to learn from; allowed is more than "
+            f"{(first - 1) * plan.batch} with these sizes"
+        )
     return _with_limits(plan, world), world
 
 

@@ -66,7 +66,7 @@ _BATTLES = {
     "iac": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
     "central-v": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
     "coma": _GRADIENT | {"num_steps": 32, "entropy_coef": 0.01, "normalise_advantage": True},
-    "qmix": {"num_envs": 32, "num_steps": 32},
+    "qmix": {"num_envs": 32, "num_steps": 32, "steps_per_update": 4},
     "ippo": _BATTLE,
     "mappo": _BATTLE,
     "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5},
@@ -89,7 +89,7 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
     **{(name, room): of for room in ("mujoco/", "safe-mujoco/", "safe-velocity/") for name, of in _ROBOTS.items()},
     **{(name, "smax/"): of for name, of in _BATTLES.items()},
-    ("qmix", ""): {"num_envs": 16, "num_steps": 32, "steps_per_update": 8},
+    ("qmix", ""): {"num_envs": 16, "num_steps": 32},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "reserve_rate": 0.1},
     ("mappo-lagrangian", "toy/budget"): {"cost_margin": 0.1, "multiplier_lr": 0.1, "multiplier_gain": 2.0},
 }

@@ -395,5 +395,7 @@ def test_qmix_says_when_it_has_no_batch_and_is_evaluated_without_exploring():
     result = jml.run("qmix", "toy/counter", config=config, **sizes)
     assert (result.metrics["value_loss"][0, 1:] > 0).tolist() == [False, True]
     assert result.metrics["gradient_steps"][0, 1:].tolist() == [0, 8]
+    with pytest.raises(ValueError, match="total_steps is 8, in which qmix has no batch.*allowed is more than 8 with"):
+        jml.run("qmix", "toy/counter", config=config, **sizes | {"total_steps": 8})
     assert result.plan.greedy and not jml.run("iac", "toy/counter", **sizes).plan.greedy
     assert not jml.run("qmix", "toy/counter", config=config, greedy=False, **sizes).plan.greedy

@@ -35,7 +35,7 @@ class QMIXConfig(settings.LearnerConfig):
     """Sequences that the replay holds."""
     replay_batch: int = 32
     """Sequences in a gradient step."""
-    steps_per_update: int = 4
+    steps_per_update: int = 8
     """Gradient steps after each rollout, each on a batch of its own."""
     memory: Literal["none", "gru"] = "gru"
     """Whether the agents remember the episode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +70,10 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     def check(num_envs: int, num_steps: int) -> None:
         check_sizes(config, num_envs, num_steps)
 
-    return Algorithm(name, config, init, of.net.initial_memory, act, update, check, spec)
+    def first_update(num_envs: int, num_steps: int) -> int:
+        return math.ceil(config.replay_batch / (num_envs * (num_steps // config.sequence)))
+
+    return Algorithm(name, config, init, of.net.initial_memory, act, update, check, spec, first_update)
 
 
 def check_sizes(config: QMIXConfig, num_envs: int, num_steps: int) -> None:
