@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def main(words: list[str] | None = None) -> int:
     path = chosen.out / "pursuit.json"
     data = measuring.begun(path, {k: str(v) for k, v in vars(chosen).items() if k not in ("variants", "out")})
     rows = data["rows"]
+    try:
+        _setup(VARIANTS[chosen.variants[0]], chosen)
+    except ValueError as error:
+        sys.exit(f"pursuit.py: {error}")
     for name in chosen.variants:
         if name not in rows:
             rows[name] = study(VARIANTS[name], chosen)
@@ -74,13 +79,9 @@ def main(words: list[str] | None = None) -> int:
 
 def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
     """Curves of one variant: ``[seeds][checks + 1]`` of each kind of move, ``[seeds][checks]`` of the returns."""
-    env = jml.make("toy/pursuit")
-    settings = {"lam": chosen.lam, "reward_lr": chosen.reward_lr, "lr": chosen.lr, "critic_lr": chosen.lr}
-    config = jml.LIIRConfig(hidden=tuple(chosen.hidden), **settings | changes)
-    algorithm = jml.make_algorithm("liir", env.spec, config)
-    init, train = jml.make_train(algorithm, env, num_envs=chosen.num_envs, num_steps=chosen.num_steps)
+    env, init, train = _setup(changes, chosen)
     batch = chosen.num_envs * chosen.num_steps
-    updates = max(1, round(chosen.steps / batch / chosen.checks))
+    updates = math.ceil(chosen.steps / batch / chosen.checks)
     go = jax.jit(jax.vmap(functools.partial(train, num_updates=updates)))
     ask = jax.jit(jax.vmap(lambda state: asked(env, state.learner)))
     states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), chosen.seeds))
@@ -94,6 +95,14 @@ def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
     curves |= {"return": np.stack(returns, axis=1)}
     steps = [i * updates * batch for i in range(chosen.checks + 1)]
     return {"steps": steps, **{name: np.where(sound, curve, np.nan).tolist() for name, curve in curves.items()}}
+
+
+def _setup(changes: dict[str, Any], chosen: argparse.Namespace) -> Any:
+    env = jml.make("toy/pursuit")
+    settings = {"lam": chosen.lam, "reward_lr": chosen.reward_lr, "lr": chosen.lr, "critic_lr": chosen.lr}
+    config = jml.LIIRConfig(hidden=tuple(chosen.hidden), **settings | changes)
+    algorithm = jml.make_algorithm("liir", env.spec, config)
+    return env, *jml.make_train(algorithm, env, num_envs=chosen.num_envs, num_steps=chosen.num_steps)
 
 
 def asked(env: Any, learner: Any) -> dict[str, jax.Array]:
@@ -169,4 +178,4 @@ def draw(rows: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    variants.to_the_end(main)

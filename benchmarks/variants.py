@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 
 class Variant(NamedTuple):
@@ -62,6 +64,14 @@ def check(found: Variant, env: str, **sizes: Any) -> Any:
         return plan.make_plan(found.algorithm, env, config=found.config(), **sizes)[0]
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{found.label}: {error}") from error
+
+
+def to_the_end(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark that may be stopped and started again as a program; Ctrl-C ends it in one line."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
 
 
 def whole(text: str) -> int:

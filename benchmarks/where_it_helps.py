@@ -244,4 +244,4 @@ def draw(rows: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    variants.to_the_end(main)

@@ -16,6 +16,7 @@ from jaxmarl_lite.report import drawing
 
 MOST_PANELS = 8
 """Agents up to which each has a panel; more become the rows of one map."""
+_SHADE = "#e4e4e4"
 
 
 def kinds(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
@@ -45,8 +46,8 @@ def reward_picture(
 ) -> Figure:
     """The team's reward, and below it a panel per agent: its intrinsic reward, in the colour of what it did.
 
-    With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent; steps at which an
-    agent was out of play are left empty.
+    With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent. Steps at which an
+    agent was out of play are shaded, in the map empty. The first step is number 1: it led to frame 1 of a film.
 
     Args:
         intrinsic: each agent's intrinsic reward of what it saw and did, ``[T, N]``.
@@ -70,7 +71,7 @@ def reward_picture(
     heights = [1.0, 0.22 * agents] if many else [1.0, *[1.2] * agents]
     figure = drawing.new_figure(9.0, 1.1 + sum(heights))
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    steps = np.arange(len(reward))
+    steps = 1 + np.arange(len(reward))
     panels[0].bar(steps, reward, color=drawing.FAINT, width=0.85)
     _dress(panels[0], "team reward")
     if many:
@@ -93,13 +94,16 @@ def _rows(
     low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 0.0)
     space = 0.08 * (high - low) or 1.0
     for agent, axes in enumerate(panels):
-        there = np.flatnonzero(alive[:, agent])
-        axes.bar(there, shown[there, agent], color=[colours[kind] for kind in done[there, agent].tolist()], width=0.85)
+        there, gone = (np.flatnonzero(each) for each in (alive[:, agent], ~alive[:, agent]))
+        painted = [colours[kind] for kind in done[there, agent].tolist()]
+        axes.bar(1 + there, shown[there, agent], color=painted, width=0.85)
+        axes.broken_barh([(0.5 + t, 1.0) for t in gone.tolist()], (low - space, high - low + 2 * space), color=_SHADE)
         axes.axhline(0.0, color=drawing.INK, linewidth=0.6)
         axes.set_ylim(low - space, high + space)
         _dress(axes, f"agent {agent}")
-    if len(words) > 1:
-        patches = [Patch(color=colours[kind], label=words[kind]) for kind in seen]
+    patches = [Patch(color=colours[kind], label=words[kind]) for kind in seen] if len(words) > 1 else []
+    patches += [] if alive.all() else [Patch(color=_SHADE, label="(out of play)")]
+    if patches:
         figure.legend(
             handles=patches, loc="outside right upper", frameon=False, fontsize=8, title="intrinsic reward of",
             title_fontsize=8,
@@ -120,7 +124,8 @@ def _told_apart(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[
 def _map(figure: Figure, axes: Axes, intrinsic: np.ndarray, alive: np.ndarray) -> None:
     shown = np.where(alive, intrinsic, np.nan).T
     size = float(np.nanmax(np.abs(shown), initial=0.0)) or 1.0
-    image = axes.imshow(shown, aspect="auto", cmap="RdBu", vmin=-size, vmax=size, interpolation="nearest")
+    image = axes.imshow(shown, aspect="auto", cmap="RdBu", vmin=-size, vmax=size, interpolation="nearest",
+                        extent=(0.5, shown.shape[1] + 0.5, shown.shape[0] - 0.5, -0.5))  # fmt: skip
     figure.colorbar(image, ax=axes, label="intrinsic reward")
     _dress(axes, "agent")
     axes.grid(False)

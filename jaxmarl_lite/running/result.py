@@ -217,9 +217,9 @@ class Result:
         """
         from jaxmarl_lite.report import reward_plots
 
-        episode = self.episode(seed) if episode is None else episode
-        if episode.intrinsic is None:
+        if self.algorithm != "liir":
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
+        episode = self.episode(seed) if episode is None else episode
         return reward_plots.reward_picture(
             episode.intrinsic, episode.action, episode.team_reward, episode.alive,
             action_names=self.spec.action_names, title=f"{self.algorithm} on {self.plan.env}", path=path,

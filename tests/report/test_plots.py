@@ -84,11 +84,15 @@ def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
     assert [bar.get_height() for bar in team.patches] == given["reward"].tolist()
     legend = {text.get_text(): patch.get_facecolor() for text, patch in zip(
         figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}  # fmt: skip
-    assert set(legend) == {"move", "stop", "attack"} and len(set(legend.values())) == 3
+    assert set(legend) == {"move", "stop", "attack", "(out of play)"} and len(set(legend.values())) == 4
     for i, axes in enumerate(agents):
         there = np.flatnonzero(given["alive"][:, i])
         assert len(there) == 12 - i == len(axes.patches)
+        shaded = axes.collections[0].get_paths()
+        gone = [(t + 0.5, t + 1.5) for t in range(12) if t not in there]
+        assert [tuple(path.get_extents().intervalx) for path in shaded] == gone
         for t, bar in zip(there, axes.patches, strict=True):
+            assert bar.get_x() + bar.get_width() / 2 == pytest.approx(t + 1)
             assert bar.get_height() == given["intrinsic"][t, i]
             assert bar.get_facecolor() == legend[ACTIONS[given["action"][t, i]].split()[0]]
     assert (tmp_path / "r.png").stat().st_size > 1000
@@ -98,8 +102,9 @@ def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() ->
     many = rewarded(reward_plots.MOST_PANELS + 1)
     shown = reward_plots.reward_picture(**many).axes[1].images[0].get_array()
     np.testing.assert_array_equal(shown.mask, ~many["alive"].T)
+    assert reward_plots.reward_picture(**many).axes[1].images[0].get_extent()[:2] == [0.5, 12.5]  # steps from 1
     np.testing.assert_array_equal(shown.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
-    few = rewarded(2) | {"action": np.zeros((12, 2, 3))}
+    few = rewarded(2) | {"action": np.zeros((12, 2, 3)), "alive": np.ones((12, 2), bool)}
     assert not reward_plots.reward_picture(**few).legends
     assert reward_plots.kinds(np.array([[0, 2]]))[1] == ["action 0", "action 1", "action 2"]
 
@@ -111,7 +116,7 @@ def test_no_two_kinds_of_action_share_a_colour() -> None:
     figure = reward_plots.reward_picture(**given | {"action": action})
     shown = {text.get_text(): patch.get_facecolor() for text, patch in zip(
         figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}  # fmt: skip
-    assert len(set(shown.values())) == len(shown) == 7 and {"action 3", "others"} < set(shown)
+    assert len(set(shown.values())) == len(shown) == 7 + 1 and {"action 3", "others"} < set(shown)
     for i, axes in enumerate(figure.axes[1:]):
         for t, bar in zip(np.flatnonzero(given["alive"][:, i]), axes.patches, strict=True):
             assert bar.get_facecolor() == shown.get(f"action {action[t, i]}", shown["others"])

@@ -24,8 +24,8 @@ class Battle(JaxMARLEnvironment):
         """Write a GIF of a list of states of one world: units with their health, and who shoots at whom.
 
         fps: frames per second. rewards: ``[T, N]`` numbers of the steps from each state to the next, such as intrinsic
-        rewards, for rings around the allies, green where positive, pink where negative: like the shots, those of the
-        step that led to what is seen.
+        rewards, for rings around the allies, green where positive, pink where negative, with the agent's number. Like
+        the shots they are those of the step that led to what is seen.
         Raises ValueError for an empty list, a path that is not ``.gif``, or rewards that are too few.
         """
         from PIL import Image
@@ -57,14 +57,17 @@ class Battle(JaxMARLEnvironment):
         return left, bottom, width
 
     def _rings(self, rewards: Any | None) -> list[list[tuple[Any, str]]]:
-        """Colour and words of each ally's number in each step."""
+        """Colour and words of each ally in each step: its number, and its reward."""
         if rewards is None:
             return []
         from matplotlib import colormaps
 
         rewards = np.asarray(rewards, float)
         most = float(np.abs(rewards).max(initial=0.0)) or 1.0
-        return [[(colormaps["PiYG"](0.5 + 0.5 * x / most), f"{x:+.2g}") for x in row] for row in rewards.tolist()]
+        return [
+            [(colormaps["PiYG"](0.5 + 0.5 * x / most), f"{i}: {x:+.2g}") for i, x in enumerate(row)]
+            for row in rewards.tolist()
+        ]
 
     def _frame(
         self, state: JaxMARLState, step: int, window: tuple[float, float, float], rings: list[list[tuple[Any, str]]]
