@@ -37,12 +37,13 @@ class Limited:
 @contextmanager
 def world_by_id(env_id: str, env: Environment) -> Iterator[str]:
     """The id, for which `make` answers this environment meanwhile; an object would be checked in every run anew."""
-    make = envs.make
+    make, keywords_of = envs.make, envs.keywords_of
     envs.make = lambda name, **keywords: env if name == env_id else make(name, **keywords)
+    envs.keywords_of = lambda name: [] if name == env_id else keywords_of(name)
     try:
         yield env_id
     finally:
-        envs.make = make
+        envs.make, envs.keywords_of = make, keywords_of
 
 
 @configs.config_record

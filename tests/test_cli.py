@@ -169,6 +169,12 @@ def test_list_shows_costs_and_limits(limited: Path, capsys: pytest.CaptureFixtur
     assert main(["list", "test/tally", "toy/counter"]) == 0
     said = capsys.readouterr().out
     assert "a none, 2.5; b 30" in said and re.search(r"test/tally .* 2 +a", said)
+    assert main(["list", "toy/relay"]) == 0
+    assert re.search(r"keywords of toy/relay .*: .*steps", capsys.readouterr().out)
+    for wrong, near in (("lirr", "'liir'"), ("overcooked", "'overcooked/")):
+        assert main(["list", wrong]) == 2
+        said = capsys.readouterr().err
+        assert f"Unknown algorithm or environment '{wrong}'; did you mean" in said and near in said
 
 
 def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from jaxmarl_lite import envs
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.commands import cost_plot
+from jaxmarl_lite.envs import naming
 from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
 from jaxmarl_lite.running import costs, programs
@@ -56,7 +57,8 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Render:
-    """Write one episode of a trained policy as a GIF; of LIIR also a picture of each agent's learned reward in it."""
+    """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's worlds and robots; of LIIR, in any
+    environment, also a picture of each agent's learned reward in it."""
 
     run: Run
     """Folder of the run."""
@@ -181,7 +183,8 @@ def render_command(words: list[str]) -> None:
     if episode.intrinsic is not None:
         written.append(film.with_suffix(".rewards.png"))
         result.plot_rewards(written[-1], episode=episode)
-    print(*written, f"({episode.length} steps)")
+    missing = "; no film: the environment has no `animate`" if animate is None else ""
+    print(*written, f"({episode.length} steps{missing})")
 
 
 def list_command(words: list[str]) -> None:
@@ -189,7 +192,14 @@ def list_command(words: list[str]) -> None:
     options = tyro.cli(List, prog="jaxmarl-lite list", args=words)
     console = _console()
     for name in options.names:
-        console.print(_algorithm(name) if name in registry.ALGORITHMS else _environments([name]))
+        if name in registry.ALGORITHMS:
+            console.print(_algorithm(name))
+            continue
+        if "/" not in name:
+            known = [*registry.ALGORITHMS, *(each for each, _ in envs.list_environments())]
+            raise naming.unknown("algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows.")
+        console.print(_environments([name]))
+        console.print(f"keywords of {name} (--env-args KEYWORD=VALUE): {', '.join(envs.keywords_of(name))}\n")
     if not options.names:
         console.print(_algorithms())
         listed = envs.list_environments()

@@ -2,6 +2,6 @@
 
 from jaxmarl_lite.envs.check import check_environment
 from jaxmarl_lite.envs.constraints import Cost, with_costs
-from jaxmarl_lite.envs.registry import list_environments, make
+from jaxmarl_lite.envs.registry import keywords_of, list_environments, make
 
-__all__ = ["Cost", "check_environment", "list_environments", "make", "with_costs"]
+__all__ = ["Cost", "check_environment", "keywords_of", "list_environments", "make", "with_costs"]

@@ -18,9 +18,17 @@ def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> Value
     return ValueError(f"Unknown {what} {name!r}{hint} {allowed}")
 
 
+class UnknownKeyword(ValueError):
+    """A keyword that an environment does not take; ``allowed`` has those that it takes."""
+
+    def __init__(self, message: str, allowed: list[str]):
+        super().__init__(message)
+        self.allowed = allowed
+
+
 def check_names(owner: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise ValueError for the first given keyword that is not allowed."""
+    """Raise UnknownKeyword for the first given keyword that is not allowed."""
     allowed = list(dict.fromkeys(allowed))
     for name in given:
         if name not in allowed:
-            raise unknown(f"keyword of {owner}:", name, allowed)
+            raise UnknownKeyword(str(unknown(f"keyword of {owner}:", name, allowed)), allowed)

@@ -12,7 +12,7 @@ import jaxmarl_lite.envs.mujoco.scenarios as robots
 import jaxmarl_lite.envs.safe as safe
 from jaxmarl_lite.envs.delayed import Delayed
 from jaxmarl_lite.envs.jumanji import importing, scenarios
-from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.envs.naming import UnknownKeyword, check_names, unknown
 from jaxmarl_lite.envs.toys import TOYS, summary
 from jaxmarl_lite.types import Environment
 
@@ -46,6 +46,15 @@ def make(env_id: str, **keywords: Any) -> Environment:
         return _make(env_id, keywords)
 
 
+def keywords_of(env_id: str) -> list[str]:
+    """The keywords that `make` takes for an environment; ValueError for a wrong name, as there."""
+    try:
+        _make(env_id, {"": None})  # which no environment takes
+    except UnknownKeyword as error:
+        return error.allowed
+    raise AssertionError(f"{env_id} takes any keyword")
+
+
 def list_environments() -> list[tuple[str, str]]:
     """Names to start from, each with its agents, actions and episode limit in words; nothing is built or compiled."""
     toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
@@ -70,7 +79,8 @@ def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environm
 
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
-    room, _, name = env_id.partition("/")
+    room, slash, name = env_id.partition("/")
+    room = room if slash else ""
     if room == "delayed":
         return Delayed(_make(name, keywords))
     if room == "toy" and name in TOYS:

@@ -146,7 +146,8 @@ def create(path: Path | str, config: Any) -> RunFolder:
         raise RunFolderError(f"{folder.path} is a file; allowed is a folder that holds no run, or a new one")
     if folder.holds_a_run():
         raise RunFolderError(
-            f"{folder.path} already holds a run; continue it with --resume {folder.path} or choose another --out"
+            f"{folder.path} already holds a run; continue it with --resume {folder.path} (in Python: resume_run), or "
+            "choose another --out"
         )
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)

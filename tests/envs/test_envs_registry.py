@@ -7,7 +7,7 @@ import pytest
 from jumanji.environments.routing.connector.reward import SharedDenseRewardFn
 from jumanji.environments.routing.lbf.generator import RandomGenerator
 
-from jaxmarl_lite.envs import list_environments, make
+from jaxmarl_lite.envs import keywords_of, list_environments, make
 
 
 def count_compilations(action):
@@ -78,6 +78,21 @@ def test_keywords_reach_jumanji():
     generator = RandomGenerator(grid_size=6, num_agents=3, num_food=1, fov=6)
     own = make("jumanji/LevelBasedForaging-v0", generator=generator, time_limit=5, reward="individual")
     assert (own.spec.num_agents, own.spec.episode_limit, own.spec.reward_kind) == (3, 5, "individual")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "some"),
+    [
+        ("smax/3m", {"reward", "enemy_shoots"}), ("mpe/spread-3a", {"action_type", "local_ratio"}),
+        ("overcooked/cramped-room", {"shaping"}), ("toy/relay", {"steps"}), ("delayed/toy/relay", {"steps"}),
+        ("jumanji/lbf-2s-8x8-2p-2f-coop", {"reward", "time_limit"}), ("jumanji/LevelBasedForaging-v0", {"reward"}),
+        ("safe/search-and-rescue-2s-40t", {"cost_limit"}), ("safe-mujoco/ant-2x4", {"cost_limit"}),
+    ],
+)  # fmt: skip
+def test_the_keywords_of_a_name(env_id, some):
+    assert some <= set(keywords_of(env_id))
+    with pytest.raises(ValueError, match="Unknown environment"):
+        keywords_of(env_id.replace("/", ""))
 
 
 def test_the_same_call_gives_the_same_object():
