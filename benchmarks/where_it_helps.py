@@ -162,8 +162,10 @@ def tuned(
 
     def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
         pairs = [(key, config) for config in drawn for key in keys]
-        found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), -1)
-        return list(zip(drawn, np.nan_to_num(np.nanmean(found, axis=1), nan=-np.inf).tolist(), strict=True))
+        found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
+        diverged = np.isnan(found).all(2).any(1)  # a trial with such a seed is not to be chosen
+        means = [-np.inf if lost else np.nanmean(each) for lost, each in zip(diverged, found, strict=True)]
+        return list(zip(drawn, map(float, means), strict=True))
 
     draw, second = np.random.default_rng(list(TASKS).index(task)), chosen.trials // 2
     tried = scored(trials(config, COMMON, chosen.trials - second, draw))
