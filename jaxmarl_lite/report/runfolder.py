@@ -87,9 +87,9 @@ class RunFolder:
         except filelock.Timeout:
             raise RunFolderError(
                 f"the run in {self.path} is being trained by another process; allowed is one at a time: wait for it to "
-                "end, or end it"
+                f"end, or end it (if there is none, remove {self.lock})"
             ) from None
-        except (NotImplementedError, PermissionError):  # no locks here, or nothing can be written at all
+        except (RuntimeError, PermissionError):  # the file system has no locks, or lets nothing be written
             yield
             return
         try:
