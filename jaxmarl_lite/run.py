@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -181,9 +181,21 @@ def _together(name: str) -> None:
         multihost_utils.sync_global_devices(f"jaxmarl_lite.run.{name}")
 
 
-def _held(folder: runfolder.RunFolder | None) -> contextlib.AbstractContextManager[None]:
-    """The folder for this run alone."""
-    return contextlib.nullcontext() if folder is None or not parallel.is_writer() else folder.held()
+@contextlib.contextmanager
+def _held(folder: runfolder.RunFolder | None) -> Iterator[None]:
+    """The folder for this run alone; all its processes raise where another run has it."""
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if folder is not None and parallel.is_writer():
+            try:
+                stack.enter_context(folder.held())
+            except runfolder.RunFolderError as error:
+                refused = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(refused is not None)):
+            refused = refused or runfolder.RunFolderError(f"{folder and folder.path} is being trained by others")
+        if refused is not None:
+            raise refused
+        yield
 
 
 def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:

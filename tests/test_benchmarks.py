@@ -71,8 +71,6 @@ def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| ippo |" in (tmp_path / "learning-toy-counter.md").read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.guard
 def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says how to go on, and no worker is left behind."""
     begun: list[subprocess.Popen] = []
@@ -89,6 +87,8 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [process.wait(60) != 0 for process in begun] == [True]
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
     words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
     run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)

@@ -84,13 +84,15 @@ def test_what_diverged_is_not_played(trained: Path, tmp_path: Path, capsys: pyte
     path = shutil.copytree(trained, tmp_path / "run")
     kept = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in kept:
-        row["eval_return"] = None if row["seed"] == 0 else row["eval_return"]
+        row |= {"eval_return": None, "finite": 0} if row["seed"] == 0 and row["update"] else {}
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert main(["evaluate", str(path), "--episodes", "8"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"seed 0 +diverged\s", said) and re.search(r"seed 1 +\d", said) and "1 of 2 seeds" in said
     result = jml.load_run(path)
     assert result.diverged == (0,)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-1]))
+    assert jml.load_run(path).diverged == (0,)  # a row that is missing tells nothing
     jax.tree.map(np.testing.assert_array_equal, result.policy()._learner, result.learner(1))
     for ask in (result.policy, result.episode):
         with pytest.raises(ValueError, match=re.escape("seed is 0 (it diverged); allowed is one of 1")):

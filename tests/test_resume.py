@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,20 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=2, resume=tmp_path / "run", **RUN)
     assert rows(tmp_path / "run") == before and runfolder.read_config(tmp_path / "run")["total_steps"] == updates(2)
     assert len(jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True).steps) == 5
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS])
+def test_where_there_are_no_locks_one_trains_without(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ValueError, match="from training") as caught:
+        with runfolder.RunFolder(tmp_path).held():
+            raise ValueError("from training")
+    assert caught.value.__context__ is None
 
 
 def test_rows_behind_the_checkpoint_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ class RunFolder:
         Raises:
             RunFolderError: another process trains here.
         """
-        lock = filelock.FileLock(self.lock)
+        lock, taken = filelock.FileLock(self.lock), True
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -89,13 +89,13 @@ class RunFolder:
                 f"the run in {self.path} is being trained by another process; allowed is one at a time: wait for it to "
                 f"end, or end it (if there is none, remove {self.lock})"
             ) from None
-        except (RuntimeError, PermissionError):  # the file system has no locks, or lets nothing be written
-            yield
-            return
+        except (OSError, RuntimeError):  # the file system has no locks, or lets nothing be written
+            taken = False
         try:
             yield
         finally:
-            lock.release()
+            if taken:
+                lock.release()
 
     def holds_a_run(self) -> bool:
         """True where something is there that a new run would overwrite."""

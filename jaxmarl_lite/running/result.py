@@ -79,8 +79,9 @@ class Result:
 
     @property
     def diverged(self) -> tuple[int, ...]:
-        """The seeds that ended with numbers that are not finite, and are left out of every statistic."""
-        return tuple(seed for seed, last in zip(self.seeds, self.returns[:, -1], strict=True) if np.isnan(last))
+        """The seeds that came to numbers that are not finite, and are left out of every statistic from then on."""
+        lost = (self.metrics["finite"] == 0).any(1)
+        return tuple(seed for seed, each in zip(self.seeds, lost, strict=True) if each)
 
     @functools.cached_property
     def states(self) -> TrainState:
@@ -217,7 +218,7 @@ class Result:
         """
         from jaxmarl_lite.report import reward_plots
 
-        if self.algorithm != "liir":
+        if self.algorithm != "liir" if episode is None else episode.intrinsic is None:
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
         episode = self.episode(seed) if episode is None else episode
         return reward_plots.reward_picture(
