@@ -180,8 +180,6 @@ def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
                     if process.returncode:
                         failed[name] = f"ended with code {process.returncode}: {_last_words(_log(chosen, name))}"
                     print(f"{name}: {failed.get(name, 'done')}", flush=True)
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -381,4 +379,4 @@ def text(data: dict[str, Any], stem: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    variants.to_the_end(main)

@@ -17,7 +17,6 @@ seeds, stratified where maps are pooled, and how likely a run of LIIR is to beat
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -258,4 +257,4 @@ def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    variants.to_the_end(main)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import learning
+import variants
 
 HERE = Path(__file__).parent
 ALGORITHMS = ("macpo", "mappo-lagrangian", "happo", "mappo", "ippo")
@@ -148,4 +148,4 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    variants.to_the_end(main)

@@ -184,15 +184,18 @@ def _together(name: str) -> None:
 @contextlib.contextmanager
 def _held(folder: runfolder.RunFolder | None) -> Iterator[None]:
     """The folder for this run alone; all its processes raise where another run has it."""
+    if folder is None:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         refused = None
-        if folder is not None and parallel.is_writer():
+        if parallel.is_writer():
             try:
                 stack.enter_context(folder.held())
             except runfolder.RunFolderError as error:
                 refused = error
         if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(refused is not None)):
-            refused = refused or runfolder.RunFolderError(f"{folder and folder.path} is being trained by others")
+            refused = refused or runfolder.RunFolderError(f"{folder.path} is being trained by others")
         if refused is not None:
             raise refused
         yield

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import jaxmarl_lite as jml
 from jaxmarl_lite.report import runfolder
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
-learning = importlib.import_module("learning")
+learning, measuring = importlib.import_module("learning"), importlib.import_module("measuring")
 SCRIPTS = (
     "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
     "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills",
@@ -83,7 +86,7 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(learning, "time", types.SimpleNamespace(sleep=interrupted))
     words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--workers", "1"]
     with pytest.raises(SystemExit, match="the same command goes on"):
-        learning.main(words)
+        variants.to_the_end(lambda: learning.main(words))
     assert [process.wait(60) != 0 for process in begun] == [True]
 
 
@@ -203,6 +206,29 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
         total = [] if "--total-steps" in more else ["--total-steps", "128"]
         with pytest.raises(ValueError, match="holds results of ippo with total_steps 128.*or another --out"):
             check("--algorithms", *more, *total)
+
+
+def test_settings_at_which_a_seed_diverged_are_not_chosen() -> None:
+    where_it_helps = importlib.import_module("where_it_helps")
+    chosen = where_it_helps.options(["--trials", "6", "--tuning-seeds", "2"])
+    rates = []
+
+    def curve(keys: Any, config: Any) -> Any:
+        """The higher the learning rate the better, but at the highest of a round the second seed diverges."""
+        lr = np.asarray(config.lr)
+        rates.append(sorted(set(lr.tolist())))
+        found = np.repeat(lr[:, None], 3, 1)
+        found[np.flatnonzero(lr == lr.max())[-1]] = np.nan
+        return found
+
+    plain = jml.LIIRConfig(num_minibatches=1)
+    tried = where_it_helps.tuned(curve, plain, "relay", "lambda = 0", chosen)
+    assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(-np.inf) == 2
+    assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(max(each[-2] for each in rates), rel=1e-6)
+    row = {"steps": [1, 2], "returns": [[1.0, 2.0], [None, None]], "best": 2.0, "chosen": {"lr": 1e-3}}
+    told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden=[4])
+    data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": measuring.facts()}
+    assert "| exact (1 of 2 seeds diverged) | 2.000" in where_it_helps.text(data)
 
 
 def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ TD(λ) targets from a copy of itself that is renewed every ``target_interval`` u
     G_t = Q'(s_t, u_t) + Σ_k (γλ)^k δ_{t+k},   δ_t = r_t + γ d_t Q'(s'_t, u'_t) - Q'(s_t, u_t)
 
 u'_t is the action that was taken next; where an episode or the rollout ends it is drawn from the policy. The critic
-learns first, and the policy from what it says then, as in the authors' program. It sees the state and has no memory,
-whatever ``memory`` gives the actors; r is the team's, or the sum of what each agent receives. Exploration comes from
+learns first, and the policy from what it says then, as in the authors' program. The critic has no memory, whatever
+``memory`` gives the actors; r is the team's, or the sum of what each agent receives. Exploration comes from
 the entropy bonus and not from a floor under the probabilities, as for the algorithms beside it.
 """
 
