@@ -262,6 +262,7 @@ def test_a_film_of_a_battle(battle, tmp_path):
     other = Image.open(env.animate(states, tmp_path / "other.gif", rewards=rewards.at[1].multiply(-1)))
     pixels = changed(ringed, other)
     assert pixels[2] > 100 and pixels[:2] == [0, 0] and pixels[3] == 0  # of the step that led to what is seen
+    assert [words for _, words in env._rings(rewards)[0]] == ["0: +1", "1: -0.5", "2: +0.25"]
     with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
         env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
     with pytest.raises(ValueError, match="states is empty"):
