@@ -4,11 +4,13 @@ A checkpoint is one folder::
 
     checkpoints/step_000000000012/
         state/          the arrays, written by orbax
-        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every file in state/
+        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every file in state/, and a
+                        checksum of all of these
 
-It is written under a hidden name, synced, and takes its final name in one rename: a folder called ``step_...`` is
-complete by construction. Deleting works the other way round. The leaves are stored as a flat list, so orbax never
-sees the tree, and the tree that comes back (NamedTuples, optax states, empty tuples) is the template's.
+It is written under a hidden name, read back and compared, synced, and takes its final name in one rename: a folder
+called ``step_...`` is complete and can be restored. Deleting works the other way round. The leaves are stored as a
+flat list, so orbax never sees the tree, and the tree that comes back (NamedTuples, optax states, empty tuples) is the
+template's.
 
 In a ``jax.distributed`` run every process calls ``save`` and ``restore`` with the same arguments and a folder that
 all of them share; each writes its own shards and process 0 the rest. Leaves that a process holds whole are taken
@@ -17,12 +19,14 @@ from process 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,11 +39,27 @@ from jaxmarl_lite.types import PyTree
 
 _NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
+_WITHOUT_CHECKSUM = 1  # the format before, whose manifests have no checksum of their own
+_PLAIN = re.compile(r"(?:[A-Za-z]:)?[\w./ -]+")
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged or of another run; the message names the path and what is wrong."""
+
+
+class Intact(NamedTuple):
+    """A checkpoint whose files are as they were written."""
+
+    path: Path
+    step: int
+    manifest: dict[str, Any]
+    damages: tuple[str, ...]  # of the newer ones that were passed over
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The plain data saved with the state."""
+        return self.manifest["meta"]
 
 
 class Restored(NamedTuple):
@@ -48,10 +68,11 @@ class Restored(NamedTuple):
     state: PyTree  # the template's tree
     step: int
     meta: dict[str, Any]
+    damages: tuple[str, ...] = ()  # of the newer ones that were passed over
 
 
 def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] | None = None, keep: int = 2) -> Path:
-    """Write a checkpoint and drop all but the newest ``keep``; returns when it is safely on disk.
+    """Write a checkpoint, read it back, and drop all but the newest ``keep``; returns when it is safely on disk.
 
     Args:
         folder: where the checkpoints lie; made if missing.
@@ -65,7 +86,8 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         The checkpoint's folder (meaningful on process 0).
 
     Raises:
-        CheckpointError: the folder holds a later step.
+        CheckpointError: the folder holds a later step, or what was written cannot be read back; the checkpoints there
+            are kept.
         ValueError: ``keep`` below 1 or ``step`` negative.
         TypeError: a leaf is no array, or of a dtype that JAX cannot hold as configured; names the leaf.
     """
@@ -82,9 +104,10 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         hidden.mkdir()
-    with _checkpointer() as checkpointer:  # begins and ends with a barrier over all processes
-        checkpointer.save(hidden / "state", args=ocp.args.PyTreeSave(_named(descriptions, arrays, np.int32(_FORMAT))))
+    with _readable(hidden) as path, _checkpointer() as checkpointer:  # begins and ends with a barrier of all processes
+        checkpointer.save(path / "state", args=ocp.args.PyTreeSave(_named(descriptions, arrays, np.int32(_FORMAT))))
     try:
+        _compare(hidden, descriptions, arrays)
         final = _commit(folder, hidden, step, descriptions, dict(meta or {}), keep) if first else folder
     finally:
         _barrier("jaxmarl_lite.checkpoint.committed")
@@ -117,6 +140,29 @@ def read_meta(folder: Path | str, step: int | None = None) -> dict[str, Any]:
     return _read_manifest(path)["meta"]
 
 
+def find_intact(folder: Path | str, step: int | None = None, fallback: bool = False) -> Intact:
+    """The checkpoint that ``restore`` reads with the same arguments, after a check of all its files.
+
+    Raises:
+        CheckpointError: no checkpoint there, or damaged (names the file).
+    """
+    folder = Path(folder).absolute()
+    _find(folder, step)
+    candidates = sorted((item for item in _complete(folder).items() if step is None or item[0] <= step), reverse=True)
+    damages: list[CheckpointError] = []
+    for found, path in candidates if fallback else candidates[:1]:
+        try:
+            manifest = _read_manifest(path)
+            _verify(path, manifest)
+        except CheckpointError as error:
+            damages.append(error)
+            continue
+        return Intact(path, found, manifest, tuple(map(str, damages)))
+    if len(damages) == 1:
+        raise damages[0]
+    raise CheckpointError(f"every checkpoint in {folder} is damaged: " + "; ".join(map(str, damages)))
+
+
 def restore(folder: Path | str, template: PyTree, step: int | None = None, fallback: bool = False) -> Restored:
     """Read a checkpoint, bit for bit, into the template's tree.
 
@@ -133,42 +179,80 @@ def restore(folder: Path | str, template: PyTree, step: int | None = None, fallb
         CheckpointError: no checkpoint there; damaged (names the file); of another algorithm or sizes (names the first
             leaf that differs and both shapes).
     """
-    folder = Path(folder).absolute()
-    _find(folder, step)
-    candidates = sorted((item for item in _complete(folder).items() if step is None or item[0] <= step), reverse=True)
-    damages = []
-    for found, path in candidates if fallback else candidates[:1]:
-        try:
-            manifest = _read_manifest(path)
-            _verify(path, manifest)
-        except CheckpointError as error:
-            damages.append(error)
-            continue
-        return Restored(_read_state(path, manifest, template), found, manifest["meta"])
-    if len(damages) == 1:
-        raise damages[0]
-    raise CheckpointError(f"every checkpoint in {folder} is damaged: " + "; ".join(map(str, damages)))
+    intact = find_intact(folder, step, fallback)
+    return Restored(_read_state(intact.path, intact.manifest, template), intact.step, intact.meta, intact.damages)
 
 
 def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTree:
     """The arrays of a verified checkpoint in the template's tree and places."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(template)
     values = [value for _, value in flat]
-    stored = [leaves.Leaf(*leaf) for leaf in manifest["leaves"]]
+    stored = manifest["leaves"]
     wanted = [leaves.describe(jax.tree_util.keystr(where), value) for where, value in flat]
     if (difference := leaves.difference(stored, wanted)) is not None:
         raise CheckpointError(f"{path} {difference}")
+    try:
+        _check_shapes(path, stored)
+        arrays = _read_arrays(path, stored, values)
+        placed = [leaves.place(*item) for item in zip(stored, values, arrays, strict=True)]
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise CheckpointError(f"the state of {path} cannot be read: {_in_one_line(error)}") from error
+    return jax.tree_util.tree_unflatten(treedef, placed)
+
+
+def _read_arrays(path: Path, stored: Sequence[leaves.Leaf], values: Sequence[Any]) -> list[Any]:
+    """The stored arrays of a checkpoint's leaves, as `leaves.restore_argument` reads them for ``values``."""
     arguments = [leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)]
     arguments = _named(stored, arguments, ocp.RestoreArgs(restore_type=np.ndarray))
     tree = dict.fromkeys(arguments, 0)
+    with _readable(path) as readable, _checkpointer() as checkpointer:
+        restored = checkpointer.restore(readable / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments))
+    return [leaf.nothing() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)]
+
+
+def _check_shapes(path: Path, stored: Sequence[leaves.Leaf]) -> None:
+    """Raise ValueError where the arrays of a checkpoint have other shapes than its manifest.
+
+    Reading allocates what the arrays' own metadata ask for, and a process that asks for terabytes is killed.
+    """
+    with _readable(path) as readable:
+        handler: Any = ocp.PyTreeCheckpointHandler()
+        found = handler.metadata(readable / "state")
+    tree = getattr(found, "tree", found)
+    for i, leaf in enumerate(stored):
+        if not leaf.empty and tuple(tree[_name(i)].shape) != leaf.stored_shape:
+            raise ValueError(f"state{leaf.path} has shape {list(tree[_name(i)].shape)} instead of {leaf.shape}")
+
+
+def _compare(path: Path, described: Sequence[leaves.Leaf], arrays: Sequence[Any]) -> None:
+    """Raise CheckpointError where what was written does not come back bit for bit."""
     try:
-        with _checkpointer() as checkpointer:
-            restored = checkpointer.restore(path / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments))
+        back = _read_arrays(path, described, arrays)
+        different = [leaf.path for leaf, a, b in zip(described, arrays, back, strict=True) if not leaves.same(a, b)]
+        if different:
+            raise ValueError(f"state{different[0]} came back with other values")
     except Exception as error:  # orbax and tensorstore raise many kinds
-        raise CheckpointError(f"the state of {path} cannot be read: {error}") from error
-    arrays = [leaf.nothing() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)]
-    placed = [leaves.place(*item) for item in zip(stored, values, arrays, strict=True)]
-    return jax.tree_util.tree_unflatten(treedef, placed)
+        reason = f"cannot be read back: {_in_one_line(error)}"
+        raise CheckpointError(f"a checkpoint written to {path.parent} {reason}; those before it are kept") from error
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """A name of the folder that orbax and tensorstore take as it is; for some characters that is a temporary link.
+
+    They read brackets as patterns, a backslash as a slash, ``://`` as the end of a URL's scheme.
+    """
+    if _PLAIN.fullmatch(path.as_posix()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxmarl_lite_") as home:
+        link = Path(home).resolve() / "checkpoint"
+        link.symlink_to(path, target_is_directory=True)
+        yield link
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:400]
 
 
 def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict, keep: int) -> Path:
@@ -181,6 +265,7 @@ def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf],
         "leaves": described,
         "files": {path.relative_to(hidden).as_posix(): _fingerprint(path, sync=True) for path in written},
     }
+    manifest["checksum"] = _checksum(manifest)
     files.replace_text(hidden / _MANIFEST, files.to_json(manifest))
     for inner in {path.parent for path in written}:
         files.sync_folder(inner)
@@ -222,16 +307,24 @@ def _find(folder: Path, step: int | None) -> tuple[int, Path]:
 def _delete(path: Path) -> None:
     """Take a checkpoint's name away in one rename, then its files."""
     doomed = path.with_name(f".deleting_{path.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _remove(doomed)
     os.replace(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it; of a link or a file, itself alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left half written or half deleted."""
     for path in folder.iterdir():
         if path.name == ".saving" or path.name.startswith(".deleting_"):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 def _fingerprint(path: Path, sync: bool = False) -> list[int]:
@@ -245,15 +338,31 @@ def _fingerprint(path: Path, sync: bool = False) -> list[int]:
     return [size, checksum]
 
 
+def _checksum(manifest: Mapping[str, Any]) -> int:
+    """CRC-32 of a manifest's entries but for the checksum itself."""
+    return zlib.crc32(files.to_json({name: value for name, value in manifest.items() if name != "checksum"}).encode())
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint; CheckpointError naming the file when it cannot be used."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
+        manifest = json.loads(files.read_bytes(path / _MANIFEST))
         missing = {"format", "step", "meta", "leaves", "files"} - set(manifest)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {_MANIFEST} cannot be read ({error})") from error
-    if missing or manifest["format"] != _FORMAT:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {_MANIFEST} cannot be read ({_in_one_line(error)})") from error
+    if missing or manifest["format"] not in (_WITHOUT_CHECKSUM, _FORMAT):
         raise CheckpointError(f"{path / _MANIFEST} is of another format than this version reads ({_FORMAT})")
+    if manifest["format"] == _FORMAT and manifest.get("checksum") != _checksum(manifest):
+        raise CheckpointError(f"{path} is damaged: the content of {_MANIFEST} changed (checksum)")
+    step, _ = _parse(path.name)
+    if manifest["step"] != step:
+        raise CheckpointError(f"{path} is damaged: its name says step {step}, its content step {manifest['step']}")
+    try:
+        manifest["leaves"] = [leaves.Leaf(*leaf) for leaf in manifest["leaves"]]
+        if not (isinstance(manifest["meta"], dict) and all(len(entry) == 2 for entry in manifest["files"].values())):
+            raise ValueError("meta or files")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {_MANIFEST} has entries of other kinds ({error})") from error
     return manifest
 
 

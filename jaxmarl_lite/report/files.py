@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -26,6 +27,13 @@ def sync_folder(folder: Path) -> None:
 def sync_file(descriptor: int) -> None:
     """Return when the content of an open file is on the disk."""
     os.fsync(descriptor)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a regular file; OSError for anything else: a pipe would never answer, a device never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return Path(path).read_bytes()
 
 
 def replace_bytes(path: Path | str, data: bytes) -> None:

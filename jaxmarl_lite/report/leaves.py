@@ -26,12 +26,16 @@ class Leaf(NamedTuple):
         """True for arrays without entries, which need no storing."""
         return 0 in self.shape
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the array that stands for the leaf on the disk: of a typed key, its data's."""
+        if self.impl is None:
+            return tuple(self.shape)
+        return (*self.shape, *jax.random.key_data(jax.random.key(0, impl=self.impl)).shape)
+
     def nothing(self) -> np.ndarray:
         """The stored form of an empty leaf."""
-        if self.impl is None:
-            return np.zeros(self.shape, self.dtype)
-        data = jax.random.key_data(jax.random.key(0, impl=self.impl))
-        return np.zeros((*self.shape, *data.shape), data.dtype)
+        return np.zeros(self.stored_shape, self.dtype if self.impl is None else np.uint32)
 
 
 def flatten(state: PyTree) -> tuple[list[Leaf], list[Any]]:
@@ -87,6 +91,16 @@ def difference(stored: Sequence[Leaf], wanted: Sequence[Leaf]) -> str | None:
     first = longer[min(len(stored), len(wanted))].path
     counts = f"{len(stored)} leaves saved, {len(wanted)} expected"
     return f"holds another kind of state: it {verb} state{first} ({counts})"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two stored arrays agree in every bit, as far as this process holds them."""
+    if isinstance(a, jax.Array) and not a.is_fully_addressable:
+        whole = isinstance(b, np.ndarray)
+        parts = [b[x.index] for x in a.addressable_shards] if whole else [x.data for x in b.addressable_shards]
+        return all(same(x.data, y) for x, y in zip(a.addressable_shards, parts, strict=True))
+    a, b = np.asarray(a), np.asarray(b)
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and a.tobytes() == b.tobytes()
 
 
 def restore_argument(leaf: Leaf, value: Any) -> Any:

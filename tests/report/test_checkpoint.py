@@ -338,3 +338,101 @@ def test_the_manifest_can_be_read_by_people(tmp_path):
     found = json.loads((path / "manifest.json").read_text())
     assert found["leaves"] == [["['k']", [], "key<fry>", "threefry2x32"], ["['w']", [2, 3], "float32", None]]
     assert found["step"] == 3 and found["meta"] == {"algorithm": "liir"}
+
+
+@pytest.mark.parametrize("name", ["a[1]", "[abc]", "back\\slash", "x:/y", "dot..dot", "bad\udce9byte"])
+def test_any_folder_name_can_be_read_back(tmp_path, name):
+    """orbax takes brackets for a pattern and a backslash for a slash."""
+    folder = tmp_path / name.replace("/", "") / "in[side]"
+    for step in (1, 2):
+        checkpoint.save(folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, keep=1)
+    found = checkpoint.restore(folder, {"x": jnp.arange(5), "k": jax.random.key(0)})
+    assert found.step == 2 and found.state["x"].tolist() == [2, 3, 4, 5, 6] and checkpoint.steps(folder) == [2]
+
+
+@pytest.mark.parametrize("harm", ["remove", "change"])
+def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(tmp_path, monkeypatch, harm):
+    checkpoint.save(tmp_path, 1, {"x": jnp.arange(5)})
+    write = checkpoint.ocp.Checkpointer.save
+
+    def damaged(self, path, *args, **kwargs):
+        if harm == "change":
+            kwargs["args"].item["000000"] = np.arange(1, 6, dtype=np.int32)
+        write(self, path, *args, **kwargs)
+        if harm == "remove":
+            shutil.rmtree(path / "d")
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", damaged)
+    with pytest.raises(CheckpointError, match=f"written to {tmp_path} cannot be read back: .*those before it are kept"):
+        checkpoint.save(tmp_path, 2, {"x": jnp.arange(5)}, keep=1)
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == [1]
+    assert checkpoint.restore(tmp_path, {"x": jnp.arange(5)}).state["x"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_older_checkpoint_under_the_newest_name_is_damaged(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"x": jnp.array(step)})
+    shutil.rmtree(tmp_path / "step_000000000002")
+    shutil.copytree(tmp_path / "step_000000000001", tmp_path / "step_000000000002")
+    with pytest.raises(CheckpointError, match="its name says step 2, its content step 1"):
+        checkpoint.restore(tmp_path, {"x": jnp.array(0)})
+    found = checkpoint.restore(tmp_path, {"x": jnp.array(0)}, fallback=True)
+    assert found.step == 1 and "its name says step 2" in found.damages[0]
+
+
+def test_a_manifest_has_a_checksum_of_its_own(tmp_path):
+    path = checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)}, {"diverged": [0, 7]}) / "manifest.json"
+    path.write_text(path.read_text().replace("[0, 7]", "[0, 5]"))
+    with pytest.raises(CheckpointError, match=r"the content of manifest.json changed \(checksum\)"):
+        checkpoint.read_meta(tmp_path)
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content | {"format": 1}))  # written before manifests had one
+    assert checkpoint.restore(tmp_path, {"x": jnp.zeros(2)}).meta == {"diverged": [0, 5]}
+
+
+def forge(path, change):
+    """Change a manifest and set its checksums right."""
+    manifest = json.loads((path / "manifest.json").read_text()) | change
+    for name in manifest["files"] if isinstance(manifest["files"], dict) else ():
+        data = (path / name).read_bytes()
+        manifest["files"][name] = [len(data), checkpoint.zlib.crc32(data)]
+    manifest["checksum"] = checkpoint._checksum(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"leaves": [["['x']", [10**12], "float32", None]]}, {"leaves": 5}, {"leaves": [[1]]}, {"meta": 1}, {"files": [1]},
+     {"step": "3"}],
+)  # fmt: skip
+def test_a_forged_manifest_is_an_error(tmp_path, change):
+    forge(checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)}), change)
+    with pytest.raises(CheckpointError):
+        checkpoint.restore(tmp_path, {"x": jnp.zeros(2)})
+
+
+def test_arrays_of_another_shape_than_the_manifest_says_are_not_read(tmp_path):
+    """Reading ones of 10^12 entries would end the process."""
+    path = checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)})
+    huge = checkpoint.save(tmp_path / "huge", 3, {"x": jnp.zeros(3)})
+    shutil.rmtree(path / "state")
+    shutil.copytree(huge / "state", path / "state")
+    files = [p.relative_to(path).as_posix() for p in (path / "state").rglob("*") if p.is_file()]
+    forge(path, {"files": dict.fromkeys(files)})
+    with pytest.raises(CheckpointError, match=r"state\['x'\] has shape \[3\] instead of \[2\]"):
+        checkpoint.restore(tmp_path, {"x": jnp.zeros(2)})
+
+
+def test_links_are_removed_and_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("x")
+    folder = tmp_path / "c"
+    checkpoint.save(folder, 1, {"x": jnp.zeros(2)})
+    (folder / ".saving").symlink_to(tmp_path / "mine")
+    (folder / ".deleting_step_000000000001").symlink_to(tmp_path / "mine")
+    for step in (2, 3, 4):
+        checkpoint.save(folder, step, {"x": jnp.zeros(2)})
+    assert sorted(path.name for path in folder.iterdir()) == ["step_000000000003", "step_000000000004"]
+    assert (tmp_path / "mine" / "precious").exists()
