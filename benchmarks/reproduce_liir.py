@@ -106,7 +106,7 @@ def _words(env: str, chosen: argparse.Namespace) -> list[str]:
 def annealed(word: str, steps: int) -> str:
     """The same algorithm, its learning rates falling to 0 at the end of training, unless the word says otherwise."""
     variant = variants.parse(word)
-    if "anneal_steps" in variant.fields:
+    if {"anneal_steps", "anneal_share"} & set(variant.fields):
         return word
     whole = word if "=" in word.partition(":")[0] else f"{variant.label}={word}"
     return f"{whole}{',' if ':' in whole else ':'}anneal_steps={steps}"

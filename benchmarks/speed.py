@@ -112,7 +112,7 @@ def measure(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
 def time_training(planned: plan.Plan, env: Environment, repeats: int) -> dict[str, Any]:
     """Seconds of an update as `run` trains, of the host's part in a chunk, and of compiling."""
     compiled, compiling = programs.programs(planned, env)
-    state = compiled.init(np.asarray(planned.seeds, np.uint32), configs.as_arrays(planned.config))
+    state = compiled.init(np.asarray(planned.seeds, np.uint32), configs.as_arrays(planned.learner_config))
 
     def go(updates: int) -> Callable[[Any], Any]:
         def call(carry: Any) -> Any:

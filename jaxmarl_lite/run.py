@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jaxmarl_lite import parallel
 from jaxmarl_lite.report import checkpoint, runfolder, writers
 from jaxmarl_lite.running import plan as plans
-from jaxmarl_lite.running import programs
+from jaxmarl_lite.running import programs, schedules
 from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.progress import Display
@@ -243,6 +243,13 @@ def _train(
     if folder is not None and update is not None and writer:
         write_plan(folder, plan)
     with display:
+        for sentence in schedules.warnings(plan):
+            display.say(sentence)
+        if start is not None:
+            states, sentences = schedules.stretch(start.states, plan)
+            start = start._replace(states=states)
+            for sentence in sentences:
+                display.say(sentence)
         compiled, seconds = programs.programs(plan, world)
         kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None)
         if kept.lost:

@@ -187,7 +187,7 @@ def _update(
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
         updates=updates,
-    ), {"explained_variance": explained} | moved | fit
+    ), {"explained_variance": explained} | moved | fit | fitting.rate_info(learner.config, learner.seen)
 
 
 def next_actions(actor: models.Actor, theta: PyTree, memory: PyTree, steps: Transition, key: Array) -> Array:

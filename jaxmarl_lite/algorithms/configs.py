@@ -70,6 +70,64 @@ def check_widths(config: Any, name: str) -> None:
     object.__setattr__(config, name, tuple(value))
 
 
+SHARES = {"anneal_share": "anneal_steps", "epsilon_share": "epsilon_steps"}
+"""Field that gives a share of a run -> the field that gives the same in environment steps."""
+
+
+def check_shares(config: Any) -> None:
+    """Raise ValueError for a share outside 0 to 1, or for one beside the number of steps that it stands for."""
+    for share, steps in shares_of(type(config)).items():
+        check_range(config, **{share: (0, 1)})
+        if _is_set(config, share) and getattr(config, steps) != getattr(type(config), steps):
+            raise ValueError(
+                f"{type(config).__name__}.{share} is {getattr(config, share)!r} and {steps} is "
+                f"{getattr(config, steps)!r}; allowed is one of them"
+            )
+
+
+def shares_of(kind: type) -> dict[str, str]:
+    """The entries of `SHARES` that a config has."""
+    return {share: steps for share, steps in SHARES.items() if hasattr(kind, share)}
+
+
+def resolve_shares(config: Config, total_steps: int) -> Config:
+    """Replaces every share of a run by its number of environment steps.
+
+    Args:
+        config: of an algorithm.
+        total_steps: environment steps of the whole run of one seed.
+
+    Returns:
+        The config that a learner starts with; its shares are 0.
+    """
+    resolved: dict[str, float] = {}
+    for share, steps in shares_of(type(config)).items():
+        if _is_set(config, share):
+            resolved |= {share: 0.0, steps: getattr(config, share) * total_steps}
+    return dataclasses.replace(config, **resolved) if resolved else config  # type: ignore[type-var]
+
+
+def _is_set(config: Any, share: str) -> bool:
+    """Whether a share is given; traced values and arrays are let through unseen."""
+    value = getattr(config, share)
+    return isinstance(value, (int, float)) and value != 0
+
+
+def check_resolved(config: Any) -> None:
+    """Raise ValueError for a share of a run: only `jaxmarl_lite.run` knows the length that it is a share of."""
+    for share, steps in shares_of(type(config)).items():
+        if _is_set(config, share):
+            raise ValueError(
+                f"{type(config).__name__}.{share} is {getattr(config, share)!r}; allowed in jaxmarl_lite.run alone, "
+                f"which knows the length of the run; give {steps}, in environment steps"
+            )
+
+
 def as_arrays(config: Config) -> Config:
-    """The config with its floats as arrays of the working precision, as a learner carries it."""
+    """The config with its floats as arrays of the working precision, as a learner carries it.
+
+    Raises:
+        ValueError: a share of a run is given, see `check_resolved`.
+    """
+    check_resolved(config)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), config)

@@ -51,6 +51,11 @@ def annealed(lr: Number, seen: Array, anneal_steps: Number) -> Array:
     return lr * jnp.where(anneal_steps > 0, left, 1.0)
 
 
+def rate_info(config: Any, seen: Array) -> dict[str, Array]:
+    """The metric ``learning_rate`` of an update that begins after ``seen`` environment steps."""
+    return {"learning_rate": annealed(config.reported_lr, seen, config.anneal_steps)}
+
+
 class Sequences(NamedTuple):
     """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``starts`` has leaves ``[B, ...]``."""
 

@@ -101,7 +101,7 @@ def _update(of: ppo.Parts, key: Array, learner: ppo.PPOState, batch: Batch) -> t
         memory=found.memory,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
-    ), info | moved | fit
+    ), info | moved | fit | fitting.rate_info(learner.config, learner.seen)
 
 
 def _critic_step(

@@ -59,7 +59,7 @@ def _update(
         value_moments=moments,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
-    ), {"explained_variance": explained} | fit
+    ), {"explained_variance": explained} | fit | fitting.rate_info(learner.config, learner.seen)
 
 
 def _step(

@@ -239,7 +239,7 @@ def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPO
         memory=found.memory,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
-    ), info | fit
+    ), info | fit | fitting.rate_info(learner.config, learner.seen)
 
 
 def _step(of: Parts, learner: PPOState, batch: fitting.Sequences) -> tuple[PPOState, dict[str, Array]]:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from jaxmarl_lite.algorithms import coma, happo, hatrpo, iac, ippo, liir, macpo, mappo_lagrangian, ppo, qmix
+from jaxmarl_lite.algorithms import coma, configs, happo, hatrpo, iac, ippo, liir, macpo, mappo_lagrangian, ppo, qmix
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
@@ -50,12 +50,13 @@ def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
         config: an instance of the algorithm's config; its defaults when None.
 
     Raises:
-        ValueError: for an unknown name; TypeError: for another algorithm's config.
+        ValueError: for an unknown name, or a config with a share of a run; TypeError: for another algorithm's config.
     """
     kind = config_of(name)
     config = kind() if config is None else config
     if type(config) is not kind:
         raise TypeError(f"config is a {type(config).__name__}; allowed for {name!r} is a {kind.__name__}")
+    configs.check_resolved(config)
     if not dataclasses.is_dataclass(spec):
         raise TypeError(f"spec is {spec!r}; allowed is an EnvSpec, such as env.spec")
     return ALGORITHMS[name][1](name, spec, config)

@@ -16,6 +16,8 @@ class LearnerConfig:
     """Learning rate of the gradient steps."""
     anneal_steps: float = 0.0
     """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
+    anneal_share: float = 0.0
+    """The same as a share of the run's total_steps, 0 to 1; 1 falls to 0 at its end."""
     gamma: float = 0.99
     """Discount per step."""
     max_grad_norm: float = 0.5
@@ -46,6 +48,7 @@ class LearnerConfig:
         configs.check_range(
             self, lr=(0, 10), anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
         )
+        configs.check_shares(self)
         configs.check_whole(self, memory_size=1)
         configs.check_choice(
             self, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
@@ -56,6 +59,11 @@ class LearnerConfig:
             raise ValueError(
                 f"{type(self).__name__}.memory_size is {self.memory_size} with memory 'none'; allowed with memory 'gru'"
             )
+
+    @property
+    def reported_lr(self) -> float:
+        """The rate, before annealing, that the metric ``learning_rate`` is of."""
+        return self.lr
 
     @property
     def form(self) -> NetworkSpec:

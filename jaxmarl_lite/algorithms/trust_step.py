@@ -64,6 +64,11 @@ class TrustRegionConfig(ppo.PPOConfig):
     share_weights: bool = False
     """Agents that move in turn have one set of weights each."""
 
+    @property
+    def reported_lr(self) -> float:
+        """The critic's: the policy's step has no learning rate."""
+        return self.critic_lr
+
     def __post_init__(self) -> None:
         super().__post_init__()
         turns.check_own_weights(self)

@@ -214,7 +214,7 @@ def _update(
         memory=found.memory,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
-    ), info | fit | of_turns
+    ), info | fit | of_turns | fitting.rate_info(learner.config, learner.seen)
 
 
 def _fit_critics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -164,13 +165,20 @@ def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> O
     if stored is None:
         env = _value_of("--env", words)
         fields = presets.lookup(name, env or "").fields
-        settings = kind(**fields)
+        settings = kind(**_without_replaced(fields, words))
         return Options(env=tyro.MISSING if env is None else env, settings=settings, greedy=settings.evaluated_greedily)
     values = {
         f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")
     }
     values["env_args"] = tuple(f"{key}={value!r}" for key, value in (stored.env_args or {}).items())
-    return Options(**values, settings=stored.config)
+    fields = {field.name: getattr(stored.config, field.name) for field in dataclasses.fields(stored.config)}
+    return Options(**values, settings=type(stored.config)(**_without_replaced(fields, words)))
+
+
+def _without_replaced(fields: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
+    """The settings without the shares, or numbers of steps, that an option gives in the other form."""
+    replaced = presets.replaced(word.partition("=")[0].lstrip("-").replace("-", "_") for word in words)
+    return {name: value for name, value in fields.items() if name not in replaced}
 
 
 def _stored(words: list[str]) -> Plan | None:

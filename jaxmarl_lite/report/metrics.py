@@ -39,6 +39,7 @@ METRICS: dict[str, str] = {
     "policy_grad_norm": "Euclidean norm of the policy's gradient before clipping, mean over minibatches.",
     "critic_grad_norm": "Euclidean norm of the critic's gradient before clipping, mean over minibatches.",
     "explained_variance": "Share of the variance of the returns that the critic explains; 1 is perfect, 0 a constant.",
+    "learning_rate": "Learning rate in use, annealed: the policy's, or of a step in a trust region the critic's.",
     # values of actions
     "epsilon": "Probability of a random action, 0 to 1.",
     "gradient_steps": "Gradient steps of an update: none before the replay has a batch, and losses are then 0.",

@@ -93,7 +93,7 @@ class Loop:
     def _begin(self) -> None:
         """A new run: initial states, the random policy, and the first evaluation."""
         self._display.say(f"compiled in {self._compile_seconds:.1f} s")
-        self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.config))
+        self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.learner_config))
         self._random = self._random_returns()
         self._kept.keep_random(self._random)
         self._renew_tally()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxmarl_lite import envs
-from jaxmarl_lite.algorithms import limits, registry
+from jaxmarl_lite.algorithms import configs, limits, registry
 from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
@@ -75,6 +75,11 @@ class Plan:
         parts = min(self.evaluations, self.updates)
         return tuple(round(i * self.updates / parts) for i in range(parts + 1))
 
+    @property
+    def learner_config(self) -> Any:
+        """The settings that a learner starts with: shares of the run as environment steps."""
+        return configs.resolve_shares(self.config, self.updates * self.batch)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in config.json; limits as the mapping that a config takes them from."""
         data = dataclasses.asdict(self)
@@ -123,7 +128,7 @@ def make_plan(
         layout=layout,
         **{name: whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
     )
-    made = registry.make_algorithm(algorithm, world.spec, plan.config)
+    made = registry.make_algorithm(algorithm, world.spec, plan.learner_config)
     made.check(plan.num_envs, plan.num_steps)
     first = made.first_update(plan.num_envs, plan.num_steps)
     if plan.updates < first:
@@ -143,7 +148,7 @@ def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
         value = (given or {}).get(field.name, 0.0)
         if field.type in ("float", float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ValueError(f"config.{field.name} is {value!r}; allowed is a number")
-    return kind(**{**tuned, **(given or {})})
+    return kind(**presets.overridden(tuned, given or {}))
 
 
 def _with_limits(plan: Plan, world: Environment) -> Plan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from jaxmarl_lite.algorithms import configs
 
 NUM_ENVS, NUM_STEPS = 64, 64
 """Worlds and steps of a rollout where nothing was tuned."""
@@ -66,7 +68,7 @@ _BATTLES = {
     "iac": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
     "central-v": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
     "coma": _GRADIENT | {"num_steps": 32, "entropy_coef": 0.01, "normalise_advantage": True},
-    "qmix": {"num_envs": 32, "num_steps": 32, "steps_per_update": 4},
+    "qmix": {"num_envs": 32, "num_steps": 32, "steps_per_update": 4, "epsilon_share": 0.05},
     "ippo": _BATTLE,
     "mappo": _BATTLE,
     "liir": _BATTLE | {"critic_view": "state", "reward_lr": 5e-5},
@@ -79,14 +81,14 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
     ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.3},
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_steps": 1e6},
-    ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
-    ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_steps": 1e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_share": 1.0},
+    ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_share": 1.0},
+    ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_share": 1.0},
     ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_steps": 1e6},
-    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
-    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_steps": 1e6},
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_share": 1.0},
+    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_share": 1.0},
+    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_share": 1.0},
     **{(name, room): of for room in ("mujoco/", "safe-mujoco/", "safe-velocity/") for name, of in _ROBOTS.items()},
     **{(name, "smax/"): of for name, of in _BATTLES.items()},
     ("qmix", ""): {"num_envs": 16, "num_steps": 32},
@@ -115,3 +117,15 @@ def lookup(algorithm: str, env_id: str) -> Tuned:
     found = dict(DEFAULTS[names[0]] if names else {})
     sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
     return Tuned(*sizes, found.pop("stagger", False), found)
+
+
+def overridden(tuned: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The tuned settings with ``fields`` in their place; a number of steps replaces a tuned share as well."""
+    dropped = replaced(fields)
+    return {name: value for name, value in tuned.items() if name not in dropped} | dict(fields)
+
+
+def replaced(names: Iterable[str]) -> set[str]:
+    """The settings that say in another form what the named ones say: shares of the run, and numbers of steps."""
+    other_form = configs.SHARES | {steps: share for share, steps in configs.SHARES.items()}
+    return {other_form[name] for name in names if name in other_form}

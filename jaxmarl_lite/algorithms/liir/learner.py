@@ -107,7 +107,7 @@ def _update(
         memory=memory,
         sight=models.widen(learner.sight, batch.steps.obs),
         seen=learner.seen + batch.steps.last.size,
-    ), info | fit
+    ), info | fit | fitting.rate_info(learner.config, learner.seen)
 
 
 def _of_rewards(r_in: Array, alive: Array, bound: Number) -> dict[str, Array]:

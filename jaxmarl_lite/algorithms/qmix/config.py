@@ -19,6 +19,8 @@ class QMIXConfig(settings.LearnerConfig):
     """Probability of a random action in the end."""
     epsilon_steps: float = 50_000.0
     """Environment steps over which it falls, linearly."""
+    epsilon_share: float = 0.0
+    """The same as a share of the run's total_steps, 0 to 1."""
     mixer: Literal["qmix", "vdn"] = "qmix"
     """How the agents' values become the team's."""
     mixer_size: int = 32

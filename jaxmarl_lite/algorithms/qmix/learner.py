@@ -135,6 +135,7 @@ def _update(
         updates=updates,
     )
     info = jax.tree.map(lambda x: x.mean(0), info)
+    info |= {"learning_rate": lr}
     return learner, info | {"epsilon": exploration(config, seen), "gradient_steps": ready * float(keys.size)}
 
 

@@ -1,0 +1,64 @@
+"""Schedules that end with the run, such as annealed learning rates: what a longer run makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmarl_lite import parallel
+from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.types import TrainState
+
+_MEANING = {"anneal_steps": "the learning rates", "epsilon_steps": "exploration"}
+
+
+def stretch(states: TrainState, plan: Plan) -> tuple[TrainState, list[str]]:
+    """Resolves the shares in a run's config for its length, which may be longer than when the states were made.
+
+    Args:
+        states: of all seeds, as restored; every leaf leads with ``[seeds]``.
+        plan: of the run that goes on.
+
+    Returns:
+        The states, their configs brought up to date, and a sentence for every schedule that changed.
+    """
+    stored, changed, sentences = states.learner.config, {}, []
+    done = float(_first_seed(states.updates)) * plan.batch
+    for share, steps in configs.shares_of(type(plan.config)).items():
+        before, now = _first_seed(getattr(stored, steps)), float(getattr(plan.learner_config, steps))
+        if getattr(plan.config, share) and before != np.asarray(now, before.dtype):
+            changed[steps] = now
+            sentences.append(
+                f"{_MEANING[steps]} ({share}): the schedule of {before:,.0f} steps is stretched to {now:,.0f}; it goes "
+                f"on at a factor of {_factor(done, now):.3g}, where it stood at {_factor(done, float(before)):.3g}"
+            )
+
+    def put(path: Any, leaf: Any) -> Any:
+        if len(path) > 1 or path[0].name not in changed:
+            return leaf
+        return jax.device_put(np.full(leaf.shape, changed[path[0].name], leaf.dtype), leaf.sharding)
+
+    if not changed:
+        return states, []
+    config = jax.tree_util.tree_map_with_path(put, stored)
+    return states._replace(learner=states.learner._replace(config=config)), sentences
+
+
+def warnings(plan: Plan) -> list[str]:
+    """A sentence if the learning rates are 0 for a part of the run."""
+    steps, total = plan.learner_config.anneal_steps, plan.updates * plan.batch
+    if not 0 < steps < total - plan.batch:
+        return []
+    return [f"anneal_steps is {steps:,.0f}: nothing is learned in the last {total - steps:,.0f} of {total:,} steps"]
+
+
+def _factor(done: float, steps: float) -> float:
+    """What a schedule that falls linearly over ``steps`` multiplies by after ``done`` steps."""
+    return max(0.0, 1.0 - done / max(steps, 1.0))
+
+
+def _first_seed(leaf: Any) -> np.ndarray:
+    return np.ravel(parallel.to_host(leaf))[0]
