@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 HELP = """usage: jaxmarl-lite COMMAND ...
 
@@ -35,15 +37,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxmarl-lite {__version__}")
         return 0
     try:
-        _command(words[0])(words[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning(warnings.showwarning)
+            _command(words[0])(words[1:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if not _expected(error):
             raise
-        print(f"jaxmarl-lite: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxmarl-lite: {_in_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _in_one_line(message: object) -> str:
+    """The text of an error without line breaks, and with control characters, such as a terminal's, made visible."""
+    text = " ".join(str(message).split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
+    """How warnings are shown: this package's own in one line, others as usual."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if category.__module__.startswith("jaxmarl_lite"):
+            print(f"jaxmarl-lite: {_in_one_line(message)}", file=sys.stderr)
+        else:
+            usual(message, category, *rest, **named)
+
+    return show
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

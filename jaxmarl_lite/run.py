@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.progress import Display
 from jaxmarl_lite.running.record import Record, write_plan
-from jaxmarl_lite.running.result import Result, Timings
+from jaxmarl_lite.running.result import Result, read_meta
 from jaxmarl_lite.types import Environment
 
 __all__ = ["RunError", "resume_run", "run"]
@@ -112,10 +113,11 @@ def run(
     if stored is not None and resume is not None:
         plans.check_same(plan, stored, resume)
         longer = plans.prolonged(stored, plan.total_steps)
-        return _continue(_laid_out(longer, seeds_at_once, devices, layout), world, runfolder.find(resume), options)
+        longer = _laid_out(longer, seeds_at_once, devices, layout)
+        return _continue(longer, stored, world, runfolder.find(resume), options)
     _check_devices(plan)
-    folder = None if out is None else _create(out, plan)
-    with _held(folder):
+    folder = None if out is None else runfolder.RunFolder(Path(out))
+    with _held(folder, plan):
         return _train(plan, world, folder, options, None, None)
 
 
@@ -151,7 +153,7 @@ def resume_run(
     world = plans.world_of_run(stored, path, env)
     plan = stored if total_steps is None else plans.prolonged(stored, total_steps)
     plan = _laid_out(plan, seeds_at_once or stored.seeds_at_once, devices, layout)
-    return _continue(plan, world, runfolder.find(path), options)
+    return _continue(plan, stored, world, runfolder.find(path), options)
 
 
 def _laid_out(plan: Plan, seeds_at_once: int | None, devices: int | None, layout: Any) -> Plan:
@@ -165,68 +167,60 @@ def _check_devices(plan: Plan) -> None:
     parallel.check_layout(mesh, plan.layout, len(plan.seeds), plan.num_envs, minibatches)
 
 
-def _create(path: str | Path, plan: Plan) -> runfolder.RunFolder:
-    """The folder of a new run, made by the process that writes."""
-    folder = runfolder.RunFolder(Path(path))
-    taken = folder.holds_a_run()
-    _together("looked")  # before any process writes, all have looked
-    if taken or parallel.is_writer():
-        runfolder.create(path, plan.to_dict())
-    return folder
-
-
-def _together(name: str) -> None:
-    """Wait for all processes."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"jaxmarl_lite.run.{name}")
-
-
 @contextlib.contextmanager
-def _held(folder: runfolder.RunFolder | None) -> Iterator[None]:
-    """The folder for this run alone; all its processes raise where another run has it."""
+def _held(folder: runfolder.RunFolder | None, new: Plan | None = None) -> Iterator[None]:
+    """The folder for this run alone, and made for the plan of a new one; all its processes raise where it is refused.
+
+    What is in the folder is looked at when nobody else can change it any more, and nothing is written before.
+    """
     if folder is None:
         yield
         return
     with contextlib.ExitStack() as stack:
-        refused = None
+        refused: Exception | None = None
         if parallel.is_writer():
             try:
+                if new is not None:
+                    folder.make()  # a lock needs a folder to lie in
                 stack.enter_context(folder.held())
-            except runfolder.RunFolderError as error:
+                if new is not None:
+                    runfolder.create(folder.path, new.to_dict())
+                folder.check(writing=True)
+            except Exception as error:
                 refused = error
         if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(refused is not None)):
-            refused = refused or runfolder.RunFolderError(f"{folder.path} is being trained by others")
+            refused = refused or runfolder.RunFolderError(f"{folder.path} was refused by the process that writes")
         if refused is not None:
             raise refused
         yield
 
 
-def _continue(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
-    """Go on from the newest checkpoint of a folder that can be read."""
+def _continue(
+    plan: Plan, stored: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options
+) -> Result:
+    """Go on from the newest checkpoint of a folder that can be read; ``stored`` is the plan that was read from it."""
     _check_devices(plan)
     with _held(folder):
+        if plans.read(folder.path) != stored:
+            raise runfolder.RunFolderError(f"another process has just changed the run in {folder.path}; try again")
         return _go_on(plan, world, folder, options)
 
 
 def _go_on(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
-    newest = checkpoint.latest(folder.checkpoints)
-    if newest is None:
+    if checkpoint.latest(folder.checkpoints) is None:
         return _train(plan, world, folder, options, None, -1)
-    if newest >= plan.updates:
+    intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
+    saved = read_meta(intact)
+    plans.check_same(plan, saved.plan, folder.checkpoints)
+    if intact.step >= plan.updates:
         display = Display(plan.algorithm, plan.updates, plan.batch, options.quiet or not parallel.is_writer())
-        display.say(f"{folder.path} is finished: {newest} updates are done; give a larger total_steps to prolong it")
-        return finished(plan, world, folder, display)
-    restored = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), fallback=True)
-    plans.check_same(plan, plans.from_dict(restored.meta["plan"], folder.checkpoints), folder.checkpoints)
-    checkpoint.drop_after(folder.checkpoints, restored.step)
-    start = Start(
-        restored.state,
-        restored.step,
-        np.asarray(restored.meta["diverged"], np.int32),
-        Timings(**restored.meta["timings"]),
-        restored.step < newest,
-    )
-    return _train(plan, world, folder, options, start, restored.step)
+        done = f"{intact.step} updates are done"
+        display.say(f"{folder.path} is finished: {done}; give a larger total_steps to prolong it")
+        return finished(plan, world, folder, display, intact.step, saved.rows)
+    states = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), intact.step).state
+    checkpoint.drop_after(folder.checkpoints, intact.step)
+    start = Start(states, intact.step, saved.diverged, saved.timings, bool(intact.damages), saved.rows)
+    return _train(plan, world, folder, options, start, intact.step)
 
 
 def _train(
@@ -242,6 +236,9 @@ def _train(
     display = Display(f"{plan.algorithm} on {plan.env}", plan.updates, plan.batch, options.quiet or not writer)
     if folder is not None and update is not None and writer:
         write_plan(folder, plan)
+        if (differences := runfolder.renew_versions(folder, max(update, 0))) and update >= 0:
+            _warn(f"{folder.path} goes on with other versions, so that its numbers may be others than those of a run "
+                  f"without a break ({differences}); versions.json keeps both")  # fmt: skip
     with display:
         for sentence in schedules.warnings(plan):
             display.say(sentence)
@@ -251,9 +248,10 @@ def _train(
             for sentence in sentences:
                 display.say(sentence)
         compiled, seconds = programs.programs(plan, world)
-        kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None)
-        if kept.lost:
-            display.say(f"metrics.jsonl has no rows of updates {kept.lost}; they are not made anew")
+        mark = None if start is None else start.rows
+        kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None, mark)
+        if kept.complaint:
+            _warn(kept.complaint)
         loop = Loop(plan, world, compiled, kept, display, None if folder is None else folder.checkpoints, options.keep)
         try:
             return loop.go(start, seconds)
@@ -262,6 +260,10 @@ def _train(
             raise
         finally:
             kept.close()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, runfolder.RunFolderWarning, stacklevel=2)
 
 
 def _how_to_go_on(folder: runfolder.RunFolder | None, update: int) -> str:

@@ -52,6 +52,29 @@ def test_options_reach_the_run(trained: Path) -> None:
     assert (config["seeds"], config["total_steps"], config["num_envs"]) == ([0, 1], 64, 4)
 
 
+@pytest.mark.filterwarnings("always::jaxmarl_lite.report.runfolder.RunFolderWarning")
+def test_what_is_damaged_is_said_in_one_printable_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    metrics, manifest = run / "metrics.jsonl", run / "checkpoints" / "step_000000000004" / "manifest.json"
+    whole = metrics.read_text()
+    metrics.write_text(whole.replace("eval_return", "eval\\u001b[31m"))
+    manifest.write_text("{")
+    assert main(["evaluate", str(run), "--episodes", "2"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(said) == 2 and all(line.startswith("jaxmarl-lite: ") for line in said)
+    assert "its copy is read instead" in said[0] and "the checkpoint of update 2 is read instead" in said[1]
+    metrics.write_text(whole + whole.splitlines()[-1].replace('"finite"', '"\\u001b[31mred/[/red]"') + "\n")
+    for command in ("evaluate", "plot", "render"):
+        assert main([command, str(run)]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and said[0].isprintable() and "line 7 is no metrics row" in said[0]
+    metrics.write_text(whole * 2)
+    assert main(["plot", str(run)]) == 2
+    assert "line 7 is no row of this run: there is another one" in capsys.readouterr().err
+
+
 def test_a_config_repeats_its_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(trained / "config.json"), "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr().out

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from small_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
@@ -96,8 +104,10 @@ def test_a_damaged_newest_checkpoint_costs_only_its_updates(tmp_path: Path, caps
     bits = whole.states
     newest = tmp_path / "run" / "checkpoints" / "step_000000000004" / "manifest.json"
     newest.write_text("{")
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        _ = jml.load_run(tmp_path / "run").states
+    with pytest.warns(runfolder.RunFolderWarning, match="manifest.json cannot be read.*of update 2 is read instead"):
+        before = jml.load_run(tmp_path / "run")
+        assert before.states.updates.tolist() == [2, 2] and before.steps.tolist() == whole.steps.tolist()
+        assert before.policy(0) is not None
     plan_now = plan.read(tmp_path / "run")
     assert plan_now.updates == 4
     jml.resume_run(tmp_path / "run", total_steps=updates(6))
@@ -158,12 +168,269 @@ def test_an_edited_config_is_noticed(tmp_path: Path) -> None:
         jml.resume_run(tmp_path, total_steps=updates(9), quiet=True)
 
 
-def test_lost_rows_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    jml.run("ippo", "toy/counter", total_steps=updates(2), evaluations=2, out=tmp_path, **RUN)
-    rows = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "metrics.jsonl").write_text("".join(rows[:2]))
-    jml.resume_run(tmp_path, total_steps=updates(3))
-    assert "has no rows of updates [1, 2]" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def half(whole: Path) -> Path:
+    """The run as a kill after update 2 leaves it: a checkpoint of update 1 as well, and rows behind the last one."""
+    path = whole.parent / "half"
+    save = checkpoint.save
+
+    def cut(folder: Path, step: int, *rest: Any) -> Path:
+        if step == 3:
+            raise KeyboardInterrupt
+        return save(folder, step, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.checkpoint, "save", cut)
+        with pytest.raises(KeyboardInterrupt):
+            jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    assert checkpoint.steps(path / "checkpoints") == [1, 2] and len(rows(path)) == 8
+    return path
+
+
+def lines(path: Path) -> list[str]:
+    return (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+
+
+HARMS: dict[str, Callable[[list[str]], list[str]]] = {
+    "emptied": lambda x: [],
+    "cut": lambda x: x[:3],
+    "cut in a row": lambda x: [*x[:3], x[3][:40]],
+    "the last line break gone": lambda x: [*x[:5], x[5][:-1]],
+    "a digit changed": lambda x: [x[0], x[1].replace('"eval_return": 0.', '"eval_return": 1.'), *x[2:]],
+    "a bit flipped": lambda x: [x[0], x[1].replace("eval_return", "eval_sevurn"), *x[2:]],
+    "twice": lambda x: x * 2,
+    "shuffled": lambda x: x[::-1],
+    "a row gone": lambda x: [*x[:2], *x[3:]],
+    "of other seeds": lambda x: [line.replace('"seed": ', '"seed": 5') for line in x],
+    "of other steps": lambda x: [line.replace('"step": ', '"step": 1') for line in x],
+    "rubbish before": lambda x: ["rubbish\n", *x],
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_rows_are_restored_from_their_copy(harm: str, whole: Path, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    (run / "metrics.jsonl").write_text("".join(HARMS[harm](lines(run))))
+    if harm == "twice":  # which leaves the rows up to the checkpoint as they were
+        jml.resume_run(run, quiet=True)
+    else:
+        with pytest.warns(runfolder.RunFolderWarning, match="has changed since the checkpoint of .* 2; its copy is"):
+            assert len(jml.load_run(run).steps) == 4
+        with pytest.warns(runfolder.RunFolderWarning, match=r"had changed and was restored from its copy \(6 rows\)"):
+            jml.resume_run(run, quiet=True)
+    assert rows(run) == rows(whole)
+    assert_same_bits(jml.load_run(run).states, jml.load_run(whole).states)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '{"update": 1e400, "step": 0, "seed": 0}',
+        '{"update": 3, "step": 48, "seed": 7, "eval_return": 1.0, "finite": 1.0}',
+        '{"update": 3, "step": 47, "seed": 0, "eval_return": 1.0, "finite": 1.0}',
+        '{"update": 2, "step": 32, "seed": 0, "eval_return": 1.0, "finite": 1.0}',
+        '{"update": 10000000000000000000000000, "step": 0, "seed": 0, "eval_return": 1.0, "finite": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, "x/agent_1000000000": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, "a/b": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, "\\u001b[31mred": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": [1.0], "finite": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0}',
+        "[" * 100_000,
+    ],
+)
+def test_rows_that_no_run_wrote_are_named_and_a_resumed_run_drops_them(
+    tail: str, whole: Path, half: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    (run / "metrics.jsonl").write_text("".join(lines(run)[:6]) + tail + "\n")
+    with pytest.raises(runfolder.RunFolderError, match="metrics.jsonl.*--resume") as caught:
+        jml.load_run(run)
+    assert str(caught.value).isprintable()
+    jml.resume_run(run, quiet=True)
+    assert rows(run) == rows(whole)
+
+
+def test_where_the_copy_is_damaged_too_what_can_be_read_is_kept_and_the_rest_said(half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    some = lines(run)
+    (run / "metrics.jsonl").write_text("".join([some[0], "rubbish\n", *some[3:]]))
+    (run / "checkpoints" / "metrics.jsonl").write_text(some[2])
+    with pytest.warns(runfolder.RunFolderWarning, match="and its copy, .*: 5 of 6 rows could be read and are kept"):
+        assert jml.resume_run(run, quiet=True).steps.tolist() == [0, 16, 32, 48, 64]
+    again = jml.load_run(run)  # and from here on the rows are what the checkpoints remember
+    assert np.isnan(again.returns).sum() == 1
+
+
+def test_a_damaged_copy_is_made_anew(whole: Path, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    (run / "checkpoints" / "metrics.jsonl").unlink()
+    jml.resume_run(run, quiet=True)
+    assert rows(run) == rows(whole)
+    assert (run / "checkpoints" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+def test_a_finished_run_gets_its_rows_back(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / "metrics.jsonl").unlink()
+    with pytest.warns(runfolder.RunFolderWarning, match=r"restored from its copy \(10 rows\)"):
+        assert len(jml.resume_run(run, quiet=True).steps) == 5
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_rows_without_a_checkpoint_are_kept_when_training_begins_anew(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    with pytest.warns(runfolder.RunFolderWarning, match="has no checkpoint: .* kept in metrics.old.jsonl"):
+        jml.resume_run(run, quiet=True)
+    assert rows(run) == rows(whole)
+    assert (run / "metrics.old.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_a_prolonged_run_does_not_say_that_rows_are_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its evaluations are at other updates than those of a run that was as long from the beginning."""
+    loud = {**RUN, "quiet": False}
+    jml.run("ippo", "toy/counter", total_steps=updates(5), evaluations=2, out=tmp_path, **loud)
+    jml.resume_run(tmp_path, total_steps=updates(8))
+    assert "rows" not in capsys.readouterr().out and len(rows(tmp_path)) == 2 * 4
+
+
+def test_an_older_checkpoint_under_the_newest_name_is_passed_over(whole: Path, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    older, newer = (run / "checkpoints" / f"step_{step:012d}" for step in (1, 2))
+    shutil.rmtree(newer)
+    shutil.copytree(older, newer)
+    jml.resume_run(run, quiet=True)
+    assert rows(run) == rows(whole)
+    assert_same_bits(jml.load_run(run).states, jml.load_run(whole).states)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "random_policy.json", "versions.json", "checkpoints"])
+def test_odd_things_in_a_run_are_named_by_whatever_reads_it(name: str, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    if name == "checkpoints":
+        shutil.move(run / name, tmp_path / "elsewhere")
+        (run / name).symlink_to(tmp_path / "elsewhere")
+    else:
+        (run / name).unlink()
+        os.mkfifo(run / name) if name == "metrics.jsonl" else (run / name).mkdir()
+    for read in (jml.load_run, jml.resume_run, runfolder.load):
+        with pytest.raises(runfolder.RunFolderError, match=f"{run / name} is .*move it"):
+            read(run)
+
+
+@pytest.mark.parametrize("name", ["curve.png", "marl_eval.json", ".lock", "tensorboard"])
+def test_odd_things_where_a_run_writes_are_named_before_it_does(name: str, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    if name == "tensorboard":
+        shutil.rmtree(run / name)
+        (run / name).symlink_to(tmp_path)
+    else:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(runfolder.RunFolderError, match=f"{run / name} is .*move it"):
+        jml.resume_run(run, quiet=True)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    jml.load_run(run)
+
+
+def test_what_a_run_can_do_without_is_made_anew(whole: Path, half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    (run / "random_policy.json").write_text('{"eval_return": [1.0, "x"]}')
+    (run / "versions.json").write_text("{")
+    with pytest.warns(runfolder.RunFolderWarning, match="versions.json is damaged"):
+        jml.resume_run(run, quiet=True)
+    assert (run / "random_policy.json").read_bytes() == (whole / "random_policy.json").read_bytes()
+    assert runfolder.load(run).versions["python"] == runfolder.load(whole).versions["python"]
+
+
+def test_a_checkpoint_of_another_run_is_not_loaded(whole: Path, tmp_path: Path) -> None:
+    other = {**RUN, "seeds": (5, 7)}
+    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=tmp_path / "other", **other)
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints")
+    shutil.copy(run / "metrics.jsonl", run / "checkpoints" / "metrics.jsonl")
+    for read in (jml.load_run, jml.resume_run):
+        with pytest.warns() if read is jml.load_run else contextlib.nullcontext():
+            with pytest.raises(ValueError, match=r"seeds is \(0, 1\), but the run in .* has \(5, 7\)"):
+                read(run)
+
+
+@pytest.mark.parametrize("layout", ["seeds", "worlds"])
+def test_a_run_of_more_devices_than_there_are_is_loaded_on_one(layout: str, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    content = runfolder.read_config(run) | {"devices": 2 * jax.device_count(), "layout": layout}
+    (run / "config.json").write_text(json.dumps(content))
+    result = jml.load_run(run)
+    assert_same_bits(result.states, jml.load_run(whole).states)
+    assert result.policy(1) is not None and result.episode(1).length > 0
+
+
+def test_other_versions_are_said_and_both_are_kept(half: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(half, tmp_path / "run"))
+    path = run / "versions.json"
+    content = json.loads(path.read_text())
+    content["packages"]["jax"], content["python"], content["device_kind"] = "0.1", "2.7.1", "abacus"
+    path.write_text(json.dumps(content))
+    with pytest.warns(runfolder.RunFolderWarning, match=r"jax 0\.1 -> .*python 2\.7\.1 -> .*device_kind abacus -> "):
+        jml.resume_run(run, quiet=True)
+    now = json.loads(path.read_text())
+    assert now["earlier"] == [{**content, "until_update": 2}] and now["packages"]["jax"] != "0.1"
+    jml.resume_run(run, total_steps=updates(5), quiet=True)
+    assert json.loads(path.read_text()) == now
+
+
+@pytest.mark.parametrize("harm", ["moved", "deleted"])
+def test_a_folder_that_goes_away_ends_the_run(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+
+    def disturbed(self: loop.Loop) -> None:
+        if self.update == 2:
+            shutil.move(path, tmp_path / "moved") if harm == "moved" else shutil.rmtree(path)
+        evaluate(self)
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
+    with pytest.raises(runfolder.RunFolderError, match=f"{path} was moved or deleted while the run trained in it"):
+        jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    assert not path.exists()
+    if harm == "moved":
+        monkeypatch.undo()
+        assert len(jml.resume_run(tmp_path / "moved", quiet=True).steps) == 5
+
+
+def test_rows_that_are_deleted_while_a_run_trains_come_back(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+
+    def disturbed(self: loop.Loop) -> None:
+        if self.update == 2:
+            (path / "metrics.jsonl").unlink()
+        if self.update == 3:
+            shutil.rmtree(path / "checkpoints")
+        evaluate(self)
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    assert rows(path) == rows(whole) and len(jml.load_run(path).steps) == 5
+
+
+def test_a_start_that_is_refused_leaves_the_other_run_alone(tmp_path: Path) -> None:
+    """Both may have looked before either wrote: the folder is locked first."""
+    path = tmp_path / "run"
+    path.mkdir()
+    with runfolder.RunFolder(path).held():
+        with pytest.raises(runfolder.RunFolderError, match="is being trained by another process"):
+            start(path)
+        assert [each.name for each in path.iterdir()] == [".lock"]
 
 
 def test_a_run_in_an_object_needs_it_again(tmp_path: Path) -> None:

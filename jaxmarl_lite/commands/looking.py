@@ -18,7 +18,8 @@ from jaxmarl_lite.commands import cost_plot
 from jaxmarl_lite.envs import naming
 from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
-from jaxmarl_lite.running import costs, programs
+from jaxmarl_lite.running import costs, programs, record
+from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.result import load_run
 from jaxmarl_lite.types import EnvSpec
 
@@ -141,6 +142,7 @@ def plot_command(words: list[str]) -> None:
     runs = {}
     for path in options.runs:
         run = runfolder.load(path)
+        record.check_rows(plans.from_dict(run.config, run.folder.config), run.rows, run.folder.metrics)
         runs[f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name] = run
     name = options.metric.replace("/", "_")
     home = options.runs[0] if len(options.runs) == 1 else Path()

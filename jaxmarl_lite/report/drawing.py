@@ -167,5 +167,6 @@ def saved(figure: Figure, path: Path | str | None) -> Figure:
     if path is not None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         files.replace_bytes(path, buffer.getvalue())
     return figure

@@ -39,10 +39,10 @@ def read_bytes(path: Path | str) -> bytes:
 def replace_bytes(path: Path | str, data: bytes) -> None:
     """Put ``data`` at ``path``: whoever reads it sees the old content or the new, never a part.
 
-    The data goes to a neighbouring file, is synced, and takes the name in one rename.
+    The data goes to a neighbouring file, is synced, and takes the name in one rename. The folder must be there: one
+    that was deleted while a run trained in it must not come back with a part of the run.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

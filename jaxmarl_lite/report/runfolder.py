@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +18,7 @@ import filelock
 import jax
 import numpy as np
 
-from jaxmarl_lite.report import files, writers
+from jaxmarl_lite.report import checkpoint, files, writers
 
 _PACKAGES = (
     "jaxmarl-lite", "jax", "jaxlib", "flax", "optax", "chex", "jumanji", "orbax-checkpoint", "numpy", "mujoco",
@@ -26,6 +28,10 @@ _PACKAGES = (
 
 class RunFolderError(OSError):
     """A folder holds a run already, holds none, or holds a damaged one; the message names it and the way out."""
+
+
+class RunFolderWarning(UserWarning):
+    """Something in a run's folder was damaged, and something else was read in its place; the message names both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON row per seed and report."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def metrics_copy(self) -> Path:
+        """The same rows once more, beside the checkpoints that count them: restores ``metrics`` when it is damaged."""
+        return self.checkpoints / "metrics.jsonl"
+
+    @property
+    def random_policy(self) -> Path:
+        """Returns of the random policy."""
+        return self.path / "random_policy.json"
 
     @property
     def marl_eval(self) -> Path:
@@ -97,6 +113,44 @@ class RunFolder:
             if taken:
                 lock.release()
 
+    def make(self) -> None:
+        """Make the folder of a new run, empty as yet.
+
+        Raises:
+            RunFolderError: it holds a run already, or cannot be made.
+        """
+        if self.path.is_file():
+            raise RunFolderError(f"{self.path} is a file; allowed is a folder that holds no run, or a new one")
+        self.check(writing=True)
+        if self.holds_a_run():
+            raise RunFolderError(
+                f"{self.path} already holds a run; continue it with --resume {self.path} (in Python: resume_run), or "
+                "choose another --out"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be used for a run: {error}") from error
+
+    def check(self, writing: bool = False) -> None:
+        """Raise RunFolderError where something odd stands in the place of what a run reads, or also writes.
+
+        A pipe would never answer; through a link, files outside the folder would be changed or removed.
+        """
+        names = [self.config, self.versions, self.metrics, self.random_policy]
+        names += [self.marl_eval, self.curve, self.lock] if writing else []
+        for path in names:
+            if os.path.lexists(path) and not path.is_file():
+                raise RunFolderError(f"{path} is no regular file, as a run keeps there; move it away and try again")
+        for path in (self.checkpoints, self.tensorboard) if writing else (self.checkpoints,):
+            if path.is_symlink():
+                raise RunFolderError(
+                    f"{path} is a link, which a run does not follow; allowed is the folder itself: move it here, or "
+                    "make the whole run's folder a link"
+                )
+            if path.exists() and not path.is_dir():
+                raise RunFolderError(f"{path} is no folder, as a run keeps there; move it away and try again")
+
     def holds_a_run(self) -> bool:
         """True where something is there that a new run would overwrite."""
         return any(p.exists() for p in (self.config, self.metrics, self.marl_eval, self.checkpoints, self.tensorboard))
@@ -132,7 +186,7 @@ class Run:
 
 
 def create(path: Path | str, config: Any) -> RunFolder:
-    """Make the folder of a new run and write its config and versions.
+    """Make the folder of a new run and write its config and versions; to be called with the folder `held`.
 
     Args:
         path: a folder that holds no run; made if missing.
@@ -142,13 +196,7 @@ def create(path: Path | str, config: Any) -> RunFolder:
         RunFolderError: it holds a run already, or cannot be made.
     """
     folder = RunFolder(Path(path))
-    if folder.path.is_file():
-        raise RunFolderError(f"{folder.path} is a file; allowed is a folder that holds no run, or a new one")
-    if folder.holds_a_run():
-        raise RunFolderError(
-            f"{folder.path} already holds a run; continue it with --resume {folder.path} (in Python: resume_run), or "
-            "choose another --out"
-        )
+    folder.make()
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     try:
@@ -164,6 +212,7 @@ def find(path: Path | str) -> RunFolder:
     folder = RunFolder(Path(path))
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path} is no folder")
+    folder.check()
     if not folder.config.is_file():
         raise RunFolderError(f"{folder.path} holds no run: it has no {folder.config.name}")
     return folder
@@ -181,12 +230,55 @@ def load(path: Path | str) -> Run:
         RunFolderError: the folder holds no run, or a file in it is damaged; names the file.
     """
     folder = find(path)
+    return Run(folder, _read_object(folder.config), read_versions(folder), _read_metrics(folder))
+
+
+def read_versions(folder: RunFolder) -> dict[str, Any]:
+    """The content of versions.json; empty, with a warning, where it is damaged, since nothing depends on it."""
     try:
-        rows = writers.read_rows(folder.metrics) if folder.metrics.exists() else []
+        return _read_object(folder.versions) if folder.versions.exists() else {}
+    except RunFolderError as error:
+        warnings.warn(f"{error}; the run is read without it", RunFolderWarning, stacklevel=3)
+        return {}
+
+
+def _read_metrics(folder: RunFolder) -> list[writers.Row]:
+    """The rows of a run, compared with what its newest readable checkpoint remembers of them."""
+    remembered = _newest_mark(folder)  # before the rows: a run that is being trained only adds to them
+    try:
+        data = files.read_bytes(folder.metrics) if folder.metrics.exists() else b""
+        if remembered is not None and not remembered[1].is_in(data):
+            update, mark = remembered
+            message = f"{folder.metrics} has changed since the checkpoint of update {update}"
+            copy = files.read_bytes(folder.metrics_copy) if folder.metrics_copy.exists() else b""
+            if mark.is_in(copy):
+                data = copy
+                message += f"; its copy is read instead, and --resume {folder.path} restores it"
+            else:
+                message += f", which counted {mark.rows} rows, and so has its copy"
+            warnings.warn(message, RunFolderWarning, stacklevel=3)
+        return writers.parse_rows(data, folder.metrics)
+    except OSError as error:
+        raise RunFolderError(f"{folder.metrics} cannot be read: {error}") from error
     except ValueError as error:
-        raise RunFolderError(str(error)) from error
-    found = _read_object(folder.versions) if folder.versions.exists() else {}
-    return Run(folder, _read_object(folder.config), found, rows)
+        raise RunFolderError(f"{error}; --resume {folder.path} keeps the rows up to the last checkpoint") from error
+
+
+def _newest_mark(folder: RunFolder) -> tuple[int, writers.Mark] | None:
+    """Update and mark of the newest checkpoint that has one; None where none has."""
+    for step in reversed(checkpoint.steps(folder.checkpoints)):
+        try:
+            mark = mark_of(checkpoint.read_meta(folder.checkpoints, step))
+        except checkpoint.CheckpointError:
+            continue
+        if mark is not None:
+            return step, mark
+    return None
+
+
+def mark_of(meta: Mapping[str, Any]) -> writers.Mark | None:
+    """What a checkpoint's ``meta`` remembers of the rows; None in those of an earlier version."""
+    return None if meta.get("rows") is None else writers.Mark(*meta["rows"])
 
 
 def series(rows: list[writers.Row], name: str) -> Series:
@@ -211,6 +303,40 @@ def series(rows: list[writers.Row], name: str) -> Series:
     for row in having:
         values[places[1][row["seed"]], places[0][row["update"]]] = row[name]
     return Series(tuple(seeds), np.array(updates), np.array([steps[update] for update in updates]), values)
+
+
+def renew_versions(folder: RunFolder, update: int) -> str | None:
+    """Write down what a run goes on with, and keep what it ran with before where that differs.
+
+    Args:
+        folder: of the run.
+        update: from which it goes on.
+
+    Returns:
+        The differences in words; None where there is none, or nothing to compare with.
+    """
+    now, before = versions(), read_versions(folder)
+    earlier = before.pop("earlier", [])
+    differences = _differences(before, now)
+    if before and not differences:
+        return None
+    if before:
+        earlier = [*earlier, {**before, "until_update": update}]
+    files.replace_text(folder.versions, files.to_json({**now, "earlier": earlier}, indent=2) + "\n")
+    return "; ".join(differences) or None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The entries of two versions that differ, as ``name before -> now``; none where there is nothing before."""
+    lines = []
+    for name, value in now.items():
+        was = before.get(name, value)
+        if isinstance(value, dict) and isinstance(was, dict):
+            every = dict.fromkeys([*value, *was])
+            lines += [f"{x} {was.get(x)} -> {value.get(x)}" for x in every if was.get(x) != value.get(x)]
+        elif was != value:
+            lines.append(f"{name} {was} -> {value}")
+    return lines
 
 
 def versions() -> dict[str, Any]:
@@ -239,8 +365,8 @@ def _version(package: str) -> str | None:
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object; RunFolderError naming the file when it is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(files.read_bytes(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise RunFolderError(f"{path} is damaged: it holds no JSON object")

@@ -6,9 +6,11 @@ In a run of several processes only process 0 writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaxmarl_lite.report import files
 
@@ -34,26 +36,54 @@ class Writer(Protocol):
         ...
 
 
+class Mark(NamedTuple):
+    """How far a file of rows had come, as a checkpoint remembers it."""
+
+    rows: int
+    size: int  # bytes
+    checksum: int  # CRC-32 of these bytes
+
+    def is_in(self, data: bytes) -> bool:
+        """Whether a file's content begins with just what it held then."""
+        return len(data) >= self.size and zlib.crc32(data[: self.size]) == self.checksum
+
+
 class JsonlWriter:
     """One JSON object per row, visible to readers at once; a kill can cost at most the row being written.
 
     Opening an existing file goes on behind its last complete row.
+
+    Args:
+        path: of the file.
+        copy: of a second file that gets the same rows when they are flushed, for `restore_rows`; None for none.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    def __init__(self, path: Path | str, copy: Path | str | None = None):
+        self.path, self._copy = Path(path), None if copy is None else Path(copy)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _cut_half_line(self.path)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._open()
+
+    def _open(self) -> None:
+        self._file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
+        data = self.path.read_bytes()
+        self.mark = Mark(data.count(b"\n"), len(data), zlib.crc32(data))
+        """What has been written; on the disk after `flush`."""
+        self._uncopied: list[bytes] = []
+        if self._copy is not None and (not self._copy.is_file() or self._copy.read_bytes() != data):
+            self._copy.parent.mkdir(exist_ok=True)
+            files.replace_bytes(self._copy, data)
 
     def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Append a row. Raises ValueError when a metric is called ``update``, ``step`` or ``seed``."""
         if taken := set(_INDEX) & set(values):
             raise ValueError(f"metrics may not be called {sorted(taken)}")
         row = {"update": int(update), "step": int(step), "seed": int(seed)}
-        row |= {name: float(value) for name, value in values.items()}
-        self._file.write(files.to_json(row) + "\n")
+        line = to_line(row | {name: float(value) for name, value in values.items()})
+        self._file.write(line)
         self._file.flush()
+        self._uncopied.append(line)
+        self.mark = Mark(self.mark.rows + 1, self.mark.size + len(line), zlib.crc32(line, self.mark.checksum))
 
     def truncate_after(self, update: int, seed: int | None = None) -> int:
         """Drop the rows of later updates (of one seed, or of all), as a resume from ``update`` must.
@@ -64,20 +94,48 @@ class JsonlWriter:
         self._file.close()
         rows = read_rows(self.path)
         kept = [row for row in rows if row["update"] <= update or (seed is not None and row["seed"] != seed)]
-        files.replace_text(self.path, "".join(files.to_json(row) + "\n" for row in kept))
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self.replace(kept)
         return len(rows) - len(kept)
 
+    def replace(self, rows: Iterable[Row]) -> None:
+        """Put other rows into the file and its copy, each in one rename."""
+        self._file.close()
+        files.replace_bytes(self.path, b"".join(map(to_line, rows)))
+        self._open()
+
+    def is_intact(self) -> bool:
+        """Whether file and copy are as long as what was written: neither was deleted, cut or replaced meanwhile."""
+        copied = self.mark.size - sum(map(len, self._uncopied))
+        return _size(self.path) == self.mark.size and (self._copy is None or _size(self._copy) == copied)
+
     def flush(self) -> None:
-        """Return when every row is on disk."""
-        if not self._file.closed:
-            self._file.flush()
-            files.sync_file(self._file.fileno())
+        """Return when every row is on disk, in the file and in its copy."""
+        if self._file.closed:
+            return
+        self._file.flush()
+        files.sync_file(self._file.fileno())
+        if self._copy is not None and self._uncopied:
+            with open(self._copy, "ab") as copy:
+                copy.write(b"".join(self._uncopied))
+                copy.flush()
+                files.sync_file(copy.fileno())
+            self._uncopied = []
 
     def close(self) -> None:
         """Flush and close."""
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def to_line(row: Row) -> bytes:
+    """A row as a line of a file."""
+    return files.to_json(row).encode() + b"\n"
 
 
 def read_rows(path: Path | str) -> list[Row]:
@@ -86,16 +144,88 @@ def read_rows(path: Path | str) -> list[Row]:
     Raises:
         ValueError: a line in the middle that is no row, naming file and line.
     """
-    lines = Path(path).read_bytes().split(b"\n")[:-1]  # what follows the last line break is no whole row
+    return parse_rows(files.read_bytes(path), path)
+
+
+def parse_rows(data: bytes, path: Path | str) -> list[Row]:
+    """The rows of a file's content; see `read_rows`."""
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(data), start=1):
         try:
-            row = json.loads(line)
-            index = {name: int(row.pop(name)) for name in _INDEX}
-            rows.append(index | {name: files.to_number(value) for name, value in row.items()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number} is no metrics row: {_words_of(error)}") from error
+            rows.append(_parse_row(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is no metrics row: {error}") from error
     return rows
+
+
+def restore_rows(
+    path: Path, copy: Path, update: int, mark: Mark | None, belongs: Callable[[Row], bool]
+) -> str | None:
+    """Cut a file of rows and its copy back to what a checkpoint remembers, whatever happened to them since.
+
+    Args:
+        path: of the file.
+        copy: what ``JsonlWriter`` wrote beside it. If the file changed, it gets the rows of the copy; if that changed
+            as well, those that can be read from either.
+        update: of the checkpoint; -1 drops every row.
+        mark: of the checkpoint; None where it was written without one.
+        belongs: whether a row can be one of this run.
+
+    Returns:
+        What was found wrong and done about it, for the user; None where nothing was.
+    """
+    contents = [files.read_bytes(each) if os.path.lexists(each) else b"" for each in (path, copy)]
+    complaint = None
+    if mark is not None and (intact := [content for content in contents if mark.is_in(content)]):
+        data = intact[0][: mark.size]
+        if intact[0] is not contents[0]:
+            complaint = f"{path} had changed and was restored from its copy ({mark.rows} rows)"
+    else:
+        rows = {} if update < 0 else _readable_rows(contents, lambda row: row["update"] <= update and belongs(row))
+        data = b"".join(rows.values())
+        if mark is not None:
+            kept = f"{len(rows)} of {mark.rows} rows could be read and are kept"
+            complaint = f"{path} and its copy, {copy}, had changed: {kept}"
+    for each, content in zip((path, copy), contents, strict=True):
+        if content != data or each.is_symlink():
+            each.parent.mkdir(exist_ok=True)
+            files.replace_bytes(each, data)
+    return complaint
+
+
+def _readable_rows(contents: Iterable[bytes], accept: Callable[[Row], bool]) -> dict[tuple[int, int], bytes]:
+    """Lines by update and seed, in the order of updates: the first one of each that is accepted."""
+    rows: dict[tuple[int, int], bytes] = {}
+    for line in (line for content in contents for line in _lines(content)):
+        try:
+            row = _parse_row(line)
+        except ValueError:
+            continue
+        if accept(row):
+            rows.setdefault((row["update"], row["seed"]), line + b"\n")
+    return {key: rows[key] for key in sorted(rows, key=lambda key: key[0])}
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data.split(b"\n")[:-1]  # what follows the last line break is no whole row
+
+
+def _parse_row(line: bytes) -> Row:
+    """A row from its line; ValueError says why it is none."""
+    try:
+        row = json.loads(line)
+        index = {name: row.pop(name) for name in _INDEX}
+        if bad := [name for name, value in index.items() if type(value) is not int or not 0 <= value < 2**63]:
+            raise ValueError(f"{bad[0]} is {index[bad[0]]!r}; allowed is a whole number from 0 to 2^63 - 1")
+        if bad := [name for name in row if not name.isprintable()]:
+            raise ValueError(f"it has the field {bad[0]!r}; allowed are printable names")
+        return index | {name: files.to_number(value) for name, value in row.items()}
+    except KeyError as error:
+        raise ValueError(f"it lacks the field {error}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _cut_half_line(path: Path) -> None:
@@ -227,10 +357,6 @@ def _step(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
     if "elapsed_seconds" in row:
         step["elapsed_time"] = row["elapsed_seconds"]
     return step | {name: [row[name]] for name in metrics if name in row}
-
-
-def _words_of(error: Exception) -> str:
-    return f"it lacks the field {error}" if isinstance(error, KeyError) else str(error)
 
 
 def import_wandb() -> Any:

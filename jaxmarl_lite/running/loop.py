@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs
-from jaxmarl_lite.report import checkpoint, metrics, runfolder
+from jaxmarl_lite.report import checkpoint, metrics, runfolder, writers
 from jaxmarl_lite.running import costs, record
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.programs import Programs, Tally
@@ -35,6 +36,8 @@ class Start(NamedTuple):
     timings: Timings
     fell_back: bool
     """Whether a newer checkpoint was damaged."""
+    rows: writers.Mark | None
+    """What the checkpoint remembers of the rows; None in one of an earlier version."""
 
 
 class Loop:
@@ -221,6 +224,7 @@ class Loop:
                 "plan": self._plan.to_dict(),
                 "diverged": self._diverged,
                 "timings": self._timings()._asdict(),
+                "rows": self._kept.mark(),
             }
             checkpoint.save(self._checkpoints, self.update, self._states, meta, self._keep)
 
@@ -242,9 +246,25 @@ class Loop:
         )  # fmt: skip
 
 
-def finished(plan: Plan, world: Environment, folder: runfolder.RunFolder, display: Display) -> Result:
-    """The result of a run that needs no more training; its picture is drawn if a kill left none."""
+def finished(
+    plan: Plan,
+    world: Environment,
+    folder: runfolder.RunFolder,
+    display: Display,
+    update: int,
+    mark: writers.Mark | None,
+) -> Result:
+    """The result of a run that needs no more training; its rows are restored and its picture drawn where a kill or
+    something else took them.
+
+    Args:
+        plan, world, folder: of the run.
+        display: shows the result.
+        update, mark: of the last checkpoint, and what it remembers of the rows.
+    """
     if parallel.is_writer():
+        if mark is not None and (complaint := record.restore_rows(plan, folder, update, mark)):
+            warnings.warn(complaint, runfolder.RunFolderWarning, stacklevel=2)
         record.draw(plan, world.spec, folder, runfolder.load(folder.path).rows)
     result = load_run(folder.path, None if isinstance(plan.env_args, dict) else world)
     display.say(result.table())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxmarl_lite.report import files, runfolder, writers
+from jaxmarl_lite.report.runfolder import RunFolderError
 from jaxmarl_lite.running import costs
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import EnvSpec
@@ -21,6 +24,8 @@ TIMINGS = ("elapsed_seconds", "steps_per_second")
 
 INDEX = ("update", "step", "seed")
 """Entries of a row that are no metrics."""
+
+_AGAIN = "--resume of the run restores its rows up to the last checkpoint"
 
 _QUICK = 0.3  # seconds that a picture may take to be drawn at every evaluation
 
@@ -35,6 +40,8 @@ class Record:
         update: of the checkpoint that the run goes on from; rows of later updates are dropped. None for a new run,
             -1 for one that begins anew in its folder.
         wandb: a W&B project to write to as well.
+        mark: what that checkpoint remembers of the rows; None where there is no checkpoint, or one of an earlier
+            version.
     """
 
     def __init__(
@@ -44,29 +51,28 @@ class Record:
         folder: runfolder.RunFolder | None,
         update: int | None = None,
         wandb: str | None = None,
+        mark: writers.Mark | None = None,
     ):
         self._plan, self._spec, self.folder = plan, spec, folder
         self.rows: list[writers.Row] = []
         self._writers: list[writers.Writer] = []
         self._picture_seconds: float | None = None
-        self.lost: list[int] = []
-        """Updates of which a resumed run should have rows and has none."""
+        self.complaint: str | None = None
+        """What was found wrong with the rows of a resumed run, and done about it."""
         if folder is not None:
-            self._open(folder, update)
+            self._open(folder, update, mark)
         if wandb is not None:
             run_id = None if folder is None else folder.path.name
             name = folder.path.name if folder is not None else f"{plan.algorithm} {plan.env}"
             self._writers.append(writers.WandbWriter(wandb, name, plan.to_dict(), None, run_id))
 
-    def _open(self, folder: runfolder.RunFolder, update: int | None) -> None:
-        lines = writers.JsonlWriter(folder.metrics)
+    def _open(self, folder: runfolder.RunFolder, update: int | None, mark: writers.Mark | None) -> None:
         step = None
         if update is not None:
-            lines.truncate_after(update)
-            self.rows = writers.read_rows(folder.metrics)
+            self.complaint = _set_aside(folder) if update < 0 else restore_rows(self._plan, folder, update, mark)
             step = -1 if update < 0 else update * self._plan.batch
-            there = {row["update"] for row in self.rows}
-            self.lost = [u for u in self._plan.schedule if u <= update and u not in there]
+        self._lines = lines = writers.JsonlWriter(folder.metrics, folder.metrics_copy)
+        self.rows = writers.read_rows(folder.metrics)
         room, _, task = self._plan.env.partition("/")
         evals = writers.MarlEvalWriter(
             folder.marl_eval, folder.metrics, environment=room, task=task or room, algorithm=self._plan.algorithm
@@ -82,8 +88,32 @@ class Record:
         for writer in self._writers:  # only the rows keep what is not finite: the others cannot show it
             writer.write(update, step, seed, values if isinstance(writer, writers.JsonlWriter) else finite)
 
+    def mark(self) -> writers.Mark | None:
+        """What a checkpoint is to remember of the rows written so far; None where they are in memory alone.
+
+        Raises:
+            RunFolderError: the folder is gone.
+        """
+        self._check_folder()
+        return None if self.folder is None else self._lines.mark
+
+    def _check_folder(self) -> None:
+        """Raise RunFolderError where the folder was moved or deleted: all that follows would be written nowhere."""
+        if self.folder is not None and not self.folder.config.is_file():
+            raise RunFolderError(
+                f"{self.folder.path} was moved or deleted while the run trained in it, so that nothing more can be "
+                "kept; what was saved before is where the folder is now: continue it there with --resume"
+            )
+
     def flush(self) -> None:
-        """Return when all rows are on disk, and draw the curve if that is quick."""
+        """Return when all rows are on disk, and draw the curve if that is quick.
+
+        Raises:
+            RunFolderError: the folder is gone.
+        """
+        self._check_folder()
+        if self.folder is not None and not self._lines.is_intact():
+            self._lines.replace(self.rows)
         for writer in self._writers:
             writer.flush()
         if self._picture_seconds is None or self._picture_seconds < _QUICK:
@@ -91,37 +121,102 @@ class Record:
 
     def draw(self) -> None:
         """Draw the learning curve into the folder."""
+        self._check_folder()
         if self.folder is not None:
             self._picture_seconds = draw(self._plan, self._spec, self.folder, self.rows)
 
     def random(self) -> np.ndarray | None:
-        """Return of the random policy for every seed, if it was measured in this folder."""
-        return None if self.folder is None else read_random(self.folder)
+        """Return of the random policy for every seed, if it was measured in this folder and can be read."""
+        try:
+            returns = None if self.folder is None else read_random(self.folder)
+        except RunFolderError:
+            return None
+        return returns if returns is not None and returns.shape == (len(self._plan.seeds),) else None
 
     def keep_random(self, returns: np.ndarray) -> None:
         """Remember it."""
         if self.folder is not None:
-            files.replace_text(random_path(self.folder), files.to_json({"eval_return": returns}) + "\n")
+            files.replace_text(self.folder.random_policy, files.to_json({"eval_return": returns}) + "\n")
 
     def close(self) -> None:
         """Close all files."""
         for writer in self._writers:
-            writer.close()
-
-
-def random_path(folder: runfolder.RunFolder) -> Path:
-    """Where the random policy's returns are kept."""
-    return folder.path / "random_policy.json"
+            try:
+                writer.close()
+            except OSError:
+                if self.folder is None or self.folder.config.is_file():
+                    raise  # in a folder that is gone nothing more can be written, as `_check_folder` has said
 
 
 def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
     """Return of the random policy for every seed, ``[seeds]``, or None where it was not measured."""
+    path = folder.random_policy
     try:
-        return np.asarray(json.loads(random_path(folder).read_text())["eval_return"], float)
+        returns = np.asarray(json.loads(files.read_bytes(path))["eval_return"], float)
+        if returns.ndim != 1 or not np.isfinite(returns).all():
+            raise ValueError(f"eval_return is {returns.tolist()!r}; allowed is a list of finite numbers")
+        return returns
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise runfolder.RunFolderError(f"{random_path(folder)} is damaged: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunFolderError(f"{path} is damaged ({error!r}); remove it: the run can do without") from error
+
+
+def restore_rows(plan: Plan, folder: runfolder.RunFolder, update: int, mark: writers.Mark | None) -> str | None:
+    """Cut a run's rows back to a checkpoint's; answers what was wrong with them, see `writers.restore_rows`."""
+
+    def belongs(row: writers.Row) -> bool:
+        return misfit(plan, row) is None
+
+    return writers.restore_rows(folder.metrics, folder.metrics_copy, update, mark, belongs)
+
+
+def _set_aside(folder: runfolder.RunFolder) -> str | None:
+    """Empty the rows of a run that begins anew, but keep those of a training whose checkpoints were lost."""
+    old, complaint = folder.path / "metrics.old.jsonl", None
+    content = files.read_bytes(folder.metrics) if folder.metrics.exists() else b""
+    lines = content.split(b"\n")[:-1]  # what follows the last line break is no whole row
+    if lines and not lines[-1].startswith(b'{"update": 0,') and not old.exists():
+        files.replace_bytes(old, content)
+        complaint = f"{folder.path} has no checkpoint: it is trained anew; its rows so far are kept in {old.name}"
+    writers.restore_rows(folder.metrics, folder.metrics_copy, -1, None, lambda _: False)
+    return complaint
+
+
+def misfit(plan: Plan, row: writers.Row) -> str | None:
+    """Why a row can be none of this plan; None where it can."""
+    if row["seed"] not in plan.seeds:
+        return f"seed is {row['seed']}; allowed is one of {', '.join(map(str, plan.seeds))}"
+    if row["update"] > plan.updates:
+        return f"update is {row['update']}; allowed is at most {plan.updates}"
+    if row["step"] != row["update"] * plan.batch:
+        return f"step is {row['step']} at update {row['update']}; allowed is {row['update'] * plan.batch}"
+    if bad := [name for name in row if not _is_name(name)]:
+        return f"it has the field {bad[0]!r}; allowed are names such as return, cost/agent_0/cost_1"
+    if missing := {"eval_return", "finite"} - row.keys():
+        return f"it lacks the field {min(missing)!r}"
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_name(name: str) -> bool:
+    """Whether a metric is called as `metrics.flatten` calls it."""
+    return re.fullmatch(r"[^/]+(/[a-z]+_\d{1,9})*", name) is not None
+
+
+def check_rows(plan: Plan, rows: Sequence[writers.Row], path: Path) -> None:
+    """Raise RunFolderError naming the first row that cannot be one of this run."""
+    keys = set()
+    for number, row in enumerate(rows, start=1):
+        why = misfit(plan, row)
+        if (row["update"], row["seed"]) in keys:
+            why = f"there is another one of update {row['update']} and seed {row['seed']}"
+        keys.add((row["update"], row["seed"]))
+        if why is not None:
+            raise RunFolderError(
+                f"{path}, line {number} is no row of this run: {why}; --resume {path.parent} keeps the rows up to the "
+                "last checkpoint"
+            )
 
 
 def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> float:
@@ -177,7 +272,11 @@ def write_plan(folder: runfolder.RunFolder, plan: Plan) -> None:
 
 
 def stacked(rows: list[writers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array ``name``, gaps are NaN."""
+    """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array ``name``, gaps are NaN.
+
+    Raises:
+        RunFolderError: of an array, not every entry is there, as of no array that a run wrote.
+    """
     updates = sorted({row["update"] for row in rows})
     place = {(row["seed"], row["update"]): row for row in rows}
     groups: dict[str, dict[str, None]] = {}
@@ -192,6 +291,11 @@ def stacked(rows: list[writers.Row], seeds: Sequence[int]) -> dict[str, np.ndarr
             for seed in seeds
         ]
         indices = [[int(part.rpartition("_")[2]) for part in name.split("/")[1:]] for name in members]
-        sizes = 1 + np.max(indices, axis=0, initial=0).astype(int) if indices[0] else ()
+        if len({len(index) for index in indices}) > 1:
+            raise RunFolderError(f"metrics.jsonl has {base} both as a number and as an array; {_AGAIN}")
+        sizes = tuple(1 + max(index) for index in zip(*indices, strict=True))
+        if math.prod(sizes) != len(members):
+            count = f"{len(members)} of {math.prod(sizes)} entries"
+            raise RunFolderError(f"metrics.jsonl has {count} of {base}; {_AGAIN}")
         found[base] = np.asarray(values, float).reshape(len(seeds), len(updates), *sizes)
     return found

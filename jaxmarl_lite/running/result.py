@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,19 +279,60 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
 
     Raises:
         RunFolderError: the folder holds no run, a damaged one, or one without an evaluation.
-        CheckpointError: there is no checkpoint, or it is damaged (that of the states: when they are asked for).
+        CheckpointError: there is no checkpoint, or all are damaged; where an older one is whole, it is read, with a
+            warning.
     """
     plan = plans.read(path)
     found = runfolder.load(path)
     if not any("eval_return" in row for row in found.rows):
         raise runfolder.RunFolderError(f"{path} holds no evaluation yet; continue it with --resume {path}")
-    world = plans.world_of_run(plan, path, env)
     folder = found.folder
-    meta = checkpoint.read_meta(folder.checkpoints)
+    record.check_rows(plan, found.rows, folder.metrics)
+    world = plans.world_of_run(plan, path, env)
+    intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
+    _warn_of_damage(intact.damages, intact.step)
+    saved = read_meta(intact)
+    plans.check_same(plan, saved.plan, folder.checkpoints)
 
     def states() -> TrainState:
-        return checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world)).state
+        template = programs.abstract_states(_on_these_devices(plan), world)
+        restored = checkpoint.restore(folder.checkpoints, template, fallback=True)
+        if restored.step != intact.step:  # else it was said above
+            _warn_of_damage(restored.damages, restored.step)
+        return restored.state
 
-    return from_rows(
-        plan, world, found.rows, record.read_random(folder), Timings(**meta["timings"]), folder.path, states
-    )
+    return from_rows(plan, world, found.rows, record.read_random(folder), saved.timings, folder.path, states)
+
+
+def _warn_of_damage(damages: Sequence[str], step: int) -> None:
+    """Say which checkpoints were passed over, if any."""
+    if damages:
+        message = f"{'; '.join(damages)}; the checkpoint of update {step} is read instead"
+        warnings.warn(message, runfolder.RunFolderWarning, stacklevel=3)
+
+
+def _on_these_devices(plan: Plan) -> Plan:
+    """The plan on one device where there are fewer now than it trained on, which playing can do without."""
+    if (plan.devices or 1) <= jax.device_count():
+        return plan
+    return dataclasses.replace(plan, devices=None, layout="worlds")
+
+
+class Saved(NamedTuple):
+    """What a run keeps beside the states of a checkpoint."""
+
+    plan: Plan
+    diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
+    timings: Timings
+    rows: writers.Mark | None  # None in a checkpoint of an earlier version
+
+
+def read_meta(intact: checkpoint.Intact) -> Saved:
+    """What a run kept beside the states of a checkpoint; CheckpointError where something else is there."""
+    meta = intact.meta
+    try:
+        diverged = np.asarray(meta["diverged"], np.int32)
+        saved_plan = plans.from_dict(meta["plan"], intact.path)
+        return Saved(saved_plan, diverged, Timings(**meta["timings"]), runfolder.mark_of(meta))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise checkpoint.CheckpointError(f"{intact.path} is no checkpoint of a run: {error!r} in its meta") from error

@@ -46,7 +46,7 @@ def test_resumed_rows_equal_undisturbed_rows_byte_for_byte(tmp_path):
     writer.close()
     writer = JsonlWriter(broken)
     write_some(writer, range(1, 7))
-    writer._file.write('{"update": 7, "st')  # killed in the middle of a row, the checkpoint being of update 4
+    writer._file.write(b'{"update": 7, "st')  # killed in the middle of a row, the checkpoint being of update 4
     writer.close()
     writer = JsonlWriter(broken)
     assert writer.truncate_after(4) == 4
