@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite import keys
 from jaxmarl_lite.types import Acting, Array, Batch, Environment, Episodes, Observation, PyTree, Transition
 
 Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
@@ -99,11 +100,8 @@ def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
 
 def _cut(acting: Acting, episode_limit: int) -> Array:
     """Whether the step under way is the last of a world's first episode, so that worlds get out of step, ``[B]``."""
-    share = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _STAGGER)))(acting.reset_key)
+    share = jax.vmap(lambda key: jax.random.uniform(keys.for_purpose(key, keys.STAGGER)))(acting.reset_key)
     return (acting.episode == 1) & (acting.running.length + 1.0 >= jnp.ceil(share * episode_limit))
-
-
-_STAGGER = 2**32 - 1  # beyond any episode's number
 
 
 def _told(env: Environment, what: str, tells: bool, env_state: PyTree, last: Array) -> Array:

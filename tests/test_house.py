@@ -19,11 +19,12 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 
 MAY_IMPORT = {
     "types": set(),
+    "keys": {"types"},
     "maths": {"types"},
     "nets": {"types", "maths"},
     "envs": {"types"},
-    "rollout": {"types"},
-    "algorithms": {"types", "maths", "nets"},
+    "rollout": {"types", "keys"},
+    "algorithms": {"types", "keys", "maths", "nets"},
     "train": {"types", "rollout"},
     "evaluate": {"types", "rollout"},
     "report": {"types"},

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import costs, fitting, limits, models, ppo
 from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
 
@@ -170,7 +171,7 @@ def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, rules: Rules) -> Algor
         learner = plain.init(key, num_envs, config)
         if of.cost_critic is None:
             return learner
-        cost_key = jax.random.fold_in(key, 1)  # so that the reward's half begins as it would without costs
+        cost_key = keys.for_purpose(key, keys.COST_CRITIC)
         state = costs.initial(cost_key, of.cost_critic, spec, learner.config, num_envs)
         return learner._replace(costs=state)
 

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxmarl_lite import envs
+from jaxmarl_lite import envs, keys
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.commands import cost_plot
 from jaxmarl_lite.envs import naming
@@ -94,7 +94,7 @@ def evaluate_command(words: list[str]) -> None:
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
     means, texts, paid, won = {}, [], {}, {}
     for seed in result.seeds:
-        key = jax.random.fold_in(jax.random.key(options.seed), seed)
+        key = jax.random.fold_in(keys.for_purpose(options.seed, keys.AFTERWARDS), seed)
         played = jax.device_get(play(result.learner(seed), key))
         if seed in result.diverged:  # its policy may act all the same, and mean nothing
             played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)

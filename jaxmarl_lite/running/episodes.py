@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import liir
 from jaxmarl_lite.evaluate import make_play
 from jaxmarl_lite.types import Algorithm, Array, Environment, Observation, PyTree
@@ -40,7 +41,7 @@ def player(algorithm: Algorithm, env: Environment, greedy: bool = True) -> Playe
     compiled = jax.jit(_told(algorithm, env, greedy))
 
     def play(learner: PyTree, seed: int) -> Episode:
-        states, timesteps, actions, intrinsic = jax.device_get(compiled(learner, jax.random.key(seed)))
+        states, timesteps, actions, intrinsic = jax.device_get(compiled(learner, keys.for_purpose(seed, keys.PLAY)))
         length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
         obs, after = timesteps.obs, slice(1, length + 1)
         return Episode(
@@ -86,7 +87,7 @@ class PlayedPolicy:
             return action[0], memory
 
         self._act = jax.jit(act)
-        self.reset(jax.random.key(0) if key is None else key)
+        self.reset(keys.for_purpose(0, keys.ACT) if key is None else key)
 
     def reset(self, key: Array | None = None) -> None:
         """Forget the episode; with ``key``, draw from it from now on."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite import parallel
+from jaxmarl_lite import keys, parallel
 from jaxmarl_lite.algorithms import configs, registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
@@ -28,8 +28,6 @@ EPISODIC = ("return", "episode_length", "cost", "win_rate")
 
 _RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For programs that take longer to compile than to run."""
-
-_EVALUATION, _RANDOM = 1 << 20, 1 << 21  # beyond the numbers that `split` of the same key uses
 
 
 class Tally(NamedTuple):
@@ -208,7 +206,7 @@ def _functions(form: _Form) -> _Functions:
 
     def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
         def one(learner: PyTree, seed: Array) -> Evaluation:
-            key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
+            key = keys.for_purpose(jax.random.key(seed), keys.EVALUATION)
             return play(learner, jax.random.fold_in(key, update))
 
         return over(one)(learners, seeds)
@@ -216,8 +214,10 @@ def _functions(form: _Form) -> _Functions:
     play_random = make_evaluate(random_policy(env.spec), env, form.episodes)
 
     def random(seeds: Array) -> Evaluation:
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), _RANDOM))(seeds)
-        return jax.lax.map(lambda key: play_random((), key), keys)
+        def one(seed: Array) -> Evaluation:
+            return play_random((), keys.for_purpose(jax.random.key(seed), keys.RANDOM_POLICY))
+
+        return jax.lax.map(one, seeds)
 
     return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
 
