@@ -85,7 +85,7 @@ def problem(name: str) -> tuple[Any, Any, Batch]:
     log_prob = -jnp.log(mask.sum(-1).astype(float))
     cost = jnp.zeros((*lead, agents, 0))
     moves = Transition(obs, action, log_prob, reward, cost, 1.0 - last.astype(float), last, following)
-    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()))
+    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
     learner = algorithm.init(next(key), WORLDS)
     return algorithm, learner, Batch(moves, algorithm.initial_memory(WORLDS), ended)
 

@@ -53,6 +53,7 @@ def make_evaluate(
                 sums.returns + jnp.where(playing[:, None], after.reward, 0.0),
                 sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
                 sums.length + playing,
+                sums.living_steps + (playing[:, None] & timestep.obs.alive),
                 sums.broken,
                 jnp.where(playing, win(state), sums.won),
             )

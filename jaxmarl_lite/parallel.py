@@ -61,7 +61,7 @@ def check_layout(mesh: Mesh | None, layout: Layout, num_seeds: int, num_envs: in
 def shardings(states: TrainState, mesh: Mesh, layout: Layout = "worlds") -> TrainState:
     """The sharding of every leaf of a training state whose leaves lead with ``[seeds]``.
 
-    With layout ``worlds`` the leaves of ``acting``, and the memories that a learner keeps for each world (its
+    With layout ``worlds`` the leaves of ``acting`` but its sums ``unreported``, and the memories that a learner keeps for each world (its
     field ``memory``), are split along B; all others are on every device.
     """
     if layout == "seeds":
@@ -70,7 +70,8 @@ def shardings(states: TrainState, mesh: Mesh, layout: Layout = "worlds") -> Trai
 
     def place(path: Sequence[Any], _: Any) -> NamedSharding:
         names = [getattr(entry, "name", None) for entry in path[:2]]
-        return split if names[0] == "acting" or names == ["learner", "memory"] else whole
+        by_copy = names[0] == "acting" and names[1] != "unreported"
+        return split if by_copy or names == ["learner", "memory"] else whole
 
     return jax.tree_util.tree_map_with_path(place, states)
 

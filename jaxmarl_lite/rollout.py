@@ -19,14 +19,14 @@ def begin(env: Environment, key: Array, num_envs: int, memory: PyTree) -> Acting
     reset_key = jax.random.split(key, num_envs)
     episode = jnp.ones((num_envs,), jnp.int32)
     env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(reset_key, episode - 1))
-    running = nothing((num_envs,), env.spec.num_agents, env.spec.num_costs)
-    return Acting(env_state, timestep, memory, reset_key, episode, running)
+    sizes = env.spec.num_agents, env.spec.num_costs
+    return Acting(env_state, timestep, memory, reset_key, episode, nothing((num_envs,), *sizes), nothing((), *sizes))
 
 
 def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     """Sums over no episodes."""
     zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
-    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(), zeros())
+    return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(agents), zeros(), zeros())
 
 
 def rollout(
@@ -66,18 +66,32 @@ def rollout(
             now.running.returns + after.reward,
             now.running.costs + after.cost,
             now.running.length + 1.0,
+            now.running.living_steps + obs.alive,
             _told(env, "broken", env.spec.may_break, env_state, last),
             _told(env, "won", bool(env.spec.win_meaning), env_state, last),
         )
         finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
-        moved = Acting(env_state, after, memory, now.reset_key, now.episode, running)
+        moved = now._replace(env_state=env_state, timestep=after, memory=memory, running=running)
         return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
 
-    (acting, ended), steps = jax.lax.scan(
-        step, (acting, nothing((), spec.num_agents, spec.num_costs)), jax.random.split(key, num_steps)
+    (acting, ended), steps = jax.lax.scan(step, (acting, acting.unreported), jax.random.split(key, num_steps))
+    acting, episodes = _report(acting, ended, 2 if stagger else 1)
+    return acting, Batch(steps, start, episodes)
+
+
+def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episodes]:
+    """Splits the sums over ended episodes into those to report now, and those to hold back.
+
+    The first episodes to end are the short ones, whose returns and costs say nothing of the long ones. They are held
+    back until every environment has finished its episode number ``first``, and are then reported with the others.
+    """
+    nothing_yet = jax.tree.map(jnp.zeros_like, ended)
+    complete = (acting.episode > first).all()
+    episodes, unreported = (
+        jax.tree.map(lambda x, zero: jnp.where(now, x, zero), ended, nothing_yet) for now in (complete, ~complete)
     )
-    return acting, Batch(steps, start, ended)
+    return acting._replace(unreported=unreported), episodes
 
 
 def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
@@ -94,8 +108,9 @@ def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
     def pick(new: Any, old: Any) -> Any:
         return jnp.where(_like(last, new), new, old)
 
-    kept = fresh._replace(reset_key=()), acting._replace(reset_key=())
-    return jax.tree.map(pick, *kept)._replace(reset_key=acting.reset_key)
+    no_copies = {"reset_key": (), "unreported": ()}  # the same for every environment, or no array of numbers
+    picked = jax.tree.map(pick, fresh._replace(**no_copies), acting._replace(**no_copies))
+    return picked._replace(reset_key=acting.reset_key, unreported=acting.unreported)
 
 
 def _cut(acting: Acting, episode_limit: int) -> Array:

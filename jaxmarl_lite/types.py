@@ -67,6 +67,7 @@ class Episodes(NamedTuple):
     returns: Array  # [N]
     costs: Array  # [N, K]
     length: Array  # []
+    living_steps: Array  # [N] steps in which the agent was in play
     broken: Array | float = 0.0  # [] episodes that ended because the world's own numbers were no longer finite
     won: Array | float = 0.0  # [] episodes that ended in a win, by the environment's word
 
@@ -88,6 +89,7 @@ class Acting(NamedTuple):
     reset_key: Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
     episode: Array  # [B] int: episodes begun so far
     running: Episodes  # [B, ...] sums of the episode under way; `count` stays 0
+    unreported: Episodes  # sums over the episodes that ended before every environment had finished one
 
 
 class TrainState(NamedTuple):

@@ -34,5 +34,5 @@ def batch(agents, kind="discrete", seed=0, memory=(), learner=None, act=None):
         now, action, jnp.asarray(draw.uniform(-2, -0.2, size=(T, B, agents))), jnp.asarray(reward),
         jnp.zeros((T, B, agents, 0)), jnp.asarray(1.0 - over), jnp.asarray(over | cut), obs(),
     )  # fmt: skip
-    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()))
+    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
     return Batch(steps, memory, ended)

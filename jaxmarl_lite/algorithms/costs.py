@@ -4,8 +4,10 @@
 
 ``J^i_k`` is the mean undiscounted cost of the episodes that ended last, or a moving average (``cost_episodes``; not in
 the paper). A step raises the cost of an episode by about its length times ``E[ρ A_k]``, hence c, in cost per step, is
-what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). Before any
-episode has ended c is 0: no room under a limit is claimed. The reserve s is 0 in the paper.
+what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). The mean is
+over all steps of an episode: of an agent in play for a part of them alone, whose ratio is 1 in the others, it is the
+mean over the steps in play times their share. Before any episode has ended c is 0: no room under a limit is claimed.
+The reserve s is 0 in the paper.
 A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same; a reserve
 that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it cannot
 help a limit of 0.
@@ -70,6 +72,7 @@ class CostState(NamedTuple):
     value_moments: values.Moments  # [K] of the sums of costs
     episode_cost: Array  # [N, K] J, mean undiscounted cost of the latest episodes
     episode_length: Array  # [] mean length of those that ended last
+    living_share: Array  # [N] share of their steps in which the agent was in play
     known: Array  # [] 1 once an episode has ended, else 0
     reserve: Array  # [N, K] s, in cost per episode, from 0 to the limit
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
@@ -100,6 +103,7 @@ def initial(key: Array, critic: models.Critic, spec: EnvSpec, config: Any, num_e
         value_moments=moments_of.initial_moments((spec.num_costs,)) if config.normalise_value else (),
         episode_cost=nothing,
         episode_length=jnp.ones((), nothing.dtype),
+        living_share=jnp.ones(spec.num_agents, nothing.dtype),
         known=jnp.zeros((), nothing.dtype),
         reserve=nothing,
     )
@@ -155,6 +159,7 @@ def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) ->
         reserve=jnp.where(some, reserve, state.reserve),
         episode_cost=jnp.where(some, state.episode_cost + weight * (latest - state.episode_cost), state.episode_cost),
         episode_length=jnp.where(some, ended.length / count, state.episode_length),
+        living_share=jnp.where(some, ended.living_steps / jnp.maximum(ended.length, 1.0), state.living_share),
         known=jnp.where(some, 1.0, state.known),
     )
 

@@ -34,7 +34,6 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import configs, costs, fitting, models, trust_step, turns
 from jaxmarl_lite.maths import constrained, multiplier
-from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 
 
@@ -135,13 +134,14 @@ def turn(
     if config.normalise_advantage:
         advantage = models.standardised(advantage, data.obs.alive, shared=False)
     scale = 1.0 / limited.length if config.cost_scale == "episode_length" else 1.0 - config.gamma
-    cost_advantage, violation = limited.advantage, scale * limited.excess
+    # the step takes means over the samples in which the agent lives; an episode's cost is a sum over all of its steps
+    cost_advantage, violation = limited.living_share * limited.advantage, scale * limited.excess
+    if config.others_on_cost == "counted":
+        violation = violation + change_by_others(limited.advantage, factor)
     if config.by_dimension:
         advantage, cost_advantage = advantage[..., None], cost_advantage[..., None]
     others = jnp.ones_like(factor) if config.others_on_cost == "ignored" else factor
     cost_advantage = cost_advantage * others[None]
-    if config.others_on_cost == "counted":
-        violation = violation + _mean(cost_advantage, data.obs.alive)
 
     def step(theta: Any, part: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
         data, gain, cost = part.steps
@@ -156,7 +156,18 @@ def turn(
     return model._replace(policy=theta), log_ratio, info
 
 
-def _mean(cost_advantage: Array, alive: Array) -> Array:
-    """Mean of ``[K, T, B]``, or of the sums over dimensions of ``[K, T, B, A]``, over the living samples, ``[K]``."""
-    total = cost_advantage if cost_advantage.ndim == 3 else cost_advantage.sum(-1)
-    return jax.vmap(lambda x: moments_of.masked_mean(x, alive))(total)
+def change_by_others(cost_advantage: Array, factor: Array) -> Array:
+    """Computes how much the agents that have moved changed this agent's costs, ``E[(Π ρ - 1) A_k]``.
+
+    The mean is over all steps: another agent may change a cost after the one that pays it has left play.
+
+    Args:
+        cost_advantage: ``[K, T, B]``, of the costs of one agent.
+        factor: ``[T, B]``, product of the probability ratios of those that have moved; or ``[T, B, A]``, by dimension
+            of the action: then the sum of the changes by dimension.
+
+    Returns:
+        ``[K]``, in cost per step.
+    """
+    change = factor - 1.0 if factor.ndim == 2 else (factor - 1.0).sum(-1)
+    return (cost_advantage * change[None]).mean((1, 2))

@@ -118,6 +118,7 @@ class Limited(NamedTuple):
     advantage: Array  # [K, T, B] of its costs
     excess: Array  # [K] how far each limit is broken, in cost per episode
     length: Array  # [] mean length of an episode
+    living_share: Array  # [] share of its steps in which the agent is in play
     multiplier: Array  # [K] by the algorithm's own rule: prices, or doubts; zeros where it has none
 
 
@@ -198,7 +199,8 @@ def _update(
             state, prices = rules.price(learner.config, state, of_costs)
         learner, info = learner._replace(costs=state), info | more
         lengths = jnp.broadcast_to(state.episode_length, (spec.num_agents,))
-        limited = Limited(jnp.transpose(of_costs.advantage, (2, 3, 0, 1)), of_costs.excess, lengths, prices)
+        advantages = jnp.transpose(of_costs.advantage, (2, 3, 0, 1))
+        limited = Limited(advantages, of_costs.excess, lengths, state.living_share, prices)
     each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
     turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)
     own = Model(learner.policy, learner.policy_opt)

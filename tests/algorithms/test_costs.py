@@ -29,7 +29,8 @@ def rollout(agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0)
     draw = np.random.default_rng(seed + 100)
     cost = jnp.asarray(draw.uniform(size=(T, B, agents, k)))
     mean = jnp.broadcast_to(jnp.asarray(episode_cost, float), (agents, k))
-    ended = Episodes(jnp.asarray(count), jnp.zeros(agents), count * mean, jnp.asarray(10.0 * count))
+    steps = jnp.asarray(10.0 * count)
+    ended = Episodes(jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps))
     return found._replace(steps=found.steps._replace(cost=cost), episodes=ended)
 
 
@@ -365,7 +366,7 @@ def test_how_the_others_enter_a_cost(float64):
     found = rollout(1)
     data = jax.tree.map(lambda x: x[0], turns.by_agent(ppo.policy_data(found.steps)))
     raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
-    limited = turns.Limited(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.zeros(K))
+    limited = turns.Limited(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(macpo.trust_step, "policy_step", spy)
         for choice, scale in itertools.product(("ignored", "counted", "ratios"), scales):
@@ -376,10 +377,9 @@ def test_how_the_others_enter_a_cost(float64):
             with jax.disable_jit():
                 macpo.turn(actor, config, jnp.zeros(()), jax.random.key(0), turns.Model(theta, ()),
                            turns.Given(data, (), advantage, limited), factor)  # fmt: skip
-    alive = data.obs.alive
-    moved = (raw * factor[None] * alive[None]).sum((1, 2)) / alive.sum()
+    moved = (raw * (factor - 1.0)[None]).sum((1, 2)) / (T * B)
     for (choice, scale), problem in given.items():
-        np.testing.assert_allclose(problem.cost_advantage, raw if choice == "ignored" else raw * factor[None])
+        np.testing.assert_allclose(problem.cost_advantage, 0.5 * (raw if choice == "ignored" else raw * factor[None]))
         level = moved if choice == "counted" else jnp.zeros(K)
         np.testing.assert_allclose(problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9)
     assert len(given) == 6

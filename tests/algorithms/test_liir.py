@@ -200,7 +200,7 @@ def batch_of(data, given, policy_memory):
         data.obs, data.action, data.log_prob, given.reward, jnp.zeros((T, B, N, 0)), given.discount[..., 0],
         given.last[..., 0], data.obs,
     )  # fmt: skip
-    return Batch(steps, policy_memory, Episodes(zero, jnp.zeros(N), jnp.zeros((N, 0)), zero))
+    return Batch(steps, policy_memory, Episodes(zero, jnp.zeros(N), jnp.zeros((N, 0)), zero, jnp.zeros(N)))
 
 
 @pytest.mark.parametrize("shared,memory", [(True, "none"), (False, "gru")])
