@@ -69,8 +69,11 @@ def test_every_row_counts_the_updates_that_broke_a_limit(result: jml.Result) -> 
 def test_updates_without_an_ended_episode_break_nothing() -> None:
     # rollouts of 2 steps and episodes of 3: the updates 2, 3, 5 and 6 of six see one end
     settings = changed(num_steps=2, total_steps=6 * 8, evaluations=6)
-    found = jml.run("ippo", Limited(LIMITS), **settings).metrics
+    result = jml.run("ippo", Limited(LIMITS), **settings)
+    found = result.metrics
     np.testing.assert_array_equal(found["violations"][:, :, 1, 0], [[0, 0, 1, 2, 2, 3, 4]] * 2)
+    np.testing.assert_array_equal(found["updates_with_cost"], [[0, 0, 1, 2, 2, 3, 4]] * 2)
+    assert result.updates_with_cost() == 4 and "of 4 measured" in result.summary()
     expected = [[np.nan, np.nan, 1, 1, np.nan, 1, 1]] * 2
     np.testing.assert_array_equal(found["violation_share"][:, :, 1, 0], expected)
     settings["evaluations"] = 3

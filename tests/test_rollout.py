@@ -178,3 +178,24 @@ def test_staggered_worlds_are_cut_once_and_the_cut_episode_is_not_counted():
     sums = sum(range(limit))
     np.testing.assert_allclose(batch.episodes.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5)
     assert ((np.asarray(after.episode) - 1) == last.sum(0)).all()
+
+
+def test_the_first_episodes_are_reported_when_every_environment_has_finished_one():
+    """Episodes of three or five steps in rollouts of two: after four steps only short ones have ended."""
+    env, copies = Tally(over_at=3, uneven=True), 8
+
+    def act(key, obs, memory):
+        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), memory
+
+    acting = rollout.begin(env, jax.random.key(7), copies, ())
+    long = int((acting.env_state.start > 0.5).sum())
+    assert 0 < long < copies
+    play, reports = jax.jit(lambda acting, key: rollout.rollout(env, act, acting, key, 2)), []
+    for key in jax.random.split(jax.random.key(1), 6):
+        acting, batch = play(acting, key)
+        reports.append(batch.episodes)
+    counts = [float(episodes.count) for episodes in reports]
+    assert counts[:2] == [0.0, 0.0] and counts[2] >= copies, "after five steps every first episode has ended"
+    assert reports[2].length == 3 * (reports[2].count - long) + 5 * long
+    np.testing.assert_array_equal(reports[2].living_steps, [reports[2].length] * 2)
+    assert acting.unreported.count == 0 and min(counts[3:]) > 0

@@ -31,7 +31,7 @@ def run_table(
     limits: Any,
     kept: Any,
     violations: Any,
-    updates: int,
+    updates: float,
     names: Sequence[str] = (),
 ) -> Table:
     """Costs at the end of a run: a line per cost and agent.
@@ -44,13 +44,14 @@ def run_table(
         limits: ``[N, K]``, inf where there is none.
         kept: probability of keeping the limit, ``[N, K]``.
         violations: updates that broke the limit, mean over seeds, ``[N, K]``.
-        updates: how many there were.
+        updates: how many had ended episodes, mean over seeds; NaN where none was counted.
         names: a word for each cost.
     """
     costs, limits, kept, violations = (np.asarray(x, float) for x in (costs, limits, kept, violations))
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("cost per episode")
-    for head in ("limit", "mean [95 % interval]", "P(kept)", f"of {updates} updates over it"):
+    over = "updates over it" if np.isnan(updates) else f"of {updates:.4g} measured updates over it"
+    for head in ("limit", "mean [95 % interval]", "P(kept)", over):
         table.add_column(head, justify="right")
     for k in range(limits.shape[1]):
         for label, values, some in _lines(costs[..., k], limits[:, k]):

@@ -11,7 +11,7 @@ import numpy as np
 METRICS: dict[str, str] = {
     # what the agents achieve
     "return": "Undiscounted return per episode, mean over the episodes that ended in the rollout, in reward units.",
-    "episodes": "Episodes that ended in the rollout, over all worlds (a count).",
+    "episodes": "Episodes that ended in the rollout (a count); the first wait until every environment has ended one.",
     "broken_episodes": "Episodes of the rollout that ended because the world's numbers were not finite (a count).",
     "episode_length": "Mean length of the episodes that ended in the rollout, in environment steps.",
     "win_rate": "Share of the episodes that ended in the rollout that were won, 0 to 1.",
@@ -21,6 +21,7 @@ METRICS: dict[str, str] = {
     "eval_cost": "Mean undiscounted cost per evaluation episode, one number per agent and cost.",
     "eval_kept": "Share of evaluation episodes whose cost is at or under the limit, per agent and cost, 0 to 1.",
     "violations": "Updates so far whose episodes cost more than the limit on average, per agent and cost (a count).",
+    "updates_with_cost": "Updates so far in which episodes ended, so that their cost is known (a count).",
     "violation_share": "Share of the updates since the last row, of those with ended episodes, that broke the limit.",
     "eval_return_low": "Lower end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
     "eval_return_high": "Upper end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
@@ -67,7 +68,7 @@ METRICS: dict[str, str] = {
     "step_multiplier": "Multiplier of each limit that the step implies (surrogate per cost per step).",
     # limits on costs
     "cost_excess": "Mean cost J of the latest episodes less the limit less its margin, in cost per episode.",
-    "cost_known": "1 once an episode has ended, so that its cost is known, else 0.",
+    "cost_known": "1 once every environment has finished an episode, so that the cost is known, else 0.",
     "cost_doubt": "Share of the most that a step can promise of the cost that is not counted on, 0 to 1.",
     "cost_reserve": "What is kept under the limit besides its margin, in cost per episode.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",

@@ -55,6 +55,12 @@ def where_limited(values: Any, limit: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(limit), np.asarray(values, float), np.nan)
 
 
+def updates_with_cost(rows: list[dict[str, Any]], seeds: tuple[int, ...]) -> np.ndarray:
+    """How many updates had ended episodes, as the latest row of every seed has it: ``[seeds]``, 0 without a row."""
+    latest = {row["seed"]: row for row in sorted(rows, key=lambda row: row["update"])}
+    return np.asarray([latest.get(seed, {}).get("updates_with_cost", 0.0) for seed in seeds], float)
+
+
 def violations(rows: list[dict[str, Any]], seeds: tuple[int, ...], limit: np.ndarray) -> np.ndarray:
     """How many updates broke each limit, as the latest row of every seed has it: ``[seeds, N, K]``, 0 without a row."""
     found = np.zeros((len(seeds), *limit.shape))

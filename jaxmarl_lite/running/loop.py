@@ -71,6 +71,7 @@ class Loop:
         self._limits = costs.limits_of(plan.config, world.spec)
         self._limited = bool(np.isfinite(self._limits).any())
         self._violations = np.zeros((len(plan.seeds), *self._limits.shape))
+        self._updates_with_cost = np.zeros(len(plan.seeds))
         self._random: np.ndarray | None = None
         self._current = float("nan")
         self.update = 0
@@ -116,6 +117,7 @@ class Loop:
         self._clock -= start.timings.elapsed_seconds
         self._trained = start.timings.training_seconds
         self._violations = costs.violations(self._kept.rows, self._plan.seeds, self._limits)
+        self._updates_with_cost = costs.updates_with_cost(self._kept.rows, self._plan.seeds)
         self._renew_tally()
 
     def _random_returns(self) -> np.ndarray:
@@ -182,7 +184,9 @@ class Loop:
         played = parallel.to_host(self._programs.evaluate(self._states.learner, self._seeds, np.int32(self.update)))
         means, speed = parallel.to_host((self._tally.total, self._tally.count)), self._speed(*self._since)
         values = self._evaluation(played)
-        self._violations += means[0].get("violation_share", 0.0)
+        if self._limited:
+            self._violations += means[0]["violation_share"]
+            self._updates_with_cost += means[1]["violation_share"].max((1, 2))
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
             if well and not all(np.isfinite(values[x][i]).all() for x in ("eval_return", "eval_cost") if x in values):
@@ -216,7 +220,8 @@ class Loop:
         if not self._limited:
             return {}
         found = {"violations": self._violations[seed]} | ({} if share is None else {"violation_share": share})
-        return {name: costs.where_limited(value, self._limits) for name, value in found.items()}
+        by_limit = {name: costs.where_limited(value, self._limits) for name, value in found.items()}
+        return by_limit | {"updates_with_cost": self._updates_with_cost[seed]}
 
     def _save(self) -> None:
         if self._checkpoints is not None:

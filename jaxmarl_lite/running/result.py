@@ -136,12 +136,22 @@ class Result:
 
     def broken_updates(self) -> np.ndarray:
         """Updates so far whose episodes cost more than the limit on average, mean over seeds, ``[N, K]``; NaN where
-        there is no limit.
+        there is no limit. They are out of `updates_with_cost`: without an ended episode an update's cost is not known.
 
         Raises:
             ValueError: the environment has no costs.
         """
         return self._at_the_end("violations", self._known_costs())
+
+    def updates_with_cost(self) -> float:
+        """Updates so far in which episodes ended, so that their cost is known, mean over seeds; NaN without limits.
+
+        Raises:
+            ValueError: the environment has no costs.
+        """
+        self._known_costs()
+        counts = self.metrics.get("updates_with_cost")
+        return float("nan") if counts is None else float(statistics.mean(counts[:, -1], axis=0))
 
     def _known_costs(self) -> np.ndarray:
         if self.costs is None:

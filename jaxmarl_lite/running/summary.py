@@ -36,10 +36,10 @@ def table(result: Result) -> Table:
 
 
 def _costs(result: Result, costs: np.ndarray) -> Table:
-    updates = int(result.steps[-1]) // result.plan.batch
     return cost_tables.run_table(
-        costs[:, -1], result.limits, result.kept(), result.broken_updates(), updates, result.spec.cost_names
-    )
+        costs[:, -1], result.limits, result.kept(), result.broken_updates(), result.updates_with_cost(),
+        result.spec.cost_names,
+    )  # fmt: skip
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
