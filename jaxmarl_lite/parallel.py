@@ -61,8 +61,8 @@ def check_layout(mesh: Mesh | None, layout: Layout, num_seeds: int, num_envs: in
 def shardings(states: TrainState, mesh: Mesh, layout: Layout = "worlds") -> TrainState:
     """The sharding of every leaf of a training state whose leaves lead with ``[seeds]``.
 
-    With layout ``worlds`` the leaves of ``acting`` but its sums ``unreported``, and the memories that a learner keeps for each world (its
-    field ``memory``), are split along B; all others are on every device.
+    With layout ``worlds`` the leaves of ``acting``, except for its sums ``unreported``, and the memories that a
+    learner keeps for each world (its field ``memory``), are split along B; all others are on every device.
     """
     if layout == "seeds":
         return jax.tree.map(lambda _: NamedSharding(mesh, P(AXIS)), states)

@@ -86,12 +86,9 @@ def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episod
     The first episodes to end are the short ones, whose returns and costs say nothing of the long ones. They are held
     back until every environment has finished its episode number ``first``, and are then reported with the others.
     """
-    nothing_yet = jax.tree.map(jnp.zeros_like, ended)
     complete = (acting.episode > first).all()
-    episodes, unreported = (
-        jax.tree.map(lambda x, zero: jnp.where(now, x, zero), ended, nothing_yet) for now in (complete, ~complete)
-    )
-    return acting._replace(unreported=unreported), episodes
+    episodes = jax.tree.map(lambda x: jnp.where(complete, x, 0.0), ended)
+    return acting._replace(unreported=jax.tree.map(jnp.subtract, ended, episodes)), episodes
 
 
 def _renew(env: Environment, acting: Acting, last: Array) -> Acting:
