@@ -17,6 +17,7 @@ from jaxmarl_lite import parallel
 from jaxmarl_lite.report import checkpoint, runfolder, writers
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import programs, schedules
+from jaxmarl_lite.running.fingerprint import changed_fields, data_by_field
 from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.progress import Display
@@ -218,9 +219,21 @@ def _go_on(plan: Plan, world: Environment, folder: runfolder.RunFolder, options:
         display.say(f"{folder.path} is finished: {done}; give a larger total_steps to prolong it")
         return finished(plan, world, folder, display, intact.step, saved.rows)
     states = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), intact.step).state
+    _warn_of_changes(saved.environment, world, folder)
     checkpoint.drop_after(folder.checkpoints, intact.step)
     start = Start(states, intact.step, saved.diverged, saved.timings, bool(intact.damages), saved.rows)
     return _train(plan, world, folder, options, start, intact.step)
+
+
+def _warn_of_changes(stored: Mapping[str, str] | None, world: Environment, folder: runfolder.RunFolder) -> None:
+    """Warn, naming the fields, if the object that a run goes on in holds other data than when it was saved."""
+    changed = changed_fields(stored, data_by_field(world)) if stored is not None else []
+    if changed:
+        warnings.warn(
+            f"env differs from the environment that the run in {folder.path} was trained in, in {', '.join(changed)}; "
+            "the run goes on with what it holds now",
+            stacklevel=5,
+        )
 
 
 def _train(

@@ -87,11 +87,18 @@ class Constrained:
     @property
     def spec(self) -> EnvSpec:
         """The inner environment's, with the costs, their limits and what they add to view and state."""
-        return self._spec
+        inner = self.env.spec
+        if self._specs.get("inner") != inner:  # tracing takes time, and it may have been changed
+            self._specs.update(inner=inner, joined=self._joined_spec(inner))
+        return self._specs["joined"]
 
     @functools.cached_property
-    def _spec(self) -> EnvSpec:
-        inner, costs = self.env.spec, self.costs
+    def _specs(self) -> dict[str, EnvSpec]:
+        """The inner environment's spec, and the one made of it."""
+        return {}
+
+    def _joined_spec(self, inner: EnvSpec) -> EnvSpec:
+        costs = self.costs
         view, whole = _added_sizes(self.env, costs)
         return dataclasses.replace(
             inner,

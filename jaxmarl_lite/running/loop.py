@@ -14,6 +14,7 @@ from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder, writers
 from jaxmarl_lite.running import costs, record
+from jaxmarl_lite.running.fingerprint import data_by_field
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.programs import Programs, Tally
 from jaxmarl_lite.running.progress import Display
@@ -72,6 +73,8 @@ class Loop:
         self._limited = bool(np.isfinite(self._limits).any())
         self._violations = np.zeros((len(plan.seeds), *self._limits.shape))
         self._updates_with_cost = np.zeros(len(plan.seeds))
+        # of an environment that make() builds, config.json says all
+        self._environment = data_by_field(world) if plan.env_args is None else None
         self._random: np.ndarray | None = None
         self._current = float("nan")
         self.update = 0
@@ -228,6 +231,7 @@ class Loop:
             meta = {
                 "plan": self._plan.to_dict(),
                 "diverged": self._diverged,
+                "environment": self._environment,
                 "timings": self._timings()._asdict(),
                 "rows": self._kept.mark(),
             }

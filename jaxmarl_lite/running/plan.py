@@ -14,6 +14,7 @@ from jaxmarl_lite.algorithms import configs, limits, registry
 from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
+from jaxmarl_lite.running.fingerprint import notice_changes
 from jaxmarl_lite.types import Environment
 
 IDENTITY = (
@@ -166,6 +167,7 @@ def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) 
         return envs.make(env, **dict(env_args or {})), env
     if env_args:
         raise ValueError(f"env_args is {dict(env_args)!r}; allowed only where env is an id, not an object")
+    notice_changes(env)
     return env, envs.check_environment(env).name
 
 

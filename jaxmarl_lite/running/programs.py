@@ -19,6 +19,7 @@ from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.running import costs
+from jaxmarl_lite.running.fingerprint import fingerprint
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
@@ -64,7 +65,7 @@ class _Form:
 
     algorithm: str
     config: Any
-    env: Any
+    env: _Content
     num_envs: int
     num_steps: int
     stagger: bool
@@ -77,17 +78,26 @@ class _Form:
     precision: str
 
 
-class _Same:
-    """An environment that cannot be hashed, as itself."""
+class _Content:
+    """An environment as it is now: equal to itself, or to one that says so, while nothing in it has changed."""
 
     def __init__(self, env: Environment):
-        self.env = env
+        self.env, self.fingerprint = env, fingerprint(env)
 
     def __hash__(self) -> int:
-        return id(self.env)
+        return hash(self.fingerprint.content)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.env is self.env
+        if not isinstance(other, _Content):
+            return False
+        return self.fingerprint.same(other.fingerprint) and (self.env is other.env or _equal(self.env, other.env))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # such as dataclasses that hold arrays
+        return False
 
 
 def programs(plan: Plan, env: Environment) -> tuple[Programs, float]:
@@ -116,15 +126,10 @@ def _form(plan: Plan, env: Environment) -> _Form:
         at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
     if plan.layout == "seeds":
         at_once = len(plan.seeds)
-    try:
-        hash(env)
-        handle: Any = env
-    except TypeError:
-        handle = _Same(env)
     return _Form(
         algorithm=plan.algorithm,
         config=_static(plan.config),
-        env=handle,
+        env=_Content(env),
         num_envs=plan.num_envs,
         num_steps=plan.num_steps,
         stagger=plan.stagger,
@@ -188,7 +193,7 @@ class _Functions(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _functions(form: _Form) -> _Functions:
     """What the form describes; the same objects each time, so that nothing is traced twice."""
-    env = form.env.env if isinstance(form.env, _Same) else form.env
+    env = form.env.env
     algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
     init, train = make_train(algorithm, env, form.num_envs, form.num_steps, form.stagger)
     play = make_evaluate(algorithm, env, form.episodes, form.greedy)

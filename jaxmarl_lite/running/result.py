@@ -18,6 +18,7 @@ from jaxmarl_lite.report import checkpoint, runfolder, statistics, tables, write
 from jaxmarl_lite.running import costs as cost_rules
 from jaxmarl_lite.running import episodes, programs, record, summary
 from jaxmarl_lite.running import plan as plans
+from jaxmarl_lite.running.fingerprint import Fingerprint, fingerprint, notice_changes
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
 
@@ -210,9 +211,11 @@ class Result:
             ValueError: for a seed that the run did not have, or that diverged.
         """
         learner = self.learner(self._known(seed))
-        if greedy not in self._players:
-            self._players[greedy] = episodes.player(self._algorithm, self.env, greedy)
-        return self._players[greedy](learner, episode_seed)
+        notice_changes(self.env)
+        now = fingerprint(self.env)
+        if greedy not in self._players or not now.same(self._players[greedy][1]):
+            self._players[greedy] = episodes.player(self._algorithm, self.env, greedy), now
+        return self._players[greedy][0](learner, episode_seed)
 
     def plot_rewards(
         self, path: str | Path | None = None, seed: int | None = None, episode: episodes.Episode | None = None
@@ -238,8 +241,8 @@ class Result:
         )  # fmt: skip
 
     @functools.cached_property
-    def _players(self) -> dict[bool, episodes.Player]:
-        """What was compiled to play episodes, greedy and not."""
+    def _players(self) -> dict[bool, tuple[episodes.Player, Fingerprint]]:
+        """What was compiled to play episodes, greedy and not, and the content of the environment that it holds for."""
         return {}
 
     @functools.cached_property
@@ -335,6 +338,7 @@ class Saved(NamedTuple):
     diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
     timings: Timings
     rows: writers.Mark | None  # None in a checkpoint of an earlier version
+    environment: dict[str, str] | None  # `fingerprint.data_by_field`; None where the run's config says all
 
 
 def read_meta(intact: checkpoint.Intact) -> Saved:
@@ -343,6 +347,7 @@ def read_meta(intact: checkpoint.Intact) -> Saved:
     try:
         diverged = np.asarray(meta["diverged"], np.int32)
         saved_plan = plans.from_dict(meta["plan"], intact.path)
-        return Saved(saved_plan, diverged, Timings(**meta["timings"]), runfolder.mark_of(meta))
+        environment = None if meta.get("environment") is None else dict(meta["environment"])
+        return Saved(saved_plan, diverged, Timings(**meta["timings"]), runfolder.mark_of(meta), environment)
     except (KeyError, TypeError, OverflowError) as error:
         raise checkpoint.CheckpointError(f"{intact.path} is no checkpoint of a run: {error!r} in its meta") from error
