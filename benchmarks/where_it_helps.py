@@ -3,11 +3,12 @@
     python benchmarks/where_it_helps.py
     python benchmarks/where_it_helps.py --tasks relay pursuit-5 --trials 32 --seeds 30 --steps 300000
 
-Every variant has the same number of trials, in two rounds. The first draws learning rate and entropy bonus, the same
-draws for all; the second, at the best of them, what is the variant's own: lambda and the intrinsic reward's learning
-rate, so that they are chosen for what they do and not for the company they were drawn in. Plain learning (lambda = 0)
-draws learning rates and bonuses again. The best trial is that of the highest mean return over training, over a few
-seeds; what is reported are fresh seeds at its settings. A round is one compiled program, and the fresh seeds another.
+Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy bonus, epochs and
+minibatches, the same draws for all; the second, at the best of them, what is the variant's own: lambda and the
+intrinsic reward's learning rate, so that they are chosen for what they do and not for the company they were drawn in.
+Plain learning (lambda = 0) draws the settings of the first round again. The best trial is that of the highest mean
+return over training, over a few seeds; what is reported are fresh seeds at its settings. The trials of a round with
+the same epochs and minibatches are one compiled program, and the fresh seeds another.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
 (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix game with a second-best equilibrium;
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -62,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
+CHOICES = {"epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
+"""Setting -> what is drawn from, all equally likely; these decide the program."""
 OWN = {"lam": (1e-3, 1.0), "reward_lr": (1e-4, 1e-2)}
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
 
@@ -81,6 +85,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
     chosen = parser.parse_args(arguments)
+    if chosen.num_envs % max(CHOICES["num_minibatches"]):
+        parser.error(f"--num-envs is {chosen.num_envs}; allowed is a multiple of {max(CHOICES['num_minibatches'])}")
     chosen.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
     return chosen
 
@@ -90,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = options(arguments)
     path = chosen.out / "where-it-helps.json"
     settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
+    settings["searched"] = str(COMMON | CHOICES | OWN)
     data = measuring.begun(path, settings)
     for task in chosen.tasks:
         for variant, lender in BORROWED.items():
@@ -117,28 +124,35 @@ def measured(
     """The best trial's settings, or those that are lent, and the curves of fresh seeds at them."""
     env_id, keywords = TASKS[task]
     env = jml.make(env_id, **keywords)
-    shape = {"hidden": tuple(chosen.hidden), "num_minibatches": 1, **VARIANTS[variant]}
-    algorithm = jml.make_algorithm("liir", env.spec, jml.LIIRConfig(**shape))
-    init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
+    plain = jml.LIIRConfig(hidden=tuple(chosen.hidden), **VARIANTS[variant])
     updates = max(chosen.points, chosen.steps // (chosen.num_envs * chosen.num_steps))
     updates -= updates % chosen.points
 
-    @jax.jit
-    @jax.vmap
-    def curve(key: jax.Array, config: Any) -> jax.Array:
-        state, metrics = train(init(key, config), updates)
-        parts = metrics["return"].reshape(chosen.points, -1)
-        return jnp.where(trees.all_finite(state.learner), jnp.nanmean(parts, axis=1), jnp.nan)
+    @functools.cache
+    def program(epochs: int, num_minibatches: int) -> Callable[..., jax.Array]:
+        """Mean returns ``[points]`` of keys and configs that differ in floats."""
+        config = dataclasses.replace(plain, epochs=epochs, num_minibatches=num_minibatches)
+        algorithm = jml.make_algorithm("liir", env.spec, config)
+        init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
+
+        @jax.jit
+        @jax.vmap
+        def curve(key: jax.Array, config: Any) -> jax.Array:
+            state, metrics = train(init(key, config), updates)
+            parts = metrics["return"].reshape(chosen.points, -1)
+            return jnp.where(trees.all_finite(state.learner), jnp.nanmean(parts, axis=1), jnp.nan)
+
+        return curve
 
     if lent is None:
-        tried = tuned(curve, algorithm.config, task, variant, chosen)
+        tried = tuned(program, plain, task, variant, chosen)
         best = max(tried, key=lambda trial: trial[1])[0]
     else:
         tried = []
         values = {name: value for name, value in lent.items() if name not in VARIANTS[variant]}
-        best = dataclasses.replace(algorithm.config, **_with_critic(values))
+        best = dataclasses.replace(plain, **_with_critic(values))
     fresh = jax.random.split(jax.random.key(2), chosen.seeds)
-    returns = np.asarray(curve(*_stacked([(key, best) for key in fresh])))
+    returns = np.asarray(program(*_choices(best))(*_stacked([(key, best) for key in fresh])))
     diverged = np.isnan(returns).all(1)
     if diverged.all():
         sys.exit(f"{task}, {variant}: all {chosen.seeds} seeds diverged at the settings of the best trial")
@@ -155,12 +169,25 @@ def measured(
 
 
 def tuned(
-    curve: Callable[..., jax.Array], config: Any, task: str, variant: str, chosen: argparse.Namespace
+    program: Callable[..., Callable[..., jax.Array]],
+    config: Any,
+    task: str,
+    variant: str,
+    chosen: argparse.Namespace,
 ) -> list[tuple[Any, float]]:
-    """The trials of both rounds: settings, and their mean return over training."""
+    """The trials of both rounds: settings, and their mean return over training.
+
+    ``program`` answers to each of `CHOICES` with a function of keys and configs, ``[trials * seeds]``, to their curves.
+    """
     keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
 
     def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
+        alike: dict[tuple[int, ...], list[Any]] = {}
+        for config in drawn:
+            alike.setdefault(_choices(config), []).append(config)
+        return [pair for choices, configs in alike.items() for pair in scored_alike(program(*choices), configs)]
+
+    def scored_alike(curve: Callable[..., jax.Array], drawn: list[Any]) -> list[tuple[Any, float]]:
         pairs = [(key, config) for config in drawn for key in keys]
         found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
         diverged = np.isnan(found).all(2).any(1)  # a trial with such a seed is not to be chosen
@@ -168,21 +195,29 @@ def tuned(
         return list(zip(drawn, map(float, means), strict=True))
 
     draw, second = np.random.default_rng(list(TASKS).index(task)), chosen.trials // 2
-    tried = scored(trials(config, COMMON, chosen.trials - second, draw))
+    common = COMMON | CHOICES
+    tried = scored(trials(config, common, chosen.trials - second, draw))
     if second:
         best = max(tried, key=lambda trial: trial[1])[0]
         own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
-        tried += scored(trials(best, COMMON if VARIANTS[variant].get("lam") == 0 else own, second, draw))
+        tried += scored(trials(best, common if VARIANTS[variant].get("lam") == 0 else own, second, draw))
     return tried
 
 
-def trials(config: Any, ranges: dict[str, tuple[float, float]], number: int, draw: np.random.Generator) -> list[Any]:
+def trials(config: Any, ranges: dict[str, tuple[float, ...]], number: int, draw: np.random.Generator) -> list[Any]:
     """The config with settings drawn at random."""
     found = []
     for _ in range(number):
-        values = {name: float(np.exp(draw.uniform(*np.log(ends)))) for name, ends in ranges.items()}
+        values = {
+            name: int(draw.choice(ends)) if name in CHOICES else float(np.exp(draw.uniform(*np.log(ends))))
+            for name, ends in ranges.items()
+        }
         found.append(dataclasses.replace(config, **_with_critic(values)))
     return found
+
+
+def _choices(config: Any) -> tuple[int, ...]:
+    return tuple(getattr(config, name) for name in CHOICES)
 
 
 def _with_critic(values: dict[str, float]) -> dict[str, float]:
@@ -191,7 +226,8 @@ def _with_critic(values: dict[str, float]) -> dict[str, float]:
 
 def settings_of(config: Any) -> dict[str, float]:
     """What may be drawn, as it is."""
-    return {name: float(getattr(config, name)) for name in (*COMMON, *OWN)}
+    floats = {name: float(getattr(config, name)) for name in (*COMMON, *OWN)}
+    return floats | dict(zip(CHOICES, _choices(config), strict=True))
 
 
 def _stacked(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:

@@ -208,7 +208,7 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
             check("--algorithms", *more, *total)
 
 
-def test_settings_at_which_a_seed_diverged_are_not_chosen() -> None:
+def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     where_it_helps = importlib.import_module("where_it_helps")
     chosen = where_it_helps.options(["--trials", "6", "--tuning-seeds", "2"])
     rates = []
@@ -221,14 +221,33 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen() -> None:
         found[np.flatnonzero(lr == lr.max())[-1]] = np.nan
         return found
 
-    plain = jml.LIIRConfig(num_minibatches=1)
-    tried = where_it_helps.tuned(curve, plain, "relay", "lambda = 0", chosen)
+    monkeypatch.setattr(where_it_helps, "CHOICES", {"epochs": (4,), "num_minibatches": (2,)})
+    tried = where_it_helps.tuned(lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen)
     assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(-np.inf) == 2
     assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(max(each[-2] for each in rates), rel=1e-6)
     row = {"steps": [1, 2], "returns": [[1.0, 2.0], [None, None]], "best": 2.0, "chosen": {"lr": 1e-3}}
     told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden=[4])
     data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": measuring.facts()}
     assert "| exact (1 of 2 seeds diverged) | 2.000" in where_it_helps.text(data)
+
+
+def test_every_variant_searches_epochs_and_minibatches() -> None:
+    where_it_helps = importlib.import_module("where_it_helps")
+    chosen = where_it_helps.options(["--trials", "16", "--tuning-seeds", "2"])
+    drawn: dict[str, list[Any]] = {}
+    for variant in set(where_it_helps.VARIANTS) - set(where_it_helps.BORROWED):
+        compiled = []
+
+        def program(epochs: int, num_minibatches: int, compiled: list[Any] = compiled) -> Any:
+            compiled.append((epochs, num_minibatches))
+            return lambda keys, config: np.full((len(keys), 3), float(epochs * num_minibatches))
+
+        tried = where_it_helps.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
+        assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(e * m for e, m in compiled)
+        assert len({config.epochs for config, _ in tried}) > 1 < len({config.num_minibatches for config, _ in tried})
+        drawn[variant] = sorted((config.lr, config.epochs, config.num_minibatches) for config, _ in tried[:8])
+        assert where_it_helps.settings_of(tried[0][0])["epochs"] == tried[0][0].epochs
+    assert all(first == drawn["exact"] for first in drawn.values())
 
 
 def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:
