@@ -6,6 +6,8 @@ Names are imported when they are first used, so that ``import jaxmarl_lite`` cos
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import pkgutil
 import sys
 from importlib import metadata
 from types import ModuleType
@@ -82,10 +84,8 @@ __all__ = [*_MODULES, *_NAMES, "__version__"]  # pyright: ignore[reportUnsupport
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
     if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _submodule(__name__, name)
     value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     globals()[name] = value
     return value
@@ -95,7 +95,37 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Package(ModuleType):
+def _submodule(package: str, name: str) -> ModuleType:
+    """A module of a package, imported now; AttributeError if there is none of this name."""
+    full = f"{package}.{name}"
+    if name.startswith("__") or importlib.util.find_spec(full) is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return importlib.import_module(full)
+
+
+class _Subpackage(ModuleType):
+    """A package whose modules are imported when they are first used, as in ``jaxmarl_lite.maths.returns``."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        _make_lazy(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return _submodule(self.__name__, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *(module.name for module in pkgutil.iter_modules(self.__path__))})
+
+
+def _make_lazy(package: ModuleType, name: str, value: Any) -> None:
+    """Makes an attribute of a package a `_Subpackage`, and the packages in it, if it is a package below this one."""
+    if isinstance(value, ModuleType) and value.__name__ == f"{package.__name__}.{name}" and "__path__" in vars(value):
+        value.__class__ = _Subpackage
+        for inner in list(vars(value).items()):
+            _make_lazy(value, *inner)
+
+
+class _Package(_Subpackage):
     """Keeps the name ``run`` for the function; importing the module of that name would put the module there."""
 
     def __setattr__(self, name: str, value: Any) -> None:

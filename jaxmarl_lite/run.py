@@ -82,7 +82,8 @@ def run(
             of every few; tuned for this environment, or False, when None.
         evaluations: how often every seed is evaluated and saved, after the evaluation at the start.
         eval_episodes: episodes of an evaluation.
-        greedy: evaluate the likeliest actions instead of sampled ones; None: for QMIX, whose sampled ones explore.
+        greedy: evaluate the likeliest actions instead of sampled ones, and play them in `Result.policy`,
+            `Result.episode` and ``jaxmarl-lite render``; None: for QMIX alone, whose sampled ones explore.
         env_args: keywords of `make`.
         resume: folder of a run to continue, see `resume_run`; all other arguments must be as they were, except for
             a larger ``total_steps``.

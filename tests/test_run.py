@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,21 @@ def test_a_trained_policy_acts(result: jml.Result) -> None:
         assert not greedy or (actions == actions[0]).all()
     with pytest.raises(ValueError, match="seed is 7; allowed is one of 0, 1"):
         result.policy(7)
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_what_is_played_follows_the_runs_own_rule(result: jml.Result, greedy: bool) -> None:
+    run = dataclasses.replace(result, plan=dataclasses.replace(result.plan, greedy=greedy))
+    _, timestep = run.env.reset(jax.random.key(0))
+    policy, said = run.policy(), run.policy(greedy=greedy)
+    actions = np.stack([policy(timestep.obs) for _ in range(16)])
+    np.testing.assert_array_equal(actions, np.stack([said(timestep.obs) for _ in range(16)]))
+    assert (actions == actions[0]).all() == greedy
+    for other in (greedy, not greedy):
+        same = np.array_equal(run.episode(episode_seed=1).action, run.episode(episode_seed=1, greedy=other).action)
+        assert same == (other == greedy)
+    with pytest.raises(ValueError, match="greedy is 'yes'; allowed is True or False"):
+        run.episode(greedy="yes")  # type: ignore[arg-type]
 
 
 def test_the_curve_is_one_call(result: jml.Result, tmp_path: Path) -> None:
@@ -327,9 +343,21 @@ def test_public_names_are_there() -> None:
     assert dataclasses.is_dataclass(jml.LIIRConfig)
 
 
+def test_every_module_is_there_in_a_fresh_process() -> None:
+    package = Path(jml.__file__).parent
+    parts = [path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")]
+    names = sorted(".".join(part) for part in parts if not part[-1].startswith("__") and part != ("run",))
+    assert {"maths.returns", "envs.toys.relay", "running.result", "train"} <= {*names}
+    code = "import jaxmarl_lite as jml, operator\n"
+    code += "assert not hasattr(jml, 'nothing') and not hasattr(jml.nets, 'nothing')\n"
+    code += f"for name in {names}:\n    assert operator.attrgetter(name)(jml).__name__ == f'jaxmarl_lite.{{name}}'\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
     result = jml.run("liir", "toy/pursuit", config=config("liir"), **RUN)
-    episode = result.episode(seed=1, episode_seed=3)
+    episode = result.episode(seed=1, episode_seed=3, greedy=True)
     length, env = episode.length, result.env
     assert 1 <= length <= 20 and len(episode.states) == length + 1
     for now, then, action, reward in zip(
@@ -338,7 +366,7 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
         after, timestep = env.step(now, jnp.asarray(action))
         assert_same_bits(after, then)
         assert timestep.reward[0] == reward
-    policy = result.policy(seed=1)
+    policy = result.policy(seed=1, greedy=True)
     _, timestep = env.reset(jax.random.split(jax.random.key(3))[0])
     np.testing.assert_array_equal(policy(timestep.obs), episode.action[0])
     assert episode.intrinsic is not None

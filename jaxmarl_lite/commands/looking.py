@@ -36,7 +36,7 @@ class Evaluate:
     episodes: int = 128
     """Episodes of each seed."""
     greedy: bool = False
-    """Play the likeliest actions; without this and the next, what the run's own evaluations did."""
+    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
     sampled: bool = False
     """Play sampled actions."""
     seed: int = 0
@@ -67,8 +67,10 @@ class Render:
     """Which of the run's seeds; by default the first that did not diverge."""
     episode_seed: int = 0
     """Seed of the episode."""
+    greedy: bool = False
+    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
     sampled: bool = False
-    """Sample actions instead of taking the likeliest."""
+    """Play sampled actions."""
     out: Path | None = None
     """Where to write it; by default episode.gif in the run's folder. LIIR's picture goes beside it, as .rewards.png."""
 
@@ -88,9 +90,8 @@ def evaluate_command(words: list[str]) -> None:
     options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words)
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
-    if options.greedy and options.sampled:
-        raise ValueError("--greedy and --sampled are both given; allowed is one of them")
-    greedy = options.greedy or (result.plan.greedy and not options.sampled)
+    chosen = _chosen_greedy(options)
+    greedy = result.plan.greedy if chosen is None else chosen
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
     means, texts, paid, won = {}, [], {}, {}
     for seed in result.seeds:
@@ -118,6 +119,13 @@ def evaluate_command(words: list[str]) -> None:
         title = f"costs over {options.episodes} episodes of each seed, together"
         for part in cost_tables.evaluation_tables(paid, result.limits, result.spec.cost_names, title):
             _console().print(part)
+
+
+def _chosen_greedy(options: Evaluate | Render) -> bool | None:
+    """What --greedy and --sampled say; None where neither is given."""
+    if options.greedy and options.sampled:
+        raise ValueError("--greedy and --sampled are both given; allowed is one of them")
+    return True if options.greedy else False if options.sampled else None
 
 
 def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
@@ -169,6 +177,7 @@ def _curves(run: runfolder.Run, metric: str) -> dict[str, Any]:
 def render_command(words: list[str]) -> None:
     """``render RUN``."""
     options = tyro.cli(Render, prog="jaxmarl-lite render", args=words)
+    greedy = _chosen_greedy(options)
     result = load_run(options.run)
     animate = getattr(result.env, "animate", None)
     if animate is None and result.algorithm != "liir":
@@ -176,7 +185,7 @@ def render_command(words: list[str]) -> None:
     film = options.out or options.run / "episode.gif"
     if not film.suffix or film.is_dir():
         raise ValueError(f"out is {str(film)!r}; allowed is a file's name with its ending, such as episode.gif")
-    episode = result.episode(options.seed, options.episode_seed, not options.sampled)
+    episode = result.episode(options.seed, options.episode_seed, greedy)
     written = []
     if animate is not None:
         shows = "rewards" in inspect.signature(animate).parameters
@@ -186,7 +195,8 @@ def render_command(words: list[str]) -> None:
         written.append(film.with_suffix(".rewards.png"))
         result.plot_rewards(written[-1], episode=episode)
     missing = "; no film: the environment has no `animate`" if animate is None else ""
-    print(*written, f"({episode.length} steps{missing})")
+    played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
+    print(*written, f"({episode.length} steps, {played} actions{missing})")
 
 
 def list_command(words: list[str]) -> None:

@@ -80,7 +80,7 @@ class Options(Generic[Config]):
     eval_episodes: int = 32
     """Episodes of an evaluation."""
     greedy: bool = False
-    """Evaluate the likeliest actions instead of sampled ones."""
+    """Evaluate, and later play and render, the likeliest actions instead of sampled ones."""
     env_args: tuple[str, ...] = ()
     """Keywords of the environment, such as reward=individual agent_id=False."""
     config: Path | None = None

@@ -35,7 +35,7 @@ class Episode(NamedTuple):
 Player = Callable[[PyTree, int], Episode]
 
 
-def player(algorithm: Algorithm, env: Environment, greedy: bool = True) -> Player:
+def player(algorithm: Algorithm, env: Environment, greedy: bool) -> Player:
     """``play(learner, seed) -> Episode``: one episode, drawn from ``seed``, with what has been learned."""
     spec = env.spec
     compiled = jax.jit(_told(algorithm, env, greedy))
@@ -78,7 +78,7 @@ class PlayedPolicy:
     Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
     """
 
-    def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool = True, key: Array | None = None):
+    def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool, key: Array | None = None):
         self._algorithm, self._learner = algorithm, learner
 
         def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:

@@ -50,7 +50,7 @@ class Plan:
     eval_episodes: int
     """Episodes of an evaluation."""
     greedy: bool
-    """Evaluate the likeliest actions instead of sampled ones."""
+    """Evaluate the likeliest actions instead of sampled ones; what is played of the run later follows it."""
     seeds_at_once: int | None = None
     """Seeds that train side by side, the others after them; None: one on a CPU, else all."""
     devices: int | None = None

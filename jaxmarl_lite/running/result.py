@@ -190,26 +190,35 @@ class Result:
             console.print(self.table())
         return captured.get()
 
-    def policy(self, seed: int | None = None, greedy: bool = True) -> episodes.PlayedPolicy:
-        """The trained policy of one seed (by default the first that did not diverge), ready to act.
+    def policy(self, seed: int | None = None, greedy: bool | None = None) -> episodes.PlayedPolicy:
+        """The trained policy of one seed, ready to act.
+
+        Args:
+            seed: of the run; by default the first that did not diverge.
+            greedy: take the likeliest actions (True) or sampled ones (False); by default as the run's evaluations.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
         """
-        return episodes.PlayedPolicy(self._algorithm, self.learner(self._known(seed)), greedy)
+        return episodes.PlayedPolicy(self._algorithm, self.learner(self._known(seed)), self._is_greedy(greedy))
 
-    def episode(self, seed: int | None = None, episode_seed: int = 0, greedy: bool = True) -> episodes.Episode:
+    def _is_greedy(self, greedy: bool | None) -> bool:
+        """Whether the likeliest actions are played: as said, or as in the run's evaluations."""
+        return self.plan.greedy if greedy is None else plans.flag("greedy", greedy)
+
+    def episode(self, seed: int | None = None, episode_seed: int = 0, greedy: bool | None = None) -> episodes.Episode:
         """One episode of one seed's policy: states, views, actions, rewards, and with LIIR what each agent's learned
         reward says to every step.
 
         Args:
             seed: of the run.
             episode_seed: what the episode is drawn from.
-            greedy: play the likeliest actions instead of sampled ones.
+            greedy: play the likeliest actions (True) or sampled ones (False); by default as the run's evaluations.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
         """
+        greedy = self._is_greedy(greedy)
         learner = self.learner(self._known(seed))
         notice_changes(self.env)
         now = fingerprint(self.env)
@@ -218,7 +227,11 @@ class Result:
         return self._players[greedy][0](learner, episode_seed)
 
     def plot_rewards(
-        self, path: str | Path | None = None, seed: int | None = None, episode: episodes.Episode | None = None
+        self,
+        path: str | Path | None = None,
+        seed: int | None = None,
+        episode: episodes.Episode | None = None,
+        greedy: bool | None = None,
     ) -> Any:
         """Each agent's learned reward over an episode beside what it did, as a matplotlib figure.
 
@@ -226,6 +239,7 @@ class Result:
             path: where to write a PNG as well.
             seed: of the run; by default the first that did not diverge.
             episode: one of `episode`; by default one is played.
+            greedy: for the episode that is played, as for `episode`.
 
         Raises:
             ValueError: the algorithm learns no reward.
@@ -234,7 +248,7 @@ class Result:
 
         if self.algorithm != "liir" if episode is None else episode.intrinsic is None:
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
-        episode = self.episode(seed) if episode is None else episode
+        episode = self.episode(seed, greedy=greedy) if episode is None else episode
         return reward_plots.reward_picture(
             episode.intrinsic, episode.action, episode.team_reward, episode.alive,
             action_names=self.spec.action_names, title=f"{self.algorithm} on {self.plan.env}", path=path,
