@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+from jax import export
 
 Array = jax.Array
 PyTree = Any
@@ -99,6 +100,11 @@ class TrainState(NamedTuple):
     acting: Acting
     key: Array  # typed key
     updates: Array  # [] int: updates done so far
+
+
+for _record in (Observation, TimeStep, Transition, Episodes, Batch, Acting, TrainState):
+    # so that functions of these records, such as a policy, survive `jax.export`
+    export.register_namedtuple_serialization(_record, serialized_name=f"jaxmarl_lite.{_record.__name__}")
 
 
 @dataclasses.dataclass(frozen=True)

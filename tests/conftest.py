@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +37,31 @@ def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
     lenient = room in LENIENT or getattr(request.module, "LENIENT_RANKS", False)
     with jax.numpy_rank_promotion("allow" if lenient else "raise"):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let go of what a file has compiled when it ends: all files together need gigabytes, in every worker."""
+    yield
+    if _resident_gigabytes() < 1.0:  # little to gain, and small programs that files share would be compiled again
+        return
+    library = [module for name, module in sys.modules.items() if name.startswith("jaxmarl_lite.")]
+    for module in [request.module, *library]:
+        for value in list(vars(module).values()):
+            if callable(getattr(value, "cache_clear", None)):
+                value.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of glibc, which else keeps the memory for later
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _resident_gigabytes() -> float:
+    """Memory that this process has now; infinite where that cannot be found out."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except OSError:
+        return float("inf")
 
 
 @pytest.fixture

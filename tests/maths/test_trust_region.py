@@ -171,8 +171,9 @@ class TestConjugateGradient:
 def _equations(program):
     for equation in program.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from _equations(inner)
+        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(leaf, "eqns"):  # a jaxpr, closed or not
+                yield from _equations(getattr(leaf, "jaxpr", leaf))
 
 
 class TestBacktrack:
