@@ -361,7 +361,7 @@ def read_meta(intact: checkpoint.Intact) -> Saved:
     try:
         diverged = np.asarray(meta["diverged"], np.int32)
         saved_plan = plans.from_dict(meta["plan"], intact.path)
-        environment = None if meta.get("environment") is None else dict(meta["environment"])
+        environment = meta.get("environment") if isinstance(meta.get("environment"), dict) else None
         return Saved(saved_plan, diverged, Timings(**meta["timings"]), runfolder.mark_of(meta), environment)
     except (KeyError, TypeError, OverflowError) as error:
         raise checkpoint.CheckpointError(f"{intact.path} is no checkpoint of a run: {error!r} in its meta") from error
