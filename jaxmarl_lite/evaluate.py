@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmarl_lite import rollout
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TimeStep
+from jaxmarl_lite.validation import check_bool, check_fits, check_int
 
 
 class Evaluation(NamedTuple):
@@ -32,9 +33,8 @@ def make_evaluate(
         num_episodes: E; they run side by side.
         greedy: play the likeliest action instead of a sampled one.
     """
-    if isinstance(num_episodes, bool) or not isinstance(num_episodes, int) or num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes!r}; allowed is a whole number, 1 or more")
-    spec = env.spec
+    num_episodes, greedy = check_int("num_episodes", num_episodes), check_bool("greedy", greedy)
+    spec = check_fits(algorithm, env)
 
     def evaluate(learner: PyTree, key: Array) -> Evaluation:
         begin_key, act_key = jax.random.split(key)
@@ -77,6 +77,8 @@ def make_play(algorithm: Algorithm, env: Environment, num_steps: int, greedy: bo
 
     Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left out.
     """
+    num_steps, greedy = check_int("num_steps", num_steps), check_bool("greedy", greedy)
+    check_fits(algorithm, env)
 
     def play(learner: PyTree, key: Array) -> tuple[PyTree, TimeStep, Array]:
         begin_key, act_key = jax.random.split(key)

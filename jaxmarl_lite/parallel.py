@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmarl_lite.types import PyTree, TrainState
+from jaxmarl_lite.validation import check_choice, check_int
 
 Layout = Literal["worlds", "seeds"]
 AXIS = "devices"
@@ -31,12 +32,10 @@ def mesh(devices: int | None = None, layout: Layout = "worlds") -> Mesh | None:
     Raises:
         ValueError: for an unknown layout or more devices than there are.
     """
-    if layout not in ("worlds", "seeds"):
-        raise ValueError(f"layout is {layout!r}; allowed is one of worlds, seeds")
+    check_choice("layout", layout, ("worlds", "seeds"))
     available = jax.device_count()
     wanted = (available if jax.process_count() > 1 else 1) if devices is None else devices
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= available:
-        raise ValueError(f"devices is {devices!r}; allowed is a whole number from 1 to {available}")
+    wanted = check_int("devices", wanted, 1, available)
     if jax.process_count() > 1 and wanted != available:
         raise ValueError(f"devices is {devices!r}; allowed with several processes is all of them, {available}")
     if wanted == 1:

@@ -24,8 +24,12 @@ from jaxmarl_lite.running.progress import Display
 from jaxmarl_lite.running.record import Record, write_plan
 from jaxmarl_lite.running.result import Result, read_meta
 from jaxmarl_lite.types import Environment
+from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, check_path, invalid
 
 __all__ = ["RunError", "resume_run", "run"]
+
+
+_STEPS = 1_000_000
 
 
 class _Options(NamedTuple):
@@ -37,10 +41,12 @@ class _Options(NamedTuple):
 
     def check(self) -> _Options:
         """Raise for what cannot be, before anything is compiled or written."""
-        plans.whole("keep", self.keep)
+        keep, quiet = check_int("keep", self.keep, 1, MOST), check_bool("quiet", self.quiet)
         if self.wandb is not None:
+            if not isinstance(self.wandb, str) or not self.wandb:
+                raise invalid("wandb", self.wandb, "the name of a project")
             writers.import_wandb()
-        return self
+        return self._replace(keep=keep, quiet=quiet)
 
 
 def run(
@@ -49,7 +55,7 @@ def run(
     *,
     config: Any = None,
     seeds: int | Sequence[int] = 3,
-    total_steps: int = 1_000_000,
+    total_steps: int = _STEPS,
     out: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
@@ -99,12 +105,16 @@ def run(
         RunError: rewards that are not finite, or every seed has diverged.
     """
     options = _Options(keep, wandb, quiet).check()
+    out = None if out is None else check_path("out", out)
+    resume = None if resume is None else check_path("resume", resume)
     stored = None if resume is None else plans.read(resume)
-    if stored is not None:
-        if out is not None and Path(out).absolute() != Path(str(resume)).absolute():
+    if stored is not None and resume is not None:
+        if out is not None and out.absolute() != resume.absolute():
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
+        total_steps = stored.total_steps if total_steps == _STEPS else total_steps
         config = stored.config if config is None and algorithm == stored.algorithm else config
-        num_envs, num_steps = num_envs or stored.num_envs, num_steps or stored.num_steps
+        num_envs = stored.num_envs if num_envs is None else num_envs
+        num_steps = stored.num_steps if num_steps is None else num_steps
         stagger = stored.stagger if stagger is None else stagger
         greedy = stored.greedy if greedy is None else greedy
     plan, world = plans.make_plan(
@@ -151,14 +161,18 @@ def resume_run(
         RunError: as for `run`.
     """
     options = _Options(keep, wandb, quiet).check()
+    path = check_path("path", path)
     stored = plans.read(path)
     world = plans.world_of_run(stored, path, env)
     plan = stored if total_steps is None else plans.prolonged(stored, total_steps)
-    plan = _laid_out(plan, seeds_at_once or stored.seeds_at_once, devices, layout)
+    plan = _laid_out(plan, stored.seeds_at_once if seeds_at_once is None else seeds_at_once, devices, layout)
     return _continue(plan, stored, world, runfolder.find(path), options)
 
 
 def _laid_out(plan: Plan, seeds_at_once: int | None, devices: int | None, layout: Any) -> Plan:
+    seeds_at_once = None if seeds_at_once is None else check_int("seeds_at_once", seeds_at_once, 1, MOST)
+    devices = None if devices is None else check_int("devices", devices, 1, MOST)
+    layout = check_choice("layout", layout, ("worlds", "seeds"))
     return dataclasses.replace(plan, seeds_at_once=seeds_at_once, devices=devices, layout=layout)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,7 @@ import jax.numpy as jnp
 
 from jaxmarl_lite import rollout
 from jaxmarl_lite.types import Algorithm, Array, Batch, Environment, EnvSpec, TrainState
-
-_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits", "win_meaning", "action_names")
-"""Fields of a spec in which the environment of training may differ from the one an algorithm was made for."""
+from jaxmarl_lite.validation import check_bool, check_fits, check_int, check_key, check_like, invalid
 
 Init = Callable[..., TrainState]
 Train = Callable[[TrainState, int], tuple[TrainState, dict[str, Array]]]
@@ -33,16 +32,22 @@ def make_train(
     `rollout.rollout`'s.
 
     Raises:
-        ValueError: for sizes that the algorithm cannot deal into its minibatches.
+        ValueError: for sizes that the algorithm cannot deal into its minibatches, an environment of other sizes than
+            the algorithm was made for, and any other argument that cannot be.
     """
-    for name, value in (("num_envs", num_envs), ("num_steps", num_steps)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; allowed is a whole number, 1 or more")
-    spec = env.spec
-    _check_made_for(algorithm, spec)
+    num_envs, num_steps = check_int("num_envs", num_envs), check_int("num_steps", num_steps)
+    stagger = check_bool("stagger", stagger)
+    spec = check_fits(algorithm, env)
     algorithm.check(num_envs, num_steps)
 
+    @functools.cache
+    def learner_form() -> Any:
+        return jax.eval_shape(lambda key: algorithm.init(key, num_envs, algorithm.config), jax.random.key(0))
+
     def init(key: Array, config: Any = algorithm.config) -> TrainState:
+        check_key("key", key)
+        if type(config) is type(algorithm.config) and dataclasses.is_dataclass(config):
+            config = dataclasses.replace(config)  # type: ignore[arg-type]  # runs the checks, which tree functions skip
         if jax.tree.structure(config) != jax.tree.structure(algorithm.config):
             raise _other_program(config, algorithm.config)
         learner_key, worlds_key, key = jax.random.split(key, 3)
@@ -62,6 +67,10 @@ def make_train(
         return TrainState(learner, acting, key, state.updates + 1), info
 
     def train(state: TrainState, num_updates: int) -> tuple[TrainState, dict[str, Array]]:
+        num_updates = check_int("num_updates", num_updates, 0)
+        if not isinstance(state, TrainState):
+            raise invalid("state", state, "a TrainState, as init returns it")
+        check_like("state.learner", state.learner, learner_form())
         return jax.lax.scan(update, state, None, num_updates)
 
     return init, train
@@ -85,17 +94,6 @@ def _other_program(config: Any, made: Any) -> ValueError:
                 "the program, which floats and the numbers of limits do not"
             )
     raise AssertionError("configs of one structure")
-
-
-def _check_made_for(algorithm: Algorithm, spec: EnvSpec) -> None:
-    """Raise ValueError when an algorithm was made for an environment of other sizes."""
-    for field in dataclasses.fields(spec) if algorithm.spec is not None else ():
-        made, have = getattr(algorithm.spec, field.name), getattr(spec, field.name)
-        if made != have and field.name not in _WORDS:
-            raise ValueError(
-                f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} was made "
-                f"(its spec is that of {algorithm.spec.name}, this is {spec.name})"  # type: ignore[union-attr]
-            )
 
 
 def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:

@@ -303,7 +303,7 @@ def test_sizes_are_listed_without_what_is_not_installed(
 def test_damaged_files_are_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "config.json"
     bad.write_text("{")
-    assert main(["train", "liir", "--config", str(bad)]) == 2 and "config.json is no JSON" in capsys.readouterr().err
+    assert main(["train", "liir", "--config", str(bad)]) == 2 and "config.json is damaged" in capsys.readouterr().err
     config = runfolder.read_config(trained)
     bad.write_text(json.dumps(config | {"config": config["config"] | {"lr": "fast"}}))
     assert main(["train", "--config", str(bad)]) == 2

@@ -74,9 +74,12 @@ def test_steps_replace_a_tuned_share():
         "happo", "safe/rware-tiny-2ag", config={"anneal_steps": 64.0}, total_steps=4096, evaluations=1, eval_episodes=2
     )
     assert made.config.anneal_steps == 64 and made.config.anneal_share == 0
-    words = ["--env", "safe/rware-tiny-2ag", "--anneal_steps", "64"]
-    assert training._defaults("happo", jml.HAPPOConfig, None, words).settings.anneal_share == 0
-    assert training._defaults("happo", jml.HAPPOConfig, None, words[:2]).settings.anneal_share == 1
+    tuned = training._defaults("happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]).settings
+    assert tuned.anneal_share == 1
+    parsed = dataclasses.replace(tuned, anneal_share=0.0, anneal_steps=64.0)
+    assert training._settings(tuned, parsed, ["--anneal_steps", "64"]) == parsed
+    untouched = training._settings(tuned, tuned, ["--anneal_steps", "0"])
+    assert untouched.anneal_share == 0 and untouched.anneal_steps == 0
 
 
 def test_a_longer_run_stretches_its_schedules_and_says_so(tmp_path, capsys):

@@ -118,8 +118,8 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
     run, traces = counted(one)
 
     rates, discounts = jnp.array([1e-3, 1e-2, 0.0]), jnp.array([0.9, 0.5, 0.99])
-    stacked = jax.tree.map(lambda x: jnp.full((3,), x), config)
-    stacked = dataclasses.replace(stacked, lr=rates, gamma=discounts)
+    several = [dataclasses.replace(config, lr=lr, gamma=gamma) for lr, gamma in zip(rates, discounts, strict=True)]
+    stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(value) for value in x]), *several)
     sweep = jax.jit(jax.vmap(run))
     state, metrics = sweep(stacked)
     sweep(jax.tree.map(lambda x: 0.5 * x, stacked))
@@ -183,7 +183,7 @@ def test_worlds_that_do_not_divide_are_named():
 
 
 @pytest.mark.parametrize("name", ["num_envs", "num_steps"])
-@pytest.mark.parametrize("value", [0, -2, 2.0, True, "4"])
+@pytest.mark.parametrize("value", [0, -2, 2.5, True, "4"])
 def test_sizes_that_are_none_are_named(name, value):
     env = world("toy/counter")
     with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}")):

@@ -45,11 +45,6 @@ class COMAConfig(settings.AgentConfig):
     target_interval: int = 20
     """Updates between two copies of the critic into the one that makes its targets."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        configs.check_whole(self, critic_epochs=1, target_interval=1)
-        configs.check_choice(self, baseline=("mean", "optimal"))
-
 
 class COMAState(NamedTuple):
     """What COMA carries from update to update."""

@@ -34,11 +34,6 @@ class IACConfig(settings.AgentConfig):
     normalise_value: bool = False
     """Let the critic predict returns standardised by their running moments."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        configs.check_whole(self, critic_epochs=1)
-        configs.check_choice(self, critic_view=("own", "state"))
-
 
 @configs.config_record
 class CentralVConfig(IACConfig):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from jaxmarl_lite import validation
 from jaxmarl_lite.types import Array, EnvSpec, Number
 
 EVERY = "*"
@@ -53,7 +53,7 @@ def of(given: Any, field: str) -> Limits:
         ValueError: a limit that is negative, NaN or no number; names it, and the field.
     """
     if isinstance(given, Limits):
-        return given
+        return Limits(given.names, tuple(map(_numbers, (f"{field} of {x!r}" for x in given.names), given.values)))
     by_name = given if isinstance(given, Mapping) else {EVERY: given}
     for name in by_name:
         if not isinstance(name, str):
@@ -62,28 +62,8 @@ def of(given: Any, field: str) -> Limits:
 
 
 def _numbers(field: str, value: Any) -> tuple[Any, ...]:
-    value = _plain(value)
-    each = value if isinstance(value, (tuple, list)) else [value]
-    if not each:
-        raise ValueError(f"{field} is {value!r}; allowed is {_ALLOWED}")
-    return tuple(_number(field, x) for x in each)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy or JAX as Python's, but for those that are traced."""
-    return value if isinstance(value, Tracer) or not hasattr(value, "tolist") else value.tolist()
-
-
-def _number(field: str, value: Any) -> Any:
-    if isinstance(value, str) and value == "Infinity":  # as JSON keeps it
-        return math.inf
-    value = _plain(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value >= 0:
-            return float(value)
-    elif not isinstance(value, (bool, str)) and getattr(value, "shape", None) == ():
-        return value
-    raise ValueError(f"{field} is {value!r}; allowed is {_ALLOWED}")
+    limit = validation.check_limit(field, value)
+    return limit if isinstance(limit, tuple) else (limit,)
 
 
 def check(limits: Limits, spec: EnvSpec, field: str) -> None:

@@ -61,11 +61,7 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         costs.check(self)
-        configs.check_choice(
-            self, others_on_cost=("ignored", "counted", "ratios"), cost_scale=("episode_length", "discount")
-        )
         configs.check_range(self, doubt_rate=(0, 1e3), doubt_gain=(0, 1e3), doubt_first=(0, 1))
-        configs.check_whole(self, policy_minibatches=1)
 
     @classmethod
     def authors(cls, **changes: Any) -> MACPOConfig:
@@ -80,7 +76,7 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
             hidden=(64, 64), epochs=1, num_minibatches=1, policy_minibatches=1, normalise_value=True,
             normalise_view=True,
         )  # fmt: skip
-        return cls(**theirs | changes)
+        return configs.override(cls, theirs, changes)
 
 
 def make(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:

@@ -56,7 +56,6 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
             self, multiplier_start=(0, 1e6), multiplier_lr=(0, 1e6), multiplier_gain=(0, 1e6),
             multiplier_highest=(0, 1e9),
         )  # fmt: skip
-        configs.check_choice(self, multiplier_rule=("adam", "plain"), multiplier_unit=("relative", "reward"))
 
     @classmethod
     def authors(cls, **changes: Any) -> MAPPOLagrangianConfig:
@@ -71,7 +70,7 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
             standardise_cost=True, cost_gamma=0.99, lr=9e-5, critic_lr=5e-3, cost_critic_lr=5e-3, max_grad_norm=10.0,
             hidden=(64, 64), epochs=5, num_minibatches=8, normalise_value=True, normalise_view=True,
         )  # fmt: skip
-        return cls(**theirs | changes)
+        return configs.override(cls, theirs, changes)
 
 
 class Prices(NamedTuple):

@@ -37,8 +37,6 @@ class ActorCriticConfig(settings.AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, clip=(1e-6, 1e6))
-        configs.check_whole(self, epochs=1)
-        configs.check_choice(self, critic_view=("own", "state"))
 
 
 @configs.config_record
@@ -61,12 +59,12 @@ class IPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, value_coef=(0, 1e6))
-        name = type(self).__name__
-        given = isinstance(self.value_coef, (int, float)) and self.value_coef != type(self).value_coef
-        if given and not self.shared_trunk:
-            raise ValueError(f"{name}.value_coef is {self.value_coef!r}; allowed with a shared trunk alone")
+        configs.check_unused(self, ("value_coef",), not self.shared_trunk, "without shared_trunk")
+        configs.check_unused(self, ("critic_lr",), self.shared_trunk, "with shared_trunk, which steps by lr")
         if self.shared_trunk and self.critic_view != "own":
-            raise ValueError(f"{name}.critic_view is {self.critic_view!r} with a shared trunk; allowed is 'own'")
+            raise ValueError(
+                f"{type(self).__name__}.critic_view is {self.critic_view!r} with a shared trunk; allowed is 'own'"
+            )
 
 
 @configs.config_record

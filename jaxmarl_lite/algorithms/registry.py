@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Callable
 from typing import Any
 
+from jaxmarl_lite import validation
 from jaxmarl_lite.algorithms import coma, configs, happo, hatrpo, iac, ippo, liir, macpo, mappo_lagrangian, ppo, qmix
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
@@ -34,10 +33,8 @@ def config_of(name: str) -> type:
     Raises:
         ValueError: for an unknown name, with the nearest known ones.
     """
-    if name not in ALGORITHMS:
-        near = difflib.get_close_matches(str(name), ALGORITHMS, 3, 0.4)
-        hint = f"; the nearest: {', '.join(near)}" if near else ""
-        raise ValueError(f"algorithm is {name!r}; allowed is one of {', '.join(ALGORITHMS)}{hint}")
+    if not isinstance(name, str) or name not in ALGORITHMS:
+        raise validation.unknown_name("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name][0]
 
 
@@ -55,8 +52,9 @@ def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
     kind = config_of(name)
     config = kind() if config is None else config
     if type(config) is not kind:
-        raise TypeError(f"config is a {type(config).__name__}; allowed for {name!r} is a {kind.__name__}")
+        raise TypeError(f"config is {validation.show(config)}; allowed for {name!r} is a {kind.__name__}")
+    if not isinstance(spec, EnvSpec):
+        raise TypeError(f"spec is {validation.show(spec)}; allowed is an EnvSpec, such as env.spec")
+    config = configs.checked(config)
     configs.check_resolved(config)
-    if not dataclasses.is_dataclass(spec):
-        raise TypeError(f"spec is {spec!r}; allowed is an EnvSpec, such as env.spec")
     return ALGORITHMS[name][1](name, spec, config)

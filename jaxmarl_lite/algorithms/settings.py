@@ -44,21 +44,13 @@ class LearnerConfig:
     """Whether evaluations take the best actions where nothing is said, because sampled ones explore."""
 
     def __post_init__(self) -> None:
-        configs.check_flags(self)
+        configs.check_types(self)
         configs.check_range(
             self, lr=(0, 10), anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
         )
         configs.check_shares(self)
-        configs.check_whole(self, memory_size=1)
-        configs.check_choice(
-            self, optimiser=("adam", "rmsprop", "sgd"), memory=("none", "gru"), activation=("relu", "tanh")
-        )
-        configs.check_widths(self, "hidden")
-        configs.check_widths(self, "head_hidden")
-        if self.memory == "none" and self.memory_size != type(self).memory_size:
-            raise ValueError(
-                f"{type(self).__name__}.memory_size is {self.memory_size} with memory 'none'; allowed with memory 'gru'"
-            )
+        configs.check_unused(self, ("memory_size",), self.memory == "none", "with memory 'none'")
+        configs.check_unused(self, ("eps_root",), self.optimiser == "sgd", "with optimiser 'sgd'")
 
     @property
     def reported_lr(self) -> float:
@@ -91,4 +83,3 @@ class AgentConfig(LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1), entropy_coef=(0, 1e3))
-        configs.check_whole(self, num_minibatches=1)

@@ -83,7 +83,7 @@ class TrustRegionConfig(ppo.PPOConfig):
             first_fraction=(1e-6, 1),
             max_step_norm=(0, 1e9),
         )
-        configs.check_whole(self, cg_iterations=1, tries=1, fisher_stride=1)
+        configs.check_unused(self, ("backtrack",), self.tries == 1, "with tries 1")
 
 
 class Problem(NamedTuple):

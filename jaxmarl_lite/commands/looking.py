@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxmarl_lite import envs, keys
 from jaxmarl_lite.algorithms import registry
-from jaxmarl_lite.commands import cost_plot
+from jaxmarl_lite.commands import arguments, cost_plot
 from jaxmarl_lite.envs import naming
 from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
@@ -87,7 +87,7 @@ class List:
 
 def evaluate_command(words: list[str]) -> None:
     """``evaluate RUN``."""
-    options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words)
+    options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words, registry=arguments.REGISTRY)
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
     chosen = _chosen_greedy(options)
@@ -142,7 +142,7 @@ def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
 
 def plot_command(words: list[str]) -> None:
     """``plot RUN...``."""
-    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words)
+    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words, registry=arguments.REGISTRY)
     if not options.runs:
         raise ValueError("no run was named; allowed is the folder of a run, or of several")
     from jaxmarl_lite.report import plots
@@ -176,7 +176,7 @@ def _curves(run: runfolder.Run, metric: str) -> dict[str, Any]:
 
 def render_command(words: list[str]) -> None:
     """``render RUN``."""
-    options = tyro.cli(Render, prog="jaxmarl-lite render", args=words)
+    options = tyro.cli(Render, prog="jaxmarl-lite render", args=words, registry=arguments.REGISTRY)
     greedy = _chosen_greedy(options)
     result = load_run(options.run)
     animate = getattr(result.env, "animate", None)
@@ -201,7 +201,7 @@ def render_command(words: list[str]) -> None:
 
 def list_command(words: list[str]) -> None:
     """``list``."""
-    options = tyro.cli(List, prog="jaxmarl-lite list", args=words)
+    options = tyro.cli(List, prog="jaxmarl-lite list", args=words, registry=arguments.REGISTRY)
     console = _console()
     for name in options.names:
         if name in registry.ALGORITHMS:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
 from jaxmarl_lite import parallel
-from jaxmarl_lite.algorithms import limits, registry
+from jaxmarl_lite.algorithms import configs, limits, registry
+from jaxmarl_lite.commands import arguments
+from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.run import run
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.validation import check_path
 
 Config = TypeVar("Config")
 
 
-_ARGUMENTS = tyro.constructors.ConstructorRegistry()
-
-
-@_ARGUMENTS.primitive_rule
+@arguments.REGISTRY.primitive_rule
 def _of_limits(info: Any) -> Any:
     """``--cost-limit NAME=LIMIT``, a limit per agent with commas; a lone number is every cost's."""
     if info.type is not limits.Limits:
@@ -40,8 +38,12 @@ def _of_limits(info: Any) -> Any:
 
 def _limits(words: list[str]) -> limits.Limits:
     given: dict[str, Any] = {}
+    if not words:
+        raise ValueError("--cost-limit is empty; allowed is NAME=LIMIT, or one number for every cost")
     for word in words:
-        name, _, text = word.rpartition("=")
+        name, equals, text = word.rpartition("=")
+        if equals and not name:
+            raise ValueError(f"--cost-limit is {word!r}; allowed is a cost's name before the =, or a number alone")
         if (name or limits.EVERY) in given or (given and not name):
             raise ValueError(f"--cost-limit is {' '.join(words)!r}; allowed is each cost once, or one number for all")
         try:
@@ -124,17 +126,34 @@ def train(words: list[str]) -> None:
     if stored is not None and stored.algorithm != name:
         raise ValueError(f"algorithm is {name!r}, but the config given is of {stored.algorithm!r}; allowed is the same")
     defaults = _defaults(name, kind, stored, rest)
+
+    class Unchecked(kind):
+        """The settings while they are parsed: which were given, and which were tuned, is not known yet."""
+
+        def __post_init__(self) -> None:
+            pass
+
     options = tyro.cli(
-        Options[kind],  # type: ignore[valid-type]
+        Options[Unchecked],  # type: ignore[valid-type]
         prog=f"jaxmarl-lite train {name}",
         args=rest,
-        default=defaults,
+        default=dataclasses.replace(defaults, settings=Unchecked(**vars(defaults.settings))),
         config=(tyro.conf.OmitArgPrefixes,),
-        registry=_ARGUMENTS,
+        registry=arguments.REGISTRY,
     )
+    options = dataclasses.replace(options, settings=_settings(defaults.settings, options.settings, rest))
     if options.distributed or options.coordinator is not None:
         parallel.initialise(options.coordinator, options.num_processes, options.process_id)
+    elif options.num_processes is not None or options.process_id is not None:
+        raise ValueError("--num-processes and --process-id have no effect without --distributed; allowed is all of them")
     run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
+
+
+def _settings(base: Any, parsed: Any, words: list[str]) -> Any:
+    """The settings that options give over the tuned or stored ones."""
+    names = {word.partition("=")[0].lstrip("-").replace("-", "_").removeprefix("no_") for word in words}
+    given = {name: x for name, x in vars(parsed).items() if name in names or x != getattr(base, name)}
+    return configs.override(type(base), vars(base), given)
 
 
 def _with_stored_limits(options: Options[Any], stored: Plan | None) -> Options[Any]:
@@ -164,21 +183,13 @@ def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> O
     """What stands wherever no option is given: a stored plan's values, or those tuned for the environment."""
     if stored is None:
         env = _value_of("--env", words)
-        fields = presets.lookup(name, env or "").fields
-        settings = kind(**_without_replaced(fields, words))
+        settings = kind(**presets.lookup(name, env or "").fields)
         return Options(env=tyro.MISSING if env is None else env, settings=settings, greedy=settings.evaluated_greedily)
     values = {
         f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")
     }
     values["env_args"] = tuple(f"{key}={value!r}" for key, value in (stored.env_args or {}).items())
-    fields = {field.name: getattr(stored.config, field.name) for field in dataclasses.fields(stored.config)}
-    return Options(**values, settings=type(stored.config)(**_without_replaced(fields, words)))
-
-
-def _without_replaced(fields: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
-    """The settings without the shares, or numbers of steps, that an option gives in the other form."""
-    replaced = presets.replaced(word.partition("=")[0].lstrip("-").replace("-", "_") for word in words)
-    return {name: value for name, value in fields.items() if name not in replaced}
+    return Options(**values, settings=stored.config)
 
 
 def _stored(words: list[str]) -> Plan | None:
@@ -187,19 +198,15 @@ def _stored(words: list[str]) -> Plan | None:
     if config is not None and resume is not None:
         raise ValueError("--config and --resume are both given; allowed is one of them")
     if resume is not None:
+        resume = check_path("--resume", resume)
         plan = plans.read(resume)
         plans.world_of_run(plan, resume, None)
         return plan
     if config is None:
         return None
-    path = Path(config)
+    path = check_path("--config", config)
     path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"--config is {config}; allowed is a config.json, or the folder of a run")
-    try:
-        return plans.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+    return plans.from_dict(runfolder.read_object(path), path)
 
 
 def _without_algorithm(words: list[str]) -> None:
@@ -232,5 +239,5 @@ def _keyword(text: str) -> tuple[str, Any]:
         return name, value.lower() == "true"
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return name, value

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.validation import check_bool, check_key, check_number, one_line, show, to_python
 
 LONGEST = 2000
 """Steps after which the check stops playing, for environments whose episodes are longer."""
@@ -22,16 +24,22 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
     key: of the episode's reset; default ``jax.random.key(0)``.
     Answers the spec. Raises ValueError that names the field that is wrong and says what is expected.
     """
+    if isinstance(env, type):
+        raise _wrong("the environment", f"the class {env.__name__}", "an instance of it")
     for name in ("spec", "reset", "step"):
         if not hasattr(env, name):
             raise ValueError(f"{type(env).__name__} has no `{name}`; an environment has `spec`, `reset` and `step`")
     spec = env.spec
     _check_spec(spec)
+    if key is not None:
+        check_key("key", key)
     key = jax.random.key(0) if key is None else key
     state, timestep = _trace("reset", env.reset, key)
+    _check_pure("reset", env)
     _check_shapes("reset", timestep, spec)
     action = _actions(spec, np.ones((spec.num_agents, spec.action_size), bool), np.random.default_rng(0))
     after, timestep = _trace("step", env.step, state, action)
+    _check_pure("step", env)
     _check_shapes("step", timestep, spec)
     _check_same_state(state, after)
     _check_told(env, spec, after)
@@ -43,9 +51,12 @@ def _wrong(field: str, found: Any, expected: str) -> ValueError:
     return ValueError(f"{field} is {found}, but must be {expected}")
 
 
+def _is_number(value: Any) -> bool:
+    number = to_python(value)
+    return isinstance(number, (int, float)) and not isinstance(number, bool)
+
+
 def _check_spec(spec: Any) -> None:
-    if isinstance(spec, property):
-        raise _wrong("the environment", "a class", "an instance of it")
     if not isinstance(spec, EnvSpec):
         raise _wrong("spec", f"a {type(spec).__name__}", "a jaxmarl_lite.types.EnvSpec (a value, not a method)")
     for name in ("num_agents", "view_size", "state_size", "action_size", "episode_limit"):
@@ -63,12 +74,22 @@ def _check_spec(spec: Any) -> None:
     names, size = spec.action_names, spec.action_size if spec.action_kind == "discrete" else 0
     if not isinstance(names, tuple) or len(names) not in (0, size) or not all(isinstance(x, str) and x for x in names):
         raise _wrong("spec.action_names", repr(names), f"() or a tuple of {size} words, one per discrete action")
+    for name, empty in (("name", False), ("return_meaning", False), ("win_meaning", True)):
+        value = getattr(spec, name)
+        if not isinstance(value, str) or not (value.strip() or empty):
+            raise _wrong(f"spec.{name}", show(value), "text")
+    if spec.best_return is not None:
+        check_number("spec.best_return", spec.best_return)
+    check_bool("spec.may_break", spec.may_break)
     _check_costs(spec)
     _check_bounds(spec)
 
 
 def _check_costs(spec: EnvSpec) -> None:
-    if spec.cost_meanings and len(spec.cost_meanings) != spec.num_costs:
+    meanings = spec.cost_meanings
+    if not isinstance(meanings, tuple) or len(meanings) not in (0, spec.num_costs) or not all(
+        isinstance(x, str) for x in meanings
+    ):
         raise _wrong("spec.cost_meanings", repr(spec.cost_meanings), f"() or a tuple of {spec.num_costs}, one per cost")
     if spec.cost_limits is None:
         return
@@ -76,7 +97,7 @@ def _check_costs(spec: EnvSpec) -> None:
         raise _wrong("spec.cost_limits", repr(spec.cost_limits), f"None or a tuple of {spec.num_costs}, one per cost")
     for name, limit in zip(spec.cost_names, spec.cost_limits, strict=True):
         each = limit if isinstance(limit, tuple) else (limit,) * spec.num_agents
-        if len(each) != spec.num_agents or not all(isinstance(x, (int, float)) and x >= 0 for x in each):
+        if len(each) != spec.num_agents or not all(_is_number(x) and x >= 0 for x in each):
             expected = f"a number from 0 up, or a tuple of {spec.num_agents}, one per agent"
             raise _wrong(f"spec.cost_limits of {name!r}", repr(limit), expected)
 
@@ -88,7 +109,11 @@ def _check_bounds(spec: EnvSpec) -> None:
             continue
         if spec.action_kind == "discrete":
             raise _wrong(f"spec.{name}", repr(bound), "None for discrete actions")
-        if not isinstance(bound, tuple) or len(bound) != spec.action_size or not all(map(math.isfinite, bound)):
+        if (
+            not isinstance(bound, tuple)
+            or len(bound) != spec.action_size
+            or not all(_is_number(x) and math.isfinite(x) for x in bound)
+        ):
             expected = f"a tuple of {spec.action_size} finite numbers, one per action dimension"
             raise _wrong(f"spec.{name}", repr(bound), expected)
     if (spec.action_low is None) != (spec.action_high is None):
@@ -105,8 +130,19 @@ def _shapes(name: str, function: Any, *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:
-        text = f"{name} cannot be traced, as `jit` and `vmap` need ({type(error).__name__}: {error})"
+        text = f"{name} cannot be traced, as `jit` and `vmap` need ({one_line(error)})"
         raise ValueError(text) from error
+
+
+def _check_pure(name: str, env: Any) -> None:
+    """Raise ValueError where a traced call left its numbers on the environment: they mean nothing afterwards."""
+    for owner in (env, *vars(env).values()) if hasattr(env, "__dict__") else ():
+        for field, value in vars(owner).items() if hasattr(owner, "__dict__") and not isinstance(owner, type) else ():
+            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+                raise ValueError(
+                    f"{name} keeps traced numbers in the environment's own field {field!r}; allowed is a pure "
+                    "function: what later steps need belongs in the state that `reset` and `step` return"
+                )
 
 
 def _trace(name: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:

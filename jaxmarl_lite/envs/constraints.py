@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.validation import check_environment_object, check_limit, invalid, one_line
 
 Limit = float | tuple[float, ...]
-_LIMIT = "a number from 0 up (inf for no limit), or a tuple of them, one per agent"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +43,15 @@ class Cost:
     state: Callable[[Any], Array] | None = None
 
     def __post_init__(self):
+        if not callable(self.of):
+            raise invalid(f"of, of cost {self.name!r}", self.of, "a function of (state, action, next_state)")
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("*=,/ "):
             raise ValueError(f"name is {self.name!r}, but must be a word, without spaces or any of * = , /")
         object.__setattr__(self, "limit", _as_limit(f"limit of cost {self.name!r}", self.limit))
 
 
 def _as_limit(field: str, given: Any) -> Limit | None:
-    if given is None:
-        return None
-    each = given if isinstance(given, (tuple, list)) else [given]
-    if not each or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in each):
-        raise ValueError(f"{field} is {given!r}, but must be {_LIMIT}")
-    return tuple(map(float, each)) if isinstance(given, (tuple, list)) else float(given)
+    return None if given is None else check_limit(field, given)
 
 
 def with_costs(env: Environment, costs: Sequence[Cost]) -> Constrained:
@@ -65,6 +62,9 @@ def with_costs(env: Environment, costs: Sequence[Cost]) -> Constrained:
     Raises ValueError, naming the cost and what is allowed: no costs, a name that is there twice, a cost that cannot be
     traced or has another shape than ``[N]``, a view or state of a wrong shape, a wrong number of limits per agent.
     """
+    check_environment_object(env)
+    if not isinstance(costs, (list, tuple)):
+        raise invalid("costs", costs, "a list of Cost objects")
     return Constrained(env, tuple(costs))
 
 
@@ -179,7 +179,7 @@ def _traced(what: str, function: Any, shape: tuple[int | None, ...], letters: st
     try:
         answer = jax.eval_shape(function, *args)
     except Exception as error:
-        raise ValueError(f"{what} cannot be traced ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{what} cannot be traced ({one_line(error)})") from error
     found = getattr(answer, "shape", ())
     if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
         kind = f"of shape {found}" if hasattr(answer, "shape") else f"a {type(answer).__name__}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from jaxmarl_lite.validation import nearest_names, show
 
 
 def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> ValueError:
@@ -12,10 +13,10 @@ def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> Value
     what: the kind of name, for the message. known: names to compare with. also: a further sentence on what is allowed.
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = nearest_names(name, known)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     allowed = also or f"Allowed: {', '.join(known) or 'none'}."
-    return ValueError(f"Unknown {what} {name!r}{hint} {allowed}")
+    return ValueError(f"Unknown {what} {show(name)}{hint} {allowed}")
 
 
 class UnknownKeyword(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxmarl_lite.envs.jumanji import importing, scenarios
 from jaxmarl_lite.envs.naming import UnknownKeyword, check_names, unknown
 from jaxmarl_lite.envs.toys import TOYS, summary
 from jaxmarl_lite.types import Environment
+from jaxmarl_lite.validation import check_bool, check_choice, check_limit, invalid, one_line, show, to_plain
 
 
 def make(env_id: str, **keywords: Any) -> Environment:
@@ -35,15 +37,16 @@ def make(env_id: str, **keywords: Any) -> Environment:
     Raises ValueError for a wrong name, naming the nearest ones and what is allowed.
     """
     if not isinstance(env_id, str):
-        raise ValueError(f"env_id is {env_id!r}; allowed is a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
-    if isinstance(keywords.get("cost_limit"), Mapping):
-        keywords["cost_limit"] = _CostLimit(keywords["cost_limit"])
+        raise invalid("env_id", env_id, "a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
+    keywords = to_plain(keywords)
+    if "cost_limit" in keywords:
+        keywords["cost_limit"] = _cost_limit(keywords["cost_limit"])
+    items = tuple(sorted(keywords.items(), key=lambda item: item[0]))
     try:
-        return _make_cached(env_id, tuple(sorted(keywords.items(), key=lambda item: item[0])))
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return _make(env_id, keywords)
+        hash(items)
+    except TypeError:
+        return _make_or_say(env_id, keywords)
+    return _make_cached(env_id, items)
 
 
 def keywords_of(env_id: str) -> list[str]:
@@ -63,11 +66,15 @@ def list_environments() -> list[tuple[str, str]]:
     return toy_rows + jumanji_rows + safe_rows + jaxmarl.examples() + robots.examples()
 
 
+def _cost_limit(value: Any) -> Any:
+    """A limit, or limits by the names of costs; ValueError for what is no limit."""
+    if not isinstance(value, Mapping):
+        return None if value is None else check_limit("cost_limit", value)
+    return _CostLimit({name: check_limit(f"cost_limit of {name!r}", limit) for name, limit in value.items()})
+
+
 class _CostLimit(dict[str, Any]):
     """Limits by the names of costs, which can be hashed, so that the same call of `make` is known again."""
-
-    def __init__(self, limits: Mapping[str, Any]):
-        super().__init__({name: tuple(x) if isinstance(x, list) else x for name, x in limits.items()})
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -75,7 +82,22 @@ class _CostLimit(dict[str, Any]):
 
 @functools.lru_cache(maxsize=256)
 def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environment:
-    return _make(env_id, dict(keywords))
+    return _make_or_say(env_id, dict(keywords))
+
+
+def _make_or_say(env_id: str, keywords: dict[str, Any]) -> Environment:
+    """`_make`, with what a simulator says of a size or keyword it cannot take in one line that names them."""
+    try:
+        return _make(env_id, keywords)
+    except ImportError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and env_id.rpartition("/")[2] in str(error) and "\n" not in str(error):
+            raise
+        given = ", ".join(f"{name}={show(value)}" for name, value in keywords.items())
+        which = f"{env_id} with {given}" if given else env_id
+        text = " ".join(str(error).split()) if isinstance(error, ValueError) else one_line(error)
+        raise ValueError(f"env is {which}, which cannot be made: {text}") from error
 
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
@@ -112,12 +134,27 @@ def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
     importing.import_jumanji()
     from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
 
-    for_adapter = {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
+    for_adapter = _for_adapter(f"jumanji/{name}", keywords)
     for_jumanji = {k: v for k, v in keywords.items() if k not in scenarios.ADAPTER_KEYWORDS}
     env = scenarios.build(name, for_jumanji)
     if env is None:
         env = _registered(name, for_jumanji)
-    return JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter)
+    return _traced(JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter))
+
+
+def _for_adapter(env_id: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter's own keywords, checked before Jumanji builds anything."""
+    if "reward" in keywords:
+        check_choice(f"reward of {env_id}", keywords["reward"], ("team", "individual"))
+    if "agent_id" in keywords:
+        check_bool(f"agent_id of {env_id}", keywords["agent_id"])
+    return {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
+
+
+def _traced(env: Environment) -> Environment:
+    """The environment, once its sizes are known: sizes that cannot be are found by tracing it."""
+    env.spec  # noqa: B018
+    return env
 
 
 def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
@@ -125,15 +162,19 @@ def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
     from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
 
     its = safe.task_of(name).keywords
-    for_adapter = {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
+    for_adapter = _for_adapter(f"safe/{name}", keywords)
     for_costs = {k: v for k, v in keywords.items() if k in its}
     for_jumanji = {k: v for k, v in keywords.items() if k not in for_adapter and k not in for_costs}
     env = JumanjiEnvironment(scenarios.build(name, for_jumanji, its), name=f"safe/{name}", **for_adapter)
-    return safe.constrain(env, name, for_costs)
+    return _traced(safe.constrain(env, name, for_costs))
 
 
 def _registered(name: str, keywords: dict[str, Any]) -> Any:
     """The environment of one of Jumanji's own ids."""
+    patterns = ", ".join(family.form for family in scenarios.FAMILIES)
+    if not re.fullmatch(r"\w+-v\d+", name):  # no id of Jumanji's: said before its environments are imported
+        raise unknown("Jumanji scenario", name, [n for n, _ in scenarios.examples()],
+                      f"Allowed: {patterns}, or one of Jumanji's own ids, such as Connector-v3.")  # fmt: skip
     from jumanji import registration
 
     from jaxmarl_lite.envs.jumanji.adapter import PARTICULARS
@@ -143,7 +184,7 @@ def _registered(name: str, keywords: dict[str, Any]) -> Any:
     allowed = sorted(env_id for env_id, short in own.items() if short in classes)
     if name not in allowed:
         known = [*(n for n, _ in scenarios.examples()), *allowed]
-        patterns = ", ".join(family.form for family in scenarios.FAMILIES)
         raise unknown("Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}.")
-    check_names(f"jumanji/{name}", keywords, [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(classes[own[name]])])
-    return registration.make(name, **keywords)
+    kind = classes[own[name]]
+    check_names(f"jumanji/{name}", keywords, [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(kind)])
+    return registration.make(name, **scenarios.check_arguments(kind, keywords))

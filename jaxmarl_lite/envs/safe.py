@@ -18,6 +18,7 @@ from jaxmarl_lite.envs.constraints import Constrained, Cost
 from jaxmarl_lite.envs.jumanji import scenarios
 from jaxmarl_lite.envs.naming import unknown
 from jaxmarl_lite.types import Array
+from jaxmarl_lite.validation import check_int, check_number, check_table
 
 LOAD = 5
 """The action of level-based foraging that picks food up."""
@@ -138,7 +139,7 @@ def separation_and_closed_zone(
     and 40 targets (return 25); untrained policies cost 51 and 55.
     Raises ValueError for a separation outside of (0, 0.5), no zones, or a zone that does not fit into the world.
     """
-    if not 0 < separation < 0.5:
+    if not 0 < check_number("separation", separation) < 0.5:
         raise ValueError(f"separation is {separation!r}, but must lie between 0 and 0.5, a share of the world's side")
     table = _zone_table(zones)
     size = env.generator.env_size
@@ -189,7 +190,10 @@ def _from_own_heading(state: Any, way: Array, distance: Array) -> Array:
 
 
 def _zone_table(zones: Any) -> tuple[tuple[float, ...], ...]:
-    table = tuple(tuple(zone) for zone in zones)
+    try:
+        table = check_table("zones", zones)
+    except ValueError:
+        table = ()
     fits = all(len(zone) == 3 and 0 <= min(zone[:2]) <= max(zone[:2]) <= 1 and 0 < zone[2] < 0.5 for zone in table)
     if not table or not fits:
         allowed = "a tuple of (x, y, radius) with x and y between 0 and 1 and the radius between 0 and 0.5"
@@ -198,8 +202,7 @@ def _zone_table(zones: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def _whole(name: str, value: Any, lowest: int = 0) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-        raise ValueError(f"{name} is {value!r}, but must be a whole number from {lowest} up")
+    check_int(name, value, lowest)
 
 
 @dataclasses.dataclass(frozen=True)

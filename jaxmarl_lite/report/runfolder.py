@@ -119,17 +119,19 @@ class RunFolder:
         Raises:
             RunFolderError: it holds a run already, or cannot be made.
         """
-        if self.path.is_file():
-            raise RunFolderError(f"{self.path} is a file; allowed is a folder that holds no run, or a new one")
-        self.check(writing=True)
-        if self.holds_a_run():
-            raise RunFolderError(
-                f"{self.path} already holds a run; continue it with --resume {self.path} (in Python: resume_run), or "
-                "choose another --out"
-            )
         try:
+            if self.path.is_file():
+                raise RunFolderError(f"{self.path} is a file; allowed is a folder that holds no run, or a new one")
+            self.check(writing=True)
+            if self.holds_a_run():
+                raise RunFolderError(
+                    f"{self.path} already holds a run; continue it with --resume {self.path} (in Python: resume_run), "
+                    "or choose another --out"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except RunFolderError:
+            raise
+        except OSError as error:  # a name that is too long, a place that may not be written to
             raise RunFolderError(f"{self.path} cannot be used for a run: {error}") from error
 
     def check(self, writing: bool = False) -> None:
@@ -200,8 +202,12 @@ def create(path: Path | str, config: Any) -> RunFolder:
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     try:
+        text = files.to_json(config, indent=2) + "\n"
+    except TypeError as error:  # an object among the keywords of an environment
+        raise RunFolderError(f"the settings of a run in {folder.path} cannot be kept as JSON: {error}") from error
+    try:
         files.replace_text(folder.versions, files.to_json(versions(), indent=2) + "\n")
-        files.replace_text(folder.config, files.to_json(config, indent=2) + "\n")
+        files.replace_text(folder.config, text)
     except OSError as error:
         raise RunFolderError(f"{folder.path} cannot be used for a run: {error}") from error
     return folder
@@ -220,7 +226,7 @@ def find(path: Path | str) -> RunFolder:
 
 def read_config(path: Path | str) -> dict[str, Any]:
     """The config of a run; RunFolderError when the folder holds none or it is damaged."""
-    return _read_object(find(path).config)
+    return read_object(find(path).config)
 
 
 def load(path: Path | str) -> Run:
@@ -230,13 +236,13 @@ def load(path: Path | str) -> Run:
         RunFolderError: the folder holds no run, or a file in it is damaged; names the file.
     """
     folder = find(path)
-    return Run(folder, _read_object(folder.config), read_versions(folder), _read_metrics(folder))
+    return Run(folder, read_object(folder.config), read_versions(folder), _read_metrics(folder))
 
 
 def read_versions(folder: RunFolder) -> dict[str, Any]:
     """The content of versions.json; empty, with a warning, where it is damaged, since nothing depends on it."""
     try:
-        return _read_object(folder.versions) if folder.versions.exists() else {}
+        return read_object(folder.versions) if folder.versions.exists() else {}
     except RunFolderError as error:
         warnings.warn(f"{error}; the run is read without it", RunFolderWarning, stacklevel=3)
         return {}
@@ -362,10 +368,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; RunFolderError naming the file when it is none."""
+_LARGEST = 10_000_000  # bytes of a config: a thousand times more than any has
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object as ``files.to_json`` wrote it, infinities among it; the one reader of stored configs.
+
+    Raises:
+        RunFolderError: it cannot be read, or is no JSON object; names the file.
+    """
     try:
-        value = json.loads(files.read_bytes(path).decode("utf-8"))
+        if not path.is_file():  # nor a pipe or a device, which may never end
+            raise RunFolderError(f"{path} is no file")
+        if path.stat().st_size > _LARGEST:
+            raise RunFolderError(f"{path} is damaged: it is larger than any config, {_LARGEST:,} bytes")
+        value = json.loads(files.read_bytes(path).decode("utf-8-sig"))  # some editors begin a file with a byte order mark
+    except RunFolderError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):

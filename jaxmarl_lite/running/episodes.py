@@ -12,6 +12,7 @@ from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import liir
 from jaxmarl_lite.evaluate import make_play
 from jaxmarl_lite.types import Algorithm, Array, Environment, Observation, PyTree
+from jaxmarl_lite.validation import check_bool, check_int, check_obs
 
 
 class Episode(NamedTuple):
@@ -41,6 +42,7 @@ def player(algorithm: Algorithm, env: Environment, greedy: bool) -> Player:
     compiled = jax.jit(_told(algorithm, env, greedy))
 
     def play(learner: PyTree, seed: int) -> Episode:
+        seed = check_int("episode_seed", seed, -(2**31), 2**32 - 1)
         states, timesteps, actions, intrinsic = jax.device_get(compiled(learner, keys.for_purpose(seed, keys.PLAY)))
         length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
         obs, after = timesteps.obs, slice(1, length + 1)
@@ -80,6 +82,7 @@ class PlayedPolicy:
 
     def __init__(self, algorithm: Algorithm, learner: PyTree, greedy: bool, key: Array | None = None):
         self._algorithm, self._learner = algorithm, learner
+        greedy = check_bool("greedy", greedy)
 
         def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:
             obs = jax.tree.map(lambda x: x[None], obs)
@@ -96,6 +99,8 @@ class PlayedPolicy:
 
     def __call__(self, obs: Observation) -> Array:
         """Actions ``[N]`` or ``[N, A]`` for an observation of one world."""
+        if self._algorithm.spec is not None:
+            check_obs(obs, self._algorithm.spec)
         self._key, key = jax.random.split(self._key)
         action, self._memory = self._act(self._learner, key, obs, self._memory)
         return action

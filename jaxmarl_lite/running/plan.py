@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxmarl_lite import envs
+from jaxmarl_lite import envs, validation
 from jaxmarl_lite.algorithms import configs, limits, registry
 from jaxmarl_lite.algorithms.limits import Limits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.running.fingerprint import notice_changes
-from jaxmarl_lite.types import Environment
+from jaxmarl_lite.types import Environment, EnvSpec
+from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, check_mapping, invalid
 
 IDENTITY = (
     "algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "stagger", "eval_episodes", "greedy",
@@ -23,6 +23,9 @@ IDENTITY = (
 """Fields that a resumed run must share with what it continues."""
 
 _HIGHEST_SEED = 2**32 - 1
+_MOST_SEEDS = 10_000
+_MOST_EVALUATIONS = 1_000_000
+_MOST_STEPS = 10**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,23 +115,23 @@ def make_plan(
         ValueError: for any value that cannot be, naming field, value and what is allowed.
     """
     kind = registry.config_of(algorithm)
-    world, env_id = world_of(env, env_args)
+    arguments = {} if env_args is None else validation.to_plain(check_mapping("env_args", env_args))
+    numbers = _numbers(
+        seeds=seeds, seeds_at_once=seeds_at_once, devices=devices, layout=layout, **counts,
+        **{name: value for name, value in (("num_envs", num_envs), ("num_steps", num_steps)) if value is not None},
+    )  # fmt: skip
+    world, env_id = world_of(env, arguments)
     tuned = presets.lookup(algorithm, env_id)
     plan = Plan(
         algorithm=algorithm,
         env=env_id,
-        env_args=dict(env_args or {}) if isinstance(env, str) else None,
+        env_args=arguments if isinstance(env, str) else None,
         config=_config(kind, tuned.fields, config),
-        seeds=seeds_of(seeds),
-        num_envs=whole("num_envs", tuned.num_envs if num_envs is None else num_envs),
-        num_steps=whole("num_steps", tuned.num_steps if num_steps is None else num_steps),
-        stagger=flag("stagger", tuned.stagger if stagger is None else stagger),
-        greedy=flag("greedy", kind.evaluated_greedily if greedy is None else greedy),
-        seeds_at_once=None if seeds_at_once is None else whole("seeds_at_once", seeds_at_once),
-        devices=devices,
-        layout=layout,
-        **{name: whole(name, value) for name, value in counts.items()},  # type: ignore[arg-type]
+        stagger=check_bool("stagger", tuned.stagger if stagger is None else stagger),
+        greedy=check_bool("greedy", kind.evaluated_greedily if greedy is None else greedy),
+        **({"num_envs": tuned.num_envs, "num_steps": tuned.num_steps} | numbers),  # type: ignore[arg-type]
     )
+    _check_sizes(plan)
     made = registry.make_algorithm(algorithm, world.spec, plan.learner_config)
     made.check(plan.num_envs, plan.num_steps)
     first = made.first_update(plan.num_envs, plan.num_steps)
@@ -140,16 +143,46 @@ def make_plan(
     return _with_limits(plan, world), world
 
 
+_RANGES: dict[str, tuple[int, int]] = {
+    "total_steps": (1, _MOST_STEPS),
+    "evaluations": (1, _MOST_EVALUATIONS),
+}
+"""The least and the most that a whole number of a plan may be, where it is not from 1 to `MOST`."""
+
+
+def _numbers(**fields: Any) -> dict[str, Any]:
+    """The fields of a plan that are numbers, or may be None, as Python's numbers; ValueError for what cannot be."""
+    checked: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "seeds":
+            checked[name] = seeds_of(value)
+        elif name == "layout":
+            checked[name] = check_choice(name, value, ("worlds", "seeds"))
+        elif value is None and name in ("seeds_at_once", "devices"):
+            checked[name] = None
+        else:
+            checked[name] = check_int(name, value, *_RANGES.get(name, (1, MOST)))
+    return checked
+
+
+def _check_sizes(plan: Plan) -> None:
+    """Raise ValueError for numbers that are too large together."""
+    if plan.batch > MOST:
+        raise ValueError(f"num_envs times num_steps is {plan.batch}; allowed is {MOST} at most")
+    if plan.updates > MOST:
+        raise ValueError(
+            f"total_steps is {plan.total_steps}; allowed is {MOST * plan.batch} at most, {MOST} updates of {plan.batch}"
+        )
+
+
 def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
     """The settings that were tuned, with those given by name in their place; or the whole config that was given."""
+    if isinstance(given, kind):
+        return configs.checked(given)
     if given is not None and not isinstance(given, Mapping):
-        return given
+        raise invalid("config", given, f"a {kind.__name__}, or a mapping from some of its fields to values")
     _check_fields("config", given or {}, [field.name for field in dataclasses.fields(kind)], ())
-    for field in dataclasses.fields(kind):
-        value = (given or {}).get(field.name, 0.0)
-        if field.type in ("float", float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise ValueError(f"config.{field.name} is {value!r}; allowed is a number")
-    return kind(**presets.overridden(tuned, given or {}))
+    return configs.override(kind, tuned, given or {})
 
 
 def _with_limits(plan: Plan, world: Environment) -> Plan:
@@ -166,18 +199,21 @@ def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) 
     if isinstance(env, str):
         return envs.make(env, **dict(env_args or {})), env
     if env_args:
-        raise ValueError(f"env_args is {dict(env_args)!r}; allowed only where env is an id, not an object")
+        raise invalid("env_args", dict(env_args), "nothing where env is an object: give keywords to its constructor")
     notice_changes(env)
     return env, envs.check_environment(env).name
 
 
 def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """``n`` stands for ``0 .. n-1``; a sequence for itself."""
-    if not hasattr(seeds, "__iter__"):
-        return tuple(range(whole("seeds", seeds)))
-    found = tuple(whole("seeds", seed, 0) for seed in seeds)  # type: ignore[union-attr]
-    if not found or len(set(found)) < len(found) or max(found) > _HIGHEST_SEED:
-        raise ValueError(f"seeds is {seeds!r}; allowed are different whole numbers from 0 to {_HIGHEST_SEED}")
+    seeds = validation.to_plain(seeds)
+    if not isinstance(seeds, (tuple, range)):
+        return tuple(range(check_int("seeds", seeds, 1, _MOST_SEEDS)))
+    if not 1 <= len(seeds) <= _MOST_SEEDS:
+        raise ValueError(f"seeds has {len(seeds)} entries; allowed are 1 to {_MOST_SEEDS}")
+    found = tuple(check_int("seeds", seed, 0, _HIGHEST_SEED) for seed in seeds)
+    if len(set(found)) < len(found):
+        raise invalid("seeds", seeds, "different whole numbers")
     return found
 
 
@@ -192,23 +228,31 @@ def from_dict(data: Mapping[str, Any], source: Path | str) -> Plan:
     _check_fields(f"{source}", data, names, required)
     kind = registry.config_of(data["algorithm"])
     _check_fields(f"{source}: config", data["config"], [f.name for f in dataclasses.fields(kind)], ())
-    values = dict(data) | {
-        "config": config_from(kind, data["config"]),
-        "seeds": seeds_of(data["seeds"]),
-        "env_args": None if data["env_args"] is None else _tuples(data["env_args"]),
-    }
-    return Plan(**values)
+    data = dict(data)
+    env_args = data["env_args"]
+    numbers = ("seeds", "total_steps", "num_envs", "num_steps", "evaluations", "eval_episodes", "seeds_at_once",
+               "devices", "layout")  # fmt: skip
+    try:
+        if not isinstance(data["env"], str):
+            raise invalid("env", data["env"], "the name of an environment")
+        plan = Plan(
+            algorithm=data["algorithm"],
+            env=data["env"],
+            env_args=None if env_args is None else validation.to_plain(check_mapping("env_args", env_args)),
+            config=config_from(kind, data["config"]),
+            greedy=check_bool("greedy", data["greedy"]),
+            stagger=check_bool("stagger", data.get("stagger", False)),
+            **_numbers(**{name: data[name] for name in numbers if name in data}),
+        )
+        _check_sizes(plan)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return plan
 
 
 def config_from(kind: type, fields: Mapping[str, Any]) -> Any:
-    """A config from plain data: whole numbers stand for floats, lists for tuples."""
-    floats = {f.name for f in dataclasses.fields(kind) if f.type in ("float", float)}
-
-    def value(name: str, entry: Any) -> Any:
-        whole = isinstance(entry, int) and not isinstance(entry, bool)
-        return float(entry) if name in floats and whole else _tuples(entry)
-
-    return kind(**{name: value(name, entry) for name, entry in fields.items()})
+    """A config from plain data."""
+    return kind(**fields)
 
 
 def read(path: Path | str) -> Plan:
@@ -218,11 +262,13 @@ def read(path: Path | str) -> Plan:
 
 def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Environment:
     """The environment of a stored run; ``env`` is needed where the run was given an object."""
+    if env is not None and not isinstance(getattr(env, "spec", None), EnvSpec):
+        raise invalid("env", env, "the environment object that the run was given, or None where it was given a name")
     if plan.env_args is None and env is None:
         raise ValueError(f"the run in {path} was given its environment, {plan.env}, as an object; give it again as env")
-    world, name = world_of(plan.env, plan.env_args) if env is None else world_of(env)
-    if name != plan.env:
-        raise ValueError(f"env is {name}, but the run in {path} has {plan.env}; allowed is the same")
+    if env is not None and env.spec.name != plan.env:
+        raise ValueError(f"env is {env.spec.name}, but the run in {path} has {plan.env}; allowed is the same")
+    world, _ = world_of(plan.env, plan.env_args) if env is None else world_of(env)
     if isinstance(getattr(plan.config, "cost_limit", None), Limits):
         limits.check(plan.config.cost_limit, world.spec, f"cost_limit of the run in {path}")
     return world
@@ -230,58 +276,42 @@ def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Envir
 
 def check_same(given: Plan, stored: Plan, path: Path | str) -> None:
     """Raise ValueError naming the first field in which a plan differs from the run it is to continue."""
+    different = []
     for name in IDENTITY:
         one, other = getattr(given, name), getattr(stored, name)
-        if name == "config" and type(one) is type(other):
-            fields = [field.name for field in dataclasses.fields(one)]
+        pairs = [(name, one, other)]
+        if name == "config":
+            fields = [field.name for field in dataclasses.fields(one) if hasattr(other, field.name)]
             pairs = [(f"config.{field}", getattr(one, field), getattr(other, field)) for field in fields]
-        else:
-            pairs = [(name, one, other)]
-        for field, have, had in pairs:
-            if have != had:
-                raise ValueError(
-                    f"{field} is {have!r}, but the run in {path} has {had!r}; allowed on resuming is the same value "
-                    "(total_steps alone may grow)"
-                )
+        different += [pair for pair in pairs if pair[1] != pair[2]]
+    if different:
+        field, have, had = different[0]
+        others = "".join(f", {name}" for name, _, _ in different[1:])
+        raise ValueError(
+            f"{field} is {have!r}, but the run in {path} has {had!r}; allowed on resuming is the same value "
+            f"(total_steps alone may grow){others and '. These differ too: ' + others[2:]}"
+        )
 
 
 def prolonged(stored: Plan, total_steps: int) -> Plan:
     """The stored plan with more steps and evaluations as far apart as before."""
-    if total_steps <= stored.total_steps:
+    total_steps = check_int("total_steps", total_steps, 1, _MOST_STEPS)
+    if total_steps < stored.total_steps:
+        raise invalid("total_steps", total_steps, f"{stored.total_steps}, as planned, or more")
+    if total_steps == stored.total_steps:
         return stored
     longer = dataclasses.replace(stored, total_steps=total_steps)
     share = min(stored.evaluations, stored.updates) / stored.updates
     return dataclasses.replace(longer, evaluations=max(1, round(share * longer.updates)))
 
 
-def whole(name: str, value: Any, lowest: int = 1) -> int:
-    """The value as a whole number; ValueError, naming it, for anything else or less."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < lowest:
-        raise ValueError(f"{name} is {value!r}; allowed is a whole number, {lowest} or more")
-    return value.__index__()
-
-
-def flag(name: str, value: Any) -> bool:
-    """The value, if it is True or False; ValueError, naming it, for anything else."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; allowed is True or False")
-    return value
-
-
 def _check_fields(source: str, data: Any, names: Sequence[str], required: Sequence[str]) -> None:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{source} is {data!r}; allowed is an object with the fields {', '.join(names)}")
+        raise invalid(source, data, f"an object with the fields {', '.join(names)}")
     for name in data:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, 1)
+            near = validation.nearest_names(name, names, 1)
             hint = f"; nearest: {near[0]}" if near else f"; allowed are {', '.join(names)}"
             raise ValueError(f"{source} has the unknown field {name!r}{hint}")
     if missing := [name for name in required if name not in data]:
         raise ValueError(f"{source} lacks the field {missing[0]!r}")
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, at every depth."""
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from jaxmarl_lite.algorithms import configs
 
 NUM_ENVS, NUM_STEPS = 64, 64
 """Worlds and steps of a rollout where nothing was tuned."""
@@ -117,15 +115,3 @@ def lookup(algorithm: str, env_id: str) -> Tuned:
     found = dict(DEFAULTS[names[0]] if names else {})
     sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
     return Tuned(*sizes, found.pop("stagger", False), found)
-
-
-def overridden(tuned: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The tuned settings with ``fields`` in their place; a number of steps replaces a tuned share as well."""
-    dropped = replaced(fields)
-    return {name: value for name, value in tuned.items() if name not in dropped} | dict(fields)
-
-
-def replaced(names: Iterable[str]) -> set[str]:
-    """The settings that say in another form what the named ones say: shares of the run, and numbers of steps."""
-    other_form = configs.SHARES | {steps: share for share, steps in configs.SHARES.items()}
-    return {other_form[name] for name in names if name in other_form}

@@ -21,6 +21,7 @@ from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.fingerprint import Fingerprint, fingerprint, notice_changes
 from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
+from jaxmarl_lite.validation import check_bool, check_int, check_path, invalid, to_python
 
 
 class Timings(NamedTuple):
@@ -176,6 +177,7 @@ class Result:
         Args:
             path: where to write a PNG as well.
         """
+        path = None if path is None else check_path("path", path)
         run = self.steps, self.returns, self.costs
         return record.picture(self.plan, self.spec, run, self.random_returns, path, self.win_rates)
 
@@ -204,7 +206,7 @@ class Result:
 
     def _is_greedy(self, greedy: bool | None) -> bool:
         """Whether the likeliest actions are played: as said, or as in the run's evaluations."""
-        return self.plan.greedy if greedy is None else plans.flag("greedy", greedy)
+        return self.plan.greedy if greedy is None else check_bool("greedy", greedy)
 
     def episode(self, seed: int | None = None, episode_seed: int = 0, greedy: bool | None = None) -> episodes.Episode:
         """One episode of one seed's policy: states, views, actions, rewards, and with LIIR what each agent's learned
@@ -248,6 +250,7 @@ class Result:
 
         if self.algorithm != "liir" if episode is None else episode.intrinsic is None:
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
+        path = None if path is None else check_path("path", path)
         episode = self.episode(seed, greedy=greedy) if episode is None else episode
         return reward_plots.reward_picture(
             episode.intrinsic, episode.action, episode.team_reward, episode.alive,
@@ -265,15 +268,22 @@ class Result:
 
     def _known(self, seed: int | None) -> int:
         sound = [each for each in self.seeds if each not in self.diverged]
-        seed = next(iter(sound), None) if seed is None else seed
-        if seed not in sound:
+        seed = next(iter(sound), None) if seed is None else to_python(seed)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed not in sound:
             why = " (it diverged)" if seed in self.diverged else ""
             allowed = f"one of {', '.join(map(str, sound))}" if sound else "none: all diverged"
             raise ValueError(f"seed is {seed!r}{why}; allowed is {allowed}")
         return seed
 
     def learner(self, seed: int) -> PyTree:
-        """What one seed has learned, as the algorithm's functions take it."""
+        """What one seed has learned, as the algorithm's functions take it.
+
+        Raises:
+            ValueError: for a seed that the run did not have.
+        """
+        seed = check_int("seed", seed, 0)
+        if seed not in self.seeds:
+            raise invalid("seed", seed, f"one of {', '.join(map(str, self.seeds))}")
         place = self.seeds.index(seed)
         return jax.tree.map(lambda x: x[place], self.states.learner)
 
@@ -309,6 +319,7 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
         CheckpointError: there is no checkpoint, or all are damaged; where an older one is whole, it is read, with a
             warning.
     """
+    path = check_path("path", path)
     plan = plans.read(path)
     found = runfolder.load(path)
     if not any("eval_return" in row for row in found.rows):

@@ -555,4 +555,4 @@ def test_limits_are_those_given_over_the_environments():
     np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])
     np.testing.assert_array_equal(matrix(4), np.full((2, 2), 4.0))
     np.testing.assert_array_equal(matrix({"a": np.array([3, 4])}), [[3.0, 1.0], [4.0, 7.0]])
-    assert limits.of({"a": [1, "Infinity"]}, "x").plain() == {"a": [1.0, math.inf]}
+    assert limits.of({"a": [1, math.inf]}, "x").plain() == {"a": [1.0, math.inf]}

@@ -150,7 +150,7 @@ def bad(**changes):
         (bad(name=""), "name is '', but must be a word"),
         (bad(name="two words"), "name is 'two words', but must be a word, without spaces"),
         (bad(name="a=b"), r"name is 'a=b', but must be a word, without spaces or any of \* = , /"),
-        (bad(limit=-1), "limit of cost 'early' is -1, but must be a number from 0 up"),
+        (bad(limit=-1), "limit of cost 'early' is -1; allowed is a number from 0 up"),
         (bad(limit=math.nan), "limit of cost 'early' is nan"),
         (bad(limit="3"), "limit of cost 'early' is '3'"),
         (bad(limit=(1.0, -2.0)), r"limit of cost 'early' is \(1.0, -2.0\)"),

@@ -30,13 +30,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, lam=(0, 1e6), reward_lr=(0, 10), reward_init=(0, 1e3), reward_bound=(1e-6, 1e6))
-        configs.check_choice(
-            self,
-            meta_gradient=("exact", "immediate", "official"),
-            meta_ratio=("agent", "joint"),
-            extrinsic_view=("own", "state"),
-        )
-        if self.optimiser != "sgd" and isinstance(self.eps_root, (int, float)) and self.eps_root <= 0:
+        if self.optimiser != "sgd" and isinstance(self.eps_root, float) and self.eps_root <= 0:
             raise ValueError(
                 f"LIIRConfig.eps_root is {self.eps_root!r} with optimiser {self.optimiser!r}; allowed is a positive "
                 "number, because the meta-gradient through this optimiser is NaN where a gradient is zero (or use sgd)"
@@ -55,6 +49,4 @@ class LIIRConfig(ppo.ActorCriticConfig):
             reward_lr=5e-4, optimiser="rmsprop", eps_root=1e-10, max_grad_norm=10.0, gamma=0.99, gae_lambda=0.8,
             epochs=1, num_minibatches=1, memory="gru", memory_size=64, hidden=(64,), critic_view="state",
         )  # fmt: skip
-        if changes.get("memory") == "none":
-            del theirs["memory_size"]
-        return cls(**theirs | changes)
+        return configs.override(cls, theirs, changes)

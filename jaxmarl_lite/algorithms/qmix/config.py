@@ -51,11 +51,7 @@ class QMIXConfig(settings.LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
-        configs.check_whole(
-            self, mixer_size=1, hypernet_size=1, target_interval=1, sequence=1, replay_size=1, replay_batch=1,
-            steps_per_update=1,
-        )  # fmt: skip
-        configs.check_choice(self, mixer=("qmix", "vdn"))
+        configs.check_unused(self, ("mixer_size", "hypernet_size"), self.mixer == "vdn", "with mixer 'vdn'")
         if self.replay_size < self.replay_batch:
             raise ValueError(
                 f"QMIXConfig.replay_size is {self.replay_size}; allowed is replay_batch, {self.replay_batch}, or more"

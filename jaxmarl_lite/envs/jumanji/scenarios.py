@@ -9,10 +9,14 @@ import dataclasses
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxmarl_lite.envs.naming import check_names
+from jaxmarl_lite.validation import MOST, check_bool, check_int, check_number, invalid, one_line, show
 
 Settings = dict[str, Any]
 ADAPTER_KEYWORDS = ("reward", "agent_id")
@@ -42,6 +46,8 @@ class Family:
     """What an agent chooses from, in words."""
     examples: tuple[str, ...]
     """Names that the field uses."""
+    fits: Callable[[Settings], None] = lambda generator: None
+    """Raises ValueError for sizes of the generator that Jumanji takes, and that cannot be."""
 
 
 def _foraging(match: re.Match[str]) -> tuple[Settings, Settings]:
@@ -79,6 +85,12 @@ def _connector(match: re.Match[str]) -> tuple[Settings, Settings]:
     if rows != columns:
         raise ValueError(f"the grid must be square, not {rows}x{columns}")
     return dict(grid_size=rows, num_agents=agents), dict(time_limit=rows * columns)
+
+
+def _connector_fits(generator: Settings) -> None:
+    cells, agents = generator["grid_size"] ** 2, generator["num_agents"]
+    if 2 * agents > cells:  # each has a start and a target
+        raise invalid("num_agents", agents, f"{cells // 2} at most on {cells} cells")
 
 
 def _cleaner(match: re.Match[str]) -> tuple[Settings, Settings]:
@@ -140,6 +152,7 @@ FAMILIES = (
         agents_key="num_agents",
         actions="5 actions",
         examples=("connector-5x5x3a", "connector-7x7x5a", "connector-10x10x10a", "connector-15x15x23a"),
+        fits=_connector_fits,
     ),
     Family(
         form="cleaner-<grid>x<grid>x<agents>a",
@@ -228,11 +241,44 @@ def _construct(family: Family, name: str, keywords: Settings, also: Iterable[str
         generator, environment = _settings(family, name)
         generator |= {k: v for k, v in keywords.items() if k in generator_names}
         environment |= {k: v for k, v in keywords.items() if k in environment_names}
+        environment = check_arguments(environment_class, environment)
+        if not with_own_generator:
+            generator = check_arguments(generator_class, generator)
+            family.fits(generator)
         if not with_own_generator:
             environment["generator"] = generator_class(**generator)
         return environment_class(**environment)
-    except (AssertionError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+    except Exception as error:
+        text = " ".join(str(error).split()) if isinstance(error, (AssertionError, ValueError)) else one_line(error)
+        given = ", ".join(f"{field}={show(value)}" for field, value in keywords.items() if field not in text)
+        raise ValueError(f"{name}: {text}" + (f" (with {given})" if given else "")) from error
+
+
+def check_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Settings:
+    """Returns the arguments, numbers as Python's; whole numbers are sizes, 1 or more.
+
+    Raises:
+        ValueError: for an argument that its annotation does not allow.
+    """
+    checked = dict(arguments)
+    for field, kind in typing.get_type_hints(constructor.__init__).items():
+        if field not in arguments:
+            continue
+        value, options = arguments[field], typing.get_args(kind)
+        if len(options) == 2 and type(None) in options:  # Optional
+            if value is None:
+                continue
+            kind = options[0] if options[1] is type(None) else options[1]
+        kind = typing.get_origin(kind) or kind
+        if kind is int or getattr(kind, "dtype", None) == np.int32:
+            checked[field] = check_int(field, value, 1, MOST)
+        elif kind is float:
+            checked[field] = check_number(field, value)
+        elif kind is bool:
+            checked[field] = check_bool(field, value)
+        elif isinstance(kind, type) and not isinstance(value, kind):
+            raise invalid(field, value, f"a {kind.__module__}.{kind.__qualname__}")
+    return checked
 
 
 def load(path: str) -> Any:

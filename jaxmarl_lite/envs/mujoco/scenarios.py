@@ -15,6 +15,7 @@ from typing import Any
 from jaxmarl_lite.envs.mujoco import partitions
 from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor, Danger, TooFast
 from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.validation import check_int, check_limit, check_number, invalid
 
 ROOMS = ("safe-mujoco", "safe-velocity", "mujoco")
 
@@ -126,10 +127,11 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
         if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
             raise ValueError(f"{field} of {env_id} is {value!r}; allowed is one of {', '.join(map(str, allowed))}")
     for field, lowest in (("distance", 0), ("episode_limit", 1)):
-        _check_whole(env_id, field, keywords.get(field, lowest), lowest)
+        if field in keywords:
+            keywords = {**keywords, field: check_int(f"{field} of {env_id}", keywords[field], lowest, _MOST)}
     threshold = keywords.get("threshold", 1.0)
-    if not isinstance(threshold, (int, float)) or isinstance(threshold, bool) or not threshold > 0:
-        raise ValueError(f"threshold of {env_id} is {threshold!r}; allowed is a speed above 0, in m/s")
+    if not check_number(f"threshold of {env_id}", threshold, 0.0) > 0:
+        raise invalid(f"threshold of {env_id}", threshold, "a speed above 0, in m/s")
     _require(env_id)
     from jaxmarl_lite.envs.mujoco import models
     from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment
@@ -144,11 +146,6 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     given = {name: keywords[name] for name in _PASSED_ON if name in keywords}
     danger, limit = _adjusted(env_id, danger, keywords, len(agents))
     return MujocoEnvironment(env_id, robot, agents, segments, danger, limit, **given)
-
-
-def _check_whole(env_id: str, field: str, value: Any, lowest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _MOST:
-        raise ValueError(f"{field} of {env_id} is {value!r}; allowed is a whole number from {lowest} to {_MOST:,}")
 
 
 def _robots(room: str) -> list[str]:
@@ -178,7 +175,7 @@ def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitio
             f"partition of {env_id} is {conf!r}; allowed is <agents>x<segments of each>, with {lowest} segments or more"
         )
     if total is not None:
-        _check_whole(env_id, "segments", total, lowest)
+        total = check_int(f"segments of {env_id}", total, lowest, _MOST)
     if total not in (None, number):
         fitting = [f"{n}x{total // n}" for n in range(1, int(total) + 1) if int(total) % n == 0]
         raise ValueError(
@@ -219,16 +216,11 @@ def _adjusted(env_id: str, danger: Danger | None, keywords: Mapping[str, Any], a
     if isinstance(limit, Mapping):
         check_names(f"cost_limit of {env_id}", limit, [danger.name])
         limit = limit.get(danger.name)
-    if hasattr(limit, "tolist"):  # NumPy's
-        limit = limit.tolist()
     if limit is not None:
-        each = limit if isinstance(limit, (tuple, list)) else [limit]
-        fine = all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in each)
-        if not fine or len(each) not in (1, agents):
-            raise ValueError(
-                f"cost_limit of {env_id} is {limit!r}; allowed is a number from 0 up, or {agents}, one per agent"
-            )
-        limit = tuple(map(float, each)) if len(each) != 1 else float(next(iter(each)))
+        limit = check_limit(f"cost_limit of {env_id}", limit)
+        if isinstance(limit, tuple) and len(limit) not in (1, agents):
+            raise invalid(f"cost_limit of {env_id}", limit, f"a number from 0 up, or {agents}, one per agent")
+        limit = limit[0] if limit and isinstance(limit, tuple) and len(limit) == 1 else limit
     return dataclasses.replace(danger, **changes), limit
 
 

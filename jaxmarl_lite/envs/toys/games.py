@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, time_step
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.validation import check_bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,9 @@ class MatrixGame:
     name: str = "toy/matrix"
 
     def __post_init__(self):
-        if not self.payoff or any(len(row) != len(self.payoff) for row in self.payoff):
+        check_tables(self, "payoff")
+        object.__setattr__(self, "agent_id", check_bool(f"{self.name}: agent_id", self.agent_id))
+        if len(self.payoff[0]) != len(self.payoff):
             raise ValueError(f"{self.name}: payoff must have as many columns in every row as rows, not {self.payoff}")
 
     @property
@@ -73,9 +76,7 @@ class Memory:
     name: str = "toy/memory"
 
     def __post_init__(self):
-        if self.cues < 2 or self.delay < 1:
-            found = f"{self.cues} and {self.delay}"
-            raise ValueError(f"{self.name}: cues must be at least 2 and delay at least 1, not {found}")
+        check_numbers(self, {"cues": 2, "delay": 1}, ())
 
     @property
     def spec(self) -> EnvSpec:
@@ -124,7 +125,8 @@ class Counter:
     name: str = "toy/counter"
 
     def __post_init__(self):
-        if not 1 <= self.goal <= self.limit:
+        check_numbers(self, {"goal": 1, "limit": 1}, ())
+        if self.goal > self.limit:
             raise ValueError(f"{self.name}: goal must be between 1 and limit={self.limit}, not {self.goal}")
 
     @property

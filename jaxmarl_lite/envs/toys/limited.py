@@ -9,8 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.toys.steps import time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, time_step
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.validation import check_limit, invalid
 
 Limit = float | tuple[float, ...]
 _GRID = 10_000
@@ -59,15 +60,20 @@ class Budget:
     name: str = "toy/budget"
 
     def __post_init__(self):
+        check_tables(self, "rewards", "costs")
+        check_numbers(self, {"steps": 1}, ())
+        for name in ("limits", "cost_names"):
+            if not isinstance(getattr(self, name), (tuple, list)):
+                raise invalid(f"{self.name}: {name}", getattr(self, name), "a tuple with an entry per cost")
         rows = (*self.rewards, *self.costs)
-        if not self.rewards or not self.costs or any(len(row) != len(rows[0]) for row in rows) or not rows[0]:
+        if len(self.rewards[0]) != len(self.costs[0]):
             raise ValueError(f"{self.name}: rewards and costs must have rows of one length, an entry per action")
         if any(row[0] != 0 for row in rows):
             raise ValueError(f"{self.name}: action 0 is rest, so the first entry of rewards and costs must be 0")
         if not len(self.costs) == len(self.limits) == len(self.cost_names):
             raise ValueError(f"{self.name}: costs, limits and cost_names must be equally many")
-        if self.steps < 1:
-            raise ValueError(f"{self.name}: steps must be positive, not {self.steps}")
+        limits = (check_limit(f"{self.name}: limits", limit) for limit in self.limits)
+        object.__setattr__(self, "limits", tuple(limits))
         _limits(None, self.spec)
 
     @property
@@ -144,6 +150,8 @@ class Risky:
     name: str = "toy/risky"
 
     def __post_init__(self):
+        check_tables(self, "payoff", "costs")
+        object.__setattr__(self, "limit", check_limit(f"{self.name}: limit", self.limit))
         for field in ("payoff", "costs"):
             if np.shape(getattr(self, field)) != (2, 2):
                 raise ValueError(f"{self.name}: {field} must be two rows of two, not {getattr(self, field)!r}")

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxmarl_lite.types import Array, Observation, TimeStep
+from jaxmarl_lite.validation import MOST, check_int, check_number, check_table, invalid, to_plain
 
 
 def check_numbers(toy: Any, whole: Mapping[str, int], real: Sequence[str]) -> None:
-    """Raise ValueError for fields that are no whole numbers of at least so much, or no finite numbers."""
+    """Raise ValueError for fields that are no whole numbers of at least so much, or no finite numbers.
+
+    Numbers of NumPy and JAX become Python's.
+    """
     for name, low in whole.items():
-        value = getattr(toy, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"{toy.name}: {name} is {value!r}; allowed is a whole number, {low} or more")
+        object.__setattr__(toy, name, check_int(f"{toy.name}: {name}", getattr(toy, name), low, MOST))
     for name in real:
-        value = getattr(toy, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{toy.name}: {name} is {value!r}; allowed is a finite number")
+        object.__setattr__(toy, name, check_number(f"{toy.name}: {name}", getattr(toy, name)))
+
+
+def check_sizes(toy: Any, *names: str) -> None:
+    """Raise ValueError for fields that are not a whole number for each of the two agents."""
+    for name in names:
+        value = to_plain(getattr(toy, name))
+        field = f"{toy.name}: {name}"
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise invalid(field, value, "two positive whole numbers, one for each agent")
+        object.__setattr__(toy, name, tuple(check_int(field, each, 1, MOST) for each in value))
+
+
+def check_tables(toy: Any, *names: str) -> None:
+    """Raise ValueError for fields that are not rows of equally many finite numbers."""
+    for name in names:
+        object.__setattr__(toy, name, check_table(f"{toy.name}: {name}", getattr(toy, name)))
 
 
 def time_step(

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.toys.steps import time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_sizes, time_step
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.validation import check_choice
 
 
 class ReachState(NamedTuple):
@@ -38,10 +39,9 @@ class Reach:
     name: str = "toy/reach"
 
     def __post_init__(self):
-        if self.reward not in ("team", "individual"):
-            raise ValueError(f"{self.name}: reward must be 'team' or 'individual', not {self.reward!r}")
-        if len(self.dims) != 2 or min(self.dims) < 1 or self.steps < 1:
-            raise ValueError(f"{self.name}: dims must be two positive numbers and steps positive")
+        check_choice(f"{self.name}: reward", self.reward, ("team", "individual"))
+        check_sizes(self, "dims")
+        check_numbers(self, {"steps": 1}, ())
 
     @property
     def spec(self) -> EnvSpec:
@@ -98,8 +98,7 @@ class Unequal:
     name: str = "toy/unequal"
 
     def __post_init__(self):
-        if len(self.sizes) != 2 or len(self.lives) != 2 or min(self.sizes + self.lives) < 1:
-            raise ValueError(f"{self.name}: sizes and lives must be two positive numbers each")
+        check_sizes(self, "sizes", "lives")
 
     @property
     def spec(self) -> EnvSpec:

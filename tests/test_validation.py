@@ -1,0 +1,167 @@
+"""One rule for numbers at every door: configs, `config={...}`, arguments of `run`, keywords of environments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmarl_lite as jml
+from jaxmarl_lite import validation
+from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite.report import runfolder
+from jaxmarl_lite.running import plan as plans
+
+COUNTS: dict[str, Any] = dict(total_steps=64, evaluations=1, eval_episodes=2)
+NO_NUMBERS = [None, "x", [1e-3], {}, object(), np.array([1e-3, 1e-2]), np.float32(np.nan), jnp.float32(np.inf), True,
+              np.bool_(True), 10**400, 1j]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda x: str(x)[:20])
+def test_what_is_no_number_is_refused_at_every_door(value: Any) -> None:
+    doors = (
+        lambda: jml.IPPOConfig(lr=value),
+        lambda: dataclasses.replace(jml.IPPOConfig(), lr=value),
+        lambda: plans.make_plan("ippo", "toy/counter", config={"lr": value}, **COUNTS),
+    )
+    for door in doors:
+        with pytest.raises(ValueError, match=r"^IPPOConfig\.lr is .*; allowed is a .*number"):
+            door()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, jnp.float32, np.array, jnp.asarray])
+def test_numbers_of_numpy_and_jax_are_pythons_and_are_checked(kind: Any) -> None:
+    config = jml.MACPOConfig(backtrack=kind(0.5), cost_limit={"toll": kind(3.0)})
+    assert type(config.backtrack) is float and config == jml.MACPOConfig(cost_limit={"toll": 3.0})
+    with pytest.raises(ValueError, match="lr is .*; allowed is a number from 0 to 10"):
+        jml.IPPOConfig(lr=kind(-1e-3))
+    plan, _ = plans.make_plan("ippo", "toy/counter", config={"lr": kind(0.5)}, **COUNTS)
+    assert type(plan.config.lr) is float and plan.config.lr == 0.5
+
+
+def test_whole_numbers_may_be_written_with_an_exponent_and_bools_may_be_numpys() -> None:
+    numbers: Any = dict(total_steps=1e6, num_envs=np.int64(4), evaluations=jnp.int32(2), eval_episodes=np.array(3))
+    others: Any = dict(stagger=np.bool_(True), seeds=np.arange(2), env_args={"goal": np.int32(2)})
+    plan, _ = plans.make_plan("ippo", "toy/counter", config={"epochs": np.int8(2)}, **numbers, **others)
+    assert (plan.total_steps, plan.num_envs, plan.evaluations, plan.eval_episodes) == (1_000_000, 4, 2, 3)
+    assert type(plan.total_steps) is int and plan.stagger is True and plan.seeds == (0, 1)
+    assert plan.env_args == {"goal": 2} and plan.config.epochs == 2
+    for value in (1.5, float("nan"), "1e6", None, True, 10**16):
+        with pytest.raises(ValueError, match="total_steps is .*; allowed is a whole number"):
+            plans.make_plan("ippo", "toy/counter", total_steps=value, evaluations=1, eval_episodes=1)
+
+
+def test_a_run_with_numpys_settings_can_be_read_again(tmp_path: Path) -> None:
+    settings = jml.HATRPOConfig(backtrack=np.float32(0.99))  # pyright: ignore
+    plan, _ = plans.make_plan("hatrpo", "toy/climbing", config=settings, **COUNTS)
+    runfolder.create(tmp_path, plan.to_dict())
+    assert plans.read(tmp_path) == plan
+
+
+def test_tree_functions_never_meet_the_checks_and_the_doors_do() -> None:
+    env = jml.make("toy/counter")
+    algorithm = jml.make_algorithm("mappo", env.spec, jml.MAPPOConfig(hidden=(8,)))
+    init, _ = jml.make_train(algorithm, env, 4, 4)
+    learner = jax.eval_shape(init, jax.random.key(0)).learner
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), learner)
+    assert zeros.config.max_grad_norm == 0.0  # out of range, and no one's setting
+    mask = jax.tree.map(lambda x: False, learner)
+    optax.masked(optax.adam(1e-3), mask).init(zeros)
+    assert jax.tree.map(lambda x: None, zeros.config).lr is None
+    for wrong in (zeros.config, jax.tree.map(lambda x: jnp.stack([x, x]), zeros.config)):
+        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+            init(jax.random.key(0), wrong)
+        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+            jml.make_algorithm("mappo", env.spec, wrong)
+        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+            plans.make_plan("mappo", "toy/counter", config=wrong, **COUNTS)
+
+
+def test_keys_of_a_config_are_its_fields() -> None:
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(jml.LIIRConfig())]
+    assert [path[0].name for path in paths[:2]] == ["lr", "anneal_steps"]  # type: ignore[attr-defined]
+    assert jax.tree.structure(jml.LIIRConfig()) == jax.tree.structure(jml.LIIRConfig(lam=0.5))
+    assert jax.tree.structure(jml.LIIRConfig()) != jax.tree.structure(jml.LIIRConfig(hidden=(8,)))
+
+
+def test_traced_settings_pass() -> None:
+    made = jax.jit(lambda lr: dataclasses.replace(jml.IPPOConfig(), lr=lr))(0.5)
+    assert made.lr == 0.5
+    vmapped = jax.vmap(lambda x: jml.MACPOConfig(cost_limit={"a": x, "b": (x, x)}))(jnp.arange(3.0))
+    assert vmapped.cost_limit.values[1][0].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "field"),
+    [
+        ("ippo", {"shared_trunk": True, "critic_lr": 1e-3}, "critic_lr"),
+        ("ippo", {"value_coef": 0.1}, "value_coef"),
+        ("mappo", {"optimiser": "sgd", "eps_root": 1e-3}, "eps_root"),
+        ("mappo", {"memory_size": 8}, "memory_size"),
+        ("qmix", {"mixer": "vdn", "mixer_size": 8}, "mixer_size"),
+        ("qmix", {"mixer": "vdn", "hypernet_size": 8}, "hypernet_size"),
+        ("hatrpo", {"tries": 1, "backtrack": 0.8}, "backtrack"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(algorithm: str, settings: dict[str, Any], field: str) -> None:
+    kind = jml.ALGORITHMS[algorithm][0]
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}\.{field} is .*, which has no effect with.*; allowed is"):
+        kind(**settings)
+    value = settings.pop(field)
+    made = configs.override(kind, {field: value}, settings)  # as a preset has it
+    assert getattr(made, field) == getattr(kind, field)
+    with pytest.raises(ValueError, match=field):
+        configs.override(kind, {}, settings | {field: value})
+
+
+def test_stored_configs_have_one_reader(tmp_path: Path) -> None:
+    plan, _ = plans.make_plan("ippo", "toy/risky", env_args={"limit": float("inf")}, **COUNTS)
+    runfolder.create(tmp_path, plan.to_dict())
+    assert plans.read(tmp_path) == plan and plan.env_args == {"limit": float("inf")}
+    path = tmp_path / "config.json"
+    text = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + text)
+    assert plans.read(tmp_path) == plan
+    for broken in (b"", b"[" * 100_000, text[:-20], b"[]", b"\xff"):
+        path.write_bytes(broken)
+        with pytest.raises(runfolder.RunFolderError, match=r"config\.json is damaged"):
+            plans.read(tmp_path)
+    stored = json.loads(text)
+    for field, value in (("seeds_at_once", 0), ("num_envs", []), ("env_args", 1), ("seeds", 10**23), ("algorithm", []),
+                         ("evaluations", 10**9), ("greedy", None), ("total_steps", 10**400), ("env", 5)):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{field} is .*; allowed"):
+            plans.from_dict(stored | {field: value}, path)
+
+
+def test_a_longer_run_is_a_whole_number_of_at_least_what_was_planned() -> None:
+    plan, _ = plans.make_plan("ippo", "toy/counter", **COUNTS)
+    longer = plans.prolonged(plan, 2e2)  # type: ignore[arg-type]
+    assert type(longer.total_steps) is int and longer.total_steps == 200
+    for value in (1.5, True, float("nan"), "x", 63):
+        with pytest.raises(ValueError, match="total_steps is .*; allowed is"):
+            plans.prolonged(plan, value)
+
+
+def test_values_are_shown_in_one_short_line() -> None:
+    class Loud:
+        def __repr__(self) -> str:
+            return "a\nb" * 1000
+
+    for value in (Loud(), np.zeros((50, 50)), 10**5000):
+        text = validation.show(value)
+        assert "\n" not in text and len(text) <= 120
+
+
+def test_paths_begin_at_home_where_they_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert validation.check_path("out", "~/runs") == tmp_path / "runs"
+    for value in ("", "a\0b", 5, None, [], b"x"):
+        with pytest.raises(ValueError, match="out is .*; allowed is the path"):
+            validation.check_path("out", value)
