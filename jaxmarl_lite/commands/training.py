@@ -145,7 +145,7 @@ def train(words: list[str]) -> None:
     if options.distributed or options.coordinator is not None:
         parallel.initialise(options.coordinator, options.num_processes, options.process_id)
     elif options.num_processes is not None or options.process_id is not None:
-        raise ValueError("--num-processes and --process-id have no effect without --distributed; allowed is all of them")
+        raise ValueError("--num-processes and --process-id have no effect without --distributed; allowed is both")
     run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
 
 
