@@ -382,7 +382,7 @@ def read_object(path: Path) -> dict[str, Any]:
             raise RunFolderError(f"{path} is no file")
         if path.stat().st_size > _LARGEST:
             raise RunFolderError(f"{path} is damaged: it is larger than any config, {_LARGEST:,} bytes")
-        value = json.loads(files.read_bytes(path).decode("utf-8-sig"))  # some editors begin a file with a byte order mark
+        value = json.loads(files.read_bytes(path).decode("utf-8-sig"))  # some editors add a byte order mark
     except RunFolderError:
         raise
     except (OSError, ValueError, RecursionError) as error:
