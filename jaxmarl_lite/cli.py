@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not _expected(error):
             raise
-        print(f"jaxmarl-lite: {_in_one_line(error)}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # as where the disk is full that stderr goes to
+            print(f"jaxmarl-lite: {_in_one_line(error)}", file=sys.stderr, flush=True)
         return 2
     return 0
 

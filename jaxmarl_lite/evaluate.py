@@ -20,6 +20,7 @@ class Evaluation(NamedTuple):
     costs: Array  # [E, N, K]
     lengths: Array  # [E]
     won: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
+    faults: Array | int = 0  # [E] int: which of the environment's numbers were wrong, see `rollout.env_faults`
 
 
 def make_evaluate(
@@ -40,10 +41,11 @@ def make_evaluate(
         begin_key, act_key = jax.random.split(key)
         state, timestep = jax.vmap(env.reset)(jax.random.split(begin_key, num_episodes))
         sums = rollout.nothing((num_episodes,), spec.num_agents, spec.num_costs)
-        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.initial_memory(num_episodes), sums)
+        faults = jax.vmap(rollout.env_faults)(timestep)
+        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.initial_memory(num_episodes), sums, faults)
 
-        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.Episodes]) -> Any:
-            moment, state, timestep, memory, sums = carry
+        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.Episodes, Array]) -> Any:
+            moment, state, timestep, memory, sums, faults = carry
             playing = ~timestep.last
             key = jax.random.fold_in(act_key, moment)
             action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
@@ -57,8 +59,10 @@ def make_evaluate(
                 sums.broken,
                 jnp.where(playing, win(state), sums.won),
             )
+            acted = jax.vmap(lambda x: jnp.isfinite(x).all())(action)  # else the fault is the policy's
+            faults = faults | jnp.where(playing & acted, jax.vmap(rollout.env_faults)(after), 0)
             after = after._replace(last=after.last | timestep.last)
-            return moment + 1, state, after, memory, sums
+            return moment + 1, state, after, memory, sums, faults
 
         def win(state: Any) -> Array | float:
             return jax.vmap(env.won)(state).astype(float) if spec.win_meaning else 0.0  # type: ignore[attr-defined]
@@ -66,8 +70,8 @@ def make_evaluate(
         def playing_still(carry: Any) -> Array:
             return ~carry[2].last.all() & (carry[0] < spec.episode_limit)
 
-        sums = jax.lax.while_loop(playing_still, step, carry)[-1]
-        return Evaluation(sums.returns, sums.costs, sums.length, sums.won)
+        sums, faults = jax.lax.while_loop(playing_still, step, carry)[-2:]
+        return Evaluation(sums.returns, sums.costs, sums.length, sums.won, faults)
 
     return evaluate
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import keys
-from jaxmarl_lite.types import Acting, Array, Batch, Environment, Episodes, Observation, PyTree, Transition
+from jaxmarl_lite.types import Acting, Array, Batch, Environment, Episodes, Observation, PyTree, TimeStep, Transition
 
 Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
 
@@ -27,6 +27,26 @@ def nothing(lead: tuple[int, ...], agents: int, costs: int) -> Episodes:
     """Sums over no episodes."""
     zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
     return Episodes(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(agents), zeros(), zeros())
+
+
+ENV_FIELDS = ("view", "state", "reward", "cost", "discount", "mask")
+"""Fields of a time step, in the order of the bits of `env_faults`."""
+
+
+def env_faults(timestep: TimeStep) -> Array:
+    """Finds the fields of time steps that no learner can use.
+
+    Args:
+        timestep: of one world, or of many with leading axes.
+
+    Returns:
+        ``[]`` int32, the sum of ``2**i`` over the indices ``i`` of `ENV_FIELDS` that are wrong anywhere: a number that
+        is not finite, or a mask that leaves an agent in play no action.
+    """
+    obs = timestep.obs
+    numbers = (obs.view, obs.state, timestep.reward, timestep.cost, timestep.discount)
+    wrong = [~jnp.isfinite(x).all() for x in numbers] + [(obs.alive & ~obs.mask.any(-1)).any()]
+    return sum((flag.astype(jnp.int32) << i for i, flag in enumerate(wrong)), jnp.zeros((), jnp.int32))
 
 
 def rollout(
@@ -53,8 +73,8 @@ def rollout(
     spec = env.spec
     start = acting.memory
 
-    def step(carry: tuple[Acting, Episodes], key: Array) -> tuple[tuple[Acting, Episodes], Transition]:
-        now, ended = carry
+    def step(carry: tuple[Acting, Episodes, Array], key: Array) -> tuple[tuple[Acting, Episodes, Array], Transition]:
+        now, ended, faults = carry
         obs = now.timestep.obs
         action, log_prob, memory = act(key, obs, now.memory)
         env_state, after = jax.vmap(env.step)(now.env_state, action)
@@ -73,11 +93,16 @@ def rollout(
         finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
         moved = now._replace(env_state=env_state, timestep=after, memory=memory, running=running)
-        return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
+        # both, because a reset replaces the last observation of an episode
+        wrong = env_faults(now.timestep) | env_faults(after)
+        # an action that is not finite is the policy's fault, whatever the environment makes of it
+        faults = faults | jnp.where(jnp.isfinite(action).all(), wrong, 0)
+        return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended, faults), transition
 
-    (acting, ended), steps = jax.lax.scan(step, (acting, acting.unreported), jax.random.split(key, num_steps))
+    carry = acting, acting.unreported, jnp.zeros((), jnp.int32)
+    (acting, ended, faults), steps = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
     acting, episodes = _report(acting, ended, 2 if stagger else 1)
-    return acting, Batch(steps, start, episodes)
+    return acting, Batch(steps, start, episodes, faults)
 
 
 def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episodes]:

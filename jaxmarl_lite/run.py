@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +25,9 @@ from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.progress import Display
 from jaxmarl_lite.running.record import Record, write_plan
 from jaxmarl_lite.running.result import Result, read_meta
+from jaxmarl_lite.running.signals import StopRequest
 from jaxmarl_lite.types import Environment
-from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, check_path, invalid
+from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, check_path, invalid, to_python
 
 __all__ = ["RunError", "resume_run", "run"]
 
@@ -36,17 +39,20 @@ class _Options(NamedTuple):
     """What changes nothing in the numbers of a run."""
 
     keep: int
+    checkpoint_minutes: float
     wandb: str | None
     quiet: bool
 
     def check(self) -> _Options:
         """Raise for what cannot be, before anything is compiled or written."""
         keep, quiet = check_int("keep", self.keep, 1, MOST), check_bool("quiet", self.quiet)
+        minutes = to_python(self.checkpoint_minutes)
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or math.isnan(minutes) or minutes <= 0:
+            raise invalid("checkpoint_minutes", minutes, "a number above 0 (inf: save at evaluations alone)")
         if self.wandb is not None:
-            if not isinstance(self.wandb, str) or not self.wandb:
-                raise invalid("wandb", self.wandb, "the name of a project")
+            writers.check_project(self.wandb)
             writers.import_wandb()
-        return self._replace(keep=keep, quiet=quiet)
+        return self._replace(keep=keep, checkpoint_minutes=float(minutes), quiet=quiet)
 
 
 def run(
@@ -69,6 +75,7 @@ def run(
     devices: int | None = None,
     layout: Literal["worlds", "seeds"] = "worlds",
     keep: int = 2,
+    checkpoint_minutes: float = 5.0,
     wandb: str | None = None,
     quiet: bool = False,
 ) -> Result:
@@ -96,15 +103,20 @@ def run(
         seeds_at_once: seeds that train side by side, the others after them; None: one on a CPU, else all.
         devices, layout: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
         keep: checkpoints to keep.
+        checkpoint_minutes: longest time between two checkpoints; there is one after every evaluation too.
         wandb: a W&B project to write to as well.
         quiet: print nothing.
+
+    On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 the run saves and ends: with KeyboardInterrupt, or SystemExit whose code is
+    128 + the signal's number. A second Ctrl-C ends it at once.
 
     Raises:
         ValueError: for a setting that cannot be, before anything is compiled; names it and what is allowed.
         RunFolderError: ``out`` holds a run already, or ``resume`` holds none or one that another process trains.
-        RunError: rewards that are not finite, or every seed has diverged.
+        RunError: no seed is left, because all diverged or the environment gave numbers that are not finite; or the
+            folder cannot be written.
     """
-    options = _Options(keep, wandb, quiet).check()
+    options = _Options(keep, checkpoint_minutes, wandb, quiet).check()
     out = None if out is None else check_path("out", out)
     resume = None if resume is None else check_path("resume", resume)
     stored = None if resume is None else plans.read(resume)
@@ -142,6 +154,7 @@ def resume_run(
     devices: int | None = None,
     layout: Literal["worlds", "seeds"] = "worlds",
     keep: int = 2,
+    checkpoint_minutes: float = 5.0,
     wandb: str | None = None,
     quiet: bool = False,
 ) -> Result:
@@ -151,8 +164,8 @@ def resume_run(
         path: folder of the run.
         env: its environment, where `run` was given an object.
         total_steps: more steps than planned; evaluations go on at the same distance.
-        seeds_at_once, devices, layout, keep, wandb, quiet: as for `run`; they may differ from what they were, but
-            another number of devices or of seeds at once changes rounding, and so the bits.
+        seeds_at_once, devices, layout, keep, checkpoint_minutes, wandb, quiet: as for `run`; they may differ from what
+            they were, but another number of devices or of seeds at once changes rounding, and so the bits.
 
     Raises:
         RunFolderError: the folder holds no run, or one that another process trains.
@@ -160,7 +173,7 @@ def resume_run(
         ValueError: the environment is another one.
         RunError: as for `run`.
     """
-    options = _Options(keep, wandb, quiet).check()
+    options = _Options(keep, checkpoint_minutes, wandb, quiet).check()
     path = check_path("path", path)
     stored = plans.read(path)
     world = plans.world_of_run(stored, path, env)
@@ -236,7 +249,10 @@ def _go_on(plan: Plan, world: Environment, folder: runfolder.RunFolder, options:
     states = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), intact.step).state
     _warn_of_changes(saved.environment, world, folder)
     checkpoint.drop_after(folder.checkpoints, intact.step)
-    start = Start(states, intact.step, saved.diverged, saved.timings, bool(intact.damages), saved.rows)
+    start = Start(
+        states, intact.step, saved.diverged, saved.timings, bool(intact.damages), saved.rows, saved.reasons,
+        saved.partial,
+    )  # fmt: skip
     return _train(plan, world, folder, options, start, intact.step)
 
 
@@ -262,39 +278,70 @@ def _train(
     """Compile and train; ``update`` is what the folder's rows are cut back to."""
     writer = parallel.is_writer()
     display = Display(f"{plan.algorithm} on {plan.env}", plan.updates, plan.batch, options.quiet or not writer)
-    if folder is not None and update is not None and writer:
-        write_plan(folder, plan)
-        if (differences := runfolder.renew_versions(folder, max(update, 0))) and update >= 0:
-            _warn(f"{folder.path} goes on with other versions, so that its numbers may be others than those of a run "
-                  f"without a break ({differences}); versions.json keeps both")  # fmt: skip
-    with display:
-        for sentence in schedules.warnings(plan):
-            display.say(sentence)
-        if start is not None:
-            states, sentences = schedules.stretch(start.states, plan)
-            start = start._replace(states=states)
-            for sentence in sentences:
-                display.say(sentence)
-        compiled, seconds = programs.programs(plan, world)
-        mark = None if start is None else start.rows
-        kept = Record(plan, world.spec, folder if writer else None, update, options.wandb if writer else None, mark)
-        if kept.complaint:
-            _warn(kept.complaint)
-        loop = Loop(plan, world, compiled, kept, display, None if folder is None else folder.checkpoints, options.keep)
+    updates = 0 if start is None else start.update
+    with StopRequest() as stop, display, _disk_errors_named(plan, folder):
         try:
-            return loop.go(start, seconds)
-        except KeyboardInterrupt:
-            display.say(_how_to_go_on(folder, loop.update))
+            if folder is not None and update is not None and writer:
+                write_plan(folder, plan)
+                if (differences := runfolder.renew_versions(folder, max(update, 0))) and update >= 0:
+                    _warn(f"{folder.path} goes on with other versions, so that its numbers may be others than those of "
+                          f"a run without a break ({differences}); versions.json keeps both")  # fmt: skip
+            for sentence in schedules.warnings(plan):
+                display.say(sentence)
+            if start is not None:
+                states, sentences = schedules.stretch(start.states, plan)
+                start = start._replace(states=states)
+                for sentence in sentences:
+                    display.say(sentence)
+            compiled, seconds = programs.programs(plan, world)
+            wandb, mark = options.wandb if writer else None, None if start is None else start.rows
+            kept = Record(plan, world.spec, folder if writer else None, update, wandb, display.say, mark)
+            with contextlib.closing(kept):
+                if kept.complaint:
+                    _warn(kept.complaint)
+                path = None if folder is None else folder.checkpoints
+                loop = Loop(
+                    plan, world, compiled, kept, display, path, options.keep, 60 * options.checkpoint_minutes, stop
+                )
+                try:
+                    return loop.go(start, seconds)
+                finally:
+                    updates = loop.update
+        except (KeyboardInterrupt, SystemExit):
+            display.say(_how_to_go_on(plan, folder, updates))
             raise
-        finally:
-            kept.close()
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, runfolder.RunFolderWarning, stacklevel=2)
 
 
-def _how_to_go_on(folder: runfolder.RunFolder | None, update: int) -> str:
+@contextlib.contextmanager
+def _disk_errors_named(plan: Plan, folder: runfolder.RunFolder | None) -> Iterator[None]:
+    """Raise RunError that says what to do where the run's folder cannot be written, as on a full disk."""
+    try:
+        yield
+    except runfolder.RunFolderError:
+        raise
+    except OSError as error:
+        if folder is None:
+            raise
+        raise RunError(
+            f"{folder.path} cannot be written: {' '.join(str(error).split())}; all that was saved before can be read. "
+            f"Make room there, then continue with {_resume_command(plan, folder)}"
+        ) from error
+
+
+def _how_to_go_on(plan: Plan, folder: runfolder.RunFolder | None, update: int) -> str:
     if folder is None:
         return f"Stopped at update {update}; nothing was kept, because the run had no folder."
-    return f"Stopped at update {update}; continue from the last checkpoint: jaxmarl-lite train --resume {folder.path}"
+    newest = checkpoint.latest(folder.checkpoints)
+    where = "before its first checkpoint; begin anew" if newest is None else f"continue from update {newest}"
+    return f"Stopped at update {update}; {where}: {_resume_command(plan, folder)}"
+
+
+def _resume_command(plan: Plan, folder: runfolder.RunFolder) -> str:
+    """What the user types to continue a run; the command line cannot make an environment given as an object."""
+    if plan.env_args is None:
+        return f"resume_run({str(folder.path)!r}, env=...)"
+    return f"jaxmarl-lite train --resume {shlex.quote(str(folder.path))}"

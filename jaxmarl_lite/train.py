@@ -105,6 +105,7 @@ def batch_info(spec: EnvSpec, batch: Batch) -> dict[str, Array]:
         "episodes": ended.count,
         "episode_length": ended.length / count,
         "reward_finite": jnp.isfinite(batch.steps.reward).all() & jnp.isfinite(batch.steps.cost).all(),
+        "env_faults": jnp.asarray(batch.env_faults, jnp.int32),
     }
     if spec.num_costs:
         info["cost"] = ended.costs / count

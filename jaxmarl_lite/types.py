@@ -79,6 +79,7 @@ class Batch(NamedTuple):
     steps: Transition  # [T, B, ...]
     memory: PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
     episodes: Episodes
+    env_faults: Array | int = 0  # [] int: which of the environment's numbers were wrong, see `rollout.env_faults`
 
 
 class Acting(NamedTuple):

@@ -105,6 +105,8 @@ class Options(Generic[Config]):
     """Which of them this is, where --distributed cannot find it."""
     keep: int = 2
     """Checkpoints to keep."""
+    checkpoint_minutes: float = 5.0
+    """Longest time between two checkpoints, in minutes; there is one after every evaluation too."""
     wandb: str | None = None
     """A W&B project to write to as well."""
     quiet: bool = False
@@ -170,7 +172,7 @@ def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | Non
     seeds = stored.seeds if same and stored is not None else options.seeds
     names = (
         "total_steps", "out", "num_envs", "num_steps", "stagger", "evaluations", "eval_episodes", "greedy", "resume",
-        "seeds_at_once", "devices", "layout", "keep", "wandb", "quiet",
+        "seeds_at_once", "devices", "layout", "keep", "checkpoint_minutes", "wandb", "quiet",
     )  # fmt: skip
     return {name: getattr(options, name) for name in names} | {
         "config": options.settings,

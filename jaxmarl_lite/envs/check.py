@@ -30,7 +30,7 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
         if not hasattr(env, name):
             raise ValueError(f"{type(env).__name__} has no `{name}`; an environment has `spec`, `reset` and `step`")
     spec = env.spec
-    _check_spec(spec)
+    check_spec(spec)
     if key is not None:
         check_key("key", key)
     key = jax.random.key(0) if key is None else key
@@ -56,7 +56,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(number, (int, float)) and not isinstance(number, bool)
 
 
-def _check_spec(spec: Any) -> None:
+def check_spec(spec: Any) -> None:
+    """Check the sizes and names of an environment; raises ValueError that names the field that is wrong."""
     if not isinstance(spec, EnvSpec):
         raise _wrong("spec", f"a {type(spec).__name__}", "a jaxmarl_lite.types.EnvSpec (a value, not a method)")
     for name in ("num_agents", "view_size", "state_size", "action_size", "episode_limit"):

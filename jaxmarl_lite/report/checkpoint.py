@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -104,7 +105,8 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         hidden.mkdir()
-    with _readable(hidden) as path, _checkpointer() as checkpointer:  # begins and ends with a barrier of all processes
+    # begins and ends with a barrier of all processes
+    with _unlogged(), _readable(hidden) as path, _checkpointer() as checkpointer:
         checkpointer.save(path / "state", args=ocp.args.PyTreeSave(_named(descriptions, arrays, np.int32(_FORMAT))))
     try:
         _compare(hidden, descriptions, arrays)
@@ -379,6 +381,21 @@ def _verify(path: Path, manifest: dict[str, Any]) -> None:
             raise CheckpointError(f"{path} is damaged: {name} has {found[0]} bytes instead of {size}")
         if found[1] != checksum:
             raise CheckpointError(f"{path} is damaged: the content of {name} changed (checksum)")
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep orbax's threads from printing the traceback of an error that is raised as well, as of a full disk."""
+    logger = logging.getLogger("absl")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "_SignalingThread" not in str(record.msg)
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -85,8 +85,11 @@ METRICS: dict[str, str] = {
     "extrinsic_value_loss": "Squared error of the critic of the extrinsic return (squared return).",
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents (squared return).",
     # health
-    "finite": "1 while every learned number is finite, 0 from the update on in which one is not.",
+    "finite": "1 while every number learned, or given by the environment, is finite; 0 from the update on in which "
+    "one is not.",
     "reward_finite": "1 when every reward and cost of the rollout was finite, else 0.",
+    "env_faults": "Which of the environment's numbers were not finite, as a sum: 1 view, 2 state, 4 reward, 8 cost, 16 "
+    "discount; 32 is an agent in play without a legal action. 0 is none. Of `make_train` alone; runs name the field.",
 }
 """Metric name -> one sentence with its unit. Per-agent metrics are reported as ``name/agent_0`` and so on."""
 

@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / "curve.png"
 
     @property
+    def spec(self) -> Path:
+        """Names, units and limits of the environment, as JSON."""
+        return self.path / "spec.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that trains here, as long as it lives."""
         return self.path / ".lock"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -248,18 +249,32 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path | str, config: Any = None, resume_step: int | None = None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
 
-        purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        records: Any = event_pb2  # its classes are made when it is imported
+        self._summary, self._event = summary, records.Event
+        folder = Path(folder).absolute()  # tensorboardX takes what stands before a colon for the name of a protocol
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not `SummaryWriter`: its thread dies when the disk is full, and the run then waits for it for ever. The
+        # suffix: two sessions that begin in one second must not share a file.
+        suffix = f".{os.getpid()}.{time.time_ns()}"
+        self._writer: Any = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        step = 0
+        if resume_step is not None:
+            step, session = resume_step + 1, records.SessionLog(status=records.SessionLog.START)
+            self._add(step, session_log=session)
         if config is not None:
             text = "\n".join("    " + line for line in files.to_json(config, indent=2).splitlines())
-            self._writer.add_text("config", text, global_step=0 if resume_step is None else purge)
+            self._add(step, summary=summary.text("config", text))
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=int(step), **content))
 
     def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Add one point per metric at ``step``."""
         for name, value in values.items():
-            self._writer.add_scalar(f"seed_{seed}/{name}", float(value), global_step=int(step))
+            self._add(step, summary=self._summary.scalar(f"seed_{seed}/{name}", float(value)))
 
     def flush(self) -> None:
         """Hand all points to the event file."""
@@ -267,7 +282,9 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 class MarlEvalWriter:
@@ -359,6 +376,13 @@ def _step(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
     return step | {name: [row[name]] for name in metrics if name in row}
 
 
+def check_project(project: Any) -> None:
+    """Raise ValueError for a name that W&B takes for no project."""
+    if not isinstance(project, str) or not 0 < len(project) <= 128 or set(project) & set("/\\#?%:"):
+        allowed = "a project's name of up to 128 letters, none of / \\ # ? % :"
+        raise ValueError(f"wandb is {project!r}; allowed is {allowed}")
+
+
 def import_wandb() -> Any:
     """The library wandb; ImportError that says how to install it."""
     try:
@@ -376,7 +400,8 @@ class WandbWriter:
         name: of the group; its runs are called ``name/seed_0`` and so on.
         config: plain data shown beside the runs.
         folder: where W&B keeps its local files.
-        run_id: text that stays the same when a run is resumed, so that W&B continues its curves.
+        run_id: text that stays the same when a run is resumed, so that W&B continues its curves; W&B takes no / \\ # ?
+            % : in it. None begins new curves.
 
     Raises:
         ImportError: wandb is not installed; says how to install it.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from jaxmarl_lite import parallel
+from jaxmarl_lite import parallel, rollout
 from jaxmarl_lite.algorithms import configs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder, writers
 from jaxmarl_lite.running import costs, record
@@ -19,13 +21,16 @@ from jaxmarl_lite.running.plan import Plan
 from jaxmarl_lite.running.programs import Programs, Tally
 from jaxmarl_lite.running.progress import Display
 from jaxmarl_lite.running.result import Result, Timings, from_rows, load_run
+from jaxmarl_lite.running.signals import StopRequest
 from jaxmarl_lite.types import Environment, TrainState
 
 _CHUNK_SECONDS = 1.0  # between two movements of the progress bar
 
+_NOT_LEARNED = "a number that it learned is not finite"
+
 
 class RunError(RuntimeError):
-    """A run cannot go on: a fault of its environment, or no seed left. Its folder and checkpoints are kept."""
+    """A run cannot go on: no seed is left, or its folder cannot be written. Its folder and checkpoints are kept."""
 
 
 class Start(NamedTuple):
@@ -33,12 +38,16 @@ class Start(NamedTuple):
 
     states: TrainState
     update: int
-    diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
+    diverged: np.ndarray  # [seeds] int: the update from which on a seed is left out, or 0
     timings: Timings
     fell_back: bool
     """Whether a newer checkpoint was damaged."""
     rows: writers.Mark | None
     """What the checkpoint remembers of the rows; None in one of an earlier version."""
+    reasons: Mapping[str, str] = {}
+    """Seed -> why it is left out."""
+    partial: Mapping[str, Any] | None = None
+    """What was tallied since the last evaluation, as `Loop` saved it; None where the checkpoint is of an evaluation."""
 
 
 class Loop:
@@ -51,6 +60,8 @@ class Loop:
         display: shows progress.
         checkpoints: folder for them; None saves none.
         keep: how many to keep.
+        checkpoint_seconds: longest time between two checkpoints.
+        stop: the signals that end the run.
     """
 
     def __init__(
@@ -62,12 +73,16 @@ class Loop:
         display: Display,
         checkpoints: Path | None,
         keep: int,
+        checkpoint_seconds: float = np.inf,
+        stop: StopRequest | None = None,
     ):
         self._plan, self._spec, self._world, self._programs = plan, world.spec, world, programs
         self._kept, self._display, self._checkpoints, self._keep = kept, display, checkpoints, keep
+        self._checkpoint_seconds, self._stop = checkpoint_seconds, stop or StopRequest()
         self._seeds = np.asarray(plan.seeds, np.uint32)
         self._tally: Tally = programs.blank
         self._diverged = np.zeros(len(plan.seeds), np.int32)
+        self._reasons: dict[str, str] = {}
         self._since = (0, 0.0)  # updates and seconds of training since the last row
         self._limits = costs.limits_of(plan.config, world.spec)
         self._limited = bool(np.isfinite(self._limits).any())
@@ -83,18 +98,21 @@ class Loop:
     def go(self, start: Start | None, compile_seconds: float) -> Result:
         """Train to the end of the plan and show the result."""
         self._compile_seconds, self._trained = compile_seconds, 0.0
-        self._clock = time.perf_counter()
+        self._clock = self._saved = time.perf_counter()
+        self._stop.deferred = True
         if start is None:
             self._begin()
         else:
             self._take_up(start)
         for update in self._plan.schedule:
-            if update > self.update:
+            # a checkpoint between two evaluations may stand where a prolonged run has one
+            if update > self.update or (update == self.update and self._since[0]):
                 self._advance(update)
                 self._evaluate()
+                self._end_if_asked()
         self._kept.draw()
         result = self._result()
-        self._display.say(result.table())
+        self._display.show(result.table)
         return result
 
     def _begin(self) -> None:
@@ -103,8 +121,10 @@ class Loop:
         self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.learner_config))
         self._random = self._random_returns()
         self._kept.keep_random(self._random)
+        self._end_if_asked()
         self._renew_tally()
         self._evaluate()
+        self._end_if_asked()
 
     def _take_up(self, start: Start) -> None:
         """A resumed run."""
@@ -113,6 +133,9 @@ class Loop:
             + ("; a newer checkpoint is damaged and was left out" if start.fell_back else "")
         )
         self._states, self.update, self._diverged = start.states, start.update, start.diverged
+        self._reasons = dict(start.reasons)
+        for seed in self._lost():
+            self._display.say(self._left_out(seed))
         self._random = self._kept.random() if jax.process_count() == 1 else None  # all processes must do the same
         if self._random is None:
             self._random = self._random_returns()
@@ -122,20 +145,66 @@ class Loop:
         self._violations = costs.violations(self._kept.rows, self._plan.seeds, self._limits)
         self._updates_with_cost = costs.updates_with_cost(self._kept.rows, self._plan.seeds)
         self._renew_tally()
+        if start.partial is not None:
+            self._restore_tally(start.partial)
 
     def _random_returns(self) -> np.ndarray:
-        """``[seeds]``."""
+        """Mean return of each seed's episodes, ``[seeds]``; NaN where the environment gave wrong numbers."""
         played = parallel.to_host(self._programs.random(self._seeds))
         returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
-        for seed, value in zip(self._plan.seeds, returns, strict=True):
-            if not np.isfinite(value):
-                raise self._fault(seed, "episodes of the random policy")
+        wrong = [self._fault(played, i, "the random policy's episodes") for i in range(len(returns))]
+        for i, text in enumerate(wrong):
+            if text:
+                returns[i] = np.nan
+                self._display.say(f"{text}; the random policy's return of this seed is left out")
+        if all(wrong):
+            raise RunError(f"{wrong[0]}; allowed are finite numbers")
         return returns
 
-    def _fault(self, seed: int, where: str) -> RunError:
-        return RunError(
-            f"environment {self._plan.env} gave a reward or cost that is not finite to seed {seed} in {where}; "
-            "allowed are finite ones"
+    def _fault(self, played: Any, i: int, where: str) -> str:
+        """What was wrong with the environment's numbers in the episodes played for the seed of index ``i``, or ''."""
+        bits = int(np.bitwise_or.reduce(np.asarray(played.faults)[i]))
+        bits &= ~(1 << rollout.ENV_FIELDS.index("mask"))
+        if not bits and not (np.isfinite(played.returns[i]).all() and np.isfinite(played.costs[i]).all()):
+            return f"seed {self._plan.seeds[i]} has a return or cost that is not finite in {where}"
+        return self._fault_text(i, bits, where) if bits else ""
+
+    def _fault_text(self, i: int, bits: int, where: str) -> str:
+        fields = [name for bit, name in enumerate(rollout.ENV_FIELDS) if bits >> bit & 1]
+        numbers = " and ".join(f"a {name}" for name in fields if name != "mask")
+        wrong = [f"{numbers} that {'are' if ' and ' in numbers else 'is'} not finite"] if numbers else []
+        wrong += ["a mask without a legal action"] if "mask" in fields else []
+        return f"environment {self._plan.env} gave {' and '.join(wrong)} to seed {self._plan.seeds[i]} in {where}"
+
+    def _lost(self) -> list[int]:
+        """Indices of the seeds that are left out."""
+        return np.flatnonzero(self._diverged).tolist()
+
+    def _left_out(self, i: int) -> str:
+        """Says that a seed is left out, since when, and why."""
+        seed, update = self._plan.seeds[i], self._diverged[i]
+        reason = self._reasons.get(str(seed), _NOT_LEARNED)
+        if reason == _NOT_LEARNED:
+            return f"seed {seed} diverged at update {update}: {reason}"
+        return f"seed {seed} is left out from update {update} on: {reason}"
+
+    def _leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Leave seeds out from now on, index -> why; raise RunError when none is left."""
+        for i, reason in reasons.items():
+            self._reasons[str(self._plan.seeds[i])] = reason
+            self._display.say(self._left_out(i))
+        if not reasons or not self._diverged.all():
+            return
+        count, last = len(self._plan.seeds), self._diverged.max()
+        others = [reason for reason in dict.fromkeys(self._reasons.values()) if reason != _NOT_LEARNED]
+        if others:
+            raise RunError(
+                f"no seed is left of {count}, the last was left out at update {last}: {'; '.join(others[:3])}"
+                + ("; ..." if len(others) > 3 else "")
+            )
+        raise RunError(
+            f"all {count} seeds have diverged, the last at update {last}; allowed are settings that keep learned "
+            "numbers finite, such as a smaller lr"
         )
 
     def _renew_tally(self) -> None:
@@ -147,53 +216,98 @@ class Loop:
         """Train up to ``target`` updates in chunks of about a second each."""
         pace = 0.0
         while self.update < target:
-            updates = self._chunk(pace, target - self.update)
+            updates = int(_agreed(self._chunk(pace, target - self.update), first=True))
             began = time.perf_counter()
             self._states, self._tally = self._programs.advance(self._states, self._tally, np.int32(updates))
             t = self._tally
-            seen = parallel.to_host((t.diverged, t.faulty, t.total["return"], t.count["return"]))
+            seen = parallel.to_host((t.diverged, t.faulty, t.faults, t.total["return"], t.count["return"]))
             seconds = time.perf_counter() - began
             pace = seconds / updates
             self.update += updates
             self._trained += seconds
             self._since = (self._since[0] + updates, self._since[1] + seconds)
-            self._check(*seen[:2])
-            self._current = _mean(_ratio(*seen[2:])[self._diverged == 0])
+            self._check(*seen[:3])
+            self._current = _mean(_ratio(*seen[3:])[self._diverged == 0])
             self._display.moved(self.update, self._speed(*self._since), self._current)
+            if self.update < target:  # at the target, the evaluation comes first: it belongs to the checkpoint
+                self._save_between()
+
+    def _save_between(self) -> None:
+        """Save between two evaluations, if a signal asks for the end or the last checkpoint is too old."""
+        signum = int(_agreed(self._stop.signum))  # read once: a later signal would end the run without saving
+        due = _agreed(time.perf_counter() - self._saved >= self._checkpoint_seconds)
+        if self._checkpoints is not None and (signum or due):
+            total, count = (
+                {name: np.asarray(value).tobytes().hex() for name, value in each.items()}
+                for each in parallel.to_host((self._tally.total, self._tally.count))
+            )
+            updates, seconds = self._since
+            # the rows are means since the last evaluation: a resumed run must go on with the same sums
+            self._checkpoint(partial={"total": total, "count": count, "updates": updates, "seconds": seconds})
+        if signum:
+            self._leave(signum)
+
+    def _restore_tally(self, partial: Mapping[str, Any]) -> None:
+        """Go on with the sums that `_save_between` saved."""
+
+        def restored(blank: Mapping[str, Any], saved: Mapping[str, str]) -> dict[str, Any]:
+            return {
+                name: np.frombuffer(bytes.fromhex(saved[name]), value.dtype).reshape(value.shape).copy()
+                for name, value in blank.items()
+            }
+
+        try:
+            total, count = restored(self._tally.total, partial["total"]), restored(self._tally.count, partial["count"])
+            self._since = int(partial["updates"]), float(partial["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{self._checkpoints}: the sums beside the state of update {self.update} cannot be read: {error!r}"
+            ) from error
+        self._tally = self._tally._replace(total=total, count=count)
+
+    def _end_if_asked(self) -> None:
+        """End the run if a signal asked for it; what was computed has been saved."""
+        signum = int(_agreed(self._stop.signum))
+        if signum:
+            self._leave(signum)
+
+    def _leave(self, signum: int) -> None:
+        self._stop.signum = signum  # of another process, maybe
+        self._stop.leave()
 
     def _chunk(self, pace: float, left: int) -> int:
         """How many updates to run at once, of ``left``, when one takes ``pace`` seconds (0: not known yet)."""
-        if jax.process_count() > 1:
-            return left  # the processes must agree, and their clocks do not
         return min(left, max(1, int(_CHUNK_SECONDS / pace))) if pace else 1
 
-    def _check(self, diverged: np.ndarray, faulty: np.ndarray) -> None:
-        """Report seeds that diverged since the last look; raise RunError when the run cannot go on."""
-        for seed, update in zip(self._plan.seeds, faulty, strict=True):
-            if update:
-                raise self._fault(seed, f"update {update}")
-        for seed, update, before in zip(self._plan.seeds, diverged, self._diverged, strict=True):
-            if update and not before:
-                self._display.say(f"seed {seed} diverged at update {update}: a number that it learned is not finite")
-        self._diverged = np.asarray(diverged, np.int32)
-        if self._diverged.all():
-            raise RunError(
-                f"all {len(self._plan.seeds)} seeds have diverged, the last at update {self._diverged.max()}; allowed "
-                "are settings that keep learned numbers finite, such as a smaller lr"
-            )
+    def _check(self, diverged: np.ndarray, faulty: np.ndarray, faults: np.ndarray) -> None:
+        """Leave out the seeds that are lost since the last look; raise RunError when none is left."""
+        reasons = {}
+        for i, before in enumerate(self._diverged):
+            if before:
+                continue
+            if faulty[i]:  # first: what the environment's wrong numbers do to the learner is not the learner's fault
+                reasons[i] = self._fault_text(i, int(faults[i]), f"update {faulty[i]}")
+            elif diverged[i]:
+                reasons[i] = _NOT_LEARNED
+        lost = np.where(np.asarray(faulty) > 0, faulty, diverged)
+        self._diverged = np.where(self._diverged > 0, self._diverged, lost).astype(np.int32)
+        self._leave_out(reasons)
 
     def _evaluate(self) -> None:
         """Play episodes with every seed's policy, write a row for each, and save."""
         played = parallel.to_host(self._programs.evaluate(self._states.learner, self._seeds, np.int32(self.update)))
         means, speed = parallel.to_host((self._tally.total, self._tally.count)), self._speed(*self._since)
         values = self._evaluation(played)
+        where = f"the evaluation after update {self.update}"
+        wrong = {i: self._fault(played, i, where) for i in np.flatnonzero(self._diverged == 0).tolist()}
+        wrong = {i: text for i, text in wrong.items() if text}
+        self._diverged[list(wrong)] = max(1, self.update)
+        self._leave_out(wrong)
         if self._limited:
             self._violations += means[0]["violation_share"]
             self._updates_with_cost += means[1]["violation_share"].max((1, 2))
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
-            if well and not all(np.isfinite(values[x][i]).all() for x in ("eval_return", "eval_cost") if x in values):
-                raise self._fault(seed, f"the evaluation after update {self.update}")
             row = {"elapsed_seconds": self._elapsed(), "steps_per_second": speed, "finite": float(well)}
             row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}
             if self.update:
@@ -205,6 +319,7 @@ class Loop:
             self._kept.write(self.update, seed, metrics.flatten(row))
         self._kept.flush()
         self._save()
+        self._kept.refresh()
         self._display.evaluated(self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0]))
         self._renew_tally()
 
@@ -227,15 +342,27 @@ class Loop:
         return by_limit | {"updates_with_cost": self._updates_with_cost[seed]}
 
     def _save(self) -> None:
+        """Save after an evaluation."""
+        self._checkpoint()
+
+    def _checkpoint(self, **more: Any) -> None:
+        """Save the state, and what else a resumed run needs."""
         if self._checkpoints is not None:
             meta = {
                 "plan": self._plan.to_dict(),
                 "diverged": self._diverged,
                 "environment": self._environment,
+                "reasons": self._reasons,
                 "timings": self._timings()._asdict(),
                 "rows": self._kept.mark(),
             }
-            checkpoint.save(self._checkpoints, self.update, self._states, meta, self._keep)
+            try:
+                checkpoint.save(self._checkpoints, self.update, self._states, meta | more, self._keep)
+            except (checkpoint.CheckpointError, OSError):
+                raise
+            except Exception as error:  # orbax and tensorstore raise many kinds where the disk refuses
+                raise OSError(f"the checkpoint of update {self.update} failed ({error})") from error
+            self._saved = time.perf_counter()
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._clock
@@ -274,10 +401,18 @@ def finished(
     if parallel.is_writer():
         if mark is not None and (complaint := record.restore_rows(plan, folder, update, mark)):
             warnings.warn(complaint, runfolder.RunFolderWarning, stacklevel=2)
-        record.draw(plan, world.spec, folder, runfolder.load(folder.path).rows)
+        record.rebuild(plan, world.spec, folder, display.say)
     result = load_run(folder.path, None if isinstance(plan.env_args, dict) else world)
-    display.say(result.table())
+    display.show(result.table)
     return result
+
+
+def _agreed(value: Any, first: bool = False) -> Any:
+    """The largest of the processes' values, or with ``first`` that of process 0: they have to take the same way."""
+    if jax.process_count() == 1:
+        return value
+    values = multihost_utils.process_allgather(np.asarray(value, np.int32))
+    return values[0] if first else values.max()
 
 
 def _ratio(total: Any, count: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite import keys, parallel
+from jaxmarl_lite import keys, parallel, rollout
 from jaxmarl_lite.algorithms import configs, registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
@@ -37,7 +37,8 @@ class Tally(NamedTuple):
     total: dict[str, Array]  # sums of the entries that are not NaN
     count: dict[str, Array]  # how many those are
     diverged: Array  # [] int: the first update that left a learned number or a metric not finite; 0: none
-    faulty: Array  # [] int: the first update in which a finite policy met a reward that is not; 0: none
+    faulty: Array  # [] int: the first update in which a finite policy met numbers that no learner can use; 0: none
+    faults: Array  # [] int: which numbers these were, see `rollout.env_faults`
     limits: Array  # [N, K]: what the costs are measured against; data, so that other limits compile nothing
 
 
@@ -243,8 +244,11 @@ def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
     well = tally.diverged == 0
     learned = costs.learned(state.learner), {k: v for k, v in info.items() if k not in EPISODIC}
     sound = trees.all_finite(learned)
-    fault = well & ~info["reward_finite"] & (tally.faulty == 0)
-    values = {name: value.astype(float) for name, value in info.items()}
+    # a mask without a legal action is a fault where it broke what is learned: some algorithms never look at it
+    harmless = jnp.where(sound, 1 << rollout.ENV_FIELDS.index("mask"), 0)
+    faults = info["env_faults"] & ~harmless
+    fault = well & (faults != 0) & (tally.faulty == 0)
+    values = {name: value.astype(float) for name, value in info.items() if name != "env_faults"}
     if "cost" in values:
         values["violation_share"] = costs.broken(values["cost"], tally.limits)
     return Tally(
@@ -252,6 +256,7 @@ def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
         {name: tally.count[name] + ~jnp.isnan(value) for name, value in values.items()},
         jnp.where(well & ~sound, state.updates, tally.diverged),
         jnp.where(fault, state.updates, tally.faulty),
+        jnp.where(fault, faults, tally.faults),
         tally.limits,
     )
 
@@ -260,7 +265,7 @@ def _blank(form: _Form, states: TrainState) -> Tally:
     """A tally of nothing, without limits."""
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
     info = jax.eval_shape(_functions(form).info, state)
-    shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items()}
+    shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"}
     if "cost" in shapes:
         shapes["violation_share"] = shapes["cost"]
     ended = state.acting.running.costs
@@ -268,7 +273,7 @@ def _blank(form: _Form, states: TrainState) -> Tally:
     none: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     never: Any = np.zeros(form.seeds, np.int32)
     unlimited: Any = np.full((form.seeds, *ended.shape[1:]), np.inf, jnp.result_type(float))
-    return Tally(zeros, none, never, never, unlimited)
+    return Tally(zeros, none, never, never, never, unlimited)
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import json
 import math
 import re
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxmarl_lite.envs import check
 from jaxmarl_lite.report import files, runfolder, writers
 from jaxmarl_lite.report.runfolder import RunFolderError
 from jaxmarl_lite.running import costs
@@ -27,11 +31,33 @@ INDEX = ("update", "step", "seed")
 
 _AGAIN = "--resume of the run restores its rows up to the last checkpoint"
 
-_QUICK = 0.3  # seconds that a picture may take to be drawn at every evaluation
+_SHARE = 0.05  # of a run's time that rebuilding each file made of its rows may take
+
+
+class _Rebuilt:
+    """A file made anew of all rows: often while that is quick, rarely when it takes long."""
+
+    def __init__(self, make: Callable[[], object], stale: bool):
+        self._make, self._next, self._stale = make, 0.0, stale
+
+    def refresh(self, now: bool = False) -> None:
+        """Make the file, if it is time again, or ``now`` if it lacks what there is."""
+        self._stale |= not now
+        began = time.perf_counter()
+        if self._stale if now else began >= self._next:
+            try:
+                self._make()
+                self._stale = False
+            finally:
+                done = time.perf_counter()
+                self._next = done + (done - began) / _SHARE
 
 
 class Record:
     """Rows of a run, one per seed and evaluation, and the files made of them.
+
+    A file that cannot be written ends the run if it is the rows. The others can be made anew, so a failure is said and
+    the run goes on without them.
 
     Args:
         plan: of the run.
@@ -40,6 +66,7 @@ class Record:
         update: of the checkpoint that the run goes on from; rows of later updates are dropped. None for a new run,
             -1 for one that begins anew in its folder.
         wandb: a W&B project to write to as well.
+        say: takes a line for the user.
         mark: what that checkpoint remembers of the rows; None where there is no checkpoint, or one of an earlier
             version.
     """
@@ -51,42 +78,66 @@ class Record:
         folder: runfolder.RunFolder | None,
         update: int | None = None,
         wandb: str | None = None,
+        say: Callable[[str], None] = print,
         mark: writers.Mark | None = None,
     ):
-        self._plan, self._spec, self.folder = plan, spec, folder
+        self._plan, self._spec, self.folder, self._say = plan, spec, folder, say
         self.rows: list[writers.Row] = []
-        self._writers: list[writers.Writer] = []
-        self._picture_seconds: float | None = None
+        self._lines: writers.JsonlWriter | None = None
+        self._writers: dict[str, writers.Writer] = {}
+        self._rebuilt: dict[str, _Rebuilt] = {}
+        self._failed: set[str] = set()
         self.complaint: str | None = None
         """What was found wrong with the rows of a resumed run, and done about it."""
         if folder is not None:
             self._open(folder, update, mark)
         if wandb is not None:
-            run_id = None if folder is None else folder.path.name
-            name = folder.path.name if folder is not None else f"{plan.algorithm} {plan.env}"
-            self._writers.append(writers.WandbWriter(wandb, name, plan.to_dict(), None, run_id))
+            self._attempt("W&B", lambda: self._open_wandb(wandb, update))
 
     def _open(self, folder: runfolder.RunFolder, update: int | None, mark: writers.Mark | None) -> None:
         step = None
         if update is not None:
             self.complaint = _set_aside(folder) if update < 0 else restore_rows(self._plan, folder, update, mark)
             step = -1 if update < 0 else update * self._plan.batch
-        self._lines = lines = writers.JsonlWriter(folder.metrics, folder.metrics_copy)
+        self._lines = writers.JsonlWriter(folder.metrics, folder.metrics_copy)
         self.rows = writers.read_rows(folder.metrics)
-        room, _, task = self._plan.env.partition("/")
-        evals = writers.MarlEvalWriter(
-            folder.marl_eval, folder.metrics, environment=room, task=task or room, algorithm=self._plan.algorithm
-        )
-        board = writers.TensorBoardWriter(folder.tensorboard, self._plan.to_dict(), step)
-        self._writers = [lines, board, evals]
+        self._attempt("TensorBoard", lambda: self._open_tensorboard(folder, step))
+        self._attempt(folder.spec.name, lambda: write_spec(folder, self._spec))
+        for path, make in rebuilt_files(self._plan, self._spec, folder, self.rows).items():
+            self._rebuilt[path.name] = _Rebuilt(make, stale=bool(self.rows))
+
+    def _open_tensorboard(self, folder: runfolder.RunFolder, step: int | None) -> None:
+        self._writers["TensorBoard"] = writers.TensorBoardWriter(folder.tensorboard, self._plan.to_dict(), step)
+
+    def _open_wandb(self, project: str, update: int | None) -> None:
+        if self.folder is None:
+            name, run_id = f"{self._plan.algorithm} {self._plan.env}", None
+        else:
+            name, run_id = self.folder.path.absolute().name, wandb_id(self.folder, anew=update is None or update < 0)
+        folder = None if self.folder is None else self.folder.path.absolute()
+        self._writers["W&B"] = writers.WandbWriter(project, name, self._plan.to_dict(), folder, run_id)
+
+    def _attempt(self, name: str, action: Callable[[], object]) -> None:
+        """Do what the run can do without; say so, once, where it fails."""
+        try:
+            action()
+        except Exception as error:  # of matplotlib, W&B, the disk: of any kind
+            if name not in self._failed:
+                self._failed.add(name)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._say(f"{name} failed, and the run goes on without it: {reason}")
+            self._writers.pop(name, None)
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
         """Take the row of one seed."""
         step = update * self._plan.batch
         self.rows.append({"update": update, "step": step, "seed": seed} | dict(values))
+        if self._lines is not None:
+            self._lines.write(update, step, seed, values)
+        # only the rows keep what is not finite: the others cannot show it
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for writer in self._writers:  # only the rows keep what is not finite: the others cannot show it
-            writer.write(update, step, seed, values if isinstance(writer, writers.JsonlWriter) else finite)
+        for name, writer in list(self._writers.items()):
+            self._attempt(name, lambda writer=writer: writer.write(update, step, seed, finite))
 
     def mark(self) -> writers.Mark | None:
         """What a checkpoint is to remember of the rows written so far; None where they are in memory alone.
@@ -95,7 +146,7 @@ class Record:
             RunFolderError: the folder is gone.
         """
         self._check_folder()
-        return None if self.folder is None else self._lines.mark
+        return None if self._lines is None else self._lines.mark
 
     def _check_folder(self) -> None:
         """Raise RunFolderError where the folder was moved or deleted: all that follows would be written nowhere."""
@@ -106,24 +157,23 @@ class Record:
             )
 
     def flush(self) -> None:
-        """Return when all rows are on disk, and draw the curve if that is quick.
+        """Return when all rows are on disk.
 
         Raises:
             RunFolderError: the folder is gone.
         """
         self._check_folder()
-        if self.folder is not None and not self._lines.is_intact():
-            self._lines.replace(self.rows)
-        for writer in self._writers:
-            writer.flush()
-        if self._picture_seconds is None or self._picture_seconds < _QUICK:
-            self.draw()
+        if self._lines is not None:
+            if not self._lines.is_intact():
+                self._lines.replace(self.rows)
+            self._lines.flush()
 
-    def draw(self) -> None:
-        """Draw the learning curve into the folder."""
-        self._check_folder()
-        if self.folder is not None:
-            self._picture_seconds = draw(self._plan, self._spec, self.folder, self.rows)
+    def refresh(self) -> None:
+        """Bring up to date what is made of the rows, as far as that is quick."""
+        for name, writer in list(self._writers.items()):
+            self._attempt(name, writer.flush)
+        for name, file in self._rebuilt.items():
+            self._attempt(name, file.refresh)
 
     def random(self) -> np.ndarray | None:
         """Return of the random policy for every seed, if it was measured in this folder and can be read."""
@@ -138,14 +188,64 @@ class Record:
         if self.folder is not None:
             files.replace_text(self.folder.random_policy, files.to_json({"eval_return": returns}) + "\n")
 
+    def draw(self) -> None:
+        """Bring every file that is made of the rows up to date.
+
+        Raises:
+            RunFolderError: the folder is gone.
+        """
+        self._check_folder()
+        self._refresh_all()
+
+    def _refresh_all(self) -> None:
+        for name, file in self._rebuilt.items():
+            self._attempt(name, lambda file=file: file.refresh(now=True))
+
     def close(self) -> None:
-        """Close all files."""
-        for writer in self._writers:
-            try:
-                writer.close()
-            except OSError:
-                if self.folder is None or self.folder.config.is_file():
-                    raise  # in a folder that is gone nothing more can be written, as `_check_folder` has said
+        """Bring everything up to date and close all files."""
+        if self.folder is None or self.folder.config.is_file():  # else the folder is gone, and not to be made anew
+            self._refresh_all()
+        for name, writer in list(self._writers.items()):
+            self._attempt(name, writer.close)
+        if self._lines is not None:
+            with contextlib.suppress(OSError):  # a failure of the disk has ended the run already
+                self._lines.close()
+
+
+def wandb_id(folder: runfolder.RunFolder, anew: bool = False) -> str:
+    """The folder's id for W&B: random, so that no two runs share it, and kept, so that a resumed run goes on with it.
+
+    Args:
+        folder: of the run.
+        anew: make another one.
+    """
+    path = folder.path / "wandb_id.txt"
+    if not anew and path.is_file():
+        text = path.read_text(errors="replace").strip()
+        if re.fullmatch(r"[0-9a-z]{4,32}", text):
+            return text
+    text = secrets.token_hex(6)
+    files.replace_text(path, text + "\n")
+    return text
+
+
+def rebuilt_files(
+    plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]
+) -> dict[Path, Callable[[], object]]:
+    """Path -> function that makes the file of a run's rows."""
+    suite, _, task = plan.env.partition("/")
+    names: dict[str, Any] = dict(environment=suite, task=task or suite, algorithm=plan.algorithm)
+    evals = writers.MarlEvalWriter(folder.marl_eval, folder.metrics, **names)
+    return {folder.marl_eval: evals.flush, folder.curve: lambda: draw(plan, spec, folder, rows)}
+
+
+def rebuild(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, say: Callable[[str], None]) -> None:
+    """Make the files of a finished run's rows, which a kill may have left old."""
+    for path, make in rebuilt_files(plan, spec, folder, runfolder.load(folder.path).rows).items():
+        try:
+            make()
+        except Exception as error:
+            say(f"{path.name} failed: " + " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
@@ -153,7 +253,7 @@ def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
     path = folder.random_policy
     try:
         returns = np.asarray(json.loads(files.read_bytes(path))["eval_return"], float)
-        if returns.ndim != 1 or not np.isfinite(returns).all():
+        if returns.ndim != 1 or np.isinf(returns).any():  # NaN: the environment gave none to that seed
             raise ValueError(f"eval_return is {returns.tolist()!r}; allowed is a list of finite numbers")
         return returns
     except FileNotFoundError:
@@ -219,16 +319,12 @@ def check_rows(plan: Plan, rows: Sequence[writers.Row], path: Path) -> None:
             )
 
 
-def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> float:
-    """Draw a run's learning curve into its folder; answers the seconds that took, imports left out."""
-    from jaxmarl_lite.report import plots  # noqa: F401 - costs a second, and only runs with a folder need it
-
-    began = time.perf_counter()
+def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> None:
+    """Draw a run's learning curve into its folder."""
     found = runfolder.series(rows, "eval_return")
     metrics = stacked(rows, found.seeds)
     run = found.steps, found.values, metrics.get("eval_cost")
     picture(plan, spec, run, read_random(folder), folder.curve, metrics.get("eval_win_rate"))
-    return time.perf_counter() - began
 
 
 def picture(
@@ -245,10 +341,10 @@ def picture(
         plan, spec: of the run.
         run: environment steps ``[E]``, returns ``[S, E]``, costs ``[S, E, N, K]`` or None.
         random: returns of the random policy, ``[S]``.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
         won: win rates ``[S, E]``.
     """
-    from jaxmarl_lite.report import plots
+    from jaxmarl_lite.report import plots  # costs a second, and only runs with a folder need it
 
     steps, returns, paid = run
     words: dict[str, Any] = dict(
@@ -256,7 +352,7 @@ def picture(
         title=f"{plan.algorithm} on {plan.env}",
         path=path,
         best=spec.best_return,
-        random=None if random is None else float(random.mean()),
+        random=None if random is None or np.isnan(random).all() else float(np.nanmean(random)),
     )
     if paid is None:
         wins = None if won is None else {plan.algorithm: (steps, won)}
@@ -264,6 +360,32 @@ def picture(
     limits = costs.limits_of(plan.config, spec)
     names = {"names": spec.cost_names, "meanings": spec.cost_meanings}
     return plots.run_curves(plan.algorithm, (steps, returns, paid), limits=limits, **names, **words)
+
+
+def write_spec(folder: runfolder.RunFolder, spec: EnvSpec) -> None:
+    """Keep names, units and limits of an environment: no id leads back to one that was given as an object."""
+    files.replace_text(folder.spec, files.to_json(dataclasses.asdict(spec), indent=2) + "\n")
+
+
+def read_spec(folder: runfolder.RunFolder) -> EnvSpec | None:
+    """The spec that `write_spec` kept, or None where there is none, as in runs of earlier versions.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    if not folder.spec.exists():
+        return None
+    data = runfolder.read_object(folder.spec)
+    try:
+        spec = EnvSpec(**{name: _tuples(value) for name, value in data.items()})
+        check.check_spec(spec)
+    except (TypeError, ValueError) as error:
+        raise runfolder.RunFolderError(f"{folder.spec} is damaged: {error}; remove it to go on without") from error
+    return spec
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def write_plan(folder: runfolder.RunFolder, plan: Plan) -> None:

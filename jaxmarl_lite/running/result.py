@@ -364,6 +364,8 @@ class Saved(NamedTuple):
     timings: Timings
     rows: writers.Mark | None  # None in a checkpoint of an earlier version
     environment: dict[str, str] | None  # `fingerprint.data_by_field`; None where the run's config says all
+    reasons: dict[str, str]  # seed -> why it is left out
+    partial: dict[str, Any] | None  # sums since the last evaluation; None in a checkpoint of an evaluation
 
 
 def read_meta(intact: checkpoint.Intact) -> Saved:
@@ -373,6 +375,8 @@ def read_meta(intact: checkpoint.Intact) -> Saved:
         diverged = np.asarray(meta["diverged"], np.int32)
         saved_plan = plans.from_dict(meta["plan"], intact.path)
         environment = meta.get("environment") if isinstance(meta.get("environment"), dict) else None
-        return Saved(saved_plan, diverged, Timings(**meta["timings"]), runfolder.mark_of(meta), environment)
+        reasons, partial = dict(meta.get("reasons", {})), meta.get("partial")
+        rows = runfolder.mark_of(meta)
+        return Saved(saved_plan, diverged, Timings(**meta["timings"]), rows, environment, reasons, partial)
     except (KeyError, TypeError, OverflowError) as error:
         raise checkpoint.CheckpointError(f"{intact.path} is no checkpoint of a run: {error!r} in its meta") from error
