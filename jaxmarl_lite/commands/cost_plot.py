@@ -24,7 +24,7 @@ def has_costs(run: Run, metric: str) -> bool:
 
 
 def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
-    """Draw the costs of runs, label -> run, with their limits, as a PNG.
+    """Draw the costs of runs, label -> run, with their limits, in the format of the file's suffix.
 
     Raises:
         ValueError: runs of other numbers of agents or costs.
@@ -36,7 +36,7 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
         plan = plans.from_dict(run.config, run.folder.config)
         costs = record.stacked(run.rows, plan.seeds)[metric]
         steps = np.asarray(sorted({row["step"] for row in run.rows}))
-        own = _spec(plan)
+        own = _spec(run, plan)
         spec = own or spec
         found[label] = steps, None, costs
         limits[label] = None if own is None else limits_of(plan.config, own)
@@ -50,6 +50,9 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
         plots.constrained_curves(found, limits=limits, **words)
 
 
-def _spec(plan: plans.Plan) -> EnvSpec | None:
-    """The spec of the plan's environment; None where the run was given an object, which no file can tell."""
+def _spec(run: Run, plan: plans.Plan) -> EnvSpec | None:
+    """The spec that the run's folder keeps. Runs of earlier versions keep none: it is the environment's, or None where
+    they were given an object."""
+    if (kept := record.read_spec(run.folder)) is not None:
+        return kept
     return None if plan.env_args is None else plans.world_of(plan.env, plan.env_args)[0].spec

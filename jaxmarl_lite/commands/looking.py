@@ -18,6 +18,7 @@ from jaxmarl_lite.commands import arguments, cost_plot
 from jaxmarl_lite.envs import naming
 from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
+from jaxmarl_lite.report.text import printable
 from jaxmarl_lite.running import costs, programs, record
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.result import load_run
@@ -53,7 +54,7 @@ class Plot:
     metric: str = "eval_return"
     """Which metric; a wrong name lists those there are."""
     out: Path | None = None
-    """Where to write the PNG; by default METRIC.png, in the run's folder if there is one run."""
+    """Where to write it, in the format of its ending; by default METRIC.png, in the run's folder if there is one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,9 @@ def plot_command(words: list[str]) -> None:
     options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words, registry=arguments.REGISTRY)
     if not options.runs:
         raise ValueError("no run was named; allowed is the folder of a run, or of several")
-    from jaxmarl_lite.report import plots
+    from jaxmarl_lite.report import drawing, plots
 
+    drawing.check_path(options.out)
     runs = {}
     for path in options.runs:
         run = runfolder.load(path)
@@ -162,7 +164,7 @@ def plot_command(words: list[str]) -> None:
         found = ((label, _curves(run, options.metric)) for label, run in runs.items())
         curves = {label + ending: curve for label, some in found for ending, curve in some.items()}
         plots.learning_curve(curves, ylabel=options.metric.replace("_", " "), title=title, path=out)
-    print(out)
+    print(printable(out))
 
 
 def _curves(run: runfolder.Run, metric: str) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def render_command(words: list[str]) -> None:
         result.plot_rewards(written[-1], episode=episode)
     missing = "; no film: the environment has no `animate`" if animate is None else ""
     played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
-    print(*written, f"({episode.length} steps, {played} actions{missing})")
+    print(*map(printable, written), f"({episode.length} steps, {played} actions{missing})")
 
 
 def list_command(words: list[str]) -> None:
@@ -271,8 +273,10 @@ def _costs(spec: EnvSpec) -> str:
 
 def _console() -> Console:
     """Where tables go; wide enough for them in a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 110))
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 110)
+    return console
 
 
 def _plain(value: Any) -> str:

@@ -47,7 +47,7 @@ def run_curves(
         names: a word for each cost, heads its panel.
         meanings: what each cost counts, with its unit, for its axis.
         ylabel, best, random: see `learning_curve`.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
         confidence: of the intervals.
 
     Raises:
@@ -98,7 +98,7 @@ def constrained_curves(
         names, meanings: a word, and a phrase with its unit, for each cost.
         agents: which agent a line is of.
         ylabel, best, random: see `learning_curve`.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
         confidence: of the intervals.
 
     Raises:
@@ -122,8 +122,7 @@ def constrained_curves(
         levels = {}
         for i, (label, (steps, costs, bounds)) in enumerate(found.items()):
             values, levels[label] = _one_line(costs[..., k], bounds[:, k], agents, unequal)
-            colour = drawing.PALETTE[i % len(drawing.PALETTE)]
-            drawing.band(axes, steps, values, label, colour, False, confidence, statistics.mean)
+            drawing.band(axes, steps, values, label, i, False, confidence, statistics.mean)
         _run_limits(axes, levels)
         which = {"worst": "worst agent", "mean": "mean over agents"}[agents] + ", less its limit" * unequal
         _dress_cost(axes, k, names, f"{_meaning(k, meanings)} ({which})")
@@ -154,16 +153,14 @@ def _grid(with_returns: bool, costs: int) -> tuple[Figure, list[Axes]]:
 def _agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, confidence: float) -> None:
     """Every agent of costs ``[seeds, E, N]`` and its limit."""
     for i in range(costs.shape[-1]):
-        colour = drawing.PALETTE[i % len(drawing.PALETTE)]
-        drawing.band(axes, steps, costs[..., i], f"agent {i}", colour, False, confidence, statistics.mean)
+        drawing.band(axes, steps, costs[..., i], f"agent {i}", i, False, confidence, statistics.mean)
     _limit_lines(axes, limits, own_colours=True)
 
 
 def _many_agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, _: float) -> None:
     """Mean and range over agents of costs ``[seeds, E, N]``, and the distinct limits."""
     agents = statistics.mean(costs, axis=0)
-    colour = drawing.PALETTE[0]
-    drawing.spread(axes, steps, agents.T, f"mean of {costs.shape[-1]} agents", colour)
+    drawing.spread(axes, steps, agents.T, f"mean of {costs.shape[-1]} agents", 0)
     _limit_lines(axes, limits, own_colours=False)
 
 

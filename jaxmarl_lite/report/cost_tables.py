@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from jaxmarl_lite.report import statistics, tables
 from jaxmarl_lite.report.agents import MANY, worst_agent
 from jaxmarl_lite.report.statistics import Interval
+from jaxmarl_lite.report.text import literal
 
 
 def name_of(cost: int, names: Sequence[str]) -> str:
@@ -48,7 +48,7 @@ def run_table(
         names: a word for each cost.
     """
     costs, limits, kept, violations = (np.asarray(x, float) for x in (costs, limits, kept, violations))
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    table = tables.new_table()
     table.add_column("cost per episode")
     over = "updates over it" if np.isnan(updates) else f"of {updates:.4g} measured updates over it"
     for head in ("limit", "mean [95 % interval]", "P(kept)", over):
@@ -58,7 +58,7 @@ def run_table(
             interval = statistics.bootstrap_interval(values, statistics.mean)
             limit = limits[some, k]
             table.add_row(
-                f"{name_of(k, names)}, {label}",
+                literal(f"{name_of(k, names)}, {label}"),
                 limit_text(limit),
                 _coloured(interval, float(limit[0])),
                 _number(kept[some, k].mean(), 3),
@@ -82,7 +82,7 @@ def evaluation_tables(costs: Mapping[int, Any], limits: Any, names: Sequence[str
     limits = np.asarray(limits)
     played = {seed: np.asarray(values) for seed, values in costs.items()}
     sound = [values for values in played.values() if np.isfinite(values).all()]
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    table = tables.new_table(title or None)
     table.add_column("cost per episode")
     for head in ("limit", "mean [95 % interval]", "P(kept) [95 % interval]"):
         table.add_column(head, justify="right")
@@ -104,15 +104,16 @@ def _fill_pooled(table: Table, pooled: np.ndarray, limits: np.ndarray, names: Se
                 among = statistics.proportion_interval(np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled))
                 probability = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
             mean = _coloured(interval, float(limits[i, k]))
-            table.add_row(f"{name_of(k, names)}, agent {i}", limit_text(limits[i : i + 1, k]), mean, probability)
+            name = literal(f"{name_of(k, names)}, agent {i}")
+            table.add_row(name, limit_text(limits[i : i + 1, k]), mean, probability)
 
 
 def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequence[str]) -> Table:
     """Every seed's worst agent, cost by cost."""
-    table = Table(box=box.SIMPLE_HEAD, title="worst agent of each seed: mean cost, P(kept)", title_justify="left")
+    table = tables.new_table("worst agent of each seed: mean cost, P(kept)")
     table.add_column("")
     for k in range(limits.shape[1]):
-        table.add_column(name_of(k, names), justify="right")
+        table.add_column(literal(name_of(k, names)), justify="right")
     for seed, values in played.items():
         cells = []
         for k in range(limits.shape[1]):

@@ -12,15 +12,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxmarl_lite.report import files, statistics
+from jaxmarl_lite.report.text import printable
 
 Curve = tuple[Any, Any]
 """Environment steps ``[E]`` and values ``[seeds, E]``."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
 """Colours told apart with any kind of colour blindness (Okabe and Ito 2008), the pale yellow left out."""
+
+FORMATS = ("png", "pdf", "svg", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp", "svgz")
+"""Endings of the files that a picture can be written to."""
+
+_LINES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 INK, FAINT = "#262626", "#8c8c8c"
 """Of words and axes, and of what stands behind."""
@@ -58,26 +66,47 @@ def checked(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
+def curve_style(index: int, points: int = 2) -> dict[str, Any]:
+    """Color, line and marker that tell the curve of this index from others.
+
+    Args:
+        index: of the curve in its panel. Colors repeat after seven curves, with another line; lines after four times
+            as many, with another marker; 196 curves differ.
+        points: of the curve; a lone one is shown by its marker alone.
+    """
+    lines, markers = index // len(PALETTE), index // (len(PALETTE) * len(_LINES))
+    marker = _MARKERS[(lines if points == 1 else markers - 1) % len(_MARKERS)] if points == 1 or markers else ""
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": _LINES[lines % len(_LINES)], "marker": marker,
+            "markevery": max(1, points // 10)}  # fmt: skip
+
+
+def legend_label(text: str) -> str:
+    """The text as a label; matplotlib hides one that begins with an underscore."""
+    return f" {text}" if text.startswith("_") else text
+
+
 def band(
     axes: Axes,
     steps: np.ndarray,
     values: np.ndarray,
     label: str,
-    colour: str,
+    index: int,
     seeds: bool,
     confidence: float,
     statistic: statistics.Statistic = statistics.iqm,
 ) -> None:
-    """One run ``[seeds, E]``: thin seeds, the statistic over seeds, and its interval."""
+    """One run ``[seeds, E]`` in the style of its index: thin seeds, the statistic over seeds, and its interval."""
+    style = curve_style(index, steps.size)
     if seeds and values.shape[0] > 1:
         for line in values:
-            axes.plot(steps, line, color=colour, linewidth=0.7, alpha=0.28, zorder=2)
+            axes.plot(steps, line, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.28,
+                      zorder=2)  # fmt: skip
     centre, low, high = statistics.curve(values, statistic, confidence)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=3)
-    axes.plot(steps, centre, color=colour, linewidth=2.0, label=label, zorder=4, marker=_dot(steps), markersize=4)
+    axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, linewidth=0, zorder=3)
+    axes.plot(steps, centre, linewidth=2.0, label=legend_label(label), zorder=4, markersize=4, **style)
 
 
-def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
     """One metric: mean over seeds and the band from least to greatest, where any seed has a value."""
     some = ~np.all(np.isnan(values), axis=0)
     steps, values = steps[some], values[:, some]
@@ -85,14 +114,9 @@ def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour
         return
     if values.shape[0] > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(steps, low, high, color=curve_style(index)["color"], alpha=0.2, linewidth=0)
     mean = np.nanmean(values, axis=0)
-    axes.plot(steps, mean, color=colour, linewidth=1.5, label=label, marker=_dot(steps), markersize=3)
-
-
-def _dot(steps: np.ndarray) -> str:
-    """A marker for a lone point, which a line would not show."""
-    return "o" if steps.size == 1 else ""
+    axes.plot(steps, mean, linewidth=1.5, label=legend_label(label), markersize=3, **curve_style(index, steps.size))
 
 
 def level(axes: Axes, value: float | None, label: str, dashes: Any, colour: str = FAINT) -> None:
@@ -136,7 +160,7 @@ def returns(
     """The returns of runs: IQM over seeds with its interval, one line per run, and the known levels."""
     for i, (label, run) in enumerate(runs.items()):
         steps, values = checked(label, run)
-        band(axes, steps, values, label, PALETTE[i % len(PALETTE)], seeds, confidence)
+        band(axes, steps, values, label, i, seeds, confidence)
     level(axes, best, "best possible", (0, (5, 3)))
     level(axes, random, "random policy", (0, (1, 2)))
     dress(axes, ylabel, title)
@@ -148,7 +172,7 @@ def returns(
 def legend(axes: Axes, runs: int) -> None:
     """Inside the axes while it is short, to the right of them otherwise; one run needs a name too."""
     if runs > 4:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, handlelength=3.2)
     else:
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
 
@@ -162,11 +186,34 @@ def note(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> N
     figure.supxlabel(text, fontsize=7.5, color=FAINT, x=0.99, ha="right")
 
 
+def check_path(path: Path | str | None) -> None:
+    """Raise ValueError for a file that no picture can be written to; names what is allowed."""
+    if path is None:
+        return
+    if Path(path).suffix[1:].lower() not in FORMATS:
+        endings = ", ".join(f".{each}" for each in FORMATS)
+        raise ValueError(f"path is {str(path)!r}; allowed is a file's name that ends in one of {endings}")
+    if Path(path).is_dir():
+        raise ValueError(f"path is {str(path)!r}, which is a folder; allowed is a file's name")
+
+
 def saved(figure: Figure, path: Path | str | None) -> Figure:
-    """The figure, written to ``path`` if one is given, in one rename."""
+    """The figure, its words as plain text, written to ``path`` if one is given, in one rename.
+
+    Raises:
+        ValueError: the path's ending is of no format that pictures can have, or the file cannot be written.
+    """
+    for text in figure.findobj(Text):  # names and units are no formulas, whatever signs are in them
+        text.set_parse_math(False)
+        text.set_usetex(False)
+        text.set_text(printable(text.get_text()))
+    check_path(path)
     if path is not None:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        files.replace_bytes(path, buffer.getvalue())
+        figure.savefig(buffer, format=Path(path).suffix[1:].lower())
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            files.replace_bytes(path, buffer.getvalue())
+        except OSError as error:
+            raise ValueError(f"path is {str(path)!r}, which cannot be written: {error}") from error
     return figure

@@ -34,7 +34,7 @@ def learning_curve(
     Args:
         runs: label -> environment steps ``[E]`` and returns ``[seeds, E]``; NaNs are left out.
         ylabel: what the return is.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
         best: the highest return there is, drawn as a dashed line.
         random: return of the random policy, likewise.
         seeds: also draw every seed as a thin line.
@@ -71,7 +71,7 @@ def metric_panels(
 
     Args:
         metrics: name -> environment steps ``[E]`` and values ``[seeds, E]``; NaNs are left out.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
         columns: panels side by side.
         cost_names: a word for each cost, in order; ``cost 0`` ... without.
 
@@ -91,7 +91,7 @@ def metric_panels(
         axes = figure.add_subplot(rows, columns, place)
         for i, (part, run) in enumerate(lines.items()):
             steps, values = drawing.checked(f"{base}/{part}" if part else base, run)
-            drawing.spread(axes, steps, values, part, drawing.PALETTE[i % len(drawing.PALETTE)])
+            drawing.spread(axes, steps, values, part, i)
         drawing.dress(axes, "", base.replace("_", " "), small=True)
         if place > len(panels) - columns:
             axes.set_xlabel("environment steps", fontsize=8)

@@ -56,7 +56,7 @@ def reward_picture(
         alive: whether the agent was in play, ``[T, N]`` bool.
         action_names: a word, or a few, for each discrete action; ``action 0`` ... without.
         title: above the picture.
-        path: where to write a PNG as well.
+        path: where to write it as well, in the format of its suffix.
 
     Raises:
         ValueError: shapes that do not fit, naming the argument.

@@ -11,6 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
+from jaxmarl_lite.report.text import literal
+
+
+def new_table(title: str | None = None) -> Table:
+    """An empty table; its title is shown as it stands."""
+    text = None if title is None else literal(title, "table.title")
+    return Table(title=text, box=box.SIMPLE_HEAD, title_justify="left")
 
 
 def number_text(value: float, like: Sequence[float] = ()) -> str:
@@ -52,12 +59,12 @@ def result_table(
         meaning: what the return is, in words; heads its column.
         extra: further columns: name -> seed -> number.
     """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = new_table(title)
     table.add_column("")
-    table.add_column(meaning, justify="right")
+    table.add_column(literal(meaning), justify="right")
     others = dict(extra or {})
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(literal(name), justify="right")
     values = list(returns.values())
     for seed, value in returns.items():
         more = [number_text(column[seed]) if seed in column else "" for column in others.values()]
@@ -82,12 +89,12 @@ def summary_table(
     title: str | None = None,
 ) -> Table:
     """Several runs side by side: a line per label with its IQM and interval, then the random policy and the best."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = new_table(title)
     table.add_column("")
-    table.add_column(f"{meaning}: IQM [95 % interval]", justify="right")
+    table.add_column(literal(f"{meaning}: IQM [95 % interval]"), justify="right")
     table.add_column("seeds", justify="right")
     for label, interval in results.items():
-        table.add_row(label, interval_text(interval), str(interval.seeds))
+        table.add_row(literal(label), interval_text(interval), str(interval.seeds))
     table.add_section()
     for label, value in (("random policy", random), ("best possible", best)):
         if value is not None:
@@ -101,14 +108,14 @@ def list_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
     Raises:
         ValueError: a row whose length is not that of ``columns``.
     """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = new_table(title)
     for i, name in enumerate(columns):
         numbers = bool(rows) and all(isinstance(row[i], (int, float)) for row in rows if len(row) > i)
         table.add_column(
-            name, justify="right" if numbers else "left", style="bold" if i == 0 else None, overflow="fold"
+            literal(name), justify="right" if numbers else "left", style="bold" if i == 0 else None, overflow="fold"
         )
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"expected {len(columns)} entries ({', '.join(columns)}), got {len(row)}: {row!r}")
-        table.add_row(*("" if entry is None else Text(str(entry)) for entry in row))
+        table.add_row(*("" if entry is None else literal(entry) for entry in row))
     return table

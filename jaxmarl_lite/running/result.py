@@ -175,7 +175,7 @@ class Result:
         Where the environment has costs, every cost has a panel beside it, with the limits.
 
         Args:
-            path: where to write a PNG as well.
+            path: where to write it as well, in the format of its suffix, such as .png or .pdf.
         """
         path = None if path is None else check_path("path", path)
         run = self.steps, self.returns, self.costs
@@ -238,7 +238,7 @@ class Result:
         """Each agent's learned reward over an episode beside what it did, as a matplotlib figure.
 
         Args:
-            path: where to write a PNG as well.
+            path: where to write it as well, in the format of its suffix, such as .png or .pdf.
             seed: of the run; by default the first that did not diverge.
             episode: one of `episode`; by default one is played.
             greedy: for the episode that is played, as for `episode`.
@@ -246,8 +246,9 @@ class Result:
         Raises:
             ValueError: the algorithm learns no reward.
         """
-        from jaxmarl_lite.report import reward_plots
+        from jaxmarl_lite.report import drawing, reward_plots
 
+        drawing.check_path(path)
         if self.algorithm != "liir" if episode is None else episode.intrinsic is None:
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
         path = None if path is None else check_path("path", path)

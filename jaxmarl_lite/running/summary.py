@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from jaxmarl_lite.report import cost_tables, runfolder, statistics, tables
+from jaxmarl_lite.report.text import literal
 
 if TYPE_CHECKING:
     from jaxmarl_lite.running.result import Result
@@ -31,7 +32,7 @@ def table(result: Result) -> Table:
         made.add_row("best possible", tables.number_text(spec.best_return, final), style="dim")
     made.add_section()
     for name, text in _facts(result):
-        made.add_row(name, text, style="dim")
+        made.add_row(name, literal(text), style="dim")
     return made if result.costs is None else _below(made, _costs(result, result.costs))
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmarl_lite.report import plots, reward_plots, statistics
+from jaxmarl_lite.report import drawing, plots, reward_plots, statistics
+from jaxmarl_lite.report.text import printable
 
 STEPS = np.array([0, 1000, 2000])
 VALUES = np.array([[0.0, 1, 2], [0, 2, 4], [0, 3, 6], [0, 10, 20], [np.nan, np.nan, np.nan]])
@@ -127,3 +128,73 @@ def test_rewards_that_do_not_fit(name: str) -> None:
     given = rewarded(2)
     with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
         reward_plots.reward_picture(**given | {name: given[name][1:]})
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("a.pdf", b"%PDF"), ("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.jpeg", b"\xff\xd8")]
+)
+def test_a_picture_has_the_format_of_its_suffix(name: str, begins: bytes, tmp_path: Path) -> None:
+    plots.learning_curve({"a": (STEPS, VALUES)}, path=tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_every_format_can_be_written(tmp_path: Path) -> None:
+    for ending in drawing.FORMATS:
+        plots.metric_panels({"a": (STEPS, VALUES)}, path=tmp_path / f"a.{ending}")
+        assert (tmp_path / f"a.{ending}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt", ".png", "folder.png"])
+def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for draw in (
+        lambda path: plots.learning_curve({"a": (STEPS, VALUES)}, path=path),
+        lambda path: plots.run_curves("a", (STEPS, None, VALUES[..., None, None]), path=path),
+        lambda path: reward_plots.reward_picture(**rewarded(2), path=path),
+    ):
+        with pytest.raises(ValueError, match=f"path is '.*{name}'.*; allowed is a file's name"):
+            draw(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def styles(axes) -> list[tuple]:
+    return [
+        (line.get_color(), line._dash_pattern, line.get_marker())
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    ]
+
+
+def test_many_curves_can_be_told_apart() -> None:
+    runs = {f"run {i}": (STEPS, VALUES[:1]) for i in range(40)}
+    panels = {f"x/agent_{i}": (STEPS, VALUES[:1]) for i in range(40)}
+    costs = {f"run {i}": (STEPS, None, VALUES[:1, :, None, None]) for i in range(40)}
+    points = {f"run {i}": ([100], [[0.5]]) for i in range(20)}
+    for figure, count in (
+        (plots.learning_curve(runs), 40),
+        (plots.metric_panels(panels), 40),
+        (plots.constrained_curves(costs), 40),
+        (plots.learning_curve(points), 20),
+    ):
+        found = styles(figure.axes[0])
+        assert len(found) == count and len({repr(style) for style in found}) == count
+    markers = {(color, marker) for color, _, marker in styles(plots.learning_curve(points).axes[0])}
+    assert len(markers) == 20, "a lone point has no line to tell it apart by"
+
+
+ODD = ["a $x_$ b", "$\\frac{1$", "[/red] [m/s]", "100 % \\& {", "_hidden", ":warning:", "\x1b[31mred", "\udcff"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_words_in_pictures_are_text(text: str, tmp_path: Path) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": False}):
+        figure = plots.learning_curve({text: (STEPS, VALUES)}, ylabel=text, title=text, path=tmp_path / "a.svg")
+    axes = figure.axes[0]
+    (label,) = [each.get_text().strip() for each in axes.get_legend().get_texts()]
+    assert label == axes.get_title(loc="left") == printable(text)
+    names = {"names": [text], "meanings": [text]}
+    plots.run_curves(text, (STEPS, VALUES, VALUES[..., None, None]), title=text, path=tmp_path / "b.png", **names)
+    plots.metric_panels({text.replace("/", ""): (STEPS, VALUES)}, title=text, path=tmp_path / "c.png")
+    reward_plots.reward_picture(**rewarded(2), action_names=[text] * 5, title=text, path=tmp_path / "d.png")

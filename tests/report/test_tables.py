@@ -1,11 +1,13 @@
 import io
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxmarl_lite.report import tables
+from jaxmarl_lite.report import cost_tables, tables
 from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
+from jaxmarl_lite.report.text import printable
 
 
 def shown(table, width=100):
@@ -46,3 +48,20 @@ def test_list_table_shows_brackets_and_refuses_ragged_rows():
     assert "matrix[climbing]" in text and "Worlds" in text and "None" not in text
     with pytest.raises(ValueError, match="2 entries"):
         tables.list_table(["a", "b"], [[1]])
+
+
+@pytest.mark.parametrize("text", ["speed [m/s]", "[/red]", "[bold]b[/bold]", ":warning:", "\x1b[31m", "[link=x]"])
+def test_words_in_tables_are_text(text: str) -> None:
+    console = Console(width=200, color_system="truecolor", force_terminal=True, legacy_windows=False)
+    interval = bootstrap_interval([1.0, 2.0])
+    pooled = {0: np.zeros((3, 1, 1)), 1: np.zeros((3, 1, 1))}
+    for table in (
+        tables.result_table({0: 1.0}, meaning=text, title=text, extra={text: {0: 1.0}}),
+        tables.summary_table({text: interval}, meaning=text, title=text),
+        tables.list_table((text, "b"), [(text, 1)], title=text),
+        cost_tables.run_table(np.zeros((2, 1, 1)), [[1.0]], [[1.0]], [[0.0]], 3, (text,)),
+        *cost_tables.evaluation_tables(pooled, [[1.0]], (text,), text),
+    ):
+        with console.capture() as captured:
+            console.print(table)
+        assert printable(text) in re.sub("\x1b\\[[0-9;]*m", "", captured.get())
