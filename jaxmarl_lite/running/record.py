@@ -126,7 +126,9 @@ class Record:
                 self._failed.add(name)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 self._say(f"{name} failed, and the run goes on without it: {reason}")
-            self._writers.pop(name, None)
+            if (writer := self._writers.pop(name, None)) is not None:
+                with contextlib.suppress(Exception):
+                    writer.close()
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
         """Take the row of one seed."""

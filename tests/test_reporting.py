@@ -1,0 +1,188 @@
+"""What a run shows and writes beside its rows and checkpoints: it may fail, and it shows words as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import SIZES, Lottery, config, updates
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.cli import main
+from jaxmarl_lite.envs.constraints import Cost, with_costs
+from jaxmarl_lite.report import checkpoint, drawing, runfolder, writers
+from jaxmarl_lite.report.text import printable
+from jaxmarl_lite.running import record, summary
+
+RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), evaluations=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Worded(Lottery):
+    """A lottery with a return of this meaning."""
+
+    meaning: str = ""
+
+    @property
+    def spec(self) -> Any:
+        return dataclasses.replace(super().spec, return_meaning=self.meaning)
+
+
+@pytest.mark.parametrize("words", ["speed [m/s]", "[/red] $x_$ :warning: \x1b[31m"])
+def test_words_are_shown_as_they_are(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"br[/a] {words.replace('/', '')}"
+    world = Worded(0.0, 0.0, f"test/{words.replace('/', '')}", words)
+    result = jml.run("ippo", world, out=path, **dict(RUN, quiet=False))
+    said = capsys.readouterr().out
+    assert printable(words) in said and "\x1b[31m" not in said
+    assert printable(words) in result.summary() and (path / "curve.png").exists()
+    assert "failed" not in said
+    assert main(["evaluate", str(path / "none")]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def broken(*args: Any, **keywords: Any) -> Any:
+    raise RuntimeError("out of\nink")
+
+
+def test_what_fails_beside_the_rows_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved: list[int] = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (saved.append(args[1]), save(*args))[1])
+
+    def draw(*args: Any) -> None:
+        assert saved, "the first checkpoint is written before the first picture"
+        broken()
+
+    monkeypatch.setattr(record, "draw", draw)
+    monkeypatch.setattr(writers.TensorBoardWriter, "write", broken)
+    monkeypatch.setattr(writers, "marl_eval_json", broken)
+    monkeypatch.setattr(summary, "table", broken)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=broken))
+    result = jml.run("ippo", "toy/counter", out=tmp_path, wandb="p", **dict(RUN, quiet=False))
+    said = capsys.readouterr().out
+    for name in ("curve.png", "TensorBoard", "marl_eval.json", "W&B"):
+        assert said.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink") == 1
+    assert "what was to be shown here failed: RuntimeError: out of" in said
+    np.testing.assert_array_equal(jml.load_run(tmp_path).returns, result.returns)
+    monkeypatch.undo()
+    jml.resume_run(tmp_path, quiet=True)  # it is finished, and what is missing is made
+    assert (tmp_path / "curve.png").exists() and "step_2" in (tmp_path / "marl_eval.json").read_text()
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+        def flush(self) -> None:
+            raise OSError(5, "Input/output error")
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert jml.run("ippo", "toy/counter", **dict(RUN, quiet=False)).returns.shape == (2, 3)
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of every run begun at a W&B that writes nothing."""
+    begun: list[dict[str, Any]] = []
+
+    def init(**arguments: Any) -> Any:
+        begun.append(arguments)
+        return types.SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    return begun
+
+
+def test_ids_for_wandb_are_of_the_folder(wandb: list[dict[str, Any]], tmp_path: Path) -> None:
+    for folder in ("lr:1e-3/ippo", "lr#?,;/ippo"):
+        jml.run("ippo", "toy/counter", out=tmp_path / folder, wandb="p", **RUN)
+    ids = [each["id"] for each in wandb]
+    assert len(set(ids)) == 4 and not set("".join(ids)) & set(":;,#?/'\\ ")
+    assert {each["dir"] for each in wandb} == {str(tmp_path / "lr:1e-3/ippo"), str(tmp_path / "lr#?,;/ippo")}
+    jml.resume_run(tmp_path / "lr#?,;/ippo", total_steps=updates(3), wandb="p", quiet=True)
+    assert [each["id"] for each in wandb[4:]] == ids[2:]
+
+
+@pytest.mark.parametrize("project", ["a/b", "lr:1", "", "x" * 129, 5])
+def test_projects_that_wandb_does_not_take(wandb: list[Any], project: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"wandb is .*; allowed is a project's name"):
+        jml.run("ippo", "toy/counter", out=tmp_path / "run", wandb=project, **RUN)
+    assert not (tmp_path / "run").exists()
+
+
+def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[float]]]:
+    """Title, axis and limits of each panel of ``plot --metric eval_cost``."""
+    figures: list[Any] = []
+    saved = drawing.saved
+    with monkeypatch.context() as patch:
+        patch.setattr(drawing, "saved", lambda figure, path: (figures.append(figure), saved(figure, path))[1])
+        assert main(["plot", str(path), "--metric", "eval_cost", "--out", str(path / "costs.pdf")]) == 0
+    assert (path / "costs.pdf").read_bytes().startswith(b"%PDF")
+    return [
+        (
+            axes.get_title(loc="left"),
+            axes.get_ylabel(),
+            [line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("_")],
+        )
+        for axes in figures[0].axes
+    ]
+
+
+def test_costs_of_an_own_environment_keep_names_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    tax = Cost("tax", "coins paid [$/h]", lambda state, action, after: jnp.ones(2), 2.5)
+    world = with_costs(Lottery(0.0, 0.0), [tax])
+    jml.run("ippo", world, out=tmp_path / "run", **RUN)
+    assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost: tax", "coins paid [$/h]", [2.5])]
+    folder = runfolder.RunFolder(tmp_path / "run")
+    assert record.read_spec(folder) == world.spec
+    kept = folder.spec.read_text()
+    folder.spec.unlink()  # as in runs of earlier versions
+    assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost 0", "cost per episode", [])]
+    for damage in ("[]", "{", kept.replace('"tax"', "3"), kept.replace('"num_agents"', '"agents"')):
+        folder.spec.write_text(damage)
+        assert main(["plot", str(folder.path), "--metric", "eval_cost"]) == 2
+
+
+def test_evaluations_do_not_take_longer_and_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of all rows takes a share of the time; the clock stands still but for it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    made: list[float] = []
+
+    def make() -> None:
+        made.append(now[0])
+        now[0] += 0.01 * len(made)
+
+    file = record._Rebuilt(make, stale=False)
+    for _ in range(2000):
+        now[0] += 0.05  # an evaluation
+        file.refresh()
+    file.refresh(now=True)
+    spent = 0.01 * len(made) * (len(made) + 1) / 2
+    assert 3 < len(made) < 200 and spent < 0.06 * now[0]
+    file.refresh(now=True)
+    assert made[-1] <= now[0] and len(set(made)) == len(made), "at the end it is made if something is missing"
+
+
+def test_marl_eval_is_whole_when_a_run_ends(tmp_path: Path) -> None:
+    jml.run("ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), evaluations=6))
+    nested = json.loads((tmp_path / "marl_eval.json").read_text())["toy"]["counter"]["ippo"]["seed_0"]
+    assert [name for name in nested if name.startswith("step_")] == [f"step_{i}" for i in range(7)]
