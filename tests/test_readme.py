@@ -45,9 +45,13 @@ def test_the_first_command_trains_and_draws(tmp_path):
 def test_every_command_installs_as_the_project_says():
     extras = re.search(r"\[project.optional-dependencies\](.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
     assert extras is not None
-    for block in blocks("bash"):
-        for extra in re.findall(r"-e '\.\[(\w+)\]'", block):
-            assert re.search(rf"^{extra} = ", extras.group(1), re.MULTILINE)
+    named = [extra for group in re.findall(r"-e '\.\[([\w,]+)\]'", README) for extra in group.split(",")]
+    assert {"test", "cuda13", "tpu", "smax", "mujoco"} <= set(named)
+    for extra in [*named, "all", "export"]:
+        assert re.search(rf"^{extra} = ", extras.group(1), re.MULTILINE)
+    # one command each: a second one may replace JAX by a version that the plugin does not fit
+    for plugin in ("cuda13", "tpu"):
+        assert re.search(rf"\.\[{plugin},[\w,]+\]", README)
     assert "-m pytest" in blocks("bash")[1]
 
 
@@ -55,12 +59,15 @@ def test_the_python_block_runs(tmp_path):
     code = shortened(
         blocks("python")[0],
         {
-            r"states, 100\)": "states, 1)",
+            r"init\(key\), 100\)": "init(key), 1)",
             r"key\(0\), 5": "key(0), 2",
             r"seeds=5": "seeds=2",
             r"total_steps=2_000_000": "total_steps=4096, evaluations=1",
         },
     )
+    code += "\nfrom jaxmarl_lite.running import presets\n"
+    code += "tuned = presets.lookup('liir', 'jumanji/lbf-2s-8x8-2p-2f-coop')\n"
+    code += "assert config == jml.LIIRConfig(**tuned.fields) and (tuned.num_envs, tuned.num_steps) == (64, 64)\n"
     code += "\nassert metrics['return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
