@@ -5,13 +5,17 @@ import dataclasses
 import inspect
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from worlds import algorithm, serves, world_for
 
+import jaxmarl_lite as jml
 from jaxmarl_lite import train
 from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.report import metrics
 
 PACKAGE = Path(__file__).parent.parent / "jaxmarl_lite"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -153,13 +157,50 @@ def test_every_config_field_has_its_sentence(name):
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_reported_number_is_described(name):
-    metrics = pytest.importorskip("jaxmarl_lite.report.metrics")
     env = world_for(name, "toy/reach-unequal" if serves(name, "continuous") else "toy/mortal")
     init, go = train.make_train(algorithm(name, env, memory="gru"), env, num_envs=2, num_steps=3)
     learner, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
     of_policy = {"policy_loss", "entropy"} if hasattr(learner.learner, "policy") else {"epsilon"}
     assert {"return", "value_loss"} | of_policy <= info.keys()
     assert set(info) <= set(metrics.METRICS), set(info) - set(metrics.METRICS)
+
+
+def test_every_described_metric_is_emitted():
+    """By some algorithm in an environment that has costs, limits, wins and deaths and may break, or by a run of it."""
+    emitted = set()
+    for name in registry.ALGORITHMS:
+        env = Everything(world_for("macpo", "toy/mortal"))
+        init, go = train.make_train(algorithm(name, env), env, num_envs=2, num_steps=3)
+        emitted |= jax.eval_shape(lambda init=init, go=go: go(init(jax.random.key(0)), 1)[1]).keys()
+    result = jml.run(
+        "ippo", Everything(world_for("macpo", "toy/mortal")), config={"hidden": (4,)}, seeds=1, total_steps=64,
+        num_envs=4, num_steps=16, evaluations=1, eval_episodes=2, quiet=True,
+    )  # fmt: skip
+    emitted |= result.metrics.keys()
+    assert not set(metrics.METRICS) - emitted, set(metrics.METRICS) - emitted
+    assert not emitted - set(metrics.METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """An environment whose episodes can also be won, and may break."""
+
+    env: Any
+
+    @property
+    def spec(self):
+        return dataclasses.replace(self.env.spec, may_break=True, win_meaning="never")
+
+    def reset(self, key):
+        return self.env.reset(key)
+
+    def step(self, state, action):
+        return self.env.step(state, action)
+
+    def won(self, state):
+        return jnp.zeros((), bool)
+
+    broken = won
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -140,10 +140,8 @@ def share(state: CostState, found: Costs) -> Array:
     episode has ended."""
     limited = ~jnp.isinf(found.excess) & (state.known > 0)
     limit = state.episode_cost - (found.excess - state.reserve)
-    return jnp.where(limited, found.excess / jnp.maximum(state.episode_cost + limit, _TINY), 0.0)
-
-
-_TINY = 1e-6
+    total = state.episode_cost + limit
+    return jnp.where(limited & (total > 0), found.excess / jnp.where(total > 0, total, 1.0), 0.0)
 
 
 def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) -> CostState:

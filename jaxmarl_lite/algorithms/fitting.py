@@ -45,6 +45,50 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
     return Optimiser(rule.init, step)
 
 
+def scale_free_optimizer(
+    name: Literal["adam", "rmsprop", "sgd"], eps: Array | float, per_agent: bool = False
+) -> Optimiser:
+    """Makes an optimizer whose steps do not depend on the scale of the gradient.
+
+    Adam and RMSprop with ``m / (sqrt(v) + eps rms(sqrt(v)))``, where rms is the root mean square over all weights of the
+    model, in the place of ``m / (sqrt(v) + eps)``. A gradient that is a hundred million times smaller than 1, as a
+    meta-gradient is, still moves a weight by about the learning rate. Gradients are not clipped, because a longest
+    gradient would be a scale. The steps are not made to be differentiated.
+
+    Args:
+        name: the rule. ``sgd`` is plain and clipped: its steps have the gradient's scale.
+        eps: share of the root mean square of ``sqrt(v)``, > 0.
+        per_agent: each entry of the leading axis of all leaves is a model of its own.
+    """
+    if name == "sgd":
+        return optimiser(name, 0.0, per_agent)
+    first, second = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
+
+    def init(params: PyTree) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def step(
+        params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
+    ) -> tuple[PyTree, optax.ScaleByAdamState]:
+        mu = optax.tree.update_moment(grads, state.mu, first, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second, 2)
+        count = optax.safe_increment(state.count)
+        m, v = optax.tree.bias_correction(mu, first, count), optax.tree.bias_correction(nu, second, count)
+        leaves = jax.tree.leaves(v)
+        floor = eps * jnp.sqrt(sum(x.sum() for x in leaves) / sum(x.size for x in leaves))
+
+        def moved(p: Array, m: Array, v: Array) -> Array:
+            root = jnp.sqrt(v) + floor
+            return p - lr * jnp.where(root > 0, m / jnp.where(root > 0, root, 1.0), 0.0)
+
+        return jax.tree.map(moved, params, m, v), optax.ScaleByAdamState(count, mu, nu)
+
+    if per_agent:
+        return Optimiser(jax.vmap(init), jax.vmap(step, (0, 0, 0, None, None)))
+    return Optimiser(init, step)
+
+
 def annealed(lr: Number, seen: Array, anneal_steps: Number) -> Array:
     """The learning rate after ``seen`` environment steps: constant, or falling linearly to 0 at ``anneal_steps``."""
     left = jnp.maximum(1.0 - seen / jnp.maximum(anneal_steps, 1.0), 0.0)

@@ -114,9 +114,6 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
     return state._replace(multiplier=prices), jnp.where(limited, now, 0.0)
 
 
-_TINY = 1e-6
-
-
 def turn(
     actor: models.Actor, config: MAPPOLagrangianConfig, seen: Array, key: Array, model: turns.Model,
     given: turns.Given, factor: Array,
@@ -126,7 +123,7 @@ def turn(
     assert isinstance(limited, turns.Limited)
     reward_spread = _deviation(given.advantage, given.data.obs.alive)
     cost_spread = jax.vmap(_deviation, (0, None))(limited.advantage, given.data.obs.alive)
-    rate = jnp.where(cost_spread > _TINY, reward_spread / jnp.maximum(cost_spread, _TINY), 0.0)
+    rate = jnp.where(cost_spread > 0, reward_spread / jnp.where(cost_spread > 0, cost_spread, 1.0), 0.0)
     relative = config.multiplier_unit == "relative"
     prices = limited.multiplier * rate if relative else limited.multiplier
     shares = limited.multiplier if relative else prices / jnp.where(rate > 0, rate, jnp.inf)
@@ -136,7 +133,8 @@ def turn(
         advantage, costly = advantages
         burden = jnp.tensordot(costly, prices, 1)
         if config.normalise_advantage:
-            burden = burden / jnp.maximum(_deviation(advantage, alive), _TINY)
+            deviation = _deviation(advantage, alive)
+            burden = burden / jnp.where(deviation > 0, deviation, 1.0)
             advantage = models.standardised(advantage, alive, shared=False)
         return (advantage - burden) / divisor
 

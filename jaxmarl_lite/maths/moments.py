@@ -22,17 +22,39 @@ def _weighted(x: Array, weight: Array) -> Array:
     return jnp.where(weight > 0, x, 0.0) * weight
 
 
-def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None, epsilon: float = 1e-8) -> Array:
-    """``x`` shifted to mean 0 and scaled to deviation 1 over the living entries along ``axis``.
+def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
+    """Shifts ``x`` to mean 0 and scales it to deviation 1 over the living entries along ``axis``.
 
-    The square root is taken of variance + epsilon, so that its derivative exists when ``x`` is constant.
+    The deviation is enlarged by the rounding error of the numbers, a few units in the last place of their root mean
+    square, and by nothing else: ``x`` in any unit gives the same result, and a constant, whose differences are rounding
+    errors, gives nearly 0. The derivative exists everywhere.
+
+    Args:
+        x: ``[...]`` float.
+        weight: 0 or 1, of the shape of ``x``; entries of weight 0 count for neither mean nor deviation.
+        axis: axes of one mean and deviation; all when None.
+
+    Returns:
+        An array of the shape of ``x``.
     """
     chex.assert_equal_shape([x, weight])
     weight = weight.astype(x.dtype)
     count = jnp.maximum(weight.sum(axis, keepdims=True), 1.0)
-    centred = x - _weighted(x, weight).sum(axis, keepdims=True) / count
+    mean = _weighted(x, weight).sum(axis, keepdims=True) / count
+    centred = x - mean
     variance = _weighted(centred**2, weight).sum(axis, keepdims=True) / count
-    return centred / jnp.sqrt(variance + epsilon)
+    enlarged = _root(variance) + _rounding(x) * _root(variance + mean**2)
+    return centred / jnp.where(enlarged > 0, enlarged, 1.0)
+
+
+def _root(x: Array) -> Array:
+    """The square root, with derivative 0 instead of infinity at 0."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
+
+
+def _rounding(x: Array) -> float:
+    """A few units in the last place of 1."""
+    return 8.0 * float(jnp.finfo(x.dtype).eps)
 
 
 class RunningMoments(NamedTuple):
@@ -69,18 +91,19 @@ def update_moments(moments: RunningMoments, x: Array, weight: Array | None = Non
     return RunningMoments(total, moments.mean + share * delta, jnp.where(total > 0, spread, moments.variance))
 
 
-def normalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
-    """``(x - mean) / sqrt(variance + epsilon)``."""
-    mean, deviation = _mean_and_deviation(moments, x, epsilon)
+def normalise(moments: RunningMoments, x: Array) -> Array:
+    """``(x - mean) / deviation``; the deviation of a constant is a few units in the last place of it, of zeros 1e-3."""
+    mean, deviation = _mean_and_deviation(moments, x)
     return (x - mean) / deviation
 
 
-def denormalise(moments: RunningMoments, x: Array, epsilon: float = 1e-6) -> Array:
+def denormalise(moments: RunningMoments, x: Array) -> Array:
     """The inverse of `normalise`."""
-    mean, deviation = _mean_and_deviation(moments, x, epsilon)
+    mean, deviation = _mean_and_deviation(moments, x)
     return x * deviation + mean
 
 
-def _mean_and_deviation(moments: RunningMoments, x: Array, epsilon: float) -> tuple[Array, Array]:
-    deviation = jnp.sqrt(moments.variance + epsilon)
+def _mean_and_deviation(moments: RunningMoments, x: Array) -> tuple[Array, Array]:
+    deviation = jnp.sqrt(moments.variance) + _rounding(x) * jnp.abs(moments.mean)
+    deviation = jnp.where(deviation > 0, deviation, 1e-3)
     return jnp.broadcast_to(moments.mean, x.shape), jnp.broadcast_to(deviation, x.shape)

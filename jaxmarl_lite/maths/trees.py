@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +12,10 @@ from jaxmarl_lite.types import Array, PyTree
 
 def dot(a: PyTree, b: PyTree) -> Array:
     """Inner product of two trees of one structure. Scalar."""
-    parts = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
-    return jax.tree.reduce(jnp.add, parts, jnp.zeros(()))
+    products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
+    parts = jax.tree.leaves(products)
+    # no zero to begin with: where double precision is enabled it would turn float32 into float64
+    return functools.reduce(jnp.add, parts) if parts else jnp.zeros(())
 
 
 def norm(a: PyTree) -> Array:

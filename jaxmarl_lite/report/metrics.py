@@ -23,13 +23,9 @@ METRICS: dict[str, str] = {
     "violations": "Updates so far whose episodes cost more than the limit on average, per agent and cost (a count).",
     "updates_with_cost": "Updates so far in which episodes ended, so that their cost is known (a count).",
     "violation_share": "Share of the updates since the last row, of those with ended episodes, that broke the limit.",
-    "eval_return_low": "Lower end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
-    "eval_return_high": "Upper end of the 95 % bootstrap interval of eval_return over episodes, in reward units.",
-    "eval_episodes": "Episodes behind eval_return (a count).",
     "eval_episode_length": "Mean length of the evaluation episodes, in environment steps.",
     # how fast it runs
     "steps_per_second": "Environment steps per second of wall-clock time, all worlds and seeds together.",
-    "compile_seconds": "Time that compiling the training program took, in seconds.",
     "elapsed_seconds": "Wall-clock time since the run began, compilation left out, in seconds.",
     # policy and critics
     "policy_loss": "Loss of the policy's surrogate objective, mean over minibatches (the reward's scale).",
@@ -81,8 +77,8 @@ METRICS: dict[str, str] = {
     "meta_gradient_norm": "Norm (Euclidean) of the extrinsic objective's gradient by the intrinsic reward's weights.",
     "proxy_extrinsic_cosine": "Cosine between the policy gradients by proxy and by extrinsic advantage, -1 to 1.",
     "saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, 0 to 1.",
+    "reward_step_share": "Root mean square step of the intrinsic reward's weights as a share of reward_lr (near 1: full).",
     "reward_net_update_norm": "Euclidean norm of the step that the intrinsic reward's weights took.",
-    "extrinsic_value_loss": "Squared error of the critic of the extrinsic return (squared return).",
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents (squared return).",
     # health
     "finite": "1 while every number learned, or given by the environment, is finite; 0 from the update on in which "

@@ -23,6 +23,33 @@ def test_masked_mean_and_standardise_against_numpy(float64, axis):
     np.testing.assert_allclose(found[weight], wanted[weight], rtol=1e-8)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-5, 1.0, 1e6])
+def test_standardised_numbers_do_not_depend_on_their_unit(unit):
+    """A deviation of 1e-5 comes out as 1, and not as 0.095."""
+    x, weight = _masked()
+    x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(weight)
+    found = moments.standardise(unit * (x - 5.0), weight)
+    np.testing.assert_allclose(found, moments.standardise(x - 5.0, weight), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jnp.std(found[weight]), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-9, 0.1, 1e6])
+def test_rounding_errors_are_not_standardised(constant):
+    """A constant whose last bit differs here and there stays below its own deviation, and its derivative is finite."""
+    x = jnp.full(64, constant, jnp.float32).at[::3].multiply(1 + 1.2e-7)
+    assert jnp.abs(moments.standardise(x, jnp.ones(64, bool))).max() < 0.5
+    pull = jax.grad(lambda v: (moments.standardise(v, jnp.ones(64, bool)) ** 3).sum())(x)
+    assert jnp.isfinite(pull).all()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_normalised_numbers_do_not_depend_on_their_unit(unit):
+    x = jnp.asarray(np.random.default_rng(6).normal(size=(200, 2)), jnp.float32)
+    running = moments.update_moments(moments.initial_moments((2,)), unit * x)
+    np.testing.assert_allclose(moments.normalise(running, unit * x).std(0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(moments.denormalise(running, moments.normalise(running, unit * x)), unit * x, rtol=1e-4)
+
+
 def test_dead_entries_change_nothing(float64):
     x, weight = _masked()
     wild = np.where(weight, x, 1e6)

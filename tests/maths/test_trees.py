@@ -28,6 +28,13 @@ def test_arithmetic_against_flat_vectors(float64):
     np.testing.assert_allclose(trees.cosine(a, trees.scale(-3.0, a)), -1.0, rtol=1e-14)
 
 
+def test_single_precision_stays_single_where_double_is_enabled(float64):
+    a = jax.tree.map(lambda x: x.astype(jnp.float32), _tree(0))
+    found = trees.dot(a, a), trees.norm(a), trees.cosine(a, a), trees.clip_by_norm(a, 0.1)
+    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    assert trees.dot((), ()) == 0
+
+
 @pytest.mark.parametrize("size", [1e-15, 1e-9, 1.0, 1e9])
 def test_cosine_does_not_depend_on_the_size(size):
     a = jax.tree.map(lambda x: x.astype(jnp.float32) * size, _tree(0))

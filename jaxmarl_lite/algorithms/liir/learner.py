@@ -57,7 +57,7 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
             policy=theta,
             policy_opt=start(theta),
             reward=eta,
-            reward_opt=start(eta),
+            reward_opt=_reward_optimizer(config).init(eta),
             proxy=proxy,
             proxy_opt=start(proxy),
             extrinsic=extrinsic,
@@ -79,6 +79,11 @@ def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
     return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
+
+
+def _reward_optimizer(config: LIIRConfig) -> fitting.Optimiser:
+    """The optimizer of η. The meta-gradient is many orders of magnitude shorter than the other gradients."""
+    return fitting.scale_free_optimizer(config.optimiser, config.reward_eps, per_agent=not config.share_weights)
 
 
 def _update(
@@ -143,8 +148,10 @@ def _step(of: Parts, learner: LIIRState, batch: fitting.Sequences) -> tuple[LIIR
         (policy_memory, memory.reward),
         alpha,
     )
-    descend = ppo.rule(config).step
-    eta, reward_opt = descend(learner.reward, learner.reward_opt, moved.meta_gradient, beta, config.max_grad_norm)
+    descend, climb = ppo.rule(config).step, _reward_optimizer(config).step
+    eta, reward_opt = climb(learner.reward, learner.reward_opt, moved.meta_gradient, beta, config.max_grad_norm)
+    reward_step = trees.norm(trees.axpy(-1.0, learner.reward, eta))
+    full_step = beta * jnp.sqrt(float(sum(x.size for x in jax.tree.leaves(eta))))
     proxy_target = moved.advantage + given.proxy_value
     proxy_loss, proxy_grads = jax.value_and_grad(ppo.value_loss)(
         learner.proxy, of.proxy, data, memory.proxy, proxy_target, shared
@@ -158,7 +165,8 @@ def _step(of: Parts, learner: LIIRState, batch: fitting.Sequences) -> tuple[LIIR
         "proxy_value_loss": proxy_loss,
         "value_loss": loss,
         "critic_grad_norm": trees.norm(grads),
-        "reward_net_update_norm": trees.norm(trees.axpy(-1.0, learner.reward, eta)),
+        "reward_net_update_norm": reward_step,
+        "reward_step_share": jnp.where(full_step > 0, reward_step / jnp.where(full_step > 0, full_step, 1.0), 0.0),
     }
     return learner._replace(
         policy=moved.policy,

@@ -38,7 +38,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         ValueError: for continuous actions. ImportError: without flashbax.
     """
     models.check_discrete(name, spec)
-    of, rule = parts(spec, config), fitting.optimiser(config.optimiser, config.eps_root)
+    of = parts(spec, config)
     buffer = flashbax(name).make_item_buffer(
         config.replay_size, config.replay_batch, config.replay_batch, add_batches=True
     )
@@ -49,7 +49,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         return QMIXState(
             config=config,
             weights=weights,
-            opt=rule.init(weights),
+            opt=_optimizer(config).init(weights),
             target=weights,
             replay=buffer.init(blank(spec, config.sequence, of.net)),
             sight=models.initial_sight(spec, config.normalise_view),
@@ -65,7 +65,7 @@ def make(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         return action, jnp.zeros(action.shape, q.dtype), memory
 
     def update(key: Array, learner: QMIXState, batch: Batch) -> tuple[QMIXState, dict[str, Array]]:
-        return _update(of, buffer, rule, key, learner, batch)
+        return _update(of, buffer, key, learner, batch)
 
     def check(num_envs: int, num_steps: int) -> None:
         check_sizes(config, num_envs, num_steps)
@@ -100,8 +100,13 @@ def explore(key: Array, q: Array, mask: Array, epsilon: Number) -> Array:
     return jnp.where(jax.random.uniform(coin_key, q.shape[:-1]) < epsilon, anything, best(q, mask))
 
 
+def _optimizer(config: QMIXConfig) -> fitting.Optimiser:
+    """The optimizer of all weights, with the floats that the learner carries."""
+    return fitting.optimiser(config.optimiser, config.eps_root)
+
+
 def _update(
-    of: Parts, buffer: Any, rule: fitting.Optimiser, key: Array, learner: QMIXState, batch: Batch
+    of: Parts, buffer: Any, key: Array, learner: QMIXState, batch: Batch
 ) -> tuple[QMIXState, dict[str, Array]]:
     """Put the rollout into the replay, and learn from what is drawn of it once there is a batch; zeros before."""
     config = learner.config
@@ -118,7 +123,7 @@ def _update(
         (loss, info), grads = jax.value_and_grad(temporal_difference_loss, has_aux=True)(
             before[0], of, learner.target, _ready(sight, drawn), config
         )
-        after = rule.step(*before, grads, lr, config.max_grad_norm)
+        after = _optimizer(config).step(*before, grads, lr, config.max_grad_norm)
         info |= {"value_loss": loss, "critic_grad_norm": trees.norm(grads)}
         return trees.select(ready, after, before), trees.select(ready, info, jax.tree.map(jnp.zeros_like, info))
 

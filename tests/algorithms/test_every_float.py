@@ -1,0 +1,63 @@
+"""Every float of every algorithm's config, handed over with `init`, changes something or is refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from worlds import algorithm, world_for
+
+from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.train import make_train
+
+LIVE = {
+    "macpo": dict(doubt_rate=0.5, doubt_gain=0.5, doubt_first=0.5, reserve_rate=0.1, cost_episodes=2.0, delta=3.0),
+    "hatrpo": dict(delta=0.5, accept_ratio=0.5),  # so far that the line search has to shorten the step
+    "mappo-lagrangian": dict(reserve_rate=0.1, cost_episodes=2.0, multiplier_start=0.1),
+    "liir": dict(lam=0.5, reward_init=1.0),
+    "qmix": dict(epsilon_steps=1000.0),
+}
+"""Settings beside which each float has something to act on."""
+
+OTHER = dict(
+    anneal_steps=1000.0, anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip=1e-3, cg_tolerance=0.9,
+    cg_worst=0.0, accept_ratio=0.99, first_fraction=0.3, max_step_norm=1e-4, backtrack=0.9, damping=5.0,
+    multiplier_highest=1e-3, reward_eps=1.0, reward_bound=0.1, epsilon_end=0.9, epsilon_start=0.2, cost_margin=0.5,
+)  # fmt: skip
+"""What a float is changed to; half its value, or 0.1 instead of 0, where nothing is said."""
+
+
+def _floats(config):
+    return [f.name for f in dataclasses.fields(config) if f.type in ("float", float)]
+
+
+def _outcome(state, metrics):
+    """The bits of all that a run came to, its config left out."""
+    kept = jax.tree.leaves((state._replace(learner=state.learner._replace(config=())), metrics))
+    return b"".join(np.asarray(jax.random.key_data(x) if hasattr(x.dtype, "_impl") else x).tobytes() for x in kept)
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_float_changes_something_or_is_refused(name):
+    env = world_for(name, "toy/mortal")
+    made = algorithm(name, env, hidden=(4,), **LIVE.get(name, {}))
+    init, train = make_train(made, env, num_envs=4, num_steps=12)
+
+    @jax.jit
+    def run(config):
+        return train(init(jax.random.key(0), config), 3)
+
+    plain = _outcome(*run(made.config))
+    assert plain == _outcome(*run(made.config))
+    idle = []
+    for field in _floats(made.config):
+        value = getattr(made.config, field)
+        other = OTHER.get(field, 0.5 * value or 0.1)
+        try:
+            config = dataclasses.replace(made.config, **{field: other})
+            jax.eval_shape(lambda: init(jax.random.key(0), config))  # noqa: B023 - called here
+        except ValueError:
+            continue
+        if _outcome(*run(config)) == plain:
+            idle.append(field)
+    assert not idle, f"{idle} of {name} change nothing and are taken"
