@@ -50,8 +50,8 @@ def scale_free_optimizer(
 ) -> Optimiser:
     """Makes an optimizer whose steps do not depend on the scale of the gradient.
 
-    Adam and RMSprop with ``m / (sqrt(v) + eps rms(sqrt(v)))``, where rms is the root mean square over all weights of the
-    model, in the place of ``m / (sqrt(v) + eps)``. A gradient that is a hundred million times smaller than 1, as a
+    Adam and RMSprop with ``m / (sqrt(v) + eps rms(sqrt(v)))``, where rms is the root mean square over all weights of
+    the model, in the place of ``m / (sqrt(v) + eps)``. A gradient that is a hundred million times smaller than 1, as a
     meta-gradient is, still moves a weight by about the learning rate. Gradients are not clipped, because a longest
     gradient would be a scale. The steps are not made to be differentiated.
 

@@ -77,7 +77,7 @@ METRICS: dict[str, str] = {
     "meta_gradient_norm": "Norm (Euclidean) of the extrinsic objective's gradient by the intrinsic reward's weights.",
     "proxy_extrinsic_cosine": "Cosine between the policy gradients by proxy and by extrinsic advantage, -1 to 1.",
     "saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, 0 to 1.",
-    "reward_step_share": "Root mean square step of the intrinsic reward's weights as a share of reward_lr (near 1: full).",
+    "reward_step_share": "Root mean square step of the intrinsic reward's weights, as a share of reward_lr.",
     "reward_net_update_norm": "Euclidean norm of the step that the intrinsic reward's weights took.",
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents (squared return).",
     # health

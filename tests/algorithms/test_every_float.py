@@ -20,9 +20,10 @@ LIVE = {
 """Settings beside which each float has something to act on."""
 
 OTHER = dict(
-    anneal_steps=1000.0, anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip=1e-3, cg_tolerance=0.9,
-    cg_worst=0.0, accept_ratio=0.99, first_fraction=0.3, max_step_norm=1e-4, backtrack=0.9, damping=5.0,
-    multiplier_highest=1e-3, reward_eps=1.0, reward_bound=0.1, epsilon_end=0.9, epsilon_start=0.2, cost_margin=0.5,
+    anneal_steps=1000.0, anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip=1e-3,
+    cg_tolerance=0.9, cg_worst=0.0, accept_ratio=0.99, first_fraction=0.3, max_step_norm=1e-4, backtrack=0.9,
+    damping=5.0, multiplier_highest=1e-3, reward_eps=1.0, reward_bound=0.1, epsilon_end=0.9,
+    epsilon_start=0.2, cost_margin=0.5,
 )  # fmt: skip
 """What a float is changed to; half its value, or 0.1 instead of 0, where nothing is said."""
 

@@ -13,8 +13,8 @@ Where this departs from the paper:
   - `meta_gradient="exact"`, the default, carries η through the whole return, its standardisation, and the real
     optimiser. Equation 9 keeps the immediate reward alone: that is `"immediate"`;
   - `"official"` is what the authors' program computes (one scalar for all samples, with its sign), for comparison. It
-    equals that program's where all actions are legal. Elsewhere the ratio differs: the authors divide probabilities from
-    before the renormalisation over the legal actions by probabilities from after it; ours are both from after it;
+    equals that program's where all actions are legal. Elsewhere the ratio differs: the authors divide probabilities
+    from before the renormalisation over the legal actions by some from after it; ours are both from after it;
   - the optimizer of η adds its epsilon as a share (`reward_eps`): the meta-gradient is smaller than any usual epsilon,
     and η would hardly move.
 """

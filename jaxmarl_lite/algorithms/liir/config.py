@@ -36,6 +36,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
         configs.check_range(
             self, lam=(0, 1e6), reward_lr=(0, 10), reward_eps=(1e-12, 1), reward_init=(0, 1e3), reward_bound=(1e-6, 1e6)
         )
+        configs.check_unused(self, ("reward_eps",), self.optimiser == "sgd", "with optimiser 'sgd'")
         if self.optimiser != "sgd" and isinstance(self.eps_root, float) and self.eps_root <= 0:
             raise ValueError(
                 f"LIIRConfig.eps_root is {self.eps_root!r} with optimiser {self.optimiser!r}; allowed is a positive "
