@@ -183,7 +183,7 @@ def test_the_form_of_a_program_knows_which_limits_there_are_but_not_their_values
     assert one == other and hash(one) == hash(other) and one.lr == BoundedConfig().lr
     assert one.cost_limit == Limits(("a", "b"), ((0.0,), (0.0, 0.0)))
     assert programs._static(bounded_config()).cost_limit == Limits() != one.cost_limit
-    assert plan.config_from(BoundedConfig, {"lr": 1, "cost_limit": {"a": "Infinity"}}).cost_limit.values == ((INF,),)
+    assert plan.config_from(BoundedConfig, {"lr": 1, "cost_limit": {"a": INF}}).cost_limit.values == ((INF,),)
 
 
 def test_only_limits_may_be_infinite_in_a_learner() -> None:

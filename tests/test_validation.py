@@ -76,17 +76,17 @@ def test_tree_functions_never_meet_the_checks_and_the_doors_do() -> None:
     optax.masked(optax.adam(1e-3), mask).init(zeros)
     assert jax.tree.map(lambda x: None, zeros.config).lr is None
     for wrong in (zeros.config, jax.tree.map(lambda x: jnp.stack([x, x]), zeros.config)):
-        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
             init(jax.random.key(0), wrong)
-        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
             jml.make_algorithm("mappo", env.spec, wrong)
-        with pytest.raises(ValueError, match="MAPPOConfig.lr|MAPPOConfig.max_grad_norm"):
+        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
             plans.make_plan("mappo", "toy/counter", config=wrong, **COUNTS)
 
 
 def test_keys_of_a_config_are_its_fields() -> None:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(jml.LIIRConfig())]
-    assert [path[0].name for path in paths[:2]] == ["lr", "anneal_steps"]  # type: ignore[attr-defined]
+    assert [path[0].name for path in paths[:2]] == ["anneal_steps", "anneal_share"]  # type: ignore[attr-defined]
     assert jax.tree.structure(jml.LIIRConfig()) == jax.tree.structure(jml.LIIRConfig(lam=0.5))
     assert jax.tree.structure(jml.LIIRConfig()) != jax.tree.structure(jml.LIIRConfig(hidden=(8,)))
 
@@ -108,6 +108,8 @@ def test_traced_settings_pass() -> None:
         ("qmix", {"mixer": "vdn", "mixer_size": 8}, "mixer_size"),
         ("qmix", {"mixer": "vdn", "hypernet_size": 8}, "hypernet_size"),
         ("hatrpo", {"tries": 1, "backtrack": 0.8}, "backtrack"),
+        ("macpo", {"doubt_first": 0.3}, "doubt_first"),
+        ("happo", {"epochs": 1, "num_minibatches": 1, "clip": 0.1}, "clip"),
     ],
 )
 def test_a_setting_without_effect_is_refused(algorithm: str, settings: dict[str, Any], field: str) -> None:
@@ -119,6 +121,21 @@ def test_a_setting_without_effect_is_refused(algorithm: str, settings: dict[str,
     assert getattr(made, field) == getattr(kind, field)
     with pytest.raises(ValueError, match=field):
         configs.override(kind, {}, settings | {field: value})
+
+
+@pytest.mark.parametrize("name", ["hatrpo", "macpo"])
+def test_settings_of_gradient_steps_are_none_of_a_trust_region(name: str) -> None:
+    kind = jml.ALGORITHMS[name][0]
+    for field in ("lr", "clip", "entropy_coef"):
+        assert field not in {each.name for each in dataclasses.fields(kind)}
+        with pytest.raises(ValueError, match=f"config has the unknown field '{field}'"):
+            plans.make_plan(name, "toy/budget", config={field: 0.1}, **COUNTS)
+    plan, _ = plans.make_plan(name, "toy/budget", **COUNTS)
+    stored = plan.to_dict()
+    older = stored | {"config": stored["config"] | {"lr": 3e-4, "clip": 0.2, "entropy_coef": 0.0}}  # as they were kept
+    assert plans.from_dict(older, "config.json") == plan
+    with pytest.raises(ValueError, match="unknown field 'lr'"):
+        plans.from_dict(stored | {"config": stored["config"] | {"lr": 3e-4}}, "config.json")
 
 
 def test_stored_configs_have_one_reader(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ class MACPOConfig(trust_step.TrustRegionConfig, costs.CostConfig):
         super().__post_init__()
         costs.check(self)
         configs.check_range(self, doubt_rate=(0, 1e3), doubt_gain=(0, 1e3), doubt_first=(0, 1))
+        never = all(isinstance(x, float) and x == 0.0 for x in (self.doubt_rate, self.doubt_gain))
+        configs.check_unused(self, ("doubt_first",), never, "with doubt_rate and doubt_gain 0")
 
     @classmethod
     def authors(cls, **changes: Any) -> MACPOConfig:

@@ -37,6 +37,8 @@ class ActorCriticConfig(settings.AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, clip=(1e-6, 1e6))
+        one_step = self.epochs == 1 and self.num_minibatches == 1
+        configs.check_unused(self, ("clip",), one_step, "with 1 epoch of 1 minibatch, whose only ratio is 1")
 
 
 @configs.config_record
@@ -159,7 +161,7 @@ class Parts(NamedTuple):
     critic: models.Critic
 
 
-def rule(config: settings.AgentConfig) -> fitting.Optimiser:
+def rule(config: settings.CriticConfig) -> fitting.Optimiser:
     """The optimiser of every network."""
     return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
 
@@ -270,7 +272,7 @@ def critic_step(
 
 
 def fitted(
-    critic: models.Critic, config: settings.AgentConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
+    critic: models.Critic, config: settings.CriticConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
     memory: PyTree, target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:  # fmt: skip
     """A critic's weights and optimiser after a gradient step, its loss before, and the gradient's length."""

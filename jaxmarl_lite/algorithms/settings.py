@@ -12,8 +12,6 @@ from jaxmarl_lite.nets.actor_critic import NetworkSpec
 class LearnerConfig:
     """Settings that every algorithm has: a network, and how it steps."""
 
-    lr: float = 5e-4
-    """Learning rate of the gradient steps."""
     anneal_steps: float = 0.0
     """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
     anneal_share: float = 0.0
@@ -40,22 +38,19 @@ class LearnerConfig:
     """What follows each dense layer."""
     normalise_view: bool = False
     """Standardise views and states by their running moments."""
+    retired: ClassVar[tuple[str, ...]] = ()
+    """Fields that earlier versions stored, and that never had an effect."""
     evaluated_greedily: ClassVar[bool] = False
     """Whether evaluations take the best actions where nothing is said, because sampled ones explore."""
 
     def __post_init__(self) -> None:
         configs.check_types(self)
         configs.check_range(
-            self, lr=(0, 10), anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
+            self, anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
         )
         configs.check_shares(self)
         configs.check_unused(self, ("memory_size",), self.memory == "none", "with memory 'none'")
         configs.check_unused(self, ("eps_root",), self.optimiser == "sgd", "with optimiser 'sgd'")
-
-    @property
-    def reported_lr(self) -> float:
-        """The rate, before annealing, that the metric ``learning_rate`` is of."""
-        return self.lr
 
     @property
     def form(self) -> NetworkSpec:
@@ -64,17 +59,13 @@ class LearnerConfig:
 
 
 @configs.config_record
-class AgentConfig(LearnerConfig):
-    """Settings of every algorithm with a policy and a critic."""
+class CriticConfig(LearnerConfig):
+    """Settings of every algorithm with a critic, however its policy steps."""
 
-    lr: float = 5e-4
-    """Learning rate of the policy."""
     critic_lr: float = 5e-4
     """Learning rate of the critic."""
     gae_lambda: float = 0.95
     """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus, reward per nat."""
     num_minibatches: int = 2
     """Parts into which the worlds are dealt in each pass."""
     normalise_advantage: bool = True
@@ -82,4 +73,28 @@ class AgentConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1), entropy_coef=(0, 1e3))
+        configs.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1))
+
+    @property
+    def reported_lr(self) -> float:
+        """The rate, before annealing, that the metric ``learning_rate`` is of."""
+        return self.critic_lr
+
+
+@configs.config_record
+class AgentConfig(CriticConfig):
+    """Settings of every algorithm whose policy takes gradient steps."""
+
+    lr: float = 5e-4
+    """Learning rate of the policy."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, reward per nat."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.check_range(self, lr=(0, 10), entropy_coef=(0, 1e3))
+
+    @property
+    def reported_lr(self) -> float:
+        """The rate, before annealing, that the metric ``learning_rate`` is of."""
+        return self.lr

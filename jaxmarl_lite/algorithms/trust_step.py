@@ -17,12 +17,12 @@ violation may lie where one more limit is broken a little; totals are in cost pe
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, models, ppo, turns
+from jaxmarl_lite.algorithms import configs, models, ppo, settings, turns
 from jaxmarl_lite.maths import constrained, surrogates, trees, trust_region
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.nets.distributions import Distribution
@@ -33,10 +33,13 @@ _ROWS = 1500  # samples whose activations fit a core's cache
 
 
 @configs.config_record
-class TrustRegionConfig(ppo.PPOConfig):
-    """Settings of a step in a trust region; of PPO's, those of its policy step (``lr``, ``clip``, ``entropy_coef``) are
-    not used, and ``epochs`` and ``num_minibatches`` are the critics'."""
+class TrustRegionConfig(settings.CriticConfig):
+    """Settings of a step in a trust region; ``epochs`` and ``num_minibatches`` are the critics'."""
 
+    epochs: int = 4
+    """Passes of the critics over each batch."""
+    normalise_value: bool = False
+    """Let the critics predict returns standardised by their running moments (Yu et al. 2022)."""
     delta: float = 0.01
     """Radius of the trust region: the mean KL divergence that a step may reach, in nats."""
     damping: float = 0.1
@@ -64,10 +67,8 @@ class TrustRegionConfig(ppo.PPOConfig):
     share_weights: bool = False
     """Agents that move in turn have one set of weights each."""
 
-    @property
-    def reported_lr(self) -> float:
-        """The critic's: the policy's step has no learning rate."""
-        return self.critic_lr
+    retired: ClassVar[tuple[str, ...]] = ("lr", "clip", "entropy_coef")
+    """Fields that earlier versions stored, and that never had an effect."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -157,7 +157,7 @@ class Parts(NamedTuple):
     cost_critic: models.Critic | None
 
 
-def make(name: str, spec: EnvSpec, config: ppo.PPOConfig, rules: Rules) -> Algorithm:
+def make(name: str, spec: EnvSpec, config: Any, rules: Rules) -> Algorithm:
     """An algorithm whose agents take their turns; all but the policies' step, and the costs, is PPO's."""
     if rules.limits:
         limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")  # type: ignore[attr-defined]

@@ -227,8 +227,10 @@ def from_dict(data: Mapping[str, Any], source: Path | str) -> Plan:
     required = [f.name for f in dataclasses.fields(Plan) if f.default is dataclasses.MISSING]
     _check_fields(f"{source}", data, names, required)
     kind = registry.config_of(data["algorithm"])
-    _check_fields(f"{source}: config", data["config"], [f.name for f in dataclasses.fields(kind)], ())
     data = dict(data)
+    if isinstance(data["config"], Mapping) and set(kind.retired) <= set(data["config"]):  # written by an older version
+        data["config"] = {name: value for name, value in data["config"].items() if name not in kind.retired}
+    _check_fields(f"{source}: config", data["config"], [f.name for f in dataclasses.fields(kind)], ())
     env_args = data["env_args"]
     numbers = ("seeds", "total_steps", "num_envs", "num_steps", "evaluations", "eval_episodes", "seeds_at_once",
                "devices", "layout")  # fmt: skip

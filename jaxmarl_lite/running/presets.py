@@ -19,6 +19,7 @@ _FORAGING = {
 
 _SEARCH = _FORAGING | {"entropy_coef": 0.0}
 _WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
+_FORAGING_STEP = {name: x for name, x in _FORAGING.items() if name != "entropy_coef"}
 _STEP = {"cost_critic_lr": 1e-3, "reserve_rate": 0.1, "cg_iterations": 20, "fisher_stride": 4}
 
 _ROBOT = {
@@ -34,7 +35,8 @@ _ROBOT = {
     "num_minibatches": 4,
     "entropy_coef": 0.0,
 }
-_ROBOT_STEP = _ROBOT | {"num_steps": 512, "delta": 0.03}
+_OF_GRADIENTS = ("lr", "entropy_coef")  # a step in a trust region has neither
+_ROBOT_STEP = {name: x for name, x in _ROBOT.items() if name not in _OF_GRADIENTS} | {"num_steps": 512, "delta": 0.03}
 _ROBOT_COST = {"cost_critic_lr": 1e-3, "cost_gamma": 0.99}
 _ROBOTS = {
     "ippo": _ROBOT | {"share_weights": False},
@@ -77,12 +79,12 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"reward_lr": 1e-4},
-    ("macpo", "safe/search-and-rescue-2s-40t"): _SEARCH | _STEP | {"cost_margin": 0.3},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP | {"cost_margin": 0.3},
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
     | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "anneal_share": 1.0},
     ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_share": 1.0},
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"anneal_share": 1.0},
-    ("macpo", "safe/rware-tiny-2ag"): _WAREHOUSE | _STEP | {"cost_margin": 0.1},
+    ("macpo", "safe/rware-tiny-2ag"): _FORAGING_STEP | _STEP | {"cost_margin": 0.1},
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
     | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "anneal_share": 1.0},
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"anneal_share": 1.0},

@@ -12,7 +12,7 @@ from worlds import acting, algorithm, counted, of_agents, serves, world, world_f
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout, train
-from jaxmarl_lite.algorithms import models
+from jaxmarl_lite.algorithms import models, registry
 from jaxmarl_lite.algorithms.registry import ALGORITHMS
 from jaxmarl_lite.maths import trees
 
@@ -48,7 +48,8 @@ SHARED = [
 def _case(name, env_id, form):
     """An algorithm, a learner, the batch of one rollout, `update`, and how often it was traced."""
     env = world_for(name, env_id)
-    ours = algorithm(name, env, lr=0.01, **FORMS[form])
+    faster = {"lr": 0.01} if hasattr(registry.config_of(name), "lr") else {}
+    ours = algorithm(name, env, **faster, **FORMS[form])
 
     @jax.jit
     def begin(key):

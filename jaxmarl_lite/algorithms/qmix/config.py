@@ -11,6 +11,8 @@ from jaxmarl_lite.algorithms import configs, settings
 class QMIXConfig(settings.LearnerConfig):
     """Settings of QMIX."""
 
+    lr: float = 5e-4
+    """Learning rate of the gradient steps."""
     max_grad_norm: float = 10.0
     """Longest gradient."""
     epsilon_start: float = 1.0
@@ -50,7 +52,7 @@ class QMIXConfig(settings.LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
+        configs.check_range(self, lr=(0, 10), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
         configs.check_unused(self, ("mixer_size", "hypernet_size"), self.mixer == "vdn", "with mixer 'vdn'")
         if self.replay_size < self.replay_batch:
             raise ValueError(
