@@ -1,18 +1,27 @@
 """Kill a run with SIGKILL at random moments, resume it each time, and compare its end with an undisturbed run's.
 
-    python benchmarks/kills.py --kills 20
+    python benchmarks/kills.py --kills 20 --truncated 0.5
+    python benchmarks/kills.py --kills 200 --frozen --updates 8
 
-A run is started, killed after a time drawn uniformly from the length of an undisturbed one (its start, with nothing
-on the disk yet, and its end included), resumed, killed again, and so on until it comes through; then the next one
-begins, until there were enough kills. Every run that came through must hold the undisturbed one's bits: final training
-state, and every row of its metrics except for timings.
+A run with a checkpoint after every update is started, killed after a time drawn uniformly from the length of an
+undisturbed one (its start, with nothing on the disk yet, and its end included), resumed, killed again, and so on until
+it comes through; then the next one begins, until there were enough kills. After a share of the kills its metrics.jsonl
+is cut at a random byte before it is resumed. Every run that came through must hold the undisturbed one's bits: final
+training state, and every row of its metrics except for timings.
+
+With ``--frozen`` one process trains all runs, and a kill is a SIGSTOP, a copy of the folder as it is at that moment,
+which is what SIGKILL would have left, and a SIGCONT; the copy is resumed. Nothing is imported or compiled twice, so
+that hundreds of moments, all of them while the run writes or trains, take minutes. The runs that were stopped must come
+through in the same bits as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -26,36 +35,127 @@ import numpy as np
 from rich.console import Console
 
 import jaxmarl_lite as jml
+from jaxmarl_lite import cli
 from jaxmarl_lite.report import checkpoint, runfolder, tables
 from jaxmarl_lite.running.record import TIMINGS
 
-RUN = (
-    "--env toy/counter --seeds 2 --total-steps 10240 --evaluations 40 --eval-episodes 4 --num-envs 8 --num-steps 8 "
-    "--hidden 8"
-).split()
+RUN = "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden 8".split()
+BATCH = 64  # environment steps of an update of these sizes
 
 
-def start(algorithm: str, out: Path) -> subprocess.Popen[bytes]:
+def arguments(options: argparse.Namespace, out: Path) -> list[str]:
+    """The command line that begins a run, or resumes it where there is one."""
+    if (out / "config.json").exists():
+        return ["train", "--resume", str(out)]
+    length = ["--total-steps", str(options.updates * BATCH), "--evaluations", str(options.updates)]
+    return ["train", options.algorithm, *RUN, *length, "--out", str(out)]
+
+
+def start(options: argparse.Namespace, out: Path) -> subprocess.Popen[bytes]:
     """Begin a run, or resume it where there is one."""
-    command = [sys.executable, "-m", "jaxmarl_lite", "train"]
-    command += ["--resume", str(out)] if (out / "config.json").exists() else [algorithm, *RUN, "--out", str(out)]
+    command = [sys.executable, "-m", "jaxmarl_lite", *arguments(options, out)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def undisturbed(algorithm: str, out: Path) -> float:
+class Trainer:
+    """A process that trains one run after the other, and can be frozen on the way.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace):
+        command = [sys.executable, str(Path(__file__)), "--trainer", "--algorithm", options.algorithm]
+        command += ["--updates", str(options.updates)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def train(self, out: Path, moment: float = 1e6, copy: Path | None = None) -> bool:
+        """Begin or resume a run and wait for its end; answers whether that came before ``moment``.
+
+        Args:
+            out: folder of the run.
+            moment: seconds after which it is frozen.
+            copy: where its folder, as it was then, is put.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(f"{out}\n")
+        finished = bool(select.select([stdout], [], [], moment)[0])
+        if not finished and copy is not None:
+            self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+            if out.exists():
+                shutil.copytree(out, copy)
+            self._process.send_signal(signal.SIGCONT)
+        if stdout.readline() != "0\n":
+            raise RuntimeError(f"{out} could not be trained")
+        return finished
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Train the runs whose folders come in, a line each, and answer each with its exit code."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        out = Path(line.rstrip("\n"))
+        print(cli.main([*arguments(options, out), "--quiet"]), file=answers, flush=True)
+    return 0
+
+
+def freeze(options: argparse.Namespace, home: Path) -> int:
+    """Kills by ``--frozen``; answers how many runs ended otherwise than the undisturbed one."""
+    trainer = Trainer(options)
+    trainer.train(home / "first")
+    began = time.perf_counter()
+    trainer.train(home / "whole")
+    length, draw = time.perf_counter() - began, random.Random(options.seed)
+    expected, out = evidence(home / "whole"), home / "0_0"
+    number, kills, cuts, wrong, ended = 0, 0, 0, 0, 0
+    reached: list[int] = []  # the newest checkpoint at each kill; -1 where there was none
+    while kills < options.kills:
+        copy = home / f"{number}_{kills + 1}"
+        finished = trainer.train(out, draw.uniform(0.0, length), copy)
+        ended += 1
+        wrong += evidence(out) != expected
+        shutil.rmtree(out)
+        if finished:
+            number += 1
+            out = home / f"{number}_{kills}"
+            continue
+        kills, out = kills + 1, copy
+        newest = checkpoint.latest(out / "checkpoints")
+        reached.append(-1 if newest is None else newest)
+        if draw.random() < options.truncated:
+            cuts += truncate(out / "metrics.jsonl", draw)
+    trainer.train(out)
+    wrong += evidence(out) != expected
+    trainer.close()
+    print(
+        f"{options.algorithm}: {kills} kills of runs of {options.updates} updates, {reached.count(-1)} of them before "
+        f"the first checkpoint, rows cut after {cuts}; {ended + 1} runs ended, {wrong} in other bits or rows; "
+        f"undisturbed: {length:.1f} s"
+    )
+    return wrong
+
+
+def undisturbed(options: argparse.Namespace, out: Path) -> float:
     """A whole run; answers its seconds."""
     began = time.perf_counter()
-    process = start(algorithm, out)
+    process = start(options, out)
     _, said = process.communicate()
     if process.returncode:
         raise RuntimeError(said.decode())
     return time.perf_counter() - began
 
 
-def disturbed(algorithm: str, out: Path, moment: float) -> tuple[bool, float]:
+def disturbed(options: argparse.Namespace, out: Path, moment: float) -> tuple[bool, float]:
     """A run, or its next part, killed after ``moment`` seconds; whether it came through before, and its seconds."""
     began = time.perf_counter()
-    process = start(algorithm, out)
+    process = start(options, out)
     try:
         _, said = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
@@ -65,6 +165,15 @@ def disturbed(algorithm: str, out: Path, moment: float) -> tuple[bool, float]:
     if process.returncode:
         raise RuntimeError(f"{out} could not be resumed: {said.decode()}")
     return True, time.perf_counter() - began
+
+
+def truncate(path: Path, draw: random.Random) -> bool:
+    """Cut a file at a random byte; answers whether there was one."""
+    if not path.exists():
+        return False
+    data = path.read_bytes()
+    path.write_bytes(data[: draw.randint(0, len(data))])
+    return True
 
 
 def evidence(path: Path) -> tuple[list[bytes], list[str]]:
@@ -83,25 +192,37 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--algorithm", default="liir", choices=sorted(jml.ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--updates", type=int, default=24, help="of each run, with a checkpoint after each")
+    parser.add_argument("--frozen", action="store_true", help="stop and copy instead of killing: cheaper by far")
+    parser.add_argument("--trainer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--truncated", type=float, default=0.5, help="share of kills after which metrics.jsonl is cut")
     options = parser.parse_args()
+    if options.trainer:
+        return serve(options)
     home = Path(tempfile.mkdtemp(prefix="kills_"))
-    undisturbed(options.algorithm, home / "first")  # fills the cache of compiled programs
-    length = undisturbed(options.algorithm, home / "whole")
+    if options.frozen:
+        wrong = freeze(options, home)
+        shutil.rmtree(home)
+        return 1 if wrong else 0
+    undisturbed(options, home / "first")  # fills the cache of compiled programs
+    length = undisturbed(options, home / "whole")
     wanted, draw = evidence(home / "whole"), random.Random(options.seed)
-    rows, equal, number, kills = [], True, 0, 0
+    rows, equal, number, kills, cuts = [], True, 0, 0, 0
     while kills < options.kills:
         out, done = home / f"run_{number}", False
         while not done:
             moment = draw.uniform(0.0, length) if kills < options.kills else 1e6
-            done, seconds = disturbed(options.algorithm, out, moment)
+            done, seconds = disturbed(options, out, moment)
             kills += not done
             reached = checkpoint.latest(out / "checkpoints") if (out / "checkpoints").exists() else None
             ending = ("same bits" if evidence(out) == wanted else "OTHER BITS") if done else "killed"
             equal &= ending != "OTHER BITS"
+            if not done and draw.random() < options.truncated and truncate(out / "metrics.jsonl", draw):
+                ending, cuts = "killed, rows cut", cuts + 1
             rows.append((number, kills, f"{seconds:.2f}", "none" if reached is None else str(reached), ending))
         number += 1
     columns = ("run", "kills so far", "seconds", "newest checkpoint", "")
-    title = f"{options.algorithm}: {kills} kills of {number} runs; undisturbed: {length:.1f} s, 40 checkpoints"
+    title = f"{options.algorithm}: {kills} kills of {number} runs, rows cut after {cuts}; undisturbed: {length:.1f} s"
     Console(width=100).print(tables.list_table(columns, rows, title=title))
     shutil.rmtree(home)
     return 0 if equal else 1
