@@ -18,6 +18,7 @@ through in the same bits as well.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -116,27 +117,28 @@ def freeze(options: argparse.Namespace, home: Path) -> int:
     expected, out = evidence(home / "whole"), home / "0_0"
     number, kills, cuts, wrong, ended = 0, 0, 0, 0, 0
     reached: list[int] = []  # the newest checkpoint at each kill; -1 where there was none
-    while kills < options.kills:
-        copy = home / f"{number}_{kills + 1}"
-        finished = trainer.train(out, draw.uniform(0.0, length), copy)
-        ended += 1
-        wrong += evidence(out) != expected
-        shutil.rmtree(out)
-        if finished:
-            number += 1
-            out = home / f"{number}_{kills}"
-            continue
-        kills, out = kills + 1, copy
-        newest = checkpoint.latest(out / "checkpoints")
-        reached.append(-1 if newest is None else newest)
-        if draw.random() < options.truncated:
-            cuts += truncate(out / "metrics.jsonl", draw)
-    trainer.train(out)
-    wrong += evidence(out) != expected
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it with what is known so far
+        while kills < options.kills or out.exists():
+            copy = home / f"{number}_{kills + 1}"
+            finished = trainer.train(out, draw.uniform(0.0, length) if kills < options.kills else 1e6, copy)
+            ended += 1
+            if evidence(out) != expected:
+                wrong += 1
+                print(f"run {out.name} ended in other bits or rows")
+            shutil.rmtree(out)
+            if finished:
+                number += 1
+                out = home / f"{number}_{kills}"
+                continue
+            kills, out = kills + 1, copy
+            newest = checkpoint.latest(out / "checkpoints")
+            reached.append(-1 if newest is None else newest)
+            if draw.random() < options.truncated:
+                cuts += truncate(out / "metrics.jsonl", draw)
     trainer.close()
     print(
         f"{options.algorithm}: {kills} kills of runs of {options.updates} updates, {reached.count(-1)} of them before "
-        f"the first checkpoint, rows cut after {cuts}; {ended + 1} runs ended, {wrong} in other bits or rows; "
+        f"the first checkpoint, rows cut after {cuts}; {ended} runs ended, {wrong} in other bits or rows; "
         f"undisturbed: {length:.1f} s"
     )
     return wrong

@@ -311,7 +311,9 @@ def test_an_older_checkpoint_under_the_newest_name_is_passed_over(whole: Path, h
     assert_same_bits(jml.load_run(run).states, jml.load_run(whole).states)
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "random_policy.json", "versions.json", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "random_policy.json", "versions.json", "spec.json", "checkpoints"]
+)
 def test_odd_things_in_a_run_are_named_by_whatever_reads_it(name: str, half: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     if name == "checkpoints":

@@ -144,7 +144,7 @@ class RunFolder:
 
         A pipe would never answer; through a link, files outside the folder would be changed or removed.
         """
-        names = [self.config, self.versions, self.metrics, self.random_policy]
+        names = [self.config, self.versions, self.metrics, self.random_policy, self.spec]
         names += [self.marl_eval, self.curve, self.lock] if writing else []
         for path in names:
             if os.path.lexists(path) and not path.is_file():
