@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import jax
@@ -146,6 +148,17 @@ def test_a_second_run_compiles_only_if_the_environment_changed(monkeypatch):
     assert changed.episode().reward.tolist() == [[6.0, 6.0]]
     env.table[:] = 2.0
     assert changed.episode().reward.tolist() == [[16.0, 16.0]]
+
+
+def test_reading_an_environment_does_not_keep_it():
+    env = Paid()
+    env.field = Paid()
+    gone = weakref.ref(env.field)
+    fingerprint(env)
+    data_by_field(env)
+    del env.field
+    gc.collect()
+    assert gone() is None
 
 
 def test_inside_a_wrapper_the_spec_changes_too():

@@ -163,14 +163,14 @@ class _Reader:
         return digest
 
     def _read(self, value: Any) -> bytes:
-        for kinds, method in self._methods().items():
+        for kinds, method in self._methods.items():
             if isinstance(value, kinds):
                 return method(value)
         if isinstance(getattr(value, "__wrapped__", None), Callable):  # what `jax.jit` makes
             return self._all("wrapped", [value.__wrapped__])
         return self._object(value)
 
-    @functools.cache  # noqa: B019 - a reader lives for one call
+    @functools.cached_property
     def _methods(self) -> dict[Any, Callable[[Any], bytes]]:
         return {
             jax.Array: self._array,
