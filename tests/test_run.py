@@ -80,6 +80,7 @@ def test_a_trained_policy_acts(result: jml.Result) -> None:
     state, timestep = result.env.reset(jax.random.key(0))
     for greedy in (True, False):
         policy = result.policy(1, greedy=greedy)
+        policy.reset(jax.random.key(0))
         actions = np.stack([policy(timestep.obs) for _ in range(8)])
         assert actions.shape == (8, 2) and set(actions.ravel()) <= {0, 1}
         policy.reset(jax.random.key(0))
