@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import pytest
@@ -39,14 +40,29 @@ def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+_after_clearing = [0.0]  # gigabytes
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let go of what a file has compiled when it ends: all files together need gigabytes, in every worker."""
     yield
-    if _resident_gigabytes() < 1.0:  # little to gain, and small programs that files share would be compiled again
-        return
+    if _resident_gigabytes() > 1.0:  # below, the small programs that files share are worth more
+        _forget(request.module)
+
+
+@pytest.fixture(autouse=True)
+def forget_many_programs() -> Iterator[None]:
+    """The same between the tests of a large file."""
+    yield
+    if _resident_gigabytes() > max(2.0, _after_clearing[0] + 0.5):
+        _forget()
+
+
+def _forget(*modules: ModuleType) -> None:
+    """Clear the caches of JAX, of the library and of the modules, and give the memory back."""
     library = [module for name, module in sys.modules.items() if name.startswith("jaxmarl_lite.")]
-    for module in [request.module, *library]:
+    for module in [*modules, *library]:
         for value in list(vars(module).values()):
             if callable(getattr(value, "cache_clear", None)):
                 value.cache_clear()
@@ -54,6 +70,7 @@ def forget_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # of glibc, which else keeps the memory for later
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _after_clearing[0] = _resident_gigabytes()
 
 
 def _resident_gigabytes() -> float:

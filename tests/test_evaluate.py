@@ -97,7 +97,7 @@ def test_play_shows_states_steps_and_actions():
     assert timesteps.reward[:, 1].tolist() == [0, 2, 2, 2]
 
 
-@pytest.mark.parametrize("number", [0, -1, 2.0, True])
+@pytest.mark.parametrize("number", [0, -1, 2.5, True])
 def test_a_wrong_number_of_episodes_is_named(number):
     with pytest.raises(ValueError, match=f"num_episodes is {number!r}"):
         evaluate.make_evaluate(_scripted(_ones), Tally(), number)
