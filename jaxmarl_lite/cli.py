@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _in_one_line(message: object) -> str:
     """The text of an error without line breaks, and with control characters, such as a terminal's, made visible."""
-    text = " ".join(str(message).split())
+    text = " ".join(str(message).split()) or type(message).__name__
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -90,9 +90,14 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error speaks of the user's input: raised by this package's own checks, not somewhere beneath it."""
+    """Whether an error speaks of the user's input, files or memory, and not of a fault of this package.
+
+    A ValueError does when this package's own checks raised it, not something beneath them.
+    """
     kinds = {"RunError", "RunFolderError", "CheckpointError"}
-    if type(error).__name__ in kinds or isinstance(error, (FileNotFoundError, ImportError)):
+    if type(error).__name__ in kinds or isinstance(error, (OSError, ImportError, MemoryError)):
+        return True
+    if "RESOURCE_EXHAUSTED" in str(error):  # the device has not enough memory for these sizes
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

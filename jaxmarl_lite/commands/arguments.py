@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import tyro
+
+from jaxmarl_lite.validation import check_path
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -19,6 +22,20 @@ def _of_int(info: Any) -> Any:
         metavar="INT",
         instance_from_str=lambda words: to_int(words[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@REGISTRY.primitive_rule
+def _of_path(info: Any) -> Any:
+    """A path, in which ``~`` is expanded."""
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: check_path("the path", words[0]),
+        is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda value: [str(value)],
     )
 

@@ -23,6 +23,7 @@ from jaxmarl_lite.running import costs, programs, record
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.result import load_run
 from jaxmarl_lite.types import EnvSpec
+from jaxmarl_lite.validation import MOST, check_int
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 Run = Annotated[Path, tyro.conf.Positional]
@@ -89,6 +90,8 @@ class List:
 def evaluate_command(words: list[str]) -> None:
     """``evaluate RUN``."""
     options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words, registry=arguments.REGISTRY)
+    check_int("--seed", options.seed, -(2**31), 2**32 - 1)
+    check_int("--episodes", options.episodes, 1, MOST)
     result = load_run(options.run)
     algorithm = programs.algorithm_of(result.plan, result.env)
     chosen = _chosen_greedy(options)
