@@ -16,6 +16,8 @@ import pytest
 import jaxmarl_lite as jml
 from jaxmarl_lite import validation
 from jaxmarl_lite.algorithms import configs
+from jaxmarl_lite.commands import arguments
+from jaxmarl_lite.envs.toys.games import Counter
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import plan as plans
 
@@ -174,6 +176,54 @@ def test_values_are_shown_in_one_short_line() -> None:
     for value in (Loud(), np.zeros((50, 50)), 10**5000):
         text = validation.show(value)
         assert "\n" not in text and len(text) <= 120
+
+
+def test_words_for_whole_numbers() -> None:
+    assert arguments.to_int("1e6") == 10**6 and arguments.to_int("12") == 12
+    for word in ("1.5", "nan", "inf", "x", ""):
+        with pytest.raises(ValueError):
+            arguments.to_int(word)
+
+
+def test_an_environment_that_keeps_traced_numbers_is_told_so() -> None:
+    class Kept(Counter):
+        def reset(self, key: Any) -> Any:
+            object.__setattr__(self, "total", jnp.zeros(()) + jax.random.uniform(key))
+            return super().reset(key)
+
+    with pytest.raises(ValueError, match="reset keeps traced numbers in the environment's own field 'total'"):
+        jml.check_environment(Kept())
+
+
+@pytest.mark.parametrize("change", [{"name": 5}, {"best_return": np.nan}, {"return_meaning": 5}, {"may_break": 1}])
+def test_words_and_numbers_of_a_spec_are_checked(change: dict[str, Any]) -> None:
+    class Odd(Counter):
+        spec = dataclasses.replace(Counter().spec, **change)  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match=rf"spec\.{next(iter(change))} is"):
+        jml.check_environment(Odd())
+
+
+def test_functions_of_training_refuse_what_cannot_be() -> None:
+    env = jml.make("toy/counter")
+    algorithm = jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(hidden=(8,)))
+    init, train = jml.make_train(algorithm, env, np.int64(4), 4)  # type: ignore[arg-type]
+    state = jax.eval_shape(init, jax.random.key(0))
+    for updates in (-1, 1.5, "x", None):
+        with pytest.raises(ValueError, match="num_updates is .*; allowed is a whole number"):
+            train(state, updates)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="state is None; allowed is a TrainState"):
+        train(None, 1)  # type: ignore[arg-type]
+    for key in (0, None, jax.random.split(jax.random.key(0), 2)):
+        with pytest.raises(ValueError, match="key is .*; allowed is"):
+            init(key)
+    other = jml.make("toy/climbing")
+    for make in (lambda: jml.make_evaluate(algorithm, other, 2), lambda: jml.make_play(algorithm, other, 2)):
+        with pytest.raises(ValueError, match="env has view_size 3; allowed is 1"):
+            make()
+    for wrong in ("x", 1):
+        with pytest.raises(ValueError, match="stagger is .*; allowed is True or False"):
+            jml.make_train(algorithm, env, 4, 4, wrong)  # type: ignore[arg-type]
 
 
 def test_paths_begin_at_home_where_they_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

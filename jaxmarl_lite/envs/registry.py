@@ -92,10 +92,11 @@ def _make_or_say(env_id: str, keywords: dict[str, Any]) -> Environment:
     except ImportError:
         raise
     except Exception as error:
-        if isinstance(error, ValueError) and env_id.rpartition("/")[2] in str(error) and "\n" not in str(error):
+        shown = show(env_id)[1:-1]
+        if isinstance(error, ValueError) and shown.rpartition("/")[2] in str(error) and "\n" not in str(error):
             raise
         given = ", ".join(f"{name}={show(value)}" for name, value in keywords.items())
-        which = f"{env_id} with {given}" if given else env_id
+        which = f"{shown} with {given}" if given else shown
         text = " ".join(str(error).split()) if isinstance(error, ValueError) else one_line(error)
         raise ValueError(f"env is {which}, which cannot be made: {text}") from error
 
