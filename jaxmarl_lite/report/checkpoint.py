@@ -20,6 +20,7 @@ from process 0.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -91,6 +92,7 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
             are kept.
         ValueError: ``keep`` below 1 or ``step`` negative.
         TypeError: a leaf is no array, or of a dtype that JAX cannot hold as configured; names the leaf.
+        OSError: the disk refuses, as when it is full.
     """
     if keep < 1 or step < 0:
         raise ValueError(f"keep must be at least 1 and step not negative, got keep={keep}, step={step}")
@@ -105,9 +107,14 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         hidden.mkdir()
-    # begins and ends with a barrier of all processes
-    with _unlogged(), _readable(hidden) as path, _checkpointer() as checkpointer:
-        checkpointer.save(path / "state", args=ocp.args.PyTreeSave(_named(descriptions, arrays, np.int32(_FORMAT))))
+    with _unlogged():
+        problem = _write_state(hidden, _named(descriptions, arrays, np.int32(_FORMAT)))
+        if problem is not None:
+            gc.collect()  # orbax's tasks print their tracebacks when they are let go of
+    if problem is not None:
+        if first:
+            shutil.rmtree(hidden, ignore_errors=True)  # on a full disk it would take the last room
+        raise OSError(f"the checkpoint of step {step} failed: {problem}")
     try:
         _compare(hidden, descriptions, arrays)
         final = _commit(folder, hidden, step, descriptions, dict(meta or {}), keep) if first else folder
@@ -383,19 +390,34 @@ def _verify(path: Path, manifest: dict[str, Any]) -> None:
             raise CheckpointError(f"{path} is damaged: the content of {name} changed (checksum)")
 
 
+def _write_state(hidden: Path, tree: dict[str, Any]) -> str | None:
+    """Write the arrays, with a barrier of all processes before and after; answers why that failed, or None."""
+    try:
+        with _readable(hidden) as path, _checkpointer() as checkpointer:
+            checkpointer.save(path / "state", args=ocp.args.PyTreeSave(tree))
+    except CheckpointError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds, some of them over many lines
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        return os.strerror(int(code[1])) if code else " ".join(str(error).split())
+    return None
+
+
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep orbax's threads from printing the traceback of an error that is raised as well, as of a full disk."""
-    logger = logging.getLogger("absl")
+    """Keep orbax's threads and tasks from printing tracebacks of an error that is raised as well."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def is_other(record: logging.LogRecord) -> bool:
-        return "_SignalingThread" not in str(record.msg)
+        return "_SignalingThread" not in str(record.msg) and "never retrieved" not in str(record.msg)
 
-    logger.addFilter(is_other)
+    for logger in loggers:
+        logger.addFilter(is_other)
     try:
         yield
     finally:
-        logger.removeFilter(is_other)
+        for logger in loggers:
+            logger.removeFilter(is_other)
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -356,12 +356,7 @@ class Loop:
                 "timings": self._timings()._asdict(),
                 "rows": self._kept.mark(),
             }
-            try:
-                checkpoint.save(self._checkpoints, self.update, self._states, meta | more, self._keep)
-            except (checkpoint.CheckpointError, OSError):
-                raise
-            except Exception as error:  # orbax and tensorstore raise many kinds where the disk refuses
-                raise OSError(f"the checkpoint of update {self.update} failed ({error})") from error
+            checkpoint.save(self._checkpoints, self.update, self._states, meta | more, self._keep)
             self._saved = time.perf_counter()
 
     def _elapsed(self) -> float:
