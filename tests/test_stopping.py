@@ -188,8 +188,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
                 writers.JsonlWriter, "write", lambda self, u, *rest: full() if u == 8 else write(self, u, *rest)
             )
         elif written == "checkpoint":
-            # orbax says it in words of its own
-            patch.setattr(loop.checkpoint.ocp.PyTreeCheckpointHandler, "save", lambda *a, **k: full())
+
+            def refuse(*args: Any, **keywords: Any) -> None:  # as tensorstore says it, over many lines
+                raise ValueError("RESOURCE_EXHAUSTED: Error\nwriting: [os_error_code='28']")
+
+            patch.setattr(loop.checkpoint.ocp.PyTreeCheckpointHandler, "save", refuse)
         else:
             patch.setattr(files, "replace_text", lambda p, t: full() if Path(p).name == written else replace(p, t))
         with pytest.raises(jml.RunError, match="cannot be written: .*No space left.*continue with jaxmarl-lite train"):
