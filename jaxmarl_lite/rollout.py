@@ -73,8 +73,8 @@ def rollout(
     spec = env.spec
     start = acting.memory
 
-    def step(carry: tuple[Acting, Episodes, Array], key: Array) -> tuple[tuple[Acting, Episodes, Array], Transition]:
-        now, ended, faults = carry
+    def step(carry: tuple[Acting, Episodes], key: Array) -> tuple[tuple[Acting, Episodes], Transition]:
+        now, ended = carry
         obs = now.timestep.obs
         action, log_prob, memory = act(key, obs, now.memory)
         env_state, after = jax.vmap(env.step)(now.env_state, action)
@@ -93,16 +93,24 @@ def rollout(
         finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
         moved = now._replace(env_state=env_state, timestep=after, memory=memory, running=running)
-        # both, because a reset replaces the last observation of an episode
-        wrong = env_faults(now.timestep) | env_faults(after)
-        # an action that is not finite is the policy's fault, whatever the environment makes of it
-        faults = faults | jnp.where(jnp.isfinite(action).all(), wrong, 0)
-        return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended, faults), transition
+        return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
 
-    carry = acting, acting.unreported, jnp.zeros((), jnp.int32)
-    (acting, ended, faults), steps = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+    (acting, ended), steps = jax.lax.scan(step, (acting, acting.unreported), jax.random.split(key, num_steps))
     acting, episodes = _report(acting, ended, 2 if stagger else 1)
-    return acting, Batch(steps, start, episodes, faults)
+    return acting, Batch(steps, start, episodes, _rollout_faults(steps))
+
+
+def _rollout_faults(steps: Transition) -> Array:
+    """`env_faults` of a whole rollout, after it, so that the loop over its steps stays short."""
+
+    def faults_of_step(step: Transition) -> Array:
+        timestep = TimeStep(step.next_obs, step.reward, step.cost, step.discount, step.last)
+        # both observations, because a reset replaces the last one of an episode
+        wrong = env_faults(timestep) | env_faults(timestep._replace(obs=step.obs))
+        # an action that is not finite is the policy's fault, whatever the environment makes of it
+        return jnp.where(jnp.isfinite(step.action).all(), wrong, 0)
+
+    return jax.lax.reduce(jax.vmap(faults_of_step)(steps), jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
 def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episodes]:
