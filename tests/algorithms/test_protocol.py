@@ -1,6 +1,5 @@
 """What every algorithm must keep, from one list."""
 
-import dataclasses
 import functools
 
 import chex
@@ -93,7 +92,7 @@ def test_act_and_update(case):
 
 
 def _with_zero(config, name):
-    """A learner's config with 0 for one of its floats, put there as tree functions do: 0 is no radius that is allowed."""
+    """A config with 0 for one of its floats, put there as tree functions do, which check nothing."""
     return jax.tree_util.tree_map_with_path(lambda path, x: x * 0.0 if path[0].name == name else x, config)
 
 
