@@ -72,6 +72,7 @@ def rollout(
     """
     spec = env.spec
     start = acting.memory
+    first = 2 if stagger else 1
 
     def step(carry: tuple[Acting, Episodes], key: Array) -> tuple[tuple[Acting, Episodes], Transition]:
         now, ended = carry
@@ -90,14 +91,16 @@ def rollout(
             _told(env, "broken", env.spec.may_break, env_state, last),
             _told(env, "won", bool(env.spec.win_meaning), env_state, last),
         )
-        finished = jax.tree.map(lambda x: jnp.where(_like(ends, x), x, 0.0), running)
-        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished._replace(count=ends.astype(float)))
+        counted = ends & ((now.episode == first) | (now.episode > first).all())
+        finished = jax.tree.map(lambda x: jnp.where(_like(counted, x), x, 0.0), running)
+        finished = finished._replace(count=counted.astype(float), broken=jnp.where(ends, running.broken, 0.0))
+        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished)
         moved = now._replace(env_state=env_state, timestep=after, memory=memory, running=running)
         return (jax.lax.cond(last.any(), lambda: _renew(env, moved, last), lambda: moved), ended), transition
 
     (acting, ended), steps = jax.lax.scan(step, (acting, acting.unreported), jax.random.split(key, num_steps))
-    acting, episodes = _report(acting, ended, 2 if stagger else 1)
-    return acting, Batch(steps, start, episodes, _rollout_faults(steps))
+    acting, episodes, begun = _report(acting, ended, first)
+    return acting, Batch(steps, start, episodes, _rollout_faults(steps), begun)
 
 
 def _rollout_faults(steps: Transition) -> Array:
@@ -113,15 +116,23 @@ def _rollout_faults(steps: Transition) -> Array:
     return jax.lax.reduce(jax.vmap(faults_of_step)(steps), jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
-def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episodes]:
+def _report(acting: Acting, ended: Episodes, first: int) -> tuple[Acting, Episodes, Episodes]:
     """Splits the sums over ended episodes into those to report now, and those to hold back.
 
-    The first episodes to end are the short ones, whose returns and costs say nothing of the long ones. They are held
-    back until every environment has finished its episode number ``first``, and are then reported with the others.
+    The first episodes to end are the short ones, whose returns and costs say nothing of the long ones. So each
+    environment's episode number ``first`` is held back until the last of them has ended, and until then no other
+    episode counts: an environment with short episodes would end many of them meanwhile.
+
+    Returns:
+        Where the environments stand, the sums to report, and `Batch.begun`.
     """
     complete = (acting.episode > first).all()
     episodes = jax.tree.map(lambda x: jnp.where(complete, x, 0.0), ended)
-    return acting._replace(unreported=jax.tree.map(jnp.subtract, ended, episodes)), episodes
+    unreported = jax.tree.map(jnp.subtract, ended, episodes)
+    under_way = acting.episode == first
+    running = acting.running._replace(count=jnp.ones_like(acting.running.count))
+    begun = jax.tree.map(lambda x, y: x + jnp.where(_like(under_way, y), y, 0.0).sum(0), unreported, running)
+    return acting._replace(unreported=unreported), episodes, begun
 
 
 def _renew(env: Environment, acting: Acting, last: Array) -> Acting:

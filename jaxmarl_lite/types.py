@@ -80,6 +80,8 @@ class Batch(NamedTuple):
     memory: PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
     episodes: Episodes
     env_faults: Array | int = 0  # [] int: which of the environment's numbers were wrong, see `rollout.env_faults`
+    begun: Episodes | None = None
+    """Sums over the first episodes so far, ended or not, while `episodes` waits for the last of them to end."""
 
 
 class Acting(NamedTuple):
@@ -91,7 +93,7 @@ class Acting(NamedTuple):
     reset_key: Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
     episode: Array  # [B] int: episodes begun so far
     running: Episodes  # [B, ...] sums of the episode under way; `count` stays 0
-    unreported: Episodes  # sums over the episodes that ended before every environment had finished one
+    unreported: Episodes  # sums over each environment's first episode, until every environment has finished it
 
 
 class TrainState(NamedTuple):

@@ -6,8 +6,9 @@
 the paper). A step raises the cost of an episode by about its length times ``E[ρ A_k]``, hence c, in cost per step, is
 what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). The mean is
 over all steps of an episode: of an agent in play for a part of them alone, whose ratio is 1 in the others, it is the
-mean over the steps in play times their share. Before any episode has ended c is 0: no room under a limit is claimed.
-The reserve s is 0 in the paper.
+mean over the steps in play times their share. Before every environment has finished an episode J is not known, for the
+first to end are the short ones: c is then 0, so that no room under a limit is claimed, or what the episodes begun have
+cost so far beyond the limit. The reserve s is 0 in the paper.
 A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same; a reserve
 that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it cannot
 help a limit of 0.
@@ -23,7 +24,8 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import configs, fitting, limits, models, ppo, values
 from jaxmarl_lite.algorithms.limits import CostLimit, Limits
 from jaxmarl_lite.maths import moments as moments_of
-from jaxmarl_lite.types import Array, Batch, EnvSpec, PyTree, Transition
+from jaxmarl_lite.maths import trees
+from jaxmarl_lite.types import Array, Batch, EnvSpec, Episodes, PyTree, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ class CostState(NamedTuple):
     episode_cost: Array  # [N, K] J, mean undiscounted cost of the latest episodes
     episode_length: Array  # [] mean length of those that ended last
     living_share: Array  # [N] share of their steps in which the agent was in play
-    known: Array  # [] 1 once an episode has ended, else 0
+    known: Array  # [] 1 once episodes were reported, else 0; J and the length are then lower bounds
     reserve: Array  # [N, K] s, in cost per episode, from 0 to the limit
     multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
 
@@ -119,8 +121,9 @@ def estimate(
     )  # fmt: skip
     limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
     state = _with_episodes(state._replace(value_moments=moments), batch, limit, config)
-    # an episode's cost that is not known is neither over its limit nor under it
-    excess = jnp.where(state.known > 0, state.episode_cost - limit, jnp.where(jnp.isinf(limit), -limit, 0.0))
+    # a cost that is not known yet is not under its limit; it is over it where what has been paid so far is
+    excess = state.episode_cost - limit
+    excess = jnp.where((state.known > 0) | jnp.isinf(limit), excess, jnp.maximum(excess, 0.0))
     alive = models.like(steps.obs.alive, found.advantage)
     if config.standardise_cost:
         advantage = models.standardised(found.advantage, alive, shared=False)
@@ -136,19 +139,31 @@ def estimate(
 
 
 def share(state: CostState, found: Costs) -> Array:
-    """``(d + s) / (J + limit)``, ``[N, K]``, between -1 and 1 without a reserve; 0 without a limit, and as long as no
-    episode has ended."""
-    limited = ~jnp.isinf(found.excess) & (state.known > 0)
+    """``(d + s) / (J + limit)``, ``[N, K]``, between -1 and 1 without a reserve; 0 without a limit, and 0 while the
+    cost is not known, unless what has been paid so far is over the limit."""
+    limited = ~jnp.isinf(found.excess) & ((state.known > 0) | (found.excess > state.reserve))
     limit = state.episode_cost - (found.excess - state.reserve)
     total = state.episode_cost + limit
     return jnp.where(limited & (total > 0), found.excess / jnp.where(total > 0, total, 1.0), 0.0)
 
 
+def _so_far(state: CostState, begun: Episodes) -> CostState:
+    """What episodes that go on have cost and lasted so far, in the place of their whole cost and length."""
+    count = jnp.maximum(begun.count, 1.0)
+    return state._replace(
+        episode_cost=begun.costs / count,
+        episode_length=jnp.maximum(begun.length / count, 1.0),
+        living_share=jnp.where(begun.length > 0, begun.living_steps / jnp.maximum(begun.length, 1.0), 1.0),
+    )
+
+
 def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) -> CostState:
     """The mean cost with the episodes that ended in a rollout, and the reserve; the old ones where none did."""
     ended = batch.episodes
-    count = jnp.maximum(ended.count, 1.0)
     some = ended.count > 0
+    if batch.begun is not None:
+        state = trees.select(state.known > 0, state, _so_far(state, batch.begun))
+    count = jnp.maximum(ended.count, 1.0)
     latest = ended.costs / count
     weight = jnp.where(state.known > 0, count / (count + config.cost_episodes), 1.0)
     up = config.reserve_rate * jnp.where(jnp.isinf(limit), 0.0, latest - limit)

@@ -45,6 +45,10 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
     return Optimiser(rule.init, step)
 
 
+_LIFT = 2.0**30
+"""Gradients are multiplied by it, and steps do not show it: the square of a gradient of 1e-20 would be 0 in float32."""
+
+
 def scale_free_optimizer(
     name: Literal["adam", "rmsprop", "sgd"], eps: Array | float, per_agent: bool = False
 ) -> Optimiser:
@@ -71,6 +75,7 @@ def scale_free_optimizer(
     def step(
         params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
     ) -> tuple[PyTree, optax.ScaleByAdamState]:
+        grads = jax.tree.map(lambda g: _LIFT * g, grads)
         mu = optax.tree.update_moment(grads, state.mu, first, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second, 2)
         count = optax.safe_increment(state.count)
@@ -80,7 +85,7 @@ def scale_free_optimizer(
 
         def moved(p: Array, m: Array, v: Array) -> Array:
             root = jnp.sqrt(v) + floor
-            return p - lr * jnp.where(root > 0, m / jnp.where(root > 0, root, 1.0), 0.0)
+            return p - lr * jnp.where(v > 0, m / jnp.where(v > 0, root, 1.0), 0.0)
 
         return jax.tree.map(moved, params, m, v), optax.ScaleByAdamState(count, mu, nu)
 

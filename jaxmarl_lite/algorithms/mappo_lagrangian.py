@@ -23,7 +23,7 @@ import optax
 
 from jaxmarl_lite.algorithms import configs, costs, happo, models, turns
 from jaxmarl_lite.maths import moments as moments_of
-from jaxmarl_lite.maths import multiplier
+from jaxmarl_lite.maths import multiplier, trees
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 
 
@@ -101,13 +101,14 @@ def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Co
 
     A cost without a limit has the multiplier 0.
     """
-    limited, known = ~jnp.isinf(found.excess), state.known > 0
+    limited = ~jnp.isinf(found.excess)
+    known = limited & ((state.known > 0) | (found.excess > 0))
     relative = config.multiplier_unit == "relative"
     violation = costs.share(state, found) if relative else jnp.where(limited & known, found.excess, 0.0)
     up, opt = violation, state.multiplier.opt
     if config.multiplier_rule == "adam":
-        step, opt = _adam.update(violation, opt)
-        up = jnp.asarray(step)
+        step, moved = _adam.update(violation, opt)
+        up, opt = jnp.asarray(step), trees.select(known.any(), moved, opt)
     summed = multiplier.ascend(state.multiplier.sum, up, config.multiplier_lr, config.multiplier_highest)
     prices = Prices(jnp.where(known, summed, state.multiplier.sum), opt)
     now = multiplier.ascend(prices.sum, violation, config.multiplier_gain, config.multiplier_highest)

@@ -50,7 +50,7 @@ def run_table(
     costs, limits, kept, violations = (np.asarray(x, float) for x in (costs, limits, kept, violations))
     table = tables.new_table()
     table.add_column("cost per episode")
-    over = "updates over it" if np.isnan(updates) else f"of {updates:.4g} measured updates over it"
+    over = "updates over it" if np.isnan(updates) else f"of {updates:,.0f} measured updates over it"
     for head in ("limit", "mean [95 % interval]", "P(kept)", over):
         table.add_column(head, justify="right")
     for k in range(limits.shape[1]):

@@ -63,7 +63,7 @@ METRICS: dict[str, str] = {
     "cost_surrogate_gain": "Growth of each cost surrogate by the step, in cost per environment step.",
     "step_multiplier": "Multiplier of each limit that the step implies (surrogate per cost per step).",
     # limits on costs
-    "cost_excess": "Mean cost J of the latest episodes less the limit less its margin, in cost per episode.",
+    "cost_excess": "Mean cost J of the latest episodes less the limit less its margin; until J is known 0 or more.",
     "cost_known": "1 once every environment has finished an episode, so that the cost is known, else 0.",
     "cost_doubt": "Share of the most that a step can promise of the cost that is not counted on, 0 to 1.",
     "cost_reserve": "What is kept under the limit besides its margin, in cost per episode.",

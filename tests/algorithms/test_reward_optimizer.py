@@ -58,6 +58,22 @@ def test_a_reward_without_a_rate_or_a_weight_stays():
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("scale", [1e-26, 1e-18, 1e-12, 1.0, 1e6])
+def test_no_step_is_longer_where_the_square_of_a_gradient_is_no_number(name, scale):
+    """Gradients of three decades, in single precision: their squares would be 0 from 1e-19 on."""
+    draw = np.random.default_rng(0)
+    grads = jnp.asarray(10 ** draw.uniform(-3, 0, 1000), jnp.float32)
+    ours, params = fitting.scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
+    state, plain = ours.init(params), ours.init(params)
+    for _ in range(3):
+        one, state = ours.step(params, state, scale * grads, 1.0, 1.0)
+        other, plain = ours.step(params, plain, grads, 1.0, 1.0)
+        moving = scale * grads > 1e-24
+        np.testing.assert_allclose(one[moving], other[moving], rtol=1e-3)
+        assert jnp.abs(one).max() <= 2.0 * jnp.abs(other).max()
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
     """In double precision, where an epsilon of 1e-30 is none; agents each have their own scale."""
     import optax
