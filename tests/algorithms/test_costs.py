@@ -150,6 +150,21 @@ def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_la
     assert info["cost_known"] == 1 and learner.costs.episode_length == 10
 
 
+def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_never_for_it(float64):
+    of = with_costs(spec(2))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(6,), cost_limit={"a": 1.0, "b": 100.0}))
+    found = rollout(2, count=0.0)
+    begun = Episodes(jnp.asarray(4.0), jnp.zeros(2), 4.0 * jnp.array([[3.0, 3.0], [0.5, 3.0]]), jnp.asarray(20.0),
+                     jnp.asarray([20.0, 10.0]))  # fmt: skip
+    learner = ours.init(jax.random.key(0), B)
+    learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(begun=begun))
+    np.testing.assert_allclose(info["cost_excess"], [[2.0, 0.0], [0.0, 0.0]])
+    assert info["cost_known"] == 0 and learner.costs.episode_length == 5
+    np.testing.assert_allclose(learner.costs.living_share, [1.0, 0.5])
+    learner, info = jax.jit(ours.update)(jax.random.key(2), learner, rollout(2, count=3.0)._replace(begun=begun))
+    np.testing.assert_allclose(info["cost_excess"], [[3.0, -98.0]] * 2)
+
+
 def test_a_step_that_mends_one_limit_does_not_break_another(float64):
     """Far steps, so that a limit which the linear model keeps is often broken by the policy itself."""
     of = with_costs(spec(1))
