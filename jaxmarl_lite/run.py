@@ -32,7 +32,11 @@ from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, c
 __all__ = ["RunError", "resume_run", "run"]
 
 
-_STEPS = 1_000_000
+class _Default(int):
+    """A number that the caller did not give, told apart from the same number given."""
+
+
+_STEPS = _Default(1_000_000)
 
 
 class _Options(NamedTuple):
@@ -123,7 +127,7 @@ def run(
     if stored is not None and resume is not None:
         if out is not None and out.absolute() != resume.absolute():
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
-        total_steps = stored.total_steps if total_steps == _STEPS else total_steps
+        total_steps = stored.total_steps if isinstance(total_steps, _Default) else total_steps
         config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs = stored.num_envs if num_envs is None else num_envs
         num_steps = stored.num_steps if num_steps is None else num_steps

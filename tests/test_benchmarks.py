@@ -173,7 +173,7 @@ def test_beating_is_of_the_right_one() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("--algorithms x=iac:nonsense=1", "x: config has the unknown field 'nonsense'; allowed are"),
+        ("--algorithms x=iac:qq=1", "x: config has the unknown field 'qq'; allowed are"),
         ("--algorithms liir:lam=0", "algorithm is 'liir:lam=0'; allowed is ALGORITHM or LABEL="),
         ("--algorithms y=mappo.authors", "algorithm is 'mappo.authors'; allowed is"),
         ("--algorithms iac --envs toy/reach coma", "iac: Unknown environment 'coma'"),

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -448,5 +449,14 @@ def test_a_prolonged_plan_keeps_the_distance_of_its_evaluations() -> None:
     short, _ = plan.make_plan("ippo", "toy/counter", total_steps=100, evaluations=5, **sizes)
     assert short.schedule == (0, 2, 4, 6, 8, 10)
     assert plan.prolonged(short, 160).schedule == (0, 2, 4, 6, 8, 10, 12, 14, 16)
-    assert plan.prolonged(short, 50) == short
+    assert plan.prolonged(short, 100) == short
+    with pytest.raises(ValueError, match="total_steps is 50; allowed is 100, as planned, or more"):
+        plan.prolonged(short, 50)
     assert dataclasses.replace(short, evaluations=50).schedule == tuple(range(11))
+
+
+def test_a_run_can_be_prolonged_to_the_number_of_steps_that_is_the_default(tmp_path, monkeypatch):
+    jml.run("ippo", "toy/counter", total_steps=updates(1), evaluations=1, out=tmp_path / "run", **RUN)
+    monkeypatch.setattr(sys.modules["jaxmarl_lite.run"], "_train", lambda plan, *_: plan)
+    longer = jml.run("ippo", "toy/counter", resume=tmp_path / "run", total_steps=1_000_000, evaluations=1, **RUN)
+    assert longer.total_steps == 1_000_000

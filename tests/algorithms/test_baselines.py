@@ -274,8 +274,9 @@ def test_the_mixers_first_gain_does_not_grow_with_its_width():
 def test_qmixs_targets_by_hand(double_q, mixer):
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
     config = qmix.QMIXConfig(
-        hidden=(8,), memory="none", mixer=mixer, mixer_size=4, double_q=double_q, gamma=0.9, sequence=5,
-        replay_size=4, replay_batch=4,
+        hidden=(8,), memory="none", mixer=mixer, double_q=double_q, gamma=0.9, sequence=5, replay_size=4,
+        replay_batch=4,
+        **({"mixer_size": 4} if mixer == "qmix" else {}),
     )  # fmt: skip
     algorithm = qmix.make("qmix", spec, config)
     live, copy = (algorithm.init(jax.random.key(seed), 4).weights for seed in (0, 1))

@@ -307,5 +307,5 @@ def test_the_authors_settings():
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
     moved, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
     np.testing.assert_allclose(moved, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5)  # torch's rule
-    with pytest.raises(ValueError, match="LIIRConfig.lam is -1; allowed"):
+    with pytest.raises(ValueError, match="LIIRConfig.lam is -1.0; allowed"):
         liir.LIIRConfig.authors(lam=-1)

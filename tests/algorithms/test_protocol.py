@@ -162,7 +162,7 @@ def test_greedy_is_the_mode_and_does_not_need_the_key(case):
 def test_wrong_settings_are_named(name):
     kind = ALGORITHMS[name][0]
     for field, value in [
-        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip", True), ("epochs", 0), ("num_minibatches", 2.0),
+        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip", True), ("epochs", 0), ("num_minibatches", 2.5),
         ("memory", "lstm"), ("optimiser", "adamw"), ("hidden", (16, 0)), ("lr", "0.1"),
         ("hidden", 64), ("memory_size", 7 if kind.memory == "none" else 0),
     ]:  # fmt: skip

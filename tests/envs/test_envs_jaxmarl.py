@@ -287,7 +287,7 @@ def test_a_film_of_a_battle(battle, tmp_path):
         ("mpe/reference", {"action_type": "both"}, "action_type of mpe/reference is 'both'; allowed is one of"),
         ("mpe/spread-3a", {"local_ratio": 2.0}, "local_ratio of mpe/spread-3a is 2.0; allowed is a share from 0 to 1"),
         ("overcooked/coord-ring", {"shaping": -1.0}, "shaping of overcooked/coord-ring is -1.0; allowed is a number"),
-        ("safe-mpe/spread-3a", {"cost_limit": -1.0}, "safe-mpe/spread-3a: limit of cost 'collisions' is -1.0"),
+        ("safe-mpe/spread-3a", {"cost_limit": -1.0}, "cost_limit is -1.0; allowed is a number from 0 up"),
         ("safe-mpe/spread-3a", {"cost_limit": {"bumps": 1.0}}, "Unknown cost in cost_limit: 'bumps'"),
     ],
 )

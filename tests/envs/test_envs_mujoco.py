@@ -182,7 +182,7 @@ def test_the_list_names_what_can_be_made():
         ("safe-mujoco/manyagent-ant-4x2", {"segments": 6}, "covers 8 segments, but segments is 6; allowed is 1x6, 2x3"),
         ("safe-mujoco/ant-2x4", {"distance": -1}, "distance of safe-mujoco/ant-2x4 is -1; allowed is a whole number"),
         ("safe-mujoco/ant-2x4", {"physics": "slow"}, "physics of .* is 'slow'; allowed is one of fast, reference"),
-        ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "is -1; allowed is a number from 0 up, or 2, one per agent"),
+        ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "cost_limit is -1; allowed is a number from 0 up"),
         ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
         ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "costs of .* is 'own'; allowed is no such keyword: only in"),
         ("safe-mujoco/ant-2x4", {"standardise": "false"}, "standardise of .* is 'false'; allowed is one of True"),
