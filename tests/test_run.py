@@ -18,6 +18,7 @@ import pytest
 from small_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
+from jaxmarl_lite import keys
 from jaxmarl_lite.envs.constraints import Cost, with_costs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
 from jaxmarl_lite.running import loop, plan, presets, programs
@@ -437,7 +438,7 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
         assert_same_bits(after, then)
         assert timestep.reward[0] == reward
     policy = result.policy(seed=1, greedy=True)
-    _, timestep = env.reset(jax.random.split(jax.random.key(3))[0])
+    _, timestep = env.reset(jax.random.split(keys.for_purpose(3, keys.PLAY))[0])
     np.testing.assert_array_equal(policy(timestep.obs), episode.action[0])
     assert episode.intrinsic is not None
     same = {}  # shared weights: a number of view and action

@@ -239,7 +239,8 @@ def _trained(name, env_id, updates, num_envs, num_steps, settings):
 
 
 def _learn(name, env_id, updates=60, num_envs=32, num_steps=4, **settings):
-    settings = {"lr": 0.01, "critic_lr": 0.01, "epochs": 4, "num_minibatches": 1} | settings
+    rates = {"lr": 0.01} if settings.get("shared_trunk") else {"lr": 0.01, "critic_lr": 0.01}
+    settings = rates | {"epochs": 4, "num_minibatches": 1} | settings
     return _trained(name, env_id, updates, num_envs, num_steps, tuple(settings.items()))
 
 
