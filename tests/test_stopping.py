@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,18 @@ from jaxmarl_lite.running.signals import StopRequest
 
 RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(8), evaluations=2)
 """Evaluations after updates 0, 4 and 8."""
+
+
+@pytest.fixture(autouse=True)
+def usual_handlers() -> Iterator[None]:
+    """Those of a program in a terminal; a background job starts with some of these signals ignored."""
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
+    before = [signal.getsignal(each) for each in signals]
+    for each in signals:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for each, handler in zip(signals, before, strict=True):
+        signal.signal(each, handler)
 
 
 @pytest.fixture(scope="module")

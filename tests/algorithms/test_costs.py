@@ -225,7 +225,7 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     critic = models.critic(of, config.form, "state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, steps)
     mean = (estimate.advantage * alive).sum() / alive.sum()
-    spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum() + 1e-8)
+    spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum())
     advantage, cost = (estimate.advantage - mean) / spread, plain_estimate(config, learner, of, found)[..., 0]
     theta, back = jax.flatten_util.ravel_pytree(learner.policy)
     first = models.episode_starts(steps.last)

@@ -79,7 +79,7 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
         alive = own.obs.alive
         raw = estimate.advantage[..., agent]
         mean = (raw * alive).sum() / alive.sum()
-        deviation = jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum() + 1e-8)
+        deviation = jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum())
         met = factor * (raw - mean) / deviation
 
         def loss(theta, own=own, met=met, alive=alive):
@@ -137,7 +137,7 @@ def test_hatrpo_with_one_agent_is_trpo(float64, kind, memory, delta):
     _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, steps)
     alive, raw = steps.obs.alive, estimate.advantage
     mean = (raw * alive).sum() / alive.sum()
-    advantage = (raw - mean) / jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum() + 1e-8)
+    advantage = (raw - mean) / jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum())
     theta, back = jax.flatten_util.ravel_pytree(learner.policy)
     first = models.episode_starts(steps.last)
 
