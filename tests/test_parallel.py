@@ -42,10 +42,11 @@ def test_what_belongs_to_a_world_is_split_and_all_else_whole(name: str, memory: 
     places = parallel.shardings(states, line(), "worlds")
     split, whole = jax.P(None, parallel.AXIS), jax.P()
     specs = lambda tree: [at.spec for at in jax.tree.leaves(tree)]  # noqa: E731
-    assert set(specs(places.acting)) == {split}
+    assert set(specs(places.acting._replace(unreported=()))) == {split}
+    assert set(specs(places.acting.unreported)) == {whole}  # sums over all worlds
     assert set(specs(places.learner.memory)) == ({split} if memory == "gru" else set())
     assert set(specs([places.learner._replace(memory=()), places.key, places.updates])) == {whole}
-    of_worlds = [states.acting, states.learner.memory]
+    of_worlds = [states.acting._replace(unreported=()), states.learner.memory]
     assert all(leaf.shape[:2] == (SEEDS, WORLDS) for leaf in jax.tree.leaves(of_worlds))
 
 
