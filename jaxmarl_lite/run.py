@@ -112,7 +112,8 @@ def run(
         quiet: print nothing.
 
     On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 the run saves and ends: with KeyboardInterrupt, or SystemExit whose code is
-    128 + the signal's number. A second Ctrl-C ends it at once.
+    128 + the signal's number. A second Ctrl-C ends it at once, except while a program compiles, which nothing can
+    interrupt.
 
     Raises:
         ValueError: for a setting that cannot be, before anything is compiled; names it and what is allowed.

@@ -7,8 +7,8 @@ the paper). A step raises the cost of an episode by about its length times ``E[Ï
 what stands beside that surrogate (Gu et al. 2021, section 4.2, for costs whose discount is close to 1). The mean is
 over all steps of an episode: of an agent in play for a part of them alone, whose ratio is 1 in the others, it is the
 mean over the steps in play times their share. Before every environment has finished an episode J is not known, for the
-first to end are the short ones: c is then 0, so that no room under a limit is claimed, or what the episodes begun have
-cost so far beyond the limit. The reserve s is 0 in the paper.
+first to end are the short ones. What the first episodes have cost so far is a lower bound of it: where that is over the
+limit it stands for J, and elsewhere c is 0, so that no room under a limit is claimed. The reserve s is 0 in the paper.
 A step keeps its limit in the linear model of the cost, and the cost itself may settle above it all the same; a reserve
 that grows while it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it cannot
 help a limit of 0.
@@ -121,7 +121,7 @@ def estimate(
     )  # fmt: skip
     limit = (1.0 - config.cost_margin) * limits.matrix(config.cost_limit, spec)
     state = _with_episodes(state._replace(value_moments=moments), batch, limit, config)
-    # a cost that is not known yet is not under its limit; it is over it where what has been paid so far is
+    # While J is a lower bound, it can show that a limit is broken, but never that it is kept.
     excess = state.episode_cost - limit
     excess = jnp.where((state.known > 0) | jnp.isinf(limit), excess, jnp.maximum(excess, 0.0))
     alive = models.like(steps.obs.alive, found.advantage)
@@ -147,8 +147,8 @@ def share(state: CostState, found: Costs) -> Array:
     return jnp.where(limited & (total > 0), found.excess / jnp.where(total > 0, total, 1.0), 0.0)
 
 
-def _so_far(state: CostState, begun: Episodes) -> CostState:
-    """What episodes that go on have cost and lasted so far, in the place of their whole cost and length."""
+def _with_running_episodes(state: CostState, begun: Episodes) -> CostState:
+    """Replaces J and the episode length by lower bounds: means over the first episodes, of which some still run."""
     count = jnp.maximum(begun.count, 1.0)
     return state._replace(
         episode_cost=begun.costs / count,
@@ -162,7 +162,7 @@ def _with_episodes(state: CostState, batch: Batch, limit: Array, config: Any) ->
     ended = batch.episodes
     some = ended.count > 0
     if batch.begun is not None:
-        state = trees.select(state.known > 0, state, _so_far(state, batch.begun))
+        state = trees.select(state.known > 0, state, _with_running_episodes(state, batch.begun))
     count = jnp.maximum(ended.count, 1.0)
     latest = ended.costs / count
     weight = jnp.where(state.known > 0, count / (count + config.cost_episodes), 1.0)

@@ -46,7 +46,7 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
 
 
 _LIFT = 2.0**30
-"""Gradients are multiplied by it, and steps do not show it: the square of a gradient of 1e-20 would be 0 in float32."""
+"""Gradients are multiplied by this before they are squared: in float32 the square of 1e-20 is 0. Steps cancel it."""
 
 
 def scale_free_optimizer(

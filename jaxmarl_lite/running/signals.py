@@ -15,8 +15,8 @@ class StopRequest:
     """Notes the first signal that asks the process to end; use it as a context.
 
     Until `deferred` is set, a signal ends the process where it stands. From then on the run is to look at `signum`
-    where its state is whole, save, and call `leave`. A second Ctrl-C always ends the process at once. Outside the main
-    thread Python installs no handlers, and nothing is noted.
+    where its state is whole, save, and call `leave`. A second Ctrl-C ends the process at once, unless XLA compiles,
+    which nothing can interrupt. Outside the main thread Python installs no handlers, and nothing is noted.
     """
 
     def __init__(self) -> None:
