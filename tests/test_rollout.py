@@ -209,3 +209,18 @@ def test_the_first_episodes_are_reported_when_every_environment_has_finished_one
         lengths = [min(steps, 5 if x else 3) for x in first_long]
         assert so_far.count == copies and so_far.length == sum(lengths)
         np.testing.assert_allclose(so_far.costs[1, 0], sum(n * (n - 1) / 2 for n in lengths))
+
+
+def test_short_episodes_do_not_count_more_often_while_a_long_one_runs():
+    """Episodes of one or three steps: in three steps a copy with short ones ends three, and the first alone counts."""
+    env, copies = Tally(over_at=1, uneven=True), 8
+
+    def act(key, obs, memory):
+        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), memory
+
+    acting = rollout.begin(env, jax.random.key(7), copies, ())
+    long = int((acting.env_state.start > 0.5).sum())
+    assert 0 < long < copies
+    _, batch = jax.jit(lambda acting: rollout.rollout(env, act, acting, jax.random.key(1), 3))(acting)
+    assert batch.steps.last.sum() > copies
+    assert batch.episodes.count == copies and batch.episodes.length == 1 * (copies - long) + 3 * long
