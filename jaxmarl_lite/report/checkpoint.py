@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import re
@@ -355,7 +354,7 @@ def _checksum(manifest: Mapping[str, Any]) -> int:
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint; CheckpointError naming the file when it cannot be used."""
     try:
-        manifest = json.loads(files.read_bytes(path / _MANIFEST))
+        manifest = files.from_json(files.read_bytes(path / _MANIFEST))
         missing = {"format", "step", "meta", "leaves", "files"} - set(manifest)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {_MANIFEST} cannot be read ({_in_one_line(error)})") from error

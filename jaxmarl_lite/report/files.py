@@ -64,14 +64,33 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """JSON text of plain data, arrays, paths and dataclass-free records; anything else raises TypeError.
 
     Strict JSON has no number for these, so NaN becomes ``null`` and the infinities the texts ``"Infinity"`` and
-    ``"-Infinity"``, which ``to_number`` turns back.
+    ``"-Infinity"``, which ``from_json`` and ``to_number`` turn back.
     """
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The data of a JSON text, with the infinities that ``to_json`` wrote as texts.
+
+    Raises:
+        ValueError: it is no JSON text.
+        RecursionError: it is nested too deeply.
+    """
+    return _revive(json.loads(text))
 
 
 def to_number(value: Any) -> float:
     """A number as ``to_json`` wrote it: ``null`` is NaN, ``"Infinity"`` is infinite."""
     return math.nan if value is None else float(value)
+
+
+def _revive(value: Any) -> Any:
+    """The same data with infinities in place of the texts that stand for them."""
+    if isinstance(value, dict):
+        return {key: _revive(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_revive(entry) for entry in value]
+    return {"Infinity": math.inf, "-Infinity": -math.inf}.get(value, value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
 import os
 import platform
 import warnings
@@ -387,20 +385,11 @@ def read_object(path: Path) -> dict[str, Any]:
             raise RunFolderError(f"{path} is no file")
         if path.stat().st_size > _LARGEST:
             raise RunFolderError(f"{path} is damaged: it is larger than any config, {_LARGEST:,} bytes")
-        value = json.loads(files.read_bytes(path).decode("utf-8-sig"))  # some editors add a byte order mark
+        value = files.from_json(files.read_bytes(path).decode("utf-8-sig"))  # some editors add a byte order mark
     except RunFolderError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise RunFolderError(f"{path} is damaged: it holds no JSON object")
-    return _revive(value)
-
-
-def _revive(value: Any) -> Any:
-    """Infinities back from the texts that ``files.to_json`` made of them."""
-    if isinstance(value, Mapping):
-        return {key: _revive(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_revive(entry) for entry in value]
-    return {"Infinity": math.inf, "-Infinity": -math.inf}.get(value, value) if isinstance(value, str) else value
+    return value
