@@ -36,7 +36,7 @@ class _Default(int):
     """A number that the caller did not give, told apart from the same number given."""
 
 
-_STEPS = _Default(1_000_000)
+_SEEDS, _STEPS, _EVALUATIONS, _EVAL_EPISODES = map(_Default, (3, 1_000_000, 20, 32))
 
 
 class _Options(NamedTuple):
@@ -64,14 +64,14 @@ def run(
     env: str | Environment,
     *,
     config: Any = None,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Sequence[int] = _SEEDS,
     total_steps: int = _STEPS,
     out: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
     stagger: bool | None = None,
-    evaluations: int = 20,
-    eval_episodes: int = 32,
+    evaluations: int = _EVALUATIONS,
+    eval_episodes: int = _EVAL_EPISODES,
     greedy: bool | None = None,
     env_args: Mapping[str, Any] | None = None,
     resume: str | Path | None = None,
@@ -102,8 +102,8 @@ def run(
         greedy: evaluate the likeliest actions instead of sampled ones, and play them in `Result.policy`,
             `Result.episode` and ``jaxmarl-lite render``; None: for QMIX alone, whose sampled ones explore.
         env_args: keywords of `make`.
-        resume: folder of a run to continue, see `resume_run`; all other arguments must be as they were, except for
-            a larger ``total_steps``.
+        resume: folder of a run to continue, see `resume_run`. Arguments that are not given are as they were; those
+            given must be, except for a larger ``total_steps``.
         seeds_at_once: seeds that train side by side, the others after them; None: one on a CPU, else all.
         devices, layout: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
         keep: checkpoints to keep.
@@ -129,6 +129,9 @@ def run(
         if out is not None and out.absolute() != resume.absolute():
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
         total_steps = stored.total_steps if isinstance(total_steps, _Default) else total_steps
+        evaluations = stored.evaluations if isinstance(evaluations, _Default) else evaluations
+        eval_episodes = stored.eval_episodes if isinstance(eval_episodes, _Default) else eval_episodes
+        seeds = stored.seeds if isinstance(seeds, _Default) else seeds
         config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs = stored.num_envs if num_envs is None else num_envs
         num_steps = stored.num_steps if num_steps is None else num_steps
@@ -140,7 +143,7 @@ def run(
         total_steps=total_steps, evaluations=evaluations, eval_episodes=eval_episodes,
     )  # fmt: skip
     if stored is not None and resume is not None:
-        plans.check_same(plan, stored, resume)
+        plans.check_same(plan, stored, resume, (*plans.IDENTITY, "evaluations"))
         longer = plans.prolonged(stored, plan.total_steps)
         longer = _laid_out(longer, seeds_at_once, devices, layout)
         return _continue(longer, stored, world, runfolder.find(resume), options)

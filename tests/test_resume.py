@@ -409,6 +409,30 @@ def test_a_folder_that_goes_away_ends_the_run(harm: str, tmp_path: Path, monkeyp
         assert len(jml.resume_run(tmp_path / "moved", quiet=True).steps) == 5
 
 
+def test_a_config_that_is_deleted_while_a_run_trains_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+
+    def disturbed(self: loop.Loop) -> None:
+        if self.update == 2:
+            (path / "config.json").unlink()
+        evaluate(self)
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    assert len(jml.resume_run(path, quiet=True).steps) == 5
+
+
+@pytest.mark.parametrize("field, value", [("evaluations", 5), ("eval_episodes", 7), ("seeds", 9)])
+def test_what_a_resumed_run_is_given_is_obeyed_or_refused(whole: Path, tmp_path: Path, field: str, value: int) -> None:
+    path = shutil.copytree(whole, tmp_path / "run")
+    same = {name: x for name, x in RUN.items() if name not in ("evaluations", "eval_episodes", "seeds")}
+    with pytest.raises(ValueError, match=f"{field} is .*, but the run in .* has .*; allowed on resuming is the same"):
+        jml.run("ippo", "toy/counter", resume=path, **(same | {field: value}))
+    jml.run("ippo", "toy/counter", resume=path, **same)
+
+
 def test_rows_that_are_deleted_while_a_run_trains_come_back(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

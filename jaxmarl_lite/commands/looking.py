@@ -107,7 +107,7 @@ def evaluate_command(words: list[str]) -> None:
         means[seed], paid[seed], won[seed] = float(returns.mean()), played.costs, np.asarray(played.won)
         interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
         length = None if interval is None else round(float(played.lengths.mean()), 1)
-        texts.append((f"seed {seed}", "diverged" if interval is None else _interval(interval), length))
+        texts.append((f"seed {seed}", "left out" if interval is None else _interval(interval), length))
     table = tables.list_table(
         ("", f"{result.spec.return_meaning}: mean [95 % interval] over {options.episodes} episodes", "episode length"),
         texts,
@@ -136,7 +136,7 @@ def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
     """Share of won episodes of every seed, with Wilson's interval over its episodes."""
     rows = []
     for seed, each in won.items():
-        text = "diverged"
+        text = "left out"
         if np.isfinite(each).all():
             among = statistics.proportion_interval(int(each.sum()), len(each))
             text = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
@@ -151,7 +151,7 @@ def plot_command(words: list[str]) -> None:
         raise ValueError("no run was named; allowed is the folder of a run, or of several")
     from jaxmarl_lite.report import drawing, plots
 
-    drawing.check_path(options.out)
+    drawing.check_path(options.out, "--out")
     runs = {}
     for path in options.runs:
         run = runfolder.load(path)

@@ -122,7 +122,7 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
             share = np.mean(values[:, i, k] <= limits[i, k])
             probability = f", {share:.3f}" if np.isfinite(limits[i, k]) else ""
             text = f"{tables.number_text(float(mean[i]))} (agent {i}){probability}"
-            cells.append(Text(text, "red" if mean[i] > limits[i, k] else "") if np.isfinite(mean).all() else "diverged")
+            cells.append(Text(text, "red" if mean[i] > limits[i, k] else "") if np.isfinite(mean).all() else "left out")
         table.add_row(f"seed {seed}", *cells)
     return table
 

@@ -186,15 +186,15 @@ def note(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> N
     figure.supxlabel(text, fontsize=7.5, color=FAINT, x=0.99, ha="right")
 
 
-def check_path(path: Path | str | None) -> None:
-    """Raise ValueError for a file that no picture can be written to; names what is allowed."""
+def check_path(path: Path | str | None, name: str = "path") -> None:
+    """Raise ValueError for a file that no picture can be written to; names the argument and what is allowed."""
     if path is None:
         return
     if Path(path).suffix[1:].lower() not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
-        raise ValueError(f"path is {str(path)!r}; allowed is a file's name that ends in one of {endings}")
+        raise ValueError(f"{name} is {str(path)!r}; allowed is a file's name that ends in one of {endings}")
     if Path(path).is_dir():
-        raise ValueError(f"path is {str(path)!r}, which is a folder; allowed is a file's name")
+        raise ValueError(f"{name} is {str(path)!r}, which is a folder; allowed is a file's name")
 
 
 def saved(figure: Figure, path: Path | str | None) -> Figure:

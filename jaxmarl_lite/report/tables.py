@@ -21,9 +21,9 @@ def new_table(title: str | None = None) -> Table:
 
 
 def number_text(value: float, like: Sequence[float] = ()) -> str:
-    """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan`` reads "diverged"."""
+    """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan`` reads "left out"."""
     if np.isnan(value):
-        return "diverged"
+        return "left out"
     sizes = [abs(entry) for entry in (value, *like) if np.isfinite(entry)]
     size = max(sizes, default=0.0)
     decimals = 4 if 0 < size < 0.1 else 2 if size < 100 else 1 if size < 1000 else 0
@@ -36,9 +36,9 @@ def interval_text(interval: Interval) -> str:
     centre, low, high = (number_text(value, numbers) for value in numbers)
     count = int(np.min(interval.count))
     if count == 0:
-        return "no seed is left: all diverged"
+        return "no seed is left"
     text = f"{centre} (one seed: no interval)" if count == 1 else f"{centre} [{low}, {high}]"
-    return text if count == interval.seeds else f"{text} ({count} of {interval.seeds} seeds; the rest diverged)"
+    return text if count == interval.seeds else f"{text} ({count} of {interval.seeds} seeds; the rest were left out)"
 
 
 def result_table(

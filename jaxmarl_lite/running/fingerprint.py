@@ -222,11 +222,11 @@ class _Reader:
                 cells.append(cell.cell_contents)
             except ValueError:  # not filled yet
                 cells.append("empty")
-        data = [value.__qualname__, value.__defaults__, value.__kwdefaults__, cells, vars(value)]
+        data = [value.__defaults__, value.__kwdefaults__, cells, vars(value)]
         if not _is_library(value.__module__):
             data.append(_globals_read(value))
         if self._with_code:
-            data += [value.__module__, value.__code__]
+            data += [value.__module__, value.__qualname__, value.__code__]
         return self._all("function", data)
 
     def _code(self, value: Any) -> bytes:

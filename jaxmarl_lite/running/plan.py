@@ -180,7 +180,7 @@ def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
     if isinstance(given, kind):
         return configs.checked(given)
     if given is not None and not isinstance(given, Mapping):
-        raise invalid("config", given, f"a {kind.__name__}, or a mapping from some of its fields to values")
+        raise invalid("config", given, f"{kind.__name__}(...), or a mapping from some of its fields to values")
     _check_fields("config", given or {}, [field.name for field in dataclasses.fields(kind)], ())
     return configs.override(kind, tuned, given or {})
 
@@ -276,10 +276,10 @@ def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Envir
     return world
 
 
-def check_same(given: Plan, stored: Plan, path: Path | str) -> None:
-    """Raise ValueError naming the first field in which a plan differs from the run it is to continue."""
+def check_same(given: Plan, stored: Plan, path: Path | str, fields: Sequence[str] = IDENTITY) -> None:
+    """Raise ValueError naming the first of the fields in which a plan differs from the run it is to continue."""
     different = []
-    for name in IDENTITY:
+    for name in fields:
         one, other = getattr(given, name), getattr(stored, name)
         pairs = [(name, one, other)]
         if name == "config":

@@ -151,8 +151,16 @@ class Record:
         return None if self._lines is None else self._lines.mark
 
     def _check_folder(self) -> None:
-        """Raise RunFolderError where the folder was moved or deleted: all that follows would be written nowhere."""
-        if self.folder is not None and not self.folder.config.is_file():
+        """Raise RunFolderError where the folder was moved or deleted: all that follows would be written nowhere.
+
+        A config.json that alone is gone is written again, since the run cannot be continued without it.
+        """
+        if self.folder is None or self.folder.config.is_file():
+            return
+        if self.folder.lock.is_file() and self.folder.checkpoints.is_dir():
+            write_plan(self.folder, self._plan)
+            self._say(f"{self.folder.config} was deleted while the run trained; it is written again")
+        else:
             raise RunFolderError(
                 f"{self.folder.path} was moved or deleted while the run trained in it, so that nothing more can be "
                 "kept; what was saved before is where the folder is now: continue it there with --resume"

@@ -272,7 +272,7 @@ class Result:
         seed = next(iter(sound), None) if seed is None else to_python(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed not in sound:
             why = " (it diverged)" if seed in self.diverged else ""
-            allowed = f"one of {', '.join(map(str, sound))}" if sound else "none: all diverged"
+            allowed = f"one of {', '.join(map(str, sound))}" if sound else "none: all were left out"
             raise ValueError(f"seed is {seed!r}{why}; allowed is {allowed}")
         return seed
 

@@ -50,7 +50,7 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
     assert "here" in shown(pooled) and lines[-2][:6] == ["speed,", "agent", "1", "6", "6.00", lines[-2][5]]
     assert lines[-2][-3:] == ["0.500", "[0.299,", "0.701]"] and lines[-3][:4] == ["speed,", "agent", "0", "none"]
     lines = words(by_seed)
-    assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and ["seed", "7", "diverged"] in lines
+    assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and ["seed", "7", "left", "out"] in lines
     assert ["seed", "3", "7.00", "(agent", "1),", "0.000"] in lines
     red = [line for line in shown(by_seed, colours=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "7.00" in red[0]

@@ -20,20 +20,21 @@ def test_interval_text():
     assert tables.interval_text(Interval(0.9712, 0.94, 0.9949, 5, 5)) == "0.97 [0.94, 0.99]"
     assert tables.interval_text(Interval(-1234.5, -2000.0, -1.0, 5, 5)) == "-1,234 [-2,000, -1]"
     assert tables.interval_text(Interval(0.5, 0.5, 0.5, 1, 1)) == "0.50 (one seed: no interval)"
-    assert tables.interval_text(Interval(0.5, 0.4, 0.6, 4, 5)) == "0.50 [0.40, 0.60] (4 of 5 seeds; the rest diverged)"
-    assert "all diverged" in tables.interval_text(bootstrap_interval([np.nan]))
+    four = tables.interval_text(Interval(0.5, 0.4, 0.6, 4, 5))
+    assert four == "0.50 [0.40, 0.60] (4 of 5 seeds; the rest were left out)"
+    assert "no seed is left" in tables.interval_text(bootstrap_interval([np.nan]))
 
 
 def test_number_text_keeps_the_decimals_of_its_neighbours():
     assert tables.number_text(0.0123) == "0.0123" and tables.number_text(0.0) == "0.00"
-    assert tables.number_text(3.0, [250.0]) == "3.0" and tables.number_text(float("nan")) == "diverged"
+    assert tables.number_text(3.0, [250.0]) == "3.0" and tables.number_text(float("nan")) == "left out"
 
 
 def test_result_table():
     returns = {0: 0.9, 1: 1.0, 2: float("nan"), 3: 0.8, 4: 0.7}
     text = shown(tables.result_table(returns, random=0.1, best=1.0, meaning="team return", extra={"cost": {0: 3.5}}))
     lines = [line.split() for line in text.splitlines()]
-    assert ["seed", "0", "0.90", "3.50"] in lines and ["seed", "2", "diverged"] in lines
+    assert ["seed", "0", "0.90", "3.50"] in lines and ["seed", "2", "left", "out"] in lines
     assert ["random", "policy", "0.10"] in lines and ["best", "possible", "1.00"] in lines
     assert "0.85 [" in text and "4 of 5 seeds" in text and "team return" in text
 
