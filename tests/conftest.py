@@ -31,6 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::jaxmarl_lite")
 
 
+# Files that take minutes, longest first: a worker takes a whole file, so a long one that begins last is waited for.
+LONG = (
+    "test_resume.py", "test_protocol.py", "test_benchmarks.py", "test_readme.py", "test_costs.py", "test_turns.py",
+    "test_parallel.py", "test_envs_mujoco_physics.py", "test_constrained.py", "test_run.py", "test_kill.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
     """`[B, N] + [N]` must be written out, except where `LENIENT` or a module's `LENIENT_RANKS` says otherwise."""

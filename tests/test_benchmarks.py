@@ -91,7 +91,6 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
     words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
     run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
@@ -107,7 +106,6 @@ def test_trust_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_physics(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     words = ["--robots", "swimmer", "--states", 3, "--worlds", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path]
