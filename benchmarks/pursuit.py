@@ -164,12 +164,12 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     for place, ((name, row), axes) in enumerate(zip(rows.items(), panels, strict=True)):
         for i, move in enumerate(MOVES):
             values = np.asarray(row[move], float)
-            drawing.band(axes, np.asarray(row["steps"]), values, move, drawing.PALETTE[i], False, 0.95)
+            drawing.band(axes, np.asarray(row["steps"]), values, move, i, False, 0.95)
         axes.axhline(0.0, color=drawing.FAINT, linewidth=0.8)
         drawing.dress(axes, "intrinsic reward" if place == 0 else "", name, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         steps, returns = np.asarray(row["steps"][1:]), np.asarray(row["return"], float)
-        drawing.band(last, steps, returns, name, drawing.PALETTE[place], False, 0.95)
+        drawing.band(last, steps, returns, name, place, False, 0.95)
     panels[0].legend(frameon=False, fontsize=8)
     drawing.dress(last, "return", "returns in training", small=True)
     last.set_xlabel("environment steps", fontsize=8)

@@ -235,10 +235,9 @@ def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: 
     panels = figure.subplots(2, len(found), squeeze=False, height_ratios=[3, 2])
     for column, (env, data) in enumerate(found.items()):
         for name, row in data["rows"].items():
-            colour, dashes = looks[name]
             above = panels[0, column]
-            drawing.band(above, np.asarray(row["steps"]), curves(row), name, colour, False, 0.95)
-            above.lines[-1].set_linestyle(dashes)
+            drawing.band(above, np.asarray(row["steps"]), curves(row), name, names.index(name), False, 0.95)
+            above.lines[-1].set_linestyle(looks[name][1])
         wins = next(iter(data["rows"].values()))["win_rates"] is not None
         drawing.dress(panels[0, column], "win rate" if wins else "return", env)
         panels[0, column].set_xlabel("environment steps")

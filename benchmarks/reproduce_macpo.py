@@ -136,8 +136,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
             row = data["rows"][name]
             for line, values in enumerate((row["returns"], row["cost_curves"])):
                 values = np.asarray(values, float)
-                steps, colour = np.asarray(row["steps"]), drawing.PALETTE[i]
-                drawing.band(panels[line, column], steps, values, name, colour, False, 0.95)
+                drawing.band(panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95)
         panels[0, column].set_title(task)
         panels[1, column].axhline(data["rows"][next(iter(data["rows"]))]["costs"][0]["limit"], color="k", ls="--", lw=1)
         panels[1, column].set_xlabel("environment steps")

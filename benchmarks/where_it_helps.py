@@ -271,9 +271,8 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     for place, (task, of) in enumerate(rows.items()):
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
         for variant, row in of.items():
-            colour = drawing.PALETTE[list(VARIANTS).index(variant)]
             steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
-            drawing.band(axes, steps, returns, variant, colour, False, 0.95)
+            drawing.band(axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95)
         drawing.dress(axes, "return" if place % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
