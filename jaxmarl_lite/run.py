@@ -102,8 +102,8 @@ def run(
         greedy: evaluate the likeliest actions instead of sampled ones, and play them in `Result.policy`,
             `Result.episode` and ``jaxmarl-lite render``; None: for QMIX alone, whose sampled ones explore.
         env_args: keywords of `make`.
-        resume: folder of a run to continue, see `resume_run`. Arguments that are not given are as they were; those
-            given must be, except for a larger ``total_steps``.
+        resume: folder of a run to continue, see `resume_run`. Arguments that are not given are taken from that run.
+            Those given must equal the run's, except for a larger ``total_steps`` and what `resume_run` takes as well.
         seeds_at_once: seeds that train side by side, the others after them; None: one on a CPU, else all.
         devices, layout: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
         keep: checkpoints to keep.

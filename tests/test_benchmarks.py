@@ -91,6 +91,7 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
     words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
     run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
@@ -106,6 +107,7 @@ def test_trust_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 def test_physics(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     words = ["--robots", "swimmer", "--states", 3, "--worlds", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path]
@@ -373,3 +375,15 @@ def test_reproduce_macpo(tmp_path: Path) -> None:
     assert (task, name, paper_return, paper_cost) == ("halfcheetah-2x3", "happo", 3700, 555)
     assert (limit, within, steps, seeds) == (5.0, "no", 32, 2)
     assert (tmp_path / "reproduce-macpo.png").stat().st_size > 1000
+
+
+def test_the_curves_of_stored_results_are_drawn(tmp_path: Path) -> None:
+    stored = {name: json.loads((BENCHMARKS / "results" / f"{name}.json").read_text()) for name in (
+        "pursuit", "where-it-helps", "learning-safe-mujoco-halfcheetah-2x3", "learning-smax-3m",
+    )}  # fmt: skip
+    importlib.import_module("pursuit").draw(stored["pursuit"]["rows"], tmp_path / "pursuit.png")
+    importlib.import_module("where_it_helps").draw(stored["where-it-helps"]["rows"], tmp_path / "where.png")
+    robots = {"halfcheetah": stored["learning-safe-mujoco-halfcheetah-2x3"]}
+    importlib.import_module("reproduce_macpo").draw(robots, tmp_path / "macpo.png")
+    reproduce_liir.draw({"smax/3m": stored["learning-smax-3m"]}, [], "liir", tmp_path / "liir.png")
+    assert all(path.stat().st_size > 10_000 for path in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 4
