@@ -20,10 +20,11 @@ from jaxmarl_lite.report import runfolder
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
+accelerator, hlo = importlib.import_module("accelerator"), importlib.import_module("hlo")
 learning, measuring = importlib.import_module("learning"), importlib.import_module("measuring")
 SCRIPTS = (
     "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
-    "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills",
+    "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills", "accelerator",
 )  # fmt: skip
 
 
@@ -57,6 +58,54 @@ def test_speed(tmp_path: Path) -> None:
     # the products of 4 epochs of 16 steps of 2 agents, forwards and twice backwards, are a lower bound
     assert row["learning_gflop"] * 1e9 > 4 * 16 * 2 * 2 * 4 * 3
     assert "ippo" in path.with_suffix(".md").read_text()
+
+
+def test_kernels_multiply_loops_and_take_the_longest_branch() -> None:
+    text = """HloModule m
+%long (p: f32[2]) -> f32[2] {
+  %p = f32[2]{0} parameter(0)
+  %a = f32[2]{0} fusion(%p), kind=kLoop, calls=%inner
+  ROOT %b = f32[2]{0} custom-call(%a), custom_call_target="x"
+}
+%short (q: f32[2]) -> f32[2] {
+  ROOT %q = f32[2]{0} parameter(0)
+}
+%body (s: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %s = (s32[], f32[2]{0}) parameter(0)
+  %g = f32[2]{0} get-tuple-element(%s), index=1
+  %c = f32[2]{0} conditional(%i, %g, %g), branch_computations={%short, %long}
+  %n = s32[] fusion(%i), kind=kLoop, calls=%inner
+  ROOT %t = (s32[], f32[2]{0}) tuple(%n, %c)
+}
+%test (s: (s32[], f32[2])) -> pred[] {
+  ROOT %lt = pred[] compare(%x, %y), direction=LT
+}
+ENTRY %main (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %w = (s32[], f32[2]{0}) while(%x), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %copy = f32[2]{0} copy(%x)
+}
+"""
+    assert hlo.kernels(text) == 5 * (2 + 1 + 1) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row without a peer; a program that cannot be built is named; rows of an earlier call stay."""
+    tiny = "--num-envs 4 --num-steps 4 --hidden 4 --env toy/counter"
+    rows = {"good": (f"--algorithm ippo {tiny}", None), "bad": (f"--algorithm nobody {tiny}", None)}
+    monkeypatch.setattr(accelerator, "ROWS", rows)
+    words = ["--rounds", "1", "--updates", "2", "--out", str(tmp_path), "--logs", str(tmp_path / "logs")]
+    assert accelerator.main([*words, "--rows", "good"]) == 0
+    assert accelerator.main([*words, "--rows", "bad"]) == 1
+    (path,) = tmp_path.glob("accelerator-*.json")
+    found = json.loads(path.read_text())
+    assert found["failed"] == [["bad", "own"]] and list(found["rows"]) == ["good"]
+    facts = found["rows"]["good"]["facts"]["own"]
+    assert facts["kernels"] > 4 * 4 and facts["steps_per_update"] == 16
+    assert found["rows"]["good"]["seconds"]["own"][0] > 0
+    assert "nobody" in (tmp_path / "logs" / "00-own.txt").read_text()
 
 
 @pytest.mark.slow

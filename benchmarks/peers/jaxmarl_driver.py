@@ -22,13 +22,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import hlo  # noqa: E402
+
 SYSTEMS = {
     "ippo": ("IPPO/ippo_rnn_smax.py", "IPPO/config/ippo_rnn_smax.yaml"),
     "mappo": ("MAPPO/mappo_rnn_smax.py", "MAPPO/config/mappo_homogenous_rnn_smax.yaml"),
 }
 
 
-def build(checkout: Path, system: str, name: str, updates: int, ends: list[float]) -> tuple[Any, dict[str, Any]]:
+def build(
+    checkout: Path, system: str, name: str, updates: int, worlds: int | None, ends: list[float]
+) -> tuple[Any, dict[str, Any]]:
     """The baseline's training function and its settings; ``ends`` gets the time at which each update ended."""
     from omegaconf import OmegaConf
 
@@ -42,6 +47,7 @@ def build(checkout: Path, system: str, name: str, updates: int, ends: list[float
     sys.modules["baseline"] = module
     spec.loader.exec_module(module)
     config: Any = OmegaConf.to_container(OmegaConf.load(settings))
+    config |= {} if worlds is None else {"NUM_ENVS": worlds}
     batch = config["NUM_ENVS"] * config["NUM_STEPS"]
     config |= {"MAP_NAME": name, "TOTAL_TIMESTEPS": batch * (updates + 1)}
     return module.make_train(config), config
@@ -54,11 +60,12 @@ def main() -> None:
     parser.add_argument("--system", choices=SYSTEMS, default="mappo")
     parser.add_argument("--map", default="3m")
     parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--num-envs", type=int, help="default: its own")
     chosen = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the peer prints is not an answer
     ends: list[float] = []
-    train, config = build(chosen.checkout, chosen.system, chosen.map, chosen.updates, ends)
+    train, config = build(chosen.checkout, chosen.system, chosen.map, chosen.updates, chosen.num_envs, ends)
     import jax
 
     key = jax.random.PRNGKey(0)
@@ -73,7 +80,9 @@ def main() -> None:
         f"dense {config['GRU_HIDDEN_DIM']}",
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jaxmarl")},
-    }
+    } | hlo.facts(compiled)
+    # Of one update: what the initialisation starts besides is little beside it.
+    facts["kernels"] //= chosen.updates + 1
     print(json.dumps(facts), file=answers, flush=True)
     for _ in sys.stdin:
         ends.clear()

@@ -21,9 +21,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
+import hlo  # noqa: E402
 
 ABSENT = ("matrax", "gigastep", "neptune", "tensorboard_logger", "marl_eval", "pandas")
 """Packages that the learner does not need."""
@@ -72,7 +76,7 @@ def adapt_jumanji() -> None:
     jumanji.make = lambda *args, **keywords: innermost(make(*args, **keywords))
 
 
-def build(checkout: str, system: str, env: str) -> tuple[Any, Any, Any, Any]:
+def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any, Any, Any, Any]:
     """Mava's learner, its first state, its environment, and the config, at the peer's own sizes."""
     os.chdir(checkout)
     sys.path.insert(0, os.getcwd())
@@ -89,6 +93,8 @@ def build(checkout: str, system: str, env: str) -> tuple[Any, Any, Any, Any]:
     OmegaConf.set_struct(config, False)
     config.logger.system_name = system
     config.system.num_updates, config.system.num_updates_per_eval = 1_000_000, 1  # updates of one call: 1
+    if worlds is not None:
+        config.arch.num_envs = worlds // config.system.update_batch_size
     world, _ = make_env.make(config, add_global_state="mappo" in system)
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
     learn, _, state = module.learner_setup(world, tuple(keys), config)
@@ -124,15 +130,17 @@ def main() -> None:
     parser.add_argument("--checkout", required=True)
     parser.add_argument("--system", choices=("ff_ippo", "ff_mappo"), default="ff_ippo")
     parser.add_argument("--env", default="lbf")
+    parser.add_argument("--num-envs", type=int, help="of all its batches of worlds together; default: its own")
     chosen = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the peer prints is not an answer
-    learn, state, world, config = build(chosen.checkout, chosen.system, chosen.env)
+    learn, state, world, config = build(chosen.checkout, chosen.system, chosen.env, chosen.num_envs)
     import jax
 
     began = time.perf_counter()
     compiled = learn.lower(state).compile()
-    print(json.dumps(facts(time.perf_counter() - began, world, config)), file=answers, flush=True)
+    compiling = time.perf_counter() - began
+    print(json.dumps(facts(compiling, world, config) | hlo.facts(compiled)), file=answers, flush=True)
     for line in sys.stdin:
         taken = []
         for _ in range(int(line)):

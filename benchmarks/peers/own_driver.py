@@ -14,11 +14,15 @@ import json
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import jax
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import registry
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import hlo  # noqa: E402
 
 
 def main() -> None:
@@ -32,13 +36,15 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--memory", choices=("none", "gru"), default="none")
     parser.add_argument("--head-hidden", type=int, nargs="*", default=[], help="dense layers before each head")
+    parser.add_argument("--plain", action="store_true", help="the algorithm's default settings, but for its networks")
     parser.add_argument("--shared-trunk", action="store_true", help="one network with two heads (IPPO)")
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
+    rates = {"lr": 2.5e-4, "epochs": 4, "num_minibatches": chosen.num_minibatches}
+    rates |= {} if chosen.shared_trunk else {"critic_lr": 2.5e-4}
     config = registry.config_of(chosen.algorithm)(
-        lr=2.5e-4, critic_lr=2.5e-4, epochs=4, num_minibatches=chosen.num_minibatches, hidden=tuple(chosen.hidden),
-        memory=chosen.memory, head_hidden=tuple(chosen.head_hidden),
-        **({"shared_trunk": True} if chosen.shared_trunk else {}),
+        hidden=tuple(chosen.hidden), memory=chosen.memory, head_hidden=tuple(chosen.head_hidden),
+        **({} if chosen.plain else rates), **({"shared_trunk": True} if chosen.shared_trunk else {}),
     )  # fmt: skip
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
@@ -57,7 +63,7 @@ def main() -> None:
         + (f", dense {'-'.join(map(str, config.head_hidden))}" if config.head_hidden else ""),
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")},
-    }
+    } | hlo.facts(compiled)
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         taken = []
