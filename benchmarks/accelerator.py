@@ -27,12 +27,13 @@ import measuring
 
 HERE = Path(__file__).parent
 LBF = "jumanji/lbf-2s-8x8-2p-2f-coop"
-RECURRENT = "--env smax/3m --num-minibatches 4 --memory gru --hidden 128 --head-hidden 128 --num-steps 128"
+RECURRENT = "--env smax/3m --num-minibatches 4 --recurrent --hidden-sizes 128 --head-hidden-sizes 128 --num-steps 128"
+CHEETAH = "--algorithm macpo --plain --env safe-mujoco/halfcheetah-2x3"
 ROWS: dict[str, tuple[str, str | None]] = {
     "mappo, GRU, smax/3m, 128 x 128": (
         f"--algorithm mappo {RECURRENT} --num-envs 128", "jaxmarl --system mappo --map 3m"),
     "ippo, GRU, smax/3m, 128 x 128": (
-        f"--algorithm ippo --shared-trunk {RECURRENT} --num-envs 128", "jaxmarl --system ippo --map 3m"),
+        f"--algorithm ippo --shared-torso {RECURRENT} --num-envs 128", "jaxmarl --system ippo --map 3m"),
     "mappo, GRU, smax/3m, 1,024 x 128": (
         f"--algorithm mappo {RECURRENT} --num-envs 1024", "jaxmarl --system mappo --map 3m --num-envs 1024"),
     "ippo, LBF, 32 x 128": (f"--algorithm ippo --env {LBF} --num-envs 32", "mava --system ff_ippo"),
@@ -41,12 +42,12 @@ ROWS: dict[str, tuple[str, str | None]] = {
         f"--algorithm mappo --env {LBF} --num-envs 4096", "mava --system ff_mappo --num-envs 4096"),
     "liir, LBF, 1,024 x 64": (f"--algorithm liir --env {LBF} --num-envs 1024 --num-steps 64", None),
     "macpo, toy/budget, 1,024 x 64": (
-        "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 --hidden 64 64", None),
+        "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 --hidden-sizes 64 64", None),
     "macpo, safe half-cheetah 2x3, 1,024 x 16": (
-        "--algorithm macpo --plain --env safe-mujoco/halfcheetah-2x3 --num-envs 1024 --num-steps 16 --hidden 64 64",
+        f"{CHEETAH} --num-envs 1024 --num-steps 16 --hidden-sizes 64 64",
         None),
     "macpo, safe half-cheetah 2x3, 4,096 x 16": (
-        "--algorithm macpo --plain --env safe-mujoco/halfcheetah-2x3 --num-envs 4096 --num-steps 16 --hidden 64 64",
+        f"{CHEETAH} --num-envs 4096 --num-steps 16 --hidden-sizes 64 64",
         None),
 }  # fmt: skip
 """Label -> the options of our driver, and the peer's driver with its options where there is one."""
@@ -189,7 +190,7 @@ def text(result: dict[str, Any]) -> str:
                 else ""
             )
             rows.append([
-                label, whose, facts["steps_per_update"] / second, ratio, 1e3 * second, facts["kernels"],
+                label, whose, facts["env_steps_per_update"] / second, ratio, 1e3 * second, facts["kernels"],
                 1e6 * second / facts["kernels"], facts["temporary_bytes"] / 1e6, facts["compile_seconds"],
             ])  # fmt: skip
     columns = [

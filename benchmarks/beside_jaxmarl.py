@@ -68,8 +68,9 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
     theirs = [chosen.jaxmarl_python, str(HERE / "peers" / "jaxmarl_driver.py"), "--system", system, "--map", name]
     theirs += ["--checkout", str(chosen.jaxmarl.absolute()), "--updates", str(chosen.updates)]
     ours = [sys.executable, str(HERE / "peers" / "own_driver.py"), "--algorithm", system, "--env", f"smax/{name}"]
-    ours += "--num-envs 128 --num-steps 128 --num-minibatches 4 --memory gru --hidden 128 --head-hidden 128".split()
-    ours += ["--shared-trunk"] if system == "ippo" else []
+    ours += "--num-envs 128 --num-steps 128 --num-minibatches 4".split()
+    ours += "--recurrent --hidden-sizes 128 --head-hidden-sizes 128".split()
+    ours += ["--shared-torso"] if system == "ippo" else []
     row = side_by_side.in_turns({"jaxmarl": theirs, "own": ours}, chosen.rounds, chosen.updates, 1)
     return {"system": system, "map": name} | row
 
@@ -114,7 +115,7 @@ def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]
         return jax.lax.scan(step, carry, None, steps)[0]
 
     key = jax.random.key(0)
-    began = rollout.begin(env, key, worlds, ())
+    began = rollout.init_rollout_state(env, key, worlds, ())
     obs, state = jax.vmap(inner.reset)(jax.random.split(key, worlds))
     starts = {"own": (ours, (began, key)), "jaxmarl": (theirs, ((state, obs), key))}
     rates: dict[str, list[float]] = {name: [] for name in starts}

@@ -4,7 +4,7 @@
 
 CHECKOUT is a clone of https://github.com/yalidu/liir; PYTHON is an interpreter with ``torch numpy pyyaml``. Both get 32
 whole episodes of random data: 60 steps of 3 agents (the map 3m) and 120 of 8 agents (8m). Ours is one update at
-`LIIRConfig.authors` with the exact meta-gradient: one step of the policy, the gradient through it, one step of the
+`LIIRConfig.reference` with the exact meta-gradient: one step of the policy, the gradient through it, one step of the
 intrinsic reward, and one of each critic. Theirs is ``learner.train``: one step of the policy, their one scalar, one
 step of the intrinsic reward, and for the critic one step per time step; the time without that loop is told apart.
 """
@@ -24,7 +24,7 @@ import measuring
 import side_by_side
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.types import Batch, EnvSpec, Episodes, Observation, Transition
+from jaxmarl_lite.types import EnvSpec, EpisodeStats, Observation, Rollout, Transition
 
 HERE = Path(__file__).parent
 CASES = {"3m": (3, 48, 30, 9, 60), "8m": (8, 168, 80, 14, 120)}
@@ -67,12 +67,12 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def problem(name: str) -> tuple[Any, Any, Batch]:
+def problem(name: str) -> tuple[Any, Any, Rollout]:
     """LIIR, its state, and a batch of random whole episodes at the authors' shapes."""
     agents, state, view, actions, steps = CASES[name]
     seen = view + actions + agents  # theirs see their last action and their number as well
     spec = EnvSpec(name, agents, seen, state, "discrete", actions, steps)
-    algorithm = jml.make_algorithm("liir", spec, jml.LIIRConfig.authors(meta_gradient="exact", meta_ratio="agent"))
+    algorithm = jml.make_algorithm("liir", spec, jml.LIIRConfig.reference(meta_gradient="exact", outer_ratio="agent"))
     lead, key = (steps, WORLDS), iter(jax.random.split(jax.random.key(0), 8))
     mask = jax.random.uniform(next(key), (*lead, agents, actions)) < 0.7
     mask = mask.at[..., 0].set(False).at[..., 1].set(True)
@@ -85,9 +85,9 @@ def problem(name: str) -> tuple[Any, Any, Batch]:
     log_prob = -jnp.log(mask.sum(-1).astype(float))
     cost = jnp.zeros((*lead, agents, 0))
     moves = Transition(obs, action, log_prob, reward, cost, 1.0 - last.astype(float), last, following)
-    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
+    ended = EpisodeStats(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
     learner = algorithm.init(next(key), WORLDS)
-    return algorithm, learner, Batch(moves, algorithm.initial_memory(WORLDS), ended)
+    return algorithm, learner, Rollout(moves, algorithm.init_hidden_state(WORLDS), ended)
 
 
 def compare(name: str, chosen: argparse.Namespace, machine: dict[str, float]) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def text(result: dict[str, Any]) -> str:
     of = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"# LIIR's update beside the authors' program\n\n{measuring.facts_text(result['facts'])}\n\n"
-        f"Theirs: commit {result['commit'][:9]}, {of}. Ours: `LIIRConfig.authors(meta_gradient=\"exact\", "
-        'meta_ratio="agent")`.\n\n'
+        f'Theirs: commit {result["commit"][:9]}, {of}. Ours: `LIIRConfig.reference(meta_gradient="exact", '
+        'outer_ratio="agent")`.\n\n'
         "The machine: " + ", ".join(f"{k} {measuring.cell_text(v)}" for k, v in result["machine"].items()) + "\n\n"
         f"{s['rounds']} rounds in turns, {s['updates']} updates of theirs and {4 * s['updates']} of ours each; medians "
         f"over rounds, least and greatest in brackets; of torch's threads {s['threads']} the fastest.\n\n"

@@ -1,13 +1,14 @@
 """Whether one device, eight devices, and two processes with four devices each compute the same numbers.
 
     python benchmarks/devices.py
-    python benchmarks/devices.py --cases liir:gru:worlds --updates 4
+    python benchmarks/devices.py --cases liir:gru:envs --updates 4
 
-For each case (algorithm : memory : layout) the same run is made on one device, on 8 forced host devices, and by two
-processes that join on loopback. Compared with one device: the training state after one update in float32 and after
-twenty in float64; and after twenty in float64 of which the first ten were made, and saved, by the other. An error is
-the largest difference in an array over the largest number in it, the worst of all arrays; what is no real number
-(actions, time steps, keys) must be equal. Also lists what the devices exchange in one update of the compiled program.
+For each case (algorithm : recurrent layer : what is spread over the devices) the same run is made on one device, on 8
+forced host devices, and by two processes that join on loopback. Compared with one device: the training state after one
+update in float32 and after twenty in float64; and after twenty in float64 of which the first ten were made, and saved,
+by the other. An error is the largest difference in an array over the largest number in it, the worst of all arrays;
+what is no real number (actions, time steps, keys) must be equal. Also lists what the devices exchange in one update of
+the compiled program.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CASES = ["liir:gru:worlds", "liir:none:seeds", "mappo:none:worlds", "ippo:gru:seeds"]
+CASES = ["liir:gru:envs", "liir:none:seeds", "mappo:none:envs", "ippo:gru:seeds"]
 SETUPS = {"one": 1, "eight": 8, "two": 4}
 """Setup -> host devices of each process; ``two`` has two processes."""
 LIMITS = {"float32": 1e-5, "float64": 1e-9, "continued": 1e-9, "handed_back": 1e-9}
@@ -38,15 +39,15 @@ COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatt
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:{worlds,seeds}")
+    parser.add_argument("--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:{envs,seeds}")
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--updates", type=int, default=20, help="of the comparison in float64; even")
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--num-steps", type=int, default=8)
-    parser.add_argument("--hidden", type=int, default=32, help="width of the dense layer and of the memory")
-    parser.add_argument("--seeds", type=int, default=2, help="with layout worlds; with layout seeds there are 8")
+    parser.add_argument("--hidden-sizes", type=int, default=32, help="width of the dense layer and of the GRU")
+    parser.add_argument("--seeds", type=int, default=2, help="of cases spread over envs; of the others there are 8")
     parser.add_argument("--setups", nargs="+", choices=("eight", "two"), default=["eight", "two"])
-    parser.add_argument("--fast-compile", action="store_true", help="leave out most of XLA's optimisations")
+    parser.add_argument("--fast-compile", action="store_true", help="leave out most of XLA's optimizations")
     parser.add_argument("--patience", type=float, default=1800, help="seconds that one process may take")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -72,15 +73,15 @@ def main(words: list[str] | None = None) -> int:
 
 def arguments(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """What `run` is given, the same everywhere."""
-    algorithm, memory, layout = case.split(":")
-    config = {"hidden": [chosen.hidden], "normalise_view": True}
-    config |= {"memory": memory, "memory_size": chosen.hidden} if memory == "gru" else {}
+    algorithm, cell, shard_over = case.split(":")
+    config = {"hidden_sizes": [chosen.hidden_sizes], "normalize_observations": True}
+    config |= {"recurrent": True, "rnn_hidden_size": chosen.hidden_sizes} if cell == "gru" else {}
     return {
         "algorithm": algorithm,
         "config": config,
         "env": chosen.env,
-        "layout": layout,
-        "seeds": 8 if layout == "seeds" else chosen.seeds,
+        "shard_over": shard_over,
+        "seeds": 8 if shard_over == "seeds" else chosen.seeds,
         "num_envs": chosen.num_envs,
         "num_steps": chosen.num_steps,
     }
@@ -92,8 +93,8 @@ def jobs(setup: str, chosen: argparse.Namespace, place: str) -> list[dict[str, A
     for case in chosen.cases:
         given, batch = arguments(case, chosen), chosen.num_envs * chosen.num_steps
         at = f"{place}/{setup}/{case.replace(':', '-')}"
-        found.append(given | {"x64": False, "total_steps": batch, "evaluations": 1, "out": f"{at}/float32"})
-        whole = {"x64": True, "total_steps": chosen.updates * batch, "evaluations": 2, "out": f"{at}/float64"}
+        found.append(given | {"x64": False, "total_steps": batch, "num_evaluations": 1, "out": f"{at}/float32"})
+        whole = {"x64": True, "total_steps": chosen.updates * batch, "num_evaluations": 2, "out": f"{at}/float64"}
         found.append(given | whole)
         if setup != "one":
             found[-1]["exchanges"] = f"{at}/exchanges.json"
@@ -112,7 +113,7 @@ def handing_back(setup: str, chosen: argparse.Namespace, place: str) -> list[dic
 
 def continuing(given: dict[str, Any], began: str, out: str) -> dict[str, Any]:
     """A job that goes on from the middle of another's run, in a copy of its folder."""
-    return {"x64": True, "copy": began, "resume": out, "layout": given["layout"]}
+    return {"x64": True, "copy": began, "resume": out, "shard_over": given["shard_over"]}
 
 
 def launch(setup: str, todo: list[dict[str, Any]], chosen: argparse.Namespace) -> None:
@@ -153,12 +154,12 @@ def work(order: dict[str, Any]) -> None:
     if order["fast_compile"]:
         jax.config.update("jax_disable_most_optimizations", True)
     if order["count"] > 1:
-        jml.parallel.initialise(f"localhost:{order['port']}", order["count"], order["rank"])
+        jml.parallel.initialize_distributed(f"localhost:{order['port']}", order["count"], order["rank"])
     for job in order["jobs"]:
         with jax.enable_x64(job.pop("x64")):
             devices = jax.device_count()
             if "resume" in job:
-                jml.resume_run(job["resume"], devices=devices, layout=job["layout"], quiet=True)
+                jml.resume_run(job["resume"], devices=devices, shard_over=job["shard_over"], quiet=True)
                 continue
             _run(job, devices)
 
@@ -170,12 +171,14 @@ def _run(job: dict[str, Any], devices: int) -> None:
     from jaxmarl_lite.running import plan, programs
 
     listed = job.pop("exchanges", None)
-    job["config"] = registry.config_of(job["algorithm"])(**job["config"] | {"hidden": tuple(job["config"]["hidden"])})
+    job["config"] = registry.config_of(job["algorithm"])(
+        **job["config"] | {"hidden_sizes": tuple(job["config"]["hidden_sizes"])}
+    )
     result = jml.run(**job, eval_episodes=8, devices=devices, quiet=True)
-    if listed and parallel.is_writer():
-        env = plan.world_of_run(result.plan, job["out"], None)
-        compiled, _ = programs.programs(result.plan, env)
-        Path(listed).write_text(json.dumps(exchanges(compiled.advance.as_text())))  # type: ignore[attr-defined]
+    if listed and parallel.is_primary():
+        env = plan.env_of_run(result.plan, job["out"], None)
+        compiled, _ = programs.compile_run(result.plan, env)
+        Path(listed).write_text(json.dumps(exchanges(compiled.train_chunk.as_text())))  # type: ignore[attr-defined]
 
 
 def exchanges(program: str) -> list[dict[str, Any]]:
@@ -215,7 +218,7 @@ def saved(path: Path) -> Any:
     from jaxmarl_lite.running import plan, programs
 
     stored = dataclasses.replace(plan.read(path), devices=None)
-    template = programs.abstract_states(stored, plan.world_of_run(stored, path, None))
+    template = programs.abstract_states(stored, plan.env_of_run(stored, path, None))
     return checkpoint.restore(runfolder.find(path).checkpoints, template).state
 
 
@@ -275,7 +278,7 @@ def text(data: dict[str, Any]) -> str:
     exchanged = "".join(f"- {row['case']}, {names[row['setup']]}: {sent(row['exchanges'])}\n" for row in data["rows"])
     return (
         f"# One device, eight, and two processes\n\n{measuring.facts_text(data['facts'])}\n\n"
-        f"{s['env']}, {s['num_envs']} worlds x {s['num_steps']} steps, width {s['hidden']}; against one device, "
+        f"{s['env']}, {s['num_envs']} worlds x {s['num_steps']} steps, width {s['hidden_sizes']}; against one device, "
         f"relative to the largest number of each array. Limits: "
         + ", ".join(f"{name} {limit:g}" for name, limit in data["limits"].items())
         + f".\n\n{measuring.table(columns, rows)}\nContinued: the first half by one device, saved, the second half "

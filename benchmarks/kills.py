@@ -40,7 +40,7 @@ from jaxmarl_lite import cli
 from jaxmarl_lite.report import checkpoint, runfolder, tables
 from jaxmarl_lite.running.record import TIMINGS
 
-RUN = "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden 8".split()
+RUN = "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden-sizes 8".split()
 BATCH = 64  # environment steps of an update of these sizes
 
 
@@ -48,7 +48,7 @@ def arguments(options: argparse.Namespace, out: Path) -> list[str]:
     """The command line that begins a run, or resumes it where there is one."""
     if (out / "config.json").exists():
         return ["train", "--resume", str(out)]
-    length = ["--total-steps", str(options.updates * BATCH), "--evaluations", str(options.updates)]
+    length = ["--total-steps", str(options.updates * BATCH), "--num-evaluations", str(options.updates)]
     return ["train", options.algorithm, *RUN, *length, "--out", str(out)]
 
 

@@ -3,10 +3,10 @@
     python benchmarks/learning.py                                     LIIR, MAPPO, IPPO on lbf-2s-8x8-2p-2f-coop
     python benchmarks/learning.py --env jumanji/rware-tiny-2ag --total-steps 20000000 --workers 2
     python benchmarks/learning.py --env safe/rware-tiny-2ag --algorithms macpo mappo-lagrangian happo mappo
-    python benchmarks/learning.py --env smax/3m --greedy --algorithms liir plain=liir:lam=0 theirs=liir.authors
+    python benchmarks/learning.py --env smax/3m --greedy --algorithms liir lam0=liir:intrinsic_coef=0 ref=liir.reference
 
 An algorithm may have settings changed, and then has a name of its own: ``NAME=ALGORITHM:FIELD=VALUE,FIELD=VALUE``;
-``NAME=ALGORITHM.authors`` begins from the settings of its authors' program instead of the tuned ones. Where the
+``NAME=ALGORITHM.reference`` begins from the settings of its authors' program instead of the tuned ones. Where the
 environment has costs, the report has each agent's each cost beside its limit as well; where it has wins, their share.
 
 Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they are, in a process of
@@ -40,7 +40,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--algorithms", nargs="+", default=["liir", "mappo", "ippo"])
     parser.add_argument("--total-steps", type=variants.whole, default=10_000_000, help="environment steps of each seed")
     parser.add_argument("--seeds", type=variants.whole, default=3)
-    parser.add_argument("--evaluations", type=variants.whole, default=20)
+    parser.add_argument("--num-evaluations", type=variants.whole, default=20)
     parser.add_argument("--eval-episodes", type=variants.whole, default=128, help="of each evaluation and seed")
     parser.add_argument("--greedy", action="store_true", help="evaluate the likeliest actions, not sampled ones")
     parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned for this environment")
@@ -86,15 +86,17 @@ def check(chosen: argparse.Namespace) -> None:
     from jaxmarl_lite.running import plan
 
     sizes = dict(seeds=chosen.seeds, total_steps=chosen.total_steps, num_envs=chosen.num_envs)
-    sizes |= dict(num_steps=chosen.num_steps, evaluations=chosen.evaluations, eval_episodes=chosen.eval_episodes)
+    sizes |= dict(
+        num_steps=chosen.num_steps, num_evaluations=chosen.num_evaluations, eval_episodes=chosen.eval_episodes
+    )
     sizes |= dict(greedy=chosen.greedy)
     for name, variant in chosen.variants.items():
         wanted, where = variants.check(variant, chosen.env, **sizes), folder(chosen, name)
-        if not runfolder.RunFolder(where).holds_a_run():
+        if not runfolder.RunFolder(where).exists():
             continue
         try:
             begun = plan.read(where)
-            plan.check_same(wanted, begun, where)
+            plan.check_resumable(wanted, begun, where)
         except (ValueError, runfolder.RunFolderError) as error:
             raise ValueError(f"{name}: {error}; or another --runs") from error
         if begun.total_steps > wanted.total_steps:
@@ -146,7 +148,7 @@ def work(chosen: argparse.Namespace) -> None:
     from jaxmarl_lite.report import runfolder
 
     path, variant = folder(chosen, chosen.one), chosen.variants[chosen.one]
-    begun = runfolder.RunFolder(path).holds_a_run()
+    begun = runfolder.RunFolder(path).exists()
     jml.run(
         variant.algorithm,
         chosen.env,
@@ -156,7 +158,7 @@ def work(chosen: argparse.Namespace) -> None:
         total_steps=chosen.total_steps,
         num_envs=chosen.num_envs,
         num_steps=chosen.num_steps,
-        evaluations=chosen.evaluations,
+        num_evaluations=chosen.num_evaluations,
         eval_episodes=chosen.eval_episodes,
         **({"resume": path} if begun else {"out": path}),  # type: ignore[arg-type]
     )
@@ -221,15 +223,17 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     data = {
         "facts": measuring.facts(),
         "env": chosen.env,
-        "return_meaning": first.spec.return_meaning,
-        "best_return": first.spec.best_return,
+        "return_description": first.spec.return_description,
+        "max_return": first.spec.max_return,
         "rows": {name: _row(result) | {"random": random[name]} for name, result in results.items()},
         "failed": failed,
     }
     stem = Path(file_name(chosen.env)).stem
     data["rows"] = earlier(chosen) | data["rows"]
-    looks: dict[str, Any] = dict(ylabel=first.spec.return_meaning, title=chosen.env, path=chosen.out / f"{stem}.png")
-    looks |= dict(best=first.spec.best_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
+    looks: dict[str, Any] = dict(
+        ylabel=first.spec.return_description, title=chosen.env, path=chosen.out / f"{stem}.png"
+    )
+    looks |= dict(best=first.spec.max_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
     if first.costs is None:
         whole = data["rows"].items()
         rows = {name: {key: np.asarray(row[key], float) for key in CURVES if row[key]} for name, row in whole}
@@ -242,7 +246,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
         curves = {name: (result.steps, result.returns, result.costs) for name, result in shown.items()}
         spec = first.spec
         plots.constrained_curves(
-            curves, limits=first.limits, names=spec.cost_names, meanings=spec.cost_meanings, **looks
+            curves, limits=first.limits, names=spec.cost_names, meanings=spec.cost_descriptions, **looks
         )
     measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
@@ -255,7 +259,7 @@ def _still(chosen: argparse.Namespace, name: str, data: dict[str, Any]) -> Any:
     import jaxmarl_lite as jml
     from jaxmarl_lite.report import runfolder
 
-    if not runfolder.RunFolder(folder(chosen, name)).holds_a_run():
+    if not runfolder.RunFolder(folder(chosen, name)).exists():
         return None
     found = jml.load_run(folder(chosen, name))
     same = np.array_equal(found.returns, np.asarray(data["rows"][name]["returns"], float), equal_nan=True)
@@ -269,7 +273,7 @@ def interval(values: Any, by_task: bool = False) -> Any:
     if values is None:
         return None
     found = statistics.bootstrap_interval(values, by_task=by_task)
-    return {"iqm": float(found.centre), "low": float(found.low), "high": float(found.high)}
+    return {"iqm": float(found.estimate), "low": float(found.low), "high": float(found.high)}
 
 
 def _row(result: Any) -> dict[str, Any]:
@@ -294,13 +298,13 @@ def _row(result: Any) -> dict[str, Any]:
 
 def _costs(result: Any) -> list[dict[str, Any]]:
     """The last evaluation's costs of every agent, and how often a limit was broken in training."""
-    final, kept = result.final_costs(), result.kept()
+    final, kept = result.final_costs(), result.satisfaction_rate()
     rows = []
     for k, name in enumerate(result.spec.cost_names):
         for agent in range(result.spec.num_agents):
             at = (agent, k)
             row = {"cost": name, "agent": agent, "limit": float(result.limits[at]), "kept": float(kept[at])}
-            row |= {"mean": float(final.centre[at]), "low": float(final.low[at]), "high": float(final.high[at])}
+            row |= {"mean": float(final.estimate[at]), "low": float(final.low[at]), "high": float(final.high[at])}
             for part, share in _broken(result, at).items():
                 row[part] = share
             rows.append(row)
@@ -311,7 +315,7 @@ def _broken(result: Any, at: tuple[int, int]) -> dict[str, float]:
     """Share of updates whose episodes cost more than the limit on average: of all, and of the second half."""
     import numpy as np
 
-    shares = result.metrics["violation_share"][:, 1:, *at]
+    shares = result.metrics["violation_rate"][:, 1:, *at]
     return {"broken": float(np.nanmean(shares)), "broken_late": float(np.nanmean(shares[:, shares.shape[1] // 2 :]))}
 
 
@@ -342,7 +346,7 @@ def text(data: dict[str, Any], stem: str) -> str:
     def words(interval: dict[str, Any] | None) -> str:
         return "" if interval is None else f"{interval['iqm']:.3g} [{interval['low']:.3g}, {interval['high']:.3g}]"
 
-    best = data["best_return"]
+    best = data["max_return"]
     rows = [
         [
             name, row["final"] and words(row["final"]), row["final"]["iqm"] / best if best else None,
@@ -358,7 +362,7 @@ def text(data: dict[str, Any], stem: str) -> str:
     first = next(iter(data["rows"].values()))["plan"]
     settings = "".join(
         f"- {name}: {row['plan']['num_envs']} worlds x {row['plan']['num_steps']} steps"
-        f"{' out of step' if row['plan'].get('stagger') else ''}, "
+        f"{' out of step' if row['plan'].get('stagger_episodes') else ''}, "
         + ", ".join(f"{key} {value}" for key, value in row["plan"]["config"].items())
         + "\n"
         for name, row in data["rows"].items()
@@ -368,7 +372,7 @@ def text(data: dict[str, Any], stem: str) -> str:
     missing = f"Not drawn, as the runs are elsewhere: {absent}.\n\n" if absent else ""
     return (
         f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
-        f"Return: {data['return_meaning']}; best possible: {'not known' if best is None else f'{best:g}'}. "
+        f"Return: {data['return_description']}; best possible: {'not known' if best is None else f'{best:g}'}. "
         f"{len(first['seeds'])} seeds, {first['eval_episodes']} episodes of each seed's "
         f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals are bootstraps over "
         f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"

@@ -77,9 +77,9 @@ def main(words: list[str] | None = None) -> int:
 
 
 def played(
-    model: Any, frame_skip: int, number: int, seed: int, stands: Any, longest: int = 100
+    model: Any, frame_skip: int, number: int, seed: int, is_healthy: Any, longest: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
-    """States of random play by the C engine in which the robot stands: positions and velocities."""
+    """States of random play by the C engine in which the robot is healthy: positions and velocities."""
     draw = np.random.default_rng(seed)
     data = mujoco.MjData(model)
     states: list[tuple[np.ndarray, np.ndarray]] = []
@@ -90,7 +90,7 @@ def played(
         for _ in range(draw.integers(longest)):
             data.ctrl[:] = draw.uniform(*model.actuator_ctrlrange.T)
             mujoco.mj_step(model, data, frame_skip)
-        if stands(data.qpos, data.qvel):
+        if is_healthy(data.qpos, data.qvel):
             states.append((data.qpos.copy(), data.qvel.copy()))
     qpos, qvel = map(np.stack, zip(*states, strict=True))
     return qpos, qvel
@@ -107,17 +107,17 @@ class Way(NamedTuple):
 def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
     """The steps by the C engine with a robot's model; ``actions`` ``[steps, number, N, A]``."""
     robot, model = ROBOTS_OF[env.robot], body.model
-    driven = np.asarray(jax.vmap(jax.vmap(env.driven))(jnp.asarray(actions, float)), np.float64)
+    driven = np.asarray(jax.vmap(jax.vmap(env.to_ctrl))(jnp.asarray(actions, float)), np.float64)
     low, high = model.actuator_ctrlrange.T
     signals = low + (driven + 1.0) / 2.0 * (high - low)
     data, mass = mujoco.MjData(model), model.body_mass
     steps, number = actions.shape[:2]
     after = np.zeros((steps, number, model.nq)), np.zeros((steps, number, model.nv))
-    speeds = np.zeros((steps, number, 1 if robot.by_mass else len(robot.roots)))
+    speeds = np.zeros((steps, number, 1 if robot.use_com_velocity else len(robot.roots)))
     forces = np.zeros((steps, number, model.nbody if robot.forces else 0, 6))
 
     def place() -> np.ndarray:
-        if not robot.by_mass:
+        if not robot.use_com_velocity:
             return data.qpos[list(robot.roots)].copy()
         mujoco.mj_kinematics(model, data)
         return (mass @ data.xipos[:, :1]) / mass.sum()
@@ -143,7 +143,7 @@ def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Wa
     number = len(qpos)
     start = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
     start = start._replace(qpos=jnp.asarray(qpos, float), qvel=jnp.asarray(qvel, float))
-    start = start._replace(place=jax.vmap(env._place)(start.qpos))
+    start = start._replace(place=jax.vmap(env._position)(start.qpos))
 
     def step(state: Any, action: Any) -> Any:
         state, timestep = jax.vmap(env.step)(state, action)
@@ -185,7 +185,7 @@ def _task(env_id: str, chosen: argparse.Namespace, physics: str) -> tuple[Any, .
     """The environment, and states and actions of random play with some physics."""
     env = jml.make(env_id)
     body = jml.make(env_id, physics=physics)._body
-    states = played(body.model, body.frame_skip, chosen.states, 0, ROBOTS_OF[env.robot].stands)
+    states = played(body.model, body.frame_skip, chosen.states, 0, ROBOTS_OF[env.robot].is_healthy)
     size = STEPS, chosen.states, env.spec.num_agents, env.spec.action_size
     return env, *states, np.random.default_rng(1).uniform(-1.0, 1.0, size)
 

@@ -1,12 +1,12 @@
 """The first study of LIIR's paper: two agents pursue a target on a line. Which moves does the learned reward favour?
 
     python benchmarks/pursuit.py
-    python benchmarks/pursuit.py --variants exact official none --seeds 20 --steps 400000
+    python benchmarks/pursuit.py --variants exact reference none --seeds 20 --steps 400000
 
 The team is paid when both agents approach the target (`toy/pursuit`), so that what one does right may go unpaid. Over
 training, the script asks every agent's intrinsic reward about all places and moves, and draws its mean for moves
 towards the target, away from it, and for staying; with it the returns of the episodes in training. Variants are LIIR's
-meta-gradients, and ``none``: reward_lr 0, a reward that stays as it began.
+meta-gradients, and ``none``: intrinsic_lr 0, a reward that stays as it began.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from jaxmarl_lite.types import Observation
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
     "immediate": {"meta_gradient": "immediate"},
-    "official": {"meta_gradient": "official"},
-    "none": {"reward_lr": 0.0},
+    "reference": {"meta_gradient": "reference"},
+    "none": {"intrinsic_lr": 0.0},
 }
 MOVES = ("toward", "away", "stay")
 
@@ -48,10 +48,10 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checks", type=variants.whole, default=40, help="moments at which the rewards are asked")
     parser.add_argument("--num-envs", type=variants.whole, default=64)
     parser.add_argument("--num-steps", type=variants.whole, default=20)
-    parser.add_argument("--hidden", type=variants.whole, nargs="+", default=[32, 32])
-    parser.add_argument("--lam", type=float, default=0.1)
+    parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
+    parser.add_argument("--intrinsic-coef", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy and the critics")
-    parser.add_argument("--reward-lr", type=float, default=1e-3)
+    parser.add_argument("--intrinsic-lr", type=float, default=1e-3)
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
     return parser.parse_args(words)
 
@@ -83,14 +83,14 @@ def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
     batch = chosen.num_envs * chosen.num_steps
     updates = math.ceil(chosen.steps / batch / chosen.checks)
     go = jax.jit(jax.vmap(functools.partial(train, num_updates=updates)))
-    ask = jax.jit(jax.vmap(lambda state: asked(env, state.learner)))
+    ask = jax.jit(jax.vmap(lambda state: asked(env, state.learner_state)))
     states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), chosen.seeds))
     told, returns = [ask(states)], []
     for _ in range(chosen.checks):
         states, metrics = go(states)
         told.append(ask(states))
         returns.append(np.nanmean(metrics["return"], axis=1))
-    sound = np.asarray(jax.vmap(trees.all_finite)(states.learner))[:, None]
+    sound = np.asarray(jax.vmap(trees.all_finite)(states.learner_state))[:, None]
     curves = {move: np.stack([one[move] for one in told], axis=1) for move in MOVES}
     curves |= {"return": np.stack(returns, axis=1)}
     steps = [i * updates * batch for i in range(chosen.checks + 1)]
@@ -99,8 +99,13 @@ def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
 
 def _setup(changes: dict[str, Any], chosen: argparse.Namespace) -> Any:
     env = jml.make("toy/pursuit")
-    settings = {"lam": chosen.lam, "reward_lr": chosen.reward_lr, "lr": chosen.lr, "critic_lr": chosen.lr}
-    config = jml.LIIRConfig(hidden=tuple(chosen.hidden), **settings | changes)
+    settings = {
+        "intrinsic_coef": chosen.intrinsic_coef,
+        "intrinsic_lr": chosen.intrinsic_lr,
+        "lr": chosen.lr,
+        "critic_lr": chosen.lr,
+    }
+    config = jml.LIIRConfig(hidden_sizes=tuple(chosen.hidden_sizes), **settings | changes)
     algorithm = jml.make_algorithm("liir", env.spec, config)
     return env, *jml.make_train(algorithm, env, num_envs=chosen.num_envs, num_steps=chosen.num_steps)
 
@@ -121,7 +126,7 @@ def asked(env: Any, learner: Any) -> dict[str, jax.Array]:
 
 def _interval(values: Any) -> str:
     found = statistics.bootstrap_interval(values)
-    return f"{found.centre:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -131,7 +136,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def text(data: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
-    best = jml.make("toy/pursuit").spec.best_return
+    best = jml.make("toy/pursuit").spec.max_return
     cells = []
     for name, row in data["rows"].items():
         toward, away, returns = (np.asarray(row[part], float) for part in ("toward", "away", "return"))
@@ -141,7 +146,7 @@ def text(data: dict[str, Any]) -> str:
             f"{name} ({lost} of {len(returns)} seeds diverged)" if lost else name,
             _interval(toward[:, -1]), _interval(away[:, -1]), _interval(gap[:, -1]), _interval(gap.max(1)),
             float((gap[~np.isnan(gap[:, -1]), -1] > 0).mean()),
-            _interval(statistics.area_under(row["steps"][1:], returns)), _interval(returns[:, -1]),
+            _interval(statistics.area_under_curve(row["steps"][1:], returns)), _interval(returns[:, -1]),
         ])  # fmt: skip
     columns = [
         "meta-gradient", "reward towards", "reward away", "difference", "largest difference", "share of seeds above 0",
@@ -151,8 +156,9 @@ def text(data: dict[str, Any]) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in (data["settings"] | {"steps": f"{steps:,}"}).items())
     return (
         f"# Pursuit on a line\n\n{measuring.facts_text(data['facts'])}\n\n{measuring.table(columns, cells)}\n"
-        "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their weight lam, at the end "
-        f"of training, of both agents at all places but the target's; the best return is {best:g}. {settings}.\n\n"
+        "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their weight intrinsic_coef, "
+        "at the end of training, of both agents at all places but the target's; "
+        f"the best return is {best:g}. {settings}.\n\n"
         "![Curves](pursuit.png)\n"
     )
 
@@ -164,17 +170,17 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     for place, ((name, row), axes) in enumerate(zip(rows.items(), panels, strict=True)):
         for i, move in enumerate(MOVES):
             values = np.asarray(row[move], float)
-            drawing.band(axes, np.asarray(row["steps"]), values, move, i, False, 0.95)
-        axes.axhline(0.0, color=drawing.FAINT, linewidth=0.8)
-        drawing.dress(axes, "intrinsic reward" if place == 0 else "", name, small=True)
+            drawing.plot_interval(axes, np.asarray(row["steps"]), values, move, i, False, 0.95)
+        axes.axhline(0.0, color=drawing.MUTED_COLOR, linewidth=0.8)
+        drawing.style_axes(axes, "intrinsic reward" if place == 0 else "", name, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         steps, returns = np.asarray(row["steps"][1:]), np.asarray(row["return"], float)
-        drawing.band(last, steps, returns, name, place, False, 0.95)
+        drawing.plot_interval(last, steps, returns, name, place, False, 0.95)
     panels[0].legend(frameon=False, fontsize=8)
-    drawing.dress(last, "return", "returns in training", small=True)
+    drawing.style_axes(last, "return", "returns in training", small=True)
     last.set_xlabel("environment steps", fontsize=8)
     last.legend(frameon=False, fontsize=8)
-    drawing.saved(figure, path)
+    drawing.save(figure, path)
 
 
 if __name__ == "__main__":

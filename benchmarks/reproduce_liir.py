@@ -1,12 +1,13 @@
 """LIIR's experiment (Du et al. 2019) on SMAX, with what the paper lacks: does the learned reward help?
 
     python benchmarks/reproduce_liir.py                                    four maps, all algorithms, 1e7 steps, 5 seeds
-    python benchmarks/reproduce_liir.py --maps 3m 2s3z --algorithms liir lam0 official mappo --steps 1000000
+    python benchmarks/reproduce_liir.py --maps 3m 2s3z --algorithms liir lam0 reference mappo --steps 1000000
     python benchmarks/reproduce_liir.py --envs toy/pursuit mpe/spread-3a --algorithms liir lam0
 
-The algorithms are LIIR, its ablation (``immediate``: equation 9 alone; ``official``: the authors' one scalar; ``lam0``:
-no intrinsic reward; ``random``: one that stays as it was drawn; ``authors``: the settings of the authors' program, with
-the exact meta-gradient), and the paper's baselines. Any other may be added as ``NAME=ALGORITHM:FIELD=VALUE,...``.
+The algorithms are LIIR, its ablation (``immediate``: equation 9 alone; ``reference``: the authors' one scalar;
+``lam0``: no intrinsic reward; ``random``: one that stays as it was drawn; ``authors``: the settings of the authors'
+program, with the exact meta-gradient), and the paper's baselines. Any other may be added as
+``NAME=ALGORITHM:FIELD=VALUE,...``.
 
 Every run is one of `learning.py`, with all learning rates falling to 0 at the end. Stopped at any moment, the same
 command goes on where it was. The likeliest actions are evaluated, as is usual in these battles. The report has win
@@ -27,11 +28,11 @@ HERE = Path(__file__).parent
 MAPS = ("3m", "8m", "2s3z", "3s5z")
 KNOWN = {
     "liir": "liir",
-    "lam0": "lam0=liir:lam=0",
+    "lam0": "lam0=liir:intrinsic_coef=0",
     "immediate": "immediate=liir:meta_gradient=immediate",
-    "official": "official=liir:meta_gradient=official",
-    "random": "random=liir:reward_lr=0,reward_init=1",
-    "authors": "authors=liir.authors:meta_gradient=exact",
+    "reference": "reference=liir:meta_gradient=reference",
+    "random": "random=liir:intrinsic_lr=0,intrinsic_init_scale=1",
+    "authors": "authors=liir.reference:meta_gradient=exact",
     "mappo": "mappo",
     "ippo": "ippo",
     "iac": "iac",
@@ -51,7 +52,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--against", help="whose probability of beating others is told; default: liir, or the first")
     parser.add_argument("--steps", type=variants.whole, default=10_000_000, help="environment steps of each seed")
     parser.add_argument("--seeds", type=variants.whole, default=5)
-    parser.add_argument("--evaluations", type=variants.whole, default=20)
+    parser.add_argument("--num-evaluations", type=variants.whole, default=20)
     parser.add_argument("--eval-episodes", type=variants.whole, default=128)
     parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned")
     parser.add_argument("--num-steps", type=variants.whole, help="default: as tuned")
@@ -97,7 +98,7 @@ def _words(env: str, chosen: argparse.Namespace) -> list[str]:
     """The command line of `learning.py` for an environment."""
     algorithms = [annealed(KNOWN.get(name, name), chosen.steps) for name in chosen.algorithms]
     words = ["--env", env, "--algorithms", *algorithms, "--total-steps", str(chosen.steps), "--greedy"]
-    for name in ("seeds", "evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
+    for name in ("seeds", "num_evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
         value = getattr(chosen, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return words
@@ -106,10 +107,10 @@ def _words(env: str, chosen: argparse.Namespace) -> list[str]:
 def annealed(word: str, steps: int) -> str:
     """The same algorithm, its learning rates falling to 0 at the end of training, unless the word says otherwise."""
     variant = variants.parse(word)
-    if {"anneal_steps", "anneal_share"} & set(variant.fields):
+    if {"lr_anneal_steps", "lr_anneal_share"} & set(variant.fields):
         return word
     whole = word if "=" in word.partition(":")[0] else f"{variant.label}={word}"
-    return f"{whole}{',' if ':' in whole else ':'}anneal_steps={steps}"
+    return f"{whole}{',' if ':' in whole else ':'}lr_anneal_steps={steps}"
 
 
 def curves(row: dict[str, Any]) -> Any:
@@ -129,7 +130,7 @@ def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, An
     for env, data in found.items():
         for name, row in data["rows"].items():
             values = curves(row)
-            ends[env, name], areas[env, name] = values[:, -1], statistics.area_under(row["steps"], values)
+            ends[env, name], areas[env, name] = values[:, -1], statistics.area_under_curve(row["steps"], values)
     rows = []
     for env, data in found.items():
         for name in data["rows"]:
@@ -236,23 +237,23 @@ def draw(found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: 
     for column, (env, data) in enumerate(found.items()):
         for name, row in data["rows"].items():
             above = panels[0, column]
-            drawing.band(above, np.asarray(row["steps"]), curves(row), name, names.index(name), False, 0.95)
+            drawing.plot_interval(above, np.asarray(row["steps"]), curves(row), name, names.index(name), False, 0.95)
             above.lines[-1].set_linestyle(looks[name][1])
         wins = next(iter(data["rows"].values()))["win_rates"] is not None
-        drawing.dress(panels[0, column], "win rate" if wins else "return", env)
+        drawing.style_axes(panels[0, column], "win rate" if wins else "return", env)
         panels[0, column].set_xlabel("environment steps")
         likely = {row["algorithm"]: row["beaten, end"] for row in rows if row["env"] == env and "beaten, end" in row}
         below = panels[1, column]
         for place, (name, each) in enumerate(likely.items()):
             below.plot([each["low"], each["high"]], [place] * 2, color=looks[name][0], linewidth=6, alpha=0.35)
             below.plot(each["iqm"], place, "o", color=looks[name][0])
-        below.axvline(0.5, color=drawing.FAINT, linestyle="--", linewidth=1)
+        below.axvline(0.5, color=drawing.MUTED_COLOR, linestyle="--", linewidth=1)
         below.set(xlim=(-0.02, 1.02), yticks=range(len(likely)), yticklabels=list(likely))
         below.invert_yaxis()
         below.set_xlabel(f"P({against} is better at the end)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
-    drawing.saved(figure, path)
+    drawing.save(figure, path)
 
 
 if __name__ == "__main__":

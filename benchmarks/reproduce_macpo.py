@@ -42,7 +42,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--steps", type=int, default=10_000_000, help="environment steps of each seed")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--num-evaluations", type=int, default=20)
     parser.add_argument("--eval-episodes", type=int, default=16)
     parser.add_argument("--num-envs", type=int, help="default: as tuned for the task")
     parser.add_argument("--num-steps", type=int, help="default: as tuned for the task")
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> int:
 def _words(task: str, chosen: argparse.Namespace) -> list[str]:
     """The command line of `learning.py` for a task."""
     words = ["--env", f"safe-mujoco/{task}", "--algorithms", *chosen.algorithms, "--total-steps", str(chosen.steps)]
-    for name in ("seeds", "evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
+    for name in ("seeds", "num_evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
         value = getattr(chosen, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return words
@@ -136,7 +136,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
             row = data["rows"][name]
             for line, values in enumerate((row["returns"], row["cost_curves"])):
                 values = np.asarray(values, float)
-                drawing.band(panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95)
+                drawing.plot_interval(panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95)
         panels[0, column].set_title(task)
         panels[1, column].axhline(data["rows"][next(iter(data["rows"]))]["costs"][0]["limit"], color="k", ls="--", lw=1)
         panels[1, column].set_xlabel("environment steps")

@@ -73,7 +73,7 @@ def in_turns(commands: Mapping[str, Sequence[str]], rounds: int, updates: int, w
 def compared(facts: dict[str, Any], turns: dict[str, list[list[float]]]) -> dict[str, Any]:
     """Medians and the ratio of speeds, ours over theirs."""
     rates = {
-        name: [facts[name]["steps_per_update"] / statistics.median(turn) for turn in turns[name]] for name in turns
+        name: [facts[name]["env_steps_per_update"] / statistics.median(turn) for turn in turns[name]] for name in turns
     }
     (peer,) = (name for name in rates if name != "own")
     ratios = [own / theirs for own, theirs in zip(rates["own"], rates[peer], strict=True)]

@@ -3,7 +3,7 @@
     python benchmarks/speed.py                                   everything, at Mava's sizes
     python benchmarks/speed.py --cases liir:gru:jumanji/lbf-2s-8x8-2p-2f-coop --repeats 3
 
-For each case (algorithm : memory : environment) it times, after a warm-up and as medians of several repeats,
+For each case (algorithm : recurrent layer : environment) it times, after a warm-up and as medians of several repeats,
 
 - training: the compiled program that `jaxmarl_lite.run` itself advances, of one seed, its state donated;
 - its rollout alone, and its update alone on one fixed batch, as compiled functions of their own;
@@ -32,11 +32,11 @@ import numpy as np
 from jaxmarl_lite import parallel, rollout
 from jaxmarl_lite.algorithms import configs, random_policy, registry
 from jaxmarl_lite.running import plan, programs
-from jaxmarl_lite.types import Acting, Algorithm, Batch, Environment
+from jaxmarl_lite.types import Algorithm, Environment, Rollout, RolloutState
 
 ENVIRONMENTS = ("jumanji/lbf-2s-8x8-2p-2f-coop", "jumanji/rware-tiny-2ag")
-ALGORITHMS, MEMORIES = ("liir", "mappo", "ippo"), ("none", "gru")
-CASES = [f"{algorithm}:{memory}:{env}" for env in ENVIRONMENTS for memory in MEMORIES for algorithm in ALGORITHMS]
+ALGORITHMS, CELLS = ("liir", "mappo", "ippo"), ("none", "gru")
+CASES = [f"{algorithm}:{cell}:{env}" for env in ENVIRONMENTS for cell in CELLS for algorithm in ALGORITHMS]
 CHUNK_SECONDS = 1.0  # between two looks of `run` at the device
 
 
@@ -46,15 +46,15 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:environment; default: all")
     parser.add_argument("--num-envs", type=int, default=32)
     parser.add_argument("--num-steps", type=int, default=128)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
-    parser.add_argument("--memory-size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--rnn-hidden-size", type=int, default=128)
+    parser.add_argument("--num-epochs", type=int, default=4)
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats of everything")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS, help="folder of the result files")
     found = parser.parse_args(words)
     for case in found.cases:
-        if case.count(":") != 2 or case.split(":")[1] not in MEMORIES:
+        if case.count(":") != 2 or case.split(":")[1] not in CELLS:
             parser.error(f"--cases: {case!r}; allowed is ALGORITHM:{{none,gru}}:ENVIRONMENT, such as {CASES[0]}")
     return found
 
@@ -78,7 +78,7 @@ def main(words: list[str] | None = None) -> int:
             traceback.print_exc()
             result["failed"][case] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         measuring.write(path, result, text(result))
-        programs._programs.cache_clear()
+        programs._compile.cache_clear()
         jax.clear_caches()
         gc.collect()
     print(f"\n{text(result)}\n{path}")
@@ -92,37 +92,38 @@ def _same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def measure(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """One row: seconds of each part, and what follows from them."""
-    name, memory, env_id = case.split(":")
+    name, cell, env_id = case.split(":")
+    recurrent = cell == "gru"
     config = registry.config_of(name)(
-        hidden=tuple(chosen.hidden),
-        **({"memory": memory, "memory_size": chosen.memory_size} if memory == "gru" else {}),
-        epochs=chosen.epochs,
+        hidden_sizes=tuple(chosen.hidden_sizes),
+        **({"recurrent": True, "rnn_hidden_size": chosen.rnn_hidden_size} if recurrent else {}),
+        num_epochs=chosen.num_epochs,
         num_minibatches=chosen.num_minibatches,
     )
-    planned, env = plan.make_plan(
+    planned, env = plan.make_run_config(
         name, env_id, config=config, seeds=1, num_envs=chosen.num_envs, num_steps=chosen.num_steps,
-        total_steps=1, evaluations=1, eval_episodes=32,
+        total_steps=1, num_evaluations=1, eval_episodes=32,
     )  # fmt: skip
-    row: dict[str, Any] = {"algorithm": name, "memory": memory, "env": env_id, "agents": env.spec.num_agents}
+    row: dict[str, Any] = {"algorithm": name, "recurrent": recurrent, "env": env_id, "agents": env.spec.num_agents}
     row |= time_training(planned, env, chosen.repeats)
     row |= time_parts(planned, env, chosen.repeats, row["updates_timed"] // chosen.repeats)
-    return row | derived(row, planned.batch, env.spec.num_agents)
+    return row | derived(row, planned.batch_steps, env.spec.num_agents)
 
 
-def time_training(planned: plan.Plan, env: Environment, repeats: int) -> dict[str, Any]:
+def time_training(planned: plan.RunConfig, env: Environment, repeats: int) -> dict[str, Any]:
     """Seconds of an update as `run` trains, of the host's part in a chunk, and of compiling."""
-    compiled, compiling = programs.programs(planned, env)
+    compiled, compiling = programs.compile_run(planned, env)
     state = compiled.init(np.asarray(planned.seeds, np.uint32), configs.as_arrays(planned.learner_config))
 
     def go(updates: int) -> Callable[[Any], Any]:
         def call(carry: Any) -> Any:
-            states, tally = compiled.advance(*carry, np.int32(updates))
-            parallel.to_host((tally.diverged, tally.faulty, tally.total["return"], tally.count["return"]))
+            states, tally = compiled.train_chunk(*carry, np.int32(updates))
+            parallel.fetch((tally.diverged, tally.env_fault_update, tally.total["return"], tally.count["return"]))
             return states, tally
 
         return call
 
-    first, carry = measuring.repeated(go(1), (state, compiled.blank), 2, warm=2)
+    first, carry = measuring.repeated(go(1), (state, compiled.empty), 2, warm=2)
     chunk = max(1, min(50, int(CHUNK_SECONDS / 4 / min(first))))  # so that a fast device is not asked one by one
     taken, carry = measuring.repeated(go(chunk), carry, repeats)
     idle, carry = measuring.repeated(go(0), carry, max(repeats, 20), warm=2)
@@ -136,7 +137,7 @@ def time_training(planned: plan.Plan, env: Environment, repeats: int) -> dict[st
     }
 
 
-def time_parts(planned: plan.Plan, env: Environment, repeats: int, group: int) -> dict[str, Any]:
+def time_parts(planned: plan.RunConfig, env: Environment, repeats: int, group: int) -> dict[str, Any]:
     """Seconds of the rollout alone, of the update alone, and of the bare environment; operations of the update."""
     timed = functools.partial(measuring.repeated, repeats=repeats, warm=2, group=group)
     algorithm = registry.make_algorithm(planned.algorithm, env.spec, planned.config)
@@ -158,15 +159,15 @@ def time_parts(planned: plan.Plan, env: Environment, repeats: int, group: int) -
     }
 
 
-def _begin(algorithm: Algorithm, env: Environment, num_envs: int, key: Any) -> Acting:
-    begin = jax.jit(lambda key: rollout.begin(env, key, num_envs, algorithm.initial_memory(num_envs)))
+def _begin(algorithm: Algorithm, env: Environment, num_envs: int, key: Any) -> RolloutState:
+    begin = jax.jit(lambda key: rollout.init_rollout_state(env, key, num_envs, algorithm.init_hidden_state(num_envs)))
     return begin(key)
 
 
-def _rollout(algorithm: Algorithm, env: Environment, num_steps: int) -> Callable[..., tuple[Acting, Batch]]:
-    def collect(learner: Any, acting: Acting, key: Any, old: Batch | None) -> tuple[Acting, Batch]:
-        def act(key: Any, obs: Any, memory: Any) -> Any:
-            return algorithm.act(learner, key, obs, memory)
+def _rollout(algorithm: Algorithm, env: Environment, num_steps: int) -> Callable[..., tuple[RolloutState, Rollout]]:
+    def collect(learner: Any, acting: RolloutState, key: Any, old: Rollout | None) -> tuple[RolloutState, Rollout]:
+        def act(key: Any, obs: Any, hidden_state: Any) -> Any:
+            return algorithm.act(learner, key, obs, hidden_state)
 
         return rollout.rollout(env, act, acting, key, num_steps)
 
@@ -177,7 +178,7 @@ def time_environment(env: Environment, num_envs: int, num_steps: int, timed: Cal
     """Seconds of ``num_steps`` steps of all worlds under random legal actions; no transition is kept."""
     random = random_policy.random_policy(env.spec)
 
-    def play(acting: Acting, key: Any) -> Acting:
+    def play(acting: RolloutState, key: Any) -> RolloutState:
         return rollout.rollout(env, lambda *given: random.act((), *given), acting, key, num_steps)[0]
 
     step, key = jax.jit(play, donate_argnums=0), jax.random.key(2)
@@ -206,13 +207,14 @@ def text(result: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
     s, rates = result["settings"], result["machine"]
     columns = [
-        "algorithm", "memory", "environment", "env steps/s", "bare env steps/s", "rollout %", "update %", "host %",
+        "algorithm", "recurrent", "environment", "env steps/s", "bare env steps/s", "rollout %", "update %", "host %",
         "parts/whole", "update GFLOP", "GFLOP/s", "of GEMM %", "compile s",
     ]  # fmt: skip
     small = rates["gemm_4096x128x128_gflops"]
     rows = [
         [
-            r["algorithm"], r["memory"], r["env"], r["steps_per_second"], r["environment_steps_per_second"],
+            r["algorithm"], "yes" if r["recurrent"] else "no", r["env"],
+            r["steps_per_second"], r["environment_steps_per_second"],
             100 * r["share_rollout"], 100 * r["share_learning"], 100 * r["share_host"], r["parts_over_whole"],
             r["learning_gflop"], r["learning_gflops"], 100 * r["learning_gflops"] / small, r["compile_seconds"],
         ]
@@ -220,8 +222,9 @@ def text(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     head = (
         f"# Speed on {result['facts']['device_kind']}\n\n{measuring.facts_text(result['facts'])}\n\n"
-        f"{s['num_envs']} worlds x {s['num_steps']} steps, {s['epochs']} epochs x {s['num_minibatches']} minibatches, "
-        f"dense {'-'.join(map(str, s['hidden']))}, GRU {s['memory_size']}; medians of {s['repeats']} repeats.\n\n"
+        f"{s['num_envs']} worlds x {s['num_steps']} steps, {s['num_epochs']} epochs x {s['num_minibatches']} "
+        f"minibatches, dense {'-'.join(map(str, s['hidden_sizes']))}, GRU {s['rnn_hidden_size']}; "
+        f"medians of {s['repeats']} repeats.\n\n"
         "The machine: " + ", ".join(f"{name} {measuring.cell_text(rate)}" for name, rate in rates.items()) + "\n\n"
     )
     foot = (

@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
     actor: models.Actor
     theta: Any
-    problem: trust_step.Problem
+    problem: trust_step.TrustRegionProblem
     parameters: Any  # of the old policy's distributions
 
 
@@ -45,7 +45,7 @@ def random_case(sizes: tuple[int, int, int, int], hidden: tuple[int, ...], costs
     """
     steps, envs, view, actions = sizes
     spec = EnvSpec("random", 1, view, 1, "continuous", actions, steps)
-    actor = models.lone_actor(spec, NetworkSpec(hidden))
+    actor = models.single_agent_actor(spec, NetworkSpec(hidden))
     keys = jax.random.split(jax.random.key(0), 5)
     theta, lead = actor.net.init(keys[0]), (steps, envs)
     obs = Observation(
@@ -57,17 +57,17 @@ def random_case(sizes: tuple[int, int, int, int], hidden: tuple[int, ...], costs
     first = jnp.zeros(lead, bool)
     pi = actor.unroll(theta, (), obs, first)
     action = pi.sample(keys[2])
-    data = ppo.PolicyData(obs, action, pi.log_prob(action), first)
+    data = ppo.PolicyBatch(obs, action, pi.log_prob(action), first)
     wanted = jax.random.normal(keys[3], lead), jax.random.normal(keys[4], (costs, *lead))
-    return Case(actor, theta, trust_step.Problem(data, (), *wanted, jnp.full(costs, -0.005)), pi.parameters())
+    return Case(actor, theta, trust_step.TrustRegionProblem(data, (), *wanted, jnp.full(costs, -0.005)), pi.params())
 
 
 def trained(world: str, updates: int, num_envs: int = 32, num_steps: int = 128) -> list[Case]:
     """The problems of a training by HATRPO: of the last few updates, each agent's of each, in the order of time."""
     env = jml.make(world)
     algorithm = registry.make_algorithm("hatrpo", env.spec, USUAL)
-    actor = models.lone_actor(env.spec, USUAL.form)
-    critic = models.critic(env.spec, USUAL.form, USUAL.critic_view, shared=False)
+    actor = models.single_agent_actor(env.spec, USUAL.network_spec)
+    critic = models.make_critic(env.spec, USUAL.network_spec, USUAL.critic_input, shared=False)
 
     @jax.jit
     def collect(learner: Any, acting: Any, key: Any) -> Any:
@@ -76,7 +76,7 @@ def trained(world: str, updates: int, num_envs: int = 32, num_steps: int = 128) 
     learn = jax.jit(algorithm.update)
     keys = jax.random.split(jax.random.key(0), 2 + updates)
     learner = jax.jit(lambda key: algorithm.init(key, num_envs, algorithm.config))(keys[0])
-    begin = jax.jit(lambda key: rollout.begin(env, key, num_envs, algorithm.initial_memory(num_envs)))
+    begin = jax.jit(lambda key: rollout.init_rollout_state(env, key, num_envs, algorithm.init_hidden_state(num_envs)))
     acting, found = begin(keys[1]), []
     for number, key in enumerate(keys[2:]):
         acting, batch = collect(learner, acting, key)
@@ -88,15 +88,15 @@ def trained(world: str, updates: int, num_envs: int = 32, num_steps: int = 128) 
 
 def _cases(actor: models.Actor, critic: models.Critic, spec: EnvSpec, learner: Any, batch: Any) -> list[Case]:
     """The problem of every agent, as if each were the first to move."""
-    steps = batch.steps._replace(reward=models.team_reward(spec.reward_kind, batch.steps.reward))
+    steps = batch.transitions._replace(reward=models.to_team_reward(spec.reward_type, batch.transitions.reward))
     _, estimate, _ = ppo.estimate(_Critics(critic), learner, steps)  # type: ignore[arg-type]
-    every = turns.by_agent(ppo.policy_data(steps))
+    every = turns.split_by_agent(ppo.to_policy_batch(steps))
     found = []
     for agent in range(spec.num_agents):
-        theta, data = jax.tree.map(lambda x, agent=agent: x[agent], (learner.policy, every))
-        advantage = models.standardised(estimate.advantage[..., agent], data.obs.alive, shared=False)
-        problem = trust_step.Problem(data, (), advantage, jnp.zeros((0, *advantage.shape)), jnp.zeros(0))
-        found.append(Case(actor, theta, problem, actor.unroll(theta, (), data.obs, data.first).parameters()))
+        theta, data = jax.tree.map(lambda x, agent=agent: x[agent], (learner.actor_params, every))
+        advantage = models.standardize_advantages(estimate.advantage[..., agent], data.obs.alive, shared=False)
+        problem = trust_step.TrustRegionProblem(data, (), advantage, jnp.zeros((0, *advantage.shape)), jnp.zeros(0))
+        found.append(Case(actor, theta, problem, actor.unroll(theta, (), data.obs, data.is_first).params()))
     return found
 
 
@@ -151,13 +151,13 @@ def _outcomes(
 
 def _solver(actor: models.Actor, damping: float, make: Callable[..., Any]) -> Callable[..., Any]:
     """``(theta, problem, start, iterations) -> (x, relative residual, gain of the step along x of length 1)``."""
-    config = trust_step.TrustRegionConfig(damping=damping)
+    config = trust_step.TrustRegionConfig(cg_damping=damping)
 
-    def solve(theta: Any, problem: trust_step.Problem, start: Any, iterations: Any) -> Any:
+    def solve(theta: Any, problem: trust_step.TrustRegionProblem, start: Any, iterations: Any) -> Any:
         data = problem.data
 
         def surrogate(theta: Any) -> Any:
-            ratio = jnp.exp(actor.unroll(theta, (), data.obs, data.first).log_prob(data.action) - data.log_prob)
+            ratio = jnp.exp(actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action) - data.log_prob)
             return moments.masked_mean(ratio * problem.advantage, data.obs.alive)
 
         g = jax.grad(surrogate)(theta)
@@ -167,13 +167,13 @@ def _solver(actor: models.Actor, damping: float, make: Callable[..., Any]) -> Ca
         # the least tolerance that there is: all iterations run, and the first residual is b where the start is zero
         solved = trust_region.conjugate_gradient(product, right, iterations, 0.0, first, inverse)
         x, left = jax.tree.map(lambda x: x[0], (solved.x, solved.residual))
-        curvature = trees.dot(x, jax.tree.map(jnp.subtract, g, left))
-        return x, solved.relative_residual[0], trees.dot(g, x) / jnp.sqrt(jnp.maximum(curvature, 1e-30))
+        curvature = trees.vdot(x, jax.tree.map(jnp.subtract, g, left))
+        return x, solved.relative_residual[0], trees.vdot(g, x) / jnp.sqrt(jnp.maximum(curvature, 1e-30))
 
     return jax.jit(solve)
 
 
-def _inside(actor: models.Actor, theta: Any, data: ppo.PolicyData) -> dict[str, tuple[Any, Any]]:
+def _inside(actor: models.Actor, theta: Any, data: ppo.PolicyBatch) -> dict[str, tuple[Any, Any]]:
     """What comes into each layer ``[n, i]``, and the gradient of each sample's log-probability by what leaves it
     before its activation ``[n, o]``, both times the root of the sample's weight."""
     names = [*sorted(name for name in theta if name.startswith("layers_")), "head"]
@@ -182,24 +182,24 @@ def _inside(actor: models.Actor, theta: Any, data: ppo.PolicyData) -> dict[str, 
     weight = jnp.sqrt(obs.alive / jnp.maximum(obs.alive.sum(), 1))[:, None]
 
     def log_prob(shifts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        x, came = obs.view, {}
+        x, came = obs.agents_view, {}
         for name in names:
             came[name] = x
             x = x @ theta[name]["kernel"] + theta[name]["bias"] + shifts[name]
             x = x if name == "head" else jax.nn.relu(x)
         head = (x, theta["log_std"]) if "log_std" in theta else x
-        return actor.read(head, obs).log_prob(action).sum(), came
+        return actor.to_distribution(head, obs).log_prob(action).sum(), came
 
     nothing = {name: jnp.zeros((count, theta[name]["bias"].size)) for name in names}
     slopes, came = jax.grad(log_prob, has_aux=True)(nothing)
     return {name: (came[name], weight * slopes[name]) for name in names}
 
 
-def _none(actor: models.Actor, theta: Any, data: ppo.PolicyData, damping: float) -> None:
+def _none(actor: models.Actor, theta: Any, data: ppo.PolicyBatch, damping: float) -> None:
     return None
 
 
-def _jacobi(actor: models.Actor, theta: Any, data: ppo.PolicyData, damping: float) -> Callable[[Any], Any]:
+def _jacobi(actor: models.Actor, theta: Any, data: ppo.PolicyBatch, damping: float) -> Callable[[Any], Any]:
     """By the diagonal of the Fisher matrix, from the squared gradients of each sample's log-probability."""
     diagonal = {
         name: {"kernel": (came**2).T @ slope**2, "bias": (slope**2).sum(0)}
@@ -210,7 +210,7 @@ def _jacobi(actor: models.Actor, theta: Any, data: ppo.PolicyData, damping: floa
     return lambda v: jax.tree.map(lambda x, d: x / (d + damping), v, diagonal)
 
 
-def _kronecker(actor: models.Actor, theta: Any, data: ppo.PolicyData, damping: float) -> Callable[[Any], Any]:
+def _kronecker(actor: models.Actor, theta: Any, data: ppo.PolicyBatch, damping: float) -> Callable[[Any], Any]:
     """Each layer by ``A⊗G``, the second moments of what comes in and of the slopes; the damping is dealt to both."""
     alive = data.obs.alive.reshape(-1)
     weight = (alive / jnp.maximum(alive.sum(), 1))[:, None]

@@ -11,7 +11,7 @@ four continuous actions, ten conjugate gradients for both right-hand sides, and 
 peers       both programs in turns, with the same work
 parts       operations, their rate, and where the time goes
 costs       time by the number of costs, beside one conjugate gradient of one right-hand side
-stride      time and direction by `fisher_stride`, on random data and on policies in training
+stride      time and direction by `fvp_stride`, on random data and on policies in training
 memory      greatest temporary memory by iterations of conjugate gradients, samples in parts and whole
 residuals   what iterations, a warm start and a preconditioner do to the residual, on policies in training
 """
@@ -41,7 +41,7 @@ HERE = Path(__file__).parent
 COSTS, STRIDES, ITERATIONS = (0, 1, 2, 4), (1, 2, 4, 8), (5, 10, 20, 40)
 MANY = 200  # iterations by which the vectors' work is timed
 GEMM = "gemm_4096x128x128_gflops"
-SIZES = ("num_steps", "num_envs", "view", "actions", "hidden", "iterations", "repeats")
+SIZES = ("num_steps", "num_envs", "view", "actions", "hidden_sizes", "iterations", "repeats")
 
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--view", type=int, default=31)
     parser.add_argument("--actions", type=int, default=4)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--iterations", type=int, default=10, help="conjugate gradients of each right-hand side")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats of everything of ours")
     parser.add_argument("--worlds", nargs="+", default=trust_problems.WORLDS, help="environments to train a policy in")
@@ -94,14 +94,14 @@ def main(words: list[str] | None = None) -> int:
 
 def settings_of(chosen: argparse.Namespace, **other: Any) -> trust_step.TrustRegionConfig:
     """The settings of the timed step: all iterations run, and the damping and first try are the authors'."""
-    usual: dict[str, Any] = {"cg_iterations": chosen.iterations, "cg_tolerance": 0.0, "damping": 0.1, "delta": 0.0065}
-    return trust_step.TrustRegionConfig(**{"hidden": tuple(chosen.hidden), **usual, **other})
+    usual: dict[str, Any] = {"cg_iters": chosen.iterations, "cg_tol": 0.0, "cg_damping": 0.1, "target_kl": 0.0065}
+    return trust_step.TrustRegionConfig(**{"hidden_sizes": tuple(chosen.hidden_sizes), **usual, **other})
 
 
 def random_case(chosen: argparse.Namespace, costs: int = 1) -> trust_problems.Case:
     """The timed problem."""
     sizes = chosen.num_steps, chosen.num_envs, chosen.view, chosen.actions
-    return trust_problems.random_case(sizes, tuple(chosen.hidden), costs)
+    return trust_problems.random_case(sizes, tuple(chosen.hidden_sizes), costs)
 
 
 def compiled(
@@ -132,7 +132,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, f
 
 def peers(chosen: argparse.Namespace) -> dict[str, Any]:
     """Both programs in turns."""
-    own, info, compiling = compiled(random_case(chosen), settings_of(chosen, first_fraction=0.27))
+    own, info, compiling = compiled(random_case(chosen), settings_of(chosen, initial_step_size=0.27))
     workers: dict[str, side_by_side.Worker] = {}
     try:
         for name, words in _programs(chosen).items():
@@ -162,7 +162,7 @@ def _programs(chosen: argparse.Namespace) -> dict[str, list[str]]:
     driver = [str(HERE / "peers" / "macpo_driver.py"), "--checkout", str(chosen.macpo.absolute())]
     for name in ("num_steps", "num_envs", "view", "actions"):
         driver += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]
-    driver += ["--hidden", str(chosen.hidden[0])]
+    driver += ["--hidden-sizes", str(chosen.hidden_sizes[0])]
     found = {}
     for threads in chosen.threads:
         words = [*driver, "--threads", str(threads)]
@@ -205,8 +205,8 @@ def peers_text(found: Mapping[str, Any]) -> str:
                 row["seconds"],
                 f"{row['range'][0]:.3g} to {row['range'][1]:.3g}",
                 "" if own else f"{row['ratio']:.1f} ({low:.1f} to {high:.1f})",
-                int(2 * found["info"]["cg_iterations"]) if own else row["products"],
-                int(found["info"]["line_search_tries"]) if own else row["tries"],
+                int(2 * found["info"]["cg_iters"]) if own else row["products"],
+                int(found["info"]["line_search_steps"]) if own else row["tries"],
             ]
         )
     versions = next(iter(found["programs"].values()))["versions"]
@@ -215,7 +215,7 @@ def peers_text(found: Mapping[str, Any]) -> str:
         + f"\nIn turns, {len(found['turns']['own'])} rounds, a round's ratio from its own two times. Ours compiled in "
         f"{found['compile_seconds']:.1f} s. Theirs: commit {found['commit'][:9]}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f", {next(iter(found['programs'].values()))['weights']:,} weights (theirs have a normalisation after each "
+        + f", {next(iter(found['programs'].values()))['weights']:,} weights (theirs have a normalization after each "
         "layer, ours none). Theirs as it is also fits its two critics in the same function; alone, without. Their "
         "first try is at 0.27 of the step, here ours too. Minibatches: so many steps, each on its share of the "
         "samples.\n"
@@ -270,18 +270,18 @@ def _breakdown(taken: Mapping[str, float], iterations: int, info: Mapping[str, A
     vector = (taken["vector_many"] - taken["vector_0"]) / MANY * iterations
     found = {
         "gradients of both surrogates": taken["gradients"],
-        "linearising the policy": taken["begin"],
+        "linearizing the policy": taken["begin"],
         "Fisher products": taken["solve"] - taken["begin"] - vector,
         "vectors of conjugate gradients": vector,
         "constrained solve": taken["constrained"],
-        "line search": taken["try"] * info["line_search_tries"],
+        "line search": taken["try"] * info["line_search_steps"],
     }
     return found | {"rest": taken["whole"] - sum(found.values()), "whole": taken["whole"]}
 
 
 def _objectives(case: trust_problems.Case, theta: Any) -> tuple[Any, Any]:
     problem = case.problem
-    pi = case.actor.unroll(theta, problem.memory, problem.data.obs, problem.data.first)
+    pi = case.actor.unroll(theta, problem.hidden_state, problem.data.obs, problem.data.is_first)
     ratio = jnp.exp(pi.log_prob(problem.data.action) - problem.data.log_prob)
     every = jnp.concatenate([problem.advantage[None], problem.cost_advantage])
     return jax.vmap(lambda a: moments.masked_mean(ratio * a, problem.data.obs.alive))(every), pi
@@ -296,16 +296,16 @@ def _attempt(case: trust_problems.Case, theta: Any) -> Any:
     """What one try of the line search computes, but for a few sums; the old policy is at hand."""
     obs = case.problem.data.obs
     reached, pi = _objectives(case, theta)
-    old = case.actor.of_parameters(jax.tree.map(jax.lax.stop_gradient, case.parameters), obs)
+    old = case.actor.from_params(jax.tree.map(jax.lax.stop_gradient, case.parameters), obs)
     return reached, moments.masked_mean(old.kl(pi), obs.alive)
 
 
 def _solver(case: trust_problems.Case, config: Any) -> Callable[..., Any]:
     """``(theta, right, iterations) -> Solutions``, compiled once for any number of iterations."""
-    data, memory = case.problem.data, case.problem.memory
+    data, hidden_state = case.problem.data, case.problem.hidden_state
 
     def solve(theta: Any, right: Any, iterations: Any) -> Any:
-        product = trust_step.fisher(case.actor, theta, data, memory, config)
+        product = trust_step.fisher(case.actor, theta, data, hidden_state, config)
         return trust_region.conjugate_gradient(product, right, iterations, 0.0)
 
     return jax.jit(solve)
@@ -325,9 +325,9 @@ def _vector_work(case: trust_problems.Case) -> Callable[..., Any]:
 
 
 def _constrained(case: trust_problems.Case, right: Any, solved: Any) -> Callable[[], Any]:
-    g, b = trees.split(right)
+    g, b = trees.split_first(right)
     images = jax.tree.map(jnp.subtract, right, solved.residual)
-    step = jax.jit(constrained.step_in_span)
+    step = jax.jit(constrained.subspace_constrained_step)
     return lambda: step(g, b, case.problem.violation, solved.x, images, 0.01)
 
 
@@ -335,15 +335,15 @@ def operations(case: trust_problems.Case, config: Any, right: Any, info: Mapping
     """GFLOP counted in the traced programs; a loop without a fixed length is counted once there, so that what it adds
     is counted apart."""
     count, theta = measuring.product_operations, case.theta
-    fisher = lambda: trust_step.fisher(case.actor, theta, case.problem.data, case.problem.memory, config)  # noqa: E731
+    fisher = lambda: trust_step.fisher(case.actor, theta, case.problem.data, case.problem.hidden_state, config)  # noqa: E731
     once = count(lambda theta, problem: trust_step.policy_step(case.actor, theta, problem, config), theta, case.problem)
     two = count(lambda v: jax.vmap(fisher())(jax.vmap(fisher())(v)), right)
     begun = count(lambda v: jax.vmap(fisher())(v), right)
-    product = two - begun  # two products and two linearisations, less one of each
+    product = two - begun  # two products and two linearizations, less one of each
     forward = count(lambda theta: _objectives(case, theta)[0], theta)
     product -= forward - _head(case)
     attempt = count(lambda theta: _attempt(case, theta), theta)
-    loops = (info["cg_iterations"] - 1) * product + (info["line_search_tries"] - 1) * attempt
+    loops = (info["cg_iters"] - 1) * product + (info["line_search_steps"] - 1) * attempt
     return {"whole": (once + loops) / 1e9, "product": product / 1e9, "try": attempt / 1e9, "traced_once": once / 1e9}
 
 
@@ -359,14 +359,14 @@ def by_hand(chosen: argparse.Namespace, costs: int, info: Mapping[str, Any]) -> 
     Forwards a layer has one product, backwards two, and a Fisher product four (the tangent's, of what comes in and of
     the weights; the same two transposed); in the first layer nothing comes in that depends on the weights.
     """
-    widths = [chosen.view, *chosen.hidden, chosen.actions]
+    widths = [chosen.view, *chosen.hidden_sizes, chosen.actions]
     each = [i * o for i, o in zip(widths, widths[1:], strict=False)]
     unit = 2 * chosen.num_steps * chosen.num_envs / 1e9
     forward, backward = unit * sum(each), unit * (2 * sum(each) - each[0])
     product = 2 * backward
-    # the old policy, the surrogates, what is linearised, and every try
-    forwards = 3 + info["line_search_tries"]
-    whole = forwards * forward + (1 + costs) * (backward + info["cg_iterations"] * product)
+    # the old policy, the surrogates, what is linearized, and every try
+    forwards = 3 + info["line_search_steps"]
+    whole = forwards * forward + (1 + costs) * (backward + info["cg_iters"] * product)
     return {"whole": whole, "product": (1 + costs) * product, "try": forward}
 
 
@@ -379,8 +379,8 @@ def parts_text(found: Mapping[str, Any]) -> str:
     return (
         measuring.table(["part", "ms", "%"], rows)
         + "\nEach part compiled and timed alone, in turns with the whole; the rest is what is left. The products are "
-        f"the time of {int(found['info']['cg_iterations'])} iterations for both right-hand sides less that of none, "
-        f"and less the vectors' work. Tries of the line search: {int(found['info']['line_search_tries'])}.\n\n"
+        f"the time of {int(found['info']['cg_iters'])} iterations for both right-hand sides less that of none, "
+        f"and less the vectors' work. Tries of the line search: {int(found['info']['line_search_steps'])}.\n\n"
         + measuring.table(["operations", "GFLOP, traced", "GFLOP, by hand"], counts)
         + f"\n{found['gflops']:.1f} GFLOP/s, {100 * found['share_of_gemm']:.0f} % of the machine's own product of "
         f"4096x128x128 ({rates[GEMM]:.0f} GFLOP/s; of 2048^3: {rates['gemm_2048x2048x2048_gflops']:.0f}); the Fisher "
@@ -408,7 +408,7 @@ def costs(chosen: argparse.Namespace) -> dict[str, Any]:
     return {
         "seconds": {name: taken[name] for name in map(str, COSTS)},
         "one_solve_seconds": taken["one"],
-        "one_solve_without_linearising_seconds": taken["one"] - taken["begin"],
+        "one_solve_without_linearizing_seconds": taken["one"] - taken["begin"],
     }
 
 
@@ -422,12 +422,12 @@ def costs_text(found: Mapping[str, Any]) -> str:
     return (
         measuring.table(["costs", "ms", "ms more for each further cost"], rows)
         + f"\nConjugate gradients of one right-hand side alone: {1000 * found['one_solve_seconds']:.0f} ms; without "
-        f"linearising {1000 * found['one_solve_without_linearising_seconds']:.0f} ms.\n"
+        f"linearizing {1000 * found['one_solve_without_linearizing_seconds']:.0f} ms.\n"
     )
 
 
 def stride(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Time and direction of the step by `fisher_stride`."""
+    """Time and direction of the step by `fvp_stride`."""
     cases = {"random": (random_case(chosen), settings_of(chosen))}
     for world in chosen.worlds:
         cases[world] = trust_problems.trained(world, chosen.updates)[-1], trust_problems.USUAL
@@ -435,13 +435,13 @@ def stride(chosen: argparse.Namespace) -> dict[str, Any]:
     for name, (case, config) in cases.items():
         calls, infos, moved = {}, {}, {}
         for n in STRIDES:
-            calls[str(n)], infos[n], _ = compiled(case, dataclasses.replace(config, fisher_stride=n))
+            calls[str(n)], infos[n], _ = compiled(case, dataclasses.replace(config, fvp_stride=n))
             moved[n] = jax.tree.map(jnp.subtract, calls[str(n)]()[0], case.theta)
         taken = in_turns(calls, chosen.repeats)
         for n in STRIDES:
             cosine = float(trees.cosine(moved[n], moved[1]))
             length = float(trees.norm(moved[n]) / trees.norm(moved[1]))
-            info = {key: infos[n][key] for key in ("kl", "surrogate_gain", "line_search_tries", "cg_residual")}
+            info = {key: infos[n][key] for key in ("kl", "surrogate_improvement", "line_search_steps", "cg_residual")}
             row = {"case": name, "stride": n, "seconds": taken[str(n)], "cosine": cosine, "length": length}
             rows.append(row | info)
     return {"rows": rows}
@@ -452,8 +452,8 @@ def stride_text(found: Mapping[str, Any]) -> str:
     columns = ["problem", "stride", "ms", "cosine", "length", "KL reached", "gain", "tries"]
     rows = [
         [
-            r["case"], r["stride"], 1000 * r["seconds"], r["cosine"], r["length"], r["kl"], r["surrogate_gain"],
-            int(r["line_search_tries"]),
+            r["case"], r["stride"], 1000 * r["seconds"], r["cosine"], r["length"], r["kl"], r["surrogate_improvement"],
+            int(r["line_search_steps"]),
         ]
         for r in found["rows"]
     ]  # fmt: skip
@@ -468,17 +468,17 @@ def memory(chosen: argparse.Namespace) -> dict[str, Any]:
     for whole in (False, True):
         for iterations in ITERATIONS:
             step = lambda theta, problem, n=iterations: trust_step.policy_step(  # noqa: E731
-                case.actor, theta, problem, settings_of(chosen, cg_iterations=n)
+                case.actor, theta, problem, settings_of(chosen, cg_iters=n)
             )
-            parts_of = (lambda *sizes: 1) if whole else trust_step.parts_of
-            with mock.patch.object(trust_step, "parts_of", parts_of):
+            num_chunks = (lambda *sizes: 1) if whole else trust_step.num_chunks
+            with mock.patch.object(trust_step, "num_chunks", num_chunks):
                 program = jax.jit(step).lower(case.theta, case.problem).compile()
             analysis: Any = program.memory_analysis()
             row = {"whole": whole, "iterations": iterations, "bytes": analysis.temp_size_in_bytes}
             if iterations == chosen.iterations:
                 row["seconds"] = measuring.median(lambda p=program: p(case.theta, case.problem), chosen.repeats)
             rows.append(row)
-    return {"rows": rows, "parts": trust_step.parts_of(chosen.num_steps, chosen.num_envs)}
+    return {"rows": rows, "parts": trust_step.num_chunks(chosen.num_steps, chosen.num_envs)}
 
 
 def memory_text(found: Mapping[str, Any]) -> str:
@@ -539,8 +539,8 @@ def text(result: Mapping[str, Any]) -> str:
         f"# A constrained step in a trust region on {result['facts']['device_kind']}\n\n"
         f"{measuring.facts_text(result['facts'])}\n\n"
         f"{s['num_steps']} steps x {s['num_envs']} worlds, views of {s['view']}, "
-        f"dense {'-'.join(map(str, s['hidden']))}, {s['actions']} continuous actions, one cost unless said otherwise, "
-        f"{s['iterations']} conjugate gradients; medians of {s['repeats']} repeats.\n"
+        f"dense {'-'.join(map(str, s['hidden_sizes']))}, {s['actions']} continuous actions, one cost unless said "
+        f"otherwise, {s['iterations']} conjugate gradients; medians of {s['repeats']} repeats.\n"
     )
     made = result["sections"]
     return head + "".join(

@@ -16,7 +16,7 @@ class Variant(NamedTuple):
     label: str
     algorithm: str
     published: bool
-    """Begin from the settings of the authors' program (``ALGORITHM.authors``) instead of the tuned ones."""
+    """Begin from the settings of the authors' program (``ALGORITHM.reference``) instead of the tuned ones."""
     fields: dict[str, Any]
 
     def config(self) -> Any:
@@ -24,23 +24,23 @@ class Variant(NamedTuple):
         from jaxmarl_lite.algorithms import registry
 
         if self.published:
-            has = [name for name in registry.ALGORITHMS if hasattr(registry.config_of(name), "authors")]
+            has = [name for name in registry.ALGORITHMS if hasattr(registry.config_of(name), "reference")]
             if self.algorithm not in has:
-                known = [f"{name}.authors" for name in has]
-                raise ValueError(f"algorithm is '{self.algorithm}.authors'; allowed is {' or '.join(known)}")
-            return registry.config_of(self.algorithm).authors(**self.fields)  # type: ignore[attr-defined]
+                known = [f"{name}.reference" for name in has]
+                raise ValueError(f"algorithm is '{self.algorithm}.reference'; allowed is {' or '.join(known)}")
+            return registry.config_of(self.algorithm).reference(**self.fields)  # type: ignore[attr-defined]
         return self.fields or None
 
 
 def parse(word: str) -> Variant:
-    """A variant from ``ALGORITHM``, or ``LABEL=ALGORITHM[.authors][:FIELD=VALUE,...]``.
+    """A variant from ``ALGORITHM``, or ``LABEL=ALGORITHM[.reference][:FIELD=VALUE,...]``.
 
     Raises:
         ValueError: the word is neither.
     """
-    found = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.authors)?(?::(.+))?", word)
+    found = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.reference)?(?::(.+))?", word)
     if found is None or set(found[1] or "") == {"."} or (found[1] is None and (found[3] or found[4])):
-        allowed = "ALGORITHM or LABEL=ALGORITHM[.authors][:FIELD=VALUE,FIELD=VALUE]"
+        allowed = "ALGORITHM or LABEL=ALGORITHM[.reference][:FIELD=VALUE,FIELD=VALUE]"
         raise ValueError(f"algorithm is {word!r}; allowed is {allowed}")
     pairs = re.split(r",(?=\w+=)", found[4]) if found[4] else []
     fields = {name: _value(text) for name, _, text in (pair.partition("=") for pair in pairs)}
@@ -61,7 +61,7 @@ def check(found: Variant, env: str, **sizes: Any) -> Any:
     from jaxmarl_lite.running import plan
 
     try:
-        return plan.make_plan(found.algorithm, env, config=found.config(), **sizes)[0]
+        return plan.make_run_config(found.algorithm, env, config=found.config(), **sizes)[0]
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{found.label}: {error}") from error
 

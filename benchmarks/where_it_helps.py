@@ -46,27 +46,27 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "pursuit-5": ("toy/pursuit", {"agents": 5}),
     "pursuit, paid late": ("delayed/toy/pursuit", {}),
     "relay": ("toy/relay", {}),
-    "long relay": ("toy/relay", {"steps": 64, "now": 1 / 64}),
+    "long relay": ("toy/relay", {"steps": 64, "immediate_reward": 1 / 64}),
     "climbing": ("toy/climbing", {}),
     "foraging": ("jumanji/lbf-2s-8x8-2p-2f-coop", {}),
     "foraging, paid late": ("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", {}),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
-    "lambda = 0": {"lam": 0.0},
-    "exact without": {"lam": 0.0},
+    "lambda = 0": {"intrinsic_coef": 0.0},
+    "exact without": {"intrinsic_coef": 0.0},
     "immediate": {"meta_gradient": "immediate"},
-    "official": {"meta_gradient": "official"},
-    "random": {"reward_lr": 0.0, "reward_init": 1.0},
-    "central critic": {"lam": 0.0, "critic_view": "state"},
+    "reference": {"meta_gradient": "reference"},
+    "random": {"intrinsic_lr": 0.0, "intrinsic_init_scale": 1.0},
+    "central critic": {"intrinsic_coef": 0.0, "critic_input": "global_state"},
 }
 """What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the extrinsic one the state."""
 BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
-CHOICES = {"epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
+CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
 """Setting -> what is drawn from, all equally likely; these decide the program."""
-OWN = {"lam": (1e-3, 1.0), "reward_lr": (1e-4, 1e-2)}
+OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
 
 
@@ -81,7 +81,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=variants.whole, default=100_000, help="environment steps of each run")
     parser.add_argument("--num-envs", type=variants.whole, default=16)
     parser.add_argument("--num-steps", type=variants.whole, default=32)
-    parser.add_argument("--hidden", type=variants.whole, nargs="+", default=[32, 32])
+    parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
     parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
     chosen = parser.parse_args(arguments)
@@ -124,14 +124,14 @@ def measured(
     """The best trial's settings, or those that are lent, and the curves of fresh seeds at them."""
     env_id, keywords = TASKS[task]
     env = jml.make(env_id, **keywords)
-    plain = jml.LIIRConfig(hidden=tuple(chosen.hidden), **VARIANTS[variant])
+    plain = jml.LIIRConfig(hidden_sizes=tuple(chosen.hidden_sizes), **VARIANTS[variant])
     updates = max(chosen.points, chosen.steps // (chosen.num_envs * chosen.num_steps))
     updates -= updates % chosen.points
 
     @functools.cache
     def program(epochs: int, num_minibatches: int) -> Callable[..., jax.Array]:
         """Mean returns ``[points]`` of keys and configs that differ in floats."""
-        config = dataclasses.replace(plain, epochs=epochs, num_minibatches=num_minibatches)
+        config = dataclasses.replace(plain, num_epochs=epochs, num_minibatches=num_minibatches)
         algorithm = jml.make_algorithm("liir", env.spec, config)
         init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
 
@@ -140,7 +140,7 @@ def measured(
         def curve(key: jax.Array, config: Any) -> jax.Array:
             state, metrics = train(init(key, config), updates)
             parts = metrics["return"].reshape(chosen.points, -1)
-            return jnp.where(trees.all_finite(state.learner), jnp.nanmean(parts, axis=1), jnp.nan)
+            return jnp.where(trees.all_finite(state.learner_state), jnp.nanmean(parts, axis=1), jnp.nan)
 
         return curve
 
@@ -162,7 +162,7 @@ def measured(
     return {
         "steps": steps.tolist(),
         "returns": returns.tolist(),
-        "best": env.spec.best_return,
+        "best": env.spec.max_return,
         "chosen": settings_of(best),
         "trials": [settings_of(config) | {"score": score} for config, score in tried],
     }
@@ -200,7 +200,7 @@ def tuned(
     if second:
         best = max(tried, key=lambda trial: trial[1])[0]
         own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
-        tried += scored(trials(best, common if VARIANTS[variant].get("lam") == 0 else own, second, draw))
+        tried += scored(trials(best, common if VARIANTS[variant].get("intrinsic_coef") == 0 else own, second, draw))
     return tried
 
 
@@ -260,7 +260,7 @@ def text(data: dict[str, Any]) -> str:
         f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the episodes in training "
         f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} draws in two rounds, "
         f"each with {s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds x {s['num_steps']} "
-        f"steps, layers {s['hidden']}.\n\n![Curves](where-it-helps.png)\n"
+        f"steps, layers {s['hidden_sizes']}.\n\n![Curves](where-it-helps.png)\n"
     )
 
 
@@ -272,12 +272,12 @@ def draw(rows: dict[str, Any], path: Path) -> None:
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
         for variant, row in of.items():
             steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
-            drawing.band(axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95)
-        drawing.dress(axes, "return" if place % 4 == 0 else "", task, small=True)
+            drawing.plot_interval(axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95)
+        drawing.style_axes(axes, "return" if place % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False)
-    drawing.saved(figure, path)
+    drawing.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
         return training.train
     from jaxmarl_lite.commands import looking
 
-    return getattr(looking, f"{name}_command")
+    return getattr(looking, "list_names" if name == "list" else name)
 
 
 def _expected(error: Exception) -> bool:

@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     returns: Array  # [E, N]
     costs: Array  # [E, N, K]
     lengths: Array  # [E]
-    won: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
+    wins: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
     faults: Array | int = 0  # [E] int: which of the environment's numbers were wrong, see `rollout.env_faults`
 
 
@@ -40,38 +40,38 @@ def make_evaluate(
     def evaluate(learner: PyTree, key: Array) -> Evaluation:
         begin_key, act_key = jax.random.split(key)
         state, timestep = jax.vmap(env.reset)(jax.random.split(begin_key, num_episodes))
-        sums = rollout.nothing((num_episodes,), spec.num_agents, spec.num_costs)
+        sums = rollout.zero_episode_stats((num_episodes,), spec.num_agents, spec.num_costs)
         faults = jax.vmap(rollout.env_faults)(timestep)
-        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.initial_memory(num_episodes), sums, faults)
+        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.init_hidden_state(num_episodes), sums, faults)
 
-        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.Episodes, Array]) -> Any:
-            moment, state, timestep, memory, sums, faults = carry
+        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.EpisodeStats, Array]) -> Any:
+            moment, state, timestep, hidden_state, sums, faults = carry
             playing = ~timestep.last
             key = jax.random.fold_in(act_key, moment)
-            action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
+            action, _, hidden_state = algorithm.act(learner, key, timestep.obs, hidden_state, greedy=greedy)
             state, after = jax.vmap(env.step)(state, action)
-            sums = rollout.Episodes(
+            sums = rollout.EpisodeStats(
                 sums.count,
                 sums.returns + jnp.where(playing[:, None], after.reward, 0.0),
                 sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
-                sums.length + playing,
+                sums.lengths + playing,
                 sums.living_steps + (playing[:, None] & timestep.obs.alive),
-                sums.broken,
-                jnp.where(playing, win(state), sums.won),
+                sums.non_finite,
+                jnp.where(playing, win(state), sums.wins),
             )
             acted = jax.vmap(lambda x: jnp.isfinite(x).all())(action)  # else the fault is the policy's
             faults = faults | jnp.where(playing & acted, jax.vmap(rollout.env_faults)(after), 0)
             after = after._replace(last=after.last | timestep.last)
-            return moment + 1, state, after, memory, sums, faults
+            return moment + 1, state, after, hidden_state, sums, faults
 
         def win(state: Any) -> Array | float:
-            return jax.vmap(env.won)(state).astype(float) if spec.win_meaning else 0.0  # type: ignore[attr-defined]
+            return jax.vmap(env.is_win)(state).astype(float) if spec.win_condition else 0.0  # type: ignore[attr-defined]
 
         def playing_still(carry: Any) -> Array:
-            return ~carry[2].last.all() & (carry[0] < spec.episode_limit)
+            return ~carry[2].last.all() & (carry[0] < spec.max_episode_steps)
 
         sums, faults = jax.lax.while_loop(playing_still, step, carry)[-2:]
-        return Evaluation(sums.returns, sums.costs, sums.length, sums.won, faults)
+        return Evaluation(sums.returns, sums.costs, sums.lengths, sums.wins, faults)
 
     return evaluate
 
@@ -89,12 +89,12 @@ def make_play(algorithm: Algorithm, env: Environment, num_steps: int, greedy: bo
         state, timestep = jax.tree.map(lambda x: x[None], env.reset(begin_key))
 
         def step(carry: Any, key: Array) -> Any:
-            state, timestep, memory = carry
-            action, _, memory = algorithm.act(learner, key, timestep.obs, memory, greedy=greedy)
+            state, timestep, hidden_state = carry
+            action, _, hidden_state = algorithm.act(learner, key, timestep.obs, hidden_state, greedy=greedy)
             after = jax.vmap(env.step)(state, action)
-            return (*after, memory), jax.tree.map(lambda x: x[0], (state, timestep, action))
+            return (*after, hidden_state), jax.tree.map(lambda x: x[0], (state, timestep, action))
 
-        carry = (state, timestep, algorithm.initial_memory(1))
+        carry = (state, timestep, algorithm.init_hidden_state(1))
         return jax.lax.scan(step, carry, jax.random.split(act_key, num_steps))[1]
 
     return play

@@ -20,10 +20,10 @@ from jaxmarl_lite.report import checkpoint, runfolder, writers
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import programs, schedules
 from jaxmarl_lite.running.fingerprint import changed_fields, data_by_field
-from jaxmarl_lite.running.loop import Loop, RunError, Start, finished
-from jaxmarl_lite.running.plan import Plan
-from jaxmarl_lite.running.progress import Display
-from jaxmarl_lite.running.record import Record, write_plan
+from jaxmarl_lite.running.loop import ResumePoint, RunError, Runner, finished_result
+from jaxmarl_lite.running.plan import RunConfig
+from jaxmarl_lite.running.progress import ProgressBar
+from jaxmarl_lite.running.record import RunLogger, write_plan
 from jaxmarl_lite.running.result import Result, read_meta
 from jaxmarl_lite.running.signals import StopRequest
 from jaxmarl_lite.types import Environment
@@ -42,21 +42,21 @@ _SEEDS, _STEPS, _EVALUATIONS, _EVAL_EPISODES = map(_Default, (3, 1_000_000, 20, 
 class _Options(NamedTuple):
     """What changes nothing in the numbers of a run."""
 
-    keep: int
+    max_checkpoints: int
     checkpoint_minutes: float
     wandb: str | None
     quiet: bool
 
     def check(self) -> _Options:
         """Raise for what cannot be, before anything is compiled or written."""
-        keep, quiet = check_int("keep", self.keep, 1, MOST), check_bool("quiet", self.quiet)
+        most, quiet = check_int("max_checkpoints", self.max_checkpoints, 1, MOST), check_bool("quiet", self.quiet)
         minutes = to_python(self.checkpoint_minutes)
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or math.isnan(minutes) or minutes <= 0:
             raise invalid("checkpoint_minutes", minutes, "a number above 0 (inf: save at evaluations alone)")
         if self.wandb is not None:
             writers.check_project(self.wandb)
             writers.import_wandb()
-        return self._replace(keep=keep, checkpoint_minutes=float(minutes), quiet=quiet)
+        return self._replace(max_checkpoints=most, checkpoint_minutes=float(minutes), quiet=quiet)
 
 
 def run(
@@ -69,16 +69,16 @@ def run(
     out: str | Path | None = None,
     num_envs: int | None = None,
     num_steps: int | None = None,
-    stagger: bool | None = None,
-    evaluations: int = _EVALUATIONS,
+    stagger_episodes: bool | None = None,
+    num_evaluations: int = _EVALUATIONS,
     eval_episodes: int = _EVAL_EPISODES,
     greedy: bool | None = None,
     env_args: Mapping[str, Any] | None = None,
     resume: str | Path | None = None,
-    seeds_at_once: int | None = None,
+    seeds_in_parallel: int | None = None,
     devices: int | None = None,
-    layout: Literal["worlds", "seeds"] = "worlds",
-    keep: int = 2,
+    shard_over: Literal["envs", "seeds"] = "envs",
+    max_checkpoints: int = 2,
     checkpoint_minutes: float = 5.0,
     wandb: str | None = None,
     quiet: bool = False,
@@ -94,19 +94,19 @@ def run(
         total_steps: environment steps of each seed, rounded up to whole updates.
         out: a folder for everything that is to be kept; None writes nothing.
         num_envs, num_steps: worlds and steps of a rollout; tuned for this environment, or 64 and 64, when None.
-        stagger: cut every world's first episode at a random step, as a time limit would. Where all episodes are
-            equally long, rollouts then see all parts of an episode, and costs are known after every update instead
+        stagger_episodes: cut every world's first episode at a random step, as a time limit would. Where all episodes
+            are equally long, rollouts then see all parts of an episode, and costs are known after every update instead
             of every few; tuned for this environment, or False, when None.
-        evaluations: how often every seed is evaluated and saved, after the evaluation at the start.
+        num_evaluations: how often every seed is evaluated and saved, after the evaluation at the start.
         eval_episodes: episodes of an evaluation.
         greedy: evaluate the likeliest actions instead of sampled ones, and play them in `Result.policy`,
             `Result.episode` and ``jaxmarl-lite render``; None: for QMIX alone, whose sampled ones explore.
         env_args: keywords of `make`.
         resume: folder of a run to continue, see `resume_run`. Arguments that are not given are taken from that run.
             Those given must equal the run's, except for a larger ``total_steps`` and what `resume_run` takes as well.
-        seeds_at_once: seeds that train side by side, the others after them; None: one on a CPU, else all.
-        devices, layout: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
-        keep: checkpoints to keep.
+        seeds_in_parallel: seeds that train side by side, the others after them; None: one on a CPU, else all.
+        devices, shard_over: how many devices, and what is spread over them; see `jaxmarl_lite.parallel`.
+        max_checkpoints: checkpoints to keep.
         checkpoint_minutes: longest time between two checkpoints; there is one after every evaluation too.
         wandb: a W&B project to write to as well.
         quiet: print nothing.
@@ -121,7 +121,7 @@ def run(
         RunError: no seed is left, because all diverged or the environment gave numbers that are not finite; or the
             folder cannot be written.
     """
-    options = _Options(keep, checkpoint_minutes, wandb, quiet).check()
+    options = _Options(max_checkpoints, checkpoint_minutes, wandb, quiet).check()
     out = None if out is None else check_path("out", out)
     resume = None if resume is None else check_path("resume", resume)
     stored = None if resume is None else plans.read(resume)
@@ -129,27 +129,27 @@ def run(
         if out is not None and out.absolute() != resume.absolute():
             raise ValueError(f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them")
         total_steps = stored.total_steps if isinstance(total_steps, _Default) else total_steps
-        evaluations = stored.evaluations if isinstance(evaluations, _Default) else evaluations
+        num_evaluations = stored.num_evaluations if isinstance(num_evaluations, _Default) else num_evaluations
         eval_episodes = stored.eval_episodes if isinstance(eval_episodes, _Default) else eval_episodes
         seeds = stored.seeds if isinstance(seeds, _Default) else seeds
         config = stored.config if config is None and algorithm == stored.algorithm else config
         num_envs = stored.num_envs if num_envs is None else num_envs
         num_steps = stored.num_steps if num_steps is None else num_steps
-        stagger = stored.stagger if stagger is None else stagger
+        stagger_episodes = stored.stagger_episodes if stagger_episodes is None else stagger_episodes
         greedy = stored.greedy if greedy is None else greedy
-    plan, world = plans.make_plan(
+    plan, world = plans.make_run_config(
         algorithm, env, env_args=env_args, config=config, seeds=seeds, num_envs=num_envs, num_steps=num_steps,
-        stagger=stagger, greedy=greedy, seeds_at_once=seeds_at_once, devices=devices, layout=layout,
-        total_steps=total_steps, evaluations=evaluations, eval_episodes=eval_episodes,
+        stagger_episodes=stagger_episodes, greedy=greedy, seeds_in_parallel=seeds_in_parallel, devices=devices,
+        shard_over=shard_over, total_steps=total_steps, num_evaluations=num_evaluations, eval_episodes=eval_episodes,
     )  # fmt: skip
     if stored is not None and resume is not None:
-        plans.check_same(plan, stored, resume, (*plans.IDENTITY, "evaluations"))
-        longer = plans.prolonged(stored, plan.total_steps)
-        longer = _laid_out(longer, seeds_at_once, devices, layout)
+        plans.check_resumable(plan, stored, resume, (*plans.RESUME_FIELDS, "num_evaluations"))
+        longer = plans.extend(stored, plan.total_steps)
+        longer = _with_layout(longer, seeds_in_parallel, devices, shard_over)
         return _continue(longer, stored, world, runfolder.find(resume), options)
     _check_devices(plan)
     folder = None if out is None else runfolder.RunFolder(Path(out))
-    with _held(folder, plan):
+    with _locked(folder, plan):
         return _train(plan, world, folder, options, None, None)
 
 
@@ -158,10 +158,10 @@ def resume_run(
     *,
     env: Environment | None = None,
     total_steps: int | None = None,
-    seeds_at_once: int | None = None,
+    seeds_in_parallel: int | None = None,
     devices: int | None = None,
-    layout: Literal["worlds", "seeds"] = "worlds",
-    keep: int = 2,
+    shard_over: Literal["envs", "seeds"] = "envs",
+    max_checkpoints: int = 2,
     checkpoint_minutes: float = 5.0,
     wandb: str | None = None,
     quiet: bool = False,
@@ -172,8 +172,9 @@ def resume_run(
         path: folder of the run.
         env: its environment, where `run` was given an object.
         total_steps: more steps than planned; evaluations go on at the same distance.
-        seeds_at_once, devices, layout, keep, checkpoint_minutes, wandb, quiet: as for `run`; they may differ from what
-            they were, but another number of devices or of seeds at once changes rounding, and so the bits.
+        seeds_in_parallel, devices, shard_over, max_checkpoints, checkpoint_minutes, wandb, quiet: as for `run`; they
+            may differ from what they were, but another number of devices or of seeds at once changes rounding, and so
+            the bits.
 
     Raises:
         RunFolderError: the folder holds no run, or one that another process trains.
@@ -181,31 +182,35 @@ def resume_run(
         ValueError: the environment is another one.
         RunError: as for `run`.
     """
-    options = _Options(keep, checkpoint_minutes, wandb, quiet).check()
+    options = _Options(max_checkpoints, checkpoint_minutes, wandb, quiet).check()
     path = check_path("path", path)
     stored = plans.read(path)
-    world = plans.world_of_run(stored, path, env)
-    plan = stored if total_steps is None else plans.prolonged(stored, total_steps)
-    plan = _laid_out(plan, stored.seeds_at_once if seeds_at_once is None else seeds_at_once, devices, layout)
+    world = plans.env_of_run(stored, path, env)
+    plan = stored if total_steps is None else plans.extend(stored, total_steps)
+    plan = _with_layout(
+        plan, stored.seeds_in_parallel if seeds_in_parallel is None else seeds_in_parallel, devices, shard_over
+    )
     return _continue(plan, stored, world, runfolder.find(path), options)
 
 
-def _laid_out(plan: Plan, seeds_at_once: int | None, devices: int | None, layout: Any) -> Plan:
-    seeds_at_once = None if seeds_at_once is None else check_int("seeds_at_once", seeds_at_once, 1, MOST)
+def _with_layout(plan: RunConfig, seeds_in_parallel: int | None, devices: int | None, layout: Any) -> RunConfig:
+    seeds_in_parallel = (
+        None if seeds_in_parallel is None else check_int("seeds_in_parallel", seeds_in_parallel, 1, MOST)
+    )
     devices = None if devices is None else check_int("devices", devices, 1, MOST)
-    layout = check_choice("layout", layout, ("worlds", "seeds"))
-    return dataclasses.replace(plan, seeds_at_once=seeds_at_once, devices=devices, layout=layout)
+    layout = check_choice("shard_over", layout, ("envs", "seeds"))
+    return dataclasses.replace(plan, seeds_in_parallel=seeds_in_parallel, devices=devices, shard_over=layout)
 
 
-def _check_devices(plan: Plan) -> None:
+def _check_devices(plan: RunConfig) -> None:
     """Raise ValueError when the plan's seeds or worlds cannot be laid over its devices."""
-    mesh = parallel.mesh(plan.devices, plan.layout)
+    mesh = parallel.make_mesh(plan.devices, plan.shard_over)
     minibatches = getattr(plan.config, "num_minibatches", 1)
-    parallel.check_layout(mesh, plan.layout, len(plan.seeds), plan.num_envs, minibatches)
+    parallel.check_layout(mesh, plan.shard_over, len(plan.seeds), plan.num_envs, minibatches)
 
 
 @contextlib.contextmanager
-def _held(folder: runfolder.RunFolder | None, new: Plan | None = None) -> Iterator[None]:
+def _locked(folder: runfolder.RunFolder | None, new: RunConfig | None = None) -> Iterator[None]:
     """The folder for this run alone, and made for the plan of a new one; all its processes raise where it is refused.
 
     What is in the folder is looked at when nobody else can change it any more, and nothing is written before.
@@ -215,11 +220,11 @@ def _held(folder: runfolder.RunFolder | None, new: Plan | None = None) -> Iterat
         return
     with contextlib.ExitStack() as stack:
         refused: Exception | None = None
-        if parallel.is_writer():
+        if parallel.is_primary():
             try:
                 if new is not None:
                     folder.make()  # a lock needs a folder to lie in
-                stack.enter_context(folder.held())
+                stack.enter_context(folder.lock_for_writing())
                 if new is not None:
                     runfolder.create(folder.path, new.to_dict())
                 folder.check(writing=True)
@@ -233,31 +238,33 @@ def _held(folder: runfolder.RunFolder | None, new: Plan | None = None) -> Iterat
 
 
 def _continue(
-    plan: Plan, stored: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options
+    plan: RunConfig, stored: RunConfig, world: Environment, folder: runfolder.RunFolder, options: _Options
 ) -> Result:
     """Go on from the newest checkpoint of a folder that can be read; ``stored`` is the plan that was read from it."""
     _check_devices(plan)
-    with _held(folder):
+    with _locked(folder):
         if plans.read(folder.path) != stored:
             raise runfolder.RunFolderError(f"another process has just changed the run in {folder.path}; try again")
-        return _go_on(plan, world, folder, options)
+        return _resume(plan, world, folder, options)
 
 
-def _go_on(plan: Plan, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
+def _resume(plan: RunConfig, world: Environment, folder: runfolder.RunFolder, options: _Options) -> Result:
     if checkpoint.latest(folder.checkpoints) is None:
         return _train(plan, world, folder, options, None, -1)
     intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
     saved = read_meta(intact)
-    plans.check_same(plan, saved.plan, folder.checkpoints)
-    if intact.step >= plan.updates:
-        display = Display(plan.algorithm, plan.updates, plan.batch, options.quiet or not parallel.is_writer())
+    plans.check_resumable(plan, saved.plan, folder.checkpoints)
+    if intact.step >= plan.num_updates:
+        display = ProgressBar(
+            plan.algorithm, plan.num_updates, plan.batch_steps, options.quiet or not parallel.is_primary()
+        )
         done = f"{intact.step} updates are done"
-        display.say(f"{folder.path} is finished: {done}; give a larger total_steps to prolong it")
-        return finished(plan, world, folder, display, intact.step, saved.rows)
+        display.print(f"{folder.path} is finished: {done}; give a larger total_steps to prolong it")
+        return finished_result(plan, world, folder, display, intact.step, saved.rows)
     states = checkpoint.restore(folder.checkpoints, programs.abstract_states(plan, world), intact.step).state
     _warn_of_changes(saved.environment, world, folder)
-    checkpoint.drop_after(folder.checkpoints, intact.step)
-    start = Start(
+    checkpoint.delete_after(folder.checkpoints, intact.step)
+    start = ResumePoint(
         states, intact.step, saved.diverged, saved.timings, bool(intact.damages), saved.rows, saved.reasons,
         saved.partial,
     )  # fmt: skip
@@ -276,16 +283,18 @@ def _warn_of_changes(stored: Mapping[str, str] | None, world: Environment, folde
 
 
 def _train(
-    plan: Plan,
+    plan: RunConfig,
     world: Environment,
     folder: runfolder.RunFolder | None,
     options: _Options,
-    start: Start | None,
+    start: ResumePoint | None,
     update: int | None,
 ) -> Result:
     """Compile and train; ``update`` is what the folder's rows are cut back to."""
-    writer = parallel.is_writer()
-    display = Display(f"{plan.algorithm} on {plan.env}", plan.updates, plan.batch, options.quiet or not writer)
+    writer = parallel.is_primary()
+    display = ProgressBar(
+        f"{plan.algorithm} on {plan.env}", plan.num_updates, plan.batch_steps, options.quiet or not writer
+    )
     updates = 0 if start is None else start.update
     with StopRequest() as stop, display, _disk_errors_named(plan, folder):
         try:
@@ -295,28 +304,36 @@ def _train(
                     _warn(f"{folder.path} goes on with other versions, so that its numbers may be others than those of "
                           f"a run without a break ({differences}); versions.json keeps both")  # fmt: skip
             for sentence in schedules.warnings(plan):
-                display.say(sentence)
+                display.print(sentence)
             if start is not None:
                 states, sentences = schedules.stretch(start.states, plan)
                 start = start._replace(states=states)
                 for sentence in sentences:
-                    display.say(sentence)
-            compiled, seconds = programs.programs(plan, world)
+                    display.print(sentence)
+            compiled, seconds = programs.compile_run(plan, world)
             wandb, mark = options.wandb if writer else None, None if start is None else start.rows
-            kept = Record(plan, world.spec, folder if writer else None, update, wandb, display.say, mark)
+            kept = RunLogger(plan, world.spec, folder if writer else None, update, wandb, display.print, mark)
             with contextlib.closing(kept):
                 if kept.complaint:
                     _warn(kept.complaint)
                 path = None if folder is None else folder.checkpoints
-                loop = Loop(
-                    plan, world, compiled, kept, display, path, options.keep, 60 * options.checkpoint_minutes, stop
+                loop = Runner(
+                    plan,
+                    world,
+                    compiled,
+                    kept,
+                    display,
+                    path,
+                    options.max_checkpoints,
+                    60 * options.checkpoint_minutes,
+                    stop,
                 )
                 try:
-                    return loop.go(start, seconds)
+                    return loop.run(start, seconds)
                 finally:
                     updates = loop.update
         except (KeyboardInterrupt, SystemExit):
-            display.say(_how_to_go_on(plan, folder, updates))
+            display.print(_resume_hint(plan, folder, updates))
             raise
 
 
@@ -325,7 +342,7 @@ def _warn(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors_named(plan: Plan, folder: runfolder.RunFolder | None) -> Iterator[None]:
+def _disk_errors_named(plan: RunConfig, folder: runfolder.RunFolder | None) -> Iterator[None]:
     """Raise RunError that says what to do where the run's folder cannot be written, as on a full disk."""
     try:
         yield
@@ -340,7 +357,7 @@ def _disk_errors_named(plan: Plan, folder: runfolder.RunFolder | None) -> Iterat
         ) from error
 
 
-def _how_to_go_on(plan: Plan, folder: runfolder.RunFolder | None, update: int) -> str:
+def _resume_hint(plan: RunConfig, folder: runfolder.RunFolder | None, update: int) -> str:
     if folder is None:
         return f"Stopped at update {update}; nothing was kept, because the run had no folder."
     newest = checkpoint.latest(folder.checkpoints)
@@ -348,7 +365,7 @@ def _how_to_go_on(plan: Plan, folder: runfolder.RunFolder | None, update: int) -
     return f"Stopped at update {update}; {where}: {_resume_command(plan, folder)}"
 
 
-def _resume_command(plan: Plan, folder: runfolder.RunFolder) -> str:
+def _resume_command(plan: RunConfig, folder: runfolder.RunFolder) -> str:
     """What the user types to continue a run; the command line cannot make an environment given as an object."""
     if plan.env_args is None:
         return f"resume_run({str(folder.path)!r}, env=...)"

@@ -21,7 +21,15 @@ MOST = 2**31 - 1
 """The largest count: steps, sizes and updates are kept in 32 bits."""
 _LONGEST = 120  # characters of a value in a message
 
-_WORDS = ("name", "return_meaning", "best_return", "cost_meanings", "cost_limits", "win_meaning", "action_names")
+_WORDS = (
+    "name",
+    "return_description",
+    "max_return",
+    "cost_descriptions",
+    "cost_limits",
+    "win_condition",
+    "action_names",
+)
 """Fields of a spec in which an environment may differ from the one an algorithm was made for."""
 
 
@@ -255,7 +263,7 @@ def check_obs(obs: Any, spec: EnvSpec) -> None:
     if not isinstance(obs, Observation):
         raise invalid("obs", obs, "an Observation, such as timestep.obs")
     agents = spec.num_agents
-    shapes = ((agents, spec.view_size), (spec.state_size,), (agents, spec.action_size), (agents,))
+    shapes = ((agents, spec.obs_size), (spec.global_state_size,), (agents, spec.action_size), (agents,))
     for field, value, shape in zip(Observation._fields, obs, shapes, strict=True):
         if np.shape(value) != shape:
             raise ValueError(f"obs.{field} has the shape {np.shape(value)}; allowed is {shape}, that of {spec.name}")

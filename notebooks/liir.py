@@ -32,7 +32,7 @@ ENV = "jumanji/lbf-2s-8x8-2p-2f-coop"
 # Three seeds, trained by one compiled program. `result.returns` is an array `[seeds, evaluations]`.
 
 # %%
-result = jml.run("liir", ENV, seeds=3, total_steps=STEPS, evaluations=8, quiet=True)
+result = jml.run("liir", ENV, seeds=3, total_steps=STEPS, num_evaluations=8, quiet=True)
 print(result.summary())
 result.plot()
 
@@ -50,19 +50,19 @@ fig
 
 # %% [markdown]
 # Now one episode of the first seed: what the agents saw and did, what the team received, and what each agent's learned
-# reward says to every step of it. `plot_rewards` draws it: the team's reward above (a food eaten), below a panel per
-# agent, in the colours of the actions.
+# reward says to every step of it. `plot_intrinsic_rewards` draws it: the team's reward above (a food eaten), below a
+# panel per agent, in the colors of the actions.
 
 # %%
 episode = result.episode()
-result.plot_rewards(episode=episode)
+result.plot_intrinsic_rewards(episode=episode)
 
 # %% [markdown]
-# Which actions does each agent's reward favour? For every action, the mean intrinsic reward of the steps that took it.
+# Which actions does each agent's reward favor? For every action, the mean intrinsic reward of the steps that took it.
 
 # %%
 names = result.spec.action_names
 for agent in range(result.spec.num_agents):
-    taken, told = episode.action[:, agent], episode.intrinsic[:, agent]
+    taken, told = episode.action[:, agent], episode.intrinsic_reward[:, agent]
     means = {names[a]: round(float(told[taken == a].mean()), 3) for a in np.unique(taken)}
     print(f"agent {agent}: {means}")

@@ -31,7 +31,7 @@ STEPS = int(os.environ.get("NOTEBOOK_STEPS", 600_000))  # per seed; a test makes
 env = jml.make("toy/budget-two")
 spec = env.spec
 print("costs:", dict(zip(spec.cost_names, spec.cost_limits, strict=True)))
-print("best return without limits:", spec.best_return, "  within them:", round(env.constrained_best(), 2))
+print("best return without limits:", spec.max_return, "  within them:", round(env.constrained_best(), 2))
 
 # %% [markdown]
 # ## Without limits
@@ -39,7 +39,7 @@ print("best return without limits:", spec.best_return, "  within them:", round(e
 # HAPPO maximises the return. The table says what that costs each agent, and how many episodes stay within a limit.
 
 # %%
-common = dict(seeds=3, total_steps=STEPS, evaluations=10, eval_episodes=256, quiet=True)
+common = dict(seeds=3, total_steps=STEPS, num_evaluations=10, eval_episodes=256, quiet=True)
 free = jml.run("happo", "toy/budget-two", **common)
 print(free.summary())
 free.plot()
@@ -52,7 +52,7 @@ free.plot()
 # and a reserve that grows while a limit is broken, keep the team on the safe side of them.
 
 # %%
-config = jml.MACPOConfig(cost_margin=0.1, reserve_rate=0.1)
+config = jml.MACPOConfig(cost_margin=0.1, adaptive_margin_lr=0.1)
 safe = jml.run("macpo", "toy/budget-two", config=config, **common)
 print(safe.summary())
 safe.plot()
@@ -61,7 +61,7 @@ safe.plot()
 # MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a price, and moves the prices.
 
 # %%
-config = jml.MAPPOLagrangianConfig(cost_margin=0.1, multiplier_lr=0.1, multiplier_gain=2.0)
+config = jml.MAPPOLagrangianConfig(cost_margin=0.1, multiplier_ki=0.1, multiplier_kp=2.0)
 priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **common)
 print(priced.summary())
 
@@ -77,8 +77,8 @@ plots.constrained_curves(
     runs,
     limits=safe.limits,
     names=spec.cost_names,
-    meanings=spec.cost_meanings,
-    ylabel=spec.return_meaning,
+    meanings=spec.cost_descriptions,
+    ylabel=spec.return_description,
     best=env.constrained_best(),
 )
 
@@ -89,7 +89,7 @@ plots.constrained_curves(
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-for name in ("recovery", "violated", "cut", "inside"):
+for name in ("infeasible", "recoverable", "constrained", "unconstrained"):
     axes[0].plot(safe.steps, np.nanmean(safe.metrics[f"case_{name}"], (0, 2)), label=name)
 for k, name in enumerate(spec.cost_names):
     for agent in range(spec.num_agents):
@@ -105,4 +105,4 @@ fig
 
 # %%
 for result in (free, safe, priced):
-    print(result.algorithm, np.round(result.kept(), 2).tolist())
+    print(result.algorithm, np.round(result.satisfaction_rate(), 2).tolist())

@@ -25,7 +25,7 @@ class Limited:
     @property
     def spec(self) -> EnvSpec:
         meanings = ("steps before this one", "tens of steps before this one")
-        return dataclasses.replace(Tally().spec, cost_limits=self.limits, cost_meanings=meanings)
+        return dataclasses.replace(Tally().spec, cost_limits=self.limits, cost_descriptions=meanings)
 
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         return Tally(uneven=self.uneven).reset(key)
@@ -50,17 +50,17 @@ def world_by_id(env_id: str, env: Environment) -> Iterator[str]:
 class BoundedConfig(ppo.IPPOConfig):
     """IPPO's, with limits that it ignores."""
 
-    cost_limit: limits.CostLimit = limits.Limits()
+    cost_limit: limits.CostLimit = limits.CostLimits()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "cost_limit", limits.of(self.cost_limit, "BoundedConfig.cost_limit"))
+        object.__setattr__(self, "cost_limit", limits.parse_cost_limits(self.cost_limit, "BoundedConfig.cost_limit"))
 
 
 @contextmanager
 def bounded_algorithm() -> Iterator[str]:
     """The name of an algorithm with limits in its config, registered meanwhile."""
-    registry.ALGORITHMS["bounded"] = BoundedConfig, lambda name, spec, config: ppo.make("ippo", spec, config)
+    registry.ALGORITHMS["bounded"] = BoundedConfig, lambda name, spec, config: ppo.make_ppo("ippo", spec, config)
     try:
         yield "bounded"
     finally:

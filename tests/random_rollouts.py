@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.types import Batch, EnvSpec, Episodes, Observation, Transition
+from jaxmarl_lite.types import EnvSpec, EpisodeStats, Observation, Rollout, Transition
 
 T, B, VIEW, A = 5, 4, 3, 3
 
@@ -12,7 +12,7 @@ def spec(agents, kind="discrete"):
     return EnvSpec("test", agents, VIEW, agents * VIEW, kind, A, 10)
 
 
-def batch(agents, kind="discrete", seed=0, memory=(), learner=None, act=None):
+def batch(agents, kind="discrete", seed=0, hidden_state=(), learner=None, act=None):
     """A rollout of random data with ends and cuts in it, some agents dead now and then."""
     draw = np.random.default_rng(seed)
 
@@ -25,14 +25,14 @@ def batch(agents, kind="discrete", seed=0, memory=(), learner=None, act=None):
 
     now = obs()
     if kind == "discrete":
-        action = jnp.asarray(np.argmax(now.mask * draw.uniform(size=now.mask.shape), -1).astype(np.int32))
+        action = jnp.asarray(np.argmax(now.action_mask * draw.uniform(size=now.action_mask.shape), -1).astype(np.int32))
     else:
-        action = jnp.asarray(draw.normal(size=(T, B, agents, A))) * now.mask
+        action = jnp.asarray(draw.normal(size=(T, B, agents, A))) * now.action_mask
     reward = np.repeat(draw.normal(size=(T, B, 1)), agents, -1)
     over, cut = draw.uniform(size=(T, B)) < 0.15, draw.uniform(size=(T, B)) < 0.15
-    steps = Transition(
+    transitions = Transition(
         now, action, jnp.asarray(draw.uniform(-2, -0.2, size=(T, B, agents))), jnp.asarray(reward),
         jnp.zeros((T, B, agents, 0)), jnp.asarray(1.0 - over), jnp.asarray(over | cut), obs(),
     )  # fmt: skip
-    ended = Episodes(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
-    return Batch(steps, memory, ended)
+    ended = EpisodeStats(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
+    return Rollout(transitions, hidden_state, ended)

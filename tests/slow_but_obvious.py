@@ -45,20 +45,20 @@ def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def gru(params, memory, x):
+def gru(params, hidden_state, x):
     """One step of a GRU for one vector: the weights of the three gates stand side by side, in the order r, z, n."""
-    size = len(memory)
+    size = len(hidden_state)
     w, b = np.asarray(params["inputs"]["kernel"]), np.asarray(params["inputs"]["bias"])
     u, c = np.asarray(params["kernel"]), np.asarray(params["bias"])
     gate = lambda k: slice(k * size, (k + 1) * size)  # noqa: E731
-    r = sigmoid(x @ w[:, gate(0)] + b[gate(0)] + memory @ u[:, gate(0)])
-    z = sigmoid(x @ w[:, gate(1)] + b[gate(1)] + memory @ u[:, gate(1)])
-    n = np.tanh(x @ w[:, gate(2)] + b[gate(2)] + r * (memory @ u[:, gate(2)] + c))
-    return (1 - z) * n + z * memory
+    r = sigmoid(x @ w[:, gate(0)] + b[gate(0)] + hidden_state @ u[:, gate(0)])
+    z = sigmoid(x @ w[:, gate(1)] + b[gate(1)] + hidden_state @ u[:, gate(1)])
+    n = np.tanh(x @ w[:, gate(2)] + b[gate(2)] + r * (hidden_state @ u[:, gate(2)] + c))
+    return (1 - z) * n + z * hidden_state
 
 
-def network(params, memory, x, relu=False):
-    """Dense layers, perhaps a GRU, perhaps more layers, a head, for one vector. Answers (out, memory)."""
+def network(params, hidden_state, x, relu=False):
+    """Dense layers, perhaps a GRU, perhaps more layers, a head, for one vector. Answers (out, hidden_state)."""
     for stack in ("layers", "head_layers"):
         layer = 0
         while f"{stack}_{layer}" in params:
@@ -67,8 +67,8 @@ def network(params, memory, x, relu=False):
             x = np.maximum(x, 0.0) if relu else np.tanh(x)
             layer += 1
         if stack == "layers" and "cell" in params:
-            x = memory = gru(params["cell"], memory, x)
-    return x @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"]), memory
+            x = hidden_state = gru(params["cell"], hidden_state, x)
+    return x @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"]), hidden_state
 
 
 def play_tally(

@@ -22,8 +22,12 @@ BATCH = 16  # environment steps of an update of these sizes
 def config(algorithm: str, **fields: Any) -> Any:
     """The algorithm's smallest networks."""
     kind = registry.config_of(algorithm)
-    replay = {"sequence": 2, "replay_size": 16, "replay_batch": 8, "mixer_size": 2} if hasattr(kind, "sequence") else {}
-    return kind(**{"hidden": (4,), **replay, **fields})
+    replay = (
+        {"sequence_length": 2, "buffer_size": 16, "batch_size": 8, "mixing_embed_dim": 2}
+        if hasattr(kind, "sequence_length")
+        else {}
+    )
+    return kind(**{"hidden_sizes": (4,), **replay, **fields})
 
 
 def updates(number: int) -> int:

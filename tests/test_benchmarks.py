@@ -48,7 +48,7 @@ def test_help(script: str) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_speed(tmp_path: Path) -> None:
-    words = "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden 4".split()
+    words = "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4".split()
     run("speed", *words, "--out", tmp_path)
     (path,) = tmp_path.glob("speed-*.json")
     found = json.loads(path.read_text())
@@ -93,7 +93,7 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 @pytest.mark.guard
 def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row without a peer; a program that cannot be built is named; rows of an earlier call stay."""
-    tiny = "--num-envs 4 --num-steps 4 --hidden 4 --env toy/counter"
+    tiny = "--num-envs 4 --num-steps 4 --hidden-sizes 4 --env toy/counter"
     rows = {"good": (f"--algorithm ippo {tiny}", None), "bad": (f"--algorithm nobody {tiny}", None)}
     monkeypatch.setattr(accelerator, "ROWS", rows)
     words = ["--rounds", "1", "--updates", "2", "--out", str(tmp_path), "--logs", str(tmp_path / "logs")]
@@ -103,7 +103,7 @@ def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(path.read_text())
     assert found["failed"] == [["bad", "own"]] and list(found["rows"]) == ["good"]
     facts = found["rows"]["good"]["facts"]["own"]
-    assert facts["kernels"] > 4 * 4 and facts["steps_per_update"] == 16
+    assert facts["kernels"] > 4 * 4 and facts["env_steps_per_update"] == 16
     assert found["rows"]["good"]["seconds"]["own"][0] > 0
     assert "nobody" in (tmp_path / "logs" / "00-own.txt").read_text()
 
@@ -111,7 +111,7 @@ def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = ["--env", "toy/counter", "--algorithms", "ippo", "--total-steps", 128, "--evaluations", 2]
+    words = ["--env", "toy/counter", "--algorithms", "ippo", "--total-steps", 128, "--num-evaluations", 2]
     words += ["--eval-episodes", 4, "--num-envs", 8, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
     run("learning", *words)
     first = json.loads((tmp_path / "learning-toy-counter.json").read_text())
@@ -142,7 +142,9 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
-    words = "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden 6 6".split()
+    words = (
+        "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden-sizes 6 6".split()
+    )
     run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
     (path,) = tmp_path.glob("trust-step-*.json")
     found = json.loads(path.read_text())["sections"]
@@ -174,10 +176,10 @@ def test_physics(tmp_path: Path) -> None:
     ("word", "wanted"),
     [
         ("liir", ("liir", "liir", False, {})),
-        ("lam0=liir:lam=0", ("lam0", "liir", False, {"lam": 0})),
-        ("a.b=central-v.authors", ("a.b", "central-v", True, {})),
-        ("x=liir:meta_gradient=exact,hidden=(8, 8),lam=1e-3",
-         ("x", "liir", False, {"meta_gradient": "exact", "hidden": (8, 8), "lam": 1e-3})),
+        ("lam0=liir:intrinsic_coef=0", ("lam0", "liir", False, {"intrinsic_coef": 0})),
+        ("a.b=central-v.reference", ("a.b", "central-v", True, {})),
+        ("x=liir:meta_gradient=exact,hidden_sizes=(8, 8),intrinsic_coef=1e-3",
+         ("x", "liir", False, {"meta_gradient": "exact", "hidden_sizes": (8, 8), "intrinsic_coef": 1e-3})),
     ],
 )  # fmt: skip
 def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
@@ -185,12 +187,12 @@ def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
 
 
 def test_words_for_yes_and_no_are_flags() -> None:
-    assert variants.parse("x=iac:normalise_advantage=false,share_weights=True").fields == {
-        "normalise_advantage": False, "share_weights": True,
+    assert variants.parse("x=iac:normalize_advantages=false,parameter_sharing=True").fields == {
+        "normalize_advantages": False, "parameter_sharing": True,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", ["liir:lam=0", "liir.authors", "a=b=c", "", "x=liir:", "..=iac"])
+@pytest.mark.parametrize("word", ["liir:intrinsic_coef=0", "liir.reference", "a=b=c", "", "x=liir:", "..=iac"])
 def test_variants_that_cannot_be(word: str) -> None:
     with pytest.raises(ValueError, match="allowed is ALGORITHM or LABEL=ALGORITHM"):
         variants.parse(word)
@@ -199,10 +201,10 @@ def test_variants_that_cannot_be(word: str) -> None:
 @pytest.mark.parametrize(
     ("word", "wanted"),
     [
-        ("mappo", "mappo=mappo:anneal_steps=9"),
-        ("lam0=liir:lam=0", "lam0=liir:lam=0,anneal_steps=9"),
-        ("a=liir.authors", "a=liir.authors:anneal_steps=9"),
-        ("a=liir:anneal_steps=0", "a=liir:anneal_steps=0"),
+        ("mappo", "mappo=mappo:lr_anneal_steps=9"),
+        ("lam0=liir:intrinsic_coef=0", "lam0=liir:intrinsic_coef=0,lr_anneal_steps=9"),
+        ("a=liir.reference", "a=liir.reference:lr_anneal_steps=9"),
+        ("a=liir:lr_anneal_steps=0", "a=liir:lr_anneal_steps=0"),
     ],
 )
 def test_all_anneal_to_the_end(word: str, wanted: str) -> None:
@@ -223,8 +225,8 @@ def test_beating_is_of_the_right_one() -> None:
     ("words", "text"),
     [
         ("--algorithms x=iac:qq=1", "x: config has the unknown field 'qq'; allowed are"),
-        ("--algorithms liir:lam=0", "algorithm is 'liir:lam=0'; allowed is ALGORITHM or LABEL="),
-        ("--algorithms y=mappo.authors", "algorithm is 'mappo.authors'; allowed is"),
+        ("--algorithms liir:intrinsic_coef=0", "algorithm is 'liir:intrinsic_coef=0'; allowed is ALGORITHM or LABEL="),
+        ("--algorithms y=mappo.reference", "algorithm is 'mappo.reference'; allowed is"),
         ("--algorithms iac --envs toy/reach coma", "iac: Unknown environment 'coma'"),
         ("--algorithms coma --envs toy/reach", "coma: algorithm 'coma' compares every action"),
         ("--algorithms iac --steps 0", "'0'; allowed is a whole number, 1 or more"),
@@ -270,12 +272,12 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         found[np.flatnonzero(lr == lr.max())[-1]] = np.nan
         return found
 
-    monkeypatch.setattr(where_it_helps, "CHOICES", {"epochs": (4,), "num_minibatches": (2,)})
+    monkeypatch.setattr(where_it_helps, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
     tried = where_it_helps.tuned(lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen)
     assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(-np.inf) == 2
     assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(max(each[-2] for each in rates), rel=1e-6)
     row = {"steps": [1, 2], "returns": [[1.0, 2.0], [None, None]], "best": 2.0, "chosen": {"lr": 1e-3}}
-    told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden=[4])
+    told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden_sizes=[4])
     data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": measuring.facts()}
     assert "| exact (1 of 2 seeds diverged) | 2.000" in where_it_helps.text(data)
 
@@ -293,21 +295,25 @@ def test_every_variant_searches_epochs_and_minibatches() -> None:
 
         tried = where_it_helps.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
         assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(e * m for e, m in compiled)
-        assert len({config.epochs for config, _ in tried}) > 1 < len({config.num_minibatches for config, _ in tried})
-        drawn[variant] = sorted((config.lr, config.epochs, config.num_minibatches) for config, _ in tried[:8])
-        assert where_it_helps.settings_of(tried[0][0])["epochs"] == tried[0][0].epochs
+        assert (
+            len({config.num_epochs for config, _ in tried}) > 1 < len({config.num_minibatches for config, _ in tried})
+        )
+        drawn[variant] = sorted((config.lr, config.num_epochs, config.num_minibatches) for config, _ in tried[:8])
+        assert where_it_helps.settings_of(tried[0][0])["num_epochs"] == tried[0][0].num_epochs
     assert all(first == drawn["exact"] for first in drawn.values())
 
 
 def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:
     words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
-    begun = learning.options([*words, "--algorithms", "a=ippo:anneal_steps=128", "--total-steps", "128"])
-    plan = variants.check(begun.variants["a"], begun.env, seeds=3, total_steps=128, evaluations=20, eval_episodes=128)
+    begun = learning.options([*words, "--algorithms", "a=ippo:lr_anneal_steps=128", "--total-steps", "128"])
+    plan = variants.check(
+        begun.variants["a"], begun.env, seeds=3, total_steps=128, num_evaluations=20, eval_episodes=128
+    )
     runfolder.create(learning.folder(begun, "a"), plan.to_dict())
     learning.check(begun)
     for word, steps, told in (
-        ("a=ippo:anneal_steps=256", "256", "a: config.anneal_steps is 256.*has 128.*or another --runs"),
-        ("a=ippo:anneal_steps=128", "64", "a: total_steps is 64, but the run in .* has 128; allowed is as many"),
+        ("a=ippo:lr_anneal_steps=256", "256", "a: config.lr_anneal_steps is 256.*has 128.*or another --runs"),
+        ("a=ippo:lr_anneal_steps=128", "64", "a: total_steps is 64, but the run in .* has 128; allowed is as many"),
     ):
         with pytest.raises(ValueError, match=told):
             learning.check(learning.options([*words, "--algorithms", word, "--total-steps", steps]))
@@ -351,7 +357,7 @@ def test_win_rates_are_pooled_and_returns_are_not() -> None:
 @pytest.mark.slow
 def test_reproduce_liir(tmp_path: Path) -> None:
     words = ["--envs", "toy/pursuit", "toy/counter", "--algorithms", "liir", "lam0", "mappo", "--steps", 128]
-    words += ["--seeds", 2, "--evaluations", 2, "--eval-episodes", 4, "--num-envs", 4, "--num-steps", 16]
+    words += ["--seeds", 2, "--num-evaluations", 2, "--eval-episodes", 4, "--num-envs", 4, "--num-steps", 16]
     run("reproduce_liir", *words, "--runs", tmp_path / "runs", "--out", tmp_path)
     rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
     assert [(row["env"], row["algorithm"]) for row in rows] == [
@@ -359,31 +365,44 @@ def test_reproduce_liir(tmp_path: Path) -> None:
     ]
     assert "beaten, end" not in rows[0] and 0 <= rows[1]["beaten, end"]["iqm"] <= 1
     made = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
-    assert made["lam0"]["plan"]["config"]["lam"] == 0 and made["liir"]["plan"]["config"]["lam"] != 0
+    assert (
+        made["lam0"]["plan"]["config"]["intrinsic_coef"] == 0 and made["liir"]["plan"]["config"]["intrinsic_coef"] != 0
+    )
     assert made["liir"]["plan"]["greedy"]
     assert (tmp_path / "reproduce-liir.png").stat().st_size > 1000
-    assert "lam0=liir:lam=0" in (tmp_path / "reproduce-liir.md").read_text()
+    assert "lam0=liir:intrinsic_coef=0" in (tmp_path / "reproduce-liir.md").read_text()
 
 
 @pytest.mark.slow
 def test_where_it_helps(tmp_path: Path) -> None:
     words = ["--tasks", "climbing", "--variants", "exact without", "exact", "lambda = 0", "--trials", 3]
-    words += ["--tuning-seeds", 2, "--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden", 4]
+    words += ["--tuning-seeds", 2, "--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden-sizes", 4]
     words += ["--points", 2, "--out", tmp_path]
     run("where_it_helps", *words)
     path = tmp_path / "where-it-helps.json"
     rows = json.loads(path.read_text())["rows"]["climbing"]
     same, without = rows["exact"]["chosen"], rows.pop("exact without")
-    assert without["chosen"] == same | {"lam": 0.0} and not without["trials"]
+    assert without["chosen"] == same | {"intrinsic_coef": 0.0} and not without["trials"]
     for variant, row in rows.items():
         assert row["steps"] == [32, 64] and [len(curve) for curve in row["returns"]] == [2, 2, 2]
         *first, last = row["trials"]
-        assert len(first) == 2 and first[0]["lr"] != first[1]["lr"] and first[0]["lam"] == first[1]["lam"]
+        assert (
+            len(first) == 2
+            and first[0]["lr"] != first[1]["lr"]
+            and first[0]["intrinsic_coef"] == first[1]["intrinsic_coef"]
+        )
         best = max(first, key=lambda trial: trial["score"])
         plain = variant == "lambda = 0"
-        assert [last[name] == best[name] for name in ("lr", "entropy_coef", "lam")] == [not plain, not plain, plain]
+        assert [last[name] == best[name] for name in ("lr", "entropy_coef", "intrinsic_coef")] == [
+            not plain,
+            not plain,
+            plain,
+        ]
         reached = max(row["trials"], key=lambda trial: trial["score"])
-        assert row["chosen"] == {name: reached[name] for name in row["chosen"]} and (row["chosen"]["lam"] == 0) is plain
+        assert (
+            row["chosen"] == {name: reached[name] for name in row["chosen"]}
+            and (row["chosen"]["intrinsic_coef"] == 0) is plain
+        )
     learned, plain = ([trial["lr"] for trial in row["trials"][:2]] for row in rows.values())
     assert learned == plain
     before = path.stat().st_mtime_ns
@@ -399,7 +418,9 @@ def test_where_it_helps(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pursuit(tmp_path: Path) -> None:
-    words = "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 --hidden 4".split()
+    words = (
+        "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 --hidden-sizes 4".split()
+    )
     run("pursuit", *words, "--out", tmp_path)
     rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
     assert set(rows) == {"exact", "none"}
@@ -415,7 +436,7 @@ def test_pursuit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_reproduce_macpo(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    words = ["--tasks", "halfcheetah-2x3", "--algorithms", "happo", "--steps", 32, "--seeds", 2, "--evaluations", 1]
+    words = ["--tasks", "halfcheetah-2x3", "--algorithms", "happo", "--steps", 32, "--seeds", 2, "--num-evaluations", 1]
     words += ["--eval-episodes", 1, "--num-envs", 4, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
     run("reproduce_macpo", *words)
     ((task, name, paper_return, paper_cost, *_, limit, within, steps, seeds),) = json.loads(

@@ -23,7 +23,7 @@ from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
 
 LENIENT_RANKS = True  # Jumanji broadcasts
 GLOBAL = {"bonus": 0.0}
-SHORT = SIZES | {"seeds": 1, "total_steps": updates(1), "evaluations": 1, "config": config("ippo")}
+SHORT = SIZES | {"seeds": 1, "total_steps": updates(1), "num_evaluations": 1, "config": config("ippo")}
 
 
 def spoiled(self, value):
@@ -77,7 +77,7 @@ CHANGES = {
     "attribute of the class": lambda env: setattr(type(env), "factor", 3.0),
     "method of the class": lambda env: setattr(type(env), "kept", spoiled),
     "global of its module": lambda env: GLOBAL.update(bonus=1.0),
-    "another spec": lambda env: setattr(env, "spec", dataclasses.replace(env.spec, best_return=1.0)),
+    "another spec": lambda env: setattr(env, "spec", dataclasses.replace(env.spec, max_return=1.0)),
 }
 
 
@@ -164,8 +164,8 @@ def test_reading_an_environment_does_not_keep_it():
 def test_inside_a_wrapper_the_spec_changes_too():
     env = Paid()
     outer = jml.with_costs(env, [jml.Cost("some", "of action 1", lambda s, a, n: a == 1)])
-    env.spec = dataclasses.replace(env.spec, episode_limit=7)
-    assert outer.spec.episode_limit == 7
+    env.spec = dataclasses.replace(env.spec, max_episode_steps=7)
+    assert outer.spec.max_episode_steps == 7
 
 
 def test_a_run_that_goes_on_in_a_changed_object_says_in_what(tmp_path):
@@ -177,7 +177,7 @@ def test_a_run_that_goes_on_in_a_changed_object_says_in_what(tmp_path):
     with pytest.warns(UserWarning, match=r"env differs .* in options, scale; the run goes on with what it holds now"):
         result = jml.resume_run(tmp_path / "r", env=env, **sizes | {"total_steps": updates(3)})
     assert result.returns[0].tolist() == [1.0, 1.0, 1.0, 6.0]
-    assert result.states.updates == 3
+    assert result.states.num_updates == 3
 
 
 def test_stored_hashes_are_those_of_another_process():

@@ -26,7 +26,8 @@ from jaxmarl_lite.envs.mujoco import scenarios
 from jaxmarl_lite.report import runfolder
 
 LENIENT_RANKS = True  # Jumanji's
-SIZES = "--num-envs 4 --num-steps 4 --eval-episodes 4 --evaluations 2 --total-steps 64 --seeds 2 --hidden 4".split()
+SIZES = "--num-envs 4 --num-steps 4 --eval-episodes 4 --num-evaluations 2 --total-steps 64 --seeds 2".split()
+SIZES += ["--hidden-sizes", "4"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +42,33 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "counter"
     assert (
-        main(["train", "liir", "--env", "toy/counter", *SIZES, "--lr", "1e-3", "--lam", "0.1", "--out", str(out)]) == 0
+        main(
+            [
+                "train",
+                "liir",
+                "--env",
+                "toy/counter",
+                *SIZES,
+                "--lr",
+                "1e-3",
+                "--intrinsic-coef",
+                "0.1",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
     )
     return out
 
 
 def test_options_reach_the_run(trained: Path) -> None:
     config = runfolder.read_config(trained)
-    assert (config["config"]["lr"], config["config"]["lam"], config["config"]["hidden"]) == (1e-3, 0.1, [4])
+    assert (config["config"]["lr"], config["config"]["intrinsic_coef"], config["config"]["hidden_sizes"]) == (
+        1e-3,
+        0.1,
+        [4],
+    )
     assert (config["seeds"], config["total_steps"], config["num_envs"]) == ([0, 1], 64, 4)
 
 
@@ -91,7 +111,7 @@ def test_resume_prolongs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["train", "--resume", str(tmp_path / "a")]) == 0
     assert "is finished" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "a"), "--total-steps", "128"]) == 0
-    assert main([*begin, str(tmp_path / "b"), "--total-steps", "128", "--evaluations", "4"]) == 0
+    assert main([*begin, str(tmp_path / "b"), "--total-steps", "128", "--num-evaluations", "4"]) == 0
     assert_same_bits(jml.load_run(tmp_path / "a").states, jml.load_run(tmp_path / "b").states)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
@@ -130,9 +150,11 @@ def test_what_diverged_is_not_played(
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run in an environment with limits: agent 1 pays 3 of 'a', over its limit, and 30 of 'b'; agent 0 nothing."""
     out = tmp_path_factory.mktemp("limited") / "run"
-    sizes: dict[str, Any] = dict(num_envs=4, num_steps=4, eval_episodes=4, total_steps=64, evaluations=2, quiet=True)
+    sizes: dict[str, Any] = dict(
+        num_envs=4, num_steps=4, eval_episodes=4, total_steps=64, num_evaluations=2, quiet=True
+    )
     with world_by_id("test/tally", Limited(((math.inf, 2.5), 30.0))) as env:
-        jml.run("ippo", env, config=jml.IPPOConfig(hidden=(4,)), seeds=2, out=out, **sizes)
+        jml.run("ippo", env, config=jml.IPPOConfig(hidden_sizes=(4,)), seeds=2, out=out, **sizes)
         yield out
 
 
@@ -180,8 +202,8 @@ def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.Mo
     from jaxmarl_lite.report import drawing
 
     drawn: list[Any] = []
-    saved = drawing.saved
-    monkeypatch.setattr(drawing, "saved", lambda figure, path: (drawn.append(figure), saved(figure, path))[1])
+    save = drawing.save
+    monkeypatch.setattr(drawing, "save", lambda figure, path: (drawn.append(figure), save(figure, path))[1])
     assert main(["plot", str(limited), "--metric", "eval_cost"]) == 0 and (limited / "eval_cost.png").exists()
     both = ["plot", str(limited), str(limited.parent / "run" / ".." / "run"), "--metric", "cost"]
     assert main([*both, "--out", str(tmp_path / "both.png")]) == 0
@@ -263,7 +285,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("train liir --env toy/counter --num-envs 3", "num_envs is 3 and num_minibatches is 2"),
         ("train liir --env toy/counter --env-args gaol=3", "gaol.*goal"),
         ("train liir --env toy/counter --env-args goal", "env_args has 'goal'; allowed is name=value"),
-        ("train macpo --env safe-mujoco/ant-2x4 --env-args standardise=falsch", "standardise of .* is 'falsch'"),
+        ("train macpo --env safe-mujoco/ant-2x4 --env-args standardize=falsch", "standardize of .* is 'falsch'"),
         ("train liir --env toy/counter --seeds 1 1", "seeds is .*different"),
         ("train liir --config nowhere.json", "nowhere.json"),
         ("train mappo --config RUN", "algorithm is 'mappo', but the config given is of 'liir'"),
@@ -273,7 +295,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("train liir --env toy/counter --out RUN", "already holds a run; continue it with --resume"),
         ("train liir --env toy/counter --num-processes 2", "no effect without --distributed"),
         ("train liir --env toy/counter --env-args goal=x", "goal is 'x'; allowed is a whole number, 1 or more"),
-        ("train ippo --env toy/counter --shared-trunk --critic-lr 1e-3", "critic_lr is 0.001, which has no effect"),
+        ("train ippo --env toy/counter --shared-torso --critic-lr 1e-3", "critic_lr is 0.001, which has no effect"),
         ("evaluate nowhere", "nowhere is no folder"),
         ("evaluate RUN --seed 99999999999999999999", "--seed is 99999999999999999999; allowed is a whole number from"),
         ("render RUN --seed 5", "seed is 5; allowed is one of"),
@@ -342,5 +364,13 @@ def test_every_setting_has_its_sentence(capsys: pytest.CaptureFixture[str]) -> N
         main(["train", "liir", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert left.value.code == 0 and "the weight of the intrinsic reward in the proxy reward" in said
-    for option in ("--lam", "--meta-gradient", "--hidden", "--share-weights", "--out", "--env-args", "--resume"):
+    for option in (
+        "--intrinsic-coef",
+        "--meta-gradient",
+        "--hidden-sizes",
+        "--parameter-sharing",
+        "--out",
+        "--env-args",
+        "--resume",
+    ):
         assert option in said

@@ -9,17 +9,21 @@ from jaxmarl_lite.types import Algorithm
 
 
 def _scripted(act):
-    """An algorithm without a learner, whose memory counts the steps."""
+    """An algorithm without a learner, whose hidden state counts the steps."""
     none = lambda *_: None  # noqa: E731
     return Algorithm("scripted", None, none, lambda b: jnp.zeros((b, 1)), act, none, none)
 
 
-def _ones(learner, key, obs, memory, greedy=False):
-    return jnp.ones(obs.view.shape[:2], jnp.int32), jnp.zeros(obs.view.shape[:2]), memory + 1
+def _ones(learner, key, obs, hidden_state, greedy=False):
+    return jnp.ones(obs.agents_view.shape[:2], jnp.int32), jnp.zeros(obs.agents_view.shape[:2]), hidden_state + 1
 
 
-def _greedy_is_two(learner, key, obs, memory, greedy=False):
-    return jnp.full(obs.view.shape[:2], 2 if greedy else 1, jnp.int32), jnp.zeros(obs.view.shape[:2]), memory
+def _greedy_is_two(learner, key, obs, hidden_state, greedy=False):
+    return (
+        jnp.full(obs.agents_view.shape[:2], 2 if greedy else 1, jnp.int32),
+        jnp.zeros(obs.agents_view.shape[:2]),
+        hidden_state,
+    )
 
 
 @pytest.mark.parametrize("env", [Tally(over_at=3), Tally(over_at=9, limit=3)], ids=["over", "cut"])
@@ -37,9 +41,9 @@ def test_a_scripted_policy_in_a_world_with_a_known_return(env):
 def _counts_from(begin):
     """In world b, both agents of toy/counter wait until step `begin[b]`."""
 
-    def act(learner, key, obs, memory, greedy=False):
-        go = memory[:, :1] >= jnp.asarray(begin)[:, None]
-        return jnp.repeat(go, 2, 1).astype(jnp.int32), jnp.zeros(obs.view.shape[:2]), memory + 1
+    def act(learner, key, obs, hidden_state, greedy=False):
+        go = hidden_state[:, :1] >= jnp.asarray(begin)[:, None]
+        return jnp.repeat(go, 2, 1).astype(jnp.int32), jnp.zeros(obs.agents_view.shape[:2]), hidden_state + 1
 
     return _scripted(act)
 

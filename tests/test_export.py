@@ -9,19 +9,19 @@ from worlds import algorithm, world_for
 from jaxmarl_lite import types
 
 
-@pytest.mark.parametrize(("name", "memory"), [("ippo", "none"), ("mappo", "gru"), ("qmix", "gru")])
-def test_a_policy_is_exported_and_called(name, memory):
+@pytest.mark.parametrize(("name", "recurrent"), [("ippo", False), ("mappo", True), ("qmix", True)])
+def test_a_policy_is_exported_and_called(name, recurrent):
     env = world_for(name, "toy/counter")
-    made = algorithm(name, env, memory=memory)
+    made = algorithm(name, env, recurrent=recurrent)
     learner = made.init(jax.random.key(0), 3)
     obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 3))[1].obs
-    arguments = jax.random.key(2), obs, made.initial_memory(3)
-    policy = jax.jit(lambda key, obs, memory: (made.act(learner, key, obs, memory), obs))
+    arguments = jax.random.key(2), obs, made.init_hidden_state(3)
+    policy = jax.jit(lambda key, obs, hidden_state: (made.act(learner, key, obs, hidden_state), obs))
     stored = export.export(policy)(*arguments).serialize()
-    (action, _, memory), seen = export.deserialize(stored).call(*arguments)
+    (action, _, hidden_state), seen = export.deserialize(stored).call(*arguments)
     wanted = policy(*arguments)
     np.testing.assert_array_equal(action, wanted[0][0])
-    assert isinstance(seen, types.Observation) and jax.tree.structure(memory) == jax.tree.structure(wanted[0][2])
+    assert isinstance(seen, types.Observation) and jax.tree.structure(hidden_state) == jax.tree.structure(wanted[0][2])
 
 
 def test_every_public_record_is_registered():

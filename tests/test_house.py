@@ -158,9 +158,9 @@ def test_every_config_field_has_its_sentence(name):
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_reported_number_is_described(name):
     env = world_for(name, "toy/reach-unequal" if serves(name, "continuous") else "toy/mortal")
-    init, go = train.make_train(algorithm(name, env, memory="gru"), env, num_envs=2, num_steps=3)
-    learner, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
-    of_policy = {"policy_loss", "entropy"} if hasattr(learner.learner, "policy") else {"epsilon"}
+    init, go = train.make_train(algorithm(name, env, recurrent=True), env, num_envs=2, num_steps=3)
+    state, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
+    of_policy = {"policy_loss", "entropy"} if hasattr(state.learner_state, "actor_params") else {"epsilon"}
     assert {"return", "value_loss"} | of_policy <= info.keys()
     assert set(info) <= set(metrics.METRICS), set(info) - set(metrics.METRICS)
 
@@ -173,8 +173,8 @@ def test_every_described_metric_is_emitted():
         init, go = train.make_train(algorithm(name, env), env, num_envs=2, num_steps=3)
         emitted |= jax.eval_shape(lambda init=init, go=go: go(init(jax.random.key(0)), 1)[1]).keys()
     result = jml.run(
-        "ippo", Everything(world_for("macpo", "toy/mortal")), config={"hidden": (4,)}, seeds=1, total_steps=64,
-        num_envs=4, num_steps=16, evaluations=1, eval_episodes=2, quiet=True,
+        "ippo", Everything(world_for("macpo", "toy/mortal")), config={"hidden_sizes": (4,)}, seeds=1, total_steps=64,
+        num_envs=4, num_steps=16, num_evaluations=1, eval_episodes=2, quiet=True,
     )  # fmt: skip
     emitted |= result.metrics.keys()
     assert not set(metrics.METRICS) - emitted, set(metrics.METRICS) - emitted
@@ -189,7 +189,7 @@ class Everything:
 
     @property
     def spec(self):
-        return dataclasses.replace(self.env.spec, may_break=True, win_meaning="never")
+        return dataclasses.replace(self.env.spec, can_diverge=True, win_condition="never")
 
     def reset(self, key):
         return self.env.reset(key)
@@ -197,10 +197,10 @@ class Everything:
     def step(self, state, action):
         return self.env.step(state, action)
 
-    def won(self, state):
+    def is_win(self, state):
         return jnp.zeros((), bool)
 
-    broken = won
+    is_non_finite = is_win
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

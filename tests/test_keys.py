@@ -66,10 +66,10 @@ def test_a_run_uses_each_key_once(name, recorder):
     state, _ = jax.jit(train, static_argnums=1)(state, 2)
     evaluate = jax.jit(make_evaluate(made, env, 2))
     for purpose in (keys.EVALUATION, keys.AFTERWARDS):
-        evaluate(state.learner, keys.for_purpose(keys.for_purpose(0, purpose), 0))
+        evaluate(state.learner_state, keys.for_purpose(keys.for_purpose(0, purpose), 0))
     jax.jit(make_evaluate(random_policy(env.spec), env, 2))((), keys.for_purpose(0, keys.RANDOM_POLICY))
-    episodes.player(made, env, greedy=False)(state.learner, 0)
-    act = episodes.PlayedPolicy(made, state.learner, greedy=False)
+    episodes.make_episode_fn(made, env, greedy=False)(state.learner_state, 0)
+    act = episodes.TrainedPolicy(made, state.learner_state, greedy=False)
     observation = env.reset(jax.random.key(7))[1].obs
     for _ in range(2):
         act(observation)

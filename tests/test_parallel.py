@@ -36,23 +36,25 @@ def abstract(name: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["liir", "mappo", "ippo"])
-@pytest.mark.parametrize("memory", ["none", "gru"])
-def test_what_belongs_to_a_world_is_split_and_all_else_whole(name: str, memory: str) -> None:
-    states = abstract(name, memory=memory, normalise_view=True)
-    places = parallel.shardings(states, line(), "worlds")
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_what_belongs_to_a_world_is_split_and_all_else_whole(name: str, recurrent: bool) -> None:
+    states = abstract(name, recurrent=recurrent, normalize_observations=True)
+    places = parallel.state_shardings(states, line(), "envs")
     split, whole = jax.P(None, parallel.AXIS), jax.P()
     specs = lambda tree: [at.spec for at in jax.tree.leaves(tree)]  # noqa: E731
-    assert set(specs(places.acting._replace(unreported=()))) == {split}
-    assert set(specs(places.acting.unreported)) == {whole}  # sums over all worlds
-    assert set(specs(places.learner.memory)) == ({split} if memory == "gru" else set())
-    assert set(specs([places.learner._replace(memory=()), places.key, places.updates])) == {whole}
-    of_worlds = [states.acting._replace(unreported=()), states.learner.memory]
+    assert set(specs(places.rollout_state._replace(unreported=()))) == {split}
+    assert set(specs(places.rollout_state.unreported)) == {whole}  # sums over all worlds
+    of_critics = "critic_hidden_states" if name == "liir" else "critic_hidden_state"
+    assert set(specs(getattr(places.learner_state, of_critics))) == ({split} if recurrent else set())
+    others = places.learner_state._replace(**{of_critics: ()})
+    assert set(specs([others, places.key, places.num_updates])) == {whole}
+    of_worlds = [states.rollout_state._replace(unreported=()), getattr(states.learner_state, of_critics)]
     assert all(leaf.shape[:2] == (SEEDS, WORLDS) for leaf in jax.tree.leaves(of_worlds))
 
 
-def test_with_layout_seeds_everything_is_split_by_seeds() -> None:
-    states = abstract("liir", memory="gru")
-    places = parallel.shardings(states, line(), "seeds")
+def test_over_seeds_everything_is_split_by_seeds() -> None:
+    states = abstract("liir", recurrent=True)
+    places = parallel.state_shardings(states, line(), "seeds")
     assert all(at.spec == jax.P(parallel.AXIS) for at in jax.tree.leaves(places))
     assert all(leaf.shape[0] == SEEDS for leaf in jax.tree.leaves(states))
 
@@ -61,40 +63,40 @@ def test_spread_keeps_the_numbers() -> None:
     def double(x: Any) -> Any:
         return 2 * x
 
-    assert parallel.spread(double, None, "seeds") is double
-    assert parallel.spread(double, line(), "worlds") is double
-    np.testing.assert_array_equal(parallel.spread(double, line(), "seeds")(jnp.arange(4)), 2 * np.arange(4))
+    assert parallel.map_over_seeds(double, None, "seeds") is double
+    assert parallel.map_over_seeds(double, line(), "envs") is double
+    np.testing.assert_array_equal(parallel.map_over_seeds(double, line(), "seeds")(jnp.arange(4)), 2 * np.arange(4))
 
 
 def test_one_device_needs_no_mesh() -> None:
-    assert parallel.mesh() is None and parallel.mesh(1, "seeds") is None
-    parallel.check_layout(None, "worlds", 3, 5, 2)
-    assert parallel.is_writer()
-    np.testing.assert_array_equal(parallel.to_host({"x": jnp.arange(3)})["x"], np.arange(3))
+    assert parallel.make_mesh() is None and parallel.make_mesh(1, "seeds") is None
+    parallel.check_layout(None, "envs", 3, 5, 2)
+    assert parallel.is_primary()
+    np.testing.assert_array_equal(parallel.fetch({"x": jnp.arange(3)})["x"], np.arange(3))
 
 
 @pytest.mark.parametrize(
-    ("devices", "layout", "said"),
+    ("devices", "shard_over", "said"),
     [
-        (0, "worlds", "devices is 0; allowed is a whole number from 1 to"),
-        (10**6, "worlds", "devices is 1000000; allowed is a whole number from 1 to"),
-        (True, "worlds", "devices is True; allowed"),
-        (1, "agents", "layout is 'agents'; allowed is one of worlds, seeds"),
+        (0, "envs", "devices is 0; allowed is a whole number from 1 to"),
+        (10**6, "envs", "devices is 1000000; allowed is a whole number from 1 to"),
+        (True, "envs", "devices is True; allowed"),
+        (1, "agents", "shard_over is 'agents'; allowed is one of envs, seeds"),
     ],
 )
-def test_what_cannot_be_laid_out(devices: Any, layout: Any, said: str) -> None:
+def test_what_cannot_be_laid_out(devices: Any, shard_over: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        parallel.mesh(devices, layout)
+        parallel.make_mesh(devices, shard_over)
 
 
 def test_sizes_that_do_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
     class Eight:
         size = 8
 
-    parallel.check_layout(Eight(), "worlds", 3, 32, 2)  # type: ignore[arg-type]
+    parallel.check_layout(Eight(), "envs", 3, 32, 2)  # type: ignore[arg-type]
     parallel.check_layout(Eight(), "seeds", 16, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_envs is 24 on 8 devices with 2 minibatches; .* multiple of 16"):
-        parallel.check_layout(Eight(), "worlds", 3, 24, 2)  # type: ignore[arg-type]
+        parallel.check_layout(Eight(), "envs", 3, 24, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seeds is 12 on 8 devices; .* multiple of 8"):
         parallel.check_layout(Eight(), "seeds", 12, 32)  # type: ignore[arg-type]
 
@@ -119,7 +121,7 @@ def _lies(x: Any, at: Any) -> bool:
     return x.sharding.is_equivalent_to(at, x.ndim)
 
 
-def eight(name: str, layout: Any) -> dict[str, Any]:
+def eight(name: str, shard_over: Any) -> dict[str, Any]:
     """Runs where there are eight devices: train on one and on all, in both precisions."""
     sys.path.insert(0, str(BENCHMARKS))
     import devices
@@ -129,17 +131,17 @@ def eight(name: str, layout: Any) -> dict[str, Any]:
     for precision, updates in (("float32", 1), ("float64", 20)):
         with jax.enable_x64(precision == "float64"):
             env = world("toy/memory")
-            of = algorithm(name, env, memory="gru", hidden=(4,), memory_size=4, normalise_view=True)
+            of = algorithm(name, env, recurrent=True, hidden_sizes=(4,), rnn_hidden_size=4, normalize_observations=True)
             init, train = make_train(of, env, 16, 3)
             seeds = jnp.arange(8, dtype=jnp.uint32)
             begin = jax.jit(jax.vmap(lambda seed: init(jax.random.key(seed))))  # noqa: B023
             go = lambda states: jax.lax.map(lambda one: train(one, updates)[0], states)  # noqa: B023, E731
             one = jax.jit(go)(begin(seeds))
-            mesh = parallel.mesh(8, layout)
+            mesh = parallel.make_mesh(8, shard_over)
             assert mesh is not None
-            places = parallel.shardings(jax.eval_shape(begin, seeds), mesh, layout)
+            places = parallel.state_shardings(jax.eval_shape(begin, seeds), mesh, shard_over)
             laid = jax.jit(begin, out_shardings=places)(seeds)
-            spread = parallel.spread(go, mesh, layout)
+            spread = parallel.map_over_seeds(go, mesh, shard_over)
             program = jax.jit(spread, in_shardings=(places,), out_shardings=places, donate_argnums=0)
             compiled = program.lower(laid).compile()
             other = compiled(laid)
@@ -150,16 +152,16 @@ def eight(name: str, layout: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("name", "layout"), [("ippo", "worlds"), ("mappo", "seeds")])
-def test_eight_devices_compute_what_one_does(name: str, layout: str) -> None:
+@pytest.mark.parametrize(("name", "shard_over"), [("ippo", "envs"), ("mappo", "seeds")])
+def test_eight_devices_compute_what_one_does(name: str, shard_over: str) -> None:
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, name, layout]
+    command = [sys.executable, __file__, name, shard_over]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["float32"]["error"] <= 1e-5 and found["float64"]["error"] <= 1e-9, found
     assert not any(found[name]["unequal"] or found[name]["moved"] for name in ("float32", "float64")), found
-    if layout == "seeds":
+    if shard_over == "seeds":
         assert found["exchanges"] == []
     else:  # gradients and moments are summed; nothing as large as a batch travels, and no world moves
         assert {entry["kind"] for entry in found["exchanges"]} == {"all-reduce"}, found["exchanges"]
@@ -169,7 +171,7 @@ def test_eight_devices_compute_what_one_does(name: str, layout: str) -> None:
 @pytest.mark.guard
 @pytest.mark.parametrize("setup", ["eight", "two"])
 def test_runs_and_checkpoints_of_several_devices(setup: str, tmp_path: Path) -> None:
-    words = "--cases ippo:gru:worlds --env toy/memory --updates 4 --num-steps 3 --hidden 4 --fast-compile --seeds 1"
+    words = "--cases ippo:gru:envs --env toy/memory --updates 4 --num-steps 3 --hidden-sizes 4 --fast-compile --seeds 1"
     command = [sys.executable, str(BENCHMARKS / "devices.py"), *words.split(), "--setups", setup]
     command += ["--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=550)

@@ -35,7 +35,7 @@ def test_the_first_command_trains_and_draws(tmp_path):
     at = words.index("--total-steps") + 1
     assert words[words.index("--seeds") + 1] == "3" and words[words.index("--out") + 1] == "runs/liir"
     words[at] = "8192"
-    command = [sys.executable, "-m", "jaxmarl_lite", *words[1:], "--evaluations", "1"]
+    command = [sys.executable, "-m", "jaxmarl_lite", *words[1:], "--num-evaluations", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "random policy" in done.stdout and "seed 2" in done.stdout
@@ -62,7 +62,7 @@ def test_the_python_block_runs(tmp_path):
             r"init\(key\), 100\)": "init(key), 1)",
             r"key\(0\), 5": "key(0), 2",
             r"seeds=5": "seeds=2",
-            r"total_steps=2_000_000": "total_steps=4096, evaluations=1",
+            r"total_steps=2_000_000": "total_steps=4096, num_evaluations=1",
         },
     )
     code += "\nfrom jaxmarl_lite.running import presets\n"
@@ -76,7 +76,7 @@ def test_the_python_block_runs(tmp_path):
 
 
 def test_costs_can_be_put_on_an_environment(tmp_path):
-    code = shortened(blocks("python")[1], {r"total_steps=400_000": "total_steps=8192, evaluations=1"})
+    code = shortened(blocks("python")[1], {r"total_steps=400_000": "total_steps=8192, num_evaluations=1"})
     code += "\nassert result.costs.shape == (2, 2, 2, 1)\n"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
@@ -86,7 +86,7 @@ def test_costs_can_be_put_on_an_environment(tmp_path):
 
 
 def test_the_own_environment_runs(tmp_path):
-    code = shortened(blocks("python")[2], {r"total_steps=200_000": "total_steps=8192, evaluations=1"})
+    code = shortened(blocks("python")[2], {r"total_steps=200_000": "total_steps=8192, num_evaluations=1"})
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
     )

@@ -22,7 +22,7 @@ from jaxmarl_lite.report import checkpoint, drawing, runfolder, writers
 from jaxmarl_lite.report.text import printable
 from jaxmarl_lite.running import record, summary
 
-RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), evaluations=2)
+RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), num_evaluations=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Worded(Lottery):
 
     @property
     def spec(self) -> Any:
-        return dataclasses.replace(super().spec, return_meaning=self.meaning)
+        return dataclasses.replace(super().spec, return_description=self.meaning)
 
 
 @pytest.mark.parametrize("words", ["speed [m/s]", "[/red] $x_$ :warning: \x1b[31m"])
@@ -130,9 +130,9 @@ def test_projects_that_wandb_does_not_take(wandb: list[Any], project: Any, tmp_p
 def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[float]]]:
     """Title, axis and limits of each panel of ``plot --metric eval_cost``."""
     figures: list[Any] = []
-    saved = drawing.saved
+    save = drawing.save
     with monkeypatch.context() as patch:
-        patch.setattr(drawing, "saved", lambda figure, path: (figures.append(figure), saved(figure, path))[1])
+        patch.setattr(drawing, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1])
         assert main(["plot", str(path), "--metric", "eval_cost", "--out", str(path / "costs.pdf")]) == 0
     assert (path / "costs.pdf").read_bytes().startswith(b"%PDF")
     return [
@@ -183,6 +183,6 @@ def test_evaluations_do_not_take_longer_and_longer(tmp_path: Path, monkeypatch: 
 
 
 def test_marl_eval_is_whole_when_a_run_ends(tmp_path: Path) -> None:
-    jml.run("ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), evaluations=6))
+    jml.run("ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), num_evaluations=6))
     nested = json.loads((tmp_path / "marl_eval.json").read_text())["toy"]["counter"]["ippo"]["seed_0"]
     assert [name for name in nested if name.startswith("step_")] == [f"step_{i}" for i in range(7)]

@@ -28,13 +28,13 @@ RUN = dict(SIZES, seeds=2, config=config("ippo"))
 
 @pytest.mark.parametrize("algorithm", jml.ALGORITHMS)
 def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
-    memory = "gru" if algorithm == "liir" else "none"  # the one with memories of every kind: they compile for long
-    sizes = {"memory": "gru", "memory_size": 3} if memory == "gru" else {"memory": "none"}
-    settings = config(algorithm, **sizes, normalise_view=True)
+    recurrent = algorithm == "liir"  # the one with hidden states of every kind: they compile for long
+    sizes = {"recurrent": True, "rnn_hidden_size": 3} if recurrent else {"recurrent": False}
+    settings = config(algorithm, **sizes, normalize_observations=True)
     same = dict(SIZES, seeds=2, config=settings)
     env = "toy/budget-two" if hasattr(settings, "cost_limit") else "toy/memory"
-    whole = jml.run(algorithm, env, total_steps=updates(4), evaluations=4, out=tmp_path / "a", **same)
-    jml.run(algorithm, env, total_steps=updates(2), evaluations=2, out=tmp_path / "b", **same)
+    whole = jml.run(algorithm, env, total_steps=updates(4), num_evaluations=4, out=tmp_path / "a", **same)
+    jml.run(algorithm, env, total_steps=updates(2), num_evaluations=2, out=tmp_path / "b", **same)
     parts = jml.resume_run(tmp_path / "b", total_steps=updates(4), quiet=True)
     assert_same_bits(parts.states, whole.states)
     assert_same_bits(jml.load_run(tmp_path / "b").states, whole.states)
@@ -43,17 +43,17 @@ def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
 
 
 def start(path: Path, steps: int = updates(4)) -> None:
-    jml.run("ippo", "toy/counter", total_steps=steps, evaluations=2, out=path, **RUN)
+    jml.run("ippo", "toy/counter", total_steps=steps, num_evaluations=2, out=path, **RUN)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     start(tmp_path / "run", updates(2))
     before = rows(tmp_path / "run")
-    with runfolder.RunFolder(tmp_path / "run").held():
+    with runfolder.RunFolder(tmp_path / "run").lock_for_writing():
         with pytest.raises(runfolder.RunFolderError, match="is being trained by another process; allowed is one at a"):
             jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True)
         with pytest.raises(runfolder.RunFolderError, match="is being trained by another process"):
-            jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=2, resume=tmp_path / "run", **RUN)
+            jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=2, resume=tmp_path / "run", **RUN)
     assert rows(tmp_path / "run") == before and runfolder.read_config(tmp_path / "run")["total_steps"] == updates(2)
     assert len(jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True).steps) == 5
 
@@ -67,7 +67,7 @@ def test_where_there_are_no_locks_one_trains_without(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(ValueError, match="from training") as caught:
-        with runfolder.RunFolder(tmp_path).held():
+        with runfolder.RunFolder(tmp_path).lock_for_writing():
             raise ValueError("from training")
     assert caught.value.__context__ is None
 
@@ -107,22 +107,22 @@ def test_a_damaged_newest_checkpoint_costs_only_its_updates(tmp_path: Path, caps
     newest.write_text("{")
     with pytest.warns(runfolder.RunFolderWarning, match="manifest.json cannot be read.*of update 2 is read instead"):
         before = jml.load_run(tmp_path / "run")
-        assert before.states.updates.tolist() == [2, 2] and before.steps.tolist() == whole.steps.tolist()
+        assert before.states.num_updates.tolist() == [2, 2] and before.steps.tolist() == whole.steps.tolist()
         assert before.policy(0) is not None
     plan_now = plan.read(tmp_path / "run")
-    assert plan_now.updates == 4
+    assert plan_now.num_updates == 4
     jml.resume_run(tmp_path / "run", total_steps=updates(6))
     assert "a newer checkpoint is damaged" in capsys.readouterr().out
-    jml.run("ippo", "toy/counter", total_steps=updates(6), evaluations=3, out=tmp_path / "longer", **RUN)
+    jml.run("ippo", "toy/counter", total_steps=updates(6), num_evaluations=3, out=tmp_path / "longer", **RUN)
     assert_same_bits(jml.load_run(tmp_path / "run").states, jml.load_run(tmp_path / "longer").states)
-    assert_same_bits(bits.updates + 2, jml.load_run(tmp_path / "run").states.updates)
+    assert_same_bits(bits.num_updates + 2, jml.load_run(tmp_path / "run").states.num_updates)
 
 
 def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start(tmp_path)
     (tmp_path / "curve.png").unlink()
     loud = {**RUN, "quiet": False}
-    result = jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=2, resume=tmp_path, **loud)
+    result = jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=2, resume=tmp_path, **loud)
     assert "is finished" in capsys.readouterr().out
     assert result.steps.tolist() == [0, updates(2), updates(4)] and (tmp_path / "curve.png").exists()
 
@@ -133,16 +133,16 @@ def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("num_envs", {"num_envs": 8}),
         ("seeds", {"seeds": 3}),
         ("config.lr", {"config": config("ippo", lr=0.1)}),
-        ("config.hidden", {"config": config("ippo", hidden=(5,))}),
+        ("config.hidden_sizes", {"config": config("ippo", hidden_sizes=(5,))}),
         ("env", {"env": "toy/memory"}),
         ("algorithm", {"algorithm": "mappo", "config": None}),
         ("greedy", {"greedy": True}),
-        ("stagger", {"stagger": True}),
+        ("stagger_episodes", {"stagger_episodes": True}),
     ],
 )
 def test_what_a_resumed_run_may_not_change(field: str, change: dict, tmp_path: Path) -> None:
     given = {name: value for name, value in RUN.items() if name != "quiet"}
-    stored, _ = plan.make_plan("ippo", "toy/counter", total_steps=64, evaluations=2, **given)
+    stored, _ = plan.make_run_config("ippo", "toy/counter", total_steps=64, num_evaluations=2, **given)
     runfolder.create(tmp_path, stored.to_dict())
     arguments = {"algorithm": "ippo", "env": "toy/counter", "total_steps": 64, **RUN, **change}
     with pytest.raises(ValueError, match=rf"^{field} is "):
@@ -155,14 +155,14 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(runfolder.RunFolderError, match="holds no run"):
         jml.resume_run(tmp_path)
     with pytest.raises(ValueError, match="out is .* and resume is"):
-        stored, _ = plan.make_plan("ippo", "toy/counter", total_steps=64, evaluations=2, eval_episodes=4)
+        stored, _ = plan.make_run_config("ippo", "toy/counter", total_steps=64, num_evaluations=2, eval_episodes=4)
         runfolder.create(tmp_path, stored.to_dict())
         jml.run("ippo", "toy/counter", out=tmp_path / "b", resume=tmp_path)
 
 
 def test_an_edited_config_is_noticed(tmp_path: Path) -> None:
     """It would count the steps done so far wrongly."""
-    jml.run("ippo", "toy/counter", total_steps=updates(1), evaluations=1, out=tmp_path, **RUN)
+    jml.run("ippo", "toy/counter", total_steps=updates(1), num_evaluations=1, out=tmp_path, **RUN)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace(f'"num_steps": {SIZES["num_steps"]}', '"num_steps": 8'))
     with pytest.raises(ValueError, match="num_steps is 8, but the run in .*checkpoints has"):
@@ -172,7 +172,7 @@ def test_an_edited_config_is_noticed(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run"
-    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     return path
 
 
@@ -190,7 +190,7 @@ def half(whole: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.checkpoint, "save", cut)
         with pytest.raises(KeyboardInterrupt):
-            jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+            jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     assert checkpoint.steps(path / "checkpoints") == [1, 2] and len(rows(path)) == 8
     return path
 
@@ -297,7 +297,7 @@ def test_rows_without_a_checkpoint_are_kept_when_training_begins_anew(whole: Pat
 def test_a_prolonged_run_does_not_say_that_rows_are_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its evaluations are at other updates than those of a run that was as long from the beginning."""
     loud = {**RUN, "quiet": False}
-    jml.run("ippo", "toy/counter", total_steps=updates(5), evaluations=2, out=tmp_path, **loud)
+    jml.run("ippo", "toy/counter", total_steps=updates(5), num_evaluations=2, out=tmp_path, **loud)
     jml.resume_run(tmp_path, total_steps=updates(8))
     assert "rows" not in capsys.readouterr().out and len(rows(tmp_path)) == 2 * 4
 
@@ -356,7 +356,7 @@ def test_what_a_run_can_do_without_is_made_anew(whole: Path, half: Path, tmp_pat
 
 def test_a_checkpoint_of_another_run_is_not_loaded(whole: Path, tmp_path: Path) -> None:
     other = {**RUN, "seeds": (5, 7)}
-    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=tmp_path / "other", **other)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=tmp_path / "other", **other)
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints")
@@ -367,10 +367,10 @@ def test_a_checkpoint_of_another_run_is_not_loaded(whole: Path, tmp_path: Path) 
                 read(run)
 
 
-@pytest.mark.parametrize("layout", ["seeds", "worlds"])
-def test_a_run_of_more_devices_than_there_are_is_loaded_on_one(layout: str, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_over", ["seeds", "envs"])
+def test_a_run_of_more_devices_than_there_are_is_loaded_on_one(shard_over: str, whole: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    content = runfolder.read_config(run) | {"devices": 2 * jax.device_count(), "layout": layout}
+    content = runfolder.read_config(run) | {"devices": 2 * jax.device_count(), "shard_over": shard_over}
     (run / "config.json").write_text(json.dumps(content))
     result = jml.load_run(run)
     assert_same_bits(result.states, jml.load_run(whole).states)
@@ -393,16 +393,16 @@ def test_other_versions_are_said_and_both_are_kept(half: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("harm", ["moved", "deleted"])
 def test_a_folder_that_goes_away_ends_the_run(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+    path, evaluate = tmp_path / "run", loop.Runner._evaluate
 
-    def disturbed(self: loop.Loop) -> None:
+    def disturbed(self: loop.Runner) -> None:
         if self.update == 2:
             shutil.move(path, tmp_path / "moved") if harm == "moved" else shutil.rmtree(path)
         evaluate(self)
 
-    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
+    monkeypatch.setattr(loop.Runner, "_evaluate", disturbed)
     with pytest.raises(runfolder.RunFolderError, match=f"{path} was moved or deleted while the run trained in it"):
-        jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+        jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     assert not path.exists()
     if harm == "moved":
         monkeypatch.undo()
@@ -412,22 +412,22 @@ def test_a_folder_that_goes_away_ends_the_run(harm: str, tmp_path: Path, monkeyp
 def test_a_config_that_is_deleted_while_a_run_trains_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+    path, evaluate = tmp_path / "run", loop.Runner._evaluate
 
-    def disturbed(self: loop.Loop) -> None:
+    def disturbed(self: loop.Runner) -> None:
         if self.update == 2:
             (path / "config.json").unlink()
         evaluate(self)
 
-    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
-    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    monkeypatch.setattr(loop.Runner, "_evaluate", disturbed)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     assert len(jml.resume_run(path, quiet=True).steps) == 5
 
 
-@pytest.mark.parametrize("field, value", [("evaluations", 5), ("eval_episodes", 7), ("seeds", 9)])
+@pytest.mark.parametrize("field, value", [("num_evaluations", 5), ("eval_episodes", 7), ("seeds", 9)])
 def test_what_a_resumed_run_is_given_is_obeyed_or_refused(whole: Path, tmp_path: Path, field: str, value: int) -> None:
     path = shutil.copytree(whole, tmp_path / "run")
-    same = {name: x for name, x in RUN.items() if name not in ("evaluations", "eval_episodes", "seeds")}
+    same = {name: x for name, x in RUN.items() if name not in ("num_evaluations", "eval_episodes", "seeds")}
     with pytest.raises(ValueError, match=f"{field} is .*, but the run in .* has .*; allowed on resuming is the same"):
         jml.run("ippo", "toy/counter", resume=path, **(same | {field: value}))
     jml.run("ippo", "toy/counter", resume=path, **same)
@@ -436,17 +436,17 @@ def test_what_a_resumed_run_is_given_is_obeyed_or_refused(whole: Path, tmp_path:
 def test_rows_that_are_deleted_while_a_run_trains_come_back(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, evaluate = tmp_path / "run", loop.Loop._evaluate
+    path, evaluate = tmp_path / "run", loop.Runner._evaluate
 
-    def disturbed(self: loop.Loop) -> None:
+    def disturbed(self: loop.Runner) -> None:
         if self.update == 2:
             (path / "metrics.jsonl").unlink()
         if self.update == 3:
             shutil.rmtree(path / "checkpoints")
         evaluate(self)
 
-    monkeypatch.setattr(loop.Loop, "_evaluate", disturbed)
-    jml.run("ippo", "toy/counter", total_steps=updates(4), evaluations=4, out=path, **RUN)
+    monkeypatch.setattr(loop.Runner, "_evaluate", disturbed)
+    jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     assert rows(path) == rows(whole) and len(jml.load_run(path).steps) == 5
 
 
@@ -454,7 +454,7 @@ def test_a_start_that_is_refused_leaves_the_other_run_alone(tmp_path: Path) -> N
     """Both may have looked before either wrote: the folder is locked first."""
     path = tmp_path / "run"
     path.mkdir()
-    with runfolder.RunFolder(path).held():
+    with runfolder.RunFolder(path).lock_for_writing():
         with pytest.raises(runfolder.RunFolderError, match="is being trained by another process"):
             start(path)
         assert [each.name for each in path.iterdir()] == [".lock"]
@@ -462,7 +462,7 @@ def test_a_start_that_is_refused_leaves_the_other_run_alone(tmp_path: Path) -> N
 
 def test_a_run_in_an_object_needs_it_again(tmp_path: Path) -> None:
     env = Closed()
-    jml.run("ippo", env, total_steps=updates(1), evaluations=1, out=tmp_path, **RUN)
+    jml.run("ippo", env, total_steps=updates(1), num_evaluations=1, out=tmp_path, **RUN)
     with pytest.raises(ValueError, match="test/closed, as an object; give it again as env"):
         jml.resume_run(tmp_path)
     assert jml.resume_run(tmp_path, env=env, total_steps=updates(2), quiet=True).steps.tolist() == [0, 16, 32]
@@ -470,17 +470,17 @@ def test_a_run_in_an_object_needs_it_again(tmp_path: Path) -> None:
 
 def test_a_prolonged_plan_keeps_the_distance_of_its_evaluations() -> None:
     sizes = dict(eval_episodes=1, num_envs=2, num_steps=5)
-    short, _ = plan.make_plan("ippo", "toy/counter", total_steps=100, evaluations=5, **sizes)
-    assert short.schedule == (0, 2, 4, 6, 8, 10)
-    assert plan.prolonged(short, 160).schedule == (0, 2, 4, 6, 8, 10, 12, 14, 16)
-    assert plan.prolonged(short, 100) == short
+    short, _ = plan.make_run_config("ippo", "toy/counter", total_steps=100, num_evaluations=5, **sizes)
+    assert short.evaluation_updates == (0, 2, 4, 6, 8, 10)
+    assert plan.extend(short, 160).evaluation_updates == (0, 2, 4, 6, 8, 10, 12, 14, 16)
+    assert plan.extend(short, 100) == short
     with pytest.raises(ValueError, match="total_steps is 50; allowed is 100, as planned, or more"):
-        plan.prolonged(short, 50)
-    assert dataclasses.replace(short, evaluations=50).schedule == tuple(range(11))
+        plan.extend(short, 50)
+    assert dataclasses.replace(short, num_evaluations=50).evaluation_updates == tuple(range(11))
 
 
 def test_a_run_can_be_prolonged_to_the_number_of_steps_that_is_the_default(tmp_path, monkeypatch):
-    jml.run("ippo", "toy/counter", total_steps=updates(1), evaluations=1, out=tmp_path / "run", **RUN)
+    jml.run("ippo", "toy/counter", total_steps=updates(1), num_evaluations=1, out=tmp_path / "run", **RUN)
     monkeypatch.setattr(sys.modules["jaxmarl_lite.run"], "_train", lambda plan, *_: plan)
-    longer = jml.run("ippo", "toy/counter", resume=tmp_path / "run", total_steps=1_000_000, evaluations=1, **RUN)
+    longer = jml.run("ippo", "toy/counter", resume=tmp_path / "run", total_steps=1_000_000, num_evaluations=1, **RUN)
     assert longer.total_steps == 1_000_000

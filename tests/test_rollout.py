@@ -20,15 +20,15 @@ WORLDS = {
 }
 
 
-def _act(key, obs, memory):
-    """Agent 1 acts at random; the memory counts the steps since the reset."""
+def _act(key, obs, hidden_state):
+    """Agent 1 acts at random; the hidden state counts the steps since the reset."""
     action = jnp.stack([jnp.zeros(B, jnp.int32), jax.random.randint(key, (B,), 0, 3)], -1)
-    return action, obs.view.sum(-1), jax.tree.map(lambda m: m + 1.0, memory)
+    return action, obs.agents_view.sum(-1), jax.tree.map(lambda m: m + 1.0, hidden_state)
 
 
 def _two_rollouts(env):
     """Two rollouts on end, and their steps as one."""
-    begun = rollout.begin(env, jax.random.key(7), B, jnp.zeros((B, 2)))
+    begun = rollout.init_rollout_state(env, jax.random.key(7), B, jnp.zeros((B, 2)))
 
     @jax.jit
     def both(begun):
@@ -37,7 +37,7 @@ def _two_rollouts(env):
         return middle, after, first, second
 
     middle, after, first, second = both(begun)
-    steps = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.steps, second.steps)
+    steps = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.transitions, second.transitions)
     return begun, middle, after, first, second, steps
 
 
@@ -49,9 +49,9 @@ def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
     for t in range(2 * T):
         for b in range(B):
             here, found = wanted[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
-            np.testing.assert_allclose(found.obs.view, [here["seen"]] * 2, rtol=1e-6)
-            np.testing.assert_allclose(found.obs.state, here["seen"], rtol=1e-6)
-            np.testing.assert_allclose(found.next_obs.view, [here["next"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(found.obs.agents_view, [here["seen"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(found.obs.global_state, here["seen"], rtol=1e-6)
+            np.testing.assert_allclose(found.next_obs.agents_view, [here["next"]] * 2, rtol=1e-6)
             np.testing.assert_allclose(found.reward, here["reward"], rtol=1e-6)
             np.testing.assert_allclose(found.cost, here["cost"])
             assert found.discount == here["discount"] and found.last == here["last"]
@@ -67,7 +67,7 @@ def test_sums_of_the_ended_episodes(env):
     both = ((first, before), (second, {name: whole[name] - before[name] for name in whole}))
     for batch, ended in both[env.uneven :]:  # of uneven episodes the first rollout leaves some out
         assert ended["count"] > 0
-        for name, found in zip(("count", "returns", "costs", "length"), batch.episodes[:4], strict=True):
+        for name, found in zip(("count", "returns", "costs", "length"), batch.episode_stats[:4], strict=True):
             np.testing.assert_allclose(found, ended[name], rtol=1e-5, err_msg=name)
 
 
@@ -78,17 +78,17 @@ def test_where_the_worlds_then_stand(env):
         stand = slow_but_obvious.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[2]
         for b, here in enumerate(stand):
             found = jax.tree.map(lambda x, b=b: x[b], acting._replace(unreported=()))
-            assert found.episode == here["episode"] + 1
-            assert (found.memory == here["time"]).all()
+            assert found.episode_index == here["episode"] + 1
+            assert (found.hidden_state == here["time"]).all()
             np.testing.assert_allclose(found.env_state, (here["start"], here["time"]), rtol=1e-6)
-            np.testing.assert_allclose(found.timestep.obs.view, [[here["start"], here["time"]]] * 2, rtol=1e-6)
-            assert not found.timestep.last and found.running.count == 0
-            assert found.running.length == here["time"]
-            np.testing.assert_allclose(found.running.returns, here["returns"], rtol=1e-5)
-            np.testing.assert_allclose(found.running.costs, here["costs"])
+            np.testing.assert_allclose(found.timestep.obs.agents_view, [[here["start"], here["time"]]] * 2, rtol=1e-6)
+            assert not found.timestep.last and found.episode_stats.count == 0
+            assert found.episode_stats.lengths == here["time"]
+            np.testing.assert_allclose(found.episode_stats.returns, here["returns"], rtol=1e-5)
+            np.testing.assert_allclose(found.episode_stats.costs, here["costs"])
             assert found.reset_key == begun.reset_key[b]
-    np.testing.assert_array_equal(first.memory, 0)
-    np.testing.assert_array_equal(second.memory, middle.memory)
+    np.testing.assert_array_equal(first.initial_hidden_state, 0)
+    np.testing.assert_array_equal(second.initial_hidden_state, middle.hidden_state)
 
 
 def test_the_uneven_worlds_are_uneven():
@@ -98,21 +98,25 @@ def test_the_uneven_worlds_are_uneven():
 
 def test_every_episode_of_every_world_begins_differently():
     steps = _two_rollouts(WORLDS["every step"])[-1]
-    starts = np.asarray(steps.obs.state[..., 0])
+    starts = np.asarray(steps.obs.global_state[..., 0])
     assert len(np.unique(starts)) == 2 * T * B
 
 
 def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
     """Worlds 0 to 1 alone live through the same episodes as beside a third world, whatever the actions."""
     env = WORLDS["over"]
-    begun = rollout.begin(env, jax.random.key(7), B, jnp.zeros((B, 2)))
+    begun = rollout.init_rollout_state(env, jax.random.key(7), B, jnp.zeros((B, 2)))
     alone = jax.tree.map(lambda x: x[:2], begun._replace(unreported=()))._replace(unreported=begun.unreported)
 
-    def act(key, obs, memory):
-        return jax.random.randint(key, obs.view.shape[:2], 0, 3), jnp.zeros(obs.view.shape[:2]), memory
+    def act(key, obs, hidden_state):
+        return (
+            jax.random.randint(key, obs.agents_view.shape[:2], 0, 3),
+            jnp.zeros(obs.agents_view.shape[:2]),
+            hidden_state,
+        )
 
     def play(acting, key):
-        return jax.jit(lambda acting: rollout.rollout(env, act, acting, key, T))(acting)[1].steps.obs.state
+        return jax.jit(lambda acting: rollout.rollout(env, act, acting, key, T))(acting)[1].transitions.obs.global_state
 
     together = play(begun, jax.random.key(1))
     np.testing.assert_array_equal(together[:, :2], play(alone, jax.random.key(2)))
@@ -124,7 +128,7 @@ def test_under_vmap_as_one_by_one():
     keys = jax.random.split(jax.random.key(3), 2)
 
     def play(key):
-        return rollout.rollout(env, _act, rollout.begin(env, key, B, jnp.zeros((B, 2))), key, T)
+        return rollout.rollout(env, _act, rollout.init_rollout_state(env, key, B, jnp.zeros((B, 2))), key, T)
 
     acting, batch = jax.jit(jax.vmap(play))(keys)
     for i, key in enumerate(keys):
@@ -141,54 +145,54 @@ class Breaking(Lottery):
 
     @property
     def spec(self):
-        return dataclasses.replace(super().spec, may_break=True)
+        return dataclasses.replace(super().spec, can_diverge=True)
 
-    def broken(self, state):
+    def is_non_finite(self, state):
         return state.drawn & (state.time >= 2)
 
 
 def test_worlds_that_broke_are_counted():
     env = Breaking(5.0, 300.0)
-    act = lambda key, obs, memory: (jnp.zeros((64, 2), jnp.int32), jnp.zeros((64, 2)), memory)  # noqa: E731
-    acting = rollout.begin(env, jax.random.key(0), 64, ())
+    act = lambda key, obs, hidden_state: (jnp.zeros((64, 2), jnp.int32), jnp.zeros((64, 2)), hidden_state)  # noqa: E731
+    acting = rollout.init_rollout_state(env, jax.random.key(0), 64, ())
     _, batch = jax.jit(lambda acting, key: rollout.rollout(env, act, acting, key, 8))(acting, jax.random.key(1))
-    lost = (batch.steps.last & (batch.steps.reward[..., 0] == 5.0)).sum()
-    assert batch.episodes.broken == lost and 40 < lost < 120
-    assert batch.episodes.count == 64 * 4
+    lost = (batch.transitions.last & (batch.transitions.reward[..., 0] == 5.0)).sum()
+    assert batch.episode_stats.non_finite == lost and 40 < lost < 120
+    assert batch.episode_stats.count == 64 * 4
 
 
 def test_staggered_worlds_are_cut_once_and_the_cut_episode_is_not_counted():
     limit, worlds, steps = 20, 64, 100
     env = Tally(over_at=1000, limit=limit)
-    begun = rollout.begin(env, jax.random.key(3), worlds, ())
+    begun = rollout.init_rollout_state(env, jax.random.key(3), worlds, ())
 
-    def act(key, obs, memory):
-        return jnp.zeros((worlds, 2), jnp.int32), obs.view.sum(-1), memory
+    def act(key, obs, hidden_state):
+        return jnp.zeros((worlds, 2), jnp.int32), obs.agents_view.sum(-1), hidden_state
 
-    run = jax.jit(lambda begun: rollout.rollout(env, act, begun, jax.random.key(1), steps, stagger=True))
+    run = jax.jit(lambda begun: rollout.rollout(env, act, begun, jax.random.key(1), steps, stagger_episodes=True))
     after, batch = run(begun)
-    last = np.asarray(batch.steps.last)
+    last = np.asarray(batch.transitions.last)
     firsts = last.argmax(0) + 1
     assert firsts.min() >= 1 and firsts.max() <= limit
     assert len(set(firsts)) > limit // 2 and abs(firsts.mean() - limit / 2) < 3  # spread evenly
     for world, first in enumerate(firsts):
         np.testing.assert_array_equal(np.flatnonzero(last[:, world]) + 1, np.arange(first, steps + 1, limit))
-    assert (np.asarray(batch.steps.discount) == 1).all()  # as at a time limit: what follows is still to be had
+    assert (np.asarray(batch.transitions.discount) == 1).all()  # as at a time limit: what follows is still to be had
     whole = last.sum() - worlds
-    assert batch.episodes.count == whole and batch.episodes.length == limit * whole
+    assert batch.episode_stats.count == whole and batch.episode_stats.lengths == limit * whole
     sums = sum(range(limit))
-    np.testing.assert_allclose(batch.episodes.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5)
-    assert ((np.asarray(after.episode) - 1) == last.sum(0)).all()
+    np.testing.assert_allclose(batch.episode_stats.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5)
+    assert ((np.asarray(after.episode_index) - 1) == last.sum(0)).all()
 
 
 def test_the_first_episodes_are_reported_when_every_environment_has_finished_one():
     """Episodes of three or five steps in rollouts of two: after four steps only short ones have ended."""
     env, copies = Tally(over_at=3, uneven=True), 8
 
-    def act(key, obs, memory):
-        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), memory
+    def act(key, obs, hidden_state):
+        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), hidden_state
 
-    acting = rollout.begin(env, jax.random.key(7), copies, ())
+    acting = rollout.init_rollout_state(env, jax.random.key(7), copies, ())
     first_long = np.asarray(acting.env_state.start) > 0.5
     long = int(first_long.sum())
     assert 0 < long < copies
@@ -196,18 +200,18 @@ def test_the_first_episodes_are_reported_when_every_environment_has_finished_one
     begun = []
     for key in jax.random.split(jax.random.key(1), 6):
         acting, batch = play(acting, key)
-        reports.append(batch.episodes)
-        begun.append(batch.begun)
+        reports.append(batch.episode_stats)
+        begun.append(batch.first_episodes)
     counts = [float(episodes.count) for episodes in reports]
     short = copies - long
     assert counts[:2] == [0.0, 0.0], "after four steps the long first episodes go on"
     assert copies <= counts[2] <= copies + short, "every first episode, and those that end after the last of them"
-    assert reports[2].length == 3 * (counts[2] - long) + 5 * long
-    np.testing.assert_array_equal(reports[2].living_steps, [reports[2].length] * 2)
+    assert reports[2].lengths == 3 * (counts[2] - long) + 5 * long
+    np.testing.assert_array_equal(reports[2].living_steps, [reports[2].lengths] * 2)
     assert acting.unreported.count == 0 and min(counts[3:]) > 0
     for steps, so_far in ((2, begun[0]), (4, begun[1])):
         lengths = [min(steps, 5 if x else 3) for x in first_long]
-        assert so_far.count == copies and so_far.length == sum(lengths)
+        assert so_far.count == copies and so_far.lengths == sum(lengths)
         np.testing.assert_allclose(so_far.costs[1, 0], sum(n * (n - 1) / 2 for n in lengths))
 
 
@@ -215,12 +219,12 @@ def test_short_episodes_do_not_count_more_often_while_a_long_one_runs():
     """Episodes of one or three steps: in three steps a copy with short ones ends three, and the first alone counts."""
     env, copies = Tally(over_at=1, uneven=True), 8
 
-    def act(key, obs, memory):
-        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), memory
+    def act(key, obs, hidden_state):
+        return jnp.zeros((copies, 2), jnp.int32), jnp.zeros((copies, 2)), hidden_state
 
-    acting = rollout.begin(env, jax.random.key(7), copies, ())
+    acting = rollout.init_rollout_state(env, jax.random.key(7), copies, ())
     long = int((acting.env_state.start > 0.5).sum())
     assert 0 < long < copies
     _, batch = jax.jit(lambda acting: rollout.rollout(env, act, acting, jax.random.key(1), 3))(acting)
-    assert batch.steps.last.sum() > copies
-    assert batch.episodes.count == copies and batch.episodes.length == 1 * (copies - long) + 3 * long
+    assert batch.transitions.last.sum() > copies
+    assert batch.episode_stats.count == copies and batch.episode_stats.lengths == 1 * (copies - long) + 3 * long

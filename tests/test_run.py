@@ -23,7 +23,7 @@ from jaxmarl_lite.envs.constraints import Cost, with_costs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder
 from jaxmarl_lite.running import loop, plan, presets, programs
 
-RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), evaluations=2)
+RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), num_evaluations=2)
 
 
 @contextmanager
@@ -50,9 +50,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> jml.Result:
 def test_curves_are_arrays_of_seeds_and_evaluations(result: jml.Result) -> None:
     assert result.steps.tolist() == [0, 32, 64] and result.returns.shape == (2, 3)
     assert np.isfinite(result.returns).all() and result.random_returns is not None
-    assert result.random_returns.shape == (2,) and result.spec.best_return == 1.0
+    assert result.random_returns.shape == (2,) and result.spec.max_return == 1.0
     assert np.isnan(result.metrics["entropy"][:, 0]).all() and np.isfinite(result.metrics["entropy"][:, 1:]).all()
-    assert jax.tree.leaves(result.states)[0].shape[0] == 2 and result.states.updates.tolist() == [4, 4]
+    assert jax.tree.leaves(result.states)[0].shape[0] == 2 and result.states.num_updates.tolist() == [4, 4]
     assert "IQM" in result.summary() and "random policy" in result.summary() and "final return" in repr(result)
 
 
@@ -125,9 +125,9 @@ def test_floats_and_seeds_compile_nothing(result: jml.Result) -> None:
 def test_the_same_run_is_the_same_bits_whatever_the_chunks(
     result: jml.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Loop, "_chunk", lambda self, pace, left: left)
+    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: left)
     again = jml.run("ippo", "toy/counter", config=config("ippo"), out=tmp_path / "one", **RUN)
-    monkeypatch.setattr(loop.Loop, "_chunk", lambda self, pace, left: 1)
+    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: 1)
     jml.run("ippo", "toy/counter", config=config("ippo"), out=tmp_path / "two", **RUN)
     assert_same_bits(again.states, result.states)
     assert rows(tmp_path / "one") == rows(tmp_path / "two") == rows(result.path or Path())
@@ -135,26 +135,26 @@ def test_the_same_run_is_the_same_bits_whatever_the_chunks(
 
 def test_seeds_begin_as_init_does(result: jml.Result) -> None:
     init, _ = jml.make_train(jml.make_algorithm("ippo", result.spec, config("ippo")), result.env, 4, 4)
-    compiled, _ = programs.programs(result.plan, result.env)
+    compiled, _ = programs.compile_run(result.plan, result.env)
     states = compiled.init(np.asarray([0, 1], np.uint32), jax.tree.map(np.float32, config("ippo")))
-    policy = jax.tree.map(lambda x: x[1], states.learner.policy)
-    for a, b in zip(*map(jax.tree.leaves, (policy, init(jax.random.key(1)).learner.policy)), strict=True):
+    policy = jax.tree.map(lambda x: x[1], states.learner_state.actor_params)
+    for a, b in zip(*map(jax.tree.leaves, (policy, init(jax.random.key(1)).learner_state.actor_params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_seeds_side_by_side_learn_the_same(result: jml.Result) -> None:
-    beside = jml.run("ippo", "toy/counter", config=config("ippo"), seeds_at_once=2, **RUN)
+    beside = jml.run("ippo", "toy/counter", config=config("ippo"), seeds_in_parallel=2, **RUN)
     np.testing.assert_allclose(beside.metrics["entropy"], result.metrics["entropy"], rtol=1e-4)
 
 
 def test_seeds_in_groups_and_a_rest_learn_the_same() -> None:
     three = dict(RUN, seeds=3, total_steps=updates(2), config=config("ippo"))
-    grouped, alone = (jml.run("ippo", "toy/counter", seeds_at_once=n, **three) for n in (2, 1))
+    grouped, alone = (jml.run("ippo", "toy/counter", seeds_in_parallel=n, **three) for n in (2, 1))
     assert grouped.metrics["entropy"].shape[0] == 3
     np.testing.assert_allclose(grouped.metrics["entropy"], alone.metrics["entropy"], rtol=1e-4)
 
 
-LOTTERY = dict(SIZES, seeds=(1, 2, 3), total_steps=updates(4), evaluations=4)
+LOTTERY = dict(SIZES, seeds=(1, 2, 3), total_steps=updates(4), num_evaluations=4)
 
 
 def test_a_diverged_seed_leaves_the_others_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +181,7 @@ def test_when_all_seeds_diverge_the_run_stops(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "checkpoints") == 0
 
 
-RARE = dict(LOTTERY, seeds=8, total_steps=updates(40), evaluations=4)
+RARE = dict(LOTTERY, seeds=8, total_steps=updates(40), num_evaluations=4)
 """Eight seeds of about 350 episodes; the protocol's check plays an episode of its own, which a rare fault escapes."""
 
 
@@ -224,7 +224,7 @@ def test_a_cost_that_is_no_number_names_the_environment(capsys: pytest.CaptureFi
 class Blind(Lottery):
     """A lottery whose drawn worlds spoil a field of the time step after their first step."""
 
-    field: str = "view"
+    field: str = "agents_view"
 
     def step(self, state: Any, action: Any) -> Any:
         state, timestep = super().step(state._replace(drawn=state.drawn), action)
@@ -232,21 +232,22 @@ class Blind(Lottery):
         if self.field == "discount":
             return state, timestep._replace(discount=timestep.discount + wrong)
         obs = timestep.obs
-        if self.field == "mask":
-            obs = obs._replace(mask=obs.mask & (wrong == 0))
+        if self.field == "action_mask":
+            obs = obs._replace(action_mask=obs.action_mask & (wrong == 0))
         else:
             obs = obs._replace(**{self.field: getattr(obs, self.field) + wrong})
         return state, timestep._replace(obs=obs)
 
 
 @pytest.mark.parametrize(
-    ("field", "algorithm"), [("view", "ippo"), ("state", "mappo"), ("discount", "ippo")]
+    ("field", "algorithm"), [("agents_view", "ippo"), ("global_state", "mappo"), ("discount", "ippo")]
 )
 def test_wrong_numbers_are_told_as_the_environments(
     field: str, algorithm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = dict(LOTTERY, seeds=2, config=config(algorithm), quiet=False)
-    text = f"environment test/blind gave a {field} that is not finite to seed"
+    article = "an" if field == "agents_view" else "a"
+    text = f"environment test/blind gave {article} {field} that is not finite to seed"
     with pytest.raises(jml.RunError, match=f"no seed is left of 2.*{text}") as caught:
         jml.run(algorithm, Blind(0.0, 50.0, "test/blind", field), **settings)
     assert text in capsys.readouterr().out and "lr" not in str(caught.value)
@@ -257,10 +258,12 @@ def test_a_mask_without_a_legal_action_is_named_where_it_breaks_learning() -> No
     from jaxmarl_lite import rollout
 
     learner = jml.make_train(jml.make_algorithm("ippo", Lottery(0.0, 0.0).spec, config("ippo")), Lottery(0.0, 0.0), 2)
-    state = learner[0](jax.random.key(0)).learner
+    state = learner[0](jax.random.key(0)).learner_state
     assert play(state, jax.random.key(0)).faults.tolist() == [1, 1, 1]  # the view's bit
-    _, timestep = Blind(0.0, 1000.0, field="mask").step(Lottery(0.0, 1000.0).reset(jax.random.key(0))[0], jnp.zeros(2))
-    assert int(rollout.env_faults(timestep)) == 1 << rollout.ENV_FIELDS.index("mask")
+    _, timestep = Blind(0.0, 1000.0, field="action_mask").step(
+        Lottery(0.0, 1000.0).reset(jax.random.key(0))[0], jnp.zeros(2)
+    )
+    assert int(rollout.env_faults(timestep)) == 1 << rollout.ENV_FIELDS.index("action_mask")
     out_of_play = timestep._replace(obs=timestep.obs._replace(alive=jnp.zeros(2, bool)))
     assert int(rollout.env_faults(out_of_play)) == 0
 
@@ -271,16 +274,16 @@ class Breaking(Lottery):
 
     @property
     def spec(self) -> Any:
-        return dataclasses.replace(super().spec, may_break=True)
+        return dataclasses.replace(super().spec, can_diverge=True)
 
-    def broken(self, state: Any) -> Any:
+    def is_non_finite(self, state: Any) -> Any:
         return state.drawn
 
 
 def test_episodes_that_broke_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     found = jml.run("ippo", Breaking(0.0, 500.0), config=config("ippo"), **dict(LOTTERY, quiet=False)).metrics
     said = capsys.readouterr().out
-    counts = found["broken_episodes"][:, 1:]
+    counts = found["non_finite_episodes"][:, 1:]
     assert counts.shape == (3, 4) and (counts > 0).any() and (counts < found["episodes"][:, 1:]).any()
     assert f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were not finite" in said
 
@@ -291,9 +294,9 @@ class Winning(Lottery):
 
     @property
     def spec(self) -> Any:
-        return dataclasses.replace(super().spec, win_meaning="the world was drawn")
+        return dataclasses.replace(super().spec, win_condition="the world was drawn")
 
-    def won(self, state: Any) -> Any:
+    def is_win(self, state: Any) -> Any:
         return state.drawn & (state.time >= 2)
 
 
@@ -304,7 +307,7 @@ def test_win_rates_are_counted_shown_and_drawn(tmp_path: Path, capsys: pytest.Ca
     assert 0 < result.win_rates.mean() < 1
     trained = result.metrics["win_rate"][:, 1:]
     np.testing.assert_allclose(trained, result.metrics["return"][:, 1:] / 2000.0, atol=2.0 / 2000.0)
-    assert f"{result.final_win_rate().centre:.2f}" in result.summary() and "win rate" in result.summary()
+    assert f"{result.final_win_rate().estimate:.2f}" in result.summary() and "win rate" in result.summary()
     picture = result.plot(tmp_path / "curve.png")
     assert [axes.get_ylabel() for axes in picture.axes][1] == "share of won episodes"
     again = jml.load_run(tmp_path / "won", Winning(1000.0, 300.0))
@@ -319,7 +322,7 @@ def test_an_environment_without_a_hash_is_compiled_once() -> None:
 
     world = Unhashable()
     given = {name: value for name, value in RUN.items() if name != "quiet"}
-    forms = [programs._form(*plan.make_plan("ippo", env, **given)) for env in (world, world, Unhashable())]
+    forms = [programs._program_key(*plan.make_run_config("ippo", env, **given)) for env in (world, world, Unhashable())]
     assert forms[0] == forms[1] != forms[2] and hash(forms[0]) == hash(forms[1])
 
 
@@ -333,23 +336,23 @@ def test_bad_input_is_one_error_before_anything_is_compiled(tmp_path: Path, resu
         ("seeds is .*different whole numbers", {"seeds": (1, 1)}),
         ("seeds is True", {"seeds": True}),
         ("total_steps is -1", {"total_steps": -1}),
-        ("evaluations is 0", {"evaluations": 0}),
+        ("num_evaluations is 0", {"num_evaluations": 0}),
         ("eval_episodes is 0", {"eval_episodes": 0}),
-        ("seeds_at_once is 0", {"seeds_at_once": 0}),
+        ("seeds_in_parallel is 0", {"seeds_in_parallel": 0}),
         ("num_envs is 3 and num_minibatches is 2", {"num_envs": 3}),
         ("devices is 99", {"devices": 99}),
-        ("layout is 'rows'", {"layout": "rows"}),
+        ("shard_over is 'rows'", {"shard_over": "rows"}),
         ("env_args is", {"env": Closed(), "env_args": {"a": 1}}),
         ("has no `spec`", {"env": object()}),
         ("already holds a run", {"out": result.path}),
         ("is a file; allowed is a folder", {"out": __file__}),
-        ("keep is 0", {"keep": 0}),
+        ("max_checkpoints is 0", {"max_checkpoints": 0}),
         ("greedy is 'no'; allowed is True or False", {"greedy": "no"}),
-        ("stagger is 1; allowed is True or False", {"stagger": 1}),
-        ("share_weights is 'no'; allowed is True or False", {"config": {"share_weights": "no"}}),
+        ("stagger_episodes is 1; allowed is True or False", {"stagger_episodes": 1}),
+        ("parameter_sharing is 'no'; allowed is True or False", {"config": {"parameter_sharing": "no"}}),
         ("lr is None; allowed is a finite number", {"config": {"lr": None}}),
         ("config has the unknown field 3; allowed are", {"config": {3: 1}}),
-        ("value_coef is 3.0, which has no effect without shared_trunk; allowed", {"config": {"value_coef": 3.0}}),
+        ("vf_coef is 3.0, which has no effect without shared_torso; allowed", {"config": {"vf_coef": 3.0}}),
     ]
     with compilations() as seen:
         for text, change in cases:
@@ -366,22 +369,24 @@ def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25, "stagger": True}}
+    tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25, "stagger_episodes": True}}
     monkeypatch.setattr(presets, "DEFAULTS", tuned)
-    counts = dict(total_steps=1, evaluations=1, eval_episodes=1)
-    found, _ = plan.make_plan("ippo", "toy/counter", **counts)
-    assert (found.num_envs, found.num_steps, found.stagger, found.config.lr) == (8, 64, True, 0.25)
-    found, _ = plan.make_plan("ippo", "toy/counter", num_envs=2, stagger=False, config=jml.IPPOConfig(), **counts)
-    assert (found.num_envs, found.stagger, found.config.lr) == (2, False, jml.IPPOConfig().lr)
-    untuned, _ = plan.make_plan("ippo", "toy/memory", **counts)
-    assert (untuned.num_envs, untuned.stagger) == (64, False)
+    counts = dict(total_steps=1, num_evaluations=1, eval_episodes=1)
+    found, _ = plan.make_run_config("ippo", "toy/counter", **counts)
+    assert (found.num_envs, found.num_steps, found.stagger_episodes, found.config.lr) == (8, 64, True, 0.25)
+    found, _ = plan.make_run_config(
+        "ippo", "toy/counter", num_envs=2, stagger_episodes=False, config=jml.IPPOConfig(), **counts
+    )
+    assert (found.num_envs, found.stagger_episodes, found.config.lr) == (2, False, jml.IPPOConfig().lr)
+    untuned, _ = plan.make_run_config("ippo", "toy/memory", **counts)
+    assert (untuned.num_envs, untuned.stagger_episodes) == (64, False)
     tuned["ippo", "toy/"] = {"num_steps": 16}
-    assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
-    assert plan.make_plan("ippo", "toy/counter", **counts)[0].num_steps == 64
-    assert plan.make_plan("ippo", "delayed/toy/counter", **counts)[0].config.lr == 0.25
+    assert plan.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
+    assert plan.make_run_config("ippo", "toy/counter", **counts)[0].num_steps == 64
+    assert plan.make_run_config("ippo", "delayed/toy/counter", **counts)[0].config.lr == 0.25
     tuned["mappo", ""] = {"num_steps": 8}
-    assert plan.make_plan("mappo", "toy/memory", **counts)[0].num_steps == 8
-    assert plan.make_plan("ippo", "toy/memory", **counts)[0].num_steps == 16
+    assert plan.make_run_config("mappo", "toy/memory", **counts)[0].num_steps == 8
+    assert plan.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
 
 
 def test_every_preset_fits_its_algorithm() -> None:
@@ -392,12 +397,15 @@ def test_every_preset_fits_its_algorithm() -> None:
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:
-    settings = jml.LIIRConfig(hidden=(3, 5), lam=0.5, meta_gradient="immediate")
-    given, _ = plan.make_plan("liir", "toy/reach", config=settings, env_args={"dims": (1, 2)}, seeds=(7,),
-                              total_steps=1, evaluations=1, eval_episodes=1)  # fmt: skip
+    settings = jml.LIIRConfig(hidden_sizes=(3, 5), intrinsic_coef=0.5, meta_gradient="immediate")
+    given, _ = plan.make_run_config("liir", "toy/reach", config=settings, env_args={"dims": (1, 2)}, seeds=(7,),
+                              total_steps=1, num_evaluations=1, eval_episodes=1)  # fmt: skip
     runfolder.create(tmp_path, given.to_dict())
     assert plan.read(tmp_path) == given
-    wrong = ({"lr": 1}, "unknown field 'lr'"), ({"config": {"lamb": 1}}, "unknown field 'lamb'; nearest: lam")
+    wrong = (
+        ({"lr": 1}, "unknown field 'lr'"),
+        ({"config": {"intrinsic_coeff": 1}}, "unknown field 'intrinsic_coeff'; nearest: intrinsic_coef"),
+    )
     for change, text in wrong:
         with pytest.raises(ValueError, match=text):
             plan.from_dict(given.to_dict() | change, "config.json")
@@ -440,29 +448,29 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
     policy = result.policy(seed=1, greedy=True)
     _, timestep = env.reset(jax.random.split(keys.for_purpose(3, keys.PLAY))[0])
     np.testing.assert_array_equal(policy(timestep.obs), episode.action[0])
-    assert episode.intrinsic is not None
+    assert episode.intrinsic_reward is not None
     same = {}  # shared weights: a number of view and action
     for view, action, r in zip(
-        episode.view.reshape(-1), episode.action.reshape(-1), episode.intrinsic.reshape(-1), strict=True
+        episode.agents_view.reshape(-1), episode.action.reshape(-1), episode.intrinsic_reward.reshape(-1), strict=True
     ):
         assert same.setdefault((float(view), int(action)), float(r)) == pytest.approx(float(r), abs=1e-6)
-    assert result.plot_rewards(tmp_path / "r.png", episode=episode).axes and (tmp_path / "r.png").exists()
-    assert result.episode(seed=0).intrinsic is not None
+    assert result.plot_intrinsic_rewards(tmp_path / "r.png", episode=episode).axes and (tmp_path / "r.png").exists()
+    assert result.episode(seed=0).intrinsic_reward is not None
     with pytest.raises(ValueError, match="seed is 2; allowed is one of 0, 1"):
         result.episode(seed=2)
     plain = jml.run("ippo", "toy/counter", config=config("ippo"), **RUN)
-    assert plain.episode().intrinsic is None
+    assert plain.episode().intrinsic_reward is None
     with pytest.raises(ValueError, match="ippo learns no reward; allowed is a run of liir"):
-        plain.plot_rewards()
+        plain.plot_intrinsic_rewards()
 
 
 def test_some_settings_by_name_leave_the_others_as_tuned() -> None:
     tuned = presets.lookup("macpo", "toy/budget").fields
-    sizes = dict(total_steps=64, evaluations=1, eval_episodes=4)
-    made, _ = plan.make_plan("macpo", "toy/budget", config={"delta": 0.5}, **sizes)
-    assert made.config.delta == 0.5 != jml.MACPOConfig().delta
+    sizes = dict(total_steps=64, num_evaluations=1, eval_episodes=4)
+    made, _ = plan.make_run_config("macpo", "toy/budget", config={"target_kl": 0.5}, **sizes)
+    assert made.config.target_kl == 0.5 != jml.MACPOConfig().target_kl
     assert all(getattr(made.config, name) == value != getattr(jml.MACPOConfig(), name) for name, value in tuned.items())
     with pytest.raises(ValueError, match="config has the unknown field 'lamda'"):
-        plan.make_plan("liir", "toy/counter", config={"lamda": 0.5}, **sizes)
-    with pytest.raises(ValueError, match="LIIRConfig.lam is -1.0; allowed"):
-        plan.make_plan("liir", "toy/counter", config={"lam": -1}, **sizes)
+        plan.make_run_config("liir", "toy/counter", config={"lamda": 0.5}, **sizes)
+    with pytest.raises(ValueError, match="LIIRConfig.intrinsic_coef is -1.0; allowed"):
+        plan.make_run_config("liir", "toy/counter", config={"intrinsic_coef": -1}, **sizes)

@@ -18,21 +18,21 @@ from jaxmarl_lite.running import plan, presets
 
 
 def resolved(result):
-    return np.asarray(result.states.learner.config.anneal_steps)
+    return np.asarray(result.states.learner_state.config.lr_anneal_steps)
 
 
 def test_a_share_of_the_run_ends_with_it_and_the_learning_rate_is_reported():
-    half = config("ippo", anneal_share=0.5, lr=0.8)
-    result = jml.run("ippo", "toy/climbing", config=half, seeds=2, total_steps=updates(4), evaluations=4, **SIZES)
+    half = config("ippo", lr_anneal_share=0.5, lr=0.8)
+    result = jml.run("ippo", "toy/climbing", config=half, seeds=2, total_steps=updates(4), num_evaluations=4, **SIZES)
     assert resolved(result).tolist() == [2 * BATCH] * 2
     np.testing.assert_allclose(result.metrics["learning_rate"][:, 1:], [[0.8, 0.4, 0, 0]] * 2, rtol=1e-6)
-    assert result.config.anneal_share == 0.5 and result.config.anneal_steps == 0
+    assert result.config.lr_anneal_share == 0.5 and result.config.lr_anneal_steps == 0
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_algorithm_reports_its_learning_rate(name):
     env = world_for(name, "toy/climbing")
-    made = algorithm(name, env, anneal_steps=1e4)
+    made = algorithm(name, env, lr_anneal_steps=1e4)
     info = jax.eval_shape(lambda key: _train(made, env)(key), jax.random.key(0))
     assert info["learning_rate"].shape == (1,) and "learning_rate" in metrics.METRICS
 
@@ -44,47 +44,56 @@ def _train(made, env):
 
 def test_without_a_run_a_share_is_refused():
     env = world_for("ippo", "toy/climbing")
-    with pytest.raises(ValueError, match="anneal_share is 0.5; allowed in jaxmarl_lite.run alone.*give anneal_steps"):
-        jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(anneal_share=0.5))
+    with pytest.raises(
+        ValueError, match="lr_anneal_share is 0.5; allowed in jaxmarl_lite.run alone.*give lr_anneal_steps"
+    ):
+        jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(lr_anneal_share=0.5))
     made = algorithm("ippo", env)
     init, _ = train.make_train(made, env, num_envs=4, num_steps=6)
-    with pytest.raises(ValueError, match="anneal_share is 0.5"):
-        init(jax.random.key(0), dataclasses.replace(made.config, anneal_share=0.5))
+    with pytest.raises(ValueError, match="lr_anneal_share is 0.5"):
+        init(jax.random.key(0), dataclasses.replace(made.config, lr_anneal_share=0.5))
 
 
 def test_a_share_and_steps_together_are_refused():
-    with pytest.raises(ValueError, match="IPPOConfig.anneal_share is 1.0 and anneal_steps is 50.0; allowed is one"):
-        jml.IPPOConfig(anneal_share=1.0, anneal_steps=50.0)
+    with pytest.raises(
+        ValueError, match="IPPOConfig.lr_anneal_share is 1.0 and lr_anneal_steps is 50.0; allowed is one"
+    ):
+        jml.IPPOConfig(lr_anneal_share=1.0, lr_anneal_steps=50.0)
     with pytest.raises(ValueError, match="QMIXConfig.epsilon_share is 0.1 and epsilon_steps is 50.0; allowed is one"):
         jml.QMIXConfig(epsilon_share=0.1, epsilon_steps=50.0)
     for share in (-0.1, 1.5):
-        with pytest.raises(ValueError, match="anneal_share"):
-            jml.MAPPOConfig(anneal_share=share)
+        with pytest.raises(ValueError, match="lr_anneal_share"):
+            jml.MAPPOConfig(lr_anneal_share=share)
 
 
 def test_no_preset_stops_at_a_number_of_steps():
     for (name, env_id), fields in presets.DEFAULTS.items():
-        assert not {"anneal_steps", "epsilon_steps"} & set(fields), (name, env_id)
-    assert presets.lookup("happo", "safe/rware-tiny-2ag").fields["anneal_share"] == 1.0
+        assert not {"lr_anneal_steps", "epsilon_steps"} & set(fields), (name, env_id)
+    assert presets.lookup("happo", "safe/rware-tiny-2ag").fields["lr_anneal_share"] == 1.0
     assert presets.lookup("qmix", "smax/3m").fields["epsilon_share"] == 0.05
 
 
 def test_steps_replace_a_tuned_share():
-    made, _ = plan.make_plan(
-        "happo", "safe/rware-tiny-2ag", config={"anneal_steps": 64.0}, total_steps=4096, evaluations=1, eval_episodes=2
+    made, _ = plan.make_run_config(
+        "happo",
+        "safe/rware-tiny-2ag",
+        config={"lr_anneal_steps": 64.0},
+        total_steps=4096,
+        num_evaluations=1,
+        eval_episodes=2,
     )
-    assert made.config.anneal_steps == 64 and made.config.anneal_share == 0
+    assert made.config.lr_anneal_steps == 64 and made.config.lr_anneal_share == 0
     tuned = training._defaults("happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]).settings
-    assert tuned.anneal_share == 1
-    parsed = dataclasses.replace(tuned, anneal_share=0.0, anneal_steps=64.0)
-    assert training._settings(tuned, parsed, ["--anneal_steps", "64"]) == parsed
-    untouched = training._settings(tuned, tuned, ["--anneal_steps", "0"])
-    assert untouched.anneal_share == 0 and untouched.anneal_steps == 0
+    assert tuned.lr_anneal_share == 1
+    parsed = dataclasses.replace(tuned, lr_anneal_share=0.0, lr_anneal_steps=64.0)
+    assert training._settings(tuned, parsed, ["--lr_anneal_steps", "64"]) == parsed
+    untouched = training._settings(tuned, tuned, ["--lr_anneal_steps", "0"])
+    assert untouched.lr_anneal_share == 0 and untouched.lr_anneal_steps == 0
 
 
 def test_a_longer_run_stretches_its_schedules_and_says_so(tmp_path, capsys):
-    whole = config("ippo", anneal_share=1.0)
-    two = SIZES | {"seeds": 2, "total_steps": updates(2), "evaluations": 2}
+    whole = config("ippo", lr_anneal_share=1.0)
+    two = SIZES | {"seeds": 2, "total_steps": updates(2), "num_evaluations": 2}
     jml.run("ippo", "toy/climbing", config=whole, out=tmp_path / "r", **two)
     capsys.readouterr()
     longer = jml.resume_run(tmp_path / "r", total_steps=updates(8))
@@ -93,14 +102,14 @@ def test_a_longer_run_stretches_its_schedules_and_says_so(tmp_path, capsys):
     lr = jml.IPPOConfig.lr
     np.testing.assert_allclose(longer.metrics["learning_rate"][0, 3:], lr * (1 - np.arange(2, 8) / 8), rtol=1e-5)
     assert len(rows(tmp_path / "r")) == 2 * 9
-    short = config("ippo", anneal_steps=float(BATCH))
+    short = config("ippo", lr_anneal_steps=float(BATCH))
     jml.run("ippo", "toy/climbing", config=short, **two | {"total_steps": updates(4), "quiet": False})
     assert f"nothing is learned in the last {3 * BATCH} of {4 * BATCH} steps" in capsys.readouterr().out
 
 
 def test_exploration_is_a_share_of_the_run():
     fields = dataclasses.replace(config("qmix"), epsilon_share=0.5)
-    result = jml.run("qmix", "toy/climbing", config=fields, seeds=1, total_steps=updates(4), evaluations=4, **SIZES)
+    result = jml.run("qmix", "toy/climbing", config=fields, seeds=1, total_steps=updates(4), num_evaluations=4, **SIZES)
     np.testing.assert_allclose(result.metrics["epsilon"][0, 1:], [0.525, 0.05, 0.05, 0.05], rtol=1e-6)
     assert configs.resolve_shares(fields, 100).epsilon_steps == 50
-    assert jnp.shape(result.states.learner.config.epsilon_share) == (1,)
+    assert jnp.shape(result.states.learner_state.config.epsilon_share) == (1,)

@@ -21,7 +21,7 @@ from jaxmarl_lite.report import checkpoint, files, runfolder, writers
 from jaxmarl_lite.running import loop
 from jaxmarl_lite.running.signals import StopRequest
 
-RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(8), evaluations=2)
+RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(8), num_evaluations=2)
 """Evaluations after updates 0, 4 and 8."""
 
 
@@ -47,17 +47,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at_update(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
     """Chunks of one update, and an action when the progress of an update is shown."""
-    monkeypatch.setattr(loop.Loop, "_chunk", lambda self, pace, left: 1)
+    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: 1)
 
     def act_at(update: int, action: Callable[[], None]) -> None:
-        moved = loop.Display.moved
+        show_update = loop.ProgressBar.update
 
         def act(self: Any, now: int, *rest: float) -> None:
-            moved(self, now, *rest)
+            show_update(self, now, *rest)
             if now == update:
                 action()
 
-        monkeypatch.setattr(loop.Display, "moved", act)
+        monkeypatch.setattr(loop.ProgressBar, "update", act)
 
     return act_at
 
@@ -86,7 +86,7 @@ def test_a_signal_saves_and_ends_the_run(
 
 def test_what_the_command_line_answers_to_signals(tmp_path: Path) -> None:
     """In processes of their own, as a scheduler sees them: SIGTERM in the middle of a long run."""
-    words = "train ippo --env toy/counter --hidden 4 --num-envs 4 --num-steps 4 --total-steps 100000000 --seeds 1"
+    words = "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 --total-steps 100000000 --seeds 1"
     command = [sys.executable, "-m", "jaxmarl_lite", *words.split(), "--eval-episodes", "4", "--out", str(tmp_path)]
     process = subprocess.Popen([*command, "--checkpoint-minutes", "1e-6"], stdout=subprocess.PIPE, text=True)
     while not (checkpoint.latest(tmp_path / "checkpoints") or 0) and process.poll() is None:
@@ -224,7 +224,7 @@ def test_a_limit_on_file_sizes_is_one_line(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = "train ippo --env toy/counter --hidden 4 --num-envs 4 --num-steps 4 --total-steps 64 --seeds 1"
+    words = "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 --total-steps 64 --seeds 1"
     command = [sys.executable, "-c", program, *words.split(), "--out", str(tmp_path / "run")]
     cache = str(tmp_path / "cache")  # JAX warns of what it cannot write there
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": cache})
@@ -233,4 +233,3 @@ def test_a_limit_on_file_sizes_is_one_line(tmp_path: Path) -> None:
     assert "cannot be written" in said and f"continue with jaxmarl-lite train --resume {tmp_path}" in said
     assert runfolder.load(tmp_path / "run").rows is not None
     assert jml.resume_run(tmp_path / "run", quiet=True).steps[-1] == 64
-

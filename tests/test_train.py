@@ -11,7 +11,13 @@ import jaxmarl_lite as jml
 from jaxmarl_lite import train
 
 SIZES = {"num_envs": 4, "num_steps": 6}
-RICH = {"memory": "gru", "normalise_view": True, "normalise_value": True, "share_weights": False, "lr": 0.01}
+RICH = {
+    "recurrent": True,
+    "normalize_observations": True,
+    "normalize_values": True,
+    "parameter_sharing": False,
+    "lr": 0.01,
+}
 """Settings under which every part of the state is at work."""
 
 
@@ -48,7 +54,7 @@ def test_four_updates_are_two_and_two_bit_for_bit(rich):
     again, behind = go(half, 2)
     _assert_same(again, whole)
     _assert_same(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, behind), metrics)
-    assert whole.updates == 4 and whole.learner.seen == 4 * 4 * 6
+    assert whole.num_updates == 4 and whole.learner_state.env_steps == 4 * 4 * 6
     assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(metrics))
 
 
@@ -56,12 +62,12 @@ def test_one_seed_gives_one_run_and_another_seed_another(rich):
     begin, go = rich
     first, again, other = (go(begin(jax.random.key(seed)), 2) for seed in (5, 5, 6))
     _assert_same(again, first)
-    for a, b in zip(*(jax.tree.leaves(run[0].learner.policy) for run in (first, other)), strict=True):
+    for a, b in zip(*(jax.tree.leaves(run[0].learner_state.actor_params) for run in (first, other)), strict=True):
         assert (a != b).any()
 
 
 def test_a_policy_that_stands_still_yet_acts_anew_in_every_update():
-    init, go = _pure("ippo", "toy/climbing", lr=0.0, epochs=1)
+    init, go = _pure("ippo", "toy/climbing", lr=0.0, num_epochs=1)
     _, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 4)
     assert len(np.unique(metrics["return"])) == 4
 
@@ -69,39 +75,39 @@ def test_a_policy_that_stands_still_yet_acts_anew_in_every_update():
 def test_every_network_moves(rich):
     begin, go = rich
     start = begin(jax.random.key(3))
-    after = go(start, 2)[0].learner
-    for name in ("policy", "critic"):
-        for old, new in zip(*(jax.tree.leaves(getattr(x, name)) for x in (start.learner, after)), strict=True):
+    after = go(start, 2)[0].learner_state
+    for name in ("actor_params", "critic_params"):
+        for old, new in zip(*(jax.tree.leaves(getattr(x, name)) for x in (start.learner_state, after)), strict=True):
             assert (old != new).any()
-    assert jax.tree.structure(after) == jax.tree.structure(start.learner)
-    for old, new in zip(jax.tree.leaves(start.learner), jax.tree.leaves(after), strict=True):
+    assert jax.tree.structure(after) == jax.tree.structure(start.learner_state)
+    for old, new in zip(jax.tree.leaves(start.learner_state), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
 
 
 def test_jit_is_no_jit():
     """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the tolerance."""
     env = world("toy/counter")
-    ours = algorithm("ippo", env, hidden=(8,), epochs=1, num_minibatches=1, lr=0.01)
+    ours = algorithm("ippo", env, hidden_sizes=(8,), num_epochs=1, num_minibatches=1, lr=0.01)
     init, go = train.make_train(ours, env, num_envs=2, num_steps=2)
     start = jax.jit(init)(jax.random.key(0))
     compiled = jax.jit(go, static_argnums=1)(start, 2)
     with jax.disable_jit():
         plain = go(start, 2)
-    assert int(compiled[0].updates) == int(plain[0].updates) == 2
+    assert int(compiled[0].num_updates) == int(plain[0].num_updates) == 2
     _assert_same(compiled, plain, rtol=2e-4, atol=2e-6)
 
 
 def test_seeds_under_vmap_are_seeds_one_by_one(float64):
     """Under vmap products of matrices are batched and `cond` is a select, so that sums come in another order: in
     float64 the runs then agree to 1e-9, although Adam blows small differences up."""
-    init, go = _pure("mappo", "toy/counter", memory="gru", lr=0.01)
+    init, go = _pure("mappo", "toy/counter", recurrent=True, lr=0.01)
 
     def run(key):
         return go(init(key), 3)
 
     keys = jax.random.split(jax.random.key(0), 2)
     together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)
-    assert np.asarray(together[0].updates).tolist() == [3, 3]
+    assert np.asarray(together[0].num_updates).tolist() == [3, 3]
     for i, key in enumerate(keys):
         _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9)
 
@@ -129,9 +135,9 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
         wanted = separately(dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i])))
         _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))), wanted, rtol=1e-9, atol=1e-9)
     # A rate of 0 leaves the policy where it began.
-    begun = jax.jit(init)(key).learner.policy
-    _assert_same(jax.tree.map(lambda x: x[2], state.learner.policy), begun)
-    moved = jax.tree.map(lambda x: jnp.abs(x[0] - x[1]).max(), state.learner.policy)
+    begun = jax.jit(init)(key).learner_state.actor_params
+    _assert_same(jax.tree.map(lambda x: x[2], state.learner_state.actor_params), begun)
+    moved = jax.tree.map(lambda x: jnp.abs(x[0] - x[1]).max(), state.learner_state.actor_params)
     assert min(jax.tree.leaves(moved)) > 0
 
 
@@ -142,9 +148,9 @@ def test_other_floats_and_seeds_do_not_compile_anew():
     (init, begun), (go, gone) = counted(init), counted(go)
     begin, go = jax.jit(init), jax.jit(go, static_argnums=1)
     found = []
-    for seed, changes in enumerate([{}, {"lr": 0.02}, {"gamma": 0.5, "clip": 0.1, "entropy_coef": 0.0}]):
+    for seed, changes in enumerate([{}, {"lr": 0.02}, {"gamma": 0.5, "clip_eps": 0.1, "entropy_coef": 0.0}]):
         state, _ = go(begin(jax.random.key(seed), dataclasses.replace(ours.config, **changes)), 2)
-        found.append(state.learner.config)
+        found.append(state.learner_state.config)
     assert len(begun) == len(gone) == 1
     assert [float(c.lr) for c in found] == pytest.approx([5e-4, 0.02, 5e-4])
     assert [float(c.gamma) for c in found] == pytest.approx([0.99, 0.99, 0.5])
@@ -170,7 +176,7 @@ def test_where_no_episode_ends_the_return_is_not_a_number():
 
 
 def test_the_return_of_a_team_is_its_own_and_of_individuals_their_sum():
-    team, individual = (dataclasses.replace(Tally().spec, reward_kind=kind) for kind in ("team", "individual"))
+    team, individual = (dataclasses.replace(Tally().spec, reward_type=kind) for kind in ("team", "individual"))
     returns = jnp.array([[2.0, 4.0], [1.0, 1.0]])
     assert team.team_return(returns).tolist() == [3.0, 1.0]
     assert individual.team_return(returns).tolist() == [6.0, 2.0]
@@ -190,7 +196,9 @@ def test_sizes_that_are_none_are_named(name, value):
         train.make_train(algorithm("ippo", env), env, **SIZES | {name: value})
 
 
-@pytest.mark.parametrize("change", [{"hidden": (8,)}, {"memory": "gru"}, {"epochs": 3}, {"share_weights": False}])
+@pytest.mark.parametrize(
+    "change", [{"hidden_sizes": (8,)}, {"recurrent": True}, {"num_epochs": 3}, {"parameter_sharing": False}]
+)
 def test_a_config_of_another_form_is_refused(change):
     init, _ = _pure("ippo", "toy/counter")
     config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
@@ -201,7 +209,7 @@ def test_a_config_of_another_form_is_refused(change):
 
 def test_limits_on_other_costs_than_the_algorithm_was_made_with_are_refused():
     env = jml.make("toy/budget")
-    made = jml.make_algorithm("macpo", env.spec, jml.MACPOConfig(hidden=(4,), num_minibatches=1))
+    made = jml.make_algorithm("macpo", env.spec, jml.MACPOConfig(hidden_sizes=(4,), num_minibatches=1))
     init, _ = train.make_train(made, env, 4, 4)
     config = dataclasses.replace(made.config, cost_limit={"energy": 1.0})
     with pytest.raises(ValueError, match="config.cost_limit is energy=1.0, and .* made with the environment's"):

@@ -21,7 +21,7 @@ from jaxmarl_lite.envs.toys.games import Counter
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import plan as plans
 
-COUNTS: dict[str, Any] = dict(total_steps=64, evaluations=1, eval_episodes=2)
+COUNTS: dict[str, Any] = dict(total_steps=64, num_evaluations=1, eval_episodes=2)
 NO_NUMBERS = [None, "x", [1e-3], {}, object(), np.array([1e-3, 1e-2]), np.float32(np.nan), jnp.float32(np.inf), True,
               np.bool_(True), 10**400, 1j]  # fmt: skip
 
@@ -31,7 +31,7 @@ def test_what_is_no_number_is_refused_at_every_door(value: Any) -> None:
     doors = (
         lambda: jml.IPPOConfig(lr=value),
         lambda: dataclasses.replace(jml.IPPOConfig(), lr=value),
-        lambda: plans.make_plan("ippo", "toy/counter", config={"lr": value}, **COUNTS),
+        lambda: plans.make_run_config("ippo", "toy/counter", config={"lr": value}, **COUNTS),
     )
     for door in doors:
         with pytest.raises(ValueError, match=r"^IPPOConfig\.lr is .*; allowed is a .*number"):
@@ -40,57 +40,57 @@ def test_what_is_no_number_is_refused_at_every_door(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, jnp.float32, np.array, jnp.asarray])
 def test_numbers_of_numpy_and_jax_are_pythons_and_are_checked(kind: Any) -> None:
-    config = jml.MACPOConfig(backtrack=kind(0.5), cost_limit={"toll": kind(3.0)})
-    assert type(config.backtrack) is float and config == jml.MACPOConfig(cost_limit={"toll": 3.0})
+    config = jml.MACPOConfig(backtrack_coeff=kind(0.5), cost_limit={"toll": kind(3.0)})
+    assert type(config.backtrack_coeff) is float and config == jml.MACPOConfig(cost_limit={"toll": 3.0})
     with pytest.raises(ValueError, match="lr is .*; allowed is a number from 0 to 10"):
         jml.IPPOConfig(lr=kind(-1e-3))
-    plan, _ = plans.make_plan("ippo", "toy/counter", config={"lr": kind(0.5)}, **COUNTS)
+    plan, _ = plans.make_run_config("ippo", "toy/counter", config={"lr": kind(0.5)}, **COUNTS)
     assert type(plan.config.lr) is float and plan.config.lr == 0.5
 
 
 def test_whole_numbers_may_be_written_with_an_exponent_and_bools_may_be_numpys() -> None:
-    numbers: Any = dict(total_steps=1e6, num_envs=np.int64(4), evaluations=jnp.int32(2), eval_episodes=np.array(3))
-    others: Any = dict(stagger=np.bool_(True), seeds=np.arange(2), env_args={"goal": np.int32(2)})
-    plan, _ = plans.make_plan("ippo", "toy/counter", config={"epochs": np.int8(2)}, **numbers, **others)
-    assert (plan.total_steps, plan.num_envs, plan.evaluations, plan.eval_episodes) == (1_000_000, 4, 2, 3)
-    assert type(plan.total_steps) is int and plan.stagger is True and plan.seeds == (0, 1)
-    assert plan.env_args == {"goal": 2} and plan.config.epochs == 2
+    numbers: Any = dict(total_steps=1e6, num_envs=np.int64(4), num_evaluations=jnp.int32(2), eval_episodes=np.array(3))
+    others: Any = dict(stagger_episodes=np.bool_(True), seeds=np.arange(2), env_args={"goal": np.int32(2)})
+    plan, _ = plans.make_run_config("ippo", "toy/counter", config={"num_epochs": np.int8(2)}, **numbers, **others)
+    assert (plan.total_steps, plan.num_envs, plan.num_evaluations, plan.eval_episodes) == (1_000_000, 4, 2, 3)
+    assert type(plan.total_steps) is int and plan.stagger_episodes is True and plan.seeds == (0, 1)
+    assert plan.env_args == {"goal": 2} and plan.config.num_epochs == 2
     for value in (1.5, float("nan"), "1e6", None, True, 10**16):
         with pytest.raises(ValueError, match="total_steps is .*; allowed is a whole number"):
-            plans.make_plan("ippo", "toy/counter", total_steps=value, evaluations=1, eval_episodes=1)
+            plans.make_run_config("ippo", "toy/counter", total_steps=value, num_evaluations=1, eval_episodes=1)
 
 
 def test_a_run_with_numpys_settings_can_be_read_again(tmp_path: Path) -> None:
-    settings = jml.HATRPOConfig(backtrack=np.float32(0.99))  # pyright: ignore
-    plan, _ = plans.make_plan("hatrpo", "toy/climbing", config=settings, **COUNTS)
+    settings = jml.HATRPOConfig(backtrack_coeff=np.float32(0.99))  # pyright: ignore
+    plan, _ = plans.make_run_config("hatrpo", "toy/climbing", config=settings, **COUNTS)
     runfolder.create(tmp_path, plan.to_dict())
     assert plans.read(tmp_path) == plan
 
 
 def test_tree_functions_never_meet_the_checks_and_the_doors_do() -> None:
     env = jml.make("toy/counter")
-    algorithm = jml.make_algorithm("mappo", env.spec, jml.MAPPOConfig(hidden=(8,)))
+    algorithm = jml.make_algorithm("mappo", env.spec, jml.MAPPOConfig(hidden_sizes=(8,)))
     init, _ = jml.make_train(algorithm, env, 4, 4)
-    learner = jax.eval_shape(init, jax.random.key(0)).learner
+    learner = jax.eval_shape(init, jax.random.key(0)).learner_state
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), learner)
     assert zeros.config.max_grad_norm == 0.0  # out of range, and no one's setting
     mask = jax.tree.map(lambda x: False, learner)
     optax.masked(optax.adam(1e-3), mask).init(zeros)
     assert jax.tree.map(lambda x: None, zeros.config).lr is None
     for wrong in (zeros.config, jax.tree.map(lambda x: jnp.stack([x, x]), zeros.config)):
-        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
+        with pytest.raises(ValueError, match="MAPPOConfig.lr_anneal_steps|MAPPOConfig.max_grad_norm"):
             init(jax.random.key(0), wrong)
-        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
+        with pytest.raises(ValueError, match="MAPPOConfig.lr_anneal_steps|MAPPOConfig.max_grad_norm"):
             jml.make_algorithm("mappo", env.spec, wrong)
-        with pytest.raises(ValueError, match="MAPPOConfig.anneal_steps|MAPPOConfig.max_grad_norm"):
-            plans.make_plan("mappo", "toy/counter", config=wrong, **COUNTS)
+        with pytest.raises(ValueError, match="MAPPOConfig.lr_anneal_steps|MAPPOConfig.max_grad_norm"):
+            plans.make_run_config("mappo", "toy/counter", config=wrong, **COUNTS)
 
 
 def test_keys_of_a_config_are_its_fields() -> None:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(jml.LIIRConfig())]
-    assert [path[0].name for path in paths[:2]] == ["anneal_steps", "anneal_share"]  # type: ignore[attr-defined]
-    assert jax.tree.structure(jml.LIIRConfig()) == jax.tree.structure(jml.LIIRConfig(lam=0.5))
-    assert jax.tree.structure(jml.LIIRConfig()) != jax.tree.structure(jml.LIIRConfig(hidden=(8,)))
+    assert [path[0].name for path in paths[:2]] == ["lr_anneal_steps", "lr_anneal_share"]  # type: ignore[attr-defined]
+    assert jax.tree.structure(jml.LIIRConfig()) == jax.tree.structure(jml.LIIRConfig(intrinsic_coef=0.5))
+    assert jax.tree.structure(jml.LIIRConfig()) != jax.tree.structure(jml.LIIRConfig(hidden_sizes=(8,)))
 
 
 def test_traced_settings_pass() -> None:
@@ -103,15 +103,15 @@ def test_traced_settings_pass() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "settings", "field"),
     [
-        ("ippo", {"shared_trunk": True, "critic_lr": 1e-3}, "critic_lr"),
-        ("ippo", {"value_coef": 0.1}, "value_coef"),
-        ("mappo", {"optimiser": "sgd", "eps_root": 1e-3}, "eps_root"),
-        ("mappo", {"memory_size": 8}, "memory_size"),
-        ("qmix", {"mixer": "vdn", "mixer_size": 8}, "mixer_size"),
-        ("qmix", {"mixer": "vdn", "hypernet_size": 8}, "hypernet_size"),
-        ("hatrpo", {"tries": 1, "backtrack": 0.8}, "backtrack"),
-        ("macpo", {"doubt_first": 0.3}, "doubt_first"),
-        ("happo", {"epochs": 1, "num_minibatches": 1, "clip": 0.1}, "clip"),
+        ("ippo", {"shared_torso": True, "critic_lr": 1e-3}, "critic_lr"),
+        ("ippo", {"vf_coef": 0.1}, "vf_coef"),
+        ("mappo", {"optimizer": "sgd", "eps_root": 1e-3}, "eps_root"),
+        ("mappo", {"rnn_hidden_size": 8}, "rnn_hidden_size"),
+        ("qmix", {"mixer": "vdn", "mixing_embed_dim": 8}, "mixing_embed_dim"),
+        ("qmix", {"mixer": "vdn", "hypernet_embed_dim": 8}, "hypernet_embed_dim"),
+        ("hatrpo", {"line_search_steps": 1, "backtrack_coeff": 0.8}, "backtrack_coeff"),
+        ("macpo", {"pessimism_max_initial": 0.3}, "pessimism_max_initial"),
+        ("happo", {"num_epochs": 1, "num_minibatches": 1, "clip_eps": 0.1}, "clip_eps"),
     ],
 )
 def test_a_setting_without_effect_is_refused(algorithm: str, settings: dict[str, Any], field: str) -> None:
@@ -128,20 +128,22 @@ def test_a_setting_without_effect_is_refused(algorithm: str, settings: dict[str,
 @pytest.mark.parametrize("name", ["hatrpo", "macpo"])
 def test_settings_of_gradient_steps_are_none_of_a_trust_region(name: str) -> None:
     kind = jml.ALGORITHMS[name][0]
-    for field in ("lr", "clip", "entropy_coef"):
+    for field in ("lr", "clip_eps", "entropy_coef"):
         assert field not in {each.name for each in dataclasses.fields(kind)}
         with pytest.raises(ValueError, match=f"config has the unknown field '{field}'"):
-            plans.make_plan(name, "toy/budget", config={field: 0.1}, **COUNTS)
-    plan, _ = plans.make_plan(name, "toy/budget", **COUNTS)
+            plans.make_run_config(name, "toy/budget", config={field: 0.1}, **COUNTS)
+    plan, _ = plans.make_run_config(name, "toy/budget", **COUNTS)
     stored = plan.to_dict()
-    older = stored | {"config": stored["config"] | {"lr": 3e-4, "clip": 0.2, "entropy_coef": 0.0}}  # as they were kept
+    older = stored | {
+        "config": stored["config"] | {"lr": 3e-4, "clip_eps": 0.2, "entropy_coef": 0.0}
+    }  # as they were kept
     assert plans.from_dict(older, "config.json") == plan
     with pytest.raises(ValueError, match="unknown field 'lr'"):
         plans.from_dict(stored | {"config": stored["config"] | {"lr": 3e-4}}, "config.json")
 
 
 def test_stored_configs_have_one_reader(tmp_path: Path) -> None:
-    plan, _ = plans.make_plan("ippo", "toy/risky", env_args={"limit": float("inf")}, **COUNTS)
+    plan, _ = plans.make_run_config("ippo", "toy/risky", env_args={"limit": float("inf")}, **COUNTS)
     runfolder.create(tmp_path, plan.to_dict())
     assert plans.read(tmp_path) == plan and plan.env_args == {"limit": float("inf")}
     path = tmp_path / "config.json"
@@ -153,19 +155,20 @@ def test_stored_configs_have_one_reader(tmp_path: Path) -> None:
         with pytest.raises(runfolder.RunFolderError, match=r"config\.json is damaged"):
             plans.read(tmp_path)
     stored = json.loads(text)
-    for field, value in (("seeds_at_once", 0), ("num_envs", []), ("env_args", 1), ("seeds", 10**23), ("algorithm", []),
-                         ("evaluations", 10**9), ("greedy", None), ("total_steps", 10**400), ("env", 5)):  # fmt: skip
+    for field, value in (("seeds_in_parallel", 0), ("num_envs", []), ("env_args", 1), ("seeds", 10**23),
+                         ("algorithm", []), ("num_evaluations", 10**9), ("greedy", None), ("total_steps", 10**400),
+                         ("env", 5)):  # fmt: skip
         with pytest.raises(ValueError, match=rf"{field} is .*; allowed"):
             plans.from_dict(stored | {field: value}, path)
 
 
 def test_a_longer_run_is_a_whole_number_of_at_least_what_was_planned() -> None:
-    plan, _ = plans.make_plan("ippo", "toy/counter", **COUNTS)
-    longer = plans.prolonged(plan, 2e2)  # type: ignore[arg-type]
+    plan, _ = plans.make_run_config("ippo", "toy/counter", **COUNTS)
+    longer = plans.extend(plan, 2e2)  # type: ignore[arg-type]
     assert type(longer.total_steps) is int and longer.total_steps == 200
     for value in (1.5, True, float("nan"), "x", 63):
         with pytest.raises(ValueError, match="total_steps is .*; allowed is"):
-            plans.prolonged(plan, value)
+            plans.extend(plan, value)
 
 
 def test_values_are_shown_in_one_short_line() -> None:
@@ -195,7 +198,7 @@ def test_an_environment_that_keeps_traced_numbers_is_told_so() -> None:
         jml.check_environment(Kept())
 
 
-@pytest.mark.parametrize("change", [{"name": 5}, {"best_return": np.nan}, {"return_meaning": 5}, {"may_break": 1}])
+@pytest.mark.parametrize("change", [{"name": 5}, {"max_return": np.nan}, {"return_description": 5}, {"can_diverge": 1}])
 def test_words_and_numbers_of_a_spec_are_checked(change: dict[str, Any]) -> None:
     class Odd(Counter):
         spec = dataclasses.replace(Counter().spec, **change)  # type: ignore[assignment]
@@ -206,7 +209,7 @@ def test_words_and_numbers_of_a_spec_are_checked(change: dict[str, Any]) -> None
 
 def test_functions_of_training_refuse_what_cannot_be() -> None:
     env = jml.make("toy/counter")
-    algorithm = jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(hidden=(8,)))
+    algorithm = jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(hidden_sizes=(8,)))
     init, train = jml.make_train(algorithm, env, np.int64(4), 4)  # type: ignore[arg-type]
     state = jax.eval_shape(init, jax.random.key(0))
     for updates in (-1, 1.5, "x", None):
@@ -219,10 +222,10 @@ def test_functions_of_training_refuse_what_cannot_be() -> None:
             init(key)
     other = jml.make("toy/climbing")
     for make in (lambda: jml.make_evaluate(algorithm, other, 2), lambda: jml.make_play(algorithm, other, 2)):
-        with pytest.raises(ValueError, match="env has view_size 3; allowed is 1"):
+        with pytest.raises(ValueError, match="env has obs_size 3; allowed is 1"):
             make()
     for wrong in ("x", 1):
-        with pytest.raises(ValueError, match="stagger is .*; allowed is True or False"):
+        with pytest.raises(ValueError, match="stagger_episodes is .*; allowed is True or False"):
             jml.make_train(algorithm, env, 4, 4, wrong)  # type: ignore[arg-type]
 
 

@@ -92,7 +92,7 @@ def world_for(algorithm: str, env_id: str) -> Environment:
 
 def limited(env: Environment, first: float | tuple[float, ...] = 0.5, second: float = 0.3) -> Environment:
     """The environment with a cost of action 1, or of the squared first dimension, and one of all that is not 0."""
-    discrete = env.spec.action_kind == "discrete"
+    discrete = env.spec.action_type == "discrete"
 
     def some(state: Any, action: Array, after: Any) -> Array:
         return (action == 1).astype(float) if discrete else jnp.square(action[:, 0])
@@ -116,28 +116,33 @@ def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]
     return counting, calls
 
 
-def serves(name: str, action_kind: str) -> bool:
+def serves(name: str, action_type: str) -> bool:
     """Whether an algorithm has an answer to such actions."""
-    return action_kind == "discrete" or name not in ("coma", "qmix")
+    return action_type == "discrete" or name not in ("coma", "qmix")
 
 
 def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:
     """An algorithm with tiny networks."""
     kind = registry.config_of(name)
-    small = {"memory_size": 8} if settings.get("memory", kind.memory) == "gru" else {}
-    small |= {"epochs": 2} if hasattr(kind, "epochs") else {}
-    small |= {"sequence": 3, "replay_size": 16, "replay_batch": 8, "mixer_size": 4} if hasattr(kind, "sequence") else {}
-    return registry.make_algorithm(name, env.spec, kind(**{"hidden": (16,)} | small | settings))
+    small = {"rnn_hidden_size": 8} if settings.get("recurrent", kind.recurrent) else {}
+    small |= {"num_epochs": 2} if hasattr(kind, "num_epochs") else {}
+    small |= (
+        {"sequence_length": 3, "buffer_size": 16, "batch_size": 8, "mixing_embed_dim": 4}
+        if hasattr(kind, "sequence_length")
+        else {}
+    )
+    return registry.make_algorithm(name, env.spec, kind(**{"hidden_sizes": (16,)} | small | settings))
 
 
 def of_agents(learner: Any) -> dict[str, Any]:
     """Name -> the weights of a learner that an agent may have for its own; the first are those it acts by."""
-    if hasattr(learner, "weights"):
-        return {"values": learner.weights.agents}
-    joint = hasattr(learner, "target")  # one critic for the team
-    names = ["policy", *(() if joint else ("critic", "proxy", "extrinsic", "reward"))]
+    if hasattr(learner, "replay_state"):
+        return {"values": learner.params.agents}
+    joint = hasattr(learner, "target_params")  # one critic for the team
+    critics = ("critic_params", "proxy_critic_params", "extrinsic_critic_params", "intrinsic_params")
+    names = ["actor_params", *(() if joint else critics)]
     found = {name: getattr(learner, name) for name in names if hasattr(learner, name)}
-    return found | ({"cost critic": learner.costs.critic} if getattr(learner, "costs", ()) else {})
+    return found | ({"cost critic": learner.costs.critic_params} if getattr(learner, "costs", ()) else {})
 
 
 def acting(learner: Any) -> Any:

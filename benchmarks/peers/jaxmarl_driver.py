@@ -73,7 +73,7 @@ def main() -> None:
     compiled = jax.jit(train).lower(key).compile()
     facts = {
         "compile_seconds": time.perf_counter() - began,
-        "steps_per_update": config["NUM_ENVS"] * config["NUM_STEPS"],
+        "env_steps_per_update": config["NUM_ENVS"] * config["NUM_STEPS"],
         "agents": config["NUM_ACTORS"] // config["NUM_ENVS"],
         "sizes": f"{config['NUM_ENVS']} worlds x {config['NUM_STEPS']} steps, {config['UPDATE_EPOCHS']} epochs x "
         f"{config['NUM_MINIBATCHES']} minibatches, dense {config['FC_DIM_SIZE']}, GRU {config['GRU_HIDDEN_DIM']}, "

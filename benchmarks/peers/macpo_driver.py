@@ -62,7 +62,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--view", type=int, default=31)
     parser.add_argument("--actions", type=int, default=4)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--hidden-sizes", type=int, default=128)
     parser.add_argument("--minibatches", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="critics of one number each")
@@ -76,7 +76,7 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any, Any]:
     sys.modules["macpo"] = package
     place = "macpo.algorithms.r_mappo."
     flags = [
-        *FLAGS.split(), "--hidden_size", str(chosen.hidden), "--num_mini_batch", str(chosen.minibatches),
+        *FLAGS.split(), "--hidden_size", str(chosen.hidden_sizes), "--num_mini_batch", str(chosen.minibatches),
         "--episode_length", str(chosen.num_steps), "--n_rollout_threads", str(chosen.num_envs),
     ]  # fmt: skip
     args = importlib.import_module("macpo.config").get_config().parse_known_args(flags)[0]

@@ -112,7 +112,7 @@ def facts(compiling: float, world: Any, config: Any) -> dict[str, Any]:
     view = world.observation_spec().agents_view.shape
     return {
         "compile_seconds": compiling,
-        "steps_per_update": worlds * system.rollout_length * len(jax.devices()),
+        "env_steps_per_update": worlds * system.rollout_length * len(jax.devices()),
         "agents": int(world.num_agents),
         "view": int(view[-1]),
         "time_limit": int(config.env.kwargs.time_limit),

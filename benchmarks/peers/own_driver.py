@@ -33,19 +33,22 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=32)
     parser.add_argument("--num-steps", type=int, default=128)
     parser.add_argument("--num-minibatches", type=int, default=2)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
-    parser.add_argument("--memory", choices=("none", "gru"), default="none")
-    parser.add_argument("--head-hidden", type=int, nargs="*", default=[], help="dense layers before each head")
+    parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--recurrent", action="store_true", help="a GRU after the dense layers")
+    parser.add_argument("--head-hidden-sizes", type=int, nargs="*", default=[], help="dense layers before each head")
     parser.add_argument("--plain", action="store_true", help="the algorithm's default settings, but for its networks")
-    parser.add_argument("--shared-trunk", action="store_true", help="one network with two heads (IPPO)")
+    parser.add_argument("--shared-torso", action="store_true", help="one network with two heads (IPPO)")
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
-    rates = {"lr": 2.5e-4, "epochs": 4, "num_minibatches": chosen.num_minibatches}
-    rates |= {} if chosen.shared_trunk else {"critic_lr": 2.5e-4}
+    rates = {"lr": 2.5e-4, "num_epochs": 4, "num_minibatches": chosen.num_minibatches}
+    rates |= {} if chosen.shared_torso else {"critic_lr": 2.5e-4}
     config = registry.config_of(chosen.algorithm)(
-        hidden=tuple(chosen.hidden), memory=chosen.memory, head_hidden=tuple(chosen.head_hidden),
-        **({} if chosen.plain else rates), **({"shared_trunk": True} if chosen.shared_trunk else {}),
-    )  # fmt: skip
+        hidden_sizes=tuple(chosen.hidden_sizes),
+        recurrent=chosen.recurrent,
+        head_hidden_sizes=tuple(chosen.head_hidden_sizes),
+        **({} if chosen.plain else rates),
+        **({"shared_torso": True} if chosen.shared_torso else {}),
+    )
     algorithm = jml.make_algorithm(chosen.algorithm, env.spec, config)
     init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
     state = jax.jit(init)(jax.random.key(0))
@@ -53,14 +56,14 @@ def main() -> None:
     compiled = jax.jit(lambda state: train(state, 1), donate_argnums=0).lower(state).compile()
     facts = {
         "compile_seconds": time.perf_counter() - began,
-        "steps_per_update": chosen.num_envs * chosen.num_steps,
+        "env_steps_per_update": chosen.num_envs * chosen.num_steps,
         "agents": env.spec.num_agents,
-        "view": env.spec.view_size,
-        "time_limit": env.spec.episode_limit,
-        "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.epochs} epochs x "
-        f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden))}"
-        + (f", GRU {config.memory_size}" if config.memory == "gru" else "")
-        + (f", dense {'-'.join(map(str, config.head_hidden))}" if config.head_hidden else ""),
+        "view": env.spec.obs_size,
+        "time_limit": env.spec.max_episode_steps,
+        "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.num_epochs} epochs x "
+        f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden_sizes))}"
+        + (f", GRU {config.rnn_hidden_size}" if config.recurrent else "")
+        + (f", dense {'-'.join(map(str, config.head_hidden_sizes))}" if config.head_hidden_sizes else ""),
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")},
     } | hlo.facts(compiled)

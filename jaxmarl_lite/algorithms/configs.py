@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxmarl_lite import validation
-from jaxmarl_lite.algorithms.limits import Limits
+from jaxmarl_lite.algorithms.limits import CostLimits
 
 Config = TypeVar("Config")
 
@@ -27,7 +27,7 @@ def config_record(cls: type[Config]) -> type[Config]:
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    data = [f.name for f in fields if f.type in ("float", float) or isinstance(f.default, Limits)]
+    data = [f.name for f in fields if f.type in ("float", float) or isinstance(f.default, CostLimits)]
     others = [f.name for f in fields if f.name not in data]
 
     def flatten(config: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -99,7 +99,7 @@ def check_unused(config: Any, fields: tuple[str, ...], unused: bool, why: str) -
         config: the config.
         fields: which ones.
         unused: whether they have no effect; nothing is checked otherwise.
-        why: the setting that leaves them without effect, as in "with memory 'none'".
+        why: the setting that leaves them without effect, as in "with recurrent False".
     """
     for name in fields if unused else ():
         value, default = getattr(config, name), getattr(type(config), name)
@@ -138,7 +138,7 @@ def override(kind: type[Config], base: Mapping[str, Any], changes: Mapping[str, 
             del base[unused]
 
 
-SHARES = {"anneal_share": "anneal_steps", "epsilon_share": "epsilon_steps"}
+SHARES = {"lr_anneal_share": "lr_anneal_steps", "epsilon_share": "epsilon_steps"}
 """Field that gives a share of a run -> the field that gives the same in environment steps."""
 
 

@@ -1,4 +1,4 @@
-"""Gradient steps: optimisers with traced rates, and minibatches of whole sequences."""
+"""Gradient steps: optimizers with traced rates, and minibatches of whole sequences."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from jaxmarl_lite.maths import trees
 from jaxmarl_lite.types import Array, Number, PyTree
 
 
-class Optimiser(NamedTuple):
+class Optimizer(NamedTuple):
     """``init(params) -> state``; ``step(params, state, grads, lr, max_norm) -> (params, state)``, downhill."""
 
     init: Callable[[PyTree], PyTree]
     step: Callable[[PyTree, PyTree, PyTree, Number, Number], tuple[PyTree, PyTree]]
 
 
-def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False) -> Optimiser:
-    """An optimiser whose learning rate and clipping are arguments, so that they may be traced.
+def make_optimizer(
+    name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False
+) -> Optimizer:
+    """An optimizer whose learning rate and clipping are arguments, so that they may be traced.
 
     ``eps_root`` stands under the square root of the second moment: with it the step is differentiable
     where a gradient is zero. ``per_agent`` treats each entry of the leading axis as a model of its own,
@@ -38,20 +40,20 @@ def optimiser(name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, 
 
     def step(params: PyTree, state: PyTree, grads: PyTree, lr: Number, max_norm: Number) -> tuple[PyTree, PyTree]:
         updates, state = rule.update(trees.clip_by_norm(grads, max_norm), state, params)
-        return trees.axpy(-lr, updates, params), state
+        return trees.add_scaled(-lr, updates, params), state
 
     if per_agent:
-        return Optimiser(jax.vmap(rule.init), jax.vmap(step, (0, 0, 0, None, None)))
-    return Optimiser(rule.init, step)
+        return Optimizer(jax.vmap(rule.init), jax.vmap(step, (0, 0, 0, None, None)))
+    return Optimizer(rule.init, step)
 
 
-_LIFT = 2.0**30
+_GRADIENT_SCALE = 2.0**30
 """Gradients are multiplied by this before they are squared: in float32 the square of 1e-20 is 0. Steps cancel it."""
 
 
-def scale_free_optimizer(
+def make_scale_free_optimizer(
     name: Literal["adam", "rmsprop", "sgd"], eps: Array | float, per_agent: bool = False
-) -> Optimiser:
+) -> Optimizer:
     """Makes an optimizer whose steps do not depend on the scale of the gradient.
 
     Adam and RMSprop with ``m / (sqrt(v) + eps rms(sqrt(v)))``, where rms is the root mean square over all weights of
@@ -65,7 +67,7 @@ def scale_free_optimizer(
         per_agent: each entry of the leading axis of all leaves is a model of its own.
     """
     if name == "sgd":
-        return optimiser(name, 0.0, per_agent)
+        return make_optimizer(name, 0.0, per_agent)
     first, second = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
 
     def init(params: PyTree) -> optax.ScaleByAdamState:
@@ -75,7 +77,7 @@ def scale_free_optimizer(
     def step(
         params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
     ) -> tuple[PyTree, optax.ScaleByAdamState]:
-        grads = jax.tree.map(lambda g: _LIFT * g, grads)
+        grads = jax.tree.map(lambda g: _GRADIENT_SCALE * g, grads)
         mu = optax.tree.update_moment(grads, state.mu, first, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second, 2)
         count = optax.safe_increment(state.count)
@@ -90,29 +92,29 @@ def scale_free_optimizer(
         return jax.tree.map(moved, params, m, v), optax.ScaleByAdamState(count, mu, nu)
 
     if per_agent:
-        return Optimiser(jax.vmap(init), jax.vmap(step, (0, 0, 0, None, None)))
-    return Optimiser(init, step)
+        return Optimizer(jax.vmap(init), jax.vmap(step, (0, 0, 0, None, None)))
+    return Optimizer(init, step)
 
 
-def annealed(lr: Number, seen: Array, anneal_steps: Number) -> Array:
-    """The learning rate after ``seen`` environment steps: constant, or falling linearly to 0 at ``anneal_steps``."""
-    left = jnp.maximum(1.0 - seen / jnp.maximum(anneal_steps, 1.0), 0.0)
-    return lr * jnp.where(anneal_steps > 0, left, 1.0)
+def linear_schedule(lr: Number, env_steps: Array, lr_anneal_steps: Number) -> Array:
+    """The learning rate after so many environment steps: constant, or falling linearly to 0 at ``lr_anneal_steps``."""
+    left = jnp.maximum(1.0 - env_steps / jnp.maximum(lr_anneal_steps, 1.0), 0.0)
+    return lr * jnp.where(lr_anneal_steps > 0, left, 1.0)
 
 
-def rate_info(config: Any, seen: Array) -> dict[str, Array]:
-    """The metric ``learning_rate`` of an update that begins after ``seen`` environment steps."""
-    return {"learning_rate": annealed(config.reported_lr, seen, config.anneal_steps)}
+def learning_rate_metric(config: Any, env_steps: Array) -> dict[str, Array]:
+    """The metric ``learning_rate`` of an update that begins after ``env_steps`` environment steps."""
+    return {"learning_rate": linear_schedule(config.reported_lr, env_steps, config.lr_anneal_steps)}
 
 
-class Sequences(NamedTuple):
-    """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``starts`` has leaves ``[B, ...]``."""
+class SequenceBatch(NamedTuple):
+    """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``initial_states`` has leaves ``[B, ...]``."""
 
     steps: Any
-    starts: Any
+    initial_states: Any
 
 
-def deal(key: Array, data: Sequences, number: int) -> Sequences:
+def make_minibatches(key: Array, data: SequenceBatch, number: int) -> SequenceBatch:
     """Deal the worlds into minibatches: leaves ``[number, T, B/number, ...]`` and ``[number, B/number, ...]``.
 
     Each run of ``number`` neighbouring worlds gives one world, at random, to every minibatch. The worlds are
@@ -128,21 +130,23 @@ def deal(key: Array, data: Sequences, number: int) -> Sequences:
         index = order.reshape((1,) * axis + order.shape + (1,) * (groups.ndim - axis - 2))
         return jnp.moveaxis(jnp.take_along_axis(groups, index, axis + 1), axis + 1, 0)
 
-    return Sequences(jax.tree.map(lambda x: pick(x, 1), data.steps), jax.tree.map(lambda x: pick(x, 0), data.starts))
+    return SequenceBatch(
+        jax.tree.map(lambda x: pick(x, 1), data.steps), jax.tree.map(lambda x: pick(x, 0), data.initial_states)
+    )
 
 
-def epochs(
+def run_epochs(
     key: Array,
     learner: Any,
-    data: Sequences,
-    step: Callable[[Any, Sequences], tuple[Any, dict[str, Array]]],
+    data: SequenceBatch,
+    step: Callable[[Any, SequenceBatch], tuple[Any, dict[str, Array]]],
     num_epochs: int,
     num_minibatches: int,
 ) -> tuple[Any, dict[str, Array]]:
     """Go over the data ``num_epochs`` times, one ``step`` a minibatch; info is the mean over all steps."""
 
     def epoch(learner: Any, key: Array) -> tuple[Any, dict[str, Array]]:
-        return jax.lax.scan(step, learner, deal(key, data, num_minibatches))
+        return jax.lax.scan(step, learner, make_minibatches(key, data, num_minibatches))
 
     learner, info = jax.lax.scan(epoch, learner, jax.random.split(key, num_epochs))
     return learner, jax.tree.map(lambda x: x.mean((0, 1)), info)

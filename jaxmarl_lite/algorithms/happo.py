@@ -21,9 +21,9 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 class HAPPOConfig(ppo.PPOConfig):
     """Settings of HAPPO: those of PPO; the agents have weights of their own."""
 
-    critic_view: Literal["own", "state"] = "state"
+    critic_input: Literal["local", "global_state"] = "global_state"
     """What the critics see: the agent's own view or the state."""
-    share_weights: bool = False
+    parameter_sharing: bool = False
     """Agents that move in turn have one set of weights each."""
 
     def __post_init__(self) -> None:
@@ -31,46 +31,49 @@ class HAPPOConfig(ppo.PPOConfig):
         turns.check_own_weights(self)
 
 
-def make(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
+def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
     """HAPPO for an environment of these sizes; the config's static fields decide the networks."""
-    return turns.make(name, spec, config, turns.Rules(turn))
+    return turns.make_sequential(name, spec, config, turns.UpdateSpec(update_agent))
 
 
-def turn(
-    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
-    factor: Array,
-) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
+def update_agent(
+    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.ActorState,
+    given: turns.AgentBatch, factor: Array,
+) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
     """PPO of one agent."""
 
-    def standardised(advantage: Array, alive: Array) -> Array:
-        return models.standardised(advantage, alive, shared=False) if config.normalise_advantage else advantage
+    def standardized(advantage: Array, alive: Array) -> Array:
+        return (
+            models.standardize_advantages(advantage, alive, shared=False) if config.normalize_advantages else advantage
+        )
 
-    return clipped(actor, config, seen, key, model, given, given.advantage, factor, standardised)
+    return clipped_update(actor, config, seen, key, model, given, given.advantage, factor, standardized)
 
 
-def clipped(
-    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
-    advantages: Any, factor: Array, scored: Callable[[Any, Array], Array],
-) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
+def clipped_update(
+    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.ActorState,
+    given: turns.AgentBatch, advantages: Any, factor: Array, combine_advantages: Callable[[Any, Array], Array],
+) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
     """Epochs of PPO's clipped objective of one agent.
 
     Args:
-        actor, config, seen, key, model, given, factor: as in `turns.AgentTurn`.
+        actor, config, seen, key, model, given, factor: as in `turns.AgentUpdateFn`.
         advantages: leaves ``[T, B, ...]``.
-        scored: ``(advantages, alive) -> [T, b]``, of a minibatch: what the objective takes as its advantage.
+        combine_advantages: ``(advantages, alive) -> [T, b]``, of a minibatch: what the objective takes as its
+            advantage.
     """
-    lr = fitting.annealed(config.lr, seen, config.anneal_steps)
-    plain = fitting.optimiser(config.optimiser, config.eps_root)
+    lr = fitting.linear_schedule(config.lr, seen, config.lr_anneal_steps)
+    plain = fitting.make_optimizer(config.optimizer, config.eps_root)
 
-    def step(model: turns.Model, batch: fitting.Sequences) -> tuple[turns.Model, dict[str, Array]]:
+    def step(model: turns.ActorState, batch: fitting.SequenceBatch) -> tuple[turns.ActorState, dict[str, Array]]:
         part, advantages, factor = batch.steps
-        met = factor * scored(advantages, part.obs.alive)
+        met = factor * combine_advantages(advantages, part.obs.alive)
         (loss, info), grads = jax.value_and_grad(ppo.policy_loss, has_aux=True)(
-            model.policy, actor, part, batch.starts, met, config
+            model.params, actor, part, batch.initial_states, met, config
         )
-        moved = turns.Model(*plain.step(model.policy, model.policy_opt, grads, lr, config.max_grad_norm))
+        moved = turns.ActorState(*plain.step(model.params, model.opt_state, grads, lr, config.max_grad_norm))
         return moved, info | {"policy_loss": loss}
 
-    sequences = fitting.Sequences((given.data, advantages, factor), given.memory)
-    model, info = fitting.epochs(key, model, sequences, step, config.epochs, config.num_minibatches)
-    return model, turns.log_ratio(actor, model.policy, given.memory, given.data), info
+    sequences = fitting.SequenceBatch((given.data, advantages, factor), given.hidden_state)
+    model, info = fitting.run_epochs(key, model, sequences, step, config.num_epochs, config.num_minibatches)
+    return model, turns.log_ratio(actor, model.params, given.hidden_state, given.data), info

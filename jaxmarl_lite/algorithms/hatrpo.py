@@ -21,20 +21,20 @@ class HATRPOConfig(trust_step.TrustRegionConfig):
     """Settings of HATRPO."""
 
 
-def make(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
+def make_hatrpo(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
     """HATRPO for an environment of these sizes; the config's static fields decide the networks."""
-    return turns.make(name, spec, config, turns.Rules(_turn))
+    return turns.make_sequential(name, spec, config, turns.UpdateSpec(_update_agent))
 
 
-def _turn(
-    actor: models.Actor, config: HATRPOConfig, seen: Array, key: Array, model: turns.Model, given: turns.Given,
-    factor: Array,
-) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
-    """A step in the trust region without costs; it needs neither the key nor an optimiser."""
-    data, memory, advantage, _ = given
-    if config.normalise_advantage:
-        advantage = models.standardised(advantage, data.obs.alive, shared=False)
+def _update_agent(
+    actor: models.Actor, config: HATRPOConfig, seen: Array, key: Array, model: turns.ActorState,
+    given: turns.AgentBatch, factor: Array,
+) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
+    """A step in the trust region without costs; it needs neither the key nor an optimizer."""
+    data, hidden_state, advantage, _ = given
+    if config.normalize_advantages:
+        advantage = models.standardize_advantages(advantage, data.obs.alive, shared=False)
     nothing = jnp.zeros((0, *factor.shape), factor.dtype)
-    problem = trust_step.Problem(data, memory, factor * advantage, nothing, jnp.zeros(0, factor.dtype))
-    theta, info = trust_step.policy_step(actor, model.policy, problem, config)
-    return model._replace(policy=theta), turns.log_ratio(actor, theta, memory, data), info
+    problem = trust_step.TrustRegionProblem(data, hidden_state, factor * advantage, nothing, jnp.zeros(0, factor.dtype))
+    theta, info = trust_step.policy_step(actor, model.params, problem, config)
+    return model._replace(params=theta), turns.log_ratio(actor, theta, hidden_state, data), info

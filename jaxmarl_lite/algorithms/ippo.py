@@ -14,64 +14,70 @@ import jax
 
 from jaxmarl_lite.algorithms import fitting, models, ppo, values
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
-def make(name: str, spec: EnvSpec, config: ppo.IPPOConfig) -> Algorithm:
+def make_ippo(name: str, spec: EnvSpec, config: ppo.IPPOConfig) -> Algorithm:
     """IPPO for an environment of these sizes; the config's static fields decide the networks."""
-    if not config.shared_trunk:
-        return ppo.make(name, spec, config)
-    return ppo.make(name, spec, config, _update, models.two_heads(spec, config.form, config.share_weights))
+    if not config.shared_torso:
+        return ppo.make_ppo(name, spec, config)
+    return ppo.make_ppo(
+        name, spec, config, _update, models.shared_actor_critic(spec, config.network_spec, config.parameter_sharing)
+    )
 
 
 def loss(
-    theta: PyTree, of: models.TwoHeads, data: ppo.PolicyData, memory: PyTree, advantage: Array, target: Array,
-    config: ppo.IPPOConfig,
+    theta: PyTree, of: models.SharedActorCritic, data: ppo.PolicyBatch, hidden_state: PyTree, advantage: Array,
+    target: Array, config: ppo.IPPOConfig,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
     """Minus the objective at the head of this file, and what one may look at.
 
     Args:
         theta: the weights of both heads and what is before them.
-        data, memory: a minibatch and the memory at its start.
+        data, hidden_state: a minibatch and the memory at its start.
         advantage, target: ``[T, b, N]``.
     """
-    (head, value), _ = of.net.unroll(theta, memory, data.obs.view, data.first)
-    policy, info = ppo.surrogate_loss(of.actor.read(head, data.obs), data, advantage, config)
-    error = ppo.squared_error(of.critic.read(value), target, config.share_weights)
-    return policy + config.value_coef * error, info | {"policy_loss": policy, "value_loss": error}
+    (head, value), _ = of.net.unroll(theta, hidden_state, data.obs.agents_view, data.is_first)
+    policy, info = ppo.surrogate_loss(of.actor.to_distribution(head, data.obs), data, advantage, config)
+    error = ppo.value_loss_from_values(of.critic.to_values(value), target, config.parameter_sharing)
+    return policy + config.vf_coef * error, info | {"policy_loss": policy, "value_loss": error}
 
 
 def _update(
-    of: models.TwoHeads, key: Array, learner: ppo.PPOState, batch: Batch
+    of: models.SharedActorCritic, key: Array, learner: ppo.PPOState, batch: Rollout
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
     """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
     config = learner.config
-    steps = models.seen_through(learner.sight, batch.steps)
-    found, moments, explained = values.estimate(
-        of.critic, learner.policy, batch.memory, learner.value_moments, steps, steps.reward, config.gamma,
-        config.gae_lambda,
+    steps = models.normalize_transitions(learner.obs_normalizer, batch.transitions)
+    found, moments, explained = values.estimate_advantages(
+        of.critic, learner.actor_params, batch.initial_hidden_state, learner.value_statistics, steps, steps.reward,
+        config.gamma, config.gae_lambda,
     )  # fmt: skip
-    data = fitting.Sequences((ppo.policy_data(steps), found.advantage, found.target), batch.memory)
-    learner, fit = fitting.epochs(
-        key, learner, data, functools.partial(_step, of), config.epochs, config.num_minibatches
+    data = fitting.SequenceBatch(
+        (ppo.to_policy_batch(steps), found.advantage, found.target), batch.initial_hidden_state
+    )
+    learner, fit = fitting.run_epochs(
+        key, learner, data, functools.partial(_step, of), config.num_epochs, config.num_minibatches
     )
     return learner._replace(
-        value_moments=moments,
-        sight=models.widen(learner.sight, batch.steps.obs),
-        seen=learner.seen + batch.steps.last.size,
-    ), {"explained_variance": explained} | fit | fitting.rate_info(learner.config, learner.seen)
+        value_statistics=moments,
+        obs_normalizer=models.update_obs_normalizer(learner.obs_normalizer, batch.transitions.obs),
+        env_steps=learner.env_steps + batch.transitions.last.size,
+    ), {"explained_variance": explained} | fit | fitting.learning_rate_metric(learner.config, learner.env_steps)
 
 
 def _step(
-    of: models.TwoHeads, learner: ppo.PPOState, batch: fitting.Sequences
+    of: models.SharedActorCritic, learner: ppo.PPOState, batch: fitting.SequenceBatch
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
     """One gradient step of both heads on one minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
-    if config.normalise_advantage:
-        advantage = models.standardised(advantage, data.obs.alive, config.share_weights)
+    if config.normalize_advantages:
+        advantage = models.standardize_advantages(advantage, data.obs.alive, config.parameter_sharing)
     (_, info), grads = jax.value_and_grad(loss, has_aux=True)(
-        learner.policy, of, data, batch.starts, advantage, target, config
+        learner.actor_params, of, data, batch.initial_states, advantage, target, config
     )
-    lr = fitting.annealed(config.lr, learner.seen, config.anneal_steps)
-    policy, opt = ppo.rule(config).step(learner.policy, learner.policy_opt, grads, lr, config.max_grad_norm)
-    return learner._replace(policy=policy, policy_opt=opt), info | {"policy_grad_norm": trees.norm(grads)}
+    lr = fitting.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+    policy, opt = ppo.optimizer_of(config).step(
+        learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
+    )
+    return learner._replace(actor_params=policy, actor_opt_state=opt), info | {"policy_grad_norm": trees.norm(grads)}

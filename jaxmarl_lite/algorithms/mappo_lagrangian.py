@@ -31,20 +31,20 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
     """Settings of MAPPO-Lagrangian."""
 
-    multiplier_start: float = 0.0
+    multiplier_init: float = 0.0
     """First multiplier of every agent and cost, in its unit."""
-    multiplier_lr: float = 0.02
+    multiplier_ki: float = 0.02
     """α, growth of a multiplier per update and unit of violation; with Adam's rule its step size."""
-    multiplier_gain: float = 0.3
+    multiplier_kp: float = 0.3
     """κ, what the present violation adds to a multiplier, per unit of violation."""
-    multiplier_highest: float = 100.0
+    multiplier_max: float = 100.0
     """Highest multiplier, in its unit."""
-    multiplier_rule: Literal["plain", "adam"] = "plain"
+    multiplier_optimizer: Literal["plain", "adam"] = "plain"
     """Whether multipliers ascend by the violation itself or by Adam's rule."""
-    multiplier_unit: Literal["relative", "reward"] = "relative"
+    multiplier_scaling: Literal["relative", "reward"] = "relative"
     """Relative to the advantages' deviations, with violations as shares of cost and limit; or reward per cost, with
     violations in cost per episode."""
-    divide_by_prices: bool = True
+    normalize_by_multipliers: bool = True
     """Divide the priced advantage by one plus the sum of its relative prices."""
     simultaneous: bool = False
     """All agents move at once instead of in turn."""
@@ -53,12 +53,12 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
         super().__post_init__()
         costs.check(self)
         configs.check_range(
-            self, multiplier_start=(0, 1e6), multiplier_lr=(0, 1e6), multiplier_gain=(0, 1e6),
-            multiplier_highest=(0, 1e9),
+            self, multiplier_init=(0, 1e6), multiplier_ki=(0, 1e6), multiplier_kp=(0, 1e6),
+            multiplier_max=(0, 1e9),
         )  # fmt: skip
 
     @classmethod
-    def authors(cls, **changes: Any) -> MAPPOLagrangianConfig:
+    def reference(cls, **changes: Any) -> MAPPOLagrangianConfig:
         """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
 
         Its multipliers move at each of 200 minibatches, by ratios and advantages besides the violation; ours move once
@@ -66,29 +66,37 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, costs.CostConfig):
         are in effect constant. Its 40 minibatches are of samples, ours of worlds.
         """
         theirs: dict[str, Any] = dict(
-            multiplier_start=0.78, multiplier_lr=200 * 1e-7 * 0.01, multiplier_gain=0.0, divide_by_prices=False,
-            standardise_cost=True, cost_gamma=0.99, lr=9e-5, critic_lr=5e-3, cost_critic_lr=5e-3, max_grad_norm=10.0,
-            hidden=(64, 64), epochs=5, num_minibatches=8, normalise_value=True, normalise_view=True,
+            multiplier_init=0.78, multiplier_ki=200 * 1e-7 * 0.01, multiplier_kp=0.0, normalize_by_multipliers=False,
+            standardize_cost_advantages=True, cost_gamma=0.99, lr=9e-5, critic_lr=5e-3, cost_critic_lr=5e-3,
+            max_grad_norm=10.0, hidden_sizes=(64, 64), num_epochs=5, num_minibatches=8, normalize_values=True,
+            normalize_observations=True,
         )  # fmt: skip
         return configs.override(cls, theirs, changes)
 
 
-class Prices(NamedTuple):
+class MultiplierState(NamedTuple):
     """What moves the multipliers."""
 
-    sum: Array  # [N, K] what has been summed up
-    opt: PyTree  # Adam's state, or ()
+    integral: Array  # [N, K] what has been summed up
+    opt_state: PyTree  # Adam's state, or ()
 
 
-def make(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
+def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
     """MAPPO-Lagrangian for an environment of these sizes; the config's static fields decide the networks."""
-    made = turns.make(name, spec, config, turns.Rules(turn, limits=True, price=price, simultaneous=config.simultaneous))
+    made = turns.make_sequential(
+        name,
+        spec,
+        config,
+        turns.UpdateSpec(
+            update_agent, constrained=True, update_multipliers=update_multipliers, simultaneous=config.simultaneous
+        ),
+    )
 
     def init(key: Array, num_envs: int, config: Any = config) -> Any:
         learner = made.init(key, num_envs, config)
-        summed = jnp.full_like(learner.costs.episode_cost, learner.config.multiplier_start)
-        opt = _adam.init(summed) if config.multiplier_rule == "adam" else ()
-        return learner._replace(costs=learner.costs._replace(multiplier=Prices(summed, opt)))
+        summed = jnp.full_like(learner.costs.episode_cost, learner.config.multiplier_init)
+        opt = _adam.init(summed) if config.multiplier_optimizer == "adam" else ()
+        return learner._replace(costs=learner.costs._replace(multiplier=MultiplierState(summed, opt)))
 
     return made._replace(init=init)
 
@@ -96,51 +104,53 @@ def make(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
 _adam = optax.scale_by_adam()
 
 
-def price(config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.Costs) -> tuple[costs.CostState, Array]:
+def update_multipliers(
+    config: MAPPOLagrangianConfig, state: costs.CostState, found: costs.CostEstimate
+) -> tuple[costs.CostState, Array]:
     """The multipliers moved by the latest violations, and what they are now; as they were before an episode ended.
 
     A cost without a limit has the multiplier 0.
     """
-    limited = ~jnp.isinf(found.excess)
-    known = limited & ((state.known > 0) | (found.excess > 0))
-    relative = config.multiplier_unit == "relative"
-    violation = costs.share(state, found) if relative else jnp.where(limited & known, found.excess, 0.0)
-    up, opt = violation, state.multiplier.opt
-    if config.multiplier_rule == "adam":
+    limited = ~jnp.isinf(found.violation)
+    known = limited & ((state.has_estimate > 0) | (found.violation > 0))
+    relative = config.multiplier_scaling == "relative"
+    violation = costs.relative_violation(state, found) if relative else jnp.where(limited & known, found.violation, 0.0)
+    up, opt = violation, state.multiplier.opt_state
+    if config.multiplier_optimizer == "adam":
         step, moved = _adam.update(violation, opt)
-        up, opt = jnp.asarray(step), trees.select(known.any(), moved, opt)
-    summed = multiplier.ascend(state.multiplier.sum, up, config.multiplier_lr, config.multiplier_highest)
-    prices = Prices(jnp.where(known, summed, state.multiplier.sum), opt)
-    now = multiplier.ascend(prices.sum, violation, config.multiplier_gain, config.multiplier_highest)
+        up, opt = jnp.asarray(step), trees.where(known.any(), moved, opt)
+    summed = multiplier.dual_ascent(state.multiplier.integral, up, config.multiplier_ki, config.multiplier_max)
+    prices = MultiplierState(jnp.where(known, summed, state.multiplier.integral), opt)
+    now = multiplier.dual_ascent(prices.integral, violation, config.multiplier_kp, config.multiplier_max)
     return state._replace(multiplier=prices), jnp.where(limited, now, 0.0)
 
 
-def turn(
-    actor: models.Actor, config: MAPPOLagrangianConfig, seen: Array, key: Array, model: turns.Model,
-    given: turns.Given, factor: Array,
-) -> tuple[turns.Model, Array, dict[str, Array]]:  # fmt: skip
+def update_agent(
+    actor: models.Actor, config: MAPPOLagrangianConfig, seen: Array, key: Array, model: turns.ActorState,
+    given: turns.AgentBatch, factor: Array,
+) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
     """HAPPO's turn on A^(λ)."""
-    limited = given.limited
-    assert isinstance(limited, turns.Limited)
+    limited = given.constraints
+    assert isinstance(limited, turns.AgentConstraints)
     reward_spread = _deviation(given.advantage, given.data.obs.alive)
     cost_spread = jax.vmap(_deviation, (0, None))(limited.advantage, given.data.obs.alive)
     rate = jnp.where(cost_spread > 0, reward_spread / jnp.where(cost_spread > 0, cost_spread, 1.0), 0.0)
-    relative = config.multiplier_unit == "relative"
+    relative = config.multiplier_scaling == "relative"
     prices = limited.multiplier * rate if relative else limited.multiplier
     shares = limited.multiplier if relative else prices / jnp.where(rate > 0, rate, jnp.inf)
-    divisor = 1.0 + shares.sum() if config.divide_by_prices else jnp.ones(())
+    divisor = 1.0 + shares.sum() if config.normalize_by_multipliers else jnp.ones(())
 
     def scored(advantages: tuple[Array, Array], alive: Array) -> Array:
         advantage, costly = advantages
         burden = jnp.tensordot(costly, prices, 1)
-        if config.normalise_advantage:
+        if config.normalize_advantages:
             deviation = _deviation(advantage, alive)
             burden = burden / jnp.where(deviation > 0, deviation, 1.0)
-            advantage = models.standardised(advantage, alive, shared=False)
+            advantage = models.standardize_advantages(advantage, alive, shared=False)
         return (advantage - burden) / divisor
 
     advantages = given.advantage, jnp.moveaxis(limited.advantage, 0, -1)
-    model, log_ratio, info = happo.clipped(actor, config, seen, key, model, given, advantages, factor, scored)
+    model, log_ratio, info = happo.clipped_update(actor, config, seen, key, model, given, advantages, factor, scored)
     return model, log_ratio, info | {"multiplier": prices}
 
 

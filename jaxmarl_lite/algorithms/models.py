@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.maths.moments import RunningMoments
+from jaxmarl_lite.maths.moments import RunningStatistics
 from jaxmarl_lite.nets import distributions
-from jaxmarl_lite.nets.actor_critic import Network, NetworkSpec, network
+from jaxmarl_lite.nets.actor_critic import Network, NetworkSpec, make_network
 from jaxmarl_lite.nets.distributions import Distribution
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Transition
 
@@ -22,26 +22,26 @@ class Actor(NamedTuple):
     """The policies of all agents."""
 
     net: Network
-    read: Callable[[Any, Observation], Distribution]
-    of_parameters: Callable[[Any, Observation], Distribution]
-    """The distributions that have these `parameters`."""
+    to_distribution: Callable[[Any, Observation], Distribution]
+    from_params: Callable[[Any, Observation], Distribution]
+    """The distributions that have these `params`."""
 
     def act(
-        self, params: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool
+        self, params: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool
     ) -> tuple[Array, Array, PyTree]:
         """Actions of one moment, their log-probabilities ``[B, N]``, and the memory after it."""
-        head, memory = self.net.step(params, memory, obs.view)
-        pi = self.read(head, obs)
+        head, hidden_state = self.net.step(params, hidden_state, obs.agents_view)
+        pi = self.to_distribution(head, obs)
         action = pi.mode() if greedy else pi.sample(key)
-        return action, pi.log_prob(action), memory
+        return action, pi.log_prob(action), hidden_state
 
-    def unroll(self, params: PyTree, memory: PyTree, obs: Observation, first: Array) -> Distribution:
+    def unroll(self, params: PyTree, hidden_state: PyTree, obs: Observation, first: Array) -> Distribution:
         """The distributions of a whole rollout, with batch axes ``[T, B, N]``."""
-        head, _ = self.net.unroll(params, memory, obs.view, first)
-        return self.read(head, obs)
+        head, _ = self.net.unroll(params, hidden_state, obs.agents_view, first)
+        return self.to_distribution(head, obs)
 
 
-def actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
+def make_actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
     """Policies from views to logits, or to bounded or unbounded Gaussians, as the environment's actions are.
 
     ``shared``: one set of weights for all agents, or one each; None: there is no agents' axis.
@@ -50,15 +50,15 @@ def actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
 
 
 def _policy_network(spec: EnvSpec, form: NetworkSpec, shared: bool | None, values: int = 0) -> Network:
-    return network(
+    return make_network(
         form,
-        spec.view_size,
+        spec.obs_size,
         spec.action_size,
-        agents=None if shared is None else spec.num_agents,
+        num_agents=None if shared is None else spec.num_agents,
         shared=bool(shared),
-        head_scale=0.01,
-        gaussian=spec.action_kind == "continuous",
-        values=values,
+        head_init_scale=0.01,
+        gaussian_head=spec.action_type == "continuous",
+        num_values=values,
     )
 
 
@@ -68,46 +68,48 @@ def _actor(spec: EnvSpec, net: Network) -> Actor:
         bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
     return Actor(
         net,
-        lambda head, obs: distributions.from_head(head, obs, bounds),
-        lambda values, obs: distributions.from_parameters(values, obs, bounds),
+        lambda head, obs: distributions.make_distribution(head, obs, bounds),
+        lambda values, obs: distributions.from_params(values, obs, bounds),
     )
 
 
-def lone_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
-    """The policy of one agent, without the agents' axis; its weights are one entry of those of `actor` that are
+def single_agent_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
+    """The policy of one agent, without the agents' axis; its weights are one entry of those of `make_actor` that are
     not shared."""
-    return actor(dataclasses.replace(spec, num_agents=1), form, None)
+    return make_actor(dataclasses.replace(spec, num_agents=1), form, None)
 
 
 class Critic(NamedTuple):
-    """A value function of every agent, seeing what ``look`` picks of an observation; of its reward, or of K costs:
-    then all values have a further axis ``[K]``."""
+    """A value function of every agent, seeing what ``select_input`` picks of an observation; of its reward, or of K
+    costs: then all values have a further axis ``[K]``."""
 
     net: Network
-    look: Callable[[Observation], Array]
-    read: Callable[[Array], Array]
+    select_input: Callable[[Observation], Array]
+    to_values: Callable[[Array], Array]
 
-    def unroll(self, params: PyTree, memory: PyTree, obs: Observation, first: Array) -> tuple[Array, PyTree]:
+    def unroll(self, params: PyTree, hidden_state: PyTree, obs: Observation, first: Array) -> tuple[Array, PyTree]:
         """Values ``[T, B, N]`` and the memory after each step."""
-        out, memories = self.net.unroll(params, memory, self.look(obs), first)
-        return self.read(out), memories
+        out, hidden_states = self.net.unroll(params, hidden_state, self.select_input(obs), first)
+        return self.to_values(out), hidden_states
 
-    def evaluate(self, params: PyTree, memory: PyTree, steps: Transition) -> tuple[Array, Array, PyTree]:
+    def values_and_bootstrap(
+        self, params: PyTree, hidden_state: PyTree, steps: Transition
+    ) -> tuple[Array, Array, PyTree]:
         """Values ``[T, B, N]`` of every step and of its true successor, and the memory to go on with ``[B, ...]``."""
-        value, memories = self.unroll(params, memory, steps.obs, episode_starts(steps.last))
-        successor, _ = self.net.step(params, memories, self.look(steps.next_obs))
-        return value, self.read(successor), carried(memories, steps.last)
+        value, hidden_states = self.unroll(params, hidden_state, steps.obs, is_first_step(steps.last))
+        successor, _ = self.net.step(params, hidden_states, self.select_input(steps.next_obs))
+        return value, self.to_values(successor), final_hidden_state(hidden_states, steps.last)
 
 
-def critic(
-    spec: EnvSpec, form: NetworkSpec, view: Literal["own", "state"], shared: bool, costs: int | None = None
+def make_critic(
+    spec: EnvSpec, form: NetworkSpec, view: Literal["local", "global_state"], shared: bool, costs: int | None = None
 ) -> Critic:
     """A critic of all agents.
 
     Args:
         spec: the environment's sizes.
         form: layers and memory.
-        view: ``own``: each agent's own observation. ``state``: the state of the world; shared weights then
+        view: ``local``: each agent's own observation. ``global_state``: the state of the world; shared weights then
             evaluate it once and give one value an agent.
         shared: one set of weights, or one an agent.
         costs: K, for a critic of costs instead of the reward.
@@ -117,20 +119,22 @@ def critic(
     def read(out: Array) -> Array:
         return out[..., 0] if costs is None else out
 
-    if view == "own":
-        net = network(form, spec.view_size, values, agents=agents, shared=shared)
-        return Critic(net, lambda obs: obs.view, read)
+    if view == "local":
+        net = make_network(form, spec.obs_size, values, num_agents=agents, shared=shared)
+        return Critic(net, lambda obs: obs.agents_view, read)
     if shared:
-        net = network(form, spec.state_size, agents * values, agents=None)
-        return Critic(net, lambda obs: obs.state, lambda out: read(out.reshape(*out.shape[:-1], agents, values)))
+        net = make_network(form, spec.global_state_size, agents * values, num_agents=None)
+        return Critic(net, lambda obs: obs.global_state, lambda out: read(out.reshape(*out.shape[:-1], agents, values)))
 
     def tiled(obs: Observation) -> Array:
-        return jnp.broadcast_to(obs.state[..., None, :], (*obs.state.shape[:-1], agents, obs.state.shape[-1]))
+        return jnp.broadcast_to(
+            obs.global_state[..., None, :], (*obs.global_state.shape[:-1], agents, obs.global_state.shape[-1])
+        )
 
-    return Critic(network(form, spec.state_size, values, agents=agents, shared=False), tiled, read)
+    return Critic(make_network(form, spec.global_state_size, values, num_agents=agents, shared=False), tiled, read)
 
 
-class TwoHeads(NamedTuple):
+class SharedActorCritic(NamedTuple):
     """Policy and critic as one network with two heads; the weights of both are the actor's."""
 
     actor: Actor
@@ -139,54 +143,56 @@ class TwoHeads(NamedTuple):
     """Gives ``(what the actor reads, values [..., N, 1])``."""
 
 
-def two_heads(spec: EnvSpec, form: NetworkSpec, shared: bool) -> TwoHeads:
-    """The policies of `actor`, and behind the same layers a critic of the own view."""
+def shared_actor_critic(spec: EnvSpec, form: NetworkSpec, shared: bool) -> SharedActorCritic:
+    """The policies of `make_actor`, and behind the same layers a critic of the own view."""
     both = _policy_network(spec, form, shared, values=1)
 
     def one(place: int) -> Network:
-        def step(params: PyTree, memory: PyTree, x: Array) -> tuple[PyTree, PyTree]:
-            out, memory = both.step(params, memory, x)
-            return out[place], memory
+        def step(params: PyTree, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+            out, hidden_state = both.step(params, hidden_state, x)
+            return out[place], hidden_state
 
-        def unroll(params: PyTree, memory: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
-            out, memories = both.unroll(params, memory, x, first)
-            return out[place], memories
+        def unroll(params: PyTree, hidden_state: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
+            out, hidden_states = both.unroll(params, hidden_state, x, first)
+            return out[place], hidden_states
 
         return both._replace(step=step, unroll=unroll)
 
     # the critic has neither weights nor a memory of its own to begin with
-    value = one(1)._replace(init=lambda key: (), initial_memory=lambda num_envs: ())
-    return TwoHeads(_actor(spec, one(0)), Critic(value, lambda obs: obs.view, lambda out: out[..., 0]), both)
+    value = one(1)._replace(init=lambda key: (), init_hidden_state=lambda num_envs: ())
+    return SharedActorCritic(
+        _actor(spec, one(0)), Critic(value, lambda obs: obs.agents_view, lambda out: out[..., 0]), both
+    )
 
 
 def check_discrete(name: str, spec: EnvSpec) -> None:
     """Raise ValueError for an environment whose actions are not discrete."""
-    if spec.action_kind != "discrete":
+    if spec.action_type != "discrete":
         raise ValueError(
             f"algorithm {name!r} compares every action with every other, but the actions of {spec.name} are "
-            f"{spec.action_kind}; allowed is an environment with discrete actions, or another algorithm"
+            f"{spec.action_type}; allowed is an environment with discrete actions, or another algorithm"
         )
 
 
-def team_reward(reward_kind: str, reward: Array) -> Array:
+def to_team_reward(reward_type: str, reward: Array) -> Array:
     """The reward that all agents work for, ``[T, B, N]``: the team's, or the sum of what each receives."""
-    if reward_kind == "team":
+    if reward_type == "team":
         return reward
     return jnp.broadcast_to(reward.sum(-1, keepdims=True), reward.shape)
 
 
-def episode_starts(last: Array) -> Array:
+def is_first_step(last: Array) -> Array:
     """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is already reset."""
     return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
 
 
-def carried(memories: PyTree, last: Array) -> PyTree:
+def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
     """The memory after a rollout ``[B, ...]`` from those after each step ``[T, ...]``; zero where an episode ended."""
-    final = jax.tree.map(lambda m: m[-1], memories)
-    return trees.select(last[-1], jax.tree.map(jnp.zeros_like, final), final)
+    final = jax.tree.map(lambda m: m[-1], hidden_states)
+    return trees.where(last[-1], jax.tree.map(jnp.zeros_like, final), final)
 
 
-def agent_mean(x: Array, alive: Array, shared: bool) -> Array:
+def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     """Mean of ``[T, B, N]`` over the living samples. With one model an agent, the sum of each agent's own mean,
     so that no agent's gradient depends on how many others there are. Scalar."""
     if shared:
@@ -194,47 +200,53 @@ def agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     return moments_of.masked_mean(x, alive, (0, 1)).sum()
 
 
-def like(alive: Array, x: Array) -> Array:
+def expand_mask(alive: Array, x: Array) -> Array:
     """``alive [T, B, N]`` as a weight for every entry of ``x``, which may have an axis of costs behind."""
     return jnp.broadcast_to(jnp.expand_dims(alive, tuple(range(alive.ndim, x.ndim))), x.shape)
 
 
-def standardised(advantage: Array, alive: Array, shared: bool) -> Array:
+def standardize_advantages(advantage: Array, alive: Array, shared: bool) -> Array:
     """Advantages ``[T, B, N]`` with mean 0 and deviation 1: over all agents, or each agent's on its own."""
-    return moments_of.standardise(advantage, alive, None if shared else (0, 1))
+    return moments_of.standardize(advantage, alive, None if shared else (0, 1))
 
 
-class Sight(NamedTuple):
-    """Running moments of what is seen, for views and states that are to be standardised."""
+class ObsNormalizer(NamedTuple):
+    """Running moments of what is seen, for views and states that are to be standardized."""
 
-    view: RunningMoments  # [O]
-    state: RunningMoments  # [S]
+    agents_view: RunningStatistics  # [O]
+    global_state: RunningStatistics  # [S]
 
 
-def initial_sight(spec: EnvSpec, wanted: bool) -> Sight | tuple[()]:
-    """Moments of nothing seen yet, or () when nothing is to be standardised."""
+def init_obs_normalizer(spec: EnvSpec, wanted: bool) -> ObsNormalizer | tuple[()]:
+    """Moments of nothing seen yet, or () when nothing is to be standardized."""
     if not wanted:
         return ()
-    return Sight(moments_of.initial_moments((spec.view_size,)), moments_of.initial_moments((spec.state_size,)))
+    return ObsNormalizer(
+        moments_of.init_running_statistics((spec.obs_size,)),
+        moments_of.init_running_statistics((spec.global_state_size,)),
+    )
 
 
-def through(sight: Sight | tuple[()], obs: Observation) -> Observation:
-    """The observation as the networks are to see it; standardised entries are kept within ±10."""
-    if not isinstance(sight, Sight):
+def normalize_obs(sight: ObsNormalizer | tuple[()], obs: Observation) -> Observation:
+    """The observation as the networks are to see it; standardized entries are kept within ±10."""
+    if not isinstance(sight, ObsNormalizer):
         return obs
-    view = jnp.clip(moments_of.normalise(sight.view, obs.view), -10.0, 10.0)
-    return obs._replace(view=view, state=jnp.clip(moments_of.normalise(sight.state, obs.state), -10.0, 10.0))
+    view = jnp.clip(moments_of.normalize(sight.agents_view, obs.agents_view), -10.0, 10.0)
+    return obs._replace(
+        agents_view=view, global_state=jnp.clip(moments_of.normalize(sight.global_state, obs.global_state), -10.0, 10.0)
+    )
 
 
-def seen_through(sight: Sight | tuple[()], steps: Transition) -> Transition:
+def normalize_transitions(sight: ObsNormalizer | tuple[()], steps: Transition) -> Transition:
     """A rollout as the networks are to see it."""
-    return steps._replace(obs=through(sight, steps.obs), next_obs=through(sight, steps.next_obs))
+    return steps._replace(obs=normalize_obs(sight, steps.obs), next_obs=normalize_obs(sight, steps.next_obs))
 
 
-def widen(sight: Sight | tuple[()], obs: Observation) -> Sight | tuple[()]:
+def update_obs_normalizer(sight: ObsNormalizer | tuple[()], obs: Observation) -> ObsNormalizer | tuple[()]:
     """The moments with the observations of a batch taken in; the views of agents out of play are left out."""
-    if not isinstance(sight, Sight):
+    if not isinstance(sight, ObsNormalizer):
         return sight
-    return Sight(
-        moments_of.update_moments(sight.view, obs.view, obs.alive), moments_of.update_moments(sight.state, obs.state)
+    return ObsNormalizer(
+        moments_of.update_running_statistics(sight.agents_view, obs.agents_view, obs.alive),
+        moments_of.update_running_statistics(sight.global_state, obs.global_state),
     )

@@ -20,52 +20,52 @@ from jaxmarl_lite.algorithms import configs, fitting, models, settings, values
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import surrogates, trees
 from jaxmarl_lite.nets.distributions import Distribution
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree, Transition
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Number, Observation, PyTree, Rollout, Transition
 
 
 @configs.config_record
 class ActorCriticConfig(settings.AgentConfig):
     """Settings that every algorithm with PPO's policy step has."""
 
-    clip: float = 0.2
+    clip_eps: float = 0.2
     """How far the probability ratio may leave 1 before its gain is cut off."""
-    epochs: int = 4
+    num_epochs: int = 4
     """Passes over each batch."""
-    critic_view: Literal["own", "state"] = "own"
+    critic_input: Literal["local", "global_state"] = "local"
     """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, clip=(1e-6, 1e6))
-        one_step = self.epochs == 1 and self.num_minibatches == 1
-        configs.check_unused(self, ("clip",), one_step, "with 1 epoch of 1 minibatch, whose only ratio is 1")
+        configs.check_range(self, clip_eps=(1e-6, 1e6))
+        one_step = self.num_epochs == 1 and self.num_minibatches == 1
+        configs.check_unused(self, ("clip_eps",), one_step, "with 1 epoch of 1 minibatch, whose only ratio is 1")
 
 
 @configs.config_record
 class PPOConfig(ActorCriticConfig):
     """Settings of IPPO and MAPPO."""
 
-    normalise_value: bool = False
-    """Let the critic predict returns standardised by their running moments (Yu et al. 2022)."""
+    normalize_values: bool = False
+    """Let the critic predict returns standardized by their running moments (Yu et al. 2022)."""
 
 
 @configs.config_record
 class IPPOConfig(PPOConfig):
     """Settings of IPPO: PPO whose critics see the agent's own view."""
 
-    shared_trunk: bool = False
+    shared_torso: bool = False
     """One network with a head for the policy and one for the values, stepped at once by ``lr``, not ``critic_lr``."""
-    value_coef: float = 0.5
-    """Weight of the values' loss beside the policy's, with a shared trunk."""
+    vf_coef: float = 0.5
+    """Weight of the values' loss beside the policy's, with a shared torso."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, value_coef=(0, 1e6))
-        configs.check_unused(self, ("value_coef",), not self.shared_trunk, "without shared_trunk")
-        configs.check_unused(self, ("critic_lr",), self.shared_trunk, "with shared_trunk, which steps by lr")
-        if self.shared_trunk and self.critic_view != "own":
+        configs.check_range(self, vf_coef=(0, 1e6))
+        configs.check_unused(self, ("vf_coef",), not self.shared_torso, "without shared_torso")
+        configs.check_unused(self, ("critic_lr",), self.shared_torso, "with shared_torso, which steps by lr")
+        if self.shared_torso and self.critic_input != "local":
             raise ValueError(
-                f"{type(self).__name__}.critic_view is {self.critic_view!r} with a shared trunk; allowed is 'own'"
+                f"{type(self).__name__}.critic_input is {self.critic_input!r} with a shared torso; allowed is 'local'"
             )
 
 
@@ -73,7 +73,7 @@ class IPPOConfig(PPOConfig):
 class MAPPOConfig(PPOConfig):
     """Settings of MAPPO: PPO whose critic sees the state."""
 
-    critic_view: Literal["own", "state"] = "state"
+    critic_input: Literal["local", "global_state"] = "global_state"
     """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
 
 
@@ -81,69 +81,74 @@ class PPOState(NamedTuple):
     """What PPO carries from update to update."""
 
     config: Any
-    policy: PyTree
-    policy_opt: PyTree
-    critic: PyTree
-    critic_opt: PyTree
-    memory: PyTree  # the critic's, [B, ...]
-    sight: Any  # moments of views and states, or ()
-    value_moments: Any  # moments of returns, or ()
-    seen: Array  # [] environment steps
+    actor_params: PyTree
+    actor_opt_state: PyTree
+    critic_params: PyTree
+    critic_opt_state: PyTree
+    critic_hidden_state: PyTree  # the critic's, [B, ...]
+    obs_normalizer: Any  # moments of views and states, or ()
+    value_statistics: Any  # moments of returns, or ()
+    env_steps: Array  # [] environment steps
     costs: Any = ()  # what constrained algorithms carry for their limits (`costs.CostState`)
 
 
-class PolicyData(NamedTuple):
+class PolicyBatch(NamedTuple):
     """What the policy step needs of a minibatch, ``[T, b, ...]``."""
 
     obs: Observation
     action: Array
     log_prob: Array
-    first: Array
+    is_first: Array
 
 
-def policy_data(steps: Transition) -> PolicyData:
+def to_policy_batch(steps: Transition) -> PolicyBatch:
     """Pick it from a rollout."""
-    return PolicyData(steps.obs, steps.action, steps.log_prob, models.episode_starts(steps.last))
+    return PolicyBatch(steps.obs, steps.action, steps.log_prob, models.is_first_step(steps.last))
 
 
 def policy_loss(
-    theta: PyTree, actor: models.Actor, data: PolicyData, memory: PyTree, advantage: Array, config: ActorCriticConfig
+    theta: PyTree,
+    actor: models.Actor,
+    data: PolicyBatch,
+    hidden_state: PyTree,
+    advantage: Array,
+    config: ActorCriticConfig,
 ) -> tuple[Array, dict[str, Array]]:
     """Minus the objective at the head of this file, and what one may look at.
 
     Args:
         theta: the policy's weights.
-        data, memory: a minibatch and the policy's memory at its start.
+        data, hidden_state: a minibatch and the policy's memory at its start.
         advantage: ``[T, b, N]``. The loss may be differentiated with respect to it as well.
     """
-    return surrogate_loss(actor.unroll(theta, memory, data.obs, data.first), data, advantage, config)
+    return surrogate_loss(actor.unroll(theta, hidden_state, data.obs, data.is_first), data, advantage, config)
 
 
 def surrogate_loss(
-    pi: Distribution, data: PolicyData, advantage: Array, config: ActorCriticConfig
+    pi: Distribution, data: PolicyBatch, advantage: Array, config: ActorCriticConfig
 ) -> tuple[Array, dict[str, Array]]:
     """`policy_loss` of the distributions that the policy has come to."""
     log_prob = pi.log_prob(data.action)
     ratio = surrogates.importance_ratio(log_prob, data.log_prob)
     alive, entropy = data.obs.alive, pi.entropy()
-    gain = surrogates.clipped_surrogate(ratio, advantage, config.clip) + config.entropy_coef * entropy
+    gain = surrogates.clipped_surrogate(ratio, advantage, config.clip_eps) + config.entropy_coef * entropy
     info = {
         "entropy": moments_of.masked_mean(entropy, alive),
         "approx_kl": moments_of.masked_mean(surrogates.approximate_kl(log_prob - data.log_prob), alive),
-        "clip_fraction": moments_of.masked_mean((jnp.abs(ratio - 1.0) > config.clip).astype(ratio.dtype), alive),
+        "clip_fraction": moments_of.masked_mean((jnp.abs(ratio - 1.0) > config.clip_eps).astype(ratio.dtype), alive),
     }
-    return -models.agent_mean(gain, alive, config.share_weights), info
+    return -models.masked_agent_mean(gain, alive, config.parameter_sharing), info
 
 
 def value_loss(
-    phi: PyTree, critic: models.Critic, data: PolicyData, memory: PyTree, target: Array, shared: bool
+    phi: PyTree, critic: models.Critic, data: PolicyBatch, hidden_state: PyTree, target: Array, shared: bool
 ) -> Array:
     """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N, K]`` of costs."""
-    value, _ = critic.unroll(phi, memory, data.obs, data.first)
-    return squared_error(value, target, shared)
+    value, _ = critic.unroll(phi, hidden_state, data.obs, data.is_first)
+    return value_loss_from_values(value, target, shared)
 
 
-def squared_error(value: Array, target: Array, shared: bool) -> Array:
+def value_loss_from_values(value: Array, target: Array, shared: bool) -> Array:
     """`value_loss` of the values that the critic has come to.
 
     Agents out of play count: a team is paid after some have fallen, and their values then are what the returns of their
@@ -151,131 +156,143 @@ def squared_error(value: Array, target: Array, shared: bool) -> Array:
     """
     error = (value - target) ** 2
     error = error.mean(tuple(range(3, error.ndim)))
-    return 0.5 * models.agent_mean(error, jnp.ones_like(error), shared)
+    return 0.5 * models.masked_agent_mean(error, jnp.ones_like(error), shared)
 
 
-class Parts(NamedTuple):
+class PPONetworks(NamedTuple):
     """PPO's networks, for an environment's sizes."""
 
     actor: models.Actor
     critic: models.Critic
 
 
-def rule(config: settings.CriticConfig) -> fitting.Optimiser:
-    """The optimiser of every network."""
-    return fitting.optimiser(config.optimiser, config.eps_root, per_agent=not config.share_weights)
+def optimizer_of(config: settings.CriticConfig) -> fitting.Optimizer:
+    """The optimizer of every network."""
+    return fitting.make_optimizer(config.optimizer, config.eps_root, per_agent=not config.parameter_sharing)
 
 
-Update = Callable[[Any, Array, PPOState, Batch], tuple[PPOState, dict[str, Array]]]
+UpdateFn = Callable[[Any, Array, PPOState, Rollout], tuple[PPOState, dict[str, Array]]]
 
 
-def make(name: str, spec: EnvSpec, config: Any, learn: Update | None = None, of: Any = None) -> Algorithm:
+def make_ppo(
+    name: str, spec: EnvSpec, config: Any, update_fn: UpdateFn | None = None, networks: Any = None
+) -> Algorithm:
     """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the networks.
 
     Args:
         name, spec, config: of the algorithm.
-        learn: what is learned from a batch, of an algorithm with the same state (PPO's by default).
-        of: networks with the names of `Parts` (by default policy and critic apart).
+        update_fn: what is learned from a batch, of an algorithm with the same state (PPO's by default).
+        networks: with the names of `PPONetworks` (by default policy and critic apart).
     """
-    learn = _update if learn is None else learn
-    of = of or Parts(
-        models.actor(spec, config.form, config.share_weights),
-        models.critic(spec, config.form, config.critic_view, config.share_weights),
+    update_fn = _update if update_fn is None else update_fn
+    networks = networks or PPONetworks(
+        models.make_actor(spec, config.network_spec, config.parameter_sharing),
+        models.make_critic(spec, config.network_spec, config.critic_input, config.parameter_sharing),
     )
 
     def init(key: Array, num_envs: int, config: Any = config) -> PPOState:
         config = configs.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
-        theta, phi = of.actor.net.init(policy_key), of.critic.net.init(critic_key)
+        theta, phi = networks.actor.net.init(policy_key), networks.critic.net.init(critic_key)
         return PPOState(
             config=config,
-            policy=theta,
-            policy_opt=rule(config).init(theta),
-            critic=phi,
-            critic_opt=rule(config).init(phi) if phi else (),
-            memory=of.critic.net.initial_memory(num_envs),
-            sight=models.initial_sight(spec, config.normalise_view),
-            value_moments=moments_of.initial_moments(()) if config.normalise_value else (),
-            seen=jnp.zeros((), jnp.result_type(float)),
+            actor_params=theta,
+            actor_opt_state=optimizer_of(config).init(theta),
+            critic_params=phi,
+            critic_opt_state=optimizer_of(config).init(phi) if phi else (),
+            critic_hidden_state=networks.critic.net.init_hidden_state(num_envs),
+            obs_normalizer=models.init_obs_normalizer(spec, config.normalize_observations),
+            value_statistics=moments_of.init_running_statistics(()) if config.normalize_values else (),
+            env_steps=jnp.zeros((), jnp.result_type(float)),
         )
 
     def act(
-        learner: PPOState, key: Array, obs: Observation, memory: PyTree, greedy: bool = False
+        learner: PPOState, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
     ) -> tuple[Array, Array, PyTree]:
-        return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
+        return networks.actor.act(
+            learner.actor_params, key, models.normalize_obs(learner.obs_normalizer, obs), hidden_state, greedy
+        )
 
-    def update(key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
-        return learn(of, key, learner, batch)
+    def update(key: Array, learner: PPOState, batch: Rollout) -> tuple[PPOState, dict[str, Array]]:
+        return update_fn(networks, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
+    return Algorithm(name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec)
 
 
-def estimate(of: Parts, learner: Any, steps: Transition) -> tuple[Any, values.Estimate, dict[str, Array]]:
+def estimate(
+    of: PPONetworks, learner: Any, steps: Transition
+) -> tuple[Any, values.AdvantageEstimate, dict[str, Array]]:
     """Advantages and targets by the critic, and the learner with its moments of returns widened.
 
-    The learner is a `PPOState`, or has its ``config``, ``critic``, ``memory`` and ``value_moments``.
+    The learner is a `PPOState`, or has its ``config``, ``critic_params``, ``critic_hidden_state`` and
+    ``value_statistics``.
     """
     config = learner.config
-    found, moments, explained = values.estimate(
-        of.critic, learner.critic, learner.memory, learner.value_moments, steps, steps.reward, config.gamma,
-        config.gae_lambda,
+    found, moments, explained = values.estimate_advantages(
+        of.critic, learner.critic_params, learner.critic_hidden_state, learner.value_statistics, steps, steps.reward,
+        config.gamma, config.gae_lambda,
     )  # fmt: skip
-    return learner._replace(value_moments=moments), found, {"explained_variance": explained}
+    return learner._replace(value_statistics=moments), found, {"explained_variance": explained}
 
 
-def _update(of: Parts, key: Array, learner: PPOState, batch: Batch) -> tuple[PPOState, dict[str, Array]]:
+def _update(of: PPONetworks, key: Array, learner: PPOState, batch: Rollout) -> tuple[PPOState, dict[str, Array]]:
     """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
     config = learner.config
-    steps = models.seen_through(learner.sight, batch.steps)
+    steps = models.normalize_transitions(learner.obs_normalizer, batch.transitions)
     learner, found, info = estimate(of, learner, steps)
-    data = fitting.Sequences((policy_data(steps), found.advantage, found.target), (batch.memory, learner.memory))
-    learner, fit = fitting.epochs(
-        key, learner, data, functools.partial(_step, of), config.epochs, config.num_minibatches
+    data = fitting.SequenceBatch(
+        (to_policy_batch(steps), found.advantage, found.target),
+        (batch.initial_hidden_state, learner.critic_hidden_state),
+    )
+    learner, fit = fitting.run_epochs(
+        key, learner, data, functools.partial(_step, of), config.num_epochs, config.num_minibatches
     )
     return learner._replace(
-        memory=found.memory,
-        sight=models.widen(learner.sight, batch.steps.obs),
-        seen=learner.seen + batch.steps.last.size,
-    ), info | fit | fitting.rate_info(learner.config, learner.seen)
+        critic_hidden_state=found.hidden_state,
+        obs_normalizer=models.update_obs_normalizer(learner.obs_normalizer, batch.transitions.obs),
+        env_steps=learner.env_steps + batch.transitions.last.size,
+    ), info | fit | fitting.learning_rate_metric(learner.config, learner.env_steps)
 
 
-def _step(of: Parts, learner: PPOState, batch: fitting.Sequences) -> tuple[PPOState, dict[str, Array]]:
+def _step(of: PPONetworks, learner: PPOState, batch: fitting.SequenceBatch) -> tuple[PPOState, dict[str, Array]]:
     """Policy and critic, one gradient step each, on one minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
-    memory, critic_memory = batch.starts
-    if config.normalise_advantage:
-        advantage = models.standardised(advantage, data.obs.alive, config.share_weights)
+    hidden_state, critic_memory = batch.initial_states
+    if config.normalize_advantages:
+        advantage = models.standardize_advantages(advantage, data.obs.alive, config.parameter_sharing)
     (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-        learner.policy, of.actor, data, memory, advantage, config
+        learner.actor_params, of.actor, data, hidden_state, advantage, config
     )
-    lr = fitting.annealed(config.lr, learner.seen, config.anneal_steps)
-    policy, policy_opt = rule(config).step(learner.policy, learner.policy_opt, grads, lr, config.max_grad_norm)
-    learner, critic_info = critic_step(
-        of.critic, learner._replace(policy=policy, policy_opt=policy_opt), data, critic_memory, target
+    lr = fitting.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+    policy, policy_opt = optimizer_of(config).step(
+        learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
+    )
+    learner, critic_info = update_critic(
+        of.critic, learner._replace(actor_params=policy, actor_opt_state=policy_opt), data, critic_memory, target
     )
     info |= {"policy_loss": loss, "policy_grad_norm": trees.norm(grads)}
     return learner, info | critic_info
 
 
-def critic_step(
-    critic: models.Critic, learner: Any, data: PolicyData, memory: PyTree, target: Array
+def update_critic(
+    critic: models.Critic, learner: Any, data: PolicyBatch, hidden_state: PyTree, target: Array
 ) -> tuple[Any, dict[str, Array]]:
     """One gradient step of a learner's critic on a minibatch."""
-    config, weights = learner.config, (learner.critic, learner.critic_opt)
-    lr = fitting.annealed(config.critic_lr, learner.seen, config.anneal_steps)
-    (phi, opt), error, length = fitted(critic, config, lr, weights, data, memory, target)
+    config, weights = learner.config, (learner.critic_params, learner.critic_opt_state)
+    lr = fitting.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
+    (phi, opt), error, length = value_gradient_step(critic, config, lr, weights, data, hidden_state, target)
     info = {"value_loss": error, "critic_grad_norm": length}
-    return learner._replace(critic=phi, critic_opt=opt), info
+    return learner._replace(critic_params=phi, critic_opt_state=opt), info
 
 
-def fitted(
-    critic: models.Critic, config: settings.CriticConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyData,
-    memory: PyTree, target: Array,
+def value_gradient_step(
+    critic: models.Critic, config: settings.CriticConfig, lr: Number, weights: tuple[PyTree, PyTree], data: PolicyBatch,
+    hidden_state: PyTree, target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:  # fmt: skip
-    """A critic's weights and optimiser after a gradient step, its loss before, and the gradient's length."""
+    """A critic's weights and optimizer after a gradient step, its loss before, and the gradient's length."""
     phi, opt = weights
-    error, grads = jax.value_and_grad(value_loss)(phi, critic, data, memory, target, config.share_weights)
-    return rule(config).step(phi, opt, grads, lr, config.max_grad_norm), error, trees.norm(grads)
+    error, grads = jax.value_and_grad(value_loss)(phi, critic, data, hidden_state, target, config.parameter_sharing)
+    return optimizer_of(config).step(phi, opt, grads, lr, config.max_grad_norm), error, trees.norm(grads)

@@ -14,15 +14,15 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree
 def random_policy(spec: EnvSpec) -> Algorithm:
     """Acts uniformly over the legal actions, or within the bounds (standard normal where there are none)."""
 
-    def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree, greedy: bool = False) -> Any:
-        if spec.action_kind == "discrete":
-            action = distributions.categorical(jnp.zeros_like(obs.mask, float), obs.mask).sample(key)
+    def act(learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False) -> Any:
+        if spec.action_type == "discrete":
+            action = distributions.categorical(jnp.zeros_like(obs.action_mask, float), obs.action_mask).sample(key)
         elif spec.action_low is None or spec.action_high is None:
-            action = jnp.where(obs.mask, jax.random.normal(key, obs.mask.shape, float), 0.0)
+            action = jnp.where(obs.action_mask, jax.random.normal(key, obs.action_mask.shape, float), 0.0)
         else:
             low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-            action = jnp.where(obs.mask, jax.random.uniform(key, obs.mask.shape, float, low, high), 0.0)
-        return action, jnp.zeros(action.shape[:2]), memory
+            action = jnp.where(obs.action_mask, jax.random.uniform(key, obs.action_mask.shape, float, low, high), 0.0)
+        return action, jnp.zeros(action.shape[:2]), hidden_state
 
     def update(key: Array, learner: PyTree, batch: Any) -> Any:
         return learner, {}

@@ -12,17 +12,17 @@ from jaxmarl_lite.types import Algorithm, EnvSpec
 Make = Callable[[str, EnvSpec, Any], Algorithm]
 
 ALGORITHMS: dict[str, tuple[type, Make]] = {
-    "ippo": (ppo.IPPOConfig, ippo.make),
-    "mappo": (ppo.MAPPOConfig, ppo.make),
-    "happo": (happo.HAPPOConfig, happo.make),
-    "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make),
-    "macpo": (macpo.MACPOConfig, macpo.make),
-    "mappo-lagrangian": (mappo_lagrangian.MAPPOLagrangianConfig, mappo_lagrangian.make),
-    "liir": (liir.LIIRConfig, liir.make),
-    "iac": (iac.IACConfig, iac.make),
-    "central-v": (iac.CentralVConfig, iac.make),
-    "coma": (coma.COMAConfig, coma.make),
-    "qmix": (qmix.QMIXConfig, qmix.make),
+    "ippo": (ppo.IPPOConfig, ippo.make_ippo),
+    "mappo": (ppo.MAPPOConfig, ppo.make_ppo),
+    "happo": (happo.HAPPOConfig, happo.make_happo),
+    "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make_hatrpo),
+    "macpo": (macpo.MACPOConfig, macpo.make_macpo),
+    "mappo-lagrangian": (mappo_lagrangian.MAPPOLagrangianConfig, mappo_lagrangian.make_mappo_lagrangian),
+    "liir": (liir.LIIRConfig, liir.make_liir),
+    "iac": (iac.IACConfig, iac.make_iac),
+    "central-v": (iac.CentralVConfig, iac.make_iac),
+    "coma": (coma.COMAConfig, coma.make_coma),
+    "qmix": (qmix.QMIXConfig, qmix.make_qmix),
 }
 """Name -> its config and its maker."""
 

@@ -12,31 +12,31 @@ from jaxmarl_lite.nets.actor_critic import NetworkSpec
 class LearnerConfig:
     """Settings that every algorithm has: a network, and how it steps."""
 
-    anneal_steps: float = 0.0
+    lr_anneal_steps: float = 0.0
     """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
-    anneal_share: float = 0.0
+    lr_anneal_share: float = 0.0
     """The same as a share of the run's total_steps, 0 to 1; 1 falls to 0 at its end."""
     gamma: float = 0.99
     """Discount per step."""
     max_grad_norm: float = 0.5
     """Longest gradient, of each network."""
     eps_root: float = 1e-12
-    """Added to the optimiser's second moment under its root; with it the step is differentiable at a zero gradient."""
-    optimiser: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """Added to the optimizer's second moment under its root; with it the step is differentiable at a zero gradient."""
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     """Rule of the gradient steps."""
-    share_weights: bool = True
+    parameter_sharing: bool = True
     """One set of weights for all agents, or one each."""
-    memory: Literal["none", "gru"] = "none"
+    recurrent: bool = False
     """Whether the networks remember the episode."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
-    memory_size: int = 128
+    rnn_hidden_size: int = 128
     """Width of the memory."""
-    head_hidden: tuple[int, ...] = ()
+    head_hidden_sizes: tuple[int, ...] = ()
     """Widths of further dense layers between the memory and each head."""
     activation: Literal["relu", "tanh"] = "relu"
     """What follows each dense layer."""
-    normalise_view: bool = False
+    normalize_observations: bool = False
     """Standardise views and states by their running moments."""
     retired: ClassVar[tuple[str, ...]] = ()
     """Fields that earlier versions stored, and that never had an effect."""
@@ -45,17 +45,17 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         configs.check_types(self)
-        configs.check_range(
-            self, anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1)
-        )
+        configs.check_range(self, lr_anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1))
         configs.check_shares(self)
-        configs.check_unused(self, ("memory_size",), self.memory == "none", "with memory 'none'")
-        configs.check_unused(self, ("eps_root",), self.optimiser == "sgd", "with optimiser 'sgd'")
+        configs.check_unused(self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False")
+        configs.check_unused(self, ("eps_root",), self.optimizer == "sgd", "with optimizer 'sgd'")
 
     @property
-    def form(self) -> NetworkSpec:
+    def network_spec(self) -> NetworkSpec:
         """The form of the networks."""
-        return NetworkSpec(self.hidden, self.activation, self.memory, self.memory_size, self.head_hidden)
+        return NetworkSpec(
+            self.hidden_sizes, self.activation, self.recurrent, self.rnn_hidden_size, self.head_hidden_sizes
+        )
 
 
 @configs.config_record
@@ -68,7 +68,7 @@ class CriticConfig(LearnerConfig):
     """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
     num_minibatches: int = 2
     """Parts into which the worlds are dealt in each pass."""
-    normalise_advantage: bool = True
+    normalize_advantages: bool = True
     """Standardise the advantages of each minibatch."""
 
     def __post_init__(self) -> None:

@@ -18,14 +18,14 @@ import jax.numpy as jnp
 
 from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import costs, fitting, limits, models, ppo
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Observation, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout
 
 Turn = Callable[[Array, Any, Any, Array], tuple[Any, Array, dict[str, Array]]]
 """``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent; factor and ratio
-have the axes ``terms`` of `in_turn` behind these."""
+have the axes ``terms`` of `sequential_update` behind these."""
 
 
-def in_turn(
+def sequential_update(
     key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn, terms: tuple[int, ...] = ()
 ) -> tuple[PyTree, dict[str, Array]]:
     """Every agent's turn, in a random order.
@@ -40,7 +40,7 @@ def in_turn(
 
     Returns:
         What the agents then carry, and the info of every agent, ``[N, ...]``, with ``turn``, its place in the order,
-        and ``factor_mean``, the mean of the product that it met.
+        and ``ratio_product_mean``, the mean of the product that it met.
     """
     agents = alive.shape[0]
     order_key, key = jax.random.split(key)
@@ -52,7 +52,7 @@ def in_turn(
         model, given = jax.tree.map(lambda x: x[agent], (models_of, data))
         model, log_ratio, info = turn(key, model, given, factor)
         models_of = jax.tree.map(lambda x, one: x.at[agent].set(one), models_of, model)
-        info |= {"factor_mean": factor.mean()}
+        info |= {"ratio_product_mean": factor.mean()}
         acted = jnp.broadcast_to(jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(terms)))), factor.shape)
         return (models_of, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
 
@@ -63,15 +63,17 @@ def in_turn(
     return models_of, info | {"turn": place.astype(jnp.result_type(float))}
 
 
-def at_once(key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn) -> tuple[PyTree, dict[str, Array]]:
-    """Every agent's turn at the same time, so that none meets the ratios of another; arguments as in `in_turn`."""
+def simultaneous_update(
+    key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn
+) -> tuple[PyTree, dict[str, Array]]:
+    """Every agent's turn at the same time, so that none meets another's ratios; arguments as in `sequential_update`."""
     agents = alive.shape[0]
     keys, factor = jax.random.split(key, agents), jnp.ones(alive.shape, jnp.result_type(float))
     models_of, _, info = jax.vmap(turn)(keys, models_of, data, factor)
-    return models_of, info | {"factor_mean": factor.mean((1, 2)), "turn": jnp.zeros(agents, factor.dtype)}
+    return models_of, info | {"ratio_product_mean": factor.mean((1, 2)), "turn": jnp.zeros(agents, factor.dtype)}
 
 
-def by_agent(data: ppo.PolicyData) -> ppo.PolicyData:
+def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
     """The data of all agents ``[T, B, N, ...]`` as those of each, ``[N, T, B, ...]``; what is common is repeated."""
     agents = data.log_prob.shape[-1]
 
@@ -82,74 +84,78 @@ def by_agent(data: ppo.PolicyData) -> ppo.PolicyData:
         return jnp.broadcast_to(x[None], (agents, *x.shape))
 
     obs = data.obs
-    own = Observation(first(obs.view), repeated(obs.state), first(obs.mask), first(obs.alive))
-    return ppo.PolicyData(own, first(data.action), first(data.log_prob), repeated(data.first))
+    own = Observation(first(obs.agents_view), repeated(obs.global_state), first(obs.action_mask), first(obs.alive))
+    return ppo.PolicyBatch(own, first(data.action), first(data.log_prob), repeated(data.is_first))
 
 
-def memory_by_agent(memory: PyTree) -> PyTree:
+def memory_by_agent(hidden_state: PyTree) -> PyTree:
     """The policies' memory ``[B, N, H]`` as ``[N, B, H]``."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), memory)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), hidden_state)
 
 
-def log_ratio(actor: models.Actor, theta: PyTree, memory: PyTree, data: ppo.PolicyData) -> Array:
+def log_ratio(actor: models.Actor, theta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch) -> Array:
     """log π_θ(u|o) - log π_old(u|o) of the actions that one agent took, ``[T, B]``."""
-    return actor.unroll(theta, memory, data.obs, data.first).log_prob(data.action) - data.log_prob
+    return actor.unroll(theta, hidden_state, data.obs, data.is_first).log_prob(data.action) - data.log_prob
 
 
 def check_own_weights(config: Any) -> None:
     """Raise ValueError for shared weights: an agent's turn would move the others as well."""
-    if config.share_weights:
+    if config.parameter_sharing:
         raise ValueError(
-            f"{type(config).__name__}.share_weights is True; allowed is False, because agents that move in turn "
+            f"{type(config).__name__}.parameter_sharing is True; allowed is False, because agents that move in turn "
             "have weights of their own"
         )
 
 
-class Model(NamedTuple):
+class ActorState(NamedTuple):
     """What an agent carries through its turn."""
 
-    policy: PyTree
-    policy_opt: PyTree
+    params: PyTree
+    opt_state: PyTree
 
 
-class Limited(NamedTuple):
+class AgentConstraints(NamedTuple):
     """What one agent's limits ask of its turn."""
 
     advantage: Array  # [K, T, B] of its costs
-    excess: Array  # [K] how far each limit is broken, in cost per episode
+    violation: Array  # [K] how far each limit is broken, in cost per episode
     length: Array  # [] mean length of an episode
     living_share: Array  # [] share of its steps in which the agent is in play
     multiplier: Array  # [K] by the algorithm's own rule: prices, or doubts; zeros where it has none
 
 
-class Given(NamedTuple):
+class AgentBatch(NamedTuple):
     """What an agent learns from in its turn."""
 
-    data: ppo.PolicyData  # [T, B, ...]
-    memory: PyTree  # its policy's, [B, ...]
+    data: ppo.PolicyBatch  # [T, B, ...]
+    hidden_state: PyTree  # its policy's, [B, ...]
     advantage: Array  # [T, B] of the team, in the unit of reward
-    limited: Limited | tuple[()]  # () where nothing is limited
+    constraints: AgentConstraints | tuple[()]  # () where nothing is limited
 
 
-AgentTurn = Callable[[models.Actor, Any, Array, Array, Model, Given, Array], tuple[Model, Array, dict[str, Array]]]
+AgentUpdateFn = Callable[
+    [models.Actor, Any, Array, Array, ActorState, AgentBatch, Array], tuple[ActorState, Array, dict[str, Array]]
+]
 """``(actor, config, seen, key, model, given, factor) -> (model, log_ratio, info)``, see `Turn`."""
 
 
-class Rules(NamedTuple):
+class UpdateSpec(NamedTuple):
     """How an algorithm's agents update."""
 
-    turn: AgentTurn
-    limits: bool = False
+    agent_update: AgentUpdateFn
+    constrained: bool = False
     """Whether costs are limited; then the config is a `costs.CostConfig` as well."""
-    price: Callable[[Any, costs.CostState, costs.Costs], tuple[costs.CostState, Array]] | None = None
+    update_multipliers: Callable[[Any, costs.CostState, costs.CostEstimate], tuple[costs.CostState, Array]] | None = (
+        None
+    )
     """``(config, state, costs) -> (state, multipliers [N, K])``; None where there are none."""
     simultaneous: bool = False
     """All at the same time instead of in turn."""
-    terms: tuple[int, ...] = ()
-    """Axes of a ratio after ``[T, B]``, see `in_turn`."""
+    ratio_axes: tuple[int, ...] = ()
+    """Axes of a ratio after ``[T, B]``, see `sequential_update`."""
 
 
-class Parts(NamedTuple):
+class SequentialNetworks(NamedTuple):
     """The networks of one algorithm."""
 
     actor: models.Actor
@@ -157,15 +163,15 @@ class Parts(NamedTuple):
     cost_critic: models.Critic | None
 
 
-def make(name: str, spec: EnvSpec, config: Any, rules: Rules) -> Algorithm:
+def make_sequential(name: str, spec: EnvSpec, config: Any, rules: UpdateSpec) -> Algorithm:
     """An algorithm whose agents take their turns; all but the policies' step, and the costs, is PPO's."""
-    if rules.limits:
+    if rules.constrained:
         limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")  # type: ignore[attr-defined]
-    plain = ppo.make(name, spec, config)
-    of = Parts(
-        models.lone_actor(spec, config.form),
-        models.critic(spec, config.form, config.critic_view, shared=False),
-        costs.critic_of(spec, config) if rules.limits else None,
+    plain = ppo.make_ppo(name, spec, config)
+    of = SequentialNetworks(
+        models.single_agent_actor(spec, config.network_spec),
+        models.make_critic(spec, config.network_spec, config.critic_input, shared=False),
+        costs.make_cost_critic(spec, config) if rules.constrained else None,
     )
 
     def init(key: Array, num_envs: int, config: Any = config) -> ppo.PPOState:
@@ -173,70 +179,77 @@ def make(name: str, spec: EnvSpec, config: Any, rules: Rules) -> Algorithm:
         if of.cost_critic is None:
             return learner
         cost_key = keys.for_purpose(key, keys.COST_CRITIC)
-        state = costs.initial(cost_key, of.cost_critic, spec, learner.config, num_envs)
+        state = costs.init_cost_state(cost_key, of.cost_critic, spec, learner.config, num_envs)
         return learner._replace(costs=state)
 
-    def update(key: Array, learner: ppo.PPOState, batch: Batch) -> tuple[ppo.PPOState, dict[str, Array]]:
+    def update(key: Array, learner: ppo.PPOState, batch: Rollout) -> tuple[ppo.PPOState, dict[str, Array]]:
         return _update(of, spec, rules, key, learner, batch)
 
     return plain._replace(init=init, update=update)
 
 
 def _update(
-    of: Parts, spec: EnvSpec, rules: Rules, key: Array, learner: ppo.PPOState, batch: Batch
+    of: SequentialNetworks, spec: EnvSpec, rules: UpdateSpec, key: Array, learner: ppo.PPOState, batch: Rollout
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
     """Estimate the team's advantage and the costs', let every agent take its turn, fit the critics."""
     turn_key, critic_key = jax.random.split(key)
-    steps = models.seen_through(learner.sight, batch.steps)
-    steps = steps._replace(reward=models.team_reward(spec.reward_kind, steps.reward))
+    steps = models.normalize_transitions(learner.obs_normalizer, batch.transitions)
+    steps = steps._replace(reward=models.to_team_reward(spec.reward_type, steps.reward))
     learner, found, info = ppo.estimate(of, learner, steps)  # type: ignore[arg-type]
-    data = ppo.policy_data(steps)
+    data = ppo.to_policy_batch(steps)
     limited, of_costs = (), None
     if of.cost_critic is not None:
-        state, of_costs, more = costs.estimate(of.cost_critic, spec, learner.config, learner.costs, batch, steps)
-        prices = jnp.zeros_like(of_costs.excess)
-        if rules.price is not None:
-            state, prices = rules.price(learner.config, state, of_costs)
+        state, of_costs, more = costs.estimate_costs(of.cost_critic, spec, learner.config, learner.costs, batch, steps)
+        prices = jnp.zeros_like(of_costs.violation)
+        if rules.update_multipliers is not None:
+            state, prices = rules.update_multipliers(learner.config, state, of_costs)
         learner, info = learner._replace(costs=state), info | more
         lengths = jnp.broadcast_to(state.episode_length, (spec.num_agents,))
         advantages = jnp.transpose(of_costs.advantage, (2, 3, 0, 1))
-        limited = Limited(advantages, of_costs.excess, lengths, state.living_share, prices)
-    each = Given(by_agent(data), memory_by_agent(batch.memory), jnp.moveaxis(found.advantage, 2, 0), limited)
-    turn = functools.partial(rules.turn, of.actor, learner.config, learner.seen)
-    own = Model(learner.policy, learner.policy_opt)
+        limited = AgentConstraints(advantages, of_costs.violation, lengths, state.living_share, prices)
+    each = AgentBatch(
+        split_by_agent(data), memory_by_agent(batch.initial_hidden_state), jnp.moveaxis(found.advantage, 2, 0), limited
+    )
+    turn = functools.partial(rules.agent_update, of.actor, learner.config, learner.env_steps)
+    own = ActorState(learner.actor_params, learner.actor_opt_state)
     alive = each.data.obs.alive
     if rules.simultaneous:
-        moved, of_turns = at_once(turn_key, own, each, alive, turn)
+        moved, of_turns = simultaneous_update(turn_key, own, each, alive, turn)
     else:
-        moved, of_turns = in_turn(turn_key, own, each, alive, turn, rules.terms)
-    learner = learner._replace(policy=moved.policy, policy_opt=moved.policy_opt)
+        moved, of_turns = sequential_update(turn_key, own, each, alive, turn, rules.ratio_axes)
+    learner = learner._replace(actor_params=moved.params, actor_opt_state=moved.opt_state)
     learner, fit = _fit_critics(of, critic_key, learner, data, found.target, of_costs)
     if of_costs is not None:
-        learner = learner._replace(costs=learner.costs._replace(memory=of_costs.memory))
+        learner = learner._replace(costs=learner.costs._replace(critic_hidden_state=of_costs.critic_hidden_state))
     return learner._replace(
-        memory=found.memory,
-        sight=models.widen(learner.sight, batch.steps.obs),
-        seen=learner.seen + batch.steps.last.size,
-    ), info | fit | of_turns | fitting.rate_info(learner.config, learner.seen)
+        critic_hidden_state=found.hidden_state,
+        obs_normalizer=models.update_obs_normalizer(learner.obs_normalizer, batch.transitions.obs),
+        env_steps=learner.env_steps + batch.transitions.last.size,
+    ), info | fit | of_turns | fitting.learning_rate_metric(learner.config, learner.env_steps)
 
 
 def _fit_critics(
-    of: Parts, key: Array, learner: Any, data: ppo.PolicyData, target: Array, of_costs: costs.Costs | None
+    of: SequentialNetworks,
+    key: Array,
+    learner: Any,
+    data: ppo.PolicyBatch,
+    target: Array,
+    of_costs: costs.CostEstimate | None,
 ) -> tuple[Any, dict[str, Array]]:
     """Epochs of a learner's critics over a rollout."""
     config = learner.config
-    more = () if of_costs is None else (of_costs.target, learner.costs.memory)
+    more = () if of_costs is None else (of_costs.target, learner.costs.critic_hidden_state)
 
-    def step(learner: Any, batch: fitting.Sequences) -> tuple[Any, dict[str, Array]]:
+    def step(learner: Any, batch: fitting.SequenceBatch) -> tuple[Any, dict[str, Array]]:
         data, target, *cost_target = batch.steps
-        memory, *cost_memory = batch.starts
-        learner, info = ppo.critic_step(of.critic, learner, data, memory, target)
+        hidden_state, *cost_memory = batch.initial_states
+        learner, info = ppo.update_critic(of.critic, learner, data, hidden_state, target)
         if of.cost_critic is None:
             return learner, info
-        state, cost_info = costs.critic_step(
-            of.cost_critic, config, learner.seen, learner.costs, data, cost_memory[0], cost_target[0]
+        state, cost_info = costs.update_cost_critic(
+            of.cost_critic, config, learner.env_steps, learner.costs, data, cost_memory[0], cost_target[0]
         )
         return learner._replace(costs=state), info | cost_info
 
-    sequences = fitting.Sequences((data, target, *more[:1]), (learner.memory, *more[1:]))
-    return fitting.epochs(key, learner, sequences, step, config.epochs, config.num_minibatches)
+    sequences = fitting.SequenceBatch((data, target, *more[:1]), (learner.critic_hidden_state, *more[1:]))
+    return fitting.run_epochs(key, learner, sequences, step, config.num_epochs, config.num_minibatches)

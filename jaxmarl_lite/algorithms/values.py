@@ -9,35 +9,35 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import models
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import returns, surrogates
-from jaxmarl_lite.maths.moments import RunningMoments
+from jaxmarl_lite.maths.moments import RunningStatistics
 from jaxmarl_lite.types import Array, Number, PyTree, Transition
 
-Moments = RunningMoments | tuple[()]
-"""Running moments of the targets of a critic that predicts them standardised; () for one that does not."""
+Moments = RunningStatistics | tuple[()]
+"""Running moments of the targets of a critic that predicts them standardized; () for one that does not."""
 
 
-class Estimate(NamedTuple):
+class AdvantageEstimate(NamedTuple):
     """What a rollout says of the policy that made it, ``[T, B, N]``, or ``[T, B, N, K]`` of costs."""
 
     advantage: Array  # in the unit of the signal
     target: Array  # of the critic, in the critic's unit
-    memory: PyTree  # the critic's after the rollout
+    hidden_state: PyTree  # the critic's after the rollout
 
 
-def estimate(
+def estimate_advantages(
     critic: models.Critic,
     phi: PyTree,
-    memory: PyTree,
+    hidden_state: PyTree,
     moments: Moments,
     steps: Transition,
     signal: Array,
     gamma: Number,
     gae_lambda: Number,
-) -> tuple[Estimate, Moments, Array]:
+) -> tuple[AdvantageEstimate, Moments, Array]:
     """Generalised advantages and targets of a signal by its critic.
 
     Args:
-        critic, phi, memory: the critic, its weights, and its memory before the rollout.
+        critic, phi, hidden_state: the critic, its weights, and its memory before the rollout.
         moments: of its targets.
         steps: the rollout as the networks see it.
         signal: ``[T, B, N]`` or ``[T, B, N, K]``, what is summed: the rewards or the costs of the steps.
@@ -46,15 +46,15 @@ def estimate(
     Returns:
         The estimate, the moments with these targets taken in, and the share of variance that the critic explains.
     """
-    value, next_value, memory = critic.evaluate(phi, memory, steps)
-    if isinstance(moments, RunningMoments):
-        value, next_value = (moments_of.denormalise(moments, v) for v in (value, next_value))
+    value, next_value, hidden_state = critic.values_and_bootstrap(phi, hidden_state, steps)
+    if isinstance(moments, RunningStatistics):
+        value, next_value = (moments_of.denormalize(moments, v) for v in (value, next_value))
     behind = tuple(range(2, signal.ndim))
     discount, last = (jnp.expand_dims(x, behind) for x in (steps.discount, steps.last))
-    advantage = returns.generalised_advantage(signal, value, next_value, discount, last, gamma, gae_lambda)
+    advantage = returns.generalized_advantage_estimation(signal, value, next_value, discount, last, gamma, gae_lambda)
     target = advantage + value
-    explained = surrogates.explained_variance(value, target, models.like(steps.obs.alive, target))
-    if isinstance(moments, RunningMoments):
-        moments = moments_of.update_moments(moments, target)
-        target = moments_of.normalise(moments, target)
-    return Estimate(advantage, target, memory), moments, explained
+    explained = surrogates.explained_variance(value, target, models.expand_mask(steps.obs.alive, target))
+    if isinstance(moments, RunningStatistics):
+        moments = moments_of.update_running_statistics(moments, target)
+        target = moments_of.normalize(moments, target)
+    return AdvantageEstimate(advantage, target, hidden_state), moments, explained

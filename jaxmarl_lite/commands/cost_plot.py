@@ -34,7 +34,7 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
     found, limits, spec = {}, {}, None
     for label, run in runs.items():
         plan = plans.from_dict(run.config, run.folder.config)
-        costs = record.stacked(run.rows, plan.seeds)[metric]
+        costs = record.to_arrays(run.rows, plan.seeds)[metric]
         steps = np.asarray(sorted({row["step"] for row in run.rows}))
         own = _spec(run, plan)
         spec = own or spec
@@ -42,7 +42,7 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
         limits[label] = None if own is None else limits_of(plan.config, own)
     words: dict[str, Any] = dict(title=title, path=out)
     if spec is not None:
-        words |= dict(names=spec.cost_names, meanings=spec.cost_meanings)
+        words |= dict(names=spec.cost_names, meanings=spec.cost_descriptions)
     if len(found) == 1:
         (label,) = found
         plots.run_curves(label, found[label], limits=limits[label], **words)
@@ -50,9 +50,9 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
         plots.constrained_curves(found, limits=limits, **words)
 
 
-def _spec(run: Run, plan: plans.Plan) -> EnvSpec | None:
+def _spec(run: Run, plan: plans.RunConfig) -> EnvSpec | None:
     """The spec that the run's folder keeps. Runs of earlier versions keep none: it is the environment's, or None where
     they were given an object."""
     if (kept := record.read_spec(run.folder)) is not None:
         return kept
-    return None if plan.env_args is None else plans.world_of(plan.env, plan.env_args)[0].spec
+    return None if plan.env_args is None else plans.resolve_env(plan.env, plan.env_args)[0].spec

@@ -87,7 +87,7 @@ class List:
     """Build every environment to show its sizes."""
 
 
-def evaluate_command(words: list[str]) -> None:
+def evaluate(words: list[str]) -> None:
     """``evaluate RUN``."""
     options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=words, registry=arguments.REGISTRY)
     check_int("--seed", options.seed, -(2**31), 2**32 - 1)
@@ -104,21 +104,25 @@ def evaluate_command(words: list[str]) -> None:
         if seed in result.diverged:  # its policy may act all the same, and mean nothing
             played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
         returns = np.asarray(result.spec.team_return(played.returns), float)
-        means[seed], paid[seed], won[seed] = float(returns.mean()), played.costs, np.asarray(played.won)
+        means[seed], paid[seed], won[seed] = float(returns.mean()), played.costs, np.asarray(played.wins)
         interval = statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
         length = None if interval is None else round(float(played.lengths.mean()), 1)
         texts.append((f"seed {seed}", "left out" if interval is None else _interval(interval), length))
     table = tables.list_table(
-        ("", f"{result.spec.return_meaning}: mean [95 % interval] over {options.episodes} episodes", "episode length"),
+        (
+            "",
+            f"{result.spec.return_description}: mean [95 % interval] over {options.episodes} episodes",
+            "episode length",
+        ),
         texts,
         title=f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}",
     )
     table.add_section()
     overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
-    table.add_row("IQM [95 % interval] over seeds", tables.interval_text(overall), "")
+    table.add_row("IQM [95 % interval] over seeds", tables.format_interval(overall), "")
     _console().print(table)
-    if result.spec.win_meaning:
-        _console().print(_wins(won, result.spec.win_meaning))
+    if result.spec.win_condition:
+        _console().print(_wins(won, result.spec.win_condition))
     if result.spec.num_costs:
         title = f"costs over {options.episodes} episodes of each seed, together"
         for part in cost_tables.evaluation_tables(paid, result.limits, result.spec.cost_names, title):
@@ -139,12 +143,12 @@ def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
         text = "left out"
         if np.isfinite(each).all():
             among = statistics.proportion_interval(int(each.sum()), len(each))
-            text = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
+            text = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
         rows.append((f"seed {seed}", text))
     return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
 
 
-def plot_command(words: list[str]) -> None:
+def plot(words: list[str]) -> None:
     """``plot RUN...``."""
     options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words, registry=arguments.REGISTRY)
     if not options.runs:
@@ -179,7 +183,7 @@ def _curves(run: runfolder.Run, metric: str) -> dict[str, Any]:
     return {ending: (series.steps, series.values) for ending, series in found.items()}
 
 
-def render_command(words: list[str]) -> None:
+def render(words: list[str]) -> None:
     """``render RUN``."""
     options = tyro.cli(Render, prog="jaxmarl-lite render", args=words, registry=arguments.REGISTRY)
     greedy = _chosen_greedy(options)
@@ -194,17 +198,17 @@ def render_command(words: list[str]) -> None:
     written = []
     if animate is not None:
         shows = "rewards" in inspect.signature(animate).parameters
-        told = {"rewards": episode.intrinsic} if shows and episode.intrinsic is not None else {}
+        told = {"rewards": episode.intrinsic_reward} if shows and episode.intrinsic_reward is not None else {}
         written.append(animate(episode.states, film, **told))
-    if episode.intrinsic is not None:
+    if episode.intrinsic_reward is not None:
         written.append(film.with_suffix(".rewards.png"))
-        result.plot_rewards(written[-1], episode=episode)
+        result.plot_intrinsic_rewards(written[-1], episode=episode)
     missing = "; no film: the environment has no `animate`" if animate is None else ""
     played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
     print(*map(printable, written), f"({episode.length} steps, {played} actions{missing})")
 
 
-def list_command(words: list[str]) -> None:
+def list_names(words: list[str]) -> None:
     """``list``."""
     options = tyro.cli(List, prog="jaxmarl-lite list", args=words, registry=arguments.REGISTRY)
     console = _console()
@@ -214,7 +218,9 @@ def list_command(words: list[str]) -> None:
             continue
         if "/" not in name:
             known = [*registry.ALGORITHMS, *(each for each, _ in envs.list_environments())]
-            raise naming.unknown("algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows.")
+            raise naming.unknown_name_error(
+                "algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows."
+            )
         console.print(_environments([name]))
         console.print(f"keywords of {name} (--env-args KEYWORD=VALUE): {', '.join(envs.keywords_of(name))}\n")
     if not options.names:
@@ -230,7 +236,8 @@ def list_command(words: list[str]) -> None:
 
 def _algorithms() -> Any:
     """The algorithms with the settings that one compares first."""
-    shown = {"hidden": "hidden", "memory": "memory", "critic_view": "critic", "epochs": "epochs", "lr": "lr"}
+    names = ("hidden_sizes", "recurrent", "critic_input", "num_epochs", "lr")
+    shown = {name: name.replace("_", " ") for name in names}
     rows = []
     for name in registry.ALGORITHMS:
         kind = registry.config_of(name)
@@ -257,9 +264,9 @@ def _environments(names: list[str], where_possible: bool = False) -> Any:
                 raise
             rows.append((name, *[""] * 7, str(error).partition(": ")[2]))
             continue
-        actions = f"{spec.action_size} {spec.action_kind}"
-        best = "" if spec.best_return is None else f"{spec.best_return:g}"
-        sizes = spec.num_agents, spec.view_size, spec.state_size, actions, spec.episode_limit, best
+        actions = f"{spec.action_size} {spec.action_type}"
+        best = "" if spec.max_return is None else f"{spec.max_return:g}"
+        sizes = spec.num_agents, spec.obs_size, spec.global_state_size, actions, spec.max_episode_steps, best
         rows.append((name, *sizes, spec.num_costs, _costs(spec)))
     title = (
         "N agents, O entries of a view, S of the state, A actions; the longest episode; the highest return; "
@@ -271,7 +278,7 @@ def _environments(names: list[str], where_possible: bool = False) -> Any:
 def _costs(spec: EnvSpec) -> str:
     """Names of an environment's costs with its own limits."""
     bounds = costs.limits_of(None, spec)
-    return "; ".join(f"{name} {cost_tables.limit_text(bounds[:, k])}" for k, name in enumerate(spec.cost_names))
+    return "; ".join(f"{name} {cost_tables.format_limit(bounds[:, k])}" for k, name in enumerate(spec.cost_names))
 
 
 def _console() -> Console:
@@ -287,6 +294,6 @@ def _plain(value: Any) -> str:
 
 
 def _interval(interval: statistics.Interval) -> str:
-    numbers = [float(interval.centre), float(interval.low), float(interval.high)]
-    centre, low, high = (tables.number_text(value, numbers) for value in numbers)
+    numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
+    centre, low, high = (tables.format_number(value, numbers) for value in numbers)
     return f"{centre} [{low}, {high}]"

@@ -16,7 +16,7 @@ from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.run import run
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running import presets
-from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.plan import RunConfig
 from jaxmarl_lite.validation import check_path
 
 Config = TypeVar("Config")
@@ -25,18 +25,18 @@ Config = TypeVar("Config")
 @arguments.REGISTRY.primitive_rule
 def _of_limits(info: Any) -> Any:
     """``--cost-limit NAME=LIMIT``, a limit per agent with commas; a lone number is every cost's."""
-    if info.type is not limits.Limits:
+    if info.type is not limits.CostLimits:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="NAME=LIMIT[,LIMIT...]",
         instance_from_str=_limits,
-        is_instance=lambda value: isinstance(value, limits.Limits),
-        str_from_instance=lambda value: [f"{name}={_limit_text(limit)}" for name, limit in value.plain().items()],
+        is_instance=lambda value: isinstance(value, limits.CostLimits),
+        str_from_instance=lambda value: [f"{name}={_limit_text(limit)}" for name, limit in value.to_dict().items()],
     )
 
 
-def _limits(words: list[str]) -> limits.Limits:
+def _limits(words: list[str]) -> limits.CostLimits:
     given: dict[str, Any] = {}
     if not words:
         raise ValueError("--cost-limit is empty; allowed is NAME=LIMIT, or one number for every cost")
@@ -44,15 +44,15 @@ def _limits(words: list[str]) -> limits.Limits:
         name, equals, text = word.rpartition("=")
         if equals and not name:
             raise ValueError(f"--cost-limit is {word!r}; allowed is a cost's name before the =, or a number alone")
-        if (name or limits.EVERY) in given or (given and not name):
+        if (name or limits.ALL_COSTS) in given or (given and not name):
             raise ValueError(f"--cost-limit is {' '.join(words)!r}; allowed is each cost once, or one number for all")
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError as error:
             forms = "NAME=LIMIT, NAME=LIMIT,LIMIT... or one number for every cost"
             raise ValueError(f"--cost-limit is {word!r}; allowed is {forms}") from error
-        given[name or limits.EVERY] = numbers if len(numbers) > 1 else numbers[0]
-    return limits.of(given, "--cost-limit")
+        given[name or limits.ALL_COSTS] = numbers if len(numbers) > 1 else numbers[0]
+    return limits.parse_cost_limits(given, "--cost-limit")
 
 
 def _limit_text(limit: Any) -> str:
@@ -75,9 +75,9 @@ class Options(Generic[Config]):
     """Parallel worlds; None: tuned for this environment, or 64."""
     num_steps: int | None = None
     """Steps of a rollout; None: tuned for this environment, or 64."""
-    stagger: bool | None = None
+    stagger_episodes: bool | None = None
     """Cut every world's first episode at a random step, so that worlds are not in step; None: tuned, or no."""
-    evaluations: int = 20
+    num_evaluations: int = 20
     """Evaluations, each with a checkpoint, after the one at the start."""
     eval_episodes: int = 32
     """Episodes of an evaluation."""
@@ -89,11 +89,11 @@ class Options(Generic[Config]):
     """A config.json, or a run's folder, whose values stand wherever no option is given."""
     resume: Path | None = None
     """A run's folder: continue it, bit for bit, from its newest checkpoint."""
-    seeds_at_once: int | None = None
+    seeds_in_parallel: int | None = None
     """Seeds that train side by side; None: one on a CPU, else all."""
     devices: int | None = None
     """Devices to use; None: one, or all where several processes join."""
-    layout: Literal["worlds", "seeds"] = "worlds"
+    shard_over: Literal["envs", "seeds"] = "envs"
     """What is spread over several devices: every seed's worlds, or the seeds."""
     distributed: bool = False
     """Join several processes or hosts; finds Slurm and the like by itself."""
@@ -103,7 +103,7 @@ class Options(Generic[Config]):
     """How many processes join, where --distributed cannot find it."""
     process_id: int | None = None
     """Which of them this is, where --distributed cannot find it."""
-    keep: int = 2
+    max_checkpoints: int = 2
     """Checkpoints to keep."""
     checkpoint_minutes: float = 5.0
     """Longest time between two checkpoints, in minutes; there is one after every evaluation too."""
@@ -145,7 +145,7 @@ def train(words: list[str]) -> None:
     )
     options = dataclasses.replace(options, settings=_settings(defaults.settings, options.settings, rest))
     if options.distributed or options.coordinator is not None:
-        parallel.initialise(options.coordinator, options.num_processes, options.process_id)
+        parallel.initialize_distributed(options.coordinator, options.num_processes, options.process_id)
     elif options.num_processes is not None or options.process_id is not None:
         raise ValueError("--num-processes and --process-id have no effect without --distributed; allowed is both")
     run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
@@ -158,21 +158,22 @@ def _settings(base: Any, parsed: Any, words: list[str]) -> Any:
     return configs.override(type(base), vars(base), given)
 
 
-def _with_stored_limits(options: Options[Any], stored: Plan | None) -> Options[Any]:
+def _with_stored_limits(options: Options[Any], stored: RunConfig | None) -> Options[Any]:
     """The options, with the stored limits of the costs for which none is given now."""
     if stored is None or not hasattr(options.settings, "cost_limit"):
         return options
-    merged = limits.over(options.settings.cost_limit, stored.config.cost_limit)
+    merged = limits.override(options.settings.cost_limit, stored.config.cost_limit)
     return dataclasses.replace(options, settings=dataclasses.replace(options.settings, cost_limit=merged))
 
 
-def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | None) -> dict[str, Any]:
+def _arguments(options: Options[Any], defaults: Options[Any], stored: RunConfig | None) -> dict[str, Any]:
     """The keywords of `run`."""
     same = stored is not None and options.seeds == defaults.seeds
     seeds = stored.seeds if same and stored is not None else options.seeds
     names = (
-        "total_steps", "out", "num_envs", "num_steps", "stagger", "evaluations", "eval_episodes", "greedy", "resume",
-        "seeds_at_once", "devices", "layout", "keep", "checkpoint_minutes", "wandb", "quiet",
+        "total_steps", "out", "num_envs", "num_steps", "stagger_episodes", "num_evaluations", "eval_episodes", "greedy",
+        "resume", "seeds_in_parallel", "devices", "shard_over", "max_checkpoints", "checkpoint_minutes", "wandb",
+        "quiet",
     )  # fmt: skip
     return {name: getattr(options, name) for name in names} | {
         "config": options.settings,
@@ -181,20 +182,20 @@ def _arguments(options: Options[Any], defaults: Options[Any], stored: Plan | Non
     }
 
 
-def _defaults(name: str, kind: type, stored: Plan | None, words: list[str]) -> Options[Any]:
+def _defaults(name: str, kind: type, stored: RunConfig | None, words: list[str]) -> Options[Any]:
     """What stands wherever no option is given: a stored plan's values, or those tuned for the environment."""
     if stored is None:
         env = _value_of("--env", words)
         settings = kind(**presets.lookup(name, env or "").fields)
         return Options(env=tyro.MISSING if env is None else env, settings=settings, greedy=settings.evaluated_greedily)
     values = {
-        f.name: getattr(stored, f.name) for f in dataclasses.fields(Plan) if f.name not in ("algorithm", "config")
+        f.name: getattr(stored, f.name) for f in dataclasses.fields(RunConfig) if f.name not in ("algorithm", "config")
     }
     values["env_args"] = tuple(f"{key}={value!r}" for key, value in (stored.env_args or {}).items())
     return Options(**values, settings=stored.config)
 
 
-def _stored(words: list[str]) -> Plan | None:
+def _stored(words: list[str]) -> RunConfig | None:
     """The plan that ``--config`` or ``--resume`` names, if either is given."""
     config, resume = _value_of("--config", words), _value_of("--resume", words)
     if config is not None and resume is not None:
@@ -202,7 +203,7 @@ def _stored(words: list[str]) -> Plan | None:
     if resume is not None:
         resume = check_path("--resume", resume)
         plan = plans.read(resume)
-        plans.world_of_run(plan, resume, None)
+        plans.env_of_run(plan, resume, None)
         return plan
     if config is None:
         return None

@@ -60,11 +60,11 @@ def check_spec(spec: Any) -> None:
     """Check the sizes and names of an environment; raises ValueError that names the field that is wrong."""
     if not isinstance(spec, EnvSpec):
         raise _wrong("spec", f"a {type(spec).__name__}", "a jaxmarl_lite.types.EnvSpec (a value, not a method)")
-    for name in ("num_agents", "view_size", "state_size", "action_size", "episode_limit"):
+    for name in ("num_agents", "obs_size", "global_state_size", "action_size", "max_episode_steps"):
         value = getattr(spec, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _wrong(f"spec.{name}", repr(value), "a positive int")
-    for name, allowed in (("action_kind", ("discrete", "continuous")), ("reward_kind", ("team", "individual"))):
+    for name, allowed in (("action_type", ("discrete", "continuous")), ("reward_type", ("team", "individual"))):
         if getattr(spec, name) not in allowed:
             raise _wrong(f"spec.{name}", repr(getattr(spec, name)), " or ".join(map(repr, allowed)))
     if not isinstance(spec.cost_names, tuple) or len(set(spec.cost_names)) != len(spec.cost_names):
@@ -72,26 +72,30 @@ def check_spec(spec: Any) -> None:
     for name in spec.cost_names:
         if not isinstance(name, str) or not name or set(name) & set("*=,/ "):
             raise _wrong("spec.cost_names", repr(spec.cost_names), "words, without spaces or any of * = , /")
-    names, size = spec.action_names, spec.action_size if spec.action_kind == "discrete" else 0
+    names, size = spec.action_names, spec.action_size if spec.action_type == "discrete" else 0
     if not isinstance(names, tuple) or len(names) not in (0, size) or not all(isinstance(x, str) and x for x in names):
         raise _wrong("spec.action_names", repr(names), f"() or a tuple of {size} words, one per discrete action")
-    for name, empty in (("name", False), ("return_meaning", False), ("win_meaning", True)):
+    for name, empty in (("name", False), ("return_description", False), ("win_condition", True)):
         value = getattr(spec, name)
         if not isinstance(value, str) or not (value.strip() or empty):
             raise _wrong(f"spec.{name}", show(value), "text")
-    if spec.best_return is not None:
-        check_number("spec.best_return", spec.best_return)
-    check_bool("spec.may_break", spec.may_break)
+    if spec.max_return is not None:
+        check_number("spec.max_return", spec.max_return)
+    check_bool("spec.can_diverge", spec.can_diverge)
     _check_costs(spec)
     _check_bounds(spec)
 
 
 def _check_costs(spec: EnvSpec) -> None:
-    meanings = spec.cost_meanings
-    if not isinstance(meanings, tuple) or len(meanings) not in (0, spec.num_costs) or not all(
-        isinstance(x, str) for x in meanings
+    meanings = spec.cost_descriptions
+    if (
+        not isinstance(meanings, tuple)
+        or len(meanings) not in (0, spec.num_costs)
+        or not all(isinstance(x, str) for x in meanings)
     ):
-        raise _wrong("spec.cost_meanings", repr(spec.cost_meanings), f"() or a tuple of {spec.num_costs}, one per cost")
+        raise _wrong(
+            "spec.cost_descriptions", repr(spec.cost_descriptions), f"() or a tuple of {spec.num_costs}, one per cost"
+        )
     if spec.cost_limits is None:
         return
     if not isinstance(spec.cost_limits, tuple) or len(spec.cost_limits) != spec.num_costs:
@@ -108,7 +112,7 @@ def _check_bounds(spec: EnvSpec) -> None:
         bound = getattr(spec, name)
         if bound is None:
             continue
-        if spec.action_kind == "discrete":
+        if spec.action_type == "discrete":
             raise _wrong(f"spec.{name}", repr(bound), "None for discrete actions")
         if (
             not isinstance(bound, tuple)
@@ -162,9 +166,9 @@ def _fields(timestep: TimeStep, spec: EnvSpec) -> list[tuple[str, Any, tuple[int
     """Every field: name, value, expected shape, expected dtype, and the shape in letters."""
     n, obs, number = spec.num_agents, timestep.obs, jnp.result_type(float)
     return [
-        ("obs.view", obs.view, (n, spec.view_size), number, "[N, O]"),
-        ("obs.state", obs.state, (spec.state_size,), number, "[S]"),
-        ("obs.mask", obs.mask, (n, spec.action_size), np.dtype(bool), "[N, A]"),
+        ("obs.agents_view", obs.agents_view, (n, spec.obs_size), number, "[N, O]"),
+        ("obs.global_state", obs.global_state, (spec.global_state_size,), number, "[S]"),
+        ("obs.action_mask", obs.action_mask, (n, spec.action_size), np.dtype(bool), "[N, A]"),
         ("obs.alive", obs.alive, (n,), np.dtype(bool), "[N]"),
         ("reward", timestep.reward, (n,), number, "[N]"),
         ("cost", timestep.cost, (n, spec.num_costs), number, "[N, K], K from spec.cost_names"),
@@ -199,7 +203,7 @@ def _check_same_state(before: Any, after: Any) -> None:
 
 def _check_told(env: Any, spec: EnvSpec, state: Any) -> None:
     """What the spec promises that the environment tells of an episode's last state."""
-    for field, name in (("may_break", "broken"), ("win_meaning", "won")):
+    for field, name in (("can_diverge", "is_non_finite"), ("win_condition", "is_win")):
         if not getattr(spec, field):
             continue
         if not callable(getattr(env, name, None)):
@@ -212,7 +216,7 @@ def _check_told(env: Any, spec: EnvSpec, state: Any) -> None:
 
 def _actions(spec: EnvSpec, mask: np.ndarray, random: np.random.Generator) -> Array:
     """A random legal joint action; padded dimensions of continuous actions get random numbers too."""
-    if spec.action_kind == "discrete":
+    if spec.action_type == "discrete":
         return jnp.asarray((random.random(mask.shape) * mask).argmax(-1), jnp.int32)
     low = -1.0 if spec.action_low is None else np.array(spec.action_low)
     high = 1.0 if spec.action_high is None else np.array(spec.action_high)
@@ -232,30 +236,30 @@ def _play(env: Any, spec: EnvSpec, key: Array) -> None:
     if timestep.last or timestep.discount != 1:
         found = f"{timestep.discount} with last {bool(timestep.last)}"
         raise _wrong("reset's discount", found, "1 with last False: an episode has at least one step")
-    for _ in range(min(spec.episode_limit, LONGEST)):
-        state, timestep = step(state, _actions(spec, timestep.obs.mask, random))
+    for _ in range(min(spec.max_episode_steps, LONGEST)):
+        state, timestep = step(state, _actions(spec, timestep.obs.action_mask, random))
         timestep = jax.device_get(timestep)
         _check_values("step", timestep, spec)
         if timestep.last:
             return
-    if spec.episode_limit <= LONGEST:
-        limit = f"True at the latest after spec.episode_limit = {spec.episode_limit} steps"
-        raise _wrong("step's last", f"still False after {spec.episode_limit} steps", limit)
+    if spec.max_episode_steps <= LONGEST:
+        limit = f"True at the latest after spec.max_episode_steps = {spec.max_episode_steps} steps"
+        raise _wrong("step's last", f"still False after {spec.max_episode_steps} steps", limit)
 
 
 def _check_values(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
     for field, value, _, dtype, _ in _fields(timestep, spec):
         if dtype != np.dtype(bool) and not np.isfinite(value).all():
             raise _wrong(f"{name}'s {field}", "not finite", "finite everywhere")
-    stuck = timestep.obs.alive & ~timestep.obs.mask.any(-1)
+    stuck = timestep.obs.alive & ~timestep.obs.action_mask.any(-1)
     if stuck.any():
         agents = np.flatnonzero(stuck).tolist()
         found = f"False for every action of living agents {agents}"
-        raise _wrong(f"{name}'s obs.mask", found, "True somewhere for each")
+        raise _wrong(f"{name}'s obs.action_mask", found, "True somewhere for each")
     if timestep.discount not in (0.0, 1.0):
         raise _wrong(f"{name}'s discount", f"{timestep.discount:g}", "0 or 1 (the discount factor is the algorithm's)")
     if timestep.discount == 0 and not timestep.last:
         raise _wrong(f"{name}'s discount", "0 with last False", "1 while the episode goes on")
-    if spec.reward_kind == "team" and np.ptp(timestep.reward) > 0:
-        text = "the same for all agents, as spec.reward_kind is 'team'"
+    if spec.reward_type == "team" and np.ptp(timestep.reward) > 0:
+        text = "the same for all agents, as spec.reward_type is 'team'"
         raise _wrong(f"{name}'s reward", timestep.reward.tolist(), text)

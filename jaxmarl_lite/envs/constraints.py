@@ -26,25 +26,26 @@ class Cost:
     """One cost, and what must be seen to avoid it.
 
     name: a word, as ``--cost-limit`` takes it.
-    meaning: what is counted, with its unit.
-    of: ``(state, action, next_state) -> [N]``, numbers or bools: each agent's cost of the step. It is charged whether
+    description: what is counted, with its unit.
+    fn: ``(state, action, next_state) -> [N]``, numbers or bools: each agent's cost of the step. It is charged whether
         an agent is alive or not; where the dead are to be spared, say so in the function.
     limit: the expected undiscounted cost per episode that is allowed, one number or one per agent; None: no limit.
-    view: ``state -> [N, X]``, appended to the agents' views. state: ``state -> [X]``, appended to the central state.
+    extra_obs: ``state -> [N, X]``, appended to the agents' views.
+    extra_global_state: ``state -> [X]``, appended to the central state.
 
     Raises ValueError for an empty name, or a limit that is negative or no number.
     """
 
     name: str
-    meaning: str
-    of: Callable[[Any, Array, Any], Array]
+    description: str
+    fn: Callable[[Any, Array, Any], Array]
     limit: Limit | None = None
-    view: Callable[[Any], Array] | None = None
-    state: Callable[[Any], Array] | None = None
+    extra_obs: Callable[[Any], Array] | None = None
+    extra_global_state: Callable[[Any], Array] | None = None
 
     def __post_init__(self):
-        if not callable(self.of):
-            raise invalid(f"of, of cost {self.name!r}", self.of, "a function of (state, action, next_state)")
+        if not callable(self.fn):
+            raise invalid(f"fn, of cost {self.name!r}", self.fn, "a function of (state, action, next_state)")
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("*=,/ "):
             raise ValueError(f"name is {self.name!r}, but must be a word, without spaces or any of * = , /")
         object.__setattr__(self, "limit", _as_limit(f"limit of cost {self.name!r}", self.limit))
@@ -54,7 +55,7 @@ def _as_limit(field: str, given: Any) -> Limit | None:
     return None if given is None else check_limit(field, given)
 
 
-def with_costs(env: Environment, costs: Sequence[Cost]) -> Constrained:
+def with_costs(env: Environment, costs: Sequence[Cost]) -> CostWrapper:
     """The environment with further costs, behind those that it may have already.
 
     env: any environment; its own states are those of the result. costs: at least one.
@@ -65,11 +66,11 @@ def with_costs(env: Environment, costs: Sequence[Cost]) -> Constrained:
     check_environment_object(env)
     if not isinstance(costs, (list, tuple)):
         raise invalid("costs", costs, "a list of Cost objects")
-    return Constrained(env, tuple(costs))
+    return CostWrapper(env, tuple(costs))
 
 
 @dataclasses.dataclass(frozen=True)
-class Constrained:
+class CostWrapper:
     """An environment with costs; built by `with_costs`. ``animate`` and ``unwrapped`` are the inner environment's."""
 
     env: Any
@@ -80,7 +81,7 @@ class Constrained:
         self.spec  # noqa: B018  traces, and so finds wrong shapes
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("animate", "broken", "won", "unwrapped"):
+        if name in ("animate", "is_non_finite", "is_win", "unwrapped"):
             return getattr(self.env, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -102,10 +103,10 @@ class Constrained:
         view, whole = _added_sizes(self.env, costs)
         return dataclasses.replace(
             inner,
-            view_size=inner.view_size + view,
-            state_size=inner.state_size + whole,
+            obs_size=inner.obs_size + view,
+            global_state_size=inner.global_state_size + whole,
             cost_names=(*inner.cost_names, *(cost.name for cost in costs)),
-            cost_meanings=(*(inner.cost_meanings or inner.cost_names), *(cost.meaning for cost in costs)),
+            cost_descriptions=(*(inner.cost_descriptions or inner.cost_names), *(cost.description for cost in costs)),
             cost_limits=_joined_limits(inner, costs),
         )
 
@@ -118,7 +119,7 @@ class Constrained:
     def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
         """Take one joint action, and count what it cost."""
         after, timestep = self.env.step(state, action)
-        added = jnp.stack([cost.of(state, action, after).astype(float) for cost in self.costs], axis=-1)  # [N, K]
+        added = jnp.stack([cost.fn(state, action, after).astype(float) for cost in self.costs], axis=-1)  # [N, K]
         return after, self._joined(after, timestep, added)
 
     def _joined(self, state: Any, timestep: TimeStep, added: Array) -> TimeStep:
@@ -126,10 +127,12 @@ class Constrained:
         return timestep._replace(obs=self._observe(state, timestep.obs), cost=cost)
 
     def _observe(self, state: Any, obs: Observation) -> Observation:
-        views = [cost.view(state).astype(float) for cost in self.costs if cost.view is not None]
-        states = [cost.state(state).astype(float) for cost in self.costs if cost.state is not None]
-        view = jnp.concatenate([obs.view, *views], axis=-1)
-        return obs._replace(view=view, state=jnp.concatenate([obs.state, *states]))
+        views = [cost.extra_obs(state).astype(float) for cost in self.costs if cost.extra_obs is not None]
+        states = [
+            cost.extra_global_state(state).astype(float) for cost in self.costs if cost.extra_global_state is not None
+        ]
+        view = jnp.concatenate([obs.agents_view, *views], axis=-1)
+        return obs._replace(agents_view=view, global_state=jnp.concatenate([obs.global_state, *states]))
 
 
 def _check_names(inner: EnvSpec, costs: tuple[Cost, ...]) -> None:
@@ -161,16 +164,18 @@ def _added_sizes(env: Any, costs: tuple[Cost, ...]) -> tuple[int, int]:
     inner = env.spec
     n = inner.num_agents
     state, _ = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-    discrete = inner.action_kind == "discrete"
+    discrete = inner.action_type == "discrete"
     shape, dtype = ((n,), jnp.int32) if discrete else ((n, inner.action_size), jnp.result_type(float))
     action = jax.ShapeDtypeStruct(shape, dtype)
     view = whole = 0
     for cost in costs:
-        _traced(f"cost {cost.name!r}", cost.of, (n,), "[N]", state, action, state)
-        if cost.view is not None:
-            view += _traced(f"view of cost {cost.name!r}", cost.view, (n, None), "[N, X]", state)
-        if cost.state is not None:
-            whole += _traced(f"state of cost {cost.name!r}", cost.state, (None,), "[X]", state)
+        _traced(f"cost {cost.name!r}", cost.fn, (n,), "[N]", state, action, state)
+        if cost.extra_obs is not None:
+            view += _traced(f"extra_obs of cost {cost.name!r}", cost.extra_obs, (n, None), "[N, X]", state)
+        if cost.extra_global_state is not None:
+            whole += _traced(
+                f"extra_global_state of cost {cost.name!r}", cost.extra_global_state, (None,), "[X]", state
+            )
     return view, whole
 
 

@@ -11,25 +11,29 @@ import jax.numpy as jnp
 from jaxmarl_lite.types import Array, EnvSpec, TimeStep
 
 
-class DelayedState(NamedTuple):
+class DelayedRewardState(NamedTuple):
     """The inner environment's state, and what is owed to each agent, ``[N]``."""
 
     inner: Any
-    owed: Array
+    pending_reward: Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Delayed:
+class DelayedRewardWrapper:
     """An environment whose agents are paid at an episode's last step alone, the sum of all its rewards.
 
     Returns, ends and costs are as they were. What is owed so far is added to the state that a central critic sees, N
-    numbers, and not to the views. ``animate``, ``broken``, ``won`` and ``unwrapped`` are the inner environment's.
+    numbers, and not to the views. ``animate``, ``is_non_finite``, ``is_win`` and ``unwrapped`` are the inner
+    environment's.
     """
 
     env: Any
 
     def __getattr__(self, name: str) -> Any:
-        inner = {"animate": self._animate, "broken": self._told, "won": self._told, "unwrapped": getattr}.get(name)
+        forwarded = {
+            "animate": self._animate, "is_non_finite": self._told, "is_win": self._told, "unwrapped": getattr,
+        }  # fmt: skip
+        inner = forwarded.get(name)
         if inner is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return inner(self.env, name)
@@ -53,24 +57,26 @@ class Delayed:
         """The inner environment's, with a longer state."""
         inner = self.env.spec
         return dataclasses.replace(
-            inner, name=f"delayed/{inner.name}", state_size=inner.state_size + inner.num_agents
+            inner, name=f"delayed/{inner.name}", global_state_size=inner.global_state_size + inner.num_agents
         )
 
-    def reset(self, key: Array) -> tuple[DelayedState, TimeStep]:
+    def reset(self, key: Array) -> tuple[DelayedRewardState, TimeStep]:
         """Begin an episode; nothing is owed."""
         inner, timestep = self.env.reset(key)
-        state = DelayedState(inner, jnp.zeros_like(timestep.reward))
+        state = DelayedRewardState(inner, jnp.zeros_like(timestep.reward))
         return state, self._seen(state, timestep)
 
-    def step(self, state: DelayedState, action: Array) -> tuple[DelayedState, TimeStep]:
+    def step(self, state: DelayedRewardState, action: Array) -> tuple[DelayedRewardState, TimeStep]:
         """Take one joint action of the inner environment."""
         inner, timestep = self.env.step(state.inner, action)
-        owed = state.owed + timestep.reward
+        owed = state.pending_reward + timestep.reward
         paid = jnp.where(timestep.last, owed, 0.0)
         # a debt still seen after a time limit would be bootstrapped from, and grow without bound
-        state = DelayedState(inner, owed - paid)
+        state = DelayedRewardState(inner, owed - paid)
         return state, self._seen(state, timestep._replace(reward=paid))
 
-    def _seen(self, state: DelayedState, timestep: TimeStep) -> TimeStep:
-        whole = jnp.concatenate([timestep.obs.state, state.owed.astype(timestep.obs.state.dtype)])
-        return timestep._replace(obs=timestep.obs._replace(state=whole))
+    def _seen(self, state: DelayedRewardState, timestep: TimeStep) -> TimeStep:
+        whole = jnp.concatenate(
+            [timestep.obs.global_state, state.pending_reward.astype(timestep.obs.global_state.dtype)]
+        )
+        return timestep._replace(obs=timestep.obs._replace(global_state=whole))

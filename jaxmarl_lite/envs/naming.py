@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jaxmarl_lite.validation import nearest_names, show
 
 
-def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> ValueError:
+def unknown_name_error(what: str, name: str, known: Iterable[str], also: str = "") -> ValueError:
     """The error for a name that does not exist.
 
     what: the kind of name, for the message. known: names to compare with. also: a further sentence on what is allowed.
@@ -32,4 +32,4 @@ def check_names(owner: str, given: Iterable[str], allowed: Iterable[str]) -> Non
     allowed = list(dict.fromkeys(allowed))
     for name in given:
         if name not in allowed:
-            raise UnknownKeyword(str(unknown(f"keyword of {owner}:", name, allowed)), allowed)
+            raise UnknownKeyword(str(unknown_name_error(f"keyword of {owner}:", name, allowed)), allowed)

@@ -11,9 +11,9 @@ from typing import Any
 import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
 import jaxmarl_lite.envs.mujoco.scenarios as robots
 import jaxmarl_lite.envs.safe as safe
-from jaxmarl_lite.envs.delayed import Delayed
+from jaxmarl_lite.envs.delayed import DelayedRewardWrapper
 from jaxmarl_lite.envs.jumanji import importing, scenarios
-from jaxmarl_lite.envs.naming import UnknownKeyword, check_names, unknown
+from jaxmarl_lite.envs.naming import UnknownKeyword, check_names, unknown_name_error
 from jaxmarl_lite.envs.toys import TOYS, summary
 from jaxmarl_lite.types import Environment
 from jaxmarl_lite.validation import check_bool, check_choice, check_limit, invalid, one_line, show, to_plain
@@ -105,24 +105,24 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
     room, slash, name = env_id.partition("/")
     room = room if slash else ""
     if room == "delayed":
-        return Delayed(_make(name, keywords))
+        return DelayedRewardWrapper(_make(name, keywords))
     if room == "toy" and name in TOYS:
         return _make_toy(name, keywords)
     if room == "jumanji":
         return _make_jumanji(name, keywords)
     if room == "safe":
         return _make_safe(name, keywords)
-    if room in robots.ROOMS:
+    if room in robots.SUITES:
         return robots.build(room, name, keywords)
-    if room in jaxmarl.ROOMS:
+    if room in jaxmarl.SUITES:
         return jaxmarl.build(room, name, keywords)
-    patterns = ", ".join(f"jumanji/{family.form}" for family in scenarios.FAMILIES)
-    patterns += ", " + ", ".join(f"safe/{family.form}" for family, _ in safe.families())
-    patterns += ", " + ", ".join([*robots.forms(), *jaxmarl.forms()])
+    patterns = ", ".join(f"jumanji/{family.template}" for family in scenarios.FAMILIES)
+    patterns += ", " + ", ".join(f"safe/{family.template}" for family, _ in safe.families())
+    patterns += ", " + ", ".join([*robots.name_patterns(), *jaxmarl.name_patterns()])
     listed = [known for known, _ in list_environments()]
     toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
     others = "jumanji/<Jumanji's own id>, delayed/<any of these>"
-    raise unknown("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, {others}.")
+    raise unknown_name_error("environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, {others}.")
 
 
 def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:
@@ -172,20 +172,20 @@ def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
 
 def _registered(name: str, keywords: dict[str, Any]) -> Any:
     """The environment of one of Jumanji's own ids."""
-    patterns = ", ".join(family.form for family in scenarios.FAMILIES)
+    patterns = ", ".join(family.template for family in scenarios.FAMILIES)
     if not re.fullmatch(r"\w+-v\d+", name):  # no id of Jumanji's: said before its environments are imported
-        raise unknown("Jumanji scenario", name, [n for n, _ in scenarios.examples()],
+        raise unknown_name_error("Jumanji scenario", name, [n for n, _ in scenarios.examples()],
                       f"Allowed: {patterns}, or one of Jumanji's own ids, such as Connector-v3.")  # fmt: skip
     from jumanji import registration
 
-    from jaxmarl_lite.envs.jumanji.adapter import PARTICULARS
+    from jaxmarl_lite.envs.jumanji.adapter import ADAPTER_SPECS
 
     own = {env_id: env_id.rsplit("-v", 1)[0] for env_id in registration.registered_environments()}
-    classes = {kind.__name__: kind for kind in PARTICULARS}
+    classes = {kind.__name__: kind for kind in ADAPTER_SPECS}
     allowed = sorted(env_id for env_id, short in own.items() if short in classes)
     if name not in allowed:
         known = [*(n for n, _ in scenarios.examples()), *allowed]
-        raise unknown("Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}.")
+        raise unknown_name_error("Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}.")
     kind = classes[own[name]]
     check_names(f"jumanji/{name}", keywords, [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(kind)])
     return registration.make(name, **scenarios.check_arguments(kind, keywords))

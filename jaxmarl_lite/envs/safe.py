@@ -14,9 +14,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.constraints import Constrained, Cost
+from jaxmarl_lite.envs.constraints import Cost, CostWrapper
 from jaxmarl_lite.envs.jumanji import scenarios
-from jaxmarl_lite.envs.naming import unknown
+from jaxmarl_lite.envs.naming import unknown_name_error
 from jaxmarl_lite.types import Array
 from jaxmarl_lite.validation import check_int, check_number, check_table
 
@@ -26,12 +26,12 @@ ZONES = ((0.25, 0.25, 0.15), (0.7, 0.65, 0.15))
 """The closed zones of search and rescue: place and radius as shares of the world's side."""
 
 
-def _moves_apart(first: Array, second: Array) -> Array:
+def _manhattan(first: Array, second: Array) -> Array:
     """Manhattan distances in cells: ``[N, 2]`` and ``[M, 2]`` to ``[N, M]``."""
     return jnp.abs(first[:, None, :] - second[None, :, :]).sum(-1)
 
 
-def _others(pairs: Array) -> Array:
+def _sum_over_others(pairs: Array) -> Array:
     """Pairs of an agent and another one: ``[N, N]`` bool without its diagonal."""
     return pairs & ~jnp.eye(pairs.shape[0], dtype=bool)
 
@@ -55,7 +55,7 @@ def crowding(env: Any, distance: int = 1, start: int = 2) -> tuple[Cost, ...]:
     def of(state: Any, action: Array, after: Any) -> Array:
         cells = after.agents_locations
         outside = cells.sum(-1) > start
-        near = _others(_moves_apart(cells, cells) <= distance)
+        near = _sum_over_others(_manhattan(cells, cells) <= distance)
         return (near & outside[:, None] & outside[None, :]).sum(-1)
 
     meaning = f"other agents within {distance} moves, outside the start corner, summed over steps"
@@ -78,13 +78,13 @@ def near_collision(env: Any, distance: int = 1) -> tuple[Cost, ...]:
     def of(state: Any, action: Array, after: Any) -> Array:
         where = after.agents.position
         cells = jnp.stack([where.x, where.y], axis=-1)
-        return _others(_moves_apart(cells, cells) <= distance).any(-1)
+        return _sum_over_others(_manhattan(cells, cells) <= distance).any(-1)
 
     meaning = f"steps with another robot within {distance} cells"
     return (Cost("near_collision", meaning, of, limit=0.01 * (env.num_agents - 1) * env.time_limit),)
 
 
-def fruitless_loading(env: Any) -> tuple[Cost, ...]:
+def failed_loading(env: Any) -> tuple[Cost, ...]:
     """LevelBasedForaging: 1 for an agent that loads while no food beside it is eaten at this step.
 
     ``c_i = 1[a_i = load] (1 - max_f 1[f beside i] 1[f is eaten now])``, in attempts. Loading is legal beside food only,
@@ -97,7 +97,7 @@ def fruitless_loading(env: Any) -> tuple[Cost, ...]:
 
     def of(state: Any, action: Array, after: Any) -> Array:
         eaten_now = after.food_items.eaten & ~state.food_items.eaten
-        beside = _moves_apart(after.agents.position, after.food_items.position) == 1
+        beside = _manhattan(after.agents.position, after.food_items.position) == 1
         fruit = (beside & eaten_now[None, :]).any(-1)
         return (action == LOAD) & ~fruit
 
@@ -147,19 +147,19 @@ def separation_and_closed_zone(
     def too_near(state: Any, action: Array, after: Any) -> Array:
         pos = after.searchers.pos
         gaps = jnp.sqrt(jnp.square(_shortest(pos[:, None, :], pos[None, :, :], size)).sum(-1))
-        return _others(gaps < separation * size).any(-1)
+        return _sum_over_others(gaps < separation * size).any(-1)
 
     def inside(state: Any, action: Array, after: Any) -> Array:
         return _nearest_zone(env, jnp.array(table, float), after)[1] < 0
 
     def mate_view(state: Any) -> Array:
-        return _from_own_heading(state, *_nearest_mate(env, state))
+        return _to_body_frame(state, *_nearest_teammate(env, state))
 
     def mate_state(state: Any) -> Array:
-        return _nearest_mate(env, state)[1]
+        return _nearest_teammate(env, state)[1]
 
     def zone_view(state: Any) -> Array:
-        return _from_own_heading(state, *_nearest_zone(env, jnp.array(table, float), state))
+        return _to_body_frame(state, *_nearest_zone(env, jnp.array(table, float), state))
 
     def zone_state(state: Any) -> Array:
         return _nearest_zone(env, jnp.array(table, float), state)[1]
@@ -172,7 +172,7 @@ def separation_and_closed_zone(
     )
 
 
-def _nearest_mate(env: Any, state: Any) -> tuple[Array, Array]:
+def _nearest_teammate(env: Any, state: Any) -> tuple[Array, Array]:
     """For each searcher the way to the nearest other one, and its length, in shares of the world's side; alone: 0."""
     size, pos = env.generator.env_size, state.searchers.pos
     ways = _shortest(pos[:, None, :], pos[None, :, :], size) / size
@@ -182,7 +182,7 @@ def _nearest_mate(env: Any, state: Any) -> tuple[Array, Array]:
     return ways[each, nearest], lengths[each, nearest]
 
 
-def _from_own_heading(state: Any, way: Array, distance: Array) -> Array:
+def _to_body_frame(state: Any, way: Array, distance: Array) -> Array:
     """``[N, 3]``: a way ``[N, 2]`` as ahead and to the left of each searcher, and a distance."""
     cos, sin = jnp.cos(state.searchers.heading), jnp.sin(state.searchers.heading)
     ahead, left = cos * way[:, 0] + sin * way[:, 1], cos * way[:, 1] - sin * way[:, 0]
@@ -223,13 +223,13 @@ class Task:
 TASKS: dict[str, Task] = {
     "Cleaner": Task(crowding, ("cleaner-10x10x3a", "cleaner-10x10x5a")),
     "RobotWarehouse": Task(near_collision, ("rware-tiny-2ag", "rware-tiny-4ag-easy")),
-    "LevelBasedForaging": Task(fruitless_loading, ("lbf-2s-8x8-2p-2f-coop", "lbf-8x8-2p-2f-coop")),
+    "LevelBasedForaging": Task(failed_loading, ("lbf-2s-8x8-2p-2f-coop", "lbf-8x8-2p-2f-coop")),
     "SearchAndRescue": Task(separation_and_closed_zone, ("search-and-rescue-2s-40t", "search-and-rescue-4s-40t")),
 }
 """The tasks by the name of their Jumanji class."""
 
 
-def families() -> list[tuple[scenarios.Family, Task]]:
+def families() -> list[tuple[scenarios.ScenarioFamily, Task]]:
     """The families of scenarios that have costs, each with its task."""
     by_class = {family.environment.split(":")[1]: family for family in scenarios.FAMILIES}
     return [(by_class[name], task) for name, task in TASKS.items()]
@@ -237,19 +237,19 @@ def families() -> list[tuple[scenarios.Family, Task]]:
 
 def examples() -> list[tuple[str, str]]:
     """Scenario names to start from, each with its agents, actions and episode limit in words."""
-    return [(name, scenarios.words(family, name)) for family, task in families() for name in task.examples]
+    return [(name, scenarios.describe(family, name)) for family, task in families() for name in task.examples]
 
 
 def task_of(scenario: str) -> Task:
     """The task of a scenario's name; raises ValueError for a name without costs."""
     for family, task in families():
-        if re.fullmatch(family.pattern, scenario):
+        if re.fullmatch(family.regex, scenario):
             return task
-    forms = ", ".join(family.form for family, _ in families())
-    raise unknown("scenario with costs", scenario, [name for name, _ in examples()], f"Allowed: {forms}.")
+    forms = ", ".join(family.template for family, _ in families())
+    raise unknown_name_error("scenario with costs", scenario, [name for name, _ in examples()], f"Allowed: {forms}.")
 
 
-def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> Constrained:
+def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> CostWrapper:
     """The environment of a scenario, with the costs of its task.
 
     env: a ``JumanjiEnvironment``. keywords: those of the task; ``cost_limit`` maps names of costs to limits, which
@@ -260,12 +260,12 @@ def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> Constrain
     limit = options.pop("cost_limit", None)
     try:
         costs = task_of(scenario).costs(env.unwrapped, **options)
-        return Constrained(env, limited(costs, limit))
+        return CostWrapper(env, with_limits(costs, limit))
     except ValueError as error:
         raise ValueError(f"safe/{scenario}: {error}") from error
 
 
-def limited(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
+def with_limits(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
     """The costs with other limits: by their names, or one where there is one cost. ValueError for other names."""
     if limit is None:
         return costs
@@ -276,5 +276,5 @@ def limited(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
         limit = {names[0]: limit}
     for name in limit:
         if name not in names:
-            raise unknown("cost in cost_limit:", name, names)
+            raise unknown_name_error("cost in cost_limit:", name, names)
     return tuple(dataclasses.replace(cost, limit=limit.get(cost.name, cost.limit)) for cost in costs)

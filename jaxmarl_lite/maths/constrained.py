@@ -27,14 +27,14 @@ import numpy as np
 import jaxmarl_lite.maths.trees as trees
 from jaxmarl_lite.types import Array, Number, PyTree
 
-RECOVERY, VIOLATED, CUT, INSIDE, FREE = range(5)
+INFEASIBLE, RECOVERABLE, CONSTRAINED, UNCONSTRAINED, ZERO_COST_GRADIENT = range(5)
 """Cases of a step: the limits cannot be met inside the trust region; some limit is broken now, and can be met; none is
 broken, and some limit cuts the trust region; the whole trust region keeps the limits; no cost has a gradient. They are
 numbered as in the program of Achiam et al."""
 
-MOST_COSTS = 4
+MAX_COSTS = 4
 """Costs that a step can take: 2^K sets of limits, and 3^K signs, are tried."""
-_FAR = 2.0  # in units of the trust region's radius
+_MAX_OFFSET = 2.0  # in units of the trust region's radius
 
 
 class ConstrainedStep(NamedTuple):
@@ -42,25 +42,25 @@ class ConstrainedStep(NamedTuple):
 
     direction: PyTree  # x
     case: Array  # [] int
-    trust_multiplier: Array  # [] λ; x = (H⁻¹g - Σ_k ν_k H⁻¹b_k) / λ; 0 in a recovery, where x = -Σ_k ν_k H⁻¹b_k
-    multipliers: Array  # [K] ν
-    gain: Array  # [] g·x
-    remaining: Array  # [K] c + b·x
+    kl_dual: Array  # [] λ; x = (H⁻¹g - Σ_k ν_k H⁻¹b_k) / λ; 0 in a recovery, where x = -Σ_k ν_k H⁻¹b_k
+    cost_duals: Array  # [K] ν
+    predicted_gain: Array  # [] g·x
+    predicted_violation: Array  # [K] c + b·x
     kl: Array  # [] ½ x·Hx
 
 
-class Coefficients(NamedTuple):
+class StepCoefficients(NamedTuple):
     """A step as ``alpha H⁻¹g + Σ_k beta_k H⁻¹b_k``."""
 
     alpha: Array  # []
     beta: Array  # [K]
     case: Array  # [] int
-    trust_multiplier: Array  # []
-    multipliers: Array  # [K]
+    kl_dual: Array  # []
+    cost_duals: Array  # [K]
 
 
 def constrained_step(
-    g: PyTree, b: PyTree, c: Array, inv_h: Callable[[PyTree], PyTree], delta: Number
+    g: PyTree, b: PyTree, c: Array, inverse_fisher: Callable[[PyTree], PyTree], target_kl: Number
 ) -> ConstrainedStep:
     """The step that gains most, keeps every limit and stays in the trust region; or that breaks the limits least.
 
@@ -68,44 +68,46 @@ def constrained_step(
         g: gradient of what is to grow; an array or a tree.
         b: gradients of the costs, of the same structure, every leaf with a leading ``[K]``; K from 0 to 4.
         c: ``[K]``, how far each cost is beyond its limit now; negative where it keeps it.
-        inv_h: ``v -> H⁻¹v`` for one vector of the structure of ``g``; it is mapped over all of them at once.
-        delta: δ > 0, the radius of the trust region, in nats.
+        inverse_fisher: ``v -> H⁻¹v`` for one vector of the structure of ``g``; it is mapped over all of them at once.
+        target_kl: δ > 0, the radius of the trust region, in nats.
 
     A cost whose gradient is zero cannot be changed by any step, and is left out.
     """
-    solutions = jax.vmap(inv_h)(trees.stacked(g, b))
-    hg, hb = trees.split(solutions)
-    found = coefficients(trees.dot(g, hg), trees.products(b, hg), trees.gram(b, hb), c, delta)
-    return finish(found, g, b, c, solutions, trees.stacked(g, b))
+    solutions = jax.vmap(inverse_fisher)(trees.prepend(g, b))
+    hg, hb = trees.split_first(solutions)
+    found = solve_dual(trees.vdot(g, hg), trees.vdots(b, hg), trees.gram_matrix(b, hb), c, target_kl)
+    return assemble_step(found, g, b, c, solutions, trees.prepend(g, b))
 
 
-def step_in_span(g: PyTree, b: PyTree, c: Array, x: PyTree, hx: PyTree, delta: Number) -> ConstrainedStep:
+def subspace_constrained_step(
+    g: PyTree, b: PyTree, c: Array, x: PyTree, hx: PyTree, target_kl: Number
+) -> ConstrainedStep:
     """`constrained_step` among the combinations of given vectors, exact whatever these are.
 
     Conjugate gradients that end early give vectors that are not quite H⁻¹g and H⁻¹b; the step combined of them keeps
     the limits and the radius of the models all the same, and gains the most that any combination can.
 
     Args:
-        g, b, c, delta: as in `constrained_step`.
+        g, b, c, target_kl: as in `constrained_step`.
         x: ``1 + K`` vectors, every leaf with a leading axis.
         hx: H times each of them.
     """
     chex.assert_trees_all_equal_shapes(x, hx)
-    span = trees.gram(x, hx)
-    against = jnp.concatenate([trees.products(x, g)[:, None], jax.vmap(lambda row: trees.products(x, row))(b).T], 1)
+    span = trees.gram_matrix(x, hx)
+    against = jnp.concatenate([trees.vdots(x, g)[:, None], jax.vmap(lambda row: trees.vdots(x, row))(b).T], 1)
     weights, _ = _solve(0.5 * (span + span.T), against)  # of H⁻¹g and H⁻¹b, as they look inside the span
     inner = against.T @ weights
     inner = 0.5 * (inner + inner.T)
-    found = coefficients(inner[0, 0], inner[1:, 0], inner[1:, 1:], c, delta)
+    found = solve_dual(inner[0, 0], inner[1:, 0], inner[1:, 1:], c, target_kl)
 
     def combined(vectors: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, ((0,), (0,))), vectors)
 
-    return finish(found, g, b, c, combined(x), combined(hx))
+    return assemble_step(found, g, b, c, combined(x), combined(hx))
 
 
-def finish(
-    found: Coefficients, g: PyTree, b: PyTree, c: Array, solutions: PyTree, products_of: PyTree
+def assemble_step(
+    found: StepCoefficients, g: PyTree, b: PyTree, c: Array, solutions: PyTree, products_of: PyTree
 ) -> ConstrainedStep:
     """The step that coefficients stand for.
 
@@ -120,15 +122,15 @@ def finish(
     return ConstrainedStep(
         x,
         found.case,
-        found.trust_multiplier,
-        found.multipliers,
-        trees.dot(g, x),
-        c + trees.products(b, x),
-        0.5 * trees.dot(x, hx),
+        found.kl_dual,
+        found.cost_duals,
+        trees.vdot(g, x),
+        c + trees.vdots(b, x),
+        0.5 * trees.vdot(x, hx),
     )
 
 
-def coefficients(q: Array, r: Array, s: Array, c: Array, delta: Number) -> Coefficients:
+def solve_dual(q: Array, r: Array, s: Array, c: Array, target_kl: Number) -> StepCoefficients:
     """Solve the problem in the coordinates of its gradients.
 
     Args:
@@ -141,21 +143,21 @@ def coefficients(q: Array, r: Array, s: Array, c: Array, delta: Number) -> Coeff
     k = c.shape[0]
     chex.assert_shape([r, c], (k,))
     chex.assert_shape(s, (k, k))
-    if k > MOST_COSTS:
-        raise ValueError(f"c has {k} costs; allowed are 0 to {MOST_COSTS}, because the sets of active ones are tried")
+    if k > MAX_COSTS:
+        raise ValueError(f"c has {k} costs; allowed are 0 to {MAX_COSTS}, because the sets of active ones are tried")
     # Without units: gradients of length 1 in the metric H⁻¹, a trust region of radius 1.
-    radius = jnp.sqrt(2.0 * delta)
+    radius = jnp.sqrt(2.0 * target_kl)
     diagonal = jnp.diagonal(s)
     live = diagonal > jnp.finfo(q.dtype).tiny ** 0.5
-    size = jnp.concatenate([jnp.sqrt(_one_where_zero(q))[None], jnp.sqrt(jnp.where(live, diagonal, 1.0))])
+    size = jnp.concatenate([jnp.sqrt(_nonzero(q))[None], jnp.sqrt(jnp.where(live, diagonal, 1.0))])
     unit = _unit_gram(q, r, s, live, size)
     # beyond the trust region's reach, how far makes no difference, and inf (no limit) may be there
-    d = jnp.where(live, jnp.clip(c / (size[1:] * radius), -_FAR, _FAR), -_FAR)
+    d = jnp.where(live, jnp.clip(c / (size[1:] * radius), -_MAX_OFFSET, _MAX_OFFSET), -_MAX_OFFSET)
     step, case = _solve_unit(unit, d, live, size)
     to_units = radius / size
     trust, multipliers = _multipliers(step, to_units)
     weights = step.weights * to_units
-    return Coefficients(weights[0], weights[1:], case, trust, multipliers)
+    return StepCoefficients(weights[0], weights[1:], case, trust, multipliers)
 
 
 class _Candidate(NamedTuple):
@@ -182,15 +184,15 @@ def _solve_unit(unit: Array, d: Array, live: Array, size: Array) -> tuple[_Candi
     k = d.shape[0]
     reward = jnp.zeros(1 + k, unit.dtype).at[0].set(1.0)
     sets = jnp.asarray(np.array(list(itertools.product((0, 1), repeat=k)), float).reshape(2**k, k), unit.dtype)
-    step, feasible = _most_gain(unit, d, live, reward, sets)
+    step, feasible = _best_feasible(unit, d, live, reward, sets)
     if not k:
         return step, _case(d, live)
     rescue = _least_violation(unit, d, live, size)
     step = jax.tree.map(lambda a, b: jnp.where(feasible, a, b), step, rescue)
-    return step, jnp.where(feasible, _case(d, live), RECOVERY)
+    return step, jnp.where(feasible, _case(d, live), INFEASIBLE)
 
 
-def _most_gain(unit: Array, d: Array, live: Array, reward: Array, sets: Array) -> tuple[_Candidate, Array]:
+def _best_feasible(unit: Array, d: Array, live: Array, reward: Array, sets: Array) -> tuple[_Candidate, Array]:
     """The candidate of most gain among those that keep every limit, and whether there is one."""
     tolerance = 1e-9 if unit.dtype == jnp.float64 else 1e-5
 
@@ -215,7 +217,7 @@ def _least_violation(unit: Array, d: Array, live: Array, size: Array) -> _Candid
         downhill = jnp.concatenate([jnp.zeros(1, unit.dtype), jnp.where(sign == 1, -size[1:], 0.0)])
         length = jnp.sqrt(jnp.maximum(downhill @ unit @ downhill, 0.0))
         on = (sign == 2).astype(unit.dtype)
-        found = _candidate(unit, jnp.where(live, d, 0.0), live | (sign == 0), downhill / _one_where_zero(length), on)
+        found = _candidate(unit, jnp.where(live, d, 0.0), live | (sign == 0), downhill / _nonzero(length), on)
         left = jnp.where(live, jnp.maximum(d + (unit @ found.weights)[1:], 0.0) * size[1:], 0.0)
         return found, jnp.where(found.valid & (live | (sign == 0)).all(), left.sum(), jnp.inf)
 
@@ -226,12 +228,12 @@ def _least_violation(unit: Array, d: Array, live: Array, size: Array) -> _Candid
     return found._replace(weights=jnp.where(nothing, 0.0, found.weights))
 
 
-def _candidate(unit: Array, level: Array, live: Array, objective: Array, on: Array) -> _Candidate:
-    """The point of the unit ball on the faces ``on`` (0/1, ``[K]``) that is best for an objective ``[1 + K]``."""
-    independent = _dependence(unit)
+def _candidate(unit: Array, offset: Array, has_gradient: Array, objective: Array, active: Array) -> _Candidate:
+    """The point of the unit ball on the faces ``active`` (0/1, ``[K]``) that is best for an objective ``[1 + K]``."""
+    independent = _rank_tolerance(unit)
     slope = (unit @ objective)[1:]
-    both = on[:, None] * jnp.stack([slope, level], 1)
-    cut = unit[1:, 1:] * on[:, None] * on[None, :] + jnp.diag(1.0 - on)
+    both = active[:, None] * jnp.stack([slope, offset], 1)
+    cut = unit[1:, 1:] * active[:, None] * active[None, :] + jnp.diag(1.0 - active)
     solved, pivots = _solve(cut, both)
     along = objective - jnp.concatenate([jnp.zeros(1, unit.dtype), solved[:, 0]])
     nearest = -jnp.concatenate([jnp.zeros(1, unit.dtype), solved[:, 1]])
@@ -239,7 +241,7 @@ def _candidate(unit: Array, level: Array, live: Array, objective: Array, on: Arr
     room = 1.0 - both[:, 1] @ solved[:, 1]
     flat = steep <= independent  # the objective does not change along these faces
     length = jnp.where(flat, 0.0, jnp.sqrt(jnp.maximum(room, 0.0) / jnp.where(flat, 1.0, steep)))
-    valid = (room >= 0.0) & (pivots.min(initial=1.0) > independent) & (live | (on == 0)).all()
+    valid = (room >= 0.0) & (pivots.min(initial=1.0) > independent) & (has_gradient | (active == 0)).all()
     return _Candidate(nearest + length * along, along, length, valid)
 
 
@@ -250,10 +252,10 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, Array]:
     left out (its unknown is 0).
     """
     n = matrix.shape[0]
-    floor = _dependence(matrix)
+    floor = _rank_tolerance(matrix)
     rows, answer, pivots = matrix, right, []
     for i in range(n):
-        share = rows[i, i] / _one_where_zero(matrix[i, i])
+        share = rows[i, i] / _nonzero(matrix[i, i])
         usable = share > floor
         pivot = jnp.where(usable, rows[i, i], 1.0)
         own = jnp.arange(n) == i
@@ -265,7 +267,7 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, Array]:
     return answer, jnp.stack(pivots) if n else jnp.zeros((0,), matrix.dtype)
 
 
-def _dependence(matrix: Array) -> float:
+def _rank_tolerance(matrix: Array) -> float:
     """The squared sine of an angle below which a vector counts as dependent on others."""
     return 1e-10 if matrix.dtype == jnp.float64 else 1e-4
 
@@ -276,7 +278,7 @@ def _multipliers(step: _Candidate, to_units: Array) -> tuple[Array, Array]:
     weights = step.weights * to_units
     moving = (weights[0] > 0) & (step.length > 0)
     flat = (step.along[0] > 0) & ~moving
-    trust = jnp.where(moving, 1.0 / _one_where_zero(weights[0]), 0.0)
+    trust = jnp.where(moving, 1.0 / _nonzero(weights[0]), 0.0)
     scale = to_units[1:] / to_units[0]
     of_flat = jnp.where(flat, -step.along[1:] * scale, -weights[1:])
     return trust, jnp.where(moving, -weights[1:] * trust, of_flat)
@@ -284,9 +286,9 @@ def _multipliers(step: _Candidate, to_units: Array) -> tuple[Array, Array]:
 
 def _case(d: Array, live: Array) -> Array:
     """The case of a problem that has a solution."""
-    open_now = jnp.where((live & (d >= -1.0)).any(), CUT, INSIDE)
-    return jnp.where(~live.any(), FREE, jnp.where((live & (d > 0.0)).any(), VIOLATED, open_now))
+    open_now = jnp.where((live & (d >= -1.0)).any(), CONSTRAINED, UNCONSTRAINED)
+    return jnp.where(~live.any(), ZERO_COST_GRADIENT, jnp.where((live & (d > 0.0)).any(), RECOVERABLE, open_now))
 
 
-def _one_where_zero(x: Array) -> Array:
+def _nonzero(x: Array) -> Array:
     return jnp.where(x > 0, x, 1.0)

@@ -37,6 +37,6 @@ def mix(mixer: Mixer, q: Array) -> Array:
     return (hidden * jnp.abs(mixer.w2)).sum(-1) + mixer.b2
 
 
-def total(q: Array) -> Array:
+def sum_mixing(q: Array) -> Array:
     """VDN's mixer (Sunehag et al. 2018): the sum of the agents' values ``[..., N]``."""
     return q.sum(-1)

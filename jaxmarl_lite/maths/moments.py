@@ -22,7 +22,7 @@ def _weighted(x: Array, weight: Array) -> Array:
     return jnp.where(weight > 0, x, 0.0) * weight
 
 
-def standardise(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
+def standardize(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
     """Shifts ``x`` to mean 0 and scales it to deviation 1 over the living entries along ``axis``.
 
     The deviation is enlarged by the rounding error of the numbers, a few units in the last place of their root mean
@@ -57,7 +57,7 @@ def _rounding(x: Array) -> float:
     return 8.0 * float(jnp.finfo(x.dtype).eps)
 
 
-class RunningMoments(NamedTuple):
+class RunningStatistics(NamedTuple):
     """Count, mean and mean squared deviation of everything seen so far."""
 
     count: Array  # []
@@ -65,13 +65,13 @@ class RunningMoments(NamedTuple):
     variance: Array  # [...]
 
 
-def initial_moments(shape: tuple[int, ...]) -> RunningMoments:
+def init_running_statistics(shape: tuple[int, ...]) -> RunningStatistics:
     """Moments of nothing yet: mean 0 and variance 1, so that normalising changes nothing."""
     dtype = jnp.result_type(float)
-    return RunningMoments(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
+    return RunningStatistics(jnp.zeros((), dtype), jnp.zeros(shape, dtype), jnp.ones(shape, dtype))
 
 
-def update_moments(moments: RunningMoments, x: Array, weight: Array | None = None) -> RunningMoments:
+def update_running_statistics(moments: RunningStatistics, x: Array, weight: Array | None = None) -> RunningStatistics:
     """Merge a batch into the running moments (Chan et al. 1979); all axes of ``x`` before theirs are samples.
 
     ``weight``, of the samples' axes, leaves out those where it is zero.
@@ -88,22 +88,22 @@ def update_moments(moments: RunningMoments, x: Array, weight: Array | None = Non
     delta = mean - moments.mean
     share = number / jnp.maximum(total, 1.0)
     spread = (1.0 - share) * moments.variance * (moments.count > 0) + share * variance + share * (1 - share) * delta**2
-    return RunningMoments(total, moments.mean + share * delta, jnp.where(total > 0, spread, moments.variance))
+    return RunningStatistics(total, moments.mean + share * delta, jnp.where(total > 0, spread, moments.variance))
 
 
-def normalise(moments: RunningMoments, x: Array) -> Array:
+def normalize(moments: RunningStatistics, x: Array) -> Array:
     """``(x - mean) / deviation``; the deviation of a constant is a few units in the last place of it, of zeros 1e-3."""
     mean, deviation = _mean_and_deviation(moments, x)
     return (x - mean) / deviation
 
 
-def denormalise(moments: RunningMoments, x: Array) -> Array:
-    """The inverse of `normalise`."""
+def denormalize(moments: RunningStatistics, x: Array) -> Array:
+    """The inverse of `normalize`."""
     mean, deviation = _mean_and_deviation(moments, x)
     return x * deviation + mean
 
 
-def _mean_and_deviation(moments: RunningMoments, x: Array) -> tuple[Array, Array]:
+def _mean_and_deviation(moments: RunningStatistics, x: Array) -> tuple[Array, Array]:
     deviation = jnp.sqrt(moments.variance) + _rounding(x) * jnp.abs(moments.mean)
     deviation = jnp.where(deviation > 0, deviation, 1e-3)
     return jnp.broadcast_to(moments.mean, x.shape), jnp.broadcast_to(deviation, x.shape)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxmarl_lite.types import Array, Number
 
 
-def generalised_advantage(
+def generalized_advantage_estimation(
     reward: Array, value: Array, next_value: Array, discount: Array, last: Array, gamma: Number, gae_lambda: Number
 ) -> Array:
     """Generalised advantage estimate (Schulman et al. 2016, equation 16).
@@ -45,4 +45,3 @@ def generalised_advantage(
         return advantage, advantage
 
     return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, carry), reverse=True)[1]
-

@@ -15,13 +15,13 @@ def importance_ratio(log_prob: Array, old_log_prob: Array) -> Array:
     return jnp.exp(log_prob - old_log_prob)
 
 
-def clipped_surrogate(ratio: Array, advantage: Array, clip: Number) -> Array:
+def clipped_surrogate(ratio: Array, advantage: Array, clip_eps: Number) -> Array:
     """PPO's pessimistic surrogate, min(ρ A, clip(ρ, 1-ε, 1+ε) A) (Schulman et al. 2017, equation 7).
 
     At ρ = 1 its gradient is A ∇log π: the plain policy gradient.
     """
     chex.assert_equal_shape([ratio, advantage])
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
 
 
 def approximate_kl(log_ratio: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxmarl_lite.types import Array, PyTree
 
 
-def dot(a: PyTree, b: PyTree) -> Array:
+def vdot(a: PyTree, b: PyTree) -> Array:
     """Inner product of two trees of one structure. Scalar."""
     products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
     parts = jax.tree.leaves(products)
@@ -20,7 +20,7 @@ def dot(a: PyTree, b: PyTree) -> Array:
 
 def norm(a: PyTree) -> Array:
     """Euclidean length of a tree. Scalar."""
-    return jnp.sqrt(dot(a, a))
+    return jnp.sqrt(vdot(a, a))
 
 
 def scale(factor: Array | float, a: PyTree) -> PyTree:
@@ -28,7 +28,7 @@ def scale(factor: Array | float, a: PyTree) -> PyTree:
     return jax.tree.map(lambda x: factor * x, a)
 
 
-def axpy(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
+def add_scaled(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
     """``factor * a + b``."""
     return jax.tree.map(lambda x, y: factor * x + y, a, b)
 
@@ -36,7 +36,7 @@ def axpy(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
 def cosine(a: PyTree, b: PyTree) -> Array:
     """Cosine of the angle between two trees, however short they are; 0 where either is zero. Scalar in [-1, 1]."""
     lengths = norm(a), norm(b)
-    return _divide(_divide(dot(a, b), lengths[0]), lengths[1])
+    return _divide(_divide(vdot(a, b), lengths[0]), lengths[1])
 
 
 def _divide(x: Array, length: Array) -> Array:
@@ -48,7 +48,7 @@ def clip_by_norm(a: PyTree, max_norm: Array | float) -> PyTree:
 
     Unlike optax's `clip_by_global_norm` it is differentiable where ``a`` is zero, as a meta-gradient needs.
     """
-    squared = dot(a, a)
+    squared = vdot(a, a)
     length = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
     return scale(jnp.where(squared > max_norm**2, max_norm / length, 1.0), a)
 
@@ -59,7 +59,7 @@ def all_finite(a: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats])) if floats else jnp.asarray(True)
 
 
-def select(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
     """``a`` where the condition holds, else ``b``; the condition's axes lead those of every leaf."""
 
     def leaf(x: Array, y: Array) -> Array:
@@ -68,21 +68,21 @@ def select(condition: Array, a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(leaf, a, b)
 
 
-def stacked(g: PyTree, b: PyTree) -> PyTree:
+def prepend(g: PyTree, b: PyTree) -> PyTree:
     """One tree of ``[1 + K, ...]``."""
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), g, b)
 
 
-def split(both: PyTree) -> tuple[PyTree, PyTree]:
-    """The inverse of `stacked`."""
+def split_first(both: PyTree) -> tuple[PyTree, PyTree]:
+    """The inverse of `prepend`."""
     return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1:], both)
 
 
-def products(rows: PyTree, vector: PyTree) -> Array:
+def vdots(rows: PyTree, vector: PyTree) -> Array:
     """Inner product of each of the rows with a vector, ``[K]``."""
-    return jax.vmap(dot, (0, None))(rows, vector)
+    return jax.vmap(vdot, (0, None))(rows, vector)
 
 
-def gram(a: PyTree, b: PyTree) -> Array:
+def gram_matrix(a: PyTree, b: PyTree) -> Array:
     """Inner products ``[rows of a, rows of b]``."""
-    return jax.vmap(lambda row: products(b, row))(a)
+    return jax.vmap(lambda row: vdots(b, row))(a)

@@ -22,37 +22,37 @@ from jaxmarl_lite.types import Array, Number, PyTree
 Product = Callable[[PyTree], PyTree]
 
 
-def fisher_product(
-    parameters: Callable[[PyTree, Any], PyTree],
-    metric: Callable[[PyTree, PyTree, Any], PyTree],
-    theta: PyTree,
-    parts: Any,
+def fisher_vector_product(
+    dist_params_fn: Callable[[PyTree, Any], PyTree],
+    fisher_fn: Callable[[PyTree, PyTree, Any], PyTree],
+    params: PyTree,
+    chunks: Any,
     damping: Number = 0.0,
 ) -> Product:
-    """``v -> H v``, with the policy linearised once, however often the product is taken.
+    """``v -> H v``, with the policy linearized once, however often the product is taken.
 
     Args:
-        parameters: ``(theta, part) -> parameters`` of the distributions of one part of the samples.
-        metric: ``(parameters, tangent, part) -> F tangent``, weighted so that the sum over all parts is the mean.
-        theta: the policy's weights.
-        parts: samples, every leaf with a leading axis of parts. What is linearised of one part should fit the
+        dist_params_fn: ``(params, part) -> parameters`` of the distributions of one part of the samples.
+        fisher_fn: ``(parameters, tangent, part) -> F tangent``, weighted so that the sum over all parts is the mean.
+        params: the policy's weights.
+        chunks: samples, every leaf with a leading axis of parts. What is linearized of one part should fit the
             processor's cache: the products go over the parts one after the other.
         damping: ζ.
 
     Memory: the activations of all samples, and the tangents of one part; nothing grows with the number of products.
     """
-    values, pulls = jax.lax.map(lambda part: jax.vjp(lambda weights: parameters(weights, part), theta), parts)
+    values, pulls = jax.lax.map(lambda part: jax.vjp(lambda weights: dist_params_fn(weights, part), params), chunks)
 
     def product(v: PyTree) -> PyTree:
-        chex.assert_trees_all_equal_shapes(v, theta)
+        chex.assert_trees_all_equal_shapes(v, params)
 
         def add(total: PyTree, at: tuple[PyTree, Any, Any]) -> tuple[PyTree, None]:
             value, pull, part = at
             (tangent,) = _transpose(pull, value)(v)
-            (found,) = pull(metric(value, tangent, part))
-            return trees.axpy(1.0, found, total), None
+            (found,) = pull(fisher_fn(value, tangent, part))
+            return trees.add_scaled(1.0, found, total), None
 
-        return jax.lax.scan(add, trees.scale(damping, v), (values, pulls, parts))[0]
+        return jax.lax.scan(add, trees.scale(damping, v), (values, pulls, chunks))[0]
 
     return product
 
@@ -63,62 +63,62 @@ def _transpose(pull: Callable[[PyTree], tuple[PyTree]], value: PyTree) -> Callab
     return lambda v: transposed((v,))
 
 
-class Solutions(NamedTuple):
+class CGResult(NamedTuple):
     """What conjugate gradients found for each of R right-hand sides, and how they ended."""
 
     x: PyTree  # [R, ...]
     residual: PyTree  # [R, ...] b - H x
     relative_residual: Array  # [R] its length over that of b
     iterations: Array  # [R] int
-    positive: Array  # [R] bool: every curvature that was met was positive
+    positive_curvature: Array  # [R] bool: every curvature that was met was positive
 
 
-class _State(NamedTuple):
+class _CGState(NamedTuple):
     x: PyTree
     residual: PyTree
     direction: PyTree
-    scaled: PyTree  # the residual after the preconditioner
-    rho: Array  # residual · scaled
+    preconditioned: PyTree  # the residual after the preconditioner
+    rho: Array  # residual · preconditioned
     iterations: Array
     active: Array
-    positive: Array
+    positive_curvature: Array
 
 
 def conjugate_gradient(
-    product: Product,
+    matvec: Product,
     b: PyTree,
-    iterations: int,
+    max_iterations: int,
     tolerance: Number = 0.0,
-    start: PyTree | None = None,
-    precondition: Product | None = None,
-) -> Solutions:
+    initial_x: PyTree | None = None,
+    preconditioner: Product | None = None,
+) -> CGResult:
     """Solve H x = b for several right-hand sides at once (Hestenes and Stiefel 1952).
 
     Args:
-        product: ``v -> H v``, for one vector; H symmetric and positive definite.
+        matvec: ``v -> H v``, for one vector; H symmetric and positive definite.
         b: right-hand sides, every leaf with a leading ``[R]``.
-        iterations: the most iterations, the same for all.
+        max_iterations: the most iterations, the same for all.
         tolerance: a right-hand side is done when ``|b - H x| <= tolerance |b|``.
-        start: first guesses ``[R, ...]``; zeros when None. A guess costs one product more.
-        precondition: ``v -> M⁻¹ v`` for an approximation M of H; the identity when None.
+        initial_x: first guesses ``[R, ...]``; zeros when None. A guess costs one product more.
+        preconditioner: ``v -> M⁻¹ v`` for an approximation M of H; the identity when None.
 
     Where a curvature ``p·Hp`` is not positive, the iteration stops at what it has and says so.
     """
     lengths = jax.vmap(trees.norm)(b)
     # what is zero up to rounding is not divided by
     enough = jnp.maximum(tolerance, 8.0 * jnp.finfo(lengths.dtype).eps) * lengths
-    apply, scaled_of = jax.vmap(product), jax.vmap(precondition or (lambda v: v))
-    x = jax.tree.map(jnp.zeros_like, b) if start is None else start
-    residual = b if start is None else jax.tree.map(jnp.subtract, b, apply(start))
+    apply, scaled_of = jax.vmap(matvec), jax.vmap(preconditioner or (lambda v: v))
+    x = jax.tree.map(jnp.zeros_like, b) if initial_x is None else initial_x
+    residual = b if initial_x is None else jax.tree.map(jnp.subtract, b, apply(initial_x))
     scaled = scaled_of(residual)
     rho = _dots(residual, scaled)
     none = jnp.zeros(lengths.shape, jnp.int32)
-    begin = _State(x, residual, scaled, scaled, rho, none, jax.vmap(trees.norm)(residual) > enough, none == 0)
+    begin = _CGState(x, residual, scaled, scaled, rho, none, jax.vmap(trees.norm)(residual) > enough, none == 0)
 
-    def unfinished(carry: tuple[Array, _State]) -> Array:
-        return (carry[0] < iterations) & carry[1].active.any()
+    def unfinished(carry: tuple[Array, _CGState]) -> Array:
+        return (carry[0] < max_iterations) & carry[1].active.any()
 
-    def iterate(carry: tuple[Array, _State]) -> tuple[Array, _State]:
+    def iterate(carry: tuple[Array, _CGState]) -> tuple[Array, _CGState]:
         count, now = carry
         h = apply(now.direction)
         curvature = _dots(now.direction, h)
@@ -129,7 +129,7 @@ def conjugate_gradient(
         scaled = scaled_of(residual)
         rho = _dots(residual, scaled)
         beta = jnp.where(go, rho / jnp.where(now.rho > 0.0, now.rho, 1.0), 0.0)
-        return count + 1, _State(
+        return count + 1, _CGState(
             x,
             residual,
             _combine(beta, now.direction, scaled),
@@ -137,64 +137,69 @@ def conjugate_gradient(
             rho,
             now.iterations + go,
             go & (jax.vmap(trees.norm)(residual) > enough),
-            now.positive & (~now.active | (curvature > 0.0)),
+            now.positive_curvature & (~now.active | (curvature > 0.0)),
         )
 
     end = jax.lax.while_loop(unfinished, iterate, (jnp.zeros((), jnp.int32), begin))[1]
     left = jax.vmap(trees.norm)(end.residual) / jnp.where(lengths > 0.0, lengths, 1.0)
-    return Solutions(end.x, end.residual, left, end.iterations, end.positive)
+    return CGResult(end.x, end.residual, left, end.iterations, end.positive_curvature)
 
 
 def _dots(a: PyTree, b: PyTree) -> Array:
-    return jax.vmap(trees.dot)(a, b)
+    return jax.vmap(trees.vdot)(a, b)
 
 
 def _combine(factor: Array, a: PyTree, b: PyTree) -> PyTree:
     """``factor[r] * a[r] + b[r]``."""
-    return jax.vmap(trees.axpy)(factor, a, b)
+    return jax.vmap(trees.add_scaled)(factor, a, b)
 
 
-class Search(NamedTuple):
+class LineSearchResult(NamedTuple):
     """Where a backtracking search ended."""
 
-    theta: PyTree
-    accepted: Array  # [] bool; when False, theta is where it began
-    fraction: Array  # [] of the whole step; 0 when nothing was accepted
-    tries: Array  # [] int
-    found: Any  # what `judge` found at the last try
+    params: PyTree
+    accepted: Array  # [] bool; when False, params is where it began
+    step_size: Array  # [] of the whole step; 0 when nothing was accepted
+    num_steps: Array  # [] int
+    aux: Any  # what `accept_fn` found at the last try
 
 
-def backtrack(
-    judge: Callable[[PyTree], tuple[Array, Any]],
-    theta: PyTree,
+def backtracking_line_search(
+    accept_fn: Callable[[PyTree], tuple[Array, Any]],
+    params: PyTree,
     step: PyTree,
-    shrink: Number = 0.5,
-    tries: int = 10,
-    first: Number = 1.0,
-) -> Search:
-    """The first of ``theta + first shrinkʲ step``, j = 0, 1, ..., that is judged acceptable.
+    shrink_factor: Number = 0.5,
+    max_steps: int = 10,
+    initial_step_size: Number = 1.0,
+) -> LineSearchResult:
+    """The first of ``params + initial_step_size shrink_factorʲ step``, j = 0, 1, ..., that is judged acceptable.
 
     Args:
-        judge: ``theta -> (acceptable, found)``: the conditions, and whatever one may want to know of the last try.
-        theta: where the search begins, and ends when no try is acceptable.
+        accept_fn: ``params -> (acceptable, found)``: the conditions, and whatever one may want to know of the last try.
+        params: where the search begins, and ends when no try is acceptable.
         step: the whole step.
-        shrink: factor between two tries, inside (0, 1).
-        tries: how many at most.
-        first: fraction of the first try.
+        shrink_factor: factor between two tries, inside (0, 1).
+        max_steps: how many at most.
+        initial_step_size: fraction of the first try.
     """
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judge, theta)[1])
-    begin = (jnp.zeros((), jnp.int32), jnp.asarray(False), jnp.asarray(first, jnp.result_type(float)), nothing)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(accept_fn, params)[1])
+    begin = (
+        jnp.zeros((), jnp.int32),
+        jnp.asarray(False),
+        jnp.asarray(initial_step_size, jnp.result_type(float)),
+        nothing,
+    )
 
     def searching(carry: Any) -> Array:
-        return (carry[0] < tries) & ~carry[1]
+        return (carry[0] < max_steps) & ~carry[1]
 
     def attempt(carry: Any) -> Any:
         count, _, fraction, _ = carry
-        fraction = jnp.where(count > 0, fraction * shrink, fraction)
-        acceptable, found = judge(trees.axpy(fraction, step, theta))
+        fraction = jnp.where(count > 0, fraction * shrink_factor, fraction)
+        acceptable, found = accept_fn(trees.add_scaled(fraction, step, params))
         return count + 1, acceptable, fraction, found
 
     count, accepted, fraction, found = jax.lax.while_loop(searching, attempt, begin)
     fraction = jnp.where(accepted, fraction, 0.0)
-    moved = trees.axpy(fraction, step, theta)
-    return Search(trees.select(accepted, moved, theta), accepted, fraction, count, found)
+    moved = trees.add_scaled(fraction, step, params)
+    return LineSearchResult(trees.where(accepted, moved, params), accepted, fraction, count, found)

@@ -20,7 +20,7 @@ _LOG_2PI = math.log(2.0 * math.pi)
 class Categorical(NamedTuple):
     """Choice among ``A`` actions of which some may be illegal."""
 
-    logits: Array  # [..., A] normalised log-probabilities; very negative where illegal
+    logits: Array  # [..., A] normalized log-probabilities; very negative where illegal
     mask: Array  # [..., A] bool
 
     def sample(self, key: Array) -> Array:
@@ -35,7 +35,7 @@ class Categorical(NamedTuple):
         """log π(u)."""
         return jnp.take_along_axis(self.logits, action[..., None], -1)[..., 0]
 
-    def log_prob_terms(self, action: Array) -> Array:
+    def per_dim_log_prob(self, action: Array) -> Array:
         """``[..., 1]``: `log_prob` by dimension of the action, of which there is one."""
         return self.log_prob(action)[..., None]
 
@@ -47,7 +47,7 @@ class Categorical(NamedTuple):
         """KL(self || other)."""
         return jnp.sum(jnp.where(self.mask, jnp.exp(self.logits) * (self.logits - other.logits), 0.0), -1)
 
-    def parameters(self) -> Array:
+    def params(self) -> Array:
         """What `fisher` is a matrix in: the log-probabilities."""
         return self.logits
 
@@ -83,9 +83,9 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, action: Array) -> Array:
         """Σ_d -(u_d - μ_d)²/2σ_d² - log σ_d - ½ log 2π."""
-        return self.log_prob_terms(action).sum(-1)
+        return self.per_dim_log_prob(action).sum(-1)
 
-    def log_prob_terms(self, action: Array) -> Array:
+    def per_dim_log_prob(self, action: Array) -> Array:
         """``[..., A]``: `log_prob` by dimension of the action."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
         return jnp.where(self.mask, -0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI, 0.0)
@@ -101,7 +101,7 @@ class Gaussian(NamedTuple):
         terms = other.log_std - self.log_std + 0.5 * (ratio + shift - 1.0)
         return jnp.sum(jnp.where(self.mask, terms, 0.0), -1)
 
-    def parameters(self) -> tuple[Array, Array]:
+    def params(self) -> tuple[Array, Array]:
         """What `fisher` is a matrix in: mean and log-deviation."""
         return self.mean, self.log_std
 
@@ -127,36 +127,36 @@ class TanhGaussian(NamedTuple):
 
     # Within this of ±1, tanh x could not be inverted in float32. A density of the x that comes back would be that of
     # another action, and where the mean is far out, ratios of such densities grow without bound.
-    EDGE = 1e-5
+    SATURATION_EPS = 1e-5
 
-    def _squeeze(self, x: Array) -> Array:
+    def _squash(self, x: Array) -> Array:
         y = jnp.tanh(x)
-        y = jnp.where(jnp.abs(y) > 1.0 - self.EDGE, jnp.sign(y) * (1.0 - 0.125 * self.EDGE), y)
+        y = jnp.where(jnp.abs(y) > 1.0 - self.SATURATION_EPS, jnp.sign(y) * (1.0 - 0.125 * self.SATURATION_EPS), y)
         return jnp.where(self.base.mask, self.low + 0.5 * (self.high - self.low) * (y + 1.0), 0.0)
 
     def sample(self, key: Array) -> Array:
         """``[..., A]`` inside the bounds; 0 in padded dimensions."""
-        return self._squeeze(self.base.sample(key))
+        return self._squash(self.base.sample(key))
 
     def mode(self) -> Array:
         """The squeezed mean (the median; a squeezed Gaussian's mode has no closed form)."""
-        return self._squeeze(self.base.mode())
+        return self._squash(self.base.mode())
 
     def log_prob(self, action: Array) -> Array:
         """Σ_d log N(x_d) - log du_d/dx_d, x the artanh of the action brought to [-1, 1]; or log P(beyond the cut)."""
-        return self.log_prob_terms(action).sum(-1)
+        return self.per_dim_log_prob(action).sum(-1)
 
-    def log_prob_terms(self, action: Array) -> Array:
+    def per_dim_log_prob(self, action: Array) -> Array:
         """``[..., A]``: `log_prob` by dimension of the action."""
-        half, mask, highest = 0.5 * (self.high - self.low), self.base.mask, 1.0 - self.EDGE
+        half, mask, highest = 0.5 * (self.high - self.low), self.base.mask, 1.0 - self.SATURATION_EPS
         y = (action - self.low) / half - 1.0
         x = jnp.where(mask, jnp.arctanh(jnp.clip(y, -highest, highest)), 0.0)
         # log(1 - tanh²x) = 2 (log 2 - x - softplus(-2x)), without cancellation
         slope = jnp.log(half) + 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
-        inside = self.base.log_prob_terms(x) - jnp.where(mask, slope, 0.0)
+        inside = self.base.per_dim_log_prob(x) - jnp.where(mask, slope, 0.0)
         out = jnp.sign(y) * self.base.mean - math.atanh(highest)
         tail = jax.scipy.special.log_ndtr(out * jnp.exp(-self.base.log_std))
-        return jnp.where(mask & (jnp.abs(y) > 1.0 - 0.5 * self.EDGE), tail, inside)
+        return jnp.where(mask & (jnp.abs(y) > 1.0 - 0.5 * self.SATURATION_EPS), tail, inside)
 
     def entropy(self) -> Array:
         """The entropy of the Gaussian before the squeeze: the squeezed one has no closed form, and an
@@ -167,9 +167,9 @@ class TanhGaussian(NamedTuple):
         """KL of the Gaussians: a bijection leaves it as it was, and a cut only makes it smaller."""
         return self.base.kl(other.base)
 
-    def parameters(self) -> tuple[Array, Array]:
+    def params(self) -> tuple[Array, Array]:
         """Those of the Gaussian."""
-        return self.base.parameters()
+        return self.base.params()
 
     def fisher(self, tangent: tuple[Array, Array]) -> tuple[Array, Array]:
         """That of the Gaussian."""
@@ -179,7 +179,9 @@ class TanhGaussian(NamedTuple):
 Distribution = Categorical | Gaussian | TanhGaussian
 
 
-def from_head(head: Array | tuple[Array, Array], obs: Observation, bounds: tuple[Array, Array] | None) -> Distribution:
+def make_distribution(
+    head: Array | tuple[Array, Array], obs: Observation, bounds: tuple[Array, Array] | None
+) -> Distribution:
     """The distribution that a policy network's output stands for.
 
     Args:
@@ -188,18 +190,18 @@ def from_head(head: Array | tuple[Array, Array], obs: Observation, bounds: tuple
         bounds: ``(low, high)``, ``[A]`` each, of continuous actions, or None when they are unbounded.
     """
     if not isinstance(head, tuple):
-        return categorical(head, obs.mask)
+        return categorical(head, obs.action_mask)
     mean, log_std = head
-    base = Gaussian(mean, jnp.broadcast_to(log_std, mean.shape), obs.mask)
+    base = Gaussian(mean, jnp.broadcast_to(log_std, mean.shape), obs.action_mask)
     if bounds is None:
         return base
     low, high = (jnp.broadcast_to(bound, mean.shape) for bound in bounds)
     return TanhGaussian(base, low, high)
 
 
-def from_parameters(values: Array | tuple[Array, Array], obs: Observation, bounds: Any) -> Distribution:
-    """The distribution of which `parameters` gave these values; arguments as in `from_head`."""
+def from_params(values: Array | tuple[Array, Array], obs: Observation, bounds: Any) -> Distribution:
+    """The distribution of which `params` gave these values; arguments as in `make_distribution`."""
     if not isinstance(values, tuple):
-        mask = obs.mask | ~obs.mask.any(-1, keepdims=True)
+        mask = obs.action_mask | ~obs.action_mask.any(-1, keepdims=True)
         return Categorical(values, mask)
-    return from_head(values, obs, bounds)
+    return make_distribution(values, obs, bounds)

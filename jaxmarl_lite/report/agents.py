@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-MANY = 6
+MAX_AGENT_LINES = 6
 """More agents than these are shown as their mean and their worst or range."""
 
 

@@ -72,16 +72,18 @@ class Restored(NamedTuple):
     damages: tuple[str, ...] = ()  # of the newer ones that were passed over
 
 
-def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] | None = None, keep: int = 2) -> Path:
-    """Write a checkpoint, read it back, and drop all but the newest ``keep``; returns when it is safely on disk.
+def save(
+    folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] | None = None, max_checkpoints: int = 2
+) -> Path:
+    """Write a checkpoint, read it back, and drop all but the newest ones; returns when it is safely on disk.
 
     Args:
         folder: where the checkpoints lie; made if missing.
-        step: not negative, and not below the newest step there (see ``drop_after``). Saving the same step again
+        step: not negative, and not below the newest step there (see ``delete_after``). Saving the same step again
             replaces it, the old one staying until the new one is complete.
         state: tree of arrays, typed keys among them. Python numbers become the arrays that ``jit`` would make of them.
         meta: plain data (algorithm, environment, sizes, versions) stored in the same atomic unit, as JSON.
-        keep: checkpoints to keep, at least 1.
+        max_checkpoints: checkpoints to keep, at least 1.
 
     Returns:
         The checkpoint's folder (meaningful on process 0).
@@ -89,22 +91,25 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
     Raises:
         CheckpointError: the folder holds a later step, or what was written cannot be read back; the checkpoints there
             are kept.
-        ValueError: ``keep`` below 1 or ``step`` negative.
+        ValueError: ``max_checkpoints`` below 1 or ``step`` negative.
         TypeError: a leaf is no array, or of a dtype that JAX cannot hold as configured; names the leaf.
         OSError: the disk refuses, as when it is full.
     """
-    if keep < 1 or step < 0:
-        raise ValueError(f"keep must be at least 1 and step not negative, got keep={keep}, step={step}")
+    if max_checkpoints < 1 or step < 0:
+        raise ValueError(
+            "max_checkpoints must be at least 1 and step not negative, got "
+            f"max_checkpoints={max_checkpoints}, step={step}"
+        )
     folder = Path(folder).absolute()
     newest = latest(folder)
     if newest is not None and newest > step:
-        raise CheckpointError(f"{folder} already holds step {newest}, later than {step}; call drop_after to go back")
+        raise CheckpointError(f"{folder} already holds step {newest}, later than {step}; call delete_after to go back")
     descriptions, arrays = leaves.flatten(state)
     hidden = folder / ".saving"
     first = jax.process_index() == 0
     if first:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        _remove_partial(folder)
         hidden.mkdir()
     with _unlogged():
         problem = _write_state(hidden, _named(descriptions, arrays, np.int32(_FORMAT)))
@@ -116,7 +121,7 @@ def save(folder: Path | str, step: int, state: PyTree, meta: Mapping[str, Any] |
         raise OSError(f"the checkpoint of step {step} failed: {problem}")
     try:
         _compare(hidden, descriptions, arrays)
-        final = _commit(folder, hidden, step, descriptions, dict(meta or {}), keep) if first else folder
+        final = _commit(folder, hidden, step, descriptions, dict(meta or {}), max_checkpoints) if first else folder
     finally:
         _barrier("jaxmarl_lite.checkpoint.committed")
     return final
@@ -132,7 +137,7 @@ def latest(folder: Path | str) -> int | None:
     return max(_complete(Path(folder)), default=None)
 
 
-def drop_after(folder: Path | str, step: int) -> list[int]:
+def delete_after(folder: Path | str, step: int) -> list[int]:
     """Delete the checkpoints later than ``step``, as going back to it must; returns the steps deleted."""
     doomed = {s: path for s, path in _complete(Path(folder)).items() if s > step}
     if jax.process_index() == 0:
@@ -197,12 +202,12 @@ def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTre
     values = [value for _, value in flat]
     stored = manifest["leaves"]
     wanted = [leaves.describe(jax.tree_util.keystr(where), value) for where, value in flat]
-    if (difference := leaves.difference(stored, wanted)) is not None:
+    if (difference := leaves.first_mismatch(stored, wanted)) is not None:
         raise CheckpointError(f"{path} {difference}")
     try:
         _check_shapes(path, stored)
         arrays = _read_arrays(path, stored, values)
-        placed = [leaves.place(*item) for item in zip(stored, values, arrays, strict=True)]
+        placed = [leaves.device_put_like(*item) for item in zip(stored, values, arrays, strict=True)]
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise CheckpointError(f"the state of {path} cannot be read: {_in_one_line(error)}") from error
     return jax.tree_util.tree_unflatten(treedef, placed)
@@ -215,7 +220,7 @@ def _read_arrays(path: Path, stored: Sequence[leaves.Leaf], values: Sequence[Any
     tree = dict.fromkeys(arguments, 0)
     with _readable(path) as readable, _checkpointer() as checkpointer:
         restored = checkpointer.restore(readable / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments))
-    return [leaf.nothing() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)]
+    return [leaf.empty_array() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)]
 
 
 def _check_shapes(path: Path, stored: Sequence[leaves.Leaf]) -> None:
@@ -263,7 +268,9 @@ def _in_one_line(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())[:400]
 
 
-def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict, keep: int) -> Path:
+def _commit(
+    folder: Path, hidden: Path, step: int, described: list[leaves.Leaf], meta: dict, max_checkpoints: int
+) -> Path:
     """Describe the written state, sync it, give it its name, drop what is too old. Process 0 only."""
     written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
     manifest = {
@@ -271,7 +278,7 @@ def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf],
         "step": step,
         "meta": meta,
         "leaves": described,
-        "files": {path.relative_to(hidden).as_posix(): _fingerprint(path, sync=True) for path in written},
+        "files": {path.relative_to(hidden).as_posix(): _file_checksum(path, sync=True) for path in written},
     }
     manifest["checksum"] = _checksum(manifest)
     files.replace_text(hidden / _MANIFEST, files.to_json(manifest))
@@ -284,7 +291,7 @@ def _commit(folder: Path, hidden: Path, step: int, described: list[leaves.Leaf],
     files.sync_folder(folder)
     if before is not None:
         _delete(before)
-    for old in steps(folder)[:-keep]:
+    for old in steps(folder)[:-max_checkpoints]:
         _delete(_complete(folder)[old])
     return final
 
@@ -328,14 +335,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _sweep(folder: Path) -> None:
+def _remove_partial(folder: Path) -> None:
     """Remove what a killed process left half written or half deleted."""
     for path in folder.iterdir():
         if path.name == ".saving" or path.name.startswith(".deleting_"):
             _remove(path)
 
 
-def _fingerprint(path: Path, sync: bool = False) -> list[int]:
+def _file_checksum(path: Path, sync: bool = False) -> list[int]:
     """Size and CRC-32 of a file; with ``sync`` its content is on the disk afterwards."""
     size, checksum = 0, 0
     with open(path, "rb") as file:
@@ -380,7 +387,7 @@ def _verify(path: Path, manifest: dict[str, Any]) -> None:
         if not (path / name).is_file():
             raise CheckpointError(f"{path} is damaged: {name} is missing")
         try:
-            found = _fingerprint(path / name)
+            found = _file_checksum(path / name)
         except OSError as error:
             raise CheckpointError(f"{path} is damaged: {name} cannot be read ({error})") from error
         if found[0] != size:

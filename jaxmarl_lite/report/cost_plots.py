@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxmarl_lite.report import drawing, statistics
-from jaxmarl_lite.report.agents import MANY
+from jaxmarl_lite.report.agents import MAX_AGENT_LINES
 
 CostRun = tuple[Any, Any, Any]
 """Environment steps ``[E]``, returns ``[seeds, E]`` (None: no panel for them), costs ``[seeds, E, N, K]``."""
@@ -43,7 +43,7 @@ def run_curves(
         label: of the return's line.
         run: see `CostRun`; costs per episode; NaNs are left out.
         limits: ``[N, K]``, inf where there is none; None for no limits. A dashed line for each distinct one, in the
-            colour of its agent where the agents' limits differ.
+            color of its agent where the agents' limits differ.
         names: a word for each cost, heads its panel.
         meanings: what each cost counts, with its unit, for its axis.
         ylabel, best, random: see `learning_curve`.
@@ -58,12 +58,12 @@ def run_curves(
     if run[1] is not None:
         drawing.returns(panels.pop(0), {label: run[:2]}, ylabel, "return", best, random, True, confidence)
     for k, axes in enumerate(panels):
-        draw = _agents if costs.shape[2] <= MANY else _many_agents
+        draw = _agents if costs.shape[2] <= MAX_AGENT_LINES else _many_agents
         draw(axes, steps, costs[..., k], bounds[:, k], confidence)
         _dress_cost(axes, k, names, _meaning(k, meanings))
     text = "cost: " + (
         f"mean of seeds, band: {confidence:.0%} bootstrap interval"
-        if costs.shape[2] <= MANY
+        if costs.shape[2] <= MAX_AGENT_LINES
         else f"mean of {costs.shape[2]} agents, band: cheapest to costliest agent"
     )
     return _finished(figure, title, "return: IQM of seeds; " * (run[1] is not None) + text, path)
@@ -88,7 +88,7 @@ def constrained_curves(
     A run's line in a cost panel is that of its agents with a limit (of all, where none has one): for each seed and
     evaluation the costliest agent, or the mean over agents. Where the agents' limits differ, what is drawn is the
     cost less the agent's limit, so that "worst" is the agent farthest over its own, and the limit is the line at 0;
-    where runs have limits of their own, each has its line in the run's colour.
+    where runs have limits of their own, each has its line in the run's color.
     The axis says which. Lines are means over seeds with their bootstrap intervals; returns are as `learning_curve`
     draws them.
 
@@ -122,7 +122,7 @@ def constrained_curves(
         levels = {}
         for i, (label, (steps, costs, bounds)) in enumerate(found.items()):
             values, levels[label] = _one_line(costs[..., k], bounds[:, k], agents, unequal)
-            drawing.band(axes, steps, values, label, i, False, confidence, statistics.mean)
+            drawing.plot_interval(axes, steps, values, label, i, False, confidence, statistics.mean)
         _run_limits(axes, levels)
         which = {"worst": "worst agent", "mean": "mean over agents"}[agents] + ", less its limit" * unequal
         _dress_cost(axes, k, names, f"{_meaning(k, meanings)} ({which})")
@@ -153,14 +153,14 @@ def _grid(with_returns: bool, costs: int) -> tuple[Figure, list[Axes]]:
 def _agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, confidence: float) -> None:
     """Every agent of costs ``[seeds, E, N]`` and its limit."""
     for i in range(costs.shape[-1]):
-        drawing.band(axes, steps, costs[..., i], f"agent {i}", i, False, confidence, statistics.mean)
+        drawing.plot_interval(axes, steps, costs[..., i], f"agent {i}", i, False, confidence, statistics.mean)
     _limit_lines(axes, limits, own_colours=True)
 
 
 def _many_agents(axes: Axes, steps: np.ndarray, costs: np.ndarray, limits: np.ndarray, _: float) -> None:
     """Mean and range over agents of costs ``[seeds, E, N]``, and the distinct limits."""
     agents = statistics.mean(costs, axis=0)
-    drawing.spread(axes, steps, agents.T, f"mean of {costs.shape[-1]} agents", 0)
+    drawing.plot_range(axes, steps, agents.T, f"mean of {costs.shape[-1]} agents", 0)
     _limit_lines(axes, limits, own_colours=False)
 
 
@@ -170,8 +170,8 @@ def _limit_lines(axes: Axes, limits: np.ndarray, own_colours: bool) -> None:
     for value in distinct[np.isfinite(distinct)]:
         whose = np.flatnonzero(limits == value)
         alone = own_colours and whose.size == 1 and distinct.size > 1
-        colour = drawing.PALETTE[whose[0] % len(drawing.PALETTE)] if alone else drawing.INK
-        drawing.level(axes, float(value), "limit" + (_of(whose) if distinct.size > 1 else ""), _DASHES, colour)
+        color = drawing.PALETTE[whose[0] % len(drawing.PALETTE)] if alone else drawing.TEXT_COLOR
+        drawing.hline(axes, float(value), "limit" + (_of(whose) if distinct.size > 1 else ""), _DASHES, color)
 
 
 def _of(agents: np.ndarray) -> str:
@@ -192,12 +192,12 @@ def _one_line(costs: np.ndarray, limits: np.ndarray, agents: str, less: bool) ->
 
 
 def _run_limits(axes: Axes, levels: Mapping[str, float | None]) -> None:
-    """The limit of the runs, or one of each run in its colour where they differ."""
+    """The limit of the runs, or one of each run in its color where they differ."""
     if len(set(levels.values())) == 1:
-        drawing.level(axes, next(iter(levels.values())), "limit", _DASHES, drawing.INK)
+        drawing.hline(axes, next(iter(levels.values())), "limit", _DASHES, drawing.TEXT_COLOR)
         return
     for i, (label, level) in enumerate(levels.items()):
-        drawing.level(axes, level, f"limit of {label}", _DASHES, drawing.PALETTE[i % len(drawing.PALETTE)])
+        drawing.hline(axes, level, f"limit of {label}", _DASHES, drawing.PALETTE[i % len(drawing.PALETTE)])
 
 
 def _meaning(k: int, meanings: Sequence[str]) -> str:
@@ -205,14 +205,14 @@ def _meaning(k: int, meanings: Sequence[str]) -> str:
 
 
 def _dress_cost(axes: Axes, k: int, names: Sequence[str], ylabel: str) -> None:
-    drawing.dress(axes, ylabel, f"cost: {names[k]}" if k < len(names) else f"cost {k}")
-    axes.set_xlabel("environment steps", color=drawing.INK)
+    drawing.style_axes(axes, ylabel, f"cost: {names[k]}" if k < len(names) else f"cost {k}")
+    axes.set_xlabel("environment steps", color=drawing.TEXT_COLOR)
     axes.set_xlim(left=0)
     drawing.legend(axes, len(axes.get_legend_handles_labels()[0]))
 
 
 def _finished(figure: Figure, title: str, note: str, path: Path | str | None) -> Figure:
     if title:
-        figure.suptitle(title, fontsize=12, color=drawing.INK, x=0.01, ha="left")
-    figure.supxlabel(note, fontsize=7.5, color=drawing.FAINT, x=0.99, ha="right")
-    return drawing.saved(figure, path)
+        figure.suptitle(title, fontsize=12, color=drawing.TEXT_COLOR, x=0.01, ha="left")
+    figure.supxlabel(note, fontsize=7.5, color=drawing.MUTED_COLOR, x=0.99, ha="right")
+    return drawing.save(figure, path)

@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmarl_lite.report import statistics, tables
-from jaxmarl_lite.report.agents import MANY, worst_agent
+from jaxmarl_lite.report.agents import MAX_AGENT_LINES, worst_agent
 from jaxmarl_lite.report.statistics import Interval
 from jaxmarl_lite.report.text import literal
 
 
-def name_of(cost: int, names: Sequence[str]) -> str:
+def cost_label(cost: int, names: Sequence[str]) -> str:
     """The cost's own word, or ``cost 0`` ... where it has none."""
     return names[cost] if cost < len(names) else f"cost {cost}"
 
 
-def limit_text(values: Any) -> str:
+def format_limit(values: Any) -> str:
     """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do not."""
     texts = ["none" if np.isinf(value) else f"{value:g}" for value in np.asarray(values, np.float64).round(6)]
     return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
@@ -58,8 +58,8 @@ def run_table(
             interval = statistics.bootstrap_interval(values, statistics.mean)
             limit = limits[some, k]
             table.add_row(
-                literal(f"{name_of(k, names)}, {label}"),
-                limit_text(limit),
+                literal(f"{cost_label(k, names)}, {label}"),
+                format_limit(limit),
                 _coloured(interval, float(limit[0])),
                 _number(kept[some, k].mean(), 3),
                 _number(violations[some, k].mean(), 1),
@@ -102,10 +102,10 @@ def _fill_pooled(table: Table, pooled: np.ndarray, limits: np.ndarray, names: Se
             probability = "-"
             if np.isfinite(limits[i, k]):
                 among = statistics.proportion_interval(np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled))
-                probability = f"{among.centre:.3f} [{among.low:.3f}, {among.high:.3f}]"
+                probability = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
             mean = _coloured(interval, float(limits[i, k]))
-            name = literal(f"{name_of(k, names)}, agent {i}")
-            table.add_row(name, limit_text(limits[i : i + 1, k]), mean, probability)
+            name = literal(f"{cost_label(k, names)}, agent {i}")
+            table.add_row(name, format_limit(limits[i : i + 1, k]), mean, probability)
 
 
 def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequence[str]) -> Table:
@@ -113,7 +113,7 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
     table = tables.new_table("worst agent of each seed: mean cost, P(kept)")
     table.add_column("")
     for k in range(limits.shape[1]):
-        table.add_column(literal(name_of(k, names)), justify="right")
+        table.add_column(literal(cost_label(k, names)), justify="right")
     for seed, values in played.items():
         cells = []
         for k in range(limits.shape[1]):
@@ -121,7 +121,7 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
             i = worst_agent(mean, limits[:, k])
             share = np.mean(values[:, i, k] <= limits[i, k])
             probability = f", {share:.3f}" if np.isfinite(limits[i, k]) else ""
-            text = f"{tables.number_text(float(mean[i]))} (agent {i}){probability}"
+            text = f"{tables.format_number(float(mean[i]))} (agent {i}){probability}"
             cells.append(Text(text, "red" if mean[i] > limits[i, k] else "") if np.isfinite(mean).all() else "left out")
         table.add_row(f"seed {seed}", *cells)
     return table
@@ -130,7 +130,7 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
 def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray, list[int]]]:
     """Label, cost of every seed, and agents, of the lines of one cost ``[seeds, N]``."""
     agents = list(range(limits.size))
-    if limits.size <= MANY or np.unique(limits).size > 1:
+    if limits.size <= MAX_AGENT_LINES or np.unique(limits).size > 1:
         return [(f"agent {i}", costs[:, i], [i]) for i in agents]
     worst = worst_agent(statistics.mean(costs, axis=0), limits)
     return [
@@ -141,8 +141,8 @@ def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray,
 
 def _coloured(interval: Interval, limit: float) -> Text:
     """The interval, red where it reaches over the limit; of one value just that."""
-    numbers = [float(interval.centre), float(interval.low), float(interval.high)]
-    centre, low, high = (tables.number_text(value, numbers) for value in numbers)
+    numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
+    centre, low, high = (tables.format_number(value, numbers) for value in numbers)
     return Text(centre if interval.degenerate else f"{centre} [{low}, {high}]", "red" if interval.high > limit else "")
 
 

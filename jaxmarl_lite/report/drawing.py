@@ -22,7 +22,7 @@ Curve = tuple[Any, Any]
 """Environment steps ``[E]`` and values ``[seeds, E]``."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
-"""Colours told apart with any kind of colour blindness (Okabe and Ito 2008), the pale yellow left out."""
+"""Colours told apart with any kind of color blindness (Okabe and Ito 2008), the pale yellow left out."""
 
 FORMATS = ("png", "pdf", "svg", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp", "svgz")
 """Endings of the files that a picture can be written to."""
@@ -30,11 +30,11 @@ FORMATS = ("png", "pdf", "svg", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
-INK, FAINT = "#262626", "#8c8c8c"
+TEXT_COLOR, MUTED_COLOR = "#262626", "#8c8c8c"
 """Of words and axes, and of what stands behind."""
 
 
-def steps_text(value: float, _: Any = None) -> str:
+def format_steps(value: float, _: Any = None) -> str:
     """Environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -58,7 +58,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def checked(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
+def validate(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
     """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where they do not fit."""
     steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
     if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
@@ -85,7 +85,7 @@ def legend_label(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def band(
+def plot_interval(
     axes: Axes,
     steps: np.ndarray,
     values: np.ndarray,
@@ -106,7 +106,7 @@ def band(
     axes.plot(steps, centre, linewidth=2.0, label=legend_label(label), zorder=4, markersize=4, **style)
 
 
-def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
+def plot_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
     """One metric: mean over seeds and the band from least to greatest, where any seed has a value."""
     some = ~np.all(np.isnan(values), axis=0)
     steps, values = steps[some], values[:, some]
@@ -119,25 +119,25 @@ def spread(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index:
     axes.plot(steps, mean, linewidth=1.5, label=legend_label(label), markersize=3, **curve_style(index, steps.size))
 
 
-def level(axes: Axes, value: float | None, label: str, dashes: Any, colour: str = FAINT) -> None:
+def hline(axes: Axes, value: float | None, label: str, dashes: Any, color: str = MUTED_COLOR) -> None:
     """A dashed level across the axes, its name on the line's right end."""
     if value is None:
         return
-    axes.axhline(value, color=colour, linewidth=1.3, linestyle=dashes, zorder=1)
+    axes.axhline(value, color=color, linewidth=1.3, linestyle=dashes, zorder=1)
     axes.annotate(
         label, (1.0, value), xycoords=axes.get_yaxis_transform(), xytext=(-3, 3), textcoords="offset points",
-        ha="right", va="bottom", fontsize=8, color="#6b6b6b" if colour == FAINT else colour, zorder=5,
+        ha="right", va="bottom", fontsize=8, color="#6b6b6b" if color == MUTED_COLOR else color, zorder=5,
     )  # fmt: skip
 
 
-def dress(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
+def style_axes(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
     """Ticks, grid and words."""
-    axes.set_title(title, fontsize=9 if small else 12, color=INK, loc="left", pad=6 if small else 10)
-    axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=INK)
-    axes.xaxis.set_major_formatter(FuncFormatter(steps_text))
+    axes.set_title(title, fontsize=9 if small else 12, color=TEXT_COLOR, loc="left", pad=6 if small else 10)
+    axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=TEXT_COLOR)
+    axes.xaxis.set_major_formatter(FuncFormatter(format_steps))
     axes.xaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4 if small else 6))
-    axes.tick_params(labelsize=7.5 if small else 9, colors=INK, length=3)
+    axes.tick_params(labelsize=7.5 if small else 9, colors=TEXT_COLOR, length=3)
     axes.grid(True, color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.01, y=0.07)
@@ -159,12 +159,12 @@ def returns(
 ) -> None:
     """The returns of runs: IQM over seeds with its interval, one line per run, and the known levels."""
     for i, (label, run) in enumerate(runs.items()):
-        steps, values = checked(label, run)
-        band(axes, steps, values, label, i, seeds, confidence)
-    level(axes, best, "best possible", (0, (5, 3)))
-    level(axes, random, "random policy", (0, (1, 2)))
-    dress(axes, ylabel, title)
-    axes.set_xlabel("environment steps", color=INK)
+        steps, values = validate(label, run)
+        plot_interval(axes, steps, values, label, i, seeds, confidence)
+    hline(axes, best, "best possible", (0, (5, 3)))
+    hline(axes, random, "random policy", (0, (1, 2)))
+    style_axes(axes, ylabel, title)
+    axes.set_xlabel("environment steps", color=TEXT_COLOR)
     axes.set_xlim(left=0)
     legend(axes, len(runs))
 
@@ -177,13 +177,13 @@ def legend(axes: Axes, runs: int) -> None:
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
 
 
-def note(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> None:
+def caption(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> None:
     """A small line that says what line and band are."""
     several = sorted(set(counts))
     count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
     text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + ("; thin: each seed" * seeds)
     text = "one seed: no interval" if several == [1] else text
-    figure.supxlabel(text, fontsize=7.5, color=FAINT, x=0.99, ha="right")
+    figure.supxlabel(text, fontsize=7.5, color=MUTED_COLOR, x=0.99, ha="right")
 
 
 def check_path(path: Path | str | None, name: str = "path") -> None:
@@ -197,7 +197,7 @@ def check_path(path: Path | str | None, name: str = "path") -> None:
         raise ValueError(f"{name} is {str(path)!r}, which is a folder; allowed is a file's name")
 
 
-def saved(figure: Figure, path: Path | str | None) -> Figure:
+def save(figure: Figure, path: Path | str | None) -> Figure:
     """The figure, its words as plain text, written to ``path`` if one is given, in one rename.
 
     Raises:

@@ -33,7 +33,7 @@ class Leaf(NamedTuple):
             return tuple(self.shape)
         return (*self.shape, *jax.random.key_data(jax.random.key(0, impl=self.impl)).shape)
 
-    def nothing(self) -> np.ndarray:
+    def empty_array(self) -> np.ndarray:
         """The stored form of an empty leaf."""
         return np.zeros(self.stored_shape, self.dtype if self.impl is None else np.uint32)
 
@@ -75,7 +75,7 @@ def describe(path: str, value: Any) -> Leaf:
     return Leaf(path, list(value.shape), str(value.dtype), None)
 
 
-def difference(stored: Sequence[Leaf], wanted: Sequence[Leaf]) -> str | None:
+def first_mismatch(stored: Sequence[Leaf], wanted: Sequence[Leaf]) -> str | None:
     """The first leaf whose path, shape or dtype differs, worded to follow the checkpoint's name; or None."""
     for have, want in zip(stored, wanted, strict=False):
         if have.path != want.path:
@@ -111,7 +111,7 @@ def restore_argument(leaf: Leaf, value: Any) -> Any:
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
 
-def place(leaf: Leaf, value: Any, array: Any) -> Any:
+def device_put_like(leaf: Leaf, value: Any, array: Any) -> Any:
     """A read array as the template's leaf ``value`` is: typed, and on its devices where it is bound to any."""
     if isinstance(value, np.ndarray):
         return np.asarray(array)

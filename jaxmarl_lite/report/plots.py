@@ -14,7 +14,7 @@ from jaxmarl_lite.report.cost_plots import constrained_curves as constrained_cur
 from jaxmarl_lite.report.cost_plots import run_curves as run_curves
 from jaxmarl_lite.report.drawing import PALETTE as PALETTE
 from jaxmarl_lite.report.drawing import Curve as Curve
-from jaxmarl_lite.report.drawing import steps_text as steps_text
+from jaxmarl_lite.report.drawing import format_steps as format_steps
 
 
 def learning_curve(
@@ -52,8 +52,8 @@ def learning_curve(
     if wins:
         drawing.returns(panels[1], wins, "share of won episodes", "", None, None, seeds, confidence)
         panels[1].set_ylim(-0.02, 1.02)
-    drawing.note(figure, [np.atleast_2d(values).shape[0] for _, values in runs.values()], seeds, confidence)
-    return drawing.saved(figure, path)
+    drawing.caption(figure, [np.atleast_2d(values).shape[0] for _, values in runs.values()], seeds, confidence)
+    return drawing.save(figure, path)
 
 
 def metric_panels(
@@ -90,16 +90,16 @@ def metric_panels(
     for place, (base, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
         for i, (part, run) in enumerate(lines.items()):
-            steps, values = drawing.checked(f"{base}/{part}" if part else base, run)
-            drawing.spread(axes, steps, values, part, i)
-        drawing.dress(axes, "", base.replace("_", " "), small=True)
+            steps, values = drawing.validate(f"{base}/{part}" if part else base, run)
+            drawing.plot_range(axes, steps, values, part, i)
+        drawing.style_axes(axes, "", base.replace("_", " "), small=True)
         if place > len(panels) - columns:
             axes.set_xlabel("environment steps", fontsize=8)
         if len(lines) > 1:
             axes.legend(fontsize=7, frameon=False, handlelength=1.2, borderaxespad=0.2)
     if title:
-        figure.suptitle(title, fontsize=12, color=drawing.INK, x=0.01, ha="left")
-    return drawing.saved(figure, path)
+        figure.suptitle(title, fontsize=12, color=drawing.TEXT_COLOR, x=0.01, ha="left")
+    return drawing.save(figure, path)
 
 
 def _panel_of(name: str, cost_names: Sequence[str]) -> tuple[str, str]:

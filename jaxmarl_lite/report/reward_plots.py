@@ -19,7 +19,7 @@ MOST_PANELS = 8
 _SHADE = "#e4e4e4"
 
 
-def kinds(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+def action_categories(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
     """What the agents did as kinds of action: ``[T, N]`` numbers of a list of words.
 
     Actions whose names begin with the same word (``attack 0``, ``attack 1``) are of one kind, and continuous ones.
@@ -34,7 +34,7 @@ def kinds(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, li
     return np.asarray([listed.index(word) for word in words])[action], listed
 
 
-def reward_picture(
+def plot_intrinsic_rewards(
     intrinsic: Any,
     action: Any,
     reward: Any,
@@ -44,7 +44,7 @@ def reward_picture(
     title: str = "",
     path: Path | str | None = None,
 ) -> Figure:
-    """The team's reward, and below it a panel per agent: its intrinsic reward, in the colour of what it did.
+    """The team's reward, and below it a panel per agent: its intrinsic reward, in the color of what it did.
 
     With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent. Steps at which an
     agent was out of play are shaded, in the map empty. The first step is number 1: it led to frame 1 of a film.
@@ -72,36 +72,36 @@ def reward_picture(
     figure = drawing.new_figure(9.0, 1.1 + sum(heights))
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     steps = 1 + np.arange(len(reward))
-    panels[0].bar(steps, reward, color=drawing.FAINT, width=0.85)
+    panels[0].bar(steps, reward, color=drawing.MUTED_COLOR, width=0.85)
     _dress(panels[0], "team reward")
     if many:
         _map(figure, panels[1], intrinsic, alive)
     else:
-        _rows(figure, panels[1:], intrinsic, alive, kinds(action, action_names))
-    panels[-1].set_xlabel("step of the episode", color=drawing.INK)
+        _rows(figure, panels[1:], intrinsic, alive, action_categories(action, action_names))
+    panels[-1].set_xlabel("step of the episode", color=drawing.TEXT_COLOR)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_title(title, fontsize=11, color=drawing.INK, loc="left")
-    return drawing.saved(figure, path)
+    panels[0].set_title(title, fontsize=11, color=drawing.TEXT_COLOR, loc="left")
+    return drawing.save(figure, path)
 
 
 def _rows(
     figure: Figure, panels: Any, intrinsic: np.ndarray, alive: np.ndarray, did: tuple[np.ndarray, list[str]]
 ) -> None:
-    done, words = _told_apart(*did, alive)
+    done, words = _merge_rare(*did, alive)
     seen = sorted(set(done[alive].tolist()))
-    colours = dict(zip(seen, drawing.PALETTE, strict=False))
+    colors = dict(zip(seen, drawing.PALETTE, strict=False))
     shown = np.where(alive, intrinsic, 0.0)
     low, high = min(shown.min(initial=0.0), 0.0), max(shown.max(initial=0.0), 0.0)
     space = 0.08 * (high - low) or 1.0
     for agent, axes in enumerate(panels):
         there, gone = (np.flatnonzero(each) for each in (alive[:, agent], ~alive[:, agent]))
-        painted = [colours[kind] for kind in done[there, agent].tolist()]
+        painted = [colors[kind] for kind in done[there, agent].tolist()]
         axes.bar(1 + there, shown[there, agent], color=painted, width=0.85)
         axes.broken_barh([(0.5 + t, 1.0) for t in gone.tolist()], (low - space, high - low + 2 * space), color=_SHADE)
-        axes.axhline(0.0, color=drawing.INK, linewidth=0.6)
+        axes.axhline(0.0, color=drawing.TEXT_COLOR, linewidth=0.6)
         axes.set_ylim(low - space, high + space)
         _dress(axes, f"agent {agent}")
-    patches = [Patch(color=colours[kind], label=words[kind]) for kind in seen] if len(words) > 1 else []
+    patches = [Patch(color=colors[kind], label=words[kind]) for kind in seen] if len(words) > 1 else []
     patches += [] if alive.all() else [Patch(color=_SHADE, label="(out of play)")]
     if patches:
         figure.legend(
@@ -110,8 +110,8 @@ def _rows(
         )  # fmt: skip
 
 
-def _told_apart(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Kinds of action, the rarest of them as one, so that no two share a colour."""
+def _merge_rare(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Kinds of action, the rarest of them as one, so that no two share a color."""
     seen, often = np.unique(done[alive], return_counts=True)
     if len(seen) <= len(drawing.PALETTE):
         return done, words
@@ -133,5 +133,5 @@ def _map(figure: Figure, axes: Axes, intrinsic: np.ndarray, alive: np.ndarray) -
 
 
 def _dress(axes: Axes, ylabel: str) -> None:
-    drawing.dress(axes, ylabel, "", small=True)
-    axes.set_ylabel(ylabel, fontsize=8, color=drawing.INK)
+    drawing.style_axes(axes, ylabel, "", small=True)
+    axes.set_ylabel(ylabel, fontsize=8, color=drawing.TEXT_COLOR)

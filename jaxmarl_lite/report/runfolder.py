@@ -94,7 +94,7 @@ class RunFolder:
         return self.path / ".lock"
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def lock_for_writing(self) -> Iterator[None]:
         """Keep the folder from other processes, where the file system has locks.
 
         Raises:
@@ -126,7 +126,7 @@ class RunFolder:
             if self.path.is_file():
                 raise RunFolderError(f"{self.path} is a file; allowed is a folder that holds no run, or a new one")
             self.check(writing=True)
-            if self.holds_a_run():
+            if self.exists():
                 raise RunFolderError(
                     f"{self.path} already holds a run; continue it with --resume {self.path} (in Python: resume_run), "
                     "or choose another --out"
@@ -156,7 +156,7 @@ class RunFolder:
             if path.exists() and not path.is_dir():
                 raise RunFolderError(f"{path} is no folder, as a run keeps there; move it away and try again")
 
-    def holds_a_run(self) -> bool:
+    def exists(self) -> bool:
         """True where something is there that a new run would overwrite."""
         return any(p.exists() for p in (self.config, self.metrics, self.marl_eval, self.checkpoints, self.tensorboard))
 

@@ -24,7 +24,7 @@ _MOST_NUMBERS_AT_ONCE = 4_000_000
 class Interval(NamedTuple):
     """A statistic with its confidence interval; every field has the shape of the statistic."""
 
-    centre: Any
+    estimate: Any
     low: Any
     high: Any
     count: Any
@@ -159,10 +159,10 @@ def curve(
     if x.ndim != 2:
         raise ValueError(f"expected [seeds, evaluations], got shape {x.shape}")
     found = bootstrap_interval(x, statistic, confidence, resamples, seed)
-    return found.centre, found.low, found.high
+    return found.estimate, found.low, found.high
 
 
-def area_under(steps: Any, x: Any) -> np.ndarray:
+def area_under_curve(steps: Any, x: Any) -> np.ndarray:
     """Mean of each curve over training: the area under it by the trapezoidal rule, divided by its length in steps.
 
     Args:

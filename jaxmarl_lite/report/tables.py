@@ -20,7 +20,7 @@ def new_table(title: str | None = None) -> Table:
     return Table(title=text, box=box.SIMPLE_HEAD, title_justify="left")
 
 
-def number_text(value: float, like: Sequence[float] = ()) -> str:
+def format_number(value: float, like: Sequence[float] = ()) -> str:
     """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan`` reads "left out"."""
     if np.isnan(value):
         return "left out"
@@ -30,10 +30,10 @@ def number_text(value: float, like: Sequence[float] = ()) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def interval_text(interval: Interval) -> str:
+def format_interval(interval: Interval) -> str:
     """``0.97 [0.94, 0.99]``, saying so where there was one seed only, or where seeds were left out."""
-    numbers = [float(interval.centre), float(interval.low), float(interval.high)]
-    centre, low, high = (number_text(value, numbers) for value in numbers)
+    numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
+    centre, low, high = (format_number(value, numbers) for value in numbers)
     count = int(np.min(interval.count))
     if count == 0:
         return "no seed is left"
@@ -67,16 +67,16 @@ def result_table(
         table.add_column(literal(name), justify="right")
     values = list(returns.values())
     for seed, value in returns.items():
-        more = [number_text(column[seed]) if seed in column else "" for column in others.values()]
+        more = [format_number(column[seed]) if seed in column else "" for column in others.values()]
         style = "red" if np.isnan(value) else None
-        table.add_row(f"seed {seed}", number_text(value, values), *more, style=style)
+        table.add_row(f"seed {seed}", format_number(value, values), *more, style=style)
     table.add_section()
     if values:
-        table.add_row(Text("IQM [95 % interval]", "bold"), Text(interval_text(bootstrap_interval(values)), "bold"))
+        table.add_row(Text("IQM [95 % interval]", "bold"), Text(format_interval(bootstrap_interval(values)), "bold"))
     if random is not None:
-        table.add_row("random policy", number_text(random, values), style="dim")
+        table.add_row("random policy", format_number(random, values), style="dim")
     if best is not None:
-        table.add_row("best possible", number_text(best, values), style="dim")
+        table.add_row("best possible", format_number(best, values), style="dim")
     return table
 
 
@@ -94,11 +94,11 @@ def summary_table(
     table.add_column(literal(f"{meaning}: IQM [95 % interval]"), justify="right")
     table.add_column("seeds", justify="right")
     for label, interval in results.items():
-        table.add_row(literal(label), interval_text(interval), str(interval.seeds))
+        table.add_row(literal(label), format_interval(interval), str(interval.seeds))
     table.add_section()
     for label, value in (("random policy", random), ("best possible", best)):
         if value is not None:
-            table.add_row(label, number_text(value), "", style="dim")
+            table.add_row(label, format_number(value), "", style="dim")
     return table
 
 

@@ -159,9 +159,7 @@ def parse_rows(data: bytes, path: Path | str) -> list[Row]:
     return rows
 
 
-def restore_rows(
-    path: Path, copy: Path, update: int, mark: Mark | None, belongs: Callable[[Row], bool]
-) -> str | None:
+def restore_rows(path: Path, copy: Path, update: int, mark: Mark | None, belongs: Callable[[Row], bool]) -> str | None:
     """Cut a file of rows and its copy back to what a checkpoint remembers, whatever happened to them since.
 
     Args:

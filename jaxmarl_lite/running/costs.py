@@ -20,24 +20,24 @@ def limits_of(config: Any, spec: EnvSpec) -> np.ndarray:
     if not spec.num_costs:
         return np.zeros((spec.num_agents, 0), jnp.result_type(float))
     given = getattr(config, "cost_limit", None)
-    return np.asarray(limits.matrix(given if isinstance(given, limits.Limits) else limits.Limits(), spec))
+    return np.asarray(limits.as_array(given if isinstance(given, limits.CostLimits) else limits.CostLimits(), spec))
 
 
-def learned(learner: PyTree) -> list[Array]:
+def learned_leaves(learner: PyTree) -> list[Array]:
     """The leaves of a learner but the limits in its config, which may be infinite while all it learned is finite."""
 
     def given(x: Any) -> bool:
-        return isinstance(x, limits.Limits)
+        return isinstance(x, limits.CostLimits)
 
     return [x for x in jax.tree.leaves(learner, is_leaf=given) if not given(x)]
 
 
-def broken(cost: Array, limit: Array) -> Array:
+def exceeds_limit(cost: Array, limit: Array) -> Array:
     """1 where a mean cost ``[N, K]`` is over its limit, else 0; NaN where no episode ended."""
     return jnp.where(jnp.isnan(cost), jnp.nan, (cost > limit).astype(float))
 
 
-def kept(costs: Any, limit: np.ndarray) -> np.ndarray:
+def satisfaction_rate(costs: Any, limit: np.ndarray) -> np.ndarray:
     """Share of episodes whose cost is at or under the limit.
 
     Args:
@@ -47,10 +47,10 @@ def kept(costs: Any, limit: np.ndarray) -> np.ndarray:
     Returns:
         ``[..., N, K]``, 0 to 1; NaN where there is no limit.
     """
-    return where_limited(np.mean(np.asarray(costs) <= limit, axis=-3), limit)
+    return mask_unlimited(np.mean(np.asarray(costs) <= limit, axis=-3), limit)
 
 
-def where_limited(values: Any, limit: np.ndarray) -> np.ndarray:
+def mask_unlimited(values: Any, limit: np.ndarray) -> np.ndarray:
     """``values [..., N, K]`` as floats, NaN where there is no limit."""
     return np.where(np.isfinite(limit), np.asarray(values, float), np.nan)
 

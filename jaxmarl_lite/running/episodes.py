@@ -19,13 +19,15 @@ class Episode(NamedTuple):
     """One episode of T steps; arrays are NumPy's."""
 
     states: list[Any]  # T + 1 of the environment's states, the last one among them
-    view: np.ndarray  # [T, N, O] what each agent saw
+    agents_view: np.ndarray  # [T, N, O] what each agent saw
     action: np.ndarray  # [T, N] or [T, N, A]
     alive: np.ndarray  # [T, N]
     reward: np.ndarray  # [T, N] of each step
     cost: np.ndarray  # [T, N, K]
     team_reward: np.ndarray  # [T]
-    intrinsic: np.ndarray | None  # [T, N] what LIIR's learned rewards say to each step; None for other algorithms
+    intrinsic_reward: (
+        np.ndarray | None
+    )  # [T, N] what LIIR's learned rewards say to each step; None for other algorithms
 
     @property
     def length(self) -> int:
@@ -33,13 +35,13 @@ class Episode(NamedTuple):
         return len(self.reward)
 
 
-Player = Callable[[PyTree, int], Episode]
+EpisodeFn = Callable[[PyTree, int], Episode]
 
 
-def player(algorithm: Algorithm, env: Environment, greedy: bool) -> Player:
+def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> EpisodeFn:
     """``play(learner, seed) -> Episode``: one episode, drawn from ``seed``, with what has been learned."""
     spec = env.spec
-    compiled = jax.jit(_told(algorithm, env, greedy))
+    compiled = jax.jit(_with_intrinsic(algorithm, env, greedy))
 
     def play(learner: PyTree, seed: int) -> Episode:
         seed = check_int("episode_seed", seed, -(2**31), 2**32 - 1)
@@ -48,21 +50,21 @@ def player(algorithm: Algorithm, env: Environment, greedy: bool) -> Player:
         obs, after = timesteps.obs, slice(1, length + 1)
         return Episode(
             states=[jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)],
-            view=obs.view[:length],
+            agents_view=obs.agents_view[:length],
             action=actions[:length],
             alive=obs.alive[:length],
             reward=timesteps.reward[after],
             cost=timesteps.cost[after],
             team_reward=np.asarray(spec.team_return(timesteps.reward[after])),
-            intrinsic=None if intrinsic is None else intrinsic[:length],
+            intrinsic_reward=None if intrinsic is None else intrinsic[:length],
         )
 
     return play
 
 
-def _told(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
+def _with_intrinsic(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
     """The play of one episode, with one step to spare for its last state, and what LIIR's rewards say to it."""
-    play_one = make_play(algorithm, env, env.spec.episode_limit + 1, greedy)
+    play_one = make_play(algorithm, env, env.spec.max_episode_steps + 1, greedy)
 
     def episode(learner: PyTree, key: Array) -> Any:
         states, timesteps, actions = play_one(learner, key)
@@ -74,7 +76,7 @@ def _told(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[...,
     return episode
 
 
-class PlayedPolicy:
+class TrainedPolicy:
     """A policy in one world: call it with what the agents see, get their actions; it remembers the episode.
 
     Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
@@ -84,17 +86,17 @@ class PlayedPolicy:
         self._algorithm, self._learner = algorithm, learner
         greedy = check_bool("greedy", greedy)
 
-        def act(learner: PyTree, key: Array, obs: Observation, memory: PyTree) -> tuple[Array, PyTree]:
+        def act(learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree) -> tuple[Array, PyTree]:
             obs = jax.tree.map(lambda x: x[None], obs)
-            action, _, memory = algorithm.act(learner, key, obs, memory, greedy=greedy)
-            return action[0], memory
+            action, _, hidden_state = algorithm.act(learner, key, obs, hidden_state, greedy=greedy)
+            return action[0], hidden_state
 
         self._act = jax.jit(act)
         self.reset(keys.for_purpose(0, keys.ACT) if key is None else key)
 
     def reset(self, key: Array | None = None) -> None:
         """Forget the episode; with ``key``, draw from it from now on."""
-        self._memory = self._algorithm.initial_memory(1)
+        self._memory = self._algorithm.init_hidden_state(1)
         self._key = self._key if key is None else key
 
     def __call__(self, obs: Observation) -> Array:

@@ -17,9 +17,9 @@ from jaxmarl_lite.algorithms import configs
 from jaxmarl_lite.report import checkpoint, metrics, runfolder, writers
 from jaxmarl_lite.running import costs, record
 from jaxmarl_lite.running.fingerprint import data_by_field
-from jaxmarl_lite.running.plan import Plan
-from jaxmarl_lite.running.programs import Programs, Tally
-from jaxmarl_lite.running.progress import Display
+from jaxmarl_lite.running.plan import RunConfig
+from jaxmarl_lite.running.programs import CompiledRun, MetricAccumulator
+from jaxmarl_lite.running.progress import ProgressBar
 from jaxmarl_lite.running.result import Result, Timings, from_rows, load_run
 from jaxmarl_lite.running.signals import StopRequest
 from jaxmarl_lite.types import Environment, TrainState
@@ -33,24 +33,24 @@ class RunError(RuntimeError):
     """A run cannot go on: no seed is left, or its folder cannot be written. Its folder and checkpoints are kept."""
 
 
-class Start(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where a resumed run stands."""
 
     states: TrainState
     update: int
     diverged: np.ndarray  # [seeds] int: the update from which on a seed is left out, or 0
     timings: Timings
-    fell_back: bool
+    used_older_checkpoint: bool
     """Whether a newer checkpoint was damaged."""
     rows: writers.Mark | None
     """What the checkpoint remembers of the rows; None in one of an earlier version."""
     reasons: Mapping[str, str] = {}
     """Seed -> why it is left out."""
     partial: Mapping[str, Any] | None = None
-    """What was tallied since the last evaluation, as `Loop` saved it; None where the checkpoint is of an evaluation."""
+    """What was tallied since the last evaluation, as `Runner` saved it; None in a checkpoint of an evaluation."""
 
 
-class Loop:
+class Runner:
     """One run on its way.
 
     Args:
@@ -59,28 +59,29 @@ class Loop:
         kept: takes the rows.
         display: shows progress.
         checkpoints: folder for them; None saves none.
-        keep: how many to keep.
+        max_checkpoints: how many to keep.
         checkpoint_seconds: longest time between two checkpoints.
         stop: the signals that end the run.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunConfig,
         world: Environment,
-        programs: Programs,
-        kept: record.Record,
-        display: Display,
+        programs: CompiledRun,
+        kept: record.RunLogger,
+        display: ProgressBar,
         checkpoints: Path | None,
-        keep: int,
+        max_checkpoints: int,
         checkpoint_seconds: float = np.inf,
         stop: StopRequest | None = None,
     ):
         self._plan, self._spec, self._world, self._programs = plan, world.spec, world, programs
-        self._kept, self._display, self._checkpoints, self._keep = kept, display, checkpoints, keep
+        self._kept, self._display = kept, display
+        self._checkpoints, self._max_checkpoints = checkpoints, max_checkpoints
         self._checkpoint_seconds, self._stop = checkpoint_seconds, stop or StopRequest()
         self._seeds = np.asarray(plan.seeds, np.uint32)
-        self._tally: Tally = programs.blank
+        self._tally: MetricAccumulator = programs.empty
         self._diverged = np.zeros(len(plan.seeds), np.int32)
         self._reasons: dict[str, str] = {}
         self._since = (0, 0.0)  # updates and seconds of training since the last row
@@ -95,92 +96,97 @@ class Loop:
         self.update = 0
         """Updates done."""
 
-    def go(self, start: Start | None, compile_seconds: float) -> Result:
+    def run(self, start: ResumePoint | None, compile_seconds: float) -> Result:
         """Train to the end of the plan and show the result."""
         self._compile_seconds, self._trained = compile_seconds, 0.0
         self._clock = self._saved = time.perf_counter()
         self._stop.deferred = True
         if start is None:
-            self._begin()
+            self._start()
         else:
-            self._take_up(start)
-        for update in self._plan.schedule:
+            self._resume(start)
+        for update in self._plan.evaluation_updates:
             # a checkpoint between two evaluations may stand where a prolonged run has one
             if update > self.update or (update == self.update and self._since[0]):
-                self._advance(update)
+                self._train_until(update)
                 self._evaluate()
-                self._end_if_asked()
+                self._stop_if_requested()
         self._kept.draw()
         result = self._result()
         self._display.show(result.table)
         return result
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         """A new run: initial states, the random policy, and the first evaluation."""
-        self._display.say(f"compiled in {self._compile_seconds:.1f} s")
+        self._display.print(f"compiled in {self._compile_seconds:.1f} s")
         self._states = self._programs.init(self._seeds, configs.as_arrays(self._plan.learner_config))
         self._random = self._random_returns()
-        self._kept.keep_random(self._random)
-        self._end_if_asked()
-        self._renew_tally()
+        self._kept.save_random_returns(self._random)
+        self._stop_if_requested()
+        self._reset_metrics()
         self._evaluate()
-        self._end_if_asked()
+        self._stop_if_requested()
 
-    def _take_up(self, start: Start) -> None:
+    def _resume(self, start: ResumePoint) -> None:
         """A resumed run."""
-        self._display.say(
-            f"continuing at update {start.update} of {self._plan.updates}; compiled in {self._compile_seconds:.1f} s"
-            + ("; a newer checkpoint is damaged and was left out" if start.fell_back else "")
+        self._display.print(
+            f"continuing at update {start.update} of {self._plan.num_updates}; "
+            f"compiled in {self._compile_seconds:.1f} s"
+            + ("; a newer checkpoint is damaged and was left out" if start.used_older_checkpoint else "")
         )
         self._states, self.update, self._diverged = start.states, start.update, start.diverged
         self._reasons = dict(start.reasons)
-        for seed in self._lost():
-            self._display.say(self._left_out(seed))
-        self._random = self._kept.random() if jax.process_count() == 1 else None  # all processes must do the same
+        for seed in self._lost_seeds_error():
+            self._display.print(self._is_left_out(seed))
+        self._random = (
+            self._kept.read_random_returns() if jax.process_count() == 1 else None
+        )  # all processes must do the same
         if self._random is None:
             self._random = self._random_returns()
-            self._kept.keep_random(self._random)
+            self._kept.save_random_returns(self._random)
         self._clock -= start.timings.elapsed_seconds
         self._trained = start.timings.training_seconds
         self._violations = costs.violations(self._kept.rows, self._plan.seeds, self._limits)
         self._updates_with_cost = costs.updates_with_cost(self._kept.rows, self._plan.seeds)
-        self._renew_tally()
+        self._reset_metrics()
         if start.partial is not None:
-            self._restore_tally(start.partial)
+            self._restore_metrics(start.partial)
 
     def _random_returns(self) -> np.ndarray:
         """Mean return of each seed's episodes, ``[seeds]``; NaN where the environment gave wrong numbers."""
-        played = parallel.to_host(self._programs.random(self._seeds))
+        played = parallel.fetch(self._programs.random(self._seeds))
         returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
-        wrong = [self._fault(played, i, "the random policy's episodes") for i in range(len(returns))]
+        wrong = [self._non_finite_error(played, i, "the random policy's episodes") for i in range(len(returns))]
         for i, text in enumerate(wrong):
             if text:
                 returns[i] = np.nan
-                self._display.say(f"{text}; the random policy's return of this seed is left out")
+                self._display.print(f"{text}; the random policy's return of this seed is left out")
         if all(wrong):
             raise RunError(f"{wrong[0]}; allowed are finite numbers")
         return returns
 
-    def _fault(self, played: Any, i: int, where: str) -> str:
+    def _non_finite_error(self, played: Any, i: int, where: str) -> str:
         """What was wrong with the environment's numbers in the episodes played for the seed of index ``i``, or ''."""
         bits = int(np.bitwise_or.reduce(np.asarray(played.faults)[i]))
-        bits &= ~(1 << rollout.ENV_FIELDS.index("mask"))
+        bits &= ~(1 << rollout.ENV_FIELDS.index("action_mask"))
         if not bits and not (np.isfinite(played.returns[i]).all() and np.isfinite(played.costs[i]).all()):
             return f"seed {self._plan.seeds[i]} has a return or cost that is not finite in {where}"
-        return self._fault_text(i, bits, where) if bits else ""
+        return self._fault_message(i, bits, where) if bits else ""
 
-    def _fault_text(self, i: int, bits: int, where: str) -> str:
+    def _fault_message(self, i: int, bits: int, where: str) -> str:
         fields = [name for bit, name in enumerate(rollout.ENV_FIELDS) if bits >> bit & 1]
-        numbers = " and ".join(f"a {name}" for name in fields if name != "mask")
+        numbers = " and ".join(
+            f"{'an' if name.startswith('a') else 'a'} {name}" for name in fields if name != "action_mask"
+        )
         wrong = [f"{numbers} that {'are' if ' and ' in numbers else 'is'} not finite"] if numbers else []
-        wrong += ["a mask without a legal action"] if "mask" in fields else []
+        wrong += ["an action_mask without a legal action"] if "action_mask" in fields else []
         return f"environment {self._plan.env} gave {' and '.join(wrong)} to seed {self._plan.seeds[i]} in {where}"
 
-    def _lost(self) -> list[int]:
+    def _lost_seeds_error(self) -> list[int]:
         """Indices of the seeds that are left out."""
         return np.flatnonzero(self._diverged).tolist()
 
-    def _left_out(self, i: int) -> str:
+    def _is_left_out(self, i: int) -> str:
         """Says that a seed is left out, since when, and why."""
         seed, update = self._plan.seeds[i], self._diverged[i]
         reason = self._reasons.get(str(seed), _NOT_LEARNED)
@@ -192,7 +198,7 @@ class Loop:
         """Leave seeds out from now on, index -> why; raise RunError when none is left."""
         for i, reason in reasons.items():
             self._reasons[str(self._plan.seeds[i])] = reason
-            self._display.say(self._left_out(i))
+            self._display.print(self._is_left_out(i))
         if not reasons or not self._diverged.all():
             return
         count, last = len(self._plan.seeds), self._diverged.max()
@@ -207,20 +213,20 @@ class Loop:
             "numbers finite, such as a smaller lr"
         )
 
-    def _renew_tally(self) -> None:
+    def _reset_metrics(self) -> None:
         limits: Any = np.broadcast_to(self._limits, (len(self._plan.seeds), *self._limits.shape))
-        self._tally = self._programs.blank._replace(diverged=self._diverged, limits=limits)  # type: ignore[arg-type]
+        self._tally = self._programs.empty._replace(diverged=self._diverged, limits=limits)  # type: ignore[arg-type]
         self._since = (0, 0.0)
 
-    def _advance(self, target: int) -> None:
+    def _train_until(self, target: int) -> None:
         """Train up to ``target`` updates in chunks of about a second each."""
         pace = 0.0
         while self.update < target:
-            updates = int(_agreed(self._chunk(pace, target - self.update), first=True))
+            updates = int(_agreed(self._chunk_updates(pace, target - self.update), first=True))
             began = time.perf_counter()
-            self._states, self._tally = self._programs.advance(self._states, self._tally, np.int32(updates))
+            self._states, self._tally = self._programs.train_chunk(self._states, self._tally, np.int32(updates))
             t = self._tally
-            seen = parallel.to_host((t.diverged, t.faulty, t.faults, t.total["return"], t.count["return"]))
+            seen = parallel.fetch((t.diverged, t.env_fault_update, t.env_faults, t.total["return"], t.count["return"]))
             seconds = time.perf_counter() - began
             pace = seconds / updates
             self.update += updates
@@ -228,7 +234,7 @@ class Loop:
             self._since = (self._since[0] + updates, self._since[1] + seconds)
             self._check(*seen[:3])
             self._current = _mean(_ratio(*seen[3:])[self._diverged == 0])
-            self._display.moved(self.update, self._speed(*self._since), self._current)
+            self._display.update(self.update, self._speed(*self._since), self._current)
             if self.update < target:  # at the target, the evaluation comes first: it belongs to the checkpoint
                 self._save_between()
 
@@ -239,15 +245,15 @@ class Loop:
         if self._checkpoints is not None and (signum or due):
             total, count = (
                 {name: np.asarray(value).tobytes().hex() for name, value in each.items()}
-                for each in parallel.to_host((self._tally.total, self._tally.count))
+                for each in parallel.fetch((self._tally.total, self._tally.count))
             )
             updates, seconds = self._since
             # the rows are means since the last evaluation: a resumed run must go on with the same sums
             self._checkpoint(partial={"total": total, "count": count, "updates": updates, "seconds": seconds})
         if signum:
-            self._leave(signum)
+            self._save_and_exit(signum)
 
-    def _restore_tally(self, partial: Mapping[str, Any]) -> None:
+    def _restore_metrics(self, partial: Mapping[str, Any]) -> None:
         """Go on with the sums that `_save_between` saved."""
 
         def restored(blank: Mapping[str, Any], saved: Mapping[str, str]) -> dict[str, Any]:
@@ -265,17 +271,17 @@ class Loop:
             ) from error
         self._tally = self._tally._replace(total=total, count=count)
 
-    def _end_if_asked(self) -> None:
+    def _stop_if_requested(self) -> None:
         """End the run if a signal asked for it; what was computed has been saved."""
         signum = int(_agreed(self._stop.signum))
         if signum:
-            self._leave(signum)
+            self._save_and_exit(signum)
 
-    def _leave(self, signum: int) -> None:
+    def _save_and_exit(self, signum: int) -> None:
         self._stop.signum = signum  # of another process, maybe
         self._stop.leave()
 
-    def _chunk(self, pace: float, left: int) -> int:
+    def _chunk_updates(self, pace: float, left: int) -> int:
         """How many updates to run at once, of ``left``, when one takes ``pace`` seconds (0: not known yet)."""
         return min(left, max(1, int(_CHUNK_SECONDS / pace))) if pace else 1
 
@@ -286,7 +292,7 @@ class Loop:
             if before:
                 continue
             if faulty[i]:  # first: what the environment's wrong numbers do to the learner is not the learner's fault
-                reasons[i] = self._fault_text(i, int(faults[i]), f"update {faulty[i]}")
+                reasons[i] = self._fault_message(i, int(faults[i]), f"update {faulty[i]}")
             elif diverged[i]:
                 reasons[i] = _NOT_LEARNED
         lost = np.where(np.asarray(faulty) > 0, faulty, diverged)
@@ -295,50 +301,54 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Play episodes with every seed's policy, write a row for each, and save."""
-        played = parallel.to_host(self._programs.evaluate(self._states.learner, self._seeds, np.int32(self.update)))
-        means, speed = parallel.to_host((self._tally.total, self._tally.count)), self._speed(*self._since)
-        values = self._evaluation(played)
+        played = parallel.fetch(self._programs.evaluate(self._states.learner_state, self._seeds, np.int32(self.update)))
+        means, speed = parallel.fetch((self._tally.total, self._tally.count)), self._speed(*self._since)
+        values = self._evaluation_row(played)
         where = f"the evaluation after update {self.update}"
-        wrong = {i: self._fault(played, i, where) for i in np.flatnonzero(self._diverged == 0).tolist()}
+        wrong = {i: self._non_finite_error(played, i, where) for i in np.flatnonzero(self._diverged == 0).tolist()}
         wrong = {i: text for i, text in wrong.items() if text}
         self._diverged[list(wrong)] = max(1, self.update)
         self._leave_out(wrong)
         if self._limited:
-            self._violations += means[0]["violation_share"]
-            self._updates_with_cost += means[1]["violation_share"].max((1, 2))
+            self._violations += means[0]["violation_rate"]
+            self._updates_with_cost += means[1]["violation_rate"].max((1, 2))
         for i, seed in enumerate(self._plan.seeds):
             well = self._diverged[i] == 0
             row = {"elapsed_seconds": self._elapsed(), "steps_per_second": speed, "finite": float(well)}
             row |= {name: value[i] if well else np.full_like(value[i], np.nan) for name, value in values.items()}
             if self.update:
                 row |= {name: _ratio(total[i], means[1][name][i]) for name, total in means[0].items()}
-            row |= self._broken(i, row.pop("violation_share", None))
-            lost = means[0]["broken_episodes"][i] if "broken_episodes" in means[0] else 0
+            row |= self._violation_row(i, row.pop("violation_rate", None))
+            lost = means[0]["non_finite_episodes"][i] if "non_finite_episodes" in means[0] else 0
             if lost > 0:
-                self._display.say(f"seed {seed}: {lost:g} episodes ended because the world's numbers were not finite")
+                self._display.print(f"seed {seed}: {lost:g} episodes ended because the world's numbers were not finite")
             self._kept.write(self.update, seed, metrics.flatten(row))
         self._kept.flush()
         self._save()
         self._kept.refresh()
-        self._display.evaluated(self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0]))
-        self._renew_tally()
+        self._display.log_evaluation(
+            self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0])
+        )
+        self._reset_metrics()
 
-    def _evaluation(self, played: Any) -> dict[str, np.ndarray]:
+    def _evaluation_row(self, played: Any) -> dict[str, np.ndarray]:
         """Means over episodes, ``[seeds, ...]``."""
         values = {"eval_return": self._spec.team_return(played.returns), "eval_episode_length": played.lengths}
         if self._spec.num_costs:
             values["eval_cost"] = played.costs
-        if self._spec.win_meaning:
-            values["eval_win_rate"] = played.won
+        if self._spec.win_condition:
+            values["eval_win_rate"] = played.wins
         found = {name: np.asarray(value, float).mean(1) for name, value in values.items()}
-        return found | ({"eval_kept": costs.kept(played.costs, self._limits)} if self._limited else {})
+        return found | (
+            {"eval_satisfaction_rate": costs.satisfaction_rate(played.costs, self._limits)} if self._limited else {}
+        )
 
-    def _broken(self, seed: int, share: Any) -> dict[str, np.ndarray]:
+    def _violation_row(self, seed: int, share: Any) -> dict[str, np.ndarray]:
         """What a seed's row says of the limits that its updates broke; ``share`` of those since the last row."""
         if not self._limited:
             return {}
-        found = {"violations": self._violations[seed]} | ({} if share is None else {"violation_share": share})
-        by_limit = {name: costs.where_limited(value, self._limits) for name, value in found.items()}
+        found = {"violations": self._violations[seed]} | ({} if share is None else {"violation_rate": share})
+        by_limit = {name: costs.mask_unlimited(value, self._limits) for name, value in found.items()}
         return by_limit | {"updates_with_cost": self._updates_with_cost[seed]}
 
     def _save(self) -> None:
@@ -356,7 +366,7 @@ class Loop:
                 "timings": self._timings()._asdict(),
                 "rows": self._kept.mark(),
             }
-            checkpoint.save(self._checkpoints, self.update, self._states, meta | more, self._keep)
+            checkpoint.save(self._checkpoints, self.update, self._states, meta | more, self._max_checkpoints)
             self._saved = time.perf_counter()
 
     def _elapsed(self) -> float:
@@ -364,7 +374,7 @@ class Loop:
 
     def _speed(self, updates: int, seconds: float) -> float:
         """Environment steps per second of all seeds together."""
-        return updates * self._plan.batch * len(self._plan.seeds) / seconds if seconds else np.nan
+        return updates * self._plan.batch_steps * len(self._plan.seeds) / seconds if seconds else np.nan
 
     def _timings(self) -> Timings:
         return Timings(self._compile_seconds, self._trained, self._elapsed(), self._speed(self.update, self._trained))
@@ -377,11 +387,11 @@ class Loop:
         )  # fmt: skip
 
 
-def finished(
-    plan: Plan,
+def finished_result(
+    plan: RunConfig,
     world: Environment,
     folder: runfolder.RunFolder,
-    display: Display,
+    display: ProgressBar,
     update: int,
     mark: writers.Mark | None,
 ) -> Result:
@@ -393,10 +403,10 @@ def finished(
         display: shows the result.
         update, mark: of the last checkpoint, and what it remembers of the rows.
     """
-    if parallel.is_writer():
+    if parallel.is_primary():
         if mark is not None and (complaint := record.restore_rows(plan, folder, update, mark)):
             warnings.warn(complaint, runfolder.RunFolderWarning, stacklevel=2)
-        record.rebuild(plan, world.spec, folder, display.say)
+        record.rebuild(plan, world.spec, folder, display.print)
     result = load_run(folder.path, None if isinstance(plan.env_args, dict) else world)
     display.show(result.table)
     return result

@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 from jaxmarl_lite import envs, validation
 from jaxmarl_lite.algorithms import configs, limits, registry
-from jaxmarl_lite.algorithms.limits import Limits
+from jaxmarl_lite.algorithms.limits import CostLimits
 from jaxmarl_lite.report import runfolder
 from jaxmarl_lite.running import presets
 from jaxmarl_lite.running.fingerprint import notice_changes
 from jaxmarl_lite.types import Environment, EnvSpec
 from jaxmarl_lite.validation import MOST, check_bool, check_choice, check_int, check_mapping, invalid
 
-IDENTITY = (
-    "algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "stagger", "eval_episodes", "greedy",
+RESUME_FIELDS = (
+    "algorithm", "env", "env_args", "config", "seeds", "num_envs", "num_steps", "stagger_episodes",
+    "eval_episodes", "greedy",
 )  # fmt: skip
 """Fields that a resumed run must share with what it continues."""
 
@@ -29,7 +30,7 @@ _MOST_STEPS = 10**15
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class RunConfig:
     """A run: everything its numbers depend on besides versions and device."""
 
     algorithm: str
@@ -48,52 +49,52 @@ class Plan:
     """Parallel worlds, B."""
     num_steps: int
     """Steps of a rollout, T."""
-    evaluations: int
+    num_evaluations: int
     """Evaluations after the one at the start."""
     eval_episodes: int
     """Episodes of an evaluation."""
     greedy: bool
     """Evaluate the likeliest actions instead of sampled ones; what is played of the run later follows it."""
-    seeds_at_once: int | None = None
+    seeds_in_parallel: int | None = None
     """Seeds that train side by side, the others after them; None: one on a CPU, else all."""
     devices: int | None = None
     """Devices to use; None: one, or all where several processes joined."""
-    layout: Literal["worlds", "seeds"] = "worlds"
+    shard_over: Literal["envs", "seeds"] = "envs"
     """What is spread over the devices."""
-    stagger: bool = False
+    stagger_episodes: bool = False
     """Cut every world's first episode at a random step, so that worlds are not in step."""
 
     @property
-    def batch(self) -> int:
+    def batch_steps(self) -> int:
         """Environment steps of one update of one seed."""
         return self.num_envs * self.num_steps
 
     @property
-    def updates(self) -> int:
+    def num_updates(self) -> int:
         """Updates of each seed."""
-        return max(1, math.ceil(self.total_steps / self.batch))
+        return max(1, math.ceil(self.total_steps / self.batch_steps))
 
     @property
-    def schedule(self) -> tuple[int, ...]:
+    def evaluation_updates(self) -> tuple[int, ...]:
         """The updates after which every seed is evaluated and saved: 0, the last, and evenly between."""
-        parts = min(self.evaluations, self.updates)
-        return tuple(round(i * self.updates / parts) for i in range(parts + 1))
+        parts = min(self.num_evaluations, self.num_updates)
+        return tuple(round(i * self.num_updates / parts) for i in range(parts + 1))
 
     @property
     def learner_config(self) -> Any:
         """The settings that a learner starts with: shares of the run as environment steps."""
-        return configs.resolve_shares(self.config, self.updates * self.batch)
+        return configs.resolve_shares(self.config, self.num_updates * self.batch_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in config.json; limits as the mapping that a config takes them from."""
         data = dataclasses.asdict(self)
         for name, value in vars(self.config).items():
-            if isinstance(value, Limits):
-                data["config"][name] = value.plain()
+            if isinstance(value, CostLimits):
+                data["config"][name] = value.to_dict()
         return data
 
 
-def make_plan(
+def make_run_config(
     algorithm: str,
     env: str | Environment,
     *,
@@ -102,13 +103,13 @@ def make_plan(
     seeds: int | Sequence[int] = 3,
     num_envs: int | None = None,
     num_steps: int | None = None,
-    stagger: bool | None = None,
+    stagger_episodes: bool | None = None,
     greedy: bool | None = None,
-    seeds_at_once: int | None = None,
+    seeds_in_parallel: int | None = None,
     devices: int | None = None,
-    layout: Literal["worlds", "seeds"] = "worlds",
+    shard_over: Literal["envs", "seeds"] = "envs",
     **counts: int,
-) -> tuple[Plan, Environment]:
+) -> tuple[RunConfig, Environment]:
     """A plan from the arguments of `run`, and its environment.
 
     Raises:
@@ -117,35 +118,37 @@ def make_plan(
     kind = registry.config_of(algorithm)
     arguments = {} if env_args is None else validation.to_plain(check_mapping("env_args", env_args))
     numbers = _numbers(
-        seeds=seeds, seeds_at_once=seeds_at_once, devices=devices, layout=layout, **counts,
+        seeds=seeds, seeds_in_parallel=seeds_in_parallel, devices=devices, shard_over=shard_over, **counts,
         **{name: value for name, value in (("num_envs", num_envs), ("num_steps", num_steps)) if value is not None},
     )  # fmt: skip
-    world, env_id = world_of(env, arguments)
+    world, env_id = resolve_env(env, arguments)
     tuned = presets.lookup(algorithm, env_id)
-    plan = Plan(
+    plan = RunConfig(
         algorithm=algorithm,
         env=env_id,
         env_args=arguments if isinstance(env, str) else None,
         config=_config(kind, tuned.fields, config),
-        stagger=check_bool("stagger", tuned.stagger if stagger is None else stagger),
+        stagger_episodes=check_bool(
+            "stagger_episodes", tuned.stagger_episodes if stagger_episodes is None else stagger_episodes
+        ),
         greedy=check_bool("greedy", kind.evaluated_greedily if greedy is None else greedy),
         **({"num_envs": tuned.num_envs, "num_steps": tuned.num_steps} | numbers),  # type: ignore[arg-type]
     )
     _check_sizes(plan)
     made = registry.make_algorithm(algorithm, world.spec, plan.learner_config)
-    made.check(plan.num_envs, plan.num_steps)
-    first = made.first_update(plan.num_envs, plan.num_steps)
-    if plan.updates < first:
+    made.check_sizes(plan.num_envs, plan.num_steps)
+    first = made.first_learning_update(plan.num_envs, plan.num_steps)
+    if plan.num_updates < first:
         raise ValueError(
             f"total_steps is {plan.total_steps}, in which {algorithm} has no batch to learn from; allowed is more than "
-            f"{(first - 1) * plan.batch} with these sizes"
+            f"{(first - 1) * plan.batch_steps} with these sizes"
         )
     return _with_limits(plan, world), world
 
 
 _RANGES: dict[str, tuple[int, int]] = {
     "total_steps": (1, _MOST_STEPS),
-    "evaluations": (1, _MOST_EVALUATIONS),
+    "num_evaluations": (1, _MOST_EVALUATIONS),
 }
 """The least and the most that a whole number of a plan may be, where it is not from 1 to `MOST`."""
 
@@ -155,23 +158,24 @@ def _numbers(**fields: Any) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "seeds":
-            checked[name] = seeds_of(value)
-        elif name == "layout":
-            checked[name] = check_choice(name, value, ("worlds", "seeds"))
-        elif value is None and name in ("seeds_at_once", "devices"):
+            checked[name] = parse_seeds(value)
+        elif name == "shard_over":
+            checked[name] = check_choice(name, value, ("envs", "seeds"))
+        elif value is None and name in ("seeds_in_parallel", "devices"):
             checked[name] = None
         else:
             checked[name] = check_int(name, value, *_RANGES.get(name, (1, MOST)))
     return checked
 
 
-def _check_sizes(plan: Plan) -> None:
+def _check_sizes(plan: RunConfig) -> None:
     """Raise ValueError for numbers that are too large together."""
-    if plan.batch > MOST:
-        raise ValueError(f"num_envs times num_steps is {plan.batch}; allowed is {MOST} at most")
-    if plan.updates > MOST:
+    if plan.batch_steps > MOST:
+        raise ValueError(f"num_envs times num_steps is {plan.batch_steps}; allowed is {MOST} at most")
+    if plan.num_updates > MOST:
         raise ValueError(
-            f"total_steps is {plan.total_steps}; allowed is {MOST * plan.batch} at most, {MOST} updates of {plan.batch}"
+            f"total_steps is {plan.total_steps}; allowed is {MOST * plan.batch_steps} at most, "
+            f"{MOST} updates of {plan.batch_steps}"
         )
 
 
@@ -185,16 +189,16 @@ def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
     return configs.override(kind, tuned, given or {})
 
 
-def _with_limits(plan: Plan, world: Environment) -> Plan:
+def _with_limits(plan: RunConfig, world: Environment) -> RunConfig:
     """The plan with the limits that the environment has now, so that the run keeps them if these ever change."""
     given = getattr(plan.config, "cost_limit", None)
-    if not isinstance(given, Limits):
+    if not isinstance(given, CostLimits):
         return plan
-    whole = limits.complete(given, world.spec)
+    whole = limits.with_defaults(given, world.spec)
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, cost_limit=whole))
 
 
-def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) -> tuple[Environment, str]:
+def resolve_env(env: str | Environment, env_args: Mapping[str, Any] | None = None) -> tuple[Environment, str]:
     """The environment of an id, or an object after a check of its protocol; and its name."""
     if isinstance(env, str):
         return envs.make(env, **dict(env_args or {})), env
@@ -204,7 +208,7 @@ def world_of(env: str | Environment, env_args: Mapping[str, Any] | None = None) 
     return env, envs.check_environment(env).name
 
 
-def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """``n`` stands for ``0 .. n-1``; a sequence for itself."""
     seeds = validation.to_plain(seeds)
     if not isinstance(seeds, (tuple, range)):
@@ -217,14 +221,14 @@ def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def from_dict(data: Mapping[str, Any], source: Path | str) -> Plan:
+def from_dict(data: Mapping[str, Any], source: Path | str) -> RunConfig:
     """A plan from the content of a config.json.
 
     Raises:
         ValueError: a field is missing, unknown or out of range; names it and the file.
     """
-    names = [field.name for field in dataclasses.fields(Plan)]
-    required = [f.name for f in dataclasses.fields(Plan) if f.default is dataclasses.MISSING]
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    required = [f.name for f in dataclasses.fields(RunConfig) if f.default is dataclasses.MISSING]
     _check_fields(f"{source}", data, names, required)
     kind = registry.config_of(data["algorithm"])
     data = dict(data)
@@ -232,18 +236,18 @@ def from_dict(data: Mapping[str, Any], source: Path | str) -> Plan:
         data["config"] = {name: value for name, value in data["config"].items() if name not in kind.retired}
     _check_fields(f"{source}: config", data["config"], [f.name for f in dataclasses.fields(kind)], ())
     env_args = data["env_args"]
-    numbers = ("seeds", "total_steps", "num_envs", "num_steps", "evaluations", "eval_episodes", "seeds_at_once",
-               "devices", "layout")  # fmt: skip
+    numbers = ("seeds", "total_steps", "num_envs", "num_steps", "num_evaluations", "eval_episodes", "seeds_in_parallel",
+               "devices", "shard_over")  # fmt: skip
     try:
         if not isinstance(data["env"], str):
             raise invalid("env", data["env"], "the name of an environment")
-        plan = Plan(
+        plan = RunConfig(
             algorithm=data["algorithm"],
             env=data["env"],
             env_args=None if env_args is None else validation.to_plain(check_mapping("env_args", env_args)),
             config=config_from(kind, data["config"]),
             greedy=check_bool("greedy", data["greedy"]),
-            stagger=check_bool("stagger", data.get("stagger", False)),
+            stagger_episodes=check_bool("stagger_episodes", data.get("stagger_episodes", False)),
             **_numbers(**{name: data[name] for name in numbers if name in data}),
         )
         _check_sizes(plan)
@@ -257,12 +261,12 @@ def config_from(kind: type, fields: Mapping[str, Any]) -> Any:
     return kind(**fields)
 
 
-def read(path: Path | str) -> Plan:
+def read(path: Path | str) -> RunConfig:
     """The plan of a run's folder; RunFolderError where it holds no run."""
     return from_dict(runfolder.read_config(path), runfolder.find(path).config)
 
 
-def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Environment:
+def env_of_run(plan: RunConfig, path: Path | str, env: Environment | None) -> Environment:
     """The environment of a stored run; ``env`` is needed where the run was given an object."""
     if env is not None and not isinstance(getattr(env, "spec", None), EnvSpec):
         raise invalid("env", env, "the environment object that the run was given, or None where it was given a name")
@@ -270,13 +274,15 @@ def world_of_run(plan: Plan, path: Path | str, env: Environment | None) -> Envir
         raise ValueError(f"the run in {path} was given its environment, {plan.env}, as an object; give it again as env")
     if env is not None and env.spec.name != plan.env:
         raise ValueError(f"env is {env.spec.name}, but the run in {path} has {plan.env}; allowed is the same")
-    world, _ = world_of(plan.env, plan.env_args) if env is None else world_of(env)
-    if isinstance(getattr(plan.config, "cost_limit", None), Limits):
+    world, _ = resolve_env(plan.env, plan.env_args) if env is None else resolve_env(env)
+    if isinstance(getattr(plan.config, "cost_limit", None), CostLimits):
         limits.check(plan.config.cost_limit, world.spec, f"cost_limit of the run in {path}")
     return world
 
 
-def check_same(given: Plan, stored: Plan, path: Path | str, fields: Sequence[str] = IDENTITY) -> None:
+def check_resumable(
+    given: RunConfig, stored: RunConfig, path: Path | str, fields: Sequence[str] = RESUME_FIELDS
+) -> None:
     """Raise ValueError naming the first of the fields in which a plan differs from the run it is to continue."""
     different = []
     for name in fields:
@@ -295,7 +301,7 @@ def check_same(given: Plan, stored: Plan, path: Path | str, fields: Sequence[str
         )
 
 
-def prolonged(stored: Plan, total_steps: int) -> Plan:
+def extend(stored: RunConfig, total_steps: int) -> RunConfig:
     """The stored plan with more steps and evaluations as far apart as before."""
     total_steps = check_int("total_steps", total_steps, 1, _MOST_STEPS)
     if total_steps < stored.total_steps:
@@ -303,8 +309,8 @@ def prolonged(stored: Plan, total_steps: int) -> Plan:
     if total_steps == stored.total_steps:
         return stored
     longer = dataclasses.replace(stored, total_steps=total_steps)
-    share = min(stored.evaluations, stored.updates) / stored.updates
-    return dataclasses.replace(longer, evaluations=max(1, round(share * longer.updates)))
+    share = min(stored.num_evaluations, stored.num_updates) / stored.num_updates
+    return dataclasses.replace(longer, num_evaluations=max(1, round(share * longer.num_updates)))
 
 
 def _check_fields(source: str, data: Any, names: Sequence[str], required: Sequence[str]) -> None:

@@ -20,35 +20,37 @@ from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.maths import trees
 from jaxmarl_lite.running import costs
 from jaxmarl_lite.running.fingerprint import fingerprint
-from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.plan import RunConfig
 from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
-EPISODIC = ("return", "episode_length", "cost", "win_rate")
+NAN_WITHOUT_EPISODES = ("return", "episode_length", "cost", "win_rate")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
 
-_RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For programs that take longer to compile than to run."""
 
 
-class Tally(NamedTuple):
+class MetricAccumulator(NamedTuple):
     """What the host is told about one seed; the sums are over the updates since it last began a new one."""
 
     total: dict[str, Array]  # sums of the entries that are not NaN
     count: dict[str, Array]  # how many those are
     diverged: Array  # [] int: the first update that left a learned number or a metric not finite; 0: none
-    faulty: Array  # [] int: the first update in which a finite policy met numbers that no learner can use; 0: none
-    faults: Array  # [] int: which numbers these were, see `rollout.env_faults`
+    env_fault_update: (
+        Array  # [] int: the first update in which a finite policy met numbers that no learner can use; 0: none
+    )
+    env_faults: Array  # [] int: which numbers these were, see `rollout.env_faults`
     limits: Array  # [N, K]: what the costs are measured against; data, so that other limits compile nothing
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
+class CompiledRun:
     """Functions of all seeds at once, compiled for their sizes; every leaf leads with ``[seeds]``."""
 
     init: Callable[[Any, Any], TrainState]
     """``(seeds, config) -> states``."""
-    advance: Callable[[TrainState, Tally, Any], tuple[TrainState, Tally]]
+    train_chunk: Callable[[TrainState, MetricAccumulator, Any], tuple[TrainState, MetricAccumulator]]
     """``(states, tally, updates) -> (states, tally)``; any number of updates, the given states are used up."""
     evaluate: Callable[[PyTree, Any, Any], Evaluation]
     """``(learners, seeds, update) -> episodes``; the key of a seed's episodes is made of seed and update."""
@@ -56,30 +58,30 @@ class Programs:
     """``seeds -> episodes`` of the uniformly random policy."""
     states: TrainState
     """Shapes, dtypes and places of the states, for restoring them."""
-    blank: Tally
+    empty: MetricAccumulator
     """A tally of nothing, as numpy arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Form:
+class _ProgramKey:
     """What decides a program: everything of a plan but its floats, the values of its seeds and its length."""
 
     algorithm: str
     config: Any
-    env: _Content
+    env: _ByContent
     num_envs: int
     num_steps: int
-    stagger: bool
-    episodes: int
+    stagger_episodes: bool
+    eval_episodes: int
     greedy: bool
     seeds: int
-    at_once: int
+    seeds_in_parallel: int
     devices: int | None
-    layout: Any
+    shard_over: Any
     precision: str
 
 
-class _Content:
+class _ByContent:
     """An environment as it is now: equal to itself, or to one that says so, while nothing in it has changed."""
 
     def __init__(self, env: Environment):
@@ -89,7 +91,7 @@ class _Content:
         return hash(self.fingerprint.content)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Content):
+        if not isinstance(other, _ByContent):
             return False
         return self.fingerprint.same(other.fingerprint) and (self.env is other.env or _equal(self.env, other.env))
 
@@ -101,45 +103,45 @@ def _equal(one: Any, other: Any) -> bool:
         return False
 
 
-def programs(plan: Plan, env: Environment) -> tuple[Programs, float]:
+def compile_run(plan: RunConfig, env: Environment) -> tuple[CompiledRun, float]:
     """The programs of a plan, and the seconds that compiling them took now."""
     began = time.perf_counter()
-    found = _programs(_form(plan, env))
+    found = _compile(_program_key(plan, env))
     return found, time.perf_counter() - began
 
 
-def abstract_states(plan: Plan, env: Environment) -> TrainState:
+def abstract_states(plan: RunConfig, env: Environment) -> TrainState:
     """Shapes, dtypes and places of the states of all seeds; nothing is compiled."""
-    form = _form(plan, env)
+    form = _program_key(plan, env)
     states = jax.eval_shape(_functions(form).init, *_arguments(form.seeds, form.config))
-    return _placed(states, parallel.mesh(form.devices, form.layout), form.layout)
+    return _with_shardings(states, parallel.make_mesh(form.devices, form.shard_over), form.shard_over)
 
 
-def algorithm_of(plan: Plan, env: Environment) -> Algorithm:
+def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
     """The plan's algorithm, with its floats at their defaults: the real ones are in the learner."""
     return registry.make_algorithm(plan.algorithm, env.spec, _static(plan.config))
 
 
-def _form(plan: Plan, env: Environment) -> _Form:
-    at_once = plan.seeds_at_once
+def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
+    at_once = plan.seeds_in_parallel
     if at_once is None:
         # side by side, a rollout resets every world at every step: the `cond` that avoids it becomes a `select`
         at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
-    if plan.layout == "seeds":
+    if plan.shard_over == "seeds":
         at_once = len(plan.seeds)
-    return _Form(
+    return _ProgramKey(
         algorithm=plan.algorithm,
         config=_static(plan.config),
-        env=_Content(env),
+        env=_ByContent(env),
         num_envs=plan.num_envs,
         num_steps=plan.num_steps,
-        stagger=plan.stagger,
-        episodes=plan.eval_episodes,
+        stagger_episodes=plan.stagger_episodes,
+        eval_episodes=plan.eval_episodes,
         greedy=plan.greedy,
         seeds=len(plan.seeds),
-        at_once=min(at_once, len(plan.seeds)),
+        seeds_in_parallel=min(at_once, len(plan.seeds)),
         devices=plan.devices,
-        layout=plan.layout,
+        shard_over=plan.shard_over,
         precision=str(jnp.result_type(float)),
     )
 
@@ -184,7 +186,7 @@ class _Functions(NamedTuple):
     """Functions of all seeds, not compiled."""
 
     init: Callable[..., Any]
-    advance: Callable[..., Any]
+    train_chunk: Callable[..., Any]
     evaluate: Callable[..., Any]
     random: Callable[..., Any]
     info: Callable[..., Any]
@@ -192,23 +194,23 @@ class _Functions(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _functions(form: _Form) -> _Functions:
+def _functions(form: _ProgramKey) -> _Functions:
     """What the form describes; the same objects each time, so that nothing is traced twice."""
     env = form.env.env
     algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
-    init, train = make_train(algorithm, env, form.num_envs, form.num_steps, form.stagger)
-    play = make_evaluate(algorithm, env, form.episodes, form.greedy)
+    init, train = make_train(algorithm, env, form.num_envs, form.num_steps, form.stagger_episodes)
+    play = make_evaluate(algorithm, env, form.eval_episodes, form.greedy)
 
     def over(function: Callable[..., Any]) -> Callable[..., Any]:
-        return _over_seeds(function, form.at_once, form.seeds)
+        return _over_seeds(function, form.seeds_in_parallel, form.seeds)
 
     def begin(seeds: Array, config: Any) -> TrainState:
         states = over(lambda seed: init(jax.random.key(seed), config))(seeds)
         # weak types would not survive the disk, and a program is compiled for one kind of argument
         return jax.tree.map(lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), states)
 
-    def advance(states: TrainState, tally: Tally, updates: Array) -> tuple[TrainState, Tally]:
-        return over(lambda state, tally: _learn(train, state, tally, updates))(states, tally)
+    def advance(states: TrainState, tally: MetricAccumulator, updates: Array) -> tuple[TrainState, MetricAccumulator]:
+        return over(lambda state, tally: _train_chunk(train, state, tally, updates))(states, tally)
 
     def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
         def one(learner: PyTree, seed: Array) -> Evaluation:
@@ -217,7 +219,7 @@ def _functions(form: _Form) -> _Functions:
 
         return over(one)(learners, seeds)
 
-    play_random = make_evaluate(random_policy(env.spec), env, form.episodes)
+    play_random = make_evaluate(random_policy(env.spec), env, form.eval_episodes)
 
     def random(seeds: Array) -> Evaluation:
         def one(seed: Array) -> Evaluation:
@@ -228,66 +230,71 @@ def _functions(form: _Form) -> _Functions:
     return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
 
 
-def _learn(train: Train, state: TrainState, tally: Tally, updates: Array) -> tuple[TrainState, Tally]:
+def _train_chunk(
+    train: Train, state: TrainState, tally: MetricAccumulator, updates: Array
+) -> tuple[TrainState, MetricAccumulator]:
     """Some updates of one seed, noted in its tally."""
 
-    def step(_: Array, carry: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
+    def step(_: Array, carry: tuple[TrainState, MetricAccumulator]) -> tuple[TrainState, MetricAccumulator]:
         state, info = train(carry[0], 1)
-        return state, _note(carry[1], state, {name: value[0] for name, value in info.items()})
+        return state, _accumulate(carry[1], state, {name: value[0] for name, value in info.items()})
 
     # a bound known only when it runs: one program for every number of updates, and the same numbers
     return jax.lax.fori_loop(0, updates, step, (state, tally))
 
 
-def _note(tally: Tally, state: TrainState, info: Mapping[str, Array]) -> Tally:
+def _accumulate(tally: MetricAccumulator, state: TrainState, info: Mapping[str, Array]) -> MetricAccumulator:
     """The tally with one more update of one seed."""
     well = tally.diverged == 0
-    learned = costs.learned(state.learner), {k: v for k, v in info.items() if k not in EPISODIC}
+    learned = (
+        costs.learned_leaves(state.learner_state),
+        {k: v for k, v in info.items() if k not in NAN_WITHOUT_EPISODES},
+    )
     sound = trees.all_finite(learned)
     # a mask without a legal action is a fault where it broke what is learned: some algorithms never look at it
-    harmless = jnp.where(sound, 1 << rollout.ENV_FIELDS.index("mask"), 0)
+    harmless = jnp.where(sound, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
     faults = info["env_faults"] & ~harmless
-    fault = well & (faults != 0) & (tally.faulty == 0)
+    fault = well & (faults != 0) & (tally.env_fault_update == 0)
     values = {name: value.astype(float) for name, value in info.items() if name != "env_faults"}
     if "cost" in values:
-        values["violation_share"] = costs.broken(values["cost"], tally.limits)
-    return Tally(
+        values["violation_rate"] = costs.exceeds_limit(values["cost"], tally.limits)
+    return MetricAccumulator(
         {name: tally.total[name] + jnp.where(jnp.isnan(value), 0.0, value) for name, value in values.items()},
         {name: tally.count[name] + ~jnp.isnan(value) for name, value in values.items()},
-        jnp.where(well & ~sound, state.updates, tally.diverged),
-        jnp.where(fault, state.updates, tally.faulty),
-        jnp.where(fault, faults, tally.faults),
+        jnp.where(well & ~sound, state.num_updates, tally.diverged),
+        jnp.where(fault, state.num_updates, tally.env_fault_update),
+        jnp.where(fault, faults, tally.env_faults),
         tally.limits,
     )
 
 
-def _blank(form: _Form, states: TrainState) -> Tally:
+def _empty_accumulator(form: _ProgramKey, states: TrainState) -> MetricAccumulator:
     """A tally of nothing, without limits."""
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
     info = jax.eval_shape(_functions(form).info, state)
     shapes = {name: (form.seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"}
     if "cost" in shapes:
-        shapes["violation_share"] = shapes["cost"]
-    ended = state.acting.running.costs
+        shapes["violation_rate"] = shapes["cost"]
+    ended = state.rollout_state.episode_stats.costs
     zeros: Any = {name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()}
     none: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     never: Any = np.zeros(form.seeds, np.int32)
     unlimited: Any = np.full((form.seeds, *ended.shape[1:]), np.inf, jnp.result_type(float))
-    return Tally(zeros, none, never, never, never, unlimited)
+    return MetricAccumulator(zeros, none, never, never, never, unlimited)
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(form: _Form) -> Programs:
+def _compile(form: _ProgramKey) -> CompiledRun:
     """Trace, lower and compile everything, one compiling while the next is traced, the longest first."""
     of = _functions(form)
-    mesh = parallel.mesh(form.devices, form.layout)
+    mesh = parallel.make_mesh(form.devices, form.shard_over)
     seeds, config = _arguments(form.seeds, form.config)
-    states = _placed(jax.eval_shape(of.init, seeds, config), mesh, form.layout)
+    states = _with_shardings(jax.eval_shape(of.init, seeds, config), mesh, form.shard_over)
     place = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
-    whole = None if mesh is None else parallel.everywhere(mesh)
-    blank, number = _blank(form, states), jax.ShapeDtypeStruct((), jnp.int32)
+    whole = None if mesh is None else parallel.replicated(mesh)
+    blank, number = _empty_accumulator(form, states), jax.ShapeDtypeStruct((), jnp.int32)
     parts = (place, whole, whole)
-    learners = None if place is None else place.learner
+    learners = None if place is None else place.learner_state
     with ThreadPoolExecutor(4) as pool:
 
         def compiled(function: Any, arguments: Any, given: Any, out: Any, options: Any = None, **others: Any) -> Any:
@@ -295,20 +302,20 @@ def _programs(form: _Form) -> Programs:
             return pool.submit(lowered.compile, options)
 
         jobs = (
-            compiled(of.advance, (states, blank, number), parts, parts[:2], donate_argnums=0),
-            compiled(of.init, (seeds, config), whole, place, _RUNS_ONCE),
-            compiled(of.evaluate, (states.learner, seeds, number), (learners, whole, whole), whole),
-            compiled(of.random, (seeds,), whole, whole, _RUNS_ONCE),
+            compiled(of.train_chunk, (states, blank, number), parts, parts[:2], donate_argnums=0),
+            compiled(of.init, (seeds, config), whole, place, _RUN_ONCE_OPTIONS),
+            compiled(of.evaluate, (states.learner_state, seeds, number), (learners, whole, whole), whole),
+            compiled(of.random, (seeds,), whole, whole, _RUN_ONCE_OPTIONS),
         )
         advance, init, evaluate, random = (job.result() for job in jobs)
-    return Programs(init, advance, evaluate, random, states, blank)
+    return CompiledRun(init, advance, evaluate, random, states, blank)
 
 
-def _placed(states: TrainState, mesh: Any, layout: Any) -> TrainState:
+def _with_shardings(states: TrainState, mesh: Any, layout: Any) -> TrainState:
     """Abstract states with the places that their leaves are to have."""
     if mesh is None:
         return states
-    places = parallel.shardings(states, mesh, layout)
+    places = parallel.state_shardings(states, mesh, layout)
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), states, places)
 
 

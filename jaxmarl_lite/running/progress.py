@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from jaxmarl_lite.report.text import literal
 
 
-class Display:
+class ProgressBar:
     """The progress of one run; use it as a context.
 
     Args:
@@ -41,11 +41,11 @@ class Display:
         self._task = self._bar.add_task(literal(label).plain, total=updates, words="compiling")
         self._began: tuple[float, int] | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressBar:
         with _unharmed():
             self._bar.start()
         if not self._moving:
-            self.say("compiling (for robots some minutes)")
+            self.print("compiling (for robots some minutes)")
         return self
 
     def __exit__(
@@ -54,7 +54,7 @@ class Display:
         with _unharmed():
             self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line above the bar."""
         with _unharmed():
             self.console.print(literal(text))
@@ -64,16 +64,16 @@ class Display:
         try:
             self.console.print(make())
         except Exception as error:
-            self.say(f"what was to be shown here failed: {type(error).__name__}: {error}")
+            self.print(f"what was to be shown here failed: {type(error).__name__}: {error}")
 
-    def moved(self, update: int, speed: float, current: float) -> None:
+    def update(self, update: int, speed: float, current: float) -> None:
         """A chunk is done: updates so far, environment steps per second of all seeds, current return."""
         if self._began is None:
             self._began = time.perf_counter(), update
         with _unharmed():
             self._bar.update(self._task, completed=update, words=_words(speed, current))
 
-    def evaluated(self, update: int, speed: float, current: float, evaluation: float) -> None:
+    def log_evaluation(self, update: int, speed: float, current: float, evaluation: float) -> None:
         """An evaluation is done: a line where no bar moves."""
         if self._moving:
             words = f"{_words(speed, current)}, evaluation {_number(evaluation)}"
@@ -82,7 +82,7 @@ class Display:
             return
         width = len(str(self._updates))
         left = self._left(update)
-        self.say(
+        self.print(
             f"update {update:>{width}}/{self._updates}  {update * self._batch:,} steps a seed  "
             f"{_words(speed, current)}  evaluation {_number(evaluation)}" + (f"  {left} left" if left else "")
         )

@@ -20,7 +20,7 @@ from jaxmarl_lite.envs import check
 from jaxmarl_lite.report import files, runfolder, writers
 from jaxmarl_lite.report.runfolder import RunFolderError
 from jaxmarl_lite.running import costs
-from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.plan import RunConfig
 from jaxmarl_lite.types import EnvSpec
 
 TIMINGS = ("elapsed_seconds", "steps_per_second")
@@ -53,7 +53,7 @@ class _Rebuilt:
                 self._next = done + (done - began) / _SHARE
 
 
-class Record:
+class RunLogger:
     """Rows of a run, one per seed and evaluation, and the files made of them.
 
     A file that cannot be written ends the run if it is the rows. The others can be made anew, so a failure is said and
@@ -73,7 +73,7 @@ class Record:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunConfig,
         spec: EnvSpec,
         folder: runfolder.RunFolder | None,
         update: int | None = None,
@@ -98,7 +98,7 @@ class Record:
         step = None
         if update is not None:
             self.complaint = _set_aside(folder) if update < 0 else restore_rows(self._plan, folder, update, mark)
-            step = -1 if update < 0 else update * self._plan.batch
+            step = -1 if update < 0 else update * self._plan.batch_steps
         self._lines = writers.JsonlWriter(folder.metrics, folder.metrics_copy)
         self.rows = writers.read_rows(folder.metrics)
         self._attempt("TensorBoard", lambda: self._open_tensorboard(folder, step))
@@ -132,7 +132,7 @@ class Record:
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
         """Take the row of one seed."""
-        step = update * self._plan.batch
+        step = update * self._plan.batch_steps
         self.rows.append({"update": update, "step": step, "seed": seed} | dict(values))
         if self._lines is not None:
             self._lines.write(update, step, seed, values)
@@ -185,15 +185,15 @@ class Record:
         for name, file in self._rebuilt.items():
             self._attempt(name, file.refresh)
 
-    def random(self) -> np.ndarray | None:
+    def read_random_returns(self) -> np.ndarray | None:
         """Return of the random policy for every seed, if it was measured in this folder and can be read."""
         try:
-            returns = None if self.folder is None else read_random(self.folder)
+            returns = None if self.folder is None else read_random_returns(self.folder)
         except RunFolderError:
             return None
         return returns if returns is not None and returns.shape == (len(self._plan.seeds),) else None
 
-    def keep_random(self, returns: np.ndarray) -> None:
+    def save_random_returns(self, returns: np.ndarray) -> None:
         """Remember it."""
         if self.folder is not None:
             files.replace_text(self.folder.random_policy, files.to_json({"eval_return": returns}) + "\n")
@@ -240,7 +240,7 @@ def wandb_id(folder: runfolder.RunFolder, anew: bool = False) -> str:
 
 
 def rebuilt_files(
-    plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]
+    plan: RunConfig, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]
 ) -> dict[Path, Callable[[], object]]:
     """Path -> function that makes the file of a run's rows."""
     suite, _, task = plan.env.partition("/")
@@ -249,7 +249,7 @@ def rebuilt_files(
     return {folder.marl_eval: evals.flush, folder.curve: lambda: draw(plan, spec, folder, rows)}
 
 
-def rebuild(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, say: Callable[[str], None]) -> None:
+def rebuild(plan: RunConfig, spec: EnvSpec, folder: runfolder.RunFolder, say: Callable[[str], None]) -> None:
     """Make the files of a finished run's rows, which a kill may have left old."""
     for path, make in rebuilt_files(plan, spec, folder, runfolder.load(folder.path).rows).items():
         try:
@@ -258,7 +258,7 @@ def rebuild(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, say: Callabl
             say(f"{path.name} failed: " + " ".join(f"{type(error).__name__}: {error}".split()))
 
 
-def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
+def read_random_returns(folder: runfolder.RunFolder) -> np.ndarray | None:
     """Return of the random policy for every seed, ``[seeds]``, or None where it was not measured."""
     path = folder.random_policy
     try:
@@ -272,11 +272,11 @@ def read_random(folder: runfolder.RunFolder) -> np.ndarray | None:
         raise RunFolderError(f"{path} is damaged ({error!r}); remove it: the run can do without") from error
 
 
-def restore_rows(plan: Plan, folder: runfolder.RunFolder, update: int, mark: writers.Mark | None) -> str | None:
+def restore_rows(plan: RunConfig, folder: runfolder.RunFolder, update: int, mark: writers.Mark | None) -> str | None:
     """Cut a run's rows back to a checkpoint's; answers what was wrong with them, see `writers.restore_rows`."""
 
     def belongs(row: writers.Row) -> bool:
-        return misfit(plan, row) is None
+        return row_mismatch(plan, row) is None
 
     return writers.restore_rows(folder.metrics, folder.metrics_copy, update, mark, belongs)
 
@@ -293,14 +293,14 @@ def _set_aside(folder: runfolder.RunFolder) -> str | None:
     return complaint
 
 
-def misfit(plan: Plan, row: writers.Row) -> str | None:
+def row_mismatch(plan: RunConfig, row: writers.Row) -> str | None:
     """Why a row can be none of this plan; None where it can."""
     if row["seed"] not in plan.seeds:
         return f"seed is {row['seed']}; allowed is one of {', '.join(map(str, plan.seeds))}"
-    if row["update"] > plan.updates:
-        return f"update is {row['update']}; allowed is at most {plan.updates}"
-    if row["step"] != row["update"] * plan.batch:
-        return f"step is {row['step']} at update {row['update']}; allowed is {row['update'] * plan.batch}"
+    if row["update"] > plan.num_updates:
+        return f"update is {row['update']}; allowed is at most {plan.num_updates}"
+    if row["step"] != row["update"] * plan.batch_steps:
+        return f"step is {row['step']} at update {row['update']}; allowed is {row['update'] * plan.batch_steps}"
     if bad := [name for name in row if not _is_name(name)]:
         return f"it has the field {bad[0]!r}; allowed are names such as return, cost/agent_0/cost_1"
     if missing := {"eval_return", "finite"} - row.keys():
@@ -314,11 +314,11 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[^/]+(/[a-z]+_\d{1,9})*", name) is not None
 
 
-def check_rows(plan: Plan, rows: Sequence[writers.Row], path: Path) -> None:
+def check_rows(plan: RunConfig, rows: Sequence[writers.Row], path: Path) -> None:
     """Raise RunFolderError naming the first row that cannot be one of this run."""
     keys = set()
     for number, row in enumerate(rows, start=1):
-        why = misfit(plan, row)
+        why = row_mismatch(plan, row)
         if (row["update"], row["seed"]) in keys:
             why = f"there is another one of update {row['update']} and seed {row['seed']}"
         keys.add((row["update"], row["seed"]))
@@ -329,16 +329,16 @@ def check_rows(plan: Plan, rows: Sequence[writers.Row], path: Path) -> None:
             )
 
 
-def draw(plan: Plan, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> None:
+def draw(plan: RunConfig, spec: EnvSpec, folder: runfolder.RunFolder, rows: list[writers.Row]) -> None:
     """Draw a run's learning curve into its folder."""
     found = runfolder.series(rows, "eval_return")
-    metrics = stacked(rows, found.seeds)
+    metrics = to_arrays(rows, found.seeds)
     run = found.steps, found.values, metrics.get("eval_cost")
-    picture(plan, spec, run, read_random(folder), folder.curve, metrics.get("eval_win_rate"))
+    plot_run(plan, spec, run, read_random_returns(folder), folder.curve, metrics.get("eval_win_rate"))
 
 
-def picture(
-    plan: Plan,
+def plot_run(
+    plan: RunConfig,
     spec: EnvSpec,
     run: tuple[Any, Any, Any],
     random: np.ndarray | None,
@@ -358,17 +358,17 @@ def picture(
 
     steps, returns, paid = run
     words: dict[str, Any] = dict(
-        ylabel=spec.return_meaning,
+        ylabel=spec.return_description,
         title=f"{plan.algorithm} on {plan.env}",
         path=path,
-        best=spec.best_return,
+        best=spec.max_return,
         random=None if random is None or np.isnan(random).all() else float(np.nanmean(random)),
     )
     if paid is None:
         wins = None if won is None else {plan.algorithm: (steps, won)}
         return plots.learning_curve({plan.algorithm: (steps, returns)}, wins=wins, **words)
     limits = costs.limits_of(plan.config, spec)
-    names = {"names": spec.cost_names, "meanings": spec.cost_meanings}
+    names = {"names": spec.cost_names, "meanings": spec.cost_descriptions}
     return plots.run_curves(plan.algorithm, (steps, returns, paid), limits=limits, **names, **words)
 
 
@@ -398,12 +398,12 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def write_plan(folder: runfolder.RunFolder, plan: Plan) -> None:
+def write_plan(folder: runfolder.RunFolder, plan: RunConfig) -> None:
     """Replace the config of a run that is prolonged."""
     files.replace_text(folder.config, files.to_json(plan.to_dict(), indent=2) + "\n")
 
 
-def stacked(rows: list[writers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def to_arrays(rows: list[writers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array ``name``, gaps are NaN.
 
     Raises:

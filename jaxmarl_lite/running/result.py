@@ -19,7 +19,7 @@ from jaxmarl_lite.running import costs as cost_rules
 from jaxmarl_lite.running import episodes, programs, record, summary
 from jaxmarl_lite.running import plan as plans
 from jaxmarl_lite.running.fingerprint import Fingerprint, fingerprint, notice_changes
-from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.plan import RunConfig
 from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
 from jaxmarl_lite.validation import check_bool, check_int, check_path, invalid, to_python
 
@@ -41,7 +41,7 @@ class Timings(NamedTuple):
 class Result:
     """What `run` gives back, and `load_run`. ``S`` seeds, ``E`` evaluations, the one at the start among them."""
 
-    plan: Plan
+    plan: RunConfig
     """What was to be done."""
     env: Environment
     """The environment."""
@@ -127,16 +127,16 @@ class Result:
         """
         return statistics.bootstrap_interval(self._known_costs()[:, -1], statistics.mean)
 
-    def kept(self) -> np.ndarray:
+    def satisfaction_rate(self) -> np.ndarray:
         """Estimated probability that an episode keeps its limit: the share of the last evaluation's episodes whose cost
         is at or under it, mean over seeds, ``[N, K]``; NaN where there is no limit.
 
         Raises:
             ValueError: the environment has no costs.
         """
-        return self._at_the_end("eval_kept", self._known_costs())
+        return self._at_the_end("eval_satisfaction_rate", self._known_costs())
 
-    def broken_updates(self) -> np.ndarray:
+    def num_violations(self) -> np.ndarray:
         """Updates so far whose episodes cost more than the limit on average, mean over seeds, ``[N, K]``; NaN where
         there is no limit. They are out of `updates_with_cost`: without an ended episode an update's cost is not known.
 
@@ -165,7 +165,7 @@ class Result:
         found = self.metrics.get(name)
         return np.full(like.shape[2:], np.nan) if found is None else statistics.mean(found[:, -1], axis=0)
 
-    def final(self) -> statistics.Interval:
+    def final_return(self) -> statistics.Interval:
         """IQM of the last evaluation's returns over seeds, with its 95 % interval."""
         return statistics.bootstrap_interval(self.returns[:, -1])
 
@@ -179,7 +179,7 @@ class Result:
         """
         path = None if path is None else check_path("path", path)
         run = self.steps, self.returns, self.costs
-        return record.picture(self.plan, self.spec, run, self.random_returns, path, self.win_rates)
+        return record.plot_run(self.plan, self.spec, run, self.random_returns, path, self.win_rates)
 
     def table(self) -> Table:
         """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what the run took."""
@@ -192,7 +192,7 @@ class Result:
             console.print(self.table())
         return captured.get()
 
-    def policy(self, seed: int | None = None, greedy: bool | None = None) -> episodes.PlayedPolicy:
+    def policy(self, seed: int | None = None, greedy: bool | None = None) -> episodes.TrainedPolicy:
         """The trained policy of one seed, ready to act.
 
         Args:
@@ -202,7 +202,7 @@ class Result:
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
         """
-        return episodes.PlayedPolicy(self._algorithm, self.learner(self._known(seed)), self._is_greedy(greedy))
+        return episodes.TrainedPolicy(self._algorithm, self.learner(self._check_seed(seed)), self._is_greedy(greedy))
 
     def _is_greedy(self, greedy: bool | None) -> bool:
         """Whether the likeliest actions are played: as said, or as in the run's evaluations."""
@@ -221,14 +221,14 @@ class Result:
             ValueError: for a seed that the run did not have, or that diverged.
         """
         greedy = self._is_greedy(greedy)
-        learner = self.learner(self._known(seed))
+        learner = self.learner(self._check_seed(seed))
         notice_changes(self.env)
         now = fingerprint(self.env)
         if greedy not in self._players or not now.same(self._players[greedy][1]):
-            self._players[greedy] = episodes.player(self._algorithm, self.env, greedy), now
+            self._players[greedy] = episodes.make_episode_fn(self._algorithm, self.env, greedy), now
         return self._players[greedy][0](learner, episode_seed)
 
-    def plot_rewards(
+    def plot_intrinsic_rewards(
         self,
         path: str | Path | None = None,
         seed: int | None = None,
@@ -249,17 +249,17 @@ class Result:
         from jaxmarl_lite.report import drawing, reward_plots
 
         drawing.check_path(path)
-        if self.algorithm != "liir" if episode is None else episode.intrinsic is None:
+        if self.algorithm != "liir" if episode is None else episode.intrinsic_reward is None:
             raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
         path = None if path is None else check_path("path", path)
         episode = self.episode(seed, greedy=greedy) if episode is None else episode
-        return reward_plots.reward_picture(
-            episode.intrinsic, episode.action, episode.team_reward, episode.alive,
+        return reward_plots.plot_intrinsic_rewards(
+            episode.intrinsic_reward, episode.action, episode.team_reward, episode.alive,
             action_names=self.spec.action_names, title=f"{self.algorithm} on {self.plan.env}", path=path,
         )  # fmt: skip
 
     @functools.cached_property
-    def _players(self) -> dict[bool, tuple[episodes.Player, Fingerprint]]:
+    def _players(self) -> dict[bool, tuple[episodes.EpisodeFn, Fingerprint]]:
         """What was compiled to play episodes, greedy and not, and the content of the environment that it holds for."""
         return {}
 
@@ -267,7 +267,7 @@ class Result:
     def _algorithm(self) -> Algorithm:
         return programs.algorithm_of(self.plan, self.env)
 
-    def _known(self, seed: int | None) -> int:
+    def _check_seed(self, seed: int | None) -> int:
         sound = [each for each in self.seeds if each not in self.diverged]
         seed = next(iter(sound), None) if seed is None else to_python(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed not in sound:
@@ -286,15 +286,15 @@ class Result:
         if seed not in self.seeds:
             raise invalid("seed", seed, f"one of {', '.join(map(str, self.seeds))}")
         place = self.seeds.index(seed)
-        return jax.tree.map(lambda x: x[place], self.states.learner)
+        return jax.tree.map(lambda x: x[place], self.states.learner_state)
 
     def __repr__(self) -> str:
-        final = tables.interval_text(self.final())
+        final = tables.format_interval(self.final_return())
         return f"Result({self.algorithm} on {self.plan.env}, {len(self.seeds)} seeds, final return {final})"
 
 
 def from_rows(
-    plan: Plan,
+    plan: RunConfig,
     env: Environment,
     rows: list[writers.Row],
     random: np.ndarray | None,
@@ -303,7 +303,7 @@ def from_rows(
     states: Callable[[], TrainState],
 ) -> Result:
     """A result from the rows of a run."""
-    metrics = record.stacked(rows, plan.seeds)
+    metrics = record.to_arrays(rows, plan.seeds)
     steps = np.asarray(sorted({row["step"] for row in rows}))
     return Result(plan, env, steps, metrics["eval_return"], metrics, random, timings, path, states)
 
@@ -327,11 +327,11 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
         raise runfolder.RunFolderError(f"{path} holds no evaluation yet; continue it with --resume {path}")
     folder = found.folder
     record.check_rows(plan, found.rows, folder.metrics)
-    world = plans.world_of_run(plan, path, env)
+    world = plans.env_of_run(plan, path, env)
     intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
     _warn_of_damage(intact.damages, intact.step)
     saved = read_meta(intact)
-    plans.check_same(plan, saved.plan, folder.checkpoints)
+    plans.check_resumable(plan, saved.plan, folder.checkpoints)
 
     def states() -> TrainState:
         template = programs.abstract_states(_on_these_devices(plan), world)
@@ -340,7 +340,7 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
             _warn_of_damage(restored.damages, restored.step)
         return restored.state
 
-    return from_rows(plan, world, found.rows, record.read_random(folder), saved.timings, folder.path, states)
+    return from_rows(plan, world, found.rows, record.read_random_returns(folder), saved.timings, folder.path, states)
 
 
 def _warn_of_damage(damages: Sequence[str], step: int) -> None:
@@ -350,17 +350,17 @@ def _warn_of_damage(damages: Sequence[str], step: int) -> None:
         warnings.warn(message, runfolder.RunFolderWarning, stacklevel=3)
 
 
-def _on_these_devices(plan: Plan) -> Plan:
+def _on_these_devices(plan: RunConfig) -> RunConfig:
     """The plan on one device where there are fewer now than it trained on, which playing can do without."""
     if (plan.devices or 1) <= jax.device_count():
         return plan
-    return dataclasses.replace(plan, devices=None, layout="worlds")
+    return dataclasses.replace(plan, devices=None, shard_over="envs")
 
 
 class Saved(NamedTuple):
     """What a run keeps beside the states of a checkpoint."""
 
-    plan: Plan
+    plan: RunConfig
     diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
     timings: Timings
     rows: writers.Mark | None  # None in a checkpoint of an earlier version

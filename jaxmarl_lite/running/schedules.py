@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxmarl_lite import parallel
 from jaxmarl_lite.algorithms import configs
-from jaxmarl_lite.running.plan import Plan
+from jaxmarl_lite.running.plan import RunConfig
 from jaxmarl_lite.types import TrainState
 
-_MEANING = {"anneal_steps": "the learning rates", "epsilon_steps": "exploration"}
+_MEANING = {"lr_anneal_steps": "the learning rates", "epsilon_steps": "exploration"}
 
 
-def stretch(states: TrainState, plan: Plan) -> tuple[TrainState, list[str]]:
+def stretch(states: TrainState, plan: RunConfig) -> tuple[TrainState, list[str]]:
     """Resolves the shares in a run's config for its length, which may be longer than when the states were made.
 
     Args:
@@ -25,8 +25,8 @@ def stretch(states: TrainState, plan: Plan) -> tuple[TrainState, list[str]]:
     Returns:
         The states, their configs brought up to date, and a sentence for every schedule that changed.
     """
-    stored, changed, sentences = states.learner.config, {}, []
-    done = float(_first_seed(states.updates)) * plan.batch
+    stored, changed, sentences = states.learner_state.config, {}, []
+    done = float(_first_seed(states.num_updates)) * plan.batch_steps
     for share, steps in configs.shares_of(type(plan.config)).items():
         before, now = _first_seed(getattr(stored, steps)), float(getattr(plan.learner_config, steps))
         if getattr(plan.config, share) and before != np.asarray(now, before.dtype):
@@ -44,15 +44,15 @@ def stretch(states: TrainState, plan: Plan) -> tuple[TrainState, list[str]]:
     if not changed:
         return states, []
     config = jax.tree_util.tree_map_with_path(put, stored)
-    return states._replace(learner=states.learner._replace(config=config)), sentences
+    return states._replace(learner_state=states.learner_state._replace(config=config)), sentences
 
 
-def warnings(plan: Plan) -> list[str]:
+def warnings(plan: RunConfig) -> list[str]:
     """A sentence if the learning rates are 0 for a part of the run."""
-    steps, total = plan.learner_config.anneal_steps, plan.updates * plan.batch
-    if not 0 < steps < total - plan.batch:
+    steps, total = plan.learner_config.lr_anneal_steps, plan.num_updates * plan.batch_steps
+    if not 0 < steps < total - plan.batch_steps:
         return []
-    return [f"anneal_steps is {steps:,.0f}: nothing is learned in the last {total - steps:,.0f} of {total:,} steps"]
+    return [f"lr_anneal_steps is {steps:,.0f}: nothing is learned in the last {total - steps:,.0f} of {total:,} steps"]
 
 
 def _factor(done: float, steps: float) -> float:
@@ -61,4 +61,4 @@ def _factor(done: float, steps: float) -> float:
 
 
 def _first_seed(leaf: Any) -> np.ndarray:
-    return np.ravel(parallel.to_host(leaf))[0]
+    return np.ravel(parallel.fetch(leaf))[0]

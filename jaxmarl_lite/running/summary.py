@@ -19,17 +19,17 @@ def table(result: Result) -> Table:
     won, spec, final = result.win_rates, result.spec, result.returns[:, -1].tolist()
     made = tables.result_table(
         dict(zip(result.seeds, final, strict=True)),
-        meaning=spec.return_meaning,
+        meaning=spec.return_description,
         title=f"{result.algorithm} on {result.plan.env}, {int(result.steps[-1]):,} steps a seed",
         extra=None if won is None else {"win rate": dict(zip(result.seeds, won[:, -1].tolist(), strict=True))},
     )
     if won is not None:
-        made.add_row("win rate, IQM [95 %]", tables.interval_text(result.final_win_rate()), "", style="bold")
+        made.add_row("win rate, IQM [95 %]", tables.format_interval(result.final_win_rate()), "", style="bold")
     if result.random_returns is not None:
         interval = statistics.bootstrap_interval(result.random_returns)
-        made.add_row("random policy", tables.interval_text(interval), style="dim")
-    if spec.best_return is not None:
-        made.add_row("best possible", tables.number_text(spec.best_return, final), style="dim")
+        made.add_row("random policy", tables.format_interval(interval), style="dim")
+    if spec.max_return is not None:
+        made.add_row("best possible", tables.format_number(spec.max_return, final), style="dim")
     made.add_section()
     for name, text in _facts(result):
         made.add_row(name, literal(text), style="dim")
@@ -38,7 +38,7 @@ def table(result: Result) -> Table:
 
 def _costs(result: Result, costs: np.ndarray) -> Table:
     return cost_tables.run_table(
-        costs[:, -1], result.limits, result.kept(), result.broken_updates(), result.updates_with_cost(),
+        costs[:, -1], result.limits, result.satisfaction_rate(), result.num_violations(), result.updates_with_cost(),
         result.spec.cost_names,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from jaxmarl_lite.algorithms.qmix import replay, temporal_difference
 from jaxmarl_lite.maths import counterfactual, mixing, trees
 
 N = 3
-SMALL = dict(hidden=(8, 8), num_minibatches=1)
+SMALL = dict(hidden_sizes=(8, 8), num_minibatches=1)
 
 
 def policies(draw, *lead, actions=5):
@@ -65,18 +65,21 @@ def test_the_optimal_baseline_of_a_certain_policy_is_its_value():
 def critic():
     spec = random_rollouts.spec(N)
     config = coma.COMAConfig(**SMALL)
-    of = coma.Parts(models.actor(spec, config.form, True), coma.JointCritic(config.hidden, spec.action_size, "relu"))
-    learner = coma.make("coma", spec, config).init(jax.random.key(0), random_rollouts.B)
-    return of, learner, random_rollouts.batch(N).steps
+    of = coma.COMANetworks(
+        models.make_actor(spec, config.network_spec, True),
+        coma.JointCritic(config.hidden_sizes, spec.action_size, "relu"),
+    )
+    learner = coma.make_coma("coma", spec, config).init(jax.random.key(0), random_rollouts.B)
+    return of, learner, random_rollouts.batch(N).transitions
 
 
 def test_q_knows_the_others_actions_and_answers_for_every_own_one(critic):
     of, learner, steps = critic
-    q = np.asarray(of.q(learner.critic, steps.obs, steps.action))
+    q = np.asarray(of.q(learner.critic_params, steps.obs, steps.action))
     assert q.shape == (*steps.action.shape, 3)
     for i in range(N):
         other = steps.action.at[..., i].set((steps.action[..., i] + 1) % 3)
-        changed = np.asarray(of.q(learner.critic, steps.obs, other))
+        changed = np.asarray(of.q(learner.critic_params, steps.obs, other))
         np.testing.assert_allclose(changed[..., i, :], q[..., i, :], rtol=1e-4, atol=1e-5)  # its own does not matter
         for j in set(range(N)) - {i}:
             assert np.abs(changed[..., j, :] - q[..., j, :]).max() > 1e-3
@@ -87,22 +90,22 @@ def test_comas_targets_by_hand(critic):
     config = dataclasses.replace(coma.COMAConfig(**SMALL), gamma=0.9, gae_lambda=0.7)
     steps = steps._replace(
         next_obs=jax.tree.map(
-            lambda now, after: trees.select(steps.last, after, jnp.concatenate([now[1:], after[-1:]])),
+            lambda now, after: trees.where(steps.last, after, jnp.concatenate([now[1:], after[-1:]])),
             steps.obs,
             steps.next_obs,
         )
     )  # as in a rollout: what is seen next is what was seen after
-    following = coma.next_actions(of.actor, learner.policy, (), steps, jax.random.key(1))
+    following = coma.next_actions(of.actor, learner.actor_params, (), steps, jax.random.key(1))
     time, worlds = steps.last.shape
     last, discount = np.asarray(steps.last), np.asarray(steps.discount)
     assert (last & (discount == 1)).any() and (last & (discount == 0)).any()  # a truncation and a true end
     for t, b in np.ndindex(time - 1, worlds):
         if not last[t, b]:
             np.testing.assert_array_equal(following[t, b], steps.action[t + 1, b])
-    legal = np.take_along_axis(np.asarray(steps.next_obs.mask), np.asarray(following)[..., None], -1)
+    legal = np.take_along_axis(np.asarray(steps.next_obs.action_mask), np.asarray(following)[..., None], -1)
     assert legal[last].all()
-    value = coma._taken(of.q(learner.target, steps.obs, steps.action), steps.action)
-    after = coma._taken(of.q(learner.target, steps.next_obs, following), following)
+    value = coma._chosen(of.q(learner.target_params, steps.obs, steps.action), steps.action)
+    after = coma._chosen(of.q(learner.target_params, steps.next_obs, following), following)
     wanted = np.zeros(value.shape)
     for b in range(worlds):
         for i in range(N):
@@ -114,19 +117,19 @@ def test_comas_targets_by_hand(critic):
                 else:
                     g = step + 0.9 * (0.3 * float(after[t, b, i]) + 0.7 * g)
                 wanted[t, b, i] = g
-    found = coma.targets(of, learner.target, steps, following, config)
+    found = coma.targets(of, learner.target_params, steps, following, config)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_policy_gradient_is_ppos_first_step():
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
-    actor = models.actor(spec, ppo.IPPOConfig(hidden=(8,)).form, True)
+    actor = models.make_actor(spec, ppo.IPPOConfig(hidden_sizes=(8,)).network_spec, True)
     theta = actor.net.init(jax.random.key(0))
-    data = ppo.policy_data(batch.steps)
-    pi = actor.unroll(theta, (), data.obs, data.first)
+    data = ppo.to_policy_batch(batch.transitions)
+    pi = actor.unroll(theta, (), data.obs, data.is_first)
     data = data._replace(log_prob=pi.log_prob(data.action))
     advantage = jnp.asarray(np.random.default_rng(3).normal(size=data.action.shape))
-    config = ppo.IPPOConfig(hidden=(8,))
+    config = ppo.IPPOConfig(hidden_sizes=(8,))
     ours, theirs = (
         jax.grad(lambda theta, loss=loss: loss(theta, actor, data, (), advantage, config)[0])(theta)
         for loss in (iac.policy_gradient_loss, ppo.policy_loss)
@@ -144,75 +147,78 @@ def moved(before, after):
     return any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
-@pytest.mark.parametrize(("name", "view"), [("iac", "own"), ("central-v", "state")])
-def test_an_update_of_iac_is_ppos_of_one_step(name, view):
+@pytest.mark.parametrize(("name", "critic_input"), [("iac", "local"), ("central-v", "global_state")])
+def test_an_update_of_iac_is_ppos_of_one_step(name, critic_input):
     """Where the policy is still the one that acted, PPO's first gradient is the policy gradient."""
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
-    changes = dict(SMALL, optimiser="sgd", lr=0.1, critic_lr=0.1, entropy_coef=0.1)
-    changes |= dict(normalise_advantage=True, gae_lambda=0.9)
+    changes = dict(SMALL, optimizer="sgd", lr=0.1, critic_lr=0.1, entropy_coef=0.1)
+    changes |= dict(normalize_advantages=True, gae_lambda=0.9)
     ours = jml.make_algorithm(name, spec, registry.config_of(name)(**changes, critic_epochs=1))
-    theirs = ppo.make("ippo", spec, ppo.PPOConfig(**changes, epochs=1, critic_view=view))
+    theirs = ppo.make_ppo("ippo", spec, ppo.PPOConfig(**changes, num_epochs=1, critic_input=critic_input))
     learner = theirs.init(jax.random.key(0), random_rollouts.B)
-    data, actor = ppo.policy_data(batch.steps), models.actor(spec, theirs.config.form, True)
-    log_prob = actor.unroll(learner.policy, (), data.obs, data.first).log_prob(data.action)
-    batch = batch._replace(steps=batch.steps._replace(log_prob=log_prob))
+    data, actor = ppo.to_policy_batch(batch.transitions), models.make_actor(spec, theirs.config.network_spec, True)
+    log_prob = actor.unroll(learner.actor_params, (), data.obs, data.is_first).log_prob(data.action)
+    batch = batch._replace(transitions=batch.transitions._replace(log_prob=log_prob))
     plain = ours.init(jax.random.key(0), random_rollouts.B)
-    same(plain.policy, learner.policy, rtol=0)
+    same(plain.actor_params, learner.actor_params, rtol=0)
     pairs = (ours, plain), (theirs, learner)
     by_ours, by_theirs = (jax.jit(each.update)(jax.random.key(1), state, batch)[0] for each, state in pairs)
-    same(by_ours.policy, by_theirs.policy)
-    same(by_ours.critic, by_theirs.critic)
-    assert moved(plain.policy, by_ours.policy)
+    same(by_ours.actor_params, by_theirs.actor_params)
+    same(by_ours.critic_params, by_theirs.critic_params)
+    assert moved(plain.actor_params, by_ours.actor_params)
 
 
 @pytest.mark.parametrize("baseline", ["mean", "optimal"])
 def test_an_update_of_coma_climbs_the_counterfactual_gradient(baseline):
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
     config = coma.COMAConfig(
-        **SMALL, optimiser="sgd", lr=0.5, critic_lr=0.1, baseline=baseline, entropy_coef=0.0, max_grad_norm=1e9
+        **SMALL, optimizer="sgd", lr=0.5, critic_lr=0.1, baseline=baseline, entropy_coef=0.0, max_grad_norm=1e9
     )
-    algorithm = coma.make("coma", spec, config)
+    algorithm = coma.make_coma("coma", spec, config)
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
     after, _ = jax.jit(algorithm.update)(jax.random.key(1), learner, batch)
-    of = coma.Parts(models.actor(spec, config.form, True), coma.JointCritic(config.hidden, spec.action_size, "relu"))
-    obs, action = batch.steps.obs, batch.steps.action
-    q = np.asarray(of.q(after.critic, obs, action))  # the critic learns first
-    probs = np.exp(of.actor.unroll(learner.policy, (), obs, batch.steps.last).logits)
+    of = coma.COMANetworks(
+        models.make_actor(spec, config.network_spec, True),
+        coma.JointCritic(config.hidden_sizes, spec.action_size, "relu"),
+    )
+    obs, action = batch.transitions.obs, batch.transitions.action
+    q = np.asarray(of.q(after.critic_params, obs, action))  # the critic learns first
+    probs = np.exp(of.actor.unroll(learner.actor_params, (), obs, batch.transitions.last).logits)
     weight = probs * (1.0 + (baseline == "optimal") * ((probs**2).sum(-1, keepdims=True) - 2 * probs))
     weight = np.where(weight.sum(-1, keepdims=True) > 1e-6, weight, probs)  # one legal action: no choice to weigh
     gain = np.take_along_axis(q, np.asarray(action)[..., None], -1)[..., 0] - (weight * q).sum(-1) / weight.sum(-1)
 
     def objective(theta):
-        log_prob = of.actor.unroll(theta, (), obs, batch.steps.last).log_prob(action)
+        log_prob = of.actor.unroll(theta, (), obs, batch.transitions.last).log_prob(action)
         return (log_prob * gain * obs.alive).sum() / obs.alive.sum()
 
-    same(after.policy, trees.axpy(0.5, jax.grad(objective)(learner.policy), learner.policy))
-    assert moved(learner.policy, after.policy)
+    same(after.actor_params, trees.add_scaled(0.5, jax.grad(objective)(learner.actor_params), learner.actor_params))
+    assert moved(learner.actor_params, after.actor_params)
 
 
 @pytest.mark.parametrize("name", ["coma", "liir"])
 def test_agents_that_are_paid_apart_serve_the_sum(name):
     """COMA's Q and LIIR's extrinsic critic are the team's; LIIR's policies learn from their own part."""
     batch = random_rollouts.batch(N)
-    paid = jnp.asarray(np.random.default_rng(1).normal(size=batch.steps.reward.shape))
+    paid = jnp.asarray(np.random.default_rng(1).normal(size=batch.transitions.reward.shape))
     together = jnp.broadcast_to(paid.sum(-1, keepdims=True), paid.shape)
     found = {}
     for kind, reward in (("individual", paid), ("team", together)):
-        spec = dataclasses.replace(random_rollouts.spec(N), reward_kind=kind)
+        spec = dataclasses.replace(random_rollouts.spec(N), reward_type=kind)
         algorithm = jml.make_algorithm(name, spec, registry.config_of(name)(**SMALL))
         learner = algorithm.init(jax.random.key(0), random_rollouts.B)
-        rollout = batch._replace(steps=batch.steps._replace(reward=reward))
+        rollout = batch._replace(transitions=batch.transitions._replace(reward=reward))
         found[kind], _ = jax.jit(algorithm.update)(jax.random.key(1), learner, rollout)
-    part = {"coma": "critic", "liir": "extrinsic"}[name]
+    part = {"coma": "critic_params", "liir": "extrinsic_critic_params"}[name]
     same(getattr(found["individual"], part), getattr(found["team"], part), rtol=1e-5, atol=1e-6)
     assert moved(getattr(learner, part), getattr(found["team"], part))
-    assert moved(found["individual"].policy, found["team"].policy) == (name == "liir")
+    assert moved(found["individual"].actor_params, found["team"].actor_params) == (name == "liir")
 
 
 def test_comas_critic_has_the_layers_of_the_heads():
     spec, plain = random_rollouts.spec(N), coma.COMAConfig(**SMALL)
-    init = coma.make("coma", spec, dataclasses.replace(plain, head_hidden=(16,))).init
-    critic = jax.eval_shape(lambda key: init(key, random_rollouts.B), jax.random.key(0)).critic
+    init = coma.make_coma("coma", spec, dataclasses.replace(plain, head_hidden_sizes=(16,))).init
+    critic = jax.eval_shape(lambda key: init(key, random_rollouts.B), jax.random.key(0)).critic_params
     assert critic["head"]["kernel"].shape == (16, 3)
 
 
@@ -220,18 +226,20 @@ def test_comas_critic_has_the_layers_of_the_heads():
 def test_the_copy_is_renewed_every_target_interval_updates(kind):
     spec = random_rollouts.spec(N)
     if kind == "coma":
-        algorithm = coma.make("coma", spec, coma.COMAConfig(**SMALL, target_interval=2))
+        algorithm = coma.make_coma("coma", spec, coma.COMAConfig(**SMALL, target_update_interval=2))
     else:
-        sizes = dict(sequence=5, replay_batch=4, replay_size=8, mixer_size=4)
-        algorithm = qmix.make("qmix", spec, qmix.QMIXConfig(hidden=(8,), memory="none", target_interval=2, **sizes))
+        sizes = dict(sequence_length=5, batch_size=4, buffer_size=8, mixing_embed_dim=4)
+        algorithm = qmix.make_qmix(
+            "qmix", spec, qmix.QMIXConfig(hidden_sizes=(8,), recurrent=False, target_update_interval=2, **sizes)
+        )
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
-    live = (lambda learner: learner.critic) if kind == "coma" else (lambda learner: learner.weights)
+    live = (lambda learner: learner.critic_params) if kind == "coma" else (lambda learner: learner.params)
     update = jax.jit(algorithm.update)
     for number in range(1, 5):
         before = learner
         learner, _ = update(jax.random.key(number), learner, random_rollouts.batch(N, seed=number))
         assert moved(live(before), live(learner))
-        same(learner.target, live(learner) if number % 2 == 0 else before.target, rtol=0, atol=0)
+        same(learner.target_params, live(learner) if number % 2 == 0 else before.target_params, rtol=0, atol=0)
 
 
 def random_mixer(draw, *lead, hidden=4):
@@ -255,14 +263,14 @@ def test_the_mixer_by_hand_and_as_a_sum():
     assert float(mixing.mix(mixer, jnp.asarray(q))) == pytest.approx(wanted + float(mixer.b2), rel=1e-4)
     ones = mixing.Mixer(jnp.ones((N, 1)), jnp.zeros(1), jnp.ones(1), jnp.zeros(()))
     positive = jnp.asarray(np.abs(q))
-    assert float(mixing.mix(ones, positive)) == pytest.approx(float(mixing.total(positive)), rel=1e-6)
+    assert float(mixing.mix(ones, positive)) == pytest.approx(float(mixing.sum_mixing(positive)), rel=1e-6)
 
 
 def test_the_mixers_first_gain_does_not_grow_with_its_width():
     spec, gains = random_rollouts.spec(N), []
-    states = jnp.asarray(np.random.default_rng(0).normal(size=(200, spec.state_size)))
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(200, spec.global_state_size)))
     for width in (8, 128):
-        of = qmix.parts(spec, qmix.QMIXConfig(mixer_size=width))
+        of = qmix.make_qmix_networks(spec, qmix.QMIXConfig(mixing_embed_dim=width))
         weights = of.init(jax.random.key(0), spec)
         slopes = jax.grad(lambda q, of=of, weights=weights: of.mix(weights, states, q).sum())(jnp.zeros((200, N)))
         gains.append(float(slopes.mean()))
@@ -274,60 +282,68 @@ def test_the_mixers_first_gain_does_not_grow_with_its_width():
 def test_qmixs_targets_by_hand(double_q, mixer):
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
     config = qmix.QMIXConfig(
-        hidden=(8,), memory="none", mixer=mixer, double_q=double_q, gamma=0.9, sequence=5, replay_size=4,
-        replay_batch=4,
-        **({"mixer_size": 4} if mixer == "qmix" else {}),
+        hidden_sizes=(8,), recurrent=False, mixer=mixer, double_q=double_q, gamma=0.9, sequence_length=5, buffer_size=4,
+        batch_size=4,
+        **({"mixing_embed_dim": 4} if mixer == "qmix" else {}),
     )  # fmt: skip
-    algorithm = qmix.make("qmix", spec, config)
-    live, copy = (algorithm.init(jax.random.key(seed), 4).weights for seed in (0, 1))
-    of = qmix.parts(spec, config)
+    algorithm = qmix.make_qmix("qmix", spec, config)
+    live, copy = (algorithm.init(jax.random.key(seed), 4).params for seed in (0, 1))
+    of = qmix.make_qmix_networks(spec, config)
     net = of.net
-    steps = batch.steps
-    _, following = temporal_difference.values(of, live, steps, ())
+    steps = batch.transitions
+    _, following = temporal_difference.agent_q_values(of, live, steps, ())
     found = np.asarray(temporal_difference.targets(of, copy, following, steps, (), config))
     assert (np.asarray(steps.last) & (np.asarray(steps.discount) == 1)).any()
     for t, b in np.ndindex(found.shape):
         chosen = []
         for i in range(N):
-            view = steps.next_obs.view[t, b]
+            view = steps.next_obs.agents_view[t, b]
             of_live = np.asarray(net.step(live.agents, (), view)[0])[i]
             of_copy = np.asarray(net.step(copy.agents, (), view)[0])[i]
-            legal = np.asarray(steps.next_obs.mask[t, b, i])
+            legal = np.asarray(steps.next_obs.action_mask[t, b, i])
             by = of_live if double_q else of_copy
             best = max((u for u in range(3) if legal[u]), key=lambda u: by[u])
             chosen.append(of_copy[best] * bool(steps.next_obs.alive[t, b, i]))
-        after = float(of.mix(copy, steps.next_obs.state[t, b], jnp.asarray(chosen)))
+        after = float(of.mix(copy, steps.next_obs.global_state[t, b], jnp.asarray(chosen)))
         wanted = float(steps.reward[t, b, 0]) + 0.9 * float(steps.discount[t, b]) * after
         assert found[t, b] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
 
 
 def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them():
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
-    steps = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch.steps)  # six steps
-    config = qmix.QMIXConfig(hidden=(4,), memory_size=6, sequence=2, replay_size=16, replay_batch=2, mixer_size=2)
-    algorithm = qmix.make("qmix", spec, config)
+    steps = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch.transitions)  # six steps
+    config = qmix.QMIXConfig(
+        hidden_sizes=(4,), rnn_hidden_size=6, sequence_length=2, buffer_size=16, batch_size=2, mixing_embed_dim=2
+    )
+    algorithm = qmix.make_qmix("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), 4)
-    memory = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
-    of = qmix.parts(spec, config)
+    hidden_state = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
+    of = qmix.make_qmix_networks(spec, config)
     net = of.net
-    pieces = replay.sequences(of, learner.weights, (), batch._replace(steps=steps, memory=memory), config.sequence)
-    assert pieces.memory.shape == (12, N, 6)
+    pieces = replay.to_sequences(
+        of,
+        learner.params,
+        (),
+        batch._replace(transitions=steps, initial_hidden_state=hidden_state),
+        config.sequence_length,
+    )
+    assert pieces.hidden_state.shape == (12, N, 6)
     for b in range(4):
-        m = memory[b][None]
+        m = hidden_state[b][None]
         for t in range(6):
             if t % 2 == 0:
-                np.testing.assert_allclose(pieces.memory[b * 3 + t // 2], m[0], rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(pieces.hidden_state[b * 3 + t // 2], m[0], rtol=1e-4, atol=1e-5)
             np.testing.assert_array_equal(pieces.steps.action[b * 3 + t // 2, t % 2], steps.action[t, b])
-            _, m = net.step(learner.weights.agents, m, steps.obs.view[t, b][None])
+            _, m = net.step(learner.params.agents, m, steps.obs.agents_view[t, b][None])
             m = jnp.zeros_like(m) if steps.last[t, b] else m
 
 
 def test_exploration_falls_to_its_end():
     config = qmix.QMIXConfig(epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=100.0)
-    found = [float(qmix.exploration(config, jnp.asarray(seen))) for seen in (0.0, 50.0, 100.0, 1e6)]
+    found = [float(qmix.epsilon_schedule(config, jnp.asarray(seen))) for seen in (0.0, 50.0, 100.0, 1e6)]
     np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
     none = dataclasses.replace(config, epsilon_steps=0.0)
-    assert float(qmix.exploration(none, jnp.asarray(0.0))) == pytest.approx(0.1)
+    assert float(qmix.epsilon_schedule(none, jnp.asarray(0.0))) == pytest.approx(0.1)
 
 
 def test_a_share_of_actions_explores():
@@ -335,7 +351,9 @@ def test_a_share_of_actions_explores():
     q, mask = jnp.asarray(draw.normal(size=(4000, N, 5))), jnp.asarray(draw.uniform(size=(4000, N, 5)) < 0.7)
     mask = mask.at[..., 0].set(True)
     best = np.asarray(jnp.where(mask, q, -jnp.inf).argmax(-1))
-    none, some, every = (np.asarray(learner_of.explore(jax.random.key(1), q, mask, share)) for share in (0.0, 0.3, 1.0))
+    none, some, every = (
+        np.asarray(learner_of.epsilon_greedy(jax.random.key(1), q, mask, share)) for share in (0.0, 0.3, 1.0)
+    )
     np.testing.assert_array_equal(none, best)
     by_chance = float((1 / mask.sum(-1)).mean())  # that any legal action is the best one
     for found, share in ((some, 0.3), (every, 1.0)):
@@ -345,20 +363,20 @@ def test_a_share_of_actions_explores():
 
 def test_nothing_is_learned_before_the_replay_holds_a_batch():
     spec = random_rollouts.spec(N)
-    config = qmix.QMIXConfig(hidden=(4,), memory="none", sequence=5, replay_batch=6, replay_size=8)
-    algorithm = qmix.make("qmix", spec, config)
+    config = qmix.QMIXConfig(hidden_sizes=(4,), recurrent=False, sequence_length=5, batch_size=6, buffer_size=8)
+    algorithm = qmix.make_qmix("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
     update = jax.jit(algorithm.update)
     moved = []
     for i in range(2):
-        before = learner.weights
+        before = learner.params
         learner, _ = update(jax.random.key(i), learner, random_rollouts.batch(N, seed=i))
-        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(learner.weights), strict=True)
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(learner.params), strict=True)
         moved.append(any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs))
     assert moved == [False, True]  # four sequences, then eight
 
 
-@pytest.mark.parametrize(("make", "config"), [(coma.make, coma.COMAConfig()), (qmix.make, qmix.QMIXConfig())])
+@pytest.mark.parametrize(("make", "config"), [(coma.make_coma, coma.COMAConfig()), (qmix.make_qmix, qmix.QMIXConfig())])
 def test_continuous_actions_are_refused(make, config):
     with pytest.raises(ValueError, match="algorithm 'it' compares .* of test are continuous; allowed is"):
         make("it", random_rollouts.spec(N, "continuous"), config)
@@ -367,11 +385,15 @@ def test_continuous_actions_are_refused(make, config):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (qmix.QMIXConfig, {"replay_size": 8, "replay_batch": 16}, "replay_size is 8; allowed is replay_batch, 16, or"),
+        (qmix.QMIXConfig, {"buffer_size": 8, "batch_size": 16}, "buffer_size is 8; allowed is batch_size, 16, or"),
         (qmix.QMIXConfig, {"mixer": "sum"}, "QMIXConfig.mixer is 'sum'; allowed is one of qmix, vdn"),
         (qmix.QMIXConfig, {"epsilon_end": 1.5}, "QMIXConfig.epsilon_end is 1.5; allowed is a number from 0 to 1"),
         (coma.COMAConfig, {"baseline": "best"}, "COMAConfig.baseline is 'best'; allowed is one of mean, optimal"),
-        (coma.COMAConfig, {"target_interval": 0}, "COMAConfig.target_interval is 0; allowed is a whole number"),
+        (
+            coma.COMAConfig,
+            {"target_update_interval": 0},
+            "COMAConfig.target_update_interval is 0; allowed is a whole number",
+        ),
         (iac.IACConfig, {"critic_epochs": 0}, "IACConfig.critic_epochs is 0; allowed is a whole number, 1 or more"),
     ],
 )
@@ -382,17 +404,24 @@ def test_settings_that_cannot_be(kind, changes, message):
 
 def test_sizes_that_do_not_fit_the_replay_are_named():
     env = jml.make("toy/counter")
-    algorithm = qmix.make("qmix", env.spec, qmix.QMIXConfig(sequence=4, replay_size=8, replay_batch=8))
-    with pytest.raises(ValueError, match="num_steps is 6 and sequence is 4; allowed is a num_steps that is a multiple"):
+    algorithm = qmix.make_qmix("qmix", env.spec, qmix.QMIXConfig(sequence_length=4, buffer_size=8, batch_size=8))
+    with pytest.raises(ValueError, match="num_steps is 6 and sequence_length is 4; allowed is a num_steps that"):
         jml.make_train(algorithm, env, 4, 6)
-    with pytest.raises(ValueError, match="replay_size is 8; allowed is 16, a rollout, or more"):
+    with pytest.raises(ValueError, match="buffer_size is 8; allowed is 16, a rollout, or more"):
         jml.make_train(algorithm, env, 8, 8)
 
 
 def test_qmix_says_when_it_has_no_batch_and_is_evaluated_without_exploring():
     """Two sequences a rollout and a batch of four: the first update learns nothing."""
-    config = {"hidden": (4,), "memory_size": 4, "sequence": 4, "replay_batch": 4, "replay_size": 8, "epsilon_end": 1.0}
-    sizes = dict(num_envs=2, num_steps=4, total_steps=16, evaluations=2, eval_episodes=4, seeds=1, quiet=True)
+    config = {
+        "hidden_sizes": (4,),
+        "rnn_hidden_size": 4,
+        "sequence_length": 4,
+        "batch_size": 4,
+        "buffer_size": 8,
+        "epsilon_end": 1.0,
+    }
+    sizes = dict(num_envs=2, num_steps=4, total_steps=16, num_evaluations=2, eval_episodes=4, seeds=1, quiet=True)
     result = jml.run("qmix", "toy/counter", config=config, **sizes)
     assert (result.metrics["value_loss"][0, 1:] > 0).tolist() == [False, True]
     assert result.metrics["gradient_steps"][0, 1:].tolist() == [0, 8]

@@ -56,7 +56,9 @@ class Mortal:
 def probability(env, config, learner):
     """Of agent 1's action 1."""
     obs = jax.tree.map(lambda x: x[None, None], env.reset(jax.random.key(0))[1].obs)
-    pi = models.actor(env.spec, config.form, False).unroll(learner.policy, (), obs, jnp.zeros((1, 1), bool))
+    pi = models.make_actor(env.spec, config.network_spec, False).unroll(
+        learner.actor_params, (), obs, jnp.zeros((1, 1), bool)
+    )
     return float(jnp.exp(pi.logits)[0, 0, 1, 1])
 
 
@@ -67,8 +69,8 @@ def probability(env, config, learner):
 )
 def test_the_promised_change_of_an_episodes_cost_is_the_real_one(env, limit, tolerance):
     config = macpo.MACPOConfig(
-        hidden=(4,), delta=0.005, cost_limit={"acting": (1e6, limit)}, num_minibatches=1, cost_gae_lambda=1.0,
-        cost_gamma=1.0, damping=1e-3, cg_iterations=20,
+        hidden_sizes=(4,), target_kl=0.005, cost_limit={"acting": (1e6, limit)}, num_minibatches=1, cost_gae_lambda=1.0,
+        cost_gamma=1.0, cg_damping=1e-3, cg_iters=20,
     )  # fmt: skip
     algorithm = registry.make_algorithm("macpo", env.spec, config)
     init, train = make_train(algorithm, env, num_envs=4096, num_steps=STEPS)
@@ -76,13 +78,16 @@ def test_the_promised_change_of_an_episodes_cost_is_the_real_one(env, limit, tol
     promised, real = [], []
     for seed in range(3):  # the surrogate of one batch is off by some 3 %
         state = init(jax.random.key(seed))
-        before = probability(env, config, state.learner)
+        before = probability(env, config, state.learner_state)
         state, info = train(state, 1)
-        after = probability(env, config, state.learner)
-        assert info["step_accepted"][0, 1] == 1 and info["case_violated"][0, 1] + info["case_recovery"][0, 1] == 1
+        after = probability(env, config, state.learner_state)
+        assert (
+            info["line_search_success"][0, 1] == 1
+            and info["case_recoverable"][0, 1] + info["case_infeasible"][0, 1] == 1
+        )
         np.testing.assert_allclose(info["cost"][0, 1, 0], env.episode_cost(before), rtol=0.05)
         real.append(env.episode_cost(after) - env.episode_cost(before))
-        promised.append(STEPS * info["cost_surrogate_gain"][0, 1, 0])
+        promised.append(STEPS * info["cost_surrogate_change"][0, 1, 0])
     assert max(real) < -0.05
     np.testing.assert_allclose(np.mean(promised), np.mean(real), rtol=tolerance)
 
@@ -97,18 +102,18 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
     alive = jnp.broadcast_to((jnp.arange(STEPS) < 2)[:, None], (STEPS, 4))
     of = EnvSpec("test", 1, 2, 2, "discrete", 2, STEPS, cost_names=("a",))
     obs = Observation(jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2), bool), alive)
-    data = ppo.PolicyData(obs, jnp.zeros((STEPS, 4), int), jnp.zeros((STEPS, 4)), jnp.zeros((STEPS, 4), bool))
+    data = ppo.PolicyBatch(obs, jnp.zeros((STEPS, 4), int), jnp.zeros((STEPS, 4)), jnp.zeros((STEPS, 4), bool))
     excess = 1.0
-    limited = turns.Limited(
+    limited = turns.AgentConstraints(
         (action - 0.25)[None], jnp.array([excess]), jnp.asarray(float(STEPS)), jnp.asarray(0.2), jnp.zeros(1)
     )
-    config = macpo.MACPOConfig(hidden=(4,), others_on_cost="counted")
-    actor, problems = models.lone_actor(of, config.form), []
+    config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio="corrected")
+    actor, problems = models.single_agent_actor(of, config.network_spec), []
     with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
         patch.setattr(
             macpo.trust_step, "policy_step", lambda a, theta, problem, c: (problems.append(problem), (theta, {}))[1]
         )
         theta = actor.net.init(jax.random.key(0))
-        macpo.turn(actor, config, jnp.zeros(()), jax.random.key(0), turns.Model(theta, ()),
-                   turns.Given(data, (), action, limited), factor)  # fmt: skip
+        macpo.update_agent(actor, config, jnp.zeros(()), jax.random.key(0), turns.ActorState(theta, ()),
+                   turns.AgentBatch(data, (), action, limited), factor)  # fmt: skip
     np.testing.assert_allclose(STEPS * problems[0].violation, [excess + STEPS * 0.5], rtol=1e-6)

@@ -11,42 +11,44 @@ import pytest
 from random_rollouts import B, T, batch, spec
 
 from jaxmarl_lite.algorithms import costs, limits, macpo, models, ppo, registry, trust_step, turns
-from jaxmarl_lite.types import Episodes
+from jaxmarl_lite.types import EpisodeStats
 
 K = 2
 NAMES = ("a", "b")
-CONVERGED = dict(cg_iterations=400, cg_tolerance=1e-13)
-SMALL = dict(hidden=(6,), num_minibatches=1, epochs=2, normalise_value=True)
+CONVERGED = dict(cg_iters=400, cg_tol=1e-13)
+SMALL = dict(hidden_sizes=(6,), num_minibatches=1, num_epochs=2, normalize_values=True)
 
 
 def with_costs(of, names=NAMES, own=None):
     return dataclasses.replace(of, cost_names=names, cost_limits=own)
 
 
-def rollout(agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, memory=()):
+def rollout(agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, hidden_state=()):
     """The random rollout of the turns, with costs of it, and the episodes that ended in it."""
-    found = batch(agents, kind, seed, memory)
+    found = batch(agents, kind, seed, hidden_state)
     draw = np.random.default_rng(seed + 100)
     cost = jnp.asarray(draw.uniform(size=(T, B, agents, k)))
     mean = jnp.broadcast_to(jnp.asarray(episode_cost, float), (agents, k))
     steps = jnp.asarray(10.0 * count)
-    ended = Episodes(jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps))
-    return found._replace(steps=found.steps._replace(cost=cost), episodes=ended)
+    ended = EpisodeStats(jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps))
+    return found._replace(transitions=found.transitions._replace(cost=cost), episode_stats=ended)
 
 
 def grown(learner, scale=0.3):
     """Policies that are far from their small beginning."""
     keys = iter(jax.random.split(jax.random.key(9), 99))
-    policy = jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape), learner.policy)
-    return learner._replace(policy=policy)
+    policy = jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape), learner.actor_params)
+    return learner._replace(actor_params=policy)
 
 
 def own_log_probs(of, config, learner, found):
     """The rollout with the log-probabilities of the learner's own policies."""
-    actor = models.actor(of, config.form, False)
-    first = models.episode_starts(found.steps.last)
-    log_prob = actor.unroll(learner.policy, found.memory, found.steps.obs, first).log_prob(found.steps.action)
-    return found._replace(steps=found.steps._replace(log_prob=log_prob))
+    actor = models.make_actor(of, config.network_spec, False)
+    first = models.is_first_step(found.transitions.last)
+    log_prob = actor.unroll(learner.actor_params, found.initial_hidden_state, found.transitions.obs, first).log_prob(
+        found.transitions.action
+    )
+    return found._replace(transitions=found.transitions._replace(log_prob=log_prob))
 
 
 def assert_close(one, other, rtol=1e-9, atol=1e-12):
@@ -56,18 +58,18 @@ def assert_close(one, other, rtol=1e-9, atol=1e-12):
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_macpo_with_slack_limits_is_hatrpo(float64, kind):
     of = with_costs(spec(3, kind))
-    settings = SMALL | CONVERGED | dict(delta=0.02)
+    settings = SMALL | CONVERGED | dict(target_kl=0.02)
     ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1e6, **settings))
     plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**settings))
     begun, other = (grown(x.init(jax.random.key(0), B)) for x in (ours, plain))
     found = own_log_probs(of, plain.config, other, rollout(3, kind))
     after, info = jax.jit(ours.update)(jax.random.key(1), begun, found)
     wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), other, found)
-    for name in ("policy", "critic", "critic_opt", "value_moments"):
+    for name in ("actor_params", "critic_params", "critic_opt_state", "value_statistics"):
         assert_close(getattr(after, name), getattr(wanted, name), 1e-7, 1e-9)
-    assert (info["case_inside"] == 1).all() and (info["step_accepted"] == 1).any()
+    assert (info["case_unconstrained"] == 1).all() and (info["line_search_success"] == 1).any()
     np.testing.assert_allclose(info["kl"], wanted_info["kl"], rtol=1e-6)
-    np.testing.assert_allclose(info["step_multiplier"], 0.0)
+    np.testing.assert_allclose(info["cost_dual"], 0.0)
 
 
 def test_unlimited_costs_are_hatrpos_as_well(float64):
@@ -78,8 +80,8 @@ def test_unlimited_costs_are_hatrpos_as_well(float64):
         found = rollout(2, count=count)
         after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
         wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
-        assert_close(after.policy, wanted.policy, 1e-7, 1e-9)
-        assert (info["cost_excess"] == 0).all()
+        assert_close(after.actor_params, wanted.actor_params, 1e-7, 1e-9)
+        assert (info["cost_violation"] == 0).all()
 
 
 @pytest.mark.parametrize("simultaneous", [False, True])
@@ -87,23 +89,28 @@ def test_unlimited_costs_are_hatrpos_as_well(float64):
 def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous, unit):
     agents = 1 if simultaneous else 3
     of = with_costs(spec(agents))
-    held = dict(multiplier_lr=0.0, multiplier_gain=0.0, multiplier_unit=unit, simultaneous=simultaneous, cost_limit=0.5)
+    held = dict(
+        multiplier_ki=0.0, multiplier_kp=0.0, multiplier_scaling=unit, simultaneous=simultaneous, cost_limit=0.5
+    )
     ours = registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held))
     plain = registry.make_algorithm("happo", of, registry.config_of("happo")(**SMALL))
     found = rollout(agents)
     after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
     wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
-    for name in ("policy", "policy_opt", "critic", "critic_opt", "value_moments"):
+    for name in ("actor_params", "actor_opt_state", "critic_params", "critic_opt_state", "value_statistics"):
         assert_close(getattr(after, name), getattr(wanted, name))
     np.testing.assert_allclose(info["policy_loss"], wanted_info["policy_loss"], rtol=1e-9)
-    assert (info["multiplier"] == 0).all() and (info["cost_excess"] > 0).all()
+    assert (info["multiplier"] == 0).all() and (info["cost_violation"] > 0).all()
 
 
 def plain_estimate(config, learner, of, found):
     """Costs' advantages by a loop over time, written out; ``[T, B, N, K]``, centred."""
-    critic = costs.critic_of(of, config)
-    steps = found.steps
-    value, after, _ = map(np.asarray, critic.evaluate(learner.costs.critic, learner.costs.memory, steps)[:2] + (0.0,))
+    critic = costs.make_cost_critic(of, config)
+    steps = found.transitions
+    value, after, _ = map(
+        np.asarray,
+        critic.values_and_bootstrap(learner.costs.critic_params, learner.costs.critic_hidden_state, steps)[:2] + (0.0,),
+    )
     advantage, ahead = np.zeros_like(value), np.zeros_like(value[0])
     gamma, lam = float(config.cost_gamma), float(config.cost_gae_lambda)
     for t in reversed(range(T)):
@@ -117,83 +124,89 @@ def plain_estimate(config, learner, of, found):
 
 def test_the_estimate_of_costs(float64):
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
-    config = macpo.MACPOConfig(hidden=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9)
+    config = macpo.MACPOConfig(hidden_sizes=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9)
     ours = registry.make_algorithm("macpo", of, config)
     learner, found = ours.init(jax.random.key(0), B), rollout(2)
-    critic = costs.critic_of(of, config)
-    state, of_costs, info = costs.estimate(critic, of, learner.config, learner.costs, found, found.steps)
+    critic = costs.make_cost_critic(of, config)
+    state, of_costs, info = costs.estimate_costs(critic, of, learner.config, learner.costs, found, found.transitions)
     np.testing.assert_allclose(of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9)
     excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
-    np.testing.assert_allclose(of_costs.excess, excess, rtol=1e-12)
+    np.testing.assert_allclose(of_costs.violation, excess, rtol=1e-12)
     assert state.episode_length == 10
-    np.testing.assert_allclose(info["cost_excess"], excess)
-    theirs = dataclasses.replace(learner.config, standardise_cost=True)
-    _, theirs, _ = costs.estimate(critic, of, theirs, learner.costs, found, found.steps)
-    alive = found.steps.obs.alive[..., None]
+    np.testing.assert_allclose(info["cost_violation"], excess)
+    theirs = dataclasses.replace(learner.config, standardize_cost_advantages=True)
+    _, theirs, _ = costs.estimate_costs(critic, of, theirs, learner.costs, found, found.transitions)
+    alive = found.transitions.obs.alive[..., None]
     spread = (theirs.advantage**2 * alive).sum((0, 1)) / alive.sum((0, 1))
     np.testing.assert_allclose(spread, 1.0, rtol=1e-6)
 
 
 def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_last_ones_count(float64):
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(6,), cost_limit=100.0))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit=100.0))
     learner = ours.init(jax.random.key(0), B)
     update = jax.jit(ours.update)
     learner, info = update(jax.random.key(1), learner, rollout(2, count=0.0))
-    assert (info["cost_excess"] == 0).all() and info["cost_known"] == 0
-    accepted = info["step_accepted"] > 0
-    assert (info["cost_surrogate_gain"][accepted] <= 0).all()
+    assert (info["cost_violation"] == 0).all() and info["has_cost_estimate"] == 0
+    accepted = info["line_search_success"] > 0
+    assert (info["cost_surrogate_change"][accepted] <= 0).all()
     learner, info = update(jax.random.key(2), learner, rollout(2, count=3.0))
-    np.testing.assert_allclose(info["cost_excess"], [[-96.0, -98.0]] * 2)
+    np.testing.assert_allclose(info["cost_violation"], [[-96.0, -98.0]] * 2)
     learner, info = update(jax.random.key(3), learner, rollout(2, count=0.0, seed=5))
-    np.testing.assert_allclose(info["cost_excess"], [[-96.0, -98.0]] * 2)
-    assert info["cost_known"] == 1 and learner.costs.episode_length == 10
+    np.testing.assert_allclose(info["cost_violation"], [[-96.0, -98.0]] * 2)
+    assert info["has_cost_estimate"] == 1 and learner.costs.episode_length == 10
 
 
 def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_never_for_it(float64):
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(6,), cost_limit={"a": 1.0, "b": 100.0}))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit={"a": 1.0, "b": 100.0}))
     found = rollout(2, count=0.0)
-    begun = Episodes(jnp.asarray(4.0), jnp.zeros(2), 4.0 * jnp.array([[3.0, 3.0], [0.5, 3.0]]), jnp.asarray(20.0),
+    begun = EpisodeStats(jnp.asarray(4.0), jnp.zeros(2), 4.0 * jnp.array([[3.0, 3.0], [0.5, 3.0]]), jnp.asarray(20.0),
                      jnp.asarray([20.0, 10.0]))  # fmt: skip
     learner = ours.init(jax.random.key(0), B)
-    learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(begun=begun))
-    np.testing.assert_allclose(info["cost_excess"], [[2.0, 0.0], [0.0, 0.0]])
-    assert info["cost_known"] == 0 and learner.costs.episode_length == 5
+    learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(first_episodes=begun))
+    np.testing.assert_allclose(info["cost_violation"], [[2.0, 0.0], [0.0, 0.0]])
+    assert info["has_cost_estimate"] == 0 and learner.costs.episode_length == 5
     np.testing.assert_allclose(learner.costs.living_share, [1.0, 0.5])
-    learner, info = jax.jit(ours.update)(jax.random.key(2), learner, rollout(2, count=3.0)._replace(begun=begun))
-    np.testing.assert_allclose(info["cost_excess"], [[3.0, -98.0]] * 2)
+    learner, info = jax.jit(ours.update)(
+        jax.random.key(2), learner, rollout(2, count=3.0)._replace(first_episodes=begun)
+    )
+    np.testing.assert_allclose(info["cost_violation"], [[3.0, -98.0]] * 2)
 
 
 def test_a_step_that_mends_one_limit_does_not_break_another(float64):
     """Far steps, so that a limit which the linear model keeps is often broken by the policy itself."""
     of = with_costs(spec(1))
-    config = macpo.MACPOConfig(hidden=(4,), activation="tanh", delta=0.2, damping=1e-3, cost_limit=1.0, **CONVERGED)
+    config = macpo.MACPOConfig(
+        hidden_sizes=(4,), activation="tanh", target_kl=0.2, cg_damping=1e-3, cost_limit=1.0, **CONVERGED
+    )
     learner = grown(registry.make_algorithm("macpo", of, config).init(jax.random.key(0), B))
     found = own_log_probs(of, config, learner, rollout(1))
-    first = models.episode_starts(found.steps.last)
-    obs = found.steps.obs._replace(state=found.steps.obs.view)  # an axis of agents everywhere
-    own = jax.tree.map(lambda x: x[:, :, 0], (obs, found.steps.action, found.steps.log_prob))
-    data, actor = ppo.PolicyData(*own, first), models.lone_actor(of, config.form)
-    theta = jax.tree.map(lambda x: x[0], learner.policy)
+    first = models.is_first_step(found.transitions.last)
+    obs = found.transitions.obs._replace(global_state=found.transitions.obs.agents_view)  # an axis of agents everywhere
+    own = jax.tree.map(lambda x: x[:, :, 0], (obs, found.transitions.action, found.transitions.log_prob))
+    data, actor = ppo.PolicyBatch(*own, first), models.single_agent_actor(of, config.network_spec)
+    theta = jax.tree.map(lambda x: x[0], learner.actor_params)
     draws = jnp.asarray(np.random.default_rng(3).normal(size=(60, K + 1, T, B)))
     broken, kept = 0.3, -0.02
 
     def step(draw):
-        problem = trust_step.Problem(data, (), draw[0], draw[1:], jnp.array([broken, kept]))
+        problem = trust_step.TrustRegionProblem(data, (), draw[0], draw[1:], jnp.array([broken, kept]))
         return trust_step.policy_step(actor, theta, problem, config)[1]
 
     info = jax.jit(jax.vmap(step))(draws)
-    taken = (info["step_accepted"] == 1) & (info["case_recovery"] == 0)
+    taken = (info["line_search_success"] == 1) & (info["case_infeasible"] == 0)
     assert taken.sum() >= 20
-    assert (info["cost_surrogate_gain"][taken, 1] <= -kept).all()
-    assert (info["cost_surrogate_gain"][taken, 0] < 0).all()
+    assert (info["cost_surrogate_change"][taken, 1] <= -kept).all()
+    assert (info["cost_surrogate_change"][taken, 0] < 0).all()
 
 
 def one_agent(**settings):
     """MACPO of one agent with its own log-probabilities, and all that its step is made of, dense and plain."""
     of = with_costs(spec(1), NAMES[:1])
-    config = macpo.MACPOConfig(hidden=(4,), activation="tanh", epochs=1, num_minibatches=1, **CONVERGED | settings)
+    config = macpo.MACPOConfig(
+        hidden_sizes=(4,), activation="tanh", num_epochs=1, num_minibatches=1, **CONVERGED | settings
+    )
     ours = registry.make_algorithm("macpo", of, config)
     learner = grown(ours.init(jax.random.key(0), B))
     return of, config, ours, learner
@@ -202,33 +215,35 @@ def one_agent(**settings):
 @pytest.mark.parametrize(
     ("excess", "case", "doubt"),
     [
-        (-0.02, "cut", (0.0, 0.0)),
-        (-0.2, "inside", (0.0, 0.0)),
-        (0.02, "violated", (0.0, 0.0)),
-        (5.0, "recovery", (0.0, 0.0)),
-        (0.02, "violated", (1.0, 3.0)),  # of a violation of 0.2 / 8.2
-        (0.02, "recovery", (9.0, 90.0)),
-        (-0.2, "inside", (0.5, 3.0)),
+        (-0.02, "constrained", (0.0, 0.0)),
+        (-0.2, "unconstrained", (0.0, 0.0)),
+        (0.02, "recoverable", (0.0, 0.0)),
+        (5.0, "infeasible", (0.0, 0.0)),
+        (0.02, "recoverable", (1.0, 3.0)),  # of a violation of 0.2 / 8.2
+        (0.02, "infeasible", (9.0, 90.0)),
+        (-0.2, "unconstrained", (0.5, 3.0)),
     ],
 )
 def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess, case, doubt):
     """Dense Fisher matrix, the cases of Achiam et al. 2017 by their formulas, a loop over shrinking steps."""
     delta, damping = 0.01, 1e-3
-    doubts = dict(zip(("doubt_rate", "doubt_gain"), doubt, strict=True))
-    of, config, ours, learner = one_agent(delta=delta, damping=damping, cost_limit=4.0, accept_ratio=0.1, **doubts)
+    doubts = dict(zip(("pessimism_ki", "pessimism_kp"), doubt, strict=True))
+    of, config, ours, learner = one_agent(
+        target_kl=delta, cg_damping=damping, cost_limit=4.0, accept_ratio=0.1, **doubts
+    )
     found = rollout(1, k=1, episode_cost=((4.0 + excess * 10,),))
     found = own_log_probs(of, config, learner, found)
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
 
-    steps = found.steps
-    actor, alive = models.actor(of, config.form, False), steps.obs.alive
-    critic = models.critic(of, config.form, "state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, steps)
+    steps = found.transitions
+    actor, alive = models.make_actor(of, config.network_spec, False), steps.obs.alive
+    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, steps)
     mean = (estimate.advantage * alive).sum() / alive.sum()
     spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum())
     advantage, cost = (estimate.advantage - mean) / spread, plain_estimate(config, learner, of, found)[..., 0]
-    theta, back = jax.flatten_util.ravel_pytree(learner.policy)
-    first = models.episode_starts(steps.last)
+    theta, back = jax.flatten_util.ravel_pytree(learner.actor_params)
+    first = models.is_first_step(steps.last)
 
     def pi(x):
         return actor.unroll(back(x), (), steps.obs, first)
@@ -264,20 +279,20 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
         if kl(theta + x) <= delta and (better or c > 0) and fell:
             wanted = theta + x
             break
-    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(after.policy)[0], wanted, rtol=1e-6, atol=1e-8)
-    assert recovery == (case == "recovery") and info[f"case_{case}"][0] == 1
-    assert (info["step_accepted"][0] == 1) == bool((wanted != theta).any())
-    np.testing.assert_allclose(info["cost_excess"], [[10 * excess]], rtol=1e-9)
-    np.testing.assert_allclose(info["cost_doubt"], [[mu]], rtol=1e-9)
+    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(after.actor_params)[0], wanted, rtol=1e-6, atol=1e-8)
+    assert recovery == (case == "infeasible") and info[f"case_{case}"][0] == 1
+    assert (info["line_search_success"][0] == 1) == bool((wanted != theta).any())
+    np.testing.assert_allclose(info["cost_violation"], [[10 * excess]], rtol=1e-9)
+    np.testing.assert_allclose(info["cost_pessimism"], [[mu]], rtol=1e-9)
 
 
 def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
-    of, config, ours, learner = one_agent(cost_limit=2.0, doubt_rate=0.5, doubt_gain=1.0, doubt_first=0.6)
+    of, config, ours, learner = one_agent(cost_limit=2.0, pessimism_ki=0.5, pessimism_kp=1.0, pessimism_max_initial=0.6)
     update, doubts = jax.jit(ours.update), []
     for count, cost in [(0.0, 9.0), (3.0, 6.0), (3.0, 6.0), (3.0, 2.0), (3.0, 6.0), (3.0, 6.0), (3.0, 0.0)]:
         batch = own_log_probs(of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),)))
         learner, info = update(jax.random.key(1), learner, batch)
-        doubts.append((float(learner.costs.multiplier.sum[0, 0]), float(info["cost_doubt"][0, 0])))
+        doubts.append((float(learner.costs.multiplier.integral[0, 0]), float(info["cost_pessimism"][0, 0])))
     # violations as shares: unknown, 4 / 8 twice, 0 (from here on up to 1), 4 / 8 twice, -2 / 2
     wanted = [(0, 0), (0.25, 0.6), (0.5, 0.6), (0.5, 0.5), (0.75, 1), (1, 1), (0.5, 0)]
     np.testing.assert_allclose(doubts, wanted)
@@ -286,45 +301,49 @@ def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
 def test_lagrangian_is_happo_on_the_priced_advantage(float64):
     """One agent, one step of plain gradient: the multiplier in reward per cost, and what it does."""
     of = with_costs(spec(1))
-    fixed = dict(optimiser="sgd", max_grad_norm=1e6, epochs=1, num_minibatches=1, hidden=(5,), entropy_coef=0.0, lr=0.1)
-    fixed |= dict(multiplier_start=0.7, multiplier_lr=0.2, multiplier_unit="reward", multiplier_gain=0.1)
-    fixed |= dict(divide_by_prices=False)
-    config = registry.config_of("mappo-lagrangian")(cost_limit=[1.0], normalise_advantage=False, **fixed)
+    fixed = dict(
+        optimizer="sgd", max_grad_norm=1e6, num_epochs=1, num_minibatches=1, hidden_sizes=(5,), entropy_coef=0.0, lr=0.1
+    )
+    fixed |= dict(multiplier_init=0.7, multiplier_ki=0.2, multiplier_scaling="reward", multiplier_kp=0.1)
+    fixed |= dict(normalize_by_multipliers=False)
+    config = registry.config_of("mappo-lagrangian")(cost_limit=[1.0], normalize_advantages=False, **fixed)
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner = ours.init(jax.random.key(0), B)
     found = own_log_probs(of, config, learner, rollout(1))
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
-    actor, alive = models.actor(of, config.form, False), found.steps.obs.alive
-    critic = models.critic(of, config.form, "state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, found.steps)
+    actor, alive = models.make_actor(of, config.network_spec, False), found.transitions.obs.alive
+    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
     prices = np.array([0.7 + 0.2 * 3.0 + 0.1 * 3.0, 0.7 + 0.2 * 1.0 + 0.1 * 1.0])  # violated by 3 and 1
     priced = estimate.advantage - plain_estimate(config, learner, of, found) @ prices
-    first = models.episode_starts(found.steps.last)
+    first = models.is_first_step(found.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.steps.obs, first).log_prob(found.steps.action)
+        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(found.transitions.action)
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.policy, jax.grad(gain)(learner.policy))
-    assert_close(after.policy, wanted)
+    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params))
+    assert_close(after.actor_params, wanted)
     np.testing.assert_allclose(info["multiplier"], prices[None])
-    np.testing.assert_allclose(after.costs.multiplier.sum, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
+    np.testing.assert_allclose(after.costs.multiplier.integral, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
 
 
 def test_prices_relative_to_the_advantages_deviations(float64):
-    """Priced, divided and reported: a standardised advantage less relative prices times standardised costs."""
+    """Priced, divided and reported: a standardized advantage less relative prices times standardized costs."""
     of = with_costs(spec(1))
-    fixed = dict(optimiser="sgd", max_grad_norm=1e6, epochs=1, num_minibatches=1, hidden=(5,), entropy_coef=0.0, lr=0.1)
+    fixed = dict(
+        optimizer="sgd", max_grad_norm=1e6, num_epochs=1, num_minibatches=1, hidden_sizes=(5,), entropy_coef=0.0, lr=0.1
+    )
     config = registry.config_of("mappo-lagrangian")(
-        cost_limit=[1.0], multiplier_start=0.5, multiplier_lr=0.2, multiplier_gain=0.0, **fixed
+        cost_limit=[1.0], multiplier_init=0.5, multiplier_ki=0.2, multiplier_kp=0.0, **fixed
     )
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner = ours.init(jax.random.key(0), B)
     found = own_log_probs(of, config, learner, rollout(1))
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
-    actor, alive = models.actor(of, config.form, False), np.asarray(found.steps.obs.alive)
-    critic = models.critic(of, config.form, "state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, found.steps)
+    actor, alive = models.make_actor(of, config.network_spec, False), np.asarray(found.transitions.obs.alive)
+    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
     costly = plain_estimate(config, learner, of, found)
 
     def deviation(x):
@@ -332,20 +351,20 @@ def test_prices_relative_to_the_advantages_deviations(float64):
 
     spreads = np.array([deviation(costly[..., k]) for k in range(K)])
     relative = 0.5 + 0.2 * np.array([3.0 / 5.0, 1.0 / 3.0])  # costs of 4 and 2 over limits of 1
-    np.testing.assert_allclose(after.costs.multiplier.sum, relative[None], rtol=1e-9)
+    np.testing.assert_allclose(after.costs.multiplier.integral, relative[None], rtol=1e-9)
     prices = relative * deviation(np.asarray(estimate.advantage)) / spreads
     np.testing.assert_allclose(info["multiplier"], prices[None], rtol=1e-9)
     raw = np.asarray(estimate.advantage)
     centred = (raw - (raw * alive).sum() / alive.sum()) / deviation(raw)
     priced = (centred - (costly / spreads) @ relative) / (1.0 + relative.sum())
-    first = models.episode_starts(found.steps.last)
+    first = models.is_first_step(found.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.steps.obs, first).log_prob(found.steps.action)
+        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(found.transitions.action)
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.policy, jax.grad(gain)(learner.policy))
-    assert_close(after.policy, wanted, 1e-6, 1e-9)
+    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params))
+    assert_close(after.actor_params, wanted, 1e-6, 1e-9)
 
 
 @pytest.mark.parametrize("rule", ["plain", "adam"])
@@ -353,17 +372,17 @@ def test_prices_relative_to_the_advantages_deviations(float64):
 def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(float64, rule, unit):
     of = with_costs(spec(2))
     config = registry.config_of("mappo-lagrangian")(
-        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_start=0.2, multiplier_lr=0.3, hidden=(4,), epochs=1,
-        multiplier_rule=rule, multiplier_unit=unit,
+        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_init=0.2, multiplier_ki=0.3, hidden_sizes=(4,),
+        num_epochs=1, multiplier_optimizer=rule, multiplier_scaling=unit,
     )  # fmt: skip
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner, found = ours.init(jax.random.key(0), B), rollout(2)
     update = jax.jit(ours.update)
     learner, info = update(jax.random.key(0), learner, rollout(2, count=0.0))
-    np.testing.assert_allclose(learner.costs.multiplier.sum, 0.2)  # no episode has ended
+    np.testing.assert_allclose(learner.costs.multiplier.integral, 0.2)  # no episode has ended
     for i in range(5):
         learner, info = update(jax.random.key(i), learner, found)
-    assert learner.costs.multiplier.sum[0, 0] > 0.25 and learner.costs.multiplier.sum[1, 0] < 0.15
+    assert learner.costs.multiplier.integral[0, 0] > 0.25 and learner.costs.multiplier.integral[1, 0] < 0.15
     assert (info["multiplier"][:, 1] == 0).all()  # no limit: no price
 
 
@@ -375,33 +394,33 @@ def test_how_the_others_enter_a_cost(float64):
     scales = {"episode_length": 0.1, "discount": 0.01}
 
     def spy(actor, theta, problem, config):
-        given[config.others_on_cost, config.cost_scale] = problem
+        given[config.cost_ratio, config.cost_scale] = problem
         return theta, {}
 
     found = rollout(1)
-    data = jax.tree.map(lambda x: x[0], turns.by_agent(ppo.policy_data(found.steps)))
+    data = jax.tree.map(lambda x: x[0], turns.split_by_agent(ppo.to_policy_batch(found.transitions)))
     raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
-    limited = turns.Limited(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K))
+    limited = turns.AgentConstraints(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(macpo.trust_step, "policy_step", spy)
-        for choice, scale in itertools.product(("ignored", "counted", "ratios"), scales):
-            config = macpo.MACPOConfig(hidden=(4,), others_on_cost=choice, cost_scale=scale)
-            actor = models.lone_actor(of, config.form)
+        for choice, scale in itertools.product(("own", "corrected", "product"), scales):
+            config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio=choice, cost_scale=scale)
+            actor = models.single_agent_actor(of, config.network_spec)
             theta = actor.net.init(jax.random.key(0))
             advantage = jnp.asarray(draw.normal(size=(T, B)))
             with jax.disable_jit():
-                macpo.turn(actor, config, jnp.zeros(()), jax.random.key(0), turns.Model(theta, ()),
-                           turns.Given(data, (), advantage, limited), factor)  # fmt: skip
+                macpo.update_agent(actor, config, jnp.zeros(()), jax.random.key(0), turns.ActorState(theta, ()),
+                           turns.AgentBatch(data, (), advantage, limited), factor)  # fmt: skip
     moved = (raw * (factor - 1.0)[None]).sum((1, 2)) / (T * B)
     for (choice, scale), problem in given.items():
-        np.testing.assert_allclose(problem.cost_advantage, 0.5 * (raw if choice == "ignored" else raw * factor[None]))
-        level = moved if choice == "counted" else jnp.zeros(K)
+        np.testing.assert_allclose(problem.cost_advantage, 0.5 * (raw if choice == "own" else raw * factor[None]))
+        level = moved if choice == "corrected" else jnp.zeros(K)
         np.testing.assert_allclose(problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9)
     assert len(given) == 6
 
 
 def _updated(ours, learner, found):
-    learner = learner._replace(config=dataclasses.replace(learner.config, by_dimension=ours.config.by_dimension))
+    learner = learner._replace(config=dataclasses.replace(learner.config, per_dim_ratio=ours.config.per_dim_ratio))
     return jax.jit(ours.update)(jax.random.key(1), learner, found)
 
 
@@ -409,16 +428,16 @@ def test_ratios_by_dimension(float64):
     """For discrete actions they are the ratios themselves; for several dimensions their gains are summed."""
     of = with_costs(spec(2))
     made = [
-        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, by_dimension=by, **SMALL | CONVERGED))
+        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED))
         for by in (False, True)
     ]
     learner = grown(made[0].init(jax.random.key(0), B))
     found = own_log_probs(of, made[0].config, learner, rollout(2))
-    one, other = (_updated(x, learner, found)[0].policy for x in made)
+    one, other = (_updated(x, learner, found)[0].actor_params for x in made)
     assert_close(one, other, 1e-7, 1e-9)
     of = with_costs(spec(2, "continuous"))
     made = [
-        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, by_dimension=by, **SMALL | CONVERGED))
+        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED))
         for by in (False, True)
     ]
     learner = grown(made[0].init(jax.random.key(0), B))
@@ -434,21 +453,23 @@ def test_ratios_by_dimension(float64):
 
 def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
     of = with_costs(spec(2, "continuous"))
-    config = macpo.MACPOConfig.authors(hidden=(6,), policy_minibatches=2, cost_limit=3.0)
+    config = macpo.MACPOConfig.reference(hidden_sizes=(6,), num_policy_minibatches=2, cost_limit=3.0)
     ours = registry.make_algorithm("macpo", of, config)
-    ours.check(B, T)
-    with pytest.raises(ValueError, match="policy_minibatches is 2; allowed is a num_envs that policy_minibatches div"):
-        ours.check(3, T)
+    ours.check_sizes(B, T)
+    with pytest.raises(
+        ValueError, match="num_policy_minibatches is 2; allowed is a num_envs that num_policy_minibatches div"
+    ):
+        ours.check_sizes(3, T)
     learner = ours.init(jax.random.key(0), B)
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, rollout(2, "continuous"))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, info)))
-    step = jax.tree.map(lambda a, b: a - b, after.policy, learner.policy)
+    step = jax.tree.map(lambda a, b: a - b, after.actor_params, learner.actor_params)
     lengths = jnp.sqrt(sum((x**2).reshape(2, -1).sum(-1) for x in jax.tree.leaves(step)))
     assert (lengths <= 2 * 0.27 * 0.5 + 1e-9).all() and (lengths > 0).any()
-    lagrangian = registry.config_of("mappo-lagrangian").authors(hidden=(6,), num_minibatches=2, cost_limit=3.0)
+    lagrangian = registry.config_of("mappo-lagrangian").reference(hidden_sizes=(6,), num_minibatches=2, cost_limit=3.0)
     other = registry.make_algorithm("mappo-lagrangian", of, lagrangian)
     moved, info = jax.jit(other.update)(jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous"))
-    np.testing.assert_allclose(moved.costs.multiplier.sum[:, 0], 0.78, atol=1e-5)
+    np.testing.assert_allclose(moved.costs.multiplier.integral[:, 0], 0.78, atol=1e-5)
 
 
 def test_costs_that_are_all_zero_are_free(float64):
@@ -457,23 +478,23 @@ def test_costs_that_are_all_zero_are_free(float64):
     ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED))
     plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
     learner = ours.init(jax.random.key(0), B)
-    silent = jax.tree.map(jnp.zeros_like, learner.costs.critic)
-    learner = learner._replace(costs=learner.costs._replace(critic=silent))
+    silent = jax.tree.map(jnp.zeros_like, learner.costs.critic_params)
+    learner = learner._replace(costs=learner.costs._replace(critic_params=silent))
     found = rollout(2, episode_cost=((0.0, 0.0),))
-    found = found._replace(steps=found.steps._replace(cost=jnp.zeros((T, B, 2, K))))
+    found = found._replace(transitions=found.transitions._replace(cost=jnp.zeros((T, B, 2, K))))
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
     wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
-    assert (info["case_free"] == 1).all()
-    assert_close(after.policy, wanted.policy, 1e-7, 1e-9)
+    assert (info["case_zero_cost_gradient"] == 1).all()
+    assert_close(after.actor_params, wanted.actor_params, 1e-7, 1e-9)
 
 
 def test_limits_may_be_swept_in_one_compilation():
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden=(4,), cost_limit=1.0))
+    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(4,), cost_limit=1.0))
 
     def excess(limit):
-        config = dataclasses.replace(ours.config, cost_limit=limits.of(limit, "cost_limit"))
-        return ours.update(jax.random.key(1), ours.init(jax.random.key(0), B, config), rollout(2))[1]["cost_excess"]
+        config = dataclasses.replace(ours.config, cost_limit=limits.parse_cost_limits(limit, "cost_limit"))
+        return ours.update(jax.random.key(1), ours.init(jax.random.key(0), B, config), rollout(2))[1]["cost_violation"]
 
     found = jax.jit(jax.vmap(excess))(jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(found, [[[3.0, 1.0]] * 2, [[1.0, -1.0]] * 2], rtol=1e-6)
@@ -510,7 +531,12 @@ def test_limits_that_do_not_fit_the_environment(name):
             registry.make_algorithm(name, of, kind(cost_limit=given))
     with pytest.raises(ValueError, match="but test has no costs; allowed is an environment with costs"):
         registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
-    for field, value in [("cost_margin", 1.0), ("cost_gamma", 2.0), ("reserve_rate", -1.0), ("cost_episodes", -1.0)]:
+    for field, value in [
+        ("cost_margin", 1.0),
+        ("cost_gamma", 2.0),
+        ("adaptive_margin_lr", -1.0),
+        ("cost_average_episodes", -1.0),
+    ]:
         with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is .*; allowed"):
             kind(**{field: value})
 
@@ -524,10 +550,10 @@ def test_more_costs_than_a_step_can_take_are_refused():
 
 @pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
 def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, name):
-    of, far = with_costs(spec(1)), {"delta": 1.0} if name == "macpo" else {}  # so far that the limit can be met
+    of, far = with_costs(spec(1)), {"target_kl": 1.0} if name == "macpo" else {}  # so far that the limit can be met
     made = [
         registry.make_algorithm(
-            name, of, registry.config_of(name)(cost_limit=3.0, reserve_rate=rate, hidden=(4,), **far)
+            name, of, registry.config_of(name)(cost_limit=3.0, adaptive_margin_lr=rate, hidden_sizes=(4,), **far)
         )
         for rate in (0.0, 0.5)
     ]
@@ -536,38 +562,42 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
         learner, reserves = grown(ours.init(jax.random.key(0), B)), []
         found = own_log_probs(of, ours.config, learner, rollout(1))  # costs of 4 and 2
         for count in (3.0, 0.0, 3.0):
-            ended = found.episodes._replace(count=jnp.asarray(count))
-            learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(episodes=ended))
-            reserves.append(info["cost_reserve"][0])
-        ends.append((learner.policy, np.asarray(reserves)))
+            ended = found.episode_stats._replace(count=jnp.asarray(count))
+            learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(episode_stats=ended))
+            reserves.append(info["adaptive_margin"][0])
+        ends.append((learner.actor_params, np.asarray(reserves)))
     assert (ends[0][1] == 0).all()
     np.testing.assert_allclose(ends[1][1], [[0.5, 0.0], [0.5, 0.0], [1.0, 0.0]])
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True))
 
 
-@pytest.mark.parametrize("memory", [0.0, 6.0])
-def test_the_mean_cost_remembers_earlier_episodes(float64, memory):
+@pytest.mark.parametrize("earlier", [0.0, 6.0])
+def test_the_mean_cost_remembers_earlier_episodes(float64, earlier):
     of = with_costs(spec(1))
     ours = registry.make_algorithm(
-        "macpo", of, registry.config_of("macpo")(cost_limit=3.0, cost_episodes=memory, reserve_rate=0.5, hidden=(4,))
+        "macpo",
+        of,
+        registry.config_of("macpo")(
+            cost_limit=3.0, cost_average_episodes=earlier, adaptive_margin_lr=0.5, hidden_sizes=(4,)
+        ),
     )
     learner, excess, reserve = grown(ours.init(jax.random.key(0), B)), [], []
     for count, each in [(3.0, (4.0, 2.0)), (2.0, (20.0, 2.0)), (0.0, (9.0, 9.0))]:
         batch = own_log_probs(of, ours.config, learner, rollout(1, count=count, episode_cost=(each,)))
         learner, info = jax.jit(ours.update)(jax.random.key(1), learner, batch)
-        excess.append(info["cost_excess"][0])
-        reserve.append(info["cost_reserve"][0])
-    second = 4.0 + (20.0 - 4.0) * (2.0 / (2.0 + memory))  # 20, or 8
+        excess.append(info["cost_violation"][0])
+        reserve.append(info["adaptive_margin"][0])
+    second = 4.0 + (20.0 - 4.0) * (2.0 / (2.0 + earlier))  # 20, or 8
     np.testing.assert_allclose(excess, [[1.0, -1.0], [second - 3.0, -1.0], [second - 3.0, -1.0]])
     np.testing.assert_allclose(reserve, [[0.5, 0.0], [3.0, 0.0], [3.0, 0.0]])  # of the latest alone; at most a limit
 
 
 def test_limits_are_those_given_over_the_environments():
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
-    matrix = lambda given: limits.matrix(limits.of(given, "x"), of)  # noqa: E731
+    matrix = lambda given: limits.as_array(limits.parse_cost_limits(given, "x"), of)  # noqa: E731
     np.testing.assert_array_equal(matrix({}), [[3.0, 1.0], [3.0, 7.0]])
     np.testing.assert_array_equal(matrix({"b": 2}), [[3.0, 2.0], [3.0, 2.0]])
     np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])
     np.testing.assert_array_equal(matrix(4), np.full((2, 2), 4.0))
     np.testing.assert_array_equal(matrix({"a": np.array([3, 4])}), [[3.0, 1.0], [4.0, 7.0]])
-    assert limits.of({"a": [1, math.inf]}, "x").plain() == {"a": [1.0, math.inf]}
+    assert limits.parse_cost_limits({"a": [1, math.inf]}, "x").to_dict() == {"a": [1.0, math.inf]}

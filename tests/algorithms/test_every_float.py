@@ -11,18 +11,25 @@ from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.train import make_train
 
 LIVE = {
-    "macpo": dict(doubt_rate=0.5, doubt_gain=0.5, doubt_first=0.5, reserve_rate=0.1, cost_episodes=2.0, delta=3.0),
-    "hatrpo": dict(delta=0.5, accept_ratio=0.5),  # so far that the line search has to shorten the step
-    "mappo-lagrangian": dict(reserve_rate=0.1, cost_episodes=2.0, multiplier_start=0.1),
-    "liir": dict(lam=0.5, reward_init=1.0),
+    "macpo": dict(
+        pessimism_ki=0.5,
+        pessimism_kp=0.5,
+        pessimism_max_initial=0.5,
+        adaptive_margin_lr=0.1,
+        cost_average_episodes=2.0,
+        target_kl=3.0,
+    ),
+    "hatrpo": dict(target_kl=0.5, accept_ratio=0.5),  # so far that the line search has to shorten the step
+    "mappo-lagrangian": dict(adaptive_margin_lr=0.1, cost_average_episodes=2.0, multiplier_init=0.1),
+    "liir": dict(intrinsic_coef=0.5, intrinsic_init_scale=1.0),
     "qmix": dict(epsilon_steps=1000.0),
 }
 """Settings beside which each float has something to act on."""
 
 OTHER = dict(
-    anneal_steps=1000.0, anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip=1e-3,
-    cg_tolerance=0.9, cg_worst=0.0, accept_ratio=0.99, first_fraction=0.3, max_step_norm=1e-4, backtrack=0.9,
-    damping=5.0, multiplier_highest=1e-3, reward_eps=1.0, reward_bound=0.1, epsilon_end=0.9,
+    lr_anneal_steps=1000.0, lr_anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip_eps=1e-3,
+    cg_tol=0.9, cg_max_residual=0.0, accept_ratio=0.99, initial_step_size=0.3, max_step_norm=1e-4, backtrack_coeff=0.9,
+    cg_damping=5.0, multiplier_max=1e-3, intrinsic_eps=1.0, intrinsic_bound=0.1, epsilon_end=0.9,
     epsilon_start=0.2, cost_margin=0.5,
 )  # fmt: skip
 """What a float is changed to; half its value, or 0.1 instead of 0, where nothing is said."""
@@ -34,14 +41,14 @@ def _floats(config):
 
 def _outcome(state, metrics):
     """The bits of all that a run came to, its config left out."""
-    kept = jax.tree.leaves((state._replace(learner=state.learner._replace(config=())), metrics))
+    kept = jax.tree.leaves((state._replace(learner_state=state.learner_state._replace(config=())), metrics))
     return b"".join(np.asarray(jax.random.key_data(x) if hasattr(x.dtype, "_impl") else x).tobytes() for x in kept)
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_float_changes_something_or_is_refused(name):
     env = world_for(name, "toy/mortal")
-    made = algorithm(name, env, hidden=(4,), **LIVE.get(name, {}))
+    made = algorithm(name, env, hidden_sizes=(4,), **LIVE.get(name, {}))
     init, train = make_train(made, env, num_envs=4, num_steps=12)
 
     @jax.jit

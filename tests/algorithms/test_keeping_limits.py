@@ -10,7 +10,7 @@ from worlds import world
 from jaxmarl_lite import envs, evaluate, train
 from jaxmarl_lite.algorithms import registry
 
-SMALL = dict(hidden=(16,), critic_lr=2e-3, num_minibatches=1)
+SMALL = dict(hidden_sizes=(16,), critic_lr=2e-3, num_minibatches=1)
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def _learned(name, env_id, updates, **settings):
     init, go = train.make_train(ours, env, num_envs=128, num_steps=20)
     state, metrics = jax.jit(go, static_argnums=1)(init(jax.random.key(0)), updates)
     play = jax.jit(evaluate.make_evaluate(ours, env, 8192))
-    played = play(state.learner, jax.random.key(1))
+    played = play(state.learner_state, jax.random.key(1))
     return np.asarray(played.costs.mean(0)), float(played.returns.mean(0)[0]), metrics
 
 
@@ -44,7 +44,7 @@ def test_macpo_with_a_margin_stays_within_the_limits_once_it_keeps_them():
 
 def test_the_prices_of_mappo_lagrangian_are_those_of_the_linear_program():
     cost, gained, metrics = _learned(
-        "mappo-lagrangian", "toy/budget-two", 400, cost_critic_lr=2e-3, multiplier_lr=0.1, multiplier_gain=2.0
+        "mappo-lagrangian", "toy/budget-two", 400, cost_critic_lr=2e-3, multiplier_ki=0.1, multiplier_kp=2.0
     )
     prices = np.asarray(metrics["multiplier"])[-100:].mean(0)
     np.testing.assert_allclose(prices, [[5 / 6, 1 / 3], [1 / 3, 5 / 6]], rtol=0.1)  # the dual's solution

@@ -18,10 +18,10 @@ from jaxmarl_lite.maths import trees
 B, T = 4, 6
 PADDED, CONTINUOUS = "toy/mortal", "toy/reach-unequal"
 FORMS = {
-    "own-gru": {"share_weights": False, "memory": "gru"},
-    "own": {"share_weights": False, "memory": "none"},
-    "shared-gru": {"share_weights": True, "memory": "gru"},
-    "shared": {"share_weights": True, "memory": "none"},
+    "own-gru": {"parameter_sharing": False, "recurrent": True},
+    "own": {"parameter_sharing": False, "recurrent": False},
+    "shared-gru": {"parameter_sharing": True, "recurrent": True},
+    "shared": {"parameter_sharing": True, "recurrent": False},
 }
 
 
@@ -35,7 +35,7 @@ OWN = [
     for i, name in enumerate(ALGORITHMS)
     for env_id, form in ((PADDED, ("own", "own-gru")[i % 2]), (_other(name), ("own-gru", "own")[i % 2]))
 ]
-SHARING = [name for name, (kind, _) in ALGORITHMS.items() if kind().share_weights]
+SHARING = [name for name, (kind, _) in ALGORITHMS.items() if kind().parameter_sharing]
 SHARED = [
     (name, *((PADDED, "shared-gru"), (_other(name), "shared-gru"), (_other(name), "shared"), (PADDED, "shared"))[i % 4])
     for i, name in enumerate(SHARING)
@@ -53,10 +53,10 @@ def _case(name, env_id, form):
     @jax.jit
     def begin(key):
         learner = ours.init(key, B)
-        carry = rollout.begin(env, key, B, ours.initial_memory(B))
+        carry = rollout.init_rollout_state(env, key, B, ours.init_hidden_state(B))
 
-        def act(key, obs, memory):
-            return ours.act(learner, key, obs, memory)
+        def act(key, obs, hidden_state):
+            return ours.act(learner, key, obs, hidden_state)
 
         return learner, rollout.rollout(env, act, carry, key, T)
 
@@ -68,15 +68,15 @@ def _case(name, env_id, form):
 @pytest.mark.parametrize("case", OWN + SHARED, ids="-".join)
 def test_act_and_update(case):
     env, ours, learner, carry, batch, update, traces = _case(*case)
-    spec, steps = env.spec, batch.steps
-    shape = (T, B, 2) if spec.action_kind == "discrete" else (T, B, 2, spec.action_size)
+    spec, steps = env.spec, batch.transitions
+    shape = (T, B, 2) if spec.action_type == "discrete" else (T, B, 2, spec.action_size)
     assert steps.action.shape == shape and steps.log_prob.shape == (T, B, 2)
-    if spec.action_kind == "discrete":
-        assert jnp.take_along_axis(steps.obs.mask, steps.action[..., None], -1).all()
+    if spec.action_type == "discrete":
+        assert jnp.take_along_axis(steps.obs.action_mask, steps.action[..., None], -1).all()
     else:
-        assert (jnp.abs(steps.action) <= 1).all() and (steps.action[~steps.obs.mask] == 0).all()
-    chex.assert_trees_all_equal_shapes_and_dtypes(carry.memory, ours.initial_memory(B))
-    assert jax.tree.leaves(carry.memory) != [] or "gru" not in case[2]
+        assert (jnp.abs(steps.action) <= 1).all() and (steps.action[~steps.obs.action_mask] == 0).all()
+    chex.assert_trees_all_equal_shapes_and_dtypes(carry.hidden_state, ours.init_hidden_state(B))
+    assert jax.tree.leaves(carry.hidden_state) != [] or "gru" not in case[2]
 
     after, info = update(jax.random.key(1), learner, batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, learner)
@@ -84,7 +84,7 @@ def test_act_and_update(case):
     assert all(value.shape in ((), (2,), (2, env.spec.num_costs)) for value in info.values())
     assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (acting(after), acting(learner))), strict=True))
     # Other numbers of the same shapes are the same program.
-    pace = "delta" if hasattr(learner.config, "delta") else "lr"
+    pace = "target_kl" if hasattr(learner.config, "target_kl") else "lr"
     other = learner._replace(config=_with_zero(learner.config, pace))
     still, _ = update(jax.random.key(2), other, batch)
     chex.assert_trees_all_equal(acting(still), acting(learner))
@@ -100,7 +100,7 @@ def _with_zero(config, name):
 def test_what_is_padded_never_moves(case):
     env, ours, learner, carry, batch, update, _ = _case(*case)
     after, _ = update(jax.random.key(1), learner, batch)
-    exists = np.asarray(batch.steps.obs.mask).any((0, 1))
+    exists = np.asarray(batch.transitions.obs.action_mask).any((0, 1))
     assert not exists.all()
     head, before = (
         of["head"] | {name: of[name] for name in ("log_std",) if name in of} for of in map(acting, (after, learner))
@@ -118,10 +118,10 @@ def test_an_agent_that_is_never_alive_learns_nothing(case):
     def without(obs):
         return obs._replace(alive=obs.alive.at[..., 1].set(False))
 
-    steps = batch.steps._replace(obs=without(batch.steps.obs), next_obs=without(batch.steps.next_obs))
-    after, info = update(jax.random.key(1), learner, batch._replace(steps=steps))
+    steps = batch.transitions._replace(obs=without(batch.transitions.obs), next_obs=without(batch.transitions.next_obs))
+    after, info = update(jax.random.key(1), learner, batch._replace(transitions=steps))
     assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
-    names = {"policy", "reward", "values"} & set(of_agents(learner))  # not the critics, see below
+    names = {"actor_params", "intrinsic_params", "values"} & set(of_agents(learner))  # not the critics, see below
     pairs = [(name, of_agents(after)[name], of_agents(learner)[name]) for name in sorted(names)]
     assert pairs
     for name, *trees_of in pairs:
@@ -133,43 +133,45 @@ def test_an_agent_that_is_never_alive_learns_nothing(case):
 def test_values_are_learned_of_agents_out_of_play():
     """The relay's first agent is in play for one step, and paid at the last."""
     env = jml.make("toy/relay", steps=4)
-    mappo = jml.MAPPOConfig(share_weights=False, lr=0.0, critic_lr=0.01, gamma=1.0, hidden=(32,), num_minibatches=1)
+    mappo = jml.MAPPOConfig(
+        parameter_sharing=False, lr=0.0, critic_lr=0.01, gamma=1.0, hidden_sizes=(32,), num_minibatches=1
+    )
     ours = jml.make_algorithm("mappo", env.spec, mappo)
     init, update = jml.make_train(ours, env, num_envs=64, num_steps=4)
     state, _ = jax.jit(update, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 300)
-    critic = models.critic(env.spec, mappo.form, "state", shared=False)
+    critic = models.make_critic(env.spec, mappo.network_spec, "global_state", shared=False)
     wish = jnp.zeros((8,)).at[4].set(1.0)
     state_of = lambda right: jnp.concatenate([wish, jnp.array([right, 3 / 4])])  # noqa: E731
     seen = jnp.stack([state_of(0.0), state_of(1.0)])
     seen = jnp.broadcast_to(seen[:, None], (2, 2, seen.shape[-1]))
-    values = critic.read(critic.net.step(state.learner.critic, (), seen)[0])
+    values = critic.to_values(critic.net.step(state.learner_state.critic_params, (), seen)[0])
     np.testing.assert_allclose(values, [[1 / 16] * 2, [17 / 16] * 2], atol=0.15)
 
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_greedy_is_the_mode_and_does_not_need_the_key(case):
     env, ours, learner, carry, batch, *_ = _case(*case)
-    obs = jax.tree.map(lambda x: x[0], batch.steps.obs)
+    obs = jax.tree.map(lambda x: x[0], batch.transitions.obs)
     act = jax.jit(functools.partial(ours.act, learner, greedy=True))
-    found, log_prob, _ = act(jax.random.key(0), obs, batch.memory)
-    again, *_ = act(jax.random.key(1), obs, batch.memory)
+    found, log_prob, _ = act(jax.random.key(0), obs, batch.initial_hidden_state)
+    again, *_ = act(jax.random.key(1), obs, batch.initial_hidden_state)
     np.testing.assert_array_equal(found, again)
     # The likeliest action is at least as likely as any that was sampled at the same moment.
-    assert (log_prob >= batch.steps.log_prob[0] - 1e-5).all() or env.spec.action_kind == "continuous"
+    assert (log_prob >= batch.transitions.log_prob[0] - 1e-5).all() or env.spec.action_type == "continuous"
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_wrong_settings_are_named(name):
     kind = ALGORITHMS[name][0]
     for field, value in [
-        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip", True), ("epochs", 0), ("num_minibatches", 2.5),
-        ("memory", "lstm"), ("optimiser", "adamw"), ("hidden", (16, 0)), ("lr", "0.1"),
-        ("hidden", 64), ("memory_size", 7 if kind.memory == "none" else 0),
+        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip_eps", True), ("num_epochs", 0),
+        ("num_minibatches", 2.5), ("recurrent", "gru"), ("optimizer", "adamw"), ("hidden_sizes", (16, 0)),
+        ("lr", "0.1"), ("hidden_sizes", 64), ("rnn_hidden_size", 7 if not kind.recurrent else 0),
     ]:  # fmt: skip
         if hasattr(kind, field):
             with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is"):
                 kind(**{field: value})
-    assert kind(hidden=[16, 8]) == kind(hidden=(16, 8))
+    assert kind(hidden_sizes=[16, 8]) == kind(hidden_sizes=(16, 8))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -13,32 +13,39 @@ RATE = 1e-3
 
 def reward_steps(updates=1, **changes):
     """The steps of η's weights over some updates on one random rollout, each as one vector, and the last metrics."""
-    settings = dict(hidden=(8,), epochs=1, num_minibatches=1, reward_lr=RATE, reward_init=1e-3, reward_bound=1.0)
+    settings = dict(
+        hidden_sizes=(8,),
+        num_epochs=1,
+        num_minibatches=1,
+        intrinsic_lr=RATE,
+        intrinsic_init_scale=1e-3,
+        intrinsic_bound=1.0,
+    )
     algorithm = registry.make_algorithm("liir", spec(2), registry.config_of("liir")(**settings | changes))
     learner = algorithm.init(jax.random.key(0), B)
     update, found, steps = jax.jit(algorithm.update), batch(2), []
     for i in range(updates):
-        before = learner.reward
+        before = learner.intrinsic_params
         learner, info = update(jax.random.key(i), learner, found)
-        moved = jax.tree.map(jnp.subtract, learner.reward, before)
+        moved = jax.tree.map(jnp.subtract, learner.intrinsic_params, before)
         steps.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(moved)]))
     return np.asarray(steps), info
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "rmsprop"])
-@pytest.mark.parametrize("meta_gradient", ["exact", "official"])
-def test_ten_times_the_weight_of_the_reward_makes_its_step_no_longer(optimiser, meta_gradient):
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("meta_gradient", ["exact", "reference"])
+def test_ten_times_the_weight_of_the_reward_makes_its_step_no_longer(optimizer, meta_gradient):
     """In single precision, at a weight so small that the meta-gradient is far below 1e-8."""
-    choice = dict(optimiser=optimiser, meta_gradient=meta_gradient)
-    one, small = reward_steps(2, lam=1e-6, **choice)
-    other, large = reward_steps(2, lam=1e-5, **choice)
+    choice = dict(optimizer=optimizer, meta_gradient=meta_gradient)
+    one, small = reward_steps(2, intrinsic_coef=1e-6, **choice)
+    other, large = reward_steps(2, intrinsic_coef=1e-5, **choice)
     assert 0 < small["meta_gradient_norm"] < 1e-6 and large["meta_gradient_norm"] > 9 * small["meta_gradient_norm"]
     assert np.linalg.norm(one - other) < 0.01 * np.linalg.norm(one)
 
 
 def test_the_step_is_a_full_one_and_its_share_is_reported():
     """The first step of Adam moves every weight with a gradient by the learning rate."""
-    steps, info = reward_steps(optimiser="adam")
+    steps, info = reward_steps(optimizer="adam")
     moving = np.abs(steps[0]) > 0
     assert moving.mean() > 0.5
     np.testing.assert_allclose(np.abs(steps[0][moving]).max(), RATE, rtol=1e-3)
@@ -46,13 +53,13 @@ def test_the_step_is_a_full_one_and_its_share_is_reported():
     assert info["reward_step_share"] > 0.5
 
 
-def test_exact_and_official_move_at_one_speed():
-    speeds = [np.linalg.norm(reward_steps(5, meta_gradient=x)[0], axis=1).mean() for x in ("exact", "official")]
+def test_exact_and_reference_move_at_one_speed():
+    speeds = [np.linalg.norm(reward_steps(5, meta_gradient=x)[0], axis=1).mean() for x in ("exact", "reference")]
     assert 0.5 < speeds[0] / speeds[1] < 2.0
 
 
 def test_a_reward_without_a_rate_or_a_weight_stays():
-    for changes in ({"reward_lr": 0.0}, {"lam": 0.0}):
+    for changes in ({"intrinsic_lr": 0.0}, {"intrinsic_coef": 0.0}):
         steps, info = reward_steps(**changes)
         assert not steps.any() and info["reward_step_share"] == 0
 
@@ -63,7 +70,7 @@ def test_no_step_is_longer_where_the_square_of_a_gradient_is_no_number(name, sca
     """Gradients of three decades, in single precision: their squares would be 0 from 1e-19 on."""
     draw = np.random.default_rng(0)
     grads = jnp.asarray(10 ** draw.uniform(-3, 0, 1000), jnp.float32)
-    ours, params = fitting.scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
+    ours, params = fitting.make_scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
     state, plain = ours.init(params), ours.init(params)
     for _ in range(3):
         one, state = ours.step(params, state, scale * grads, 1.0, 1.0)
@@ -81,7 +88,7 @@ def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
     plain = optax.scale_by_adam(eps=1e-30) if name == "adam" else optax.scale_by_rms(0.99, 1e-30, bias_correction=True)
     draw = np.random.default_rng(0)
     params = {"w": jnp.asarray(draw.normal(size=(2, 3, 4))), "b": jnp.asarray(draw.normal(size=(2, 4)))}
-    ours = fitting.scale_free_optimizer(name, 1e-12, per_agent=True)
+    ours = fitting.make_scale_free_optimizer(name, 1e-12, per_agent=True)
     here, state, theirs, their_state = params, ours.init(params), params, plain.init(params)
     for _ in range(4):
         grads = jax.tree.map(lambda x: 1e-9 * jnp.asarray(draw.normal(size=x.shape)), params)

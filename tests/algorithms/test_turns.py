@@ -10,7 +10,7 @@ from jaxmarl_lite.algorithms import happo, hatrpo, models, ppo, registry, trust_
 
 
 class TestInTurn:
-    """`turns.in_turn` against a Python loop."""
+    """`turns.sequential_update` against a Python loop."""
 
     def _run(self, key, agents=4):
         draw = np.random.default_rng(0)
@@ -21,7 +21,7 @@ class TestInTurn:
             log_ratio = 0.1 * data * model[0] * factor
             return model + factor.sum(), log_ratio, {"noise": jax.random.uniform(key), "seen": factor[0, 0]}
 
-        found, info = jax.jit(lambda key: turns.in_turn(key, carried, data, alive, turn))(key)
+        found, info = jax.jit(lambda key: turns.sequential_update(key, carried, data, alive, turn))(key)
         return carried, data, alive, found, info
 
     def test_is_a_loop_over_the_order(self, float64):
@@ -29,7 +29,7 @@ class TestInTurn:
         order = np.argsort(info["turn"])
         factor = np.ones((T, B))
         for agent in order:
-            np.testing.assert_allclose(info["factor_mean"][agent], factor.mean(), rtol=1e-12)
+            np.testing.assert_allclose(info["ratio_product_mean"][agent], factor.mean(), rtol=1e-12)
             np.testing.assert_allclose(info["seen"][agent], factor[0, 0], rtol=1e-12)
             np.testing.assert_allclose(found[agent], carried[agent] + factor.sum(), rtol=1e-12)
             ratio = np.exp(0.1 * data[agent] * carried[agent, 0] * factor)
@@ -43,39 +43,54 @@ class TestInTurn:
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
-@pytest.mark.parametrize("memory", ["none", "gru"])
-def test_happo_with_one_agent_is_ppo(float64, kind, memory):
-    settings = dict(hidden=(6,), num_minibatches=1, epochs=3, share_weights=False, lr=0.01, normalise_value=True)
-    settings |= {"memory": "gru", "memory_size": 4} if memory == "gru" else {}
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
+    settings = dict(
+        hidden_sizes=(6,), num_minibatches=1, num_epochs=3, parameter_sharing=False, lr=0.01, normalize_values=True
+    )
+    settings |= {"recurrent": True, "rnn_hidden_size": 4} if recurrent else {}
     ours = registry.make_algorithm("happo", spec(1, kind), happo.HAPPOConfig(**settings))
     plain = registry.make_algorithm("mappo", spec(1, kind), ppo.MAPPOConfig(**settings))
     learner = plain.init(jax.random.key(0), B)
-    rollout = batch(1, kind, memory=plain.initial_memory(B))
+    rollout = batch(1, kind, hidden_state=plain.init_hidden_state(B))
     given = ours.init(jax.random.key(0), B)
     same, info = jax.jit(ours.update)(jax.random.key(5), given, rollout)
     wanted, wanted_info = jax.jit(plain.update)(jax.random.key(6), learner, rollout)
-    for name in ("policy", "policy_opt", "critic", "critic_opt", "memory", "value_moments", "seen"):
+    for name in (
+        "actor_params",
+        "actor_opt_state",
+        "critic_params",
+        "critic_opt_state",
+        "critic_hidden_state",
+        "value_statistics",
+        "env_steps",
+    ):
         one, other = getattr(same, name), getattr(wanted, name)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, other)
     for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance"):
         np.testing.assert_allclose(np.squeeze(info[name]), wanted_info[name], rtol=1e-9)
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), same.policy, given.policy)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), same.actor_params, given.actor_params)
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
 def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
     """A Python loop in the order that was drawn, each agent by the plain objective written out."""
-    config = happo.HAPPOConfig(hidden=(6,), num_minibatches=1, epochs=2, lr=0.02, optimiser="sgd", max_grad_norm=1e6)
+    config = happo.HAPPOConfig(
+        hidden_sizes=(6,), num_minibatches=1, num_epochs=2, lr=0.02, optimizer="sgd", max_grad_norm=1e6
+    )
     ours = registry.make_algorithm("happo", spec(3), config)
     learner = ours.init(jax.random.key(0), B)
     rollout = batch(3)
     found, info = jax.jit(ours.update)(jax.random.key(3), learner, rollout)
-    of = ppo.Parts(None, models.critic(spec(3), config.form, "state", shared=False))
-    _, estimate, _ = ppo.estimate(of, learner, rollout.steps)
-    actor, data = models.lone_actor(spec(3), config.form), turns.by_agent(ppo.policy_data(rollout.steps))
+    of = ppo.PPONetworks(None, models.make_critic(spec(3), config.network_spec, "global_state", shared=False))
+    _, estimate, _ = ppo.estimate(of, learner, rollout.transitions)
+    actor, data = (
+        models.single_agent_actor(spec(3), config.network_spec),
+        turns.split_by_agent(ppo.to_policy_batch(rollout.transitions)),
+    )
     factor = jnp.ones((T, B))
     for agent in np.argsort(info["turn"]):
-        theta, own = jax.tree.map(lambda x, i=agent: x[i], (learner.policy, data))
+        theta, own = jax.tree.map(lambda x, i=agent: x[i], (learner.actor_params, data))
         alive = own.obs.alive
         raw = estimate.advantage[..., agent]
         mean = (raw * alive).sum() / alive.sum()
@@ -83,14 +98,14 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
         met = factor * (raw - mean) / deviation
 
         def loss(theta, own=own, met=met, alive=alive):
-            pi = actor.unroll(theta, (), own.obs, own.first)
+            pi = actor.unroll(theta, (), own.obs, own.is_first)
             ratio = jnp.exp(pi.log_prob(own.action) - own.log_prob)
             gain = jnp.minimum(ratio * met, jnp.clip(ratio, 0.8, 1.2) * met) + 0.01 * pi.entropy()
             return -(gain * alive).sum() / alive.sum()
 
         for _ in range(2):
             theta = jax.tree.map(lambda x, g: x - 0.02 * g, theta, jax.grad(loss)(theta))
-        wanted = jax.tree.map(lambda x, i=agent: x[i], found.policy)
+        wanted = jax.tree.map(lambda x, i=agent: x[i], found.actor_params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), theta, wanted)
         ratio = jnp.exp(turns.log_ratio(actor, theta, (), own))
         factor = factor * jnp.where(alive, ratio, 1.0)
@@ -98,51 +113,53 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
 
 def test_individual_rewards_are_summed_for_all():
     reward = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, 3)))
-    np.testing.assert_array_equal(models.team_reward("team", reward), reward)
+    np.testing.assert_array_equal(models.to_team_reward("team", reward), reward)
     for agent in range(3):
-        np.testing.assert_allclose(models.team_reward("individual", reward)[..., agent], reward.sum(-1), rtol=1e-6)
+        np.testing.assert_allclose(models.to_team_reward("individual", reward)[..., agent], reward.sum(-1), rtol=1e-6)
 
 
 def test_shared_weights_are_refused():
-    with pytest.raises(ValueError, match="HAPPOConfig.share_weights is True; allowed is False"):
-        happo.HAPPOConfig(share_weights=True)
+    with pytest.raises(ValueError, match="HAPPOConfig.parameter_sharing is True; allowed is False"):
+        happo.HAPPOConfig(parameter_sharing=True)
 
 
-def trust_problem(kind="discrete", memory="none", **settings):
+def trust_problem(kind="discrete", recurrent=False, **settings):
     """HATRPO of one agent, its learner, and a rollout whose log-probabilities are the policy's own."""
-    settings |= {"memory": "gru", "memory_size": 4} if memory == "gru" else {}
-    config = hatrpo.HATRPOConfig(hidden=(6,), activation="tanh", num_minibatches=1, epochs=1, **settings)
+    settings |= {"recurrent": True, "rnn_hidden_size": 4} if recurrent else {}
+    config = hatrpo.HATRPOConfig(hidden_sizes=(6,), activation="tanh", num_minibatches=1, num_epochs=1, **settings)
     ours = registry.make_algorithm("hatrpo", spec(1, kind), config)
     learner = ours.init(jax.random.key(0), B)
-    grown = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), learner.policy)
-    learner = learner._replace(policy=grown)
-    rollout = batch(1, kind, memory=ours.initial_memory(B))
-    actor = models.actor(spec(1, kind), config.form, False)
-    first = models.episode_starts(rollout.steps.last)
-    log_prob = actor.unroll(learner.policy, rollout.memory, rollout.steps.obs, first).log_prob(rollout.steps.action)
-    return ours, learner, rollout._replace(steps=rollout.steps._replace(log_prob=log_prob))
+    grown = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), learner.actor_params)
+    learner = learner._replace(actor_params=grown)
+    rollout = batch(1, kind, hidden_state=ours.init_hidden_state(B))
+    actor = models.make_actor(spec(1, kind), config.network_spec, False)
+    first = models.is_first_step(rollout.transitions.last)
+    log_prob = actor.unroll(
+        learner.actor_params, rollout.initial_hidden_state, rollout.transitions.obs, first
+    ).log_prob(rollout.transitions.action)
+    return ours, learner, rollout._replace(transitions=rollout.transitions._replace(log_prob=log_prob))
 
 
-@pytest.mark.parametrize("delta", [1e-3, 0.3])
-@pytest.mark.parametrize(("kind", "memory"), [("discrete", "none"), ("continuous", "none"), ("discrete", "gru")])
-def test_hatrpo_with_one_agent_is_trpo(float64, kind, memory, delta):
+@pytest.mark.parametrize("target_kl", [1e-3, 0.3])
+@pytest.mark.parametrize(("kind", "recurrent"), [("discrete", False), ("continuous", False), ("discrete", True)])
+def test_hatrpo_with_one_agent_is_trpo(float64, kind, recurrent, target_kl):
     """TRPO written plainly: a dense Hessian of the mean KL, a dense solve, a loop over shrinking steps."""
-    settings = dict(delta=delta, cg_iterations=400, cg_tolerance=1e-13, damping=1e-3, accept_ratio=0.5)
-    ours, learner, rollout = trust_problem(kind, memory, **settings)
+    settings = dict(target_kl=target_kl, cg_iters=400, cg_tol=1e-13, cg_damping=1e-3, accept_ratio=0.5)
+    ours, learner, rollout = trust_problem(kind, recurrent, **settings)
     found, info = jax.jit(ours.update)(jax.random.key(5), learner, rollout)
 
-    config, steps = learner.config, rollout.steps
-    actor = models.actor(spec(1, kind), config.form, False)
-    critic = models.critic(spec(1, kind), config.form, "state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.Parts(actor, critic), learner, steps)
+    config, steps = learner.config, rollout.transitions
+    actor = models.make_actor(spec(1, kind), config.network_spec, False)
+    critic = models.make_critic(spec(1, kind), config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, steps)
     alive, raw = steps.obs.alive, estimate.advantage
     mean = (raw * alive).sum() / alive.sum()
     advantage = (raw - mean) / jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum())
-    theta, back = jax.flatten_util.ravel_pytree(learner.policy)
-    first = models.episode_starts(steps.last)
+    theta, back = jax.flatten_util.ravel_pytree(learner.actor_params)
+    first = models.is_first_step(steps.last)
 
     def pi(x):
-        return actor.unroll(back(x), rollout.memory, steps.obs, first)
+        return actor.unroll(back(x), rollout.initial_hidden_state, steps.obs, first)
 
     def surrogate(x):
         ratio = jnp.exp(pi(x).log_prob(steps.action) - steps.log_prob)
@@ -154,39 +171,42 @@ def test_hatrpo_with_one_agent_is_trpo(float64, kind, memory, delta):
     g = jax.grad(surrogate)(theta)
     h = jax.jit(jax.jacrev(jax.grad(mean_kl)))(theta) + 1e-3 * jnp.eye(len(theta))
     natural = jnp.linalg.solve(h, g)
-    whole = jnp.sqrt(2 * delta / (g @ natural)) * natural
+    whole = jnp.sqrt(2 * target_kl / (g @ natural)) * natural
     wanted = theta
     for j in range(10):
         candidate = theta + 0.5**j * whole
         gained = surrogate(candidate) - surrogate(theta)
-        if mean_kl(candidate) <= delta and gained >= 0.5 * g @ (candidate - theta) and gained > 0:
+        if mean_kl(candidate) <= target_kl and gained >= 0.5 * g @ (candidate - theta) and gained > 0:
             wanted = candidate
             break
-    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(found.policy)[0], wanted, rtol=1e-6, atol=1e-8)
-    assert 0 < info["kl"][0] <= delta
+    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(found.actor_params)[0], wanted, rtol=1e-6, atol=1e-8)
+    assert 0 < info["kl"][0] <= target_kl
     np.testing.assert_allclose(info["kl"][0], mean_kl(wanted), rtol=1e-5)
-    np.testing.assert_allclose(info["surrogate_gain"][0], surrogate(wanted) - surrogate(theta), rtol=1e-5)
-    np.testing.assert_allclose(info["predicted_gain"][0], g @ whole, rtol=1e-6)
-    assert info["step_fraction"][0] == 0.5**j
+    np.testing.assert_allclose(info["surrogate_improvement"][0], surrogate(wanted) - surrogate(theta), rtol=1e-5)
+    np.testing.assert_allclose(info["expected_improvement"][0], g @ whole, rtol=1e-6)
+    assert info["line_search_step_size"][0] == 0.5**j
 
 
-@pytest.mark.parametrize("memory", ["none", "gru"])
-def test_parts_and_strides_of_the_fisher_product(float64, memory, monkeypatch):
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_parts_and_strides_of_the_fisher_product(float64, recurrent, monkeypatch):
     """In parts it is the same; with a stride it is that of the chosen worlds alone."""
-    _, learner, rollout = trust_problem(memory=memory)
+    _, learner, rollout = trust_problem(recurrent=recurrent)
     config = learner.config
-    actor, data = models.lone_actor(spec(1), config.form), turns.by_agent(ppo.policy_data(rollout.steps))
-    data, start = jax.tree.map(lambda x: x[0], (data, turns.memory_by_agent(rollout.memory)))
-    theta = jax.tree.map(lambda x: x[0], learner.policy)
+    actor, data = (
+        models.single_agent_actor(spec(1), config.network_spec),
+        turns.split_by_agent(ppo.to_policy_batch(rollout.transitions)),
+    )
+    data, start = jax.tree.map(lambda x: x[0], (data, turns.memory_by_agent(rollout.initial_hidden_state)))
+    theta = jax.tree.map(lambda x: x[0], learner.actor_params)
     v = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), theta)
-    monkeypatch.setattr(trust_step, "_ROWS", 1)
-    assert trust_step.parts_of(T, B) == 4
+    monkeypatch.setattr(trust_step, "_CHUNK_ROWS", 1)
+    assert trust_step.num_chunks(T, B) == 4
     parted = trust_step.fisher(actor, theta, data, start, config)(v)
-    monkeypatch.setattr(trust_step, "_ROWS", 10**6)
-    assert trust_step.parts_of(T, B) == 1
+    monkeypatch.setattr(trust_step, "_CHUNK_ROWS", 10**6)
+    assert trust_step.num_chunks(T, B) == 1
     whole = trust_step.fisher(actor, theta, data, start, config)(v)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), parted, whole)
-    strided = hatrpo.HATRPOConfig(fisher_stride=2, hidden=(6,), activation="tanh")
+    strided = hatrpo.HATRPOConfig(fvp_stride=2, hidden_sizes=(6,), activation="tanh")
     some = trust_step.fisher(actor, theta, data, start, strided)(v)
     picked = jax.tree.map(lambda x: x[:, ::2], data)
     alone = trust_step.fisher(actor, theta, picked, jax.tree.map(lambda x: x[::2], start), config)(v)
@@ -195,21 +215,21 @@ def test_parts_and_strides_of_the_fisher_product(float64, memory, monkeypatch):
 
 @pytest.mark.parametrize("why", ["not converged", "not finite"])
 def test_a_step_that_cannot_be_trusted_is_refused(why):
-    broken = {"not converged": dict(cg_iterations=1, cg_worst=1e-6, cg_tolerance=0.0), "not finite": {}}[why]
+    broken = {"not converged": dict(cg_iters=1, cg_max_residual=1e-6, cg_tol=0.0), "not finite": {}}[why]
     ours, learner, rollout = trust_problem(**broken)
     if why == "not finite":
-        steps = rollout.steps
-        rollout = rollout._replace(steps=steps._replace(reward=steps.reward.at[0, 0].set(jnp.inf)))
+        steps = rollout.transitions
+        rollout = rollout._replace(transitions=steps._replace(reward=steps.reward.at[0, 0].set(jnp.inf)))
     found, info = ours.update(jax.random.key(5), learner, rollout)
-    jax.tree.map(np.testing.assert_array_equal, found.policy, learner.policy)
-    assert info["step_accepted"][0] == info["kl"][0] == info["step_fraction"][0] == 0
-    assert info["line_search_tries"][0] == 10
+    jax.tree.map(np.testing.assert_array_equal, found.actor_params, learner.actor_params)
+    assert info["line_search_success"][0] == info["kl"][0] == info["line_search_step_size"][0] == 0
+    assert info["line_search_steps"][0] == 10
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("delta", 0.0), ("delta", float("nan")), ("damping", -1.0), ("cg_iterations", 0), ("tries", 0), ("backtrack", 1.0),
-     ("fisher_stride", 0), ("share_weights", True)],
+    [("target_kl", 0.0), ("target_kl", float("nan")), ("cg_damping", -1.0), ("cg_iters", 0), ("line_search_steps", 0),
+     ("backtrack_coeff", 1.0), ("fvp_stride", 0), ("parameter_sharing", True)],
 )  # fmt: skip
 def test_wrong_settings_of_a_trust_region(field, value):
     with pytest.raises(ValueError, match=f"HATRPOConfig.{field} is .*; allowed is"):

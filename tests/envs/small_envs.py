@@ -53,7 +53,7 @@ def once(function, name):
 
 def legal_action(spec, mask, random):
     """A random legal joint action."""
-    if spec.action_kind == "continuous":
+    if spec.action_type == "continuous":
         return jnp.asarray(random.uniform(spec.action_low, spec.action_high, mask.shape), float)
     return jnp.asarray((random.random(mask.shape) * np.asarray(mask)).argmax(-1), jnp.int32)
 
@@ -64,7 +64,7 @@ def play(env_id, seed=0):
     random = np.random.default_rng(seed)
     moments = [reset(jax.random.key(seed))]
     while not moments[-1][1].last:
-        assert len(moments) <= env.spec.episode_limit, "the episode goes on beyond its limit"
+        assert len(moments) <= env.spec.max_episode_steps, "the episode goes on beyond its limit"
         state, timestep = moments[-1]
-        moments.append(step(state, legal_action(env.spec, timestep.obs.mask, random)))
+        moments.append(step(state, legal_action(env.spec, timestep.obs.action_mask, random)))
     return moments

@@ -91,30 +91,36 @@ FAULTS = {
         "spec is a dict, but must be a",
     ),
     "no agents": (spec_with(num_agents=0), "spec.num_agents is 0, but must be a positive int"),
-    "kind": (spec_with(action_kind="both"), "spec.action_kind is 'both', but must be 'discrete' or 'continuous'"),
+    "kind": (spec_with(action_type="both"), "spec.action_type is 'both', but must be 'discrete' or 'continuous'"),
     "costs twice": (spec_with(cost_names=("a", "a")), "spec.cost_names .* a tuple of different names"),
     "costs of two words": (spec_with(cost_names=("two words",)), "spec.cost_names .* words, without spaces or any of"),
     "too few names": (spec_with(action_names=("go",)), r"spec.action_names .* \(\) or a tuple of 2 words, one per"),
     "bounds of discrete": (spec_with(action_low=(0.0, 0.0)), "spec.action_low .* None for discrete actions"),
     "bounds swapped": (
-        spec_with(action_kind="continuous", action_low=(0.0, 1.0), action_high=(1.0, -1.0)),
+        spec_with(action_type="continuous", action_low=(0.0, 1.0), action_high=(1.0, -1.0)),
         r"spec.action_low\[1\] is 1, but must be below spec.action_high\[1\] = -1",
     ),
     "bounds on one side": (
-        spec_with(action_kind="continuous", action_low=(0.0, 0.0)),
+        spec_with(action_type="continuous", action_low=(0.0, 0.0)),
         "spec.action_high is None, but must be given together with spec.action_low",
     ),
     "a bound that is a number": (
-        spec_with(action_kind="continuous", action_low=0.0, action_high=1.0),
+        spec_with(action_type="continuous", action_low=0.0, action_high=1.0),
         "spec.action_low is 0.0, but must be a tuple of 2 finite numbers",
     ),
-    "bounds too many": (spec_with(action_kind="continuous", action_low=(0.0,)), "spec.action_low .* tuple of 2 finite"),
-    "view size": (spec_with(view_size=4), r"reset's obs.view is of shape \(3, 2\), but must be \(3, 4\) \[N, O\]"),
-    "state size": (spec_with(state_size=2), r"reset's obs.state is of shape \(1,\), but must be \(2,\) \[S\]"),
+    "bounds too many": (spec_with(action_type="continuous", action_low=(0.0,)), "spec.action_low .* tuple of 2 finite"),
+    "view size": (
+        spec_with(obs_size=4),
+        r"reset's obs.agents_view is of shape \(3, 2\), but must be \(3, 4\) \[N, O\]",
+    ),
+    "state size": (
+        spec_with(global_state_size=2),
+        r"reset's obs.global_state is of shape \(1,\), but must be \(2,\) \[S\]",
+    ),
     "cost width": (spec_with(cost_names=()), r"reset's cost is of shape \(3, 1\), but must be \(3, 0\) .*cost_names"),
     "mask dtype": (
-        answer_with("reset", in_obs(mask=lambda ts: ts.obs.mask.astype(float))),
-        "reset's obs.mask is of dtype float32, but must be bool",
+        answer_with("reset", in_obs(action_mask=lambda ts: ts.obs.action_mask.astype(float))),
+        "reset's obs.action_mask is of dtype float32, but must be bool",
     ),
     "reward shape": (
         answer_with("step", in_step(reward=lambda ts: ts.reward.sum())),
@@ -139,8 +145,8 @@ FAULTS = {
     ),
     "cost at reset": (answer_with("reset", in_step(cost=lambda ts: ts.cost + 1)), "reset's cost is .* but must be 0"),
     "no legal action": (
-        answer_with("step", in_obs(mask=lambda ts: ts.obs.mask.at[1].set(False))),
-        r"step's obs.mask is False for every action of living agents \[1\]",
+        answer_with("step", in_obs(action_mask=lambda ts: ts.obs.action_mask.at[1].set(False))),
+        r"step's obs.action_mask is False for every action of living agents \[1\]",
     ),
     "discount of the algorithm": (
         answer_with("step", in_step(discount=lambda ts: ts.discount * 0.99)),
@@ -187,22 +193,22 @@ def test_a_planted_fault_is_named(fault):
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (None, r"spec.win_meaning is 'at 2', but there is no method `won\(state\)`"),
-        (lambda state: state[0] * 1.0, r"won's answer is float32\(\), but must be one bool"),
-        (lambda state: bool(state[0] >= 2), "won cannot be traced, as `jit` and `vmap` need .TracerBool"),
+        (None, r"spec.win_condition is 'at 2', but there is no method `is_win\(state\)`"),
+        (lambda state: state[0] * 1.0, r"is_win's answer is float32\(\), but must be one bool"),
+        (lambda state: bool(state[0] >= 2), "is_win cannot be traced, as `jit` and `vmap` need .TracerBool"),
     ],
 )
 def test_a_win_that_is_promised_is_told(told, words):
     env = Walk()
-    spec_with(win_meaning="at 2")(env)
+    spec_with(win_condition="at 2")(env)
     if told is not None:
-        env.won = told
+        env.is_win = told
     with pytest.raises(ValueError, match=words):
         check_environment(env)
-    env.won = lambda state: state[0] >= 2
+    env.is_win = lambda state: state[0] >= 2
     check_environment(env)
-    spec_with(may_break=True)(env)
-    with pytest.raises(ValueError, match=r"spec.may_break is True, but there is no method `broken\(state\)`"):
+    spec_with(can_diverge=True)(env)
+    with pytest.raises(ValueError, match=r"spec.can_diverge is True, but there is no method `is_non_finite\(state\)`"):
         check_environment(env)
 
 

@@ -10,7 +10,7 @@ import pytest
 from small_envs import compiled
 
 from jaxmarl_lite.envs import Cost, check_environment, make, with_costs
-from jaxmarl_lite.envs.constraints import Constrained
+from jaxmarl_lite.envs.constraints import CostWrapper
 
 INNER = make("toy/counter")
 
@@ -45,8 +45,8 @@ def test_costs_of_hand_made_steps():
     np.testing.assert_array_equal(one.cost, [[1, 5], [0, 10]])
     state, two = env.step(state, jnp.array([1, 1]))
     np.testing.assert_array_equal(two.cost, [[1, 14], [1, 18]])
-    np.testing.assert_allclose(two.obs.view, [[1 / 3, 2, 2]] * 2, rtol=1e-6)
-    np.testing.assert_allclose(two.obs.state, [1 / 3, 2], rtol=1e-6)
+    np.testing.assert_allclose(two.obs.agents_view, [[1 / 3, 2, 2]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(two.obs.global_state, [1 / 3, 2], rtol=1e-6)
 
 
 def test_everything_else_is_the_inner_environments():
@@ -64,11 +64,13 @@ def test_everything_else_is_the_inner_environments():
 def test_the_spec():
     spec = check_environment(with_costs(INNER, [EFFORT, EARLY]))
     assert spec.cost_names == ("effort", "early")
-    assert spec.cost_meanings == ("steps with action 1", "weighted steps left")
+    assert spec.cost_descriptions == ("steps with action 1", "weighted steps left")
     assert spec.cost_limits == (math.inf, (1.0, 2.0))
-    assert (spec.view_size, spec.state_size) == (3, 2)
+    assert (spec.obs_size, spec.global_state_size) == (3, 2)
     assert with_costs(INNER, [EFFORT]).spec.cost_limits is None
-    untouched = dataclasses.replace(spec, view_size=1, state_size=1, cost_names=(), cost_meanings=(), cost_limits=None)
+    untouched = dataclasses.replace(
+        spec, obs_size=1, global_state_size=1, cost_names=(), cost_descriptions=(), cost_limits=None
+    )
     assert untouched == INNER.spec
 
 
@@ -82,16 +84,16 @@ def test_costs_are_added_to_those_that_there_are():
     np.testing.assert_array_equal(timestep.cost, [[5, 0], [10, 1]])
     toy = with_costs(make("toy/budget"), [Cost("presence", "steps", lambda s, a, n: jnp.ones(2))])
     assert toy.spec.cost_names == ("energy", "presence") and toy.spec.cost_limits == ((3.0, 4.5), math.inf)
-    assert check_environment(toy).cost_meanings == ("units of energy", "steps")
+    assert check_environment(toy).cost_descriptions == ("units of energy", "steps")
 
 
 def test_nameless_meanings_are_filled_in():
     class Wordless:
-        spec = dataclasses.replace(make("toy/budget").spec, cost_meanings=())
+        spec = dataclasses.replace(make("toy/budget").spec, cost_descriptions=())
         reset = staticmethod(make("toy/budget").reset)
         step = staticmethod(make("toy/budget").step)
 
-    assert with_costs(Wordless(), [EFFORT]).spec.cost_meanings == ("energy", "steps with action 1")
+    assert with_costs(Wordless(), [EFFORT]).spec.cost_descriptions == ("energy", "steps with action 1")
 
 
 def test_the_dead_pay_too():
@@ -115,7 +117,7 @@ def test_double_precision(float64):
     env = with_costs(INNER, [EFFORT, EARLY])
     state, timestep = env.reset(jax.random.key(0))
     _, timestep = env.step(state, jnp.array([1, 0]))
-    assert timestep.cost.dtype == timestep.obs.view.dtype == jnp.float64
+    assert timestep.cost.dtype == timestep.obs.agents_view.dtype == jnp.float64
 
 
 def test_equal_parts_are_equal_environments():
@@ -128,7 +130,7 @@ def test_what_the_inner_environment_offers_is_passed_on(tmp_path):
     plain = with_costs(INNER, [EFFORT])
     assert not hasattr(plain, "animate") and not hasattr(plain, "unwrapped") and not hasattr(plain, "goal")
     env, reset, _ = compiled("safe/cleaner-5x5x3a")
-    assert isinstance(env, Constrained) and env.unwrapped.num_rows == 5
+    assert isinstance(env, CostWrapper) and env.unwrapped.num_rows == 5
     state, _ = reset(jax.random.key(0))
     assert env.animate([state], tmp_path / "one.gif").exists()
 
@@ -155,13 +157,19 @@ def bad(**changes):
         (bad(limit="3"), "limit of cost 'early' is '3'"),
         (bad(limit=(1.0, -2.0)), r"limit of cost 'early' is \(1.0, -2.0\)"),
         (bad(limit=(1.0, 2.0, 3.0)), "but must be one number or 2, one per agent of toy/counter"),
-        (bad(of=lambda s, a, n: s.count), r"cost 'early' is of shape \(\), but must be an array \[N\], here \[2\]"),
-        (bad(of=lambda s, a, n: jnp.ones((2, 1))), r"is of shape \(2, 1\), but must be an array \[N\], here \[2\]"),
-        (bad(of=lambda s, a, n: jnp.ones(3)), r"is of shape \(3,\)"),
-        (bad(of=lambda s, a, n: (1, 2)), "cost 'early' is a tuple"),
-        (bad(of=lambda s, a, n: s.place), "cost 'early' cannot be traced .AttributeError"),
-        (bad(view=lambda s: jnp.ones(2)), r"view of cost 'early' is of shape \(2,\), .* \[N, X\], here \[2, X\]"),
-        (bad(state=lambda s: s.time), r"state of cost 'early' is of shape \(\), .* \[X\], here \[X\]"),
+        (bad(fn=lambda s, a, n: s.count), r"cost 'early' is of shape \(\), but must be an array \[N\], here \[2\]"),
+        (bad(fn=lambda s, a, n: jnp.ones((2, 1))), r"is of shape \(2, 1\), but must be an array \[N\], here \[2\]"),
+        (bad(fn=lambda s, a, n: jnp.ones(3)), r"is of shape \(3,\)"),
+        (bad(fn=lambda s, a, n: (1, 2)), "cost 'early' is a tuple"),
+        (bad(fn=lambda s, a, n: s.place), "cost 'early' cannot be traced .AttributeError"),
+        (
+            bad(extra_obs=lambda s: jnp.ones(2)),
+            r"extra_obs of cost 'early' is of shape \(2,\), .* \[N, X\], here \[2, X\]",
+        ),
+        (
+            bad(extra_global_state=lambda s: s.time),
+            r"extra_global_state of cost 'early' is of shape \(\), .* \[X\], here \[X\]",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_is_allowed(build, words):

@@ -36,9 +36,7 @@ def with_health(state, health):
     """The state with other units' health; who has none is dead."""
     world = state.inner.state
     health = jnp.asarray(health, world.unit_health.dtype)
-    return state._replace(
-        inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0))
-    )
+    return state._replace(inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0)))
 
 
 def scaled(inside, world):
@@ -56,19 +54,19 @@ def test_a_battle_is_jaxmarls_own(battle):
     inside = env.unwrapped
     inner, key = state.inner, state.key
     for _ in range(12):
-        action = last_legal(timestep.obs.mask)
+        action = last_legal(timestep.obs.action_mask)
         state, timestep = step(state, jnp.asarray(action))
         now, key = jax.random.split(key)
         acts = {agent: jnp.int32(action[i]) for i, agent in enumerate(inside.agents)}
         obs, inner, rewards, _, _ = inside.step_env(now, inner, acts)
         legal = inside.get_avail_actions(inner)
         np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6)
-        np.testing.assert_allclose(timestep.obs.state, scaled(inside, obs["world_state"]), rtol=1e-5, atol=1e-6)
-        assert np.abs(timestep.obs.state).max() <= 1
+        np.testing.assert_allclose(timestep.obs.global_state, scaled(inside, obs["world_state"]), rtol=1e-5, atol=1e-6)
+        assert np.abs(timestep.obs.global_state).max() <= 1
         for i, agent in enumerate(inside.agents):
-            np.testing.assert_allclose(timestep.obs.view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6)
-            np.testing.assert_array_equal(timestep.obs.mask[i], legal[agent])
-        np.testing.assert_array_equal(timestep.obs.view[:, -3:], np.eye(3))
+            np.testing.assert_allclose(timestep.obs.agents_view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(timestep.obs.action_mask[i], legal[agent])
+        np.testing.assert_array_equal(timestep.obs.agents_view[:, -3:], np.eye(3))
         np.testing.assert_array_equal(timestep.obs.alive, inner.state.unit_alive[:3])
         assert not timestep.last
 
@@ -76,7 +74,7 @@ def test_a_battle_is_jaxmarls_own(battle):
 def test_a_battle_ends_in_a_win_a_defeat_or_a_draw(battle):
     env, step, state, _ = battle
     still = jnp.full(3, STOP)
-    for health, over, won in (
+    for health, over, win in (
         ([45, 45, 45, 45, 45, 45], False, False),
         ([45, 0, 0, 0, 0, 0], True, True),
         ([0, 0, 0, 45, 0, 0], True, False),
@@ -84,17 +82,17 @@ def test_a_battle_ends_in_a_win_a_defeat_or_a_draw(battle):
     ):
         after, timestep = step(with_health(state, health), still)
         assert bool(timestep.last) == over and float(timestep.discount) == 1.0 - over
-        assert bool(env.won(after)) == won
+        assert bool(env.is_win(after)) == win
         bonus = env.unwrapped.won_battle_bonus
-        assert float(timestep.reward[0]) == pytest.approx(bonus * won, abs=1e-6)
+        assert float(timestep.reward[0]) == pytest.approx(bonus * win, abs=1e-6)
 
 
 def test_the_dead_can_only_stop_and_are_not_alive(battle):
     _, step, state, _ = battle
     _, timestep = step(with_health(state, [45, 0, 45, 45, 45, 45]), jnp.full(3, STOP))
     assert timestep.obs.alive.tolist() == [True, False, True]
-    assert np.flatnonzero(timestep.obs.mask[1]).tolist() == [STOP]
-    assert (np.asarray(timestep.obs.view[1, :-3]) == 0).all()
+    assert np.flatnonzero(timestep.obs.action_mask[1]).tolist() == [STOP]
+    assert (np.asarray(timestep.obs.agents_view[1, :-3]) == 0).all()
 
 
 def test_time_is_a_truncation_in_every_room():
@@ -103,16 +101,16 @@ def test_time_is_a_truncation_in_every_room():
         step = jax.jit(env.step)
         state, timestep = jax.jit(env.reset)(jax.random.key(0))
         for last in (False, True):
-            state, timestep = step(state, jnp.asarray(timestep.obs.mask.argmax(-1)))
+            state, timestep = step(state, jnp.asarray(timestep.obs.action_mask.argmax(-1)))
             assert bool(timestep.last) == last and timestep.discount == 1
-        assert env.spec.episode_limit == 2
+        assert env.spec.max_episode_steps == 2
 
 
 def test_maps_and_kitchens_are_all_that_jaxmarl_has():
     known = importing.load("smax.smax_env").MAP_NAME_TO_SCENARIO
     assert {name: (one.num_allies, one.num_enemies) for name, one in known.items()} == scenarios.MAPS
     kitchens = importing.load("overcooked").overcooked_layouts
-    assert {name.replace("_", "-") for name in kitchens} == set(scenarios.KITCHENS)
+    assert {name.replace("_", "-") for name in kitchens} == set(scenarios.LAYOUTS)
     words = dict(scenarios.examples())
     for name, (allies, enemies) in scenarios.MAPS.items():
         assert words[f"smax/{name}"] == f"{allies} agents, {5 + enemies} actions, at most 100 steps"
@@ -132,17 +130,19 @@ def test_maps_and_kitchens_are_all_that_jaxmarl_has():
 )
 def test_rooms_keep_the_protocol(name, keywords, sizes):
     spec = check_environment(jml.make(name, **keywords))
-    assert (spec.num_agents, spec.action_size, spec.action_kind) == sizes
+    assert (spec.num_agents, spec.action_size, spec.action_type) == sizes
 
 
 def test_what_a_speaker_lacks_is_padded():
     env = jml.make("mpe/speaker-listener", agent_id=False)
     state, timestep = env.reset(jax.random.key(3))
-    assert timestep.obs.mask.sum(-1).tolist() == [3, 5]
-    assert (np.asarray(timestep.obs.view[0, 3:]) == 0).all() and (np.asarray(timestep.obs.view[0, :3]) > 0).all()
-    assert timestep.obs.state.shape == (3 + 11,)
+    assert timestep.obs.action_mask.sum(-1).tolist() == [3, 5]
+    assert (np.asarray(timestep.obs.agents_view[0, 3:]) == 0).all() and (
+        np.asarray(timestep.obs.agents_view[0, :3]) > 0
+    ).all()
+    assert timestep.obs.global_state.shape == (3 + 11,)
     _, timestep = env.step(state, jnp.array([2, 0]))
-    np.testing.assert_array_equal(timestep.obs.view[1, -3:], [0, 0, 1])  # the listener hears the word
+    np.testing.assert_array_equal(timestep.obs.agents_view[1, -3:], [0, 0, 1])  # the listener hears the word
 
 
 def test_collisions_leave_the_reward_and_cost_instead():
@@ -188,14 +188,15 @@ def test_shaping_is_added_to_the_soups():
 def test_wins_are_counted_in_rollouts(battle):
     env = battle[0]
 
-    def act(key, obs, memory):
-        return 7 - obs.mask[..., ::-1].argmax(-1), jnp.zeros(obs.mask.shape[:2]), memory  # `last_legal`
+    def act(key, obs, hidden_state):
+        action = 7 - obs.action_mask[..., ::-1].argmax(-1)  # `last_legal`
+        return action, jnp.zeros(obs.action_mask.shape[:2]), hidden_state
 
-    begun = rollout.begin(env, jax.random.key(0), 16, ())
+    begun = rollout.init_rollout_state(env, jax.random.key(0), 16, ())
     _, batch = jax.jit(lambda begun, key: rollout.rollout(env, act, begun, key, 150))(begun, jax.random.key(1))
-    last, reward = np.asarray(batch.steps.last), np.asarray(batch.steps.reward[..., 0])
+    last, reward = np.asarray(batch.transitions.last), np.asarray(batch.transitions.reward[..., 0])
     wins = (last & (reward >= 1.0)).sum()  # nothing else gives the bonus
-    assert batch.episodes.won == wins and 0 < wins < batch.episodes.count
+    assert batch.episode_stats.wins == wins and 0 < wins < batch.episode_stats.count
 
 
 def test_the_names_of_actions_are_what_they_do(battle):
@@ -240,7 +241,7 @@ def test_a_film_of_a_battle(battle, tmp_path):
     env, step, state, timestep = battle
     states = [state]
     for _ in range(3):
-        state, timestep = step(state, jnp.asarray(timestep.obs.mask.argmax(-1)))
+        state, timestep = step(state, jnp.asarray(timestep.obs.action_mask.argmax(-1)))
         states.append(state)
     film = Image.open(env.animate(states, tmp_path / "battle.gif"))
     assert film.n_frames == 4

@@ -28,7 +28,7 @@ def stand_still(env_id, state):
 
 def at_limit(env_id, state):
     """The state with the clock one step before the limit."""
-    limit = compiled(env_id)[0].spec.episode_limit
+    limit = compiled(env_id)[0].spec.max_episode_steps
     if env_id == SEARCH:
         return state.replace(step=jnp.int32(limit - 1))
     first = 1 if env_id == CVRP else 0
@@ -96,8 +96,8 @@ def test_ends_agree_with_jumanji_where_it_is_right(env_id):
         (state, before), (_, timestep) = moments[-2:]
         random = np.random.default_rng(seed)
         for _ in moments[1:]:  # the same draws as in play
-            draw = random.random(before.obs.mask.shape)
-        _, mine = its_step(state, jnp.asarray((draw * np.asarray(before.obs.mask)).argmax(-1)))
+            draw = random.random(before.obs.action_mask.shape)
+        _, mine = its_step(state, jnp.asarray((draw * np.asarray(before.obs.action_mask)).argmax(-1)))
         assert mine.last() and mine.discount.max() == timestep.discount
 
 
@@ -122,7 +122,7 @@ def test_foraging_pays_one_for_all_the_food():
     np.testing.assert_allclose(shared.reward, [1.0, 1.0], rtol=1e-6)
     assert shared.discount == 0 and shared.last
     assert team.spec.team_return(shared.reward) == pytest.approx(each.spec.team_return(own.reward)) == 1.0
-    assert (team.spec.best_return, each.spec.reward_kind) == (1.0, "individual")
+    assert (team.spec.max_return, each.spec.reward_type) == (1.0, "individual")
     _, alone = step(state, jnp.array([LOAD, NOOP]))
     assert not alone.reward.any() and alone.discount == 1
 
@@ -132,8 +132,8 @@ def test_team_reward_is_the_sum_of_the_individual_ones():
     step_each = jax.jit(world(CONNECTOR, reward="individual").step)
     state, timestep = reset(jax.random.key(0))
     for seed in range(4):
-        draw = np.random.default_rng(seed).random(timestep.obs.mask.shape)
-        action = jnp.asarray((draw * np.asarray(timestep.obs.mask)).argmax(-1))
+        draw = np.random.default_rng(seed).random(timestep.obs.action_mask.shape)
+        action = jnp.asarray((draw * np.asarray(timestep.obs.action_mask)).argmax(-1))
         _, own = step_each(state, action)
         state, timestep = step(state, action)
         np.testing.assert_allclose(timestep.reward, np.full(2, own.reward.sum()), rtol=1e-6)
@@ -156,16 +156,16 @@ def test_foraging_view_is_scaled_and_names_the_agent():
     expected = raw.copy()
     expected[..., :2] = np.where(raw[..., :2] < 0, -1, raw[..., :2] / 4)  # sight 2 shows 5 cells: 0 to 4
     expected[..., 2] = raw[..., 2] / 2  # agents have level 1 or 2
-    np.testing.assert_allclose(timestep.obs.view[:, :9], expected.reshape(2, 9), rtol=1e-6)
-    np.testing.assert_array_equal(timestep.obs.view[:, 9:], np.eye(2))
-    np.testing.assert_array_equal(timestep.obs.state, timestep.obs.view[:, :9].reshape(-1))
+    np.testing.assert_allclose(timestep.obs.agents_view[:, :9], expected.reshape(2, 9), rtol=1e-6)
+    np.testing.assert_array_equal(timestep.obs.agents_view[:, 9:], np.eye(2))
+    np.testing.assert_array_equal(timestep.obs.global_state, timestep.obs.agents_view[:, :9].reshape(-1))
     bare = world(LBF, agent_id=False)
-    assert (env.spec.view_size, bare.spec.view_size, bare.spec.state_size) == (11, 9, 18)
+    assert (env.spec.obs_size, bare.spec.obs_size, bare.spec.global_state_size) == (11, 9, 18)
 
 
 def test_foraging_grid_view_is_accepted():
     env = world(LBF, grid_observation=True, agent_id=False)
-    assert env.spec.view_size == 3 * 5 * 5
+    assert env.spec.obs_size == 3 * 5 * 5
 
 
 def test_warehouse_view_scales_only_the_place():
@@ -173,22 +173,22 @@ def test_warehouse_view_scales_only_the_place():
     state, timestep = reset(jax.random.key(0))
     rows, columns = env.unwrapped.grid_size
     place = state.agents.position
-    np.testing.assert_allclose(timestep.obs.view[:, 0], place.x / (rows - 1), rtol=1e-6)
-    np.testing.assert_allclose(timestep.obs.view[:, 1], place.y / (columns - 1), rtol=1e-6)
-    assert set(np.unique(timestep.obs.view[:, 2:])) <= {0.0, 1.0}
+    np.testing.assert_allclose(timestep.obs.agents_view[:, 0], place.x / (rows - 1), rtol=1e-6)
+    np.testing.assert_allclose(timestep.obs.agents_view[:, 1], place.y / (columns - 1), rtol=1e-6)
+    assert set(np.unique(timestep.obs.agents_view[:, 2:])) <= {0.0, 1.0}
 
 
 def test_connector_view_is_the_agents_own():
     _, reset, _ = compiled(CONNECTOR)
     state, timestep = reset(jax.random.key(0))
-    grids = np.asarray(timestep.obs.view[:, :-2]).reshape(2, 5, 5, 5)
+    grids = np.asarray(timestep.obs.agents_view[:, :-2]).reshape(2, 5, 5, 5)
     for agent in range(2):
         mine, other = state.agents.position[agent], state.agents.position[1 - agent]
         assert grids[agent, 0][tuple(mine)] == 1 and grids[agent, 0].sum() == 1
         assert grids[agent, 2][tuple(other)] == 1 and grids[agent, 2].sum() == 1
         assert grids[agent, 1][tuple(state.agents.target[agent])] == 1
         np.testing.assert_array_equal(grids[agent, 4], np.asarray(state.grid) % 3 == 1)
-    heads = np.asarray(timestep.obs.state).reshape(3, 5, 5)[0]
+    heads = np.asarray(timestep.obs.global_state).reshape(3, 5, 5)[0]
     assert heads[tuple(state.agents.position[1])] == 1.0 and heads[tuple(state.agents.position[0])] == 0.5
 
 
@@ -199,13 +199,13 @@ def test_connected_agents_no_longer_act():
     position = state.agents.position.at[0].set(state.agents.target[0])
     _, timestep = step(state.replace(agents=state.agents.replace(position=position)), jnp.zeros(2, jnp.int32))
     np.testing.assert_array_equal(timestep.obs.alive, [False, True])
-    assert timestep.obs.mask[0].tolist() == [True, False, False, False, False]
+    assert timestep.obs.action_mask[0].tolist() == [True, False, False, False, False]
 
 
 def test_cleaner_view_shows_own_place():
     _, reset, _ = compiled(CLEANER)
     state, timestep = reset(jax.random.key(0))
-    grids = np.asarray(timestep.obs.view[:, :-2]).reshape(2, 4, 5, 5)
+    grids = np.asarray(timestep.obs.agents_view[:, :-2]).reshape(2, 4, 5, 5)
     assert (grids[:, 0, 0, 0] == 1).all() and (grids[:, 1, 0, 0] == 0.5).all()
     np.testing.assert_array_equal(grids[0, 2], np.asarray(state.grid) == 0)
     np.testing.assert_array_equal(grids[1, 3], np.asarray(state.grid) == 2)
@@ -219,7 +219,7 @@ def test_spanning_tree_gives_a_stuck_agent_its_own_node():
     after, timestep = step(done, state.positions)
     np.testing.assert_array_equal(timestep.obs.alive, [False, True])
     later, timestep = step(after, after.positions)
-    assert timestep.obs.mask[0].tolist() == [node == after.positions[0] for node in range(12)]
+    assert timestep.obs.action_mask[0].tolist() == [node == after.positions[0] for node in range(12)]
     np.testing.assert_array_equal(later.positions, after.positions)
 
 
@@ -227,9 +227,9 @@ def test_search_has_bounds_and_sees_the_clock():
     env, reset, step = compiled(SEARCH)
     assert env.spec.action_low == (-1.0, -1.0) and env.spec.action_high == (1.0, 1.0)
     state, timestep = reset(jax.random.key(0))
-    assert timestep.obs.view[0, -4:].tolist() == [1.0, 0.0, 1.0, 0.0]  # all targets left, no time gone, agent 0
+    assert timestep.obs.agents_view[0, -4:].tolist() == [1.0, 0.0, 1.0, 0.0]  # all targets left, no time gone, agent 0
     _, timestep = step(state, jnp.zeros((2, 2)))
-    assert timestep.obs.view[0, -3] == pytest.approx(0.1)
+    assert timestep.obs.agents_view[0, -3] == pytest.approx(0.1)
 
 
 WAYS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1), "stay": (0, 0), "load": (0, 0)}
@@ -246,7 +246,7 @@ def test_the_names_of_actions_are_what_they_do(env_id):
     for seed in range(4):
         state, timestep = reset(jax.random.key(seed))
         for action, name in enumerate(env.spec.action_names):
-            if timestep.obs.mask[0, action]:
+            if timestep.obs.action_mask[0, action]:
                 after, _ = step(state, jnp.asarray(stand_still(env_id, state)).at[0].set(action).astype(jnp.int32))
                 np.testing.assert_array_equal((places(after) - places(state))[0], WAYS[name])
                 seen.add(name)
@@ -256,9 +256,9 @@ def test_the_names_of_actions_are_what_they_do(env_id):
 def test_vehicles_see_themselves_first():
     _, reset, step = compiled(CVRP)
     state, timestep = reset(jax.random.key(0))
-    first, second = (int(np.flatnonzero(timestep.obs.mask[0])[i]) for i in (1, 2))
+    first, second = (int(np.flatnonzero(timestep.obs.action_mask[0])[i]) for i in (1, 2))
     _, timestep = step(state, jnp.array([first, second]))
-    own = np.asarray(timestep.obs.view[:, :8]).reshape(2, 2, 4)
+    own = np.asarray(timestep.obs.agents_view[:, :8]).reshape(2, 2, 4)
     np.testing.assert_allclose(own[0, 0], own[1, 1])
     np.testing.assert_allclose(own[0, 0, :2], state.nodes.coordinates[first] / 10, rtol=1e-6)
 

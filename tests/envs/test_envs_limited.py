@@ -45,18 +45,18 @@ def test_the_best_without_limits_costs_three_times_the_limits(env_id):
         total += timestep.cost
     for k, limit in enumerate(env.spec.cost_limits):
         assert (total[:, k] >= 3 * np.asarray(limit)).all()
-    assert env.constrained_best() < 0.5 * env.spec.best_return
+    assert env.constrained_best() < 0.5 * env.spec.max_return
 
 
 def test_a_step_of_a_budget():
     env = make("toy/budget-two")
     state, first = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(first.obs.view, [[1, 1, 0], [1, 0, 1]])
-    assert first.obs.state.tolist() == [0.0]
+    np.testing.assert_array_equal(first.obs.agents_view, [[1, 1, 0], [1, 0, 1]])
+    assert first.obs.global_state.tolist() == [0.0]
     state, timestep = env.step(state, jnp.array([1, 3]))
     assert timestep.reward.tolist() == [5.0, 5.0]
     assert timestep.cost.tolist() == [[2.0, 1.0], [4.0, 4.0]]
-    assert timestep.obs.state[0] == pytest.approx(0.2)
+    assert timestep.obs.global_state[0] == pytest.approx(0.2)
     for _ in range(4):
         assert not timestep.last
         state, timestep = env.step(state, jnp.zeros(2, jnp.int32))
@@ -100,7 +100,7 @@ def test_the_best_under_limits_against_all_corners():
 def test_a_step_of_risky():
     env = make("toy/risky")
     state, first = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(first.obs.view, [[1, 1, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(first.obs.agents_view, [[1, 1, 0], [1, 0, 1]])
     for action, reward, cost in (([0, 0], 0, 0), ([0, 1], 1, 0), ([1, 0], 1, 0), ([1, 1], 3, 1)):
         _, timestep = env.step(state, jnp.array(action))
         assert timestep.reward.tolist() == [reward] * 2 and timestep.cost.tolist() == [[cost]] * 2

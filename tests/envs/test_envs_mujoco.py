@@ -84,7 +84,7 @@ def test_the_bomb_is_mujocos(float64):
     assert bomb.x > 30
 
 
-class Sight(NamedTuple):
+class CostInputs(NamedTuple):
     """What a danger sees, of a robot at some places on the ground."""
 
     roots: Any
@@ -99,33 +99,33 @@ class Sight(NamedTuple):
 
 def seen(xs, **others):
     places = jnp.array([[x, 0.0] for x in xs])
-    return Sight(places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()})
+    return CostInputs(places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()})
 
 
 def test_bombs_boxes_and_speeds_by_hand():
-    stands = jnp.zeros((), bool)
-    bomb = dangers.BombAhead(5.0)
-    sight = seen([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
-    assert bomb.cost(sight, stands).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
-    np.testing.assert_allclose(bomb.view(sight), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
-    held = dangers.BombAhead(5.0, start=-34.0, furthest=-4.0)
+    fell = jnp.zeros((), bool)
+    bomb = dangers.BombCost(5.0)
+    inputs = seen([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
+    assert bomb.cost(inputs, fell).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
+    np.testing.assert_allclose(bomb.extra_obs(inputs), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
+    held = dangers.BombCost(5.0, start=-34.0, furthest=-4.0)
     fast, slow = (hazards.Bomb(jnp.asarray(x), jnp.asarray(9.0)) for x in (-4.1, -30.0))
-    assert tuple(map(float, held.after(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
-    assert -30 < held.after(slow, jnp.asarray(5.0), 0.01, 5).x < -29
-    box = dangers.BoxAhead(10.0)
-    assert [float(box.cost(seen([x], time=0.0), stands)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [0, 1, 1, 0]
-    np.testing.assert_allclose(box.view(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5)
-    along, plane = (dangers.TooFast(25.0, 5.0, plane) for plane in (False, True))
-    sight = seen([0.0], speed=np.array([4.0, 4.0]))
-    assert (float(along.cost(sight, stands)[0]), float(plane.cost(sight, stands)[0])) == (0, 1)
+    assert tuple(map(float, held.step(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
+    assert -30 < held.step(slow, jnp.asarray(5.0), 0.01, 5).x < -29
+    box = dangers.BoxCost(10.0)
+    assert [float(box.cost(seen([x], time=0.0), fell)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [0, 1, 1, 0]
+    np.testing.assert_allclose(box.extra_obs(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5)
+    along, plane = (dangers.VelocityCost(25.0, 5.0, plane) for plane in (False, True))
+    inputs = seen([0.0], speed=np.array([4.0, 4.0]))
+    assert (float(along.cost(inputs, fell)[0]), float(plane.cost(inputs, fell)[0])) == (0, 1)
 
 
 def test_falling_costs_once():
-    corridor, water = dangers.Corridor(10.0, 5.0), dangers.Corridor(10.0, 5.0, falls=False)
+    corridor, water = dangers.CorridorCost(10.0, 5.0), dangers.CorridorCost(10.0, 5.0, falls=False)
     for falls, near in ((True, True), (True, False), (False, False)):
-        sight = Sight(jnp.array([[0.0, 4.0 if near else 0.0]]))
-        assert corridor.cost(sight, jnp.asarray(falls)).tolist() == [float(falls or near)]
-        assert water.cost(sight, jnp.asarray(falls)).tolist() == [float(near)]
+        inputs = CostInputs(jnp.array([[0.0, 4.0 if near else 0.0]]))
+        assert corridor.cost(inputs, jnp.asarray(falls)).tolist() == [float(falls or near)]
+        assert water.cost(inputs, jnp.asarray(falls)).tolist() == [float(near)]
 
 
 def test_segments_may_be_said_twice():
@@ -185,10 +185,11 @@ def test_the_list_names_what_can_be_made():
         ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "cost_limit is -1; allowed is a number from 0 up"),
         ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
         ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "costs of .* is 'own'; allowed is no such keyword: only in"),
-        ("safe-mujoco/ant-2x4", {"standardise": "false"}, "standardise of .* is 'false'; allowed is one of True"),
+        ("safe-mujoco/ant-2x4", {"standardize": "false"}, "standardize of .* is 'false'; allowed is one of True"),
         ("safe-mujoco/ant-2x4", {"agent_id": 1}, "agent_id of .* is 1; allowed is one of True, False"),
         ("safe-mujoco/ant-2x4", {"outside": "yes"}, "outside of .* is 'yes'; allowed is one of True, False"),
-        ("safe-mujoco/ant-2x4", {"episode_limit": 2**31}, "episode_limit of .*; allowed is a whole number from 1"),
+        ("safe-mujoco/ant-2x4", {"max_episode_steps": 2**31},
+         "max_episode_steps of .*; allowed is a whole number from 1"),
         ("safe-mujoco/manyagent-ant-2x3", {"segments": "abc"}, "segments of .* is 'abc'; allowed is a whole number"),
         ("safe-mujoco/manyagent-ant-2x3", {"segments": 0}, "segments of .* is 0; allowed is a whole number from 2"),
         ("safe-mujoco/manyagent-ant-2x3", {"segments": 7.5}, "segments of .* is 7.5; allowed is a whole number from 2"),
@@ -235,10 +236,7 @@ def test_neighbourhoods_end_where_the_robot_does():
 
 
 def test_films_alone_need_the_opengl_that_is_asked_for():
-    code = (
-        "import os, jaxmarl_lite as jml; jml.make('mujoco/hopper-3x1');"
-        "assert os.environ['MUJOCO_GL'] == 'bogus'"
-    )
+    code = "import os, jaxmarl_lite as jml; jml.make('mujoco/hopper-3x1');assert os.environ['MUJOCO_GL'] == 'bogus'"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"MUJOCO_GL": "bogus"})
     assert done.returncode == 0
 
@@ -255,5 +253,3 @@ def test_names_are_read_without_mujoco():
         "assert not [name for name in sys.modules if name.split('.')[0] == 'mujoco']"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-

@@ -22,8 +22,8 @@ STATES = 200
 GYMNASIUM = {"safe-mujoco/halfcheetah-2x3": "HalfCheetah-v5", "safe-mujoco/ant-2x4d": "Ant-v5"}
 
 
-def random_play(model, frame_skip, number, stands):
-    """Positions and velocities after up to 60 random steps, while the robot stands."""
+def random_play(model, frame_skip, number, is_healthy):
+    """Positions and velocities after up to 60 random steps, while the robot is healthy."""
     draw, data, states = np.random.default_rng(0), mujoco.MjData(model), []
     while len(states) < number:
         mujoco.mj_resetData(model, data)
@@ -31,7 +31,7 @@ def random_play(model, frame_skip, number, stands):
         for _ in range(draw.integers(60)):
             data.ctrl[:] = draw.uniform(*model.actuator_ctrlrange.T)
             mujoco.mj_step(model, data, frame_skip)
-        if stands(data.qpos, data.qvel):
+        if is_healthy(data.qpos, data.qvel):
             states.append((data.qpos.copy(), data.qvel.copy()))
     return [np.stack(x) for x in zip(*states, strict=True)]
 
@@ -42,20 +42,20 @@ class Played:
     def __init__(self, env_id):
         self.env = env = make(env_id)
         self.body = body = env._body
-        self.qpos, self.qvel = random_play(body.model, body.frame_skip, STATES, ROBOTS[env.robot].stands)
+        self.qpos, self.qvel = random_play(body.model, body.frame_skip, STATES, ROBOTS[env.robot].is_healthy)
         shape = STATES, env.spec.num_agents, env.spec.action_size
         self.action = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
         state = jax.vmap(lambda key: env.reset(key)[0])(jax.random.split(jax.random.key(0), STATES + 1))
-        broken = np.concatenate([self.qvel, np.full((1, body.model.nv), 1e30)])  # one world more, whose physics breaks
+        speeds = np.concatenate([self.qvel, np.full((1, body.model.nv), 1e30)])  # one world more, whose physics breaks
         places = np.concatenate([self.qpos, self.qpos[:1]])
         state = state._replace(
-            qpos=jnp.asarray(places, jnp.float32), qvel=jnp.asarray(broken, jnp.float32),
+            qpos=jnp.asarray(places, jnp.float32), qvel=jnp.asarray(speeds, jnp.float32),
             place=jnp.asarray(places[:, :1], jnp.float32),
         )  # fmt: skip
         actions = np.concatenate([self.action, self.action[:1]])
         self.before = state
         self.after, self.timestep = jax.jit(jax.vmap(env.step))(state, jnp.asarray(actions))
-        self.driven = np.asarray(jax.vmap(env.driven)(actions))[:-1]
+        self.driven = np.asarray(jax.vmap(env.to_ctrl)(actions))[:-1]
 
 
 @pytest.fixture(scope="module", params=list(GYMNASIUM))
@@ -94,12 +94,14 @@ def test_rewards_and_ends_are_gymnasiums(played):
 
 def test_what_is_observed_and_paid(played):
     env, after, timestep = played.env, played.after, played.timestep
-    hidden = 1 if env.robot == "halfcheetah" else 2
-    expected = np.concatenate([after.qpos[:, hidden:], after.qvel], -1)
+    excluded = 1 if env.robot == "halfcheetah" else 2
+    expected = np.concatenate([after.qpos[:, excluded:], after.qvel], -1)
     width = expected.shape[1]
-    np.testing.assert_array_equal(timestep.obs.state[:, :width], expected)
-    np.testing.assert_array_equal(timestep.obs.view[:, 0, : env.spec.state_size], timestep.obs.state)
-    np.testing.assert_array_equal(timestep.obs.view[0, :, -2:], np.eye(2))
+    np.testing.assert_array_equal(timestep.obs.global_state[:, :width], expected)
+    np.testing.assert_array_equal(
+        timestep.obs.agents_view[:, 0, : env.spec.global_state_size], timestep.obs.global_state
+    )
+    np.testing.assert_array_equal(timestep.obs.agents_view[0, :, -2:], np.eye(2))
     np.testing.assert_array_equal(timestep.cost, jax.vmap(env.cost_of)(after))
     assert (timestep.cost[:, 0] == timestep.cost[:, 1]).all()
     assert (after.time == 1).all() and not timestep.last[:-1][timestep.discount[:-1] == 1].any()
@@ -107,7 +109,7 @@ def test_what_is_observed_and_paid(played):
 
 def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
     after, timestep = played.after, played.timestep
-    assert after.broken[-1] and not after.broken[:-1].any()
+    assert after.non_finite[-1] and not after.non_finite[:-1].any()
     assert timestep.last[-1] and timestep.discount[-1] == 0 and (timestep.reward[-1] == 0).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost)))
 
@@ -121,9 +123,9 @@ def test_numbers_that_run_away_break_a_world_before_anything_is_paid(field, valu
     state, _ = env.reset(jax.random.key(0))
     found = dict(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart)
     found[field] = found[field].at[3].set(value)
-    env.__dict__["_simulated"] = lambda state, signal: types.SimpleNamespace(**found)
+    env.__dict__["_physics_step"] = lambda state, signal: types.SimpleNamespace(**found)
     after, timestep = env.step(state, jnp.zeros((2, 3)))
-    assert bool(after.broken) == bool(timestep.last) == breaks
+    assert bool(after.non_finite) == bool(timestep.last) == breaks
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward)))
 
 
@@ -134,7 +136,7 @@ def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
     state, _ = env.reset(jax.random.key(0))
     along = int(model.joint("second_rootx").qposadr[0])
     state = state._replace(qpos=state.qpos.at[along].add(3.5))  # half a metre beyond the end
-    data = env._simulated(state, jnp.zeros(model.nu))
+    data = env._physics_step(state, jnp.zeros(model.nu))
     assert np.isfinite(data.qacc_warmstart).all() and float(np.abs(data.qvel).max()) < 100
     pulled = float(data.qvel[model.joint("second_rootx").dofadr[0]] - data.qvel[model.joint("rootx").dofadr[0]])
     assert pulled < -1.0  # back to one another
@@ -145,7 +147,7 @@ def test_many_worlds_do_not_wait_for_ever():
     """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds of matrices on."""
     env, number = make("mujoco/halfcheetah-2x3"), 1024
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
-    data = jax.block_until_ready(jax.jit(jax.vmap(env._simulated))(state, jnp.zeros((number, 6))))
+    data = jax.block_until_ready(jax.jit(jax.vmap(env._physics_step))(state, jnp.zeros((number, 6))))
     assert np.isfinite(data.qpos).all()
 
 
@@ -154,7 +156,7 @@ def test_a_chain_of_links_is_computed_once():
     """Without `importing.tracing` a step of these worlds takes five seconds."""
     env, number = make("mujoco/manyagent-swimmer-3x2"), 64
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
-    step = jax.jit(jax.vmap(env._simulated)).lower(state, jnp.zeros((number, 6))).compile()
+    step = jax.jit(jax.vmap(env._physics_step)).lower(state, jnp.zeros((number, 6))).compile()
     took = []
     for _ in range(3):
         began = time.perf_counter()
@@ -165,12 +167,12 @@ def test_a_chain_of_links_is_computed_once():
 
 def test_padding_moves_nothing_and_every_joint_is_moved_once():
     env = make("safe-mujoco/humanoid-9|8")
-    mask = np.asarray(env._wiring[1])
+    mask = np.asarray(env._actuator_index[1])
     assert mask.sum() == 17 and not mask[1, -1]
     action = np.random.default_rng(0).uniform(-1, 1, (2, 9))
     padded = np.where(mask, action, 0.7)
-    np.testing.assert_array_equal(env.driven(jnp.asarray(action)), env.driven(jnp.asarray(padded)))
-    driven = np.asarray(env.driven(jnp.asarray(action)))
+    np.testing.assert_array_equal(env.to_ctrl(jnp.asarray(action)), env.to_ctrl(jnp.asarray(padded)))
+    driven = np.asarray(env.to_ctrl(jnp.asarray(action)))
     order = env._body.actuated
     for i, own in enumerate(env.agents):
         np.testing.assert_allclose([driven[order.index(joint)] for joint in own], action[i, : len(own)], rtol=1e-6)
@@ -204,10 +206,10 @@ def test_near_views_hold_the_own_joints_and_the_neighbours():
     shin = env.agents.index(("bshin",))
     root = [float(state.qpos[i]) for i in (1, 2)] + [float(state.qvel[i]) for i in (0, 1, 2)]
     joints = [float(x[at[name]]) for name in ("bshin", "bfoot", "bthigh") for x in (state.qpos, state.qvel)]
-    np.testing.assert_allclose(timestep.obs.view[shin, :11], root + joints, rtol=1e-6)
-    foot = timestep.obs.view[env.agents.index(("bfoot",))]
-    np.testing.assert_array_equal(foot[9:11], 0)  # it has one neighbour only
-    assert (timestep.obs.view[:, -3:] == timestep.obs.view[0, -3:]).all()
+    np.testing.assert_allclose(timestep.obs.agents_view[shin, :11], root + joints, rtol=1e-6)
+    foot = timestep.obs.agents_view[env.agents.index(("bfoot",))]
+    np.testing.assert_array_equal(foot[9:11], 0)  # it has one neighbor only
+    assert (timestep.obs.agents_view[:, -3:] == timestep.obs.agents_view[0, -3:]).all()
 
 
 def test_a_film_and_without_opengl_a_path(tmp_path, monkeypatch):

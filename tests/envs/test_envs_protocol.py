@@ -12,9 +12,9 @@ from jaxmarl_lite.types import Environment
 def assert_fields(timestep, spec):
     n, number = spec.num_agents, jnp.result_type(float)
     expected = [
-        (timestep.obs.view, (n, spec.view_size), number),
-        (timestep.obs.state, (spec.state_size,), number),
-        (timestep.obs.mask, (n, spec.action_size), jnp.dtype(bool)),
+        (timestep.obs.agents_view, (n, spec.obs_size), number),
+        (timestep.obs.global_state, (spec.global_state_size,), number),
+        (timestep.obs.action_mask, (n, spec.action_size), jnp.dtype(bool)),
         (timestep.obs.alive, (n,), jnp.dtype(bool)),
         (timestep.reward, (n,), number),
         (timestep.cost, (n, spec.num_costs), number),
@@ -24,7 +24,7 @@ def assert_fields(timestep, spec):
     for value, shape, dtype in expected:
         assert value.shape == shape and value.dtype == dtype
         assert np.isfinite(np.asarray(value, float)).all()
-    assert timestep.obs.mask.any(-1).all()
+    assert timestep.obs.action_mask.any(-1).all()
     assert timestep.discount in (0.0, 1.0)
 
 
@@ -42,18 +42,18 @@ def test_a_random_legal_episode(env_id):
             assert jax.tree.structure(state) == jax.tree.structure(moments[0][0])
         for _, timestep in moments[1:-1]:
             assert timestep.discount == 1 and not timestep.last
-        if len(moments) <= spec.episode_limit:
+        if len(moments) <= spec.max_episode_steps:
             assert moments[-1][1].discount == 0, "what ends before the limit is truly over"
-        if spec.reward_kind == "team":
+        if spec.reward_type == "team":
             assert all(np.ptp(timestep.reward) == 0 for _, timestep in moments)
         total = sum(np.asarray(timestep.reward) for _, timestep in moments)
-        if spec.best_return is not None:
-            assert spec.team_return(total) <= spec.best_return + 1e-5
+        if spec.max_return is not None:
+            assert spec.team_return(total) <= spec.max_return + 1e-5
 
 
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_views_stay_small(env_id):
-    largest = max(float(jnp.abs(timestep.obs.view).max()) for _, timestep in play(env_id))
+    largest = max(float(jnp.abs(timestep.obs.agents_view).max()) for _, timestep in play(env_id))
     assert 0 < largest <= 4
 
 
@@ -63,7 +63,7 @@ def test_many_worlds_are_the_single_ones(env_id):
     random = np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(1), 3)
     states, timesteps = jax.jit(jax.vmap(env.reset))(keys)
-    actions = jnp.stack([legal_action(env.spec, mask, random) for mask in timesteps.obs.mask])
+    actions = jnp.stack([legal_action(env.spec, mask, random) for mask in timesteps.obs.action_mask])
     _, after = jax.jit(jax.vmap(env.step))(states, actions)
     for i, key in enumerate(keys):
         state, first = reset(key)
@@ -90,5 +90,5 @@ def test_double_precision(env_id):
         action = jax.ShapeDtypeStruct((2,), jnp.int32)
         after, second = jax.eval_shape(env.step, state, action)
         for timestep in (first, second):
-            assert timestep.obs.view.dtype == timestep.reward.dtype == timestep.discount.dtype == jnp.float64
+            assert timestep.obs.agents_view.dtype == timestep.reward.dtype == timestep.discount.dtype == jnp.float64
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), after)

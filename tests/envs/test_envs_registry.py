@@ -28,18 +28,18 @@ def test_the_list_and_the_specs_compile_nothing():
     assert count_compilations(list_environments) == 0
     env = make("jumanji/lbf-2s-6x6-2p-1f", time_limit=7)
     assert count_compilations(lambda: env.spec) == 0
-    assert env.spec.episode_limit == 7
+    assert env.spec.max_episode_steps == 7
 
 
 @pytest.mark.parametrize(("env_id", "words"), list_environments())
 def test_every_listed_name_is_what_the_list_says(env_id, words):
     spec = make(env_id).spec
     assert spec.name == env_id
-    assert words.startswith(f"{spec.num_agents} agents") and words.endswith(f"at most {spec.episode_limit} steps")
+    assert words.startswith(f"{spec.num_agents} agents") and words.endswith(f"at most {spec.max_episode_steps} steps")
     number = re.search(r"(\d+) (actions|continuous)", words)
     if number:
         assert int(number[1]) == spec.action_size
-        assert ("continuous" in number[2]) == (spec.action_kind == "continuous")
+        assert ("continuous" in number[2]) == (spec.action_type == "continuous")
 
 
 def test_foraging_names():
@@ -74,10 +74,10 @@ def test_the_fields_short_names():
 def test_keywords_reach_jumanji():
     env = make("jumanji/lbf-8x8-2p-2f", max_agent_level=4, time_limit=9, normalize_reward=False)
     assert env.unwrapped._generator.max_agent_level == 4
-    assert env.spec.episode_limit == 9 and env.spec.best_return is None and "levels" in env.spec.return_meaning
+    assert env.spec.max_episode_steps == 9 and env.spec.max_return is None and "levels" in env.spec.return_description
     generator = RandomGenerator(grid_size=6, num_agents=3, num_food=1, fov=6)
     own = make("jumanji/LevelBasedForaging-v0", generator=generator, time_limit=5, reward="individual")
-    assert (own.spec.num_agents, own.spec.episode_limit, own.spec.reward_kind) == (3, 5, "individual")
+    assert (own.spec.num_agents, own.spec.max_episode_steps, own.spec.reward_type) == (3, 5, "individual")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_same_call_gives_the_same_object():
     )
     assert make("safe/cleaner-5x5x2a", distance=2) is not make("safe/cleaner-5x5x2a")
     table = [[1.0, 0.0], [0.0, 1.0]]
-    assert make("toy/payoff", payoff=table).spec.best_return == 1.0  # cannot be hashed, and is not cached
+    assert make("toy/payoff", payoff=table).spec.max_return == 1.0  # cannot be hashed, and is not cached
 
 
 @pytest.mark.parametrize(

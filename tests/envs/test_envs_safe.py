@@ -26,7 +26,7 @@ def costs_after(env, state, action):
 @pytest.mark.parametrize("env_id", SAFE_WORLDS)
 def test_they_keep_the_protocol(env_id):
     spec = check_environment(world(env_id))
-    assert len(spec.cost_meanings) == spec.num_costs == (2 if env_id == SEARCH else 1)
+    assert len(spec.cost_descriptions) == spec.num_costs == (2 if env_id == SEARCH else 1)
     assert spec.cost_limits is not None and min(spec.cost_limits) > 0
 
 
@@ -48,7 +48,7 @@ UP, RIGHT, DOWN, LEFT = range(4)
 @pytest.mark.parametrize(
     ("cells", "action", "keywords", "cost"),
     [
-        # after the move (2, 2), (2, 3), (3, 3): a chain, its middle has two neighbours
+        # after the move (2, 2), (2, 3), (3, 3): a chain, its middle has two neighbors
         ([[2, 1], [1, 3], [3, 4]], [RIGHT, DOWN, LEFT], {}, [1, 2, 1]),
         # all on (3, 3)
         ([[2, 3], [3, 2], [4, 3]], [DOWN, RIGHT, UP], {}, [2, 2, 2]),
@@ -103,7 +103,7 @@ def test_near_collision(cells, action, cost, over):
 def test_near_collision_at_a_distance():
     (cost,) = world(RWARE, distance=2).costs
     before, state = (robots_at(cells, [1] * 3) for cells in ([[0, 0]] * 3, [[0, 0], [1, 1], [0, 5]]))
-    assert cost.of(before, None, state).tolist() == [True, True, False]
+    assert cost.fn(before, None, state).tolist() == [True, True, False]
 
 
 # Level-based foraging
@@ -131,7 +131,7 @@ def around_the_food(levels, food_level):
         ([1, 2], 2, [NOOP, LOAD], [0, 0]),
     ],
 )
-def test_fruitless_loading(levels, food_level, action, cost):
+def test_failed_loading(levels, food_level, action, cost):
     _, _, step = compiled(LBF)
     _, timestep = step(around_the_food(levels, food_level), jnp.array(action))
     assert timestep.cost[:, 0].tolist() == cost
@@ -148,9 +148,9 @@ def test_food_eaten_elsewhere_or_before_is_no_fruit():
 
     (cost,) = env.costs
     both = jnp.array([LOAD, LOAD])
-    assert cost.of(foods(False, False), both, foods(False, True)).tolist() == [True, False]
-    assert cost.of(foods(False, True), both, foods(False, True)).tolist() == [True, True]
-    assert cost.of(foods(False, False), both, foods(True, True)).tolist() == [False, False]
+    assert cost.fn(foods(False, False), both, foods(False, True)).tolist() == [True, False]
+    assert cost.fn(foods(False, True), both, foods(False, True)).tolist() == [True, True]
+    assert cost.fn(foods(False, False), both, foods(True, True)).tolist() == [False, False]
 
 
 # Search and rescue
@@ -196,9 +196,9 @@ def test_separation(places, cost):
 def test_closed_zones(zones, places, inside):
     cost = world(SEARCH, zones=zones).costs[1]
     elsewhere, state = searchers_at([[0.5, 0.5]] * 3, [0.0] * 3), searchers_at(places, [0.0] * 3)
-    assert cost.of(elsewhere, None, state).tolist() == inside
-    assert (cost.view(state)[:, -1] < 0).tolist() == inside
-    np.testing.assert_array_equal(cost.state(state), cost.view(state)[:, -1])
+    assert cost.fn(elsewhere, None, state).tolist() == inside
+    assert (cost.extra_obs(state)[:, -1] < 0).tolist() == inside
+    np.testing.assert_array_equal(cost.extra_global_state(state), cost.extra_obs(state)[:, -1])
 
 
 def test_zones_are_seen_from_the_searchers_heading():
@@ -207,13 +207,13 @@ def test_zones_are_seen_from_the_searchers_heading():
     # 0: zone 0 over the edge of the world, straight ahead; 1: zone 1 straight ahead, although it looks downwards;
     # 2: zone 0 to its right, since it looks to the left and the zone is above.
     expected = [[0.15, 0, 0.1], [0.25, 0, 0.05], [0, -0.1, 0.05]]
-    np.testing.assert_allclose(env.costs[1].view(state), expected, atol=1e-6)
+    np.testing.assert_allclose(env.costs[1].extra_obs(state), expected, atol=1e-6)
 
 
 def test_a_zone_at_an_angle():
     cost = world(SEARCH, zones=((0.5, 0.5, 0.05),)).costs[1]
     bearing = np.arctan2(0.4, 0.3)
-    view = cost.view(searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3]))
+    view = cost.extra_obs(searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3]))
     # 0.5 away: straight ahead, 30 degrees to the left, 60 degrees to the right
     expected = [[0.5, 0, 0.45], [0.25 * np.sqrt(3), 0.25, 0.45], [0.25, -0.25 * np.sqrt(3), 0.45]]
     np.testing.assert_allclose(view, expected, atol=1e-6)
@@ -224,10 +224,10 @@ def test_the_zones_are_appended_to_view_and_state():
     state, timestep = step(searchers_at([[0.495, 0.5]] * 3, [0.0] * 3), jnp.asarray(STILL, float))
     np.testing.assert_allclose(state.searchers.pos, [[0.5, 0.5]] * 3, atol=1e-6)
     edge = 0.25 - 0.15  # to the centre (0.7, 0.65)
-    np.testing.assert_allclose(timestep.obs.view[:, -3:], [[0.2, 0.15, edge]] * 3, atol=1e-6)
-    np.testing.assert_allclose(timestep.obs.state[-3:], [edge] * 3, atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.agents_view[:, -3:], [[0.2, 0.15, edge]] * 3, atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.global_state[-3:], [edge] * 3, atol=1e-6)
     plain = make("jumanji/search-and-rescue-3s-3t").spec
-    assert env.spec.view_size == plain.view_size + 6 and env.spec.state_size == plain.state_size + 6
+    assert env.spec.obs_size == plain.obs_size + 6 and env.spec.global_state_size == plain.global_state_size + 6
 
 
 def test_the_nearest_other_searcher_is_seen_in_every_direction():
@@ -237,18 +237,18 @@ def test_the_nearest_other_searcher_is_seen_in_every_direction():
     cost = env.costs[0]
     # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is half ahead, half left
     expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305 / 2**0.5, 0.305 / 2**0.5, 0.305]]
-    np.testing.assert_allclose(cost.view(state), expected, atol=1e-6)
-    np.testing.assert_allclose(cost.state(state), [0.04, 0.04, 0.305], atol=1e-6)
+    np.testing.assert_allclose(cost.extra_obs(state), expected, atol=1e-6)
+    np.testing.assert_allclose(cost.extra_global_state(state), [0.04, 0.04, 0.305], atol=1e-6)
     after, timestep = step(state, jnp.asarray(STILL, float))
-    np.testing.assert_allclose(timestep.obs.view[:, -6:-3], cost.view(after), atol=1e-6)
-    np.testing.assert_allclose(timestep.obs.state[-6:-3], cost.state(after), atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.agents_view[:, -6:-3], cost.extra_obs(after), atol=1e-6)
+    np.testing.assert_allclose(timestep.obs.global_state[-6:-3], cost.extra_global_state(after), atol=1e-6)
     alone = make("safe/search-and-rescue-1s-3t")
-    np.testing.assert_array_equal(alone.costs[0].view(alone.reset(jax.random.key(0))[0]), [[0, 0, 0]])
+    np.testing.assert_array_equal(alone.costs[0].extra_obs(alone.reset(jax.random.key(0))[0]), [[0, 0, 0]])
 
 
 def test_the_nearest_zone_is_the_one_with_the_nearest_edge():
     env = world(SEARCH, zones=((0.5, 0.8, 0.05), (0.5, 0.1, 0.3)))
-    view = env.costs[1].view(searchers_at([[0.5, 0.5]] * 3, [0.0] * 3))
+    view = env.costs[1].extra_obs(searchers_at([[0.5, 0.5]] * 3, [0.0] * 3))
     np.testing.assert_allclose(view, [[0, -0.4, 0.1]] * 3, atol=1e-6)
 
 
@@ -257,8 +257,8 @@ def test_lengths_are_shares_of_the_worlds_side():
     places = np.array([[0.25, 0.25], [0.31, 0.25], [0.5, 0.02]])
     one, two = searchers_at(places, [0.0] * 3), searchers_at(2 * places, [0.0] * 3)
     for cost, same in zip(small.costs, large.costs, strict=True):
-        assert cost.of(one, None, one).tolist() == same.of(two, None, two).tolist() == [True, True, False]
-    np.testing.assert_allclose(small.costs[1].view(one), large.costs[1].view(two), atol=1e-6)
+        assert cost.fn(one, None, one).tolist() == same.fn(two, None, two).tolist() == [True, True, False]
+    np.testing.assert_allclose(small.costs[1].extra_obs(one), large.costs[1].extra_obs(two), atol=1e-6)
 
 
 # Random play against plain formulas
@@ -311,7 +311,7 @@ def test_random_play_costs_what_the_plain_formulas_say(env_id):
         state, timestep = reset(jax.random.key(seed))
         assert not timestep.cost.any()
         while not timestep.last:
-            action = legal_action(env.spec, timestep.obs.mask, random)
+            action = legal_action(env.spec, timestep.obs.action_mask, random)
             after, timestep = step(state, action)
             before, plain = (jax.tree.map(np.asarray, x.replace(key=0)) for x in (state, after))
             np.testing.assert_array_equal(timestep.cost, PLAIN[env_id](before, np.asarray(action), plain))

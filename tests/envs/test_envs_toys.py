@@ -9,7 +9,7 @@ import pytest
 from small_envs import TOY_WORLDS, compiled
 
 from jaxmarl_lite.envs import check_environment, make
-from jaxmarl_lite.envs.delayed import Delayed
+from jaxmarl_lite.envs.delayed import DelayedRewardWrapper
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
 
@@ -27,12 +27,12 @@ def best_action(env, state):
         return 2 * (state.target - state.place)
     if kind == "CounterState":
         return jnp.ones(2, jnp.int32)
-    if kind == "UnequalState":
-        return state.wanted
+    if kind == "HeterogeneousState":
+        return state.target
     if kind == "PursuitState":
         return jnp.sign(state.offset) + 1
     if kind == "RelayState":
-        return state.wanted
+        return state.target
     return jnp.zeros(2, jnp.int32)
 
 
@@ -41,15 +41,15 @@ def test_the_best_return_is_reached(env_id):
     env, reset, step = compiled(env_id)
     for seed in range(3):
         state, timestep = reset(jax.random.key(seed))
-        total, best = timestep.reward, env.spec.best_return
+        total, best = timestep.reward, env.spec.max_return
         if isinstance(env, Pursuit):  # an expectation over starts
             best = 1.0 + 0.01 * float(jnp.abs(state.offset).max())
         while not timestep.last:
             action = best_action(env, state)
-            if env.spec.action_kind == "continuous":
+            if env.spec.action_type == "continuous":
                 assert (jnp.abs(action) <= 1).all()
             else:
-                legal = jnp.take_along_axis(timestep.obs.mask, action[:, None], axis=-1)
+                legal = jnp.take_along_axis(timestep.obs.action_mask, action[:, None], axis=-1)
                 assert (legal[:, 0] | ~timestep.obs.alive).all()
                 action = jnp.where(legal[:, 0], action, 0)
             state, timestep = step(state, action)
@@ -61,23 +61,23 @@ def test_matrix_game_pays_by_the_table():
     table = ((1.0, 2.0), (3.0, 4.0))
     env = make("toy/payoff", payoff=table)
     state, first = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(first.obs.view, np.ones((2, 1)))
+    np.testing.assert_array_equal(first.obs.agents_view, np.ones((2, 1)))
     for row in range(2):
         for column in range(2):
             _, timestep = env.step(state, jnp.array([row, column]))
             assert timestep.reward.tolist() == [table[row][column]] * 2
             assert timestep.discount == 0 and timestep.last
-    assert env.spec.best_return == 4.0
+    assert env.spec.max_return == 4.0
 
 
 def test_memory_hides_the_cue_until_the_answer():
     env, reset, step = compiled("toy/memory")
     state, timestep = reset(jax.random.key(1))
-    np.testing.assert_array_equal(timestep.obs.view[:, :2], jax.nn.one_hot(state.cue, 2))
+    np.testing.assert_array_equal(timestep.obs.agents_view[:, :2], jax.nn.one_hot(state.cue, 2))
     for t in range(1, 4):
         state, timestep = step(state, jnp.zeros(2, jnp.int32))
-        assert not timestep.obs.view[:, :2].any() and not timestep.last and not timestep.reward.any()
-        assert timestep.obs.view[:, 2].tolist() == [float(t == 3)] * 2
+        assert not timestep.obs.agents_view[:, :2].any() and not timestep.last and not timestep.reward.any()
+        assert timestep.obs.agents_view[:, 2].tolist() == [float(t == 3)] * 2
     half = state._replace(cue=jnp.array([0, 1], jnp.int32))
     _, timestep = step(half, jnp.zeros(2, jnp.int32))
     assert timestep.reward.tolist() == [0.5, 0.5] and timestep.discount == 0
@@ -102,12 +102,12 @@ def test_pursuit_pays_when_both_approach():
     ]:
         now, timestep = after(offsets, moves)
         assert timestep.reward.tolist() == pytest.approx([reward] * 2) and now.offset.tolist() == list(then)
-        np.testing.assert_allclose(timestep.obs.view[:, 0], np.array(then) / 5, rtol=1e-6)
+        np.testing.assert_allclose(timestep.obs.agents_view[:, 0], np.array(then) / 5, rtol=1e-6)
         assert bool(timestep.last) == (then == (0, 0)) == (timestep.discount == 0)
     _, timestep = after((3, 3), (0, 0), time=19)
     assert timestep.last and timestep.discount == 1
     best = np.mean([1.0 + 0.01 * max(a, b) for a in range(1, 6) for b in range(1, 6)])
-    assert env.spec.best_return == pytest.approx(best)
+    assert env.spec.max_return == pytest.approx(best)
     starts = jax.vmap(lambda key: env.reset(key)[0].offset)(jax.random.split(jax.random.key(1), 500))
     assert set(np.unique(starts)) == set(range(-5, 6)) - {0}
 
@@ -115,28 +115,32 @@ def test_pursuit_pays_when_both_approach():
 def test_many_pursuers_must_all_approach():
     env = make("toy/pursuit", agents=4, reach=3)
     state, timestep = env.reset(jax.random.key(0))
-    assert timestep.obs.view.shape == (4, 1) and timestep.obs.state.shape == (4,) and timestep.obs.mask.shape == (4, 3)
+    assert (
+        timestep.obs.agents_view.shape == (4, 1)
+        and timestep.obs.global_state.shape == (4,)
+        and timestep.obs.action_mask.shape == (4, 3)
+    )
     state = state._replace(offset=jnp.array([1, 1, -1, 0], jnp.int32))
     assert env.step(state, jnp.array([2, 2, 0, 0]))[1].reward.tolist() == pytest.approx([-0.01] * 4)
     assert env.step(state, jnp.array([2, 2, 0, 1]))[1].reward.tolist() == pytest.approx([1.01] * 4)
     draws = np.random.default_rng(0).integers(1, 4, size=(200_000, 4)).max(1)
-    assert env.spec.best_return == pytest.approx(1 + 0.01 * draws.mean(), abs=1e-4)
+    assert env.spec.max_return == pytest.approx(1 + 0.01 * draws.mean(), abs=1e-4)
 
 
 def test_the_first_choice_is_paid_for_at_the_end():
     env, reset, step = compiled("toy/relay")
-    for right in (0, 1):
+    for is_correct in (0, 1):
         state, timestep = reset(jax.random.key(3))
-        assert timestep.obs.alive.tolist() == [True, True] and timestep.obs.view[0, :4].sum() == 1
+        assert timestep.obs.alive.tolist() == [True, True] and timestep.obs.agents_view[0, :4].sum() == 1
         rewards = []
         for t in range(16):
-            assert timestep.obs.mask[0].sum() == (4 if t == 0 else 1) and timestep.obs.alive[0] == (t == 0)
-            assert timestep.obs.state[8] == (t > 0 and right)
-            first = (state.wanted[0] + 1 - right) % 4 if t == 0 else 0
-            second = state.wanted[1] if t % 2 else (state.wanted[1] + 1) % 4
+            assert timestep.obs.action_mask[0].sum() == (4 if t == 0 else 1) and timestep.obs.alive[0] == (t == 0)
+            assert timestep.obs.global_state[8] == (t > 0 and is_correct)
+            first = (state.target[0] + 1 - is_correct) % 4 if t == 0 else 0
+            second = state.target[1] if t % 2 else (state.target[1] + 1) % 4
             state, timestep = step(state, jnp.stack([jnp.asarray(first, jnp.int32), second]))
             rewards.append(float(timestep.reward[1]))
-        assert rewards == [0.25 * (t % 2) for t in range(15)] + [0.25 + right] and timestep.discount == 0
+        assert rewards == [0.25 * (t % 2) for t in range(15)] + [0.25 + is_correct] and timestep.discount == 0
 
 
 def test_counter_ends_and_is_cut_off():
@@ -150,7 +154,7 @@ def test_counter_ends_and_is_cut_off():
         assert not timestep.last
         state, timestep = step(state, jnp.array([1, t % 2], jnp.int32) * (t < 4))
     assert timestep.last and timestep.discount == 1 and not timestep.reward.any()
-    assert timestep.obs.view[0, 0] == pytest.approx(2 / 3)
+    assert timestep.obs.agents_view[0, 0] == pytest.approx(2 / 3)
     both = state._replace(count=jnp.int32(2), time=jnp.int32(5))
     _, timestep = step(both, jnp.ones(2, jnp.int32))
     assert timestep.last and timestep.discount == 0
@@ -159,7 +163,7 @@ def test_counter_ends_and_is_cut_off():
 def test_reach_ignores_padding_and_sums_to_the_team():
     team, each = make("toy/reach-unequal"), make("toy/reach-unequal", reward="individual")
     state, timestep = team.reset(jax.random.key(0))
-    assert timestep.obs.mask.tolist() == [[True, True], [True, False]]
+    assert timestep.obs.action_mask.tolist() == [[True, True], [True, False]]
     action = jnp.array([[0.3, -0.2], [0.5, 0.1]])
     _, shared = team.step(state, action)
     _, own = each.step(state, action)
@@ -173,14 +177,14 @@ def test_reach_ignores_padding_and_sums_to_the_team():
 def test_unequal_masks_and_deaths():
     env, reset, step = compiled("toy/mortal")
     state, timestep = reset(jax.random.key(0))
-    assert timestep.obs.mask.tolist() == [[True, True, False, False], [True] * 4]
+    assert timestep.obs.action_mask.tolist() == [[True, True, False, False], [True] * 4]
     for _ in range(2):
         assert timestep.obs.alive.all()
-        state, timestep = step(state, state.wanted)
+        state, timestep = step(state, state.target)
         assert timestep.reward[0] == pytest.approx(2 / 6)
     assert timestep.obs.alive.tolist() == [True, False]
-    assert timestep.obs.mask[1].tolist() == [True, False, False, False] and not timestep.obs.view[1].any()
-    _, timestep = step(state, state.wanted)
+    assert timestep.obs.action_mask[1].tolist() == [True, False, False, False] and not timestep.obs.agents_view[1].any()
+    _, timestep = step(state, state.target)
     assert timestep.reward[0] == pytest.approx(1 / 6)
 
 
@@ -193,7 +197,7 @@ def test_unequal_masks_and_deaths():
         ("reach", {"dims": (2, 0)}, "dims is 0; allowed is a whole number, 1 or more"),
         ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
         ("relay", {"steps": 1}, "steps is 1; allowed is a whole number, 2 or more"),
-        ("relay", {"now": float("nan")}, "now is nan; allowed is a finite number"),
+        ("relay", {"immediate_reward": float("nan")}, "immediate_reward is nan; allowed is a finite number"),
         ("pursuit", {"reach": 0}, "reach is 0; allowed is a whole number, 1 or more"),
         ("pursuit", {"agents": "two"}, "agents is 'two'; allowed is a whole number, 1 or more"),
         ("pursuit", {"limit": 3}, "limit is 3; allowed is reach, 5, or more"),
@@ -215,20 +219,22 @@ def test_impossible_toys(name, keywords, words):
 
 def test_delayed_rewards_are_paid_in_one_sum():
     inner, env = make("toy/pursuit", limit=6), make("delayed/toy/pursuit", limit=6)
-    assert env.spec.name == "delayed/toy/pursuit" and env.spec.best_return == inner.spec.best_return
-    assert env.spec.state_size == inner.spec.state_size + 2 and env.spec.view_size == inner.spec.view_size
-    (state, timestep), (late, delayed) = inner.reset(jax.random.key(0)), env.reset(jax.random.key(0))
-    owed = 0.0
+    assert env.spec.name == "delayed/toy/pursuit" and env.spec.max_return == inner.spec.max_return
+    assert env.spec.global_state_size == inner.spec.global_state_size + 2 and env.spec.obs_size == inner.spec.obs_size
+    (state, timestep), (delayed_state, delayed) = inner.reset(jax.random.key(0)), env.reset(jax.random.key(0))
+    pending = 0.0
     for t in range(6):
-        np.testing.assert_array_equal(delayed.obs.view, timestep.obs.view)
-        np.testing.assert_allclose(delayed.obs.state, jnp.append(timestep.obs.state, jnp.full(2, owed)), rtol=1e-6)
+        np.testing.assert_array_equal(delayed.obs.agents_view, timestep.obs.agents_view)
+        np.testing.assert_allclose(
+            delayed.obs.global_state, jnp.append(timestep.obs.global_state, jnp.full(2, pending)), rtol=1e-6
+        )
         action = jnp.array([t % 3, (t + 1) % 3])
-        (state, timestep), (late, delayed) = inner.step(state, action), env.step(late, action)
-        owed += float(timestep.reward[0])
+        (state, timestep), (delayed_state, delayed) = inner.step(state, action), env.step(delayed_state, action)
+        pending += float(timestep.reward[0])
         assert delayed.last == timestep.last and delayed.discount == timestep.discount
-        assert delayed.reward.tolist() == pytest.approx([owed if timestep.last else 0.0] * 2)
-    assert timestep.last and not delayed.obs.state[-2:].any()  # paid is not owed: a time limit is looked beyond
-    with pytest.raises(AttributeError, match="'Delayed' object has no attribute 'nothing'"):
+        assert delayed.reward.tolist() == pytest.approx([pending if timestep.last else 0.0] * 2)
+    assert timestep.last and not delayed.obs.global_state[-2:].any()  # paid is not owed: a time limit is looked beyond
+    with pytest.raises(AttributeError, match="'DelayedRewardWrapper' object has no attribute 'nothing'"):
         _ = env.nothing
     assert not hasattr(env, "animate")
     with pytest.raises(ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"):
@@ -237,15 +243,17 @@ def test_delayed_rewards_are_paid_in_one_sum():
 
 def test_what_an_environment_tells_is_told_of_its_delayed_self():
     class Told(Pursuit):
-        def won(self, state):
+        def is_win(self, state):
             return (state.offset == 0).all()
 
         def animate(self, states, path, fps=5):
             return [type(state).__name__ for state in states], path, fps
 
-    env = Delayed(Told())
+    env = DelayedRewardWrapper(Told())
     state, _ = env.reset(jax.random.key(0))
-    assert not env.won(state) and env.won(state._replace(inner=state.inner._replace(offset=jnp.zeros(2, jnp.int32))))
+    assert not env.is_win(state) and env.is_win(
+        state._replace(inner=state.inner._replace(offset=jnp.zeros(2, jnp.int32)))
+    )
     assert env.animate([state, state], "film.gif", fps=2) == (["PursuitState"] * 2, "film.gif", 2)
     assert list(inspect.signature(env.animate).parameters) == ["states", "path", "fps"]
     check_environment(env)

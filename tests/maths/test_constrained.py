@@ -86,11 +86,11 @@ def test_against_a_convex_solver(float64, k, size):
         best = _oracle(problem)
         left = np.maximum(c + b @ x, 0).sum()
         if best is None:
-            assert found.case == cs.RECOVERY
+            assert found.case == cs.INFEASIBLE
             assert left < np.maximum(c, 0).sum()
             least = _oracle(problem, violation=True)
             assert left <= least + 1e-6 * max(np.abs(c).max(), 1e-3)
-        elif found.case == cs.RECOVERY:  # feasible by a hair, or the solver thinks so
+        elif found.case == cs.INFEASIBLE:  # feasible by a hair, or the solver thinks so
             assert left <= 1e-7 * np.abs(c).max()
         else:
             feasible += 1
@@ -110,7 +110,7 @@ def test_in_float32():
             assert {x.dtype for x in jax.tree.leaves(found)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
             with jax.enable_x64(True):
                 exact = _ours(*map(jnp.asarray, problem))
-            if exact.case == cs.RECOVERY or found.case == cs.RECOVERY:
+            if exact.case == cs.INFEASIBLE or found.case == cs.INFEASIBLE:
                 continue  # which of two equally bad points is best may turn on rounding
             x = np.asarray(found.direction, np.float64)
             assert 0.5 * x @ h @ x <= delta * 1.001
@@ -134,10 +134,10 @@ def test_no_costs_is_the_natural_gradient_step(float64):
     found = _ours(g, np.zeros((0, 10)), np.zeros(0), h, delta)
     natural = np.linalg.solve(h, g)
     np.testing.assert_allclose(found.direction, np.sqrt(2 * delta / (g @ natural)) * natural, rtol=1e-10)
-    np.testing.assert_allclose(found.trust_multiplier, np.sqrt(g @ natural / (2 * delta)), rtol=1e-10)
+    np.testing.assert_allclose(found.kl_dual, np.sqrt(g @ natural / (2 * delta)), rtol=1e-10)
     np.testing.assert_allclose(found.kl, delta, rtol=1e-10)
-    assert found.case == cs.FREE
-    assert found.multipliers.shape == found.remaining.shape == (0,)
+    assert found.case == cs.ZERO_COST_GRADIENT
+    assert found.cost_duals.shape == found.predicted_violation.shape == (0,)
 
 
 def test_trees_are_arrays(float64):
@@ -161,19 +161,19 @@ def test_the_multipliers_are_those_of_the_problem(float64, kind):
         g, b, c, h, delta = _problem(seed, 3, 12, kind)
         found = _ours(g, b, c, h, delta)
         seen.add(int(found.case))
-        if found.case == cs.RECOVERY:
-            assert found.trust_multiplier == 0
-            np.testing.assert_allclose(h @ found.direction, -found.multipliers @ b, rtol=1e-6, atol=1e-9)
+        if found.case == cs.INFEASIBLE:
+            assert found.kl_dual == 0
+            np.testing.assert_allclose(h @ found.direction, -found.cost_duals @ b, rtol=1e-6, atol=1e-9)
             continue
-        assert found.trust_multiplier > 0
-        assert (np.asarray(found.multipliers) >= -1e-9).all()
-        wanted = g - np.asarray(found.multipliers) @ b
-        np.testing.assert_allclose(float(found.trust_multiplier) * h @ found.direction, wanted, rtol=1e-6, atol=1e-8)
-        np.testing.assert_allclose(found.multipliers * found.remaining, 0.0, atol=1e-8)
-        np.testing.assert_allclose(found.remaining, c + b @ found.direction, atol=1e-10)
+        assert found.kl_dual > 0
+        assert (np.asarray(found.cost_duals) >= -1e-9).all()
+        wanted = g - np.asarray(found.cost_duals) @ b
+        np.testing.assert_allclose(float(found.kl_dual) * h @ found.direction, wanted, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(found.cost_duals * found.predicted_violation, 0.0, atol=1e-8)
+        np.testing.assert_allclose(found.predicted_violation, c + b @ found.direction, atol=1e-10)
         np.testing.assert_allclose(found.kl, 0.5 * found.direction @ h @ found.direction, rtol=1e-8)
-        np.testing.assert_allclose(found.gain, g @ found.direction, rtol=1e-8)
-    assert seen >= {cs.RECOVERY, cs.VIOLATED, cs.CUT}
+        np.testing.assert_allclose(found.predicted_gain, g @ found.direction, rtol=1e-8)
+    assert seen >= {cs.INFEASIBLE, cs.RECOVERABLE, cs.CONSTRAINED}
 
 
 def test_one_cost_is_the_papers_cases(float64):
@@ -188,17 +188,17 @@ def test_one_cost_is_the_papers_cases(float64):
         room = 2 * delta - c[0] ** 2 / s
         if room < 0:
             lam, nu = (0.0, np.sqrt(2 * delta / s)) if c[0] > 0 else (np.sqrt(q / (2 * delta)), 0.0)
-            assert found.case == (cs.RECOVERY if c[0] > 0 else cs.INSIDE)
+            assert found.case == (cs.INFEASIBLE if c[0] > 0 else cs.UNCONSTRAINED)
         else:
-            assert found.case == (cs.VIOLATED if c[0] > 0 else cs.CUT)
+            assert found.case == (cs.RECOVERABLE if c[0] > 0 else cs.CONSTRAINED)
             free = np.sqrt(2 * delta / q) * hg
             along = np.sqrt((q - r**2 / s) / room)
             lam, nu = (np.sqrt(q / (2 * delta)), 0.0) if c[0] + b[0] @ free <= 0 else (along, (r + along * c[0]) / s)
-        np.testing.assert_allclose(found.trust_multiplier, lam, rtol=1e-8)
-        np.testing.assert_allclose(found.multipliers, [nu], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(found.kl_dual, lam, rtol=1e-8)
+        np.testing.assert_allclose(found.cost_duals, [nu], rtol=1e-8, atol=1e-12)
         wanted = (hg - nu * hb) / lam if lam else -nu * hb
         np.testing.assert_allclose(found.direction, wanted, rtol=1e-7, atol=1e-12)
-    assert cases == {cs.RECOVERY, cs.VIOLATED, cs.CUT, cs.INSIDE}
+    assert cases == {cs.INFEASIBLE, cs.RECOVERABLE, cs.CONSTRAINED, cs.UNCONSTRAINED}
 
 
 def test_a_cost_without_a_gradient_is_left_out(float64):
@@ -207,9 +207,9 @@ def test_a_cost_without_a_gradient_is_left_out(float64):
     one = _ours(g, b[:1], c[:1], h, delta)
     both = _ours(g, b, c, h, delta)
     np.testing.assert_allclose(both.direction, one.direction, rtol=1e-10)
-    assert both.remaining[1] == 5.0
+    assert both.predicted_violation[1] == 5.0
     none = _ours(g, np.zeros_like(b), c, h, delta)
-    assert none.case == cs.FREE
+    assert none.case == cs.ZERO_COST_GRADIENT
     np.testing.assert_allclose(none.kl, delta, rtol=1e-9)
 
 
@@ -232,7 +232,7 @@ class TestStepInSpan:
         for seed in range(40):
             g, b, c, h, delta = _problem(seed, 2, 12, KINDS[seed % 3])
             vectors = np.concatenate([g[None], b])
-            found = cs.step_in_span(g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta)
+            found = cs.subspace_constrained_step(g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta)
             np.testing.assert_allclose(found.direction, _ours(g, b, c, h, delta).direction, rtol=1e-5, atol=1e-7)
 
     def test_of_poor_solutions_keeps_limits_and_radius(self, float64):
@@ -244,15 +244,15 @@ class TestStepInSpan:
             rate = 1.0 / np.linalg.eigvalsh(h)[-1]
             poor = rate * sum(np.linalg.matrix_power(np.eye(12) - rate * h, n) for n in range(3))
             x = vectors @ poor
-            found = cs.step_in_span(g, b, c, x, x @ h, delta)
+            found = cs.subspace_constrained_step(g, b, c, x, x @ h, delta)
             step = found.direction
             np.testing.assert_allclose(found.kl, 0.5 * step @ h @ step, rtol=1e-8)
             assert 0.5 * step @ h @ step <= delta * (1 + 1e-9)
-            np.testing.assert_allclose(found.remaining, c + b @ step, atol=1e-9)
-            if found.case != cs.RECOVERY:
+            np.testing.assert_allclose(found.predicted_violation, c + b @ step, atol=1e-9)
+            if found.case != cs.INFEASIBLE:
                 assert (c + b @ step).max() <= 1e-8
             plain = cs.constrained_step(g, b, c, lambda v, poor=poor: poor @ v, delta)
-            overstepped += (plain.case != cs.RECOVERY) & (0.5 * plain.direction @ h @ plain.direction < 0.9 * delta)
+            overstepped += (plain.case != cs.INFEASIBLE) & (0.5 * plain.direction @ h @ plain.direction < 0.9 * delta)
         assert overstepped > 10  # they misjudge the radius, here by staying far inside
 
     def test_a_vector_that_depends_on_others_is_no_harm(self, float64):
@@ -260,7 +260,7 @@ class TestStepInSpan:
         b = np.stack([2.0 * g, -g])
         c = np.array([-0.1, -0.1])
         vectors = np.concatenate([g[None], b])
-        found = cs.step_in_span(g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta)
+        found = cs.subspace_constrained_step(g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta)
         exact = _ours(g, b, c, h, delta)
-        np.testing.assert_allclose(found.gain, exact.gain, rtol=1e-8)
-        assert found.remaining.max() <= 1e-9
+        np.testing.assert_allclose(found.predicted_gain, exact.predicted_gain, rtol=1e-8)
+        assert found.predicted_violation.max() <= 1e-9

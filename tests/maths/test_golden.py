@@ -103,11 +103,11 @@ def test_the_step_of_the_authors(recorded):
     c = (data["episode_cost_mean"] - constant["safety_bound"]) * (1.0 - constant["gamma"])
     _close(c, data["rescale_constraint_val"])
 
-    found = constrained.coefficients(q, r[None], s[None, None], jnp.asarray(c)[None], constant["delta"])
+    found = constrained.solve_dual(q, r[None], s[None, None], jnp.asarray(c)[None], constant["delta"])
     case = int(data["optim_case"])
     assert found.case == case
-    _close(found.trust_multiplier, data["lam"])
-    _close(found.multipliers, data["nu"])
+    _close(found.kl_dual, data["lam"])
+    _close(found.cost_duals, data["nu"])
     x = found.alpha * solved.x[0] + found.beta[0] * solved.x[1]
     _close(-x, data["x"])
 
@@ -122,13 +122,13 @@ def test_the_step_of_the_authors(recorded):
         fine = (kl < constant["delta"]) & ((gained > 0) | (case <= 1)) & (grown <= max(-c, 0.0))
         return fine, (kl, -gained)
 
-    ended = trust_region.backtrack(
+    ended = trust_region.backtracking_line_search(
         judge, theta, capped, constant["line_search_fraction"], int(constant["ls_step"]), constant["fraction_coef"]
     )
     assert ended.accepted
-    _close(ended.theta, data["params_after"])
-    _close(ended.found[0], data["kl_last"])
-    _close(ended.found[1], data["loss_improve_last"])
+    _close(ended.params, data["params_after"])
+    _close(ended.aux[0], data["kl_last"])
+    _close(ended.aux[1], data["loss_improve_last"])
 
 
 def test_all_four_cases_are_there():

@@ -41,9 +41,7 @@ def test_gradient_at_ratio_one_is_score_times_advantage(float64):
     old = log_prob(theta)
 
     def surrogate(theta):
-        return surrogates.clipped_surrogate(
-            surrogates.importance_ratio(log_prob(theta), old), advantage, 0.2
-        ).sum()
+        return surrogates.clipped_surrogate(surrogates.importance_ratio(log_prob(theta), old), advantage, 0.2).sum()
 
     # The score of a softmax is one-hot(u) - π.
     pi = np.exp(theta) / np.exp(theta).sum()

@@ -19,10 +19,10 @@ def _flat(tree):
 
 def test_arithmetic_against_flat_vectors(float64):
     a, b = _tree(0), _tree(1)
-    np.testing.assert_allclose(trees.dot(a, b), _flat(a) @ _flat(b), rtol=1e-14)
+    np.testing.assert_allclose(trees.vdot(a, b), _flat(a) @ _flat(b), rtol=1e-14)
     np.testing.assert_allclose(trees.norm(a), np.linalg.norm(_flat(a)), rtol=1e-14)
     np.testing.assert_allclose(_flat(trees.scale(-2.5, a)), -2.5 * _flat(a), rtol=1e-14)
-    np.testing.assert_allclose(_flat(trees.axpy(3.0, a, b)), 3.0 * _flat(a) + _flat(b), rtol=1e-14)
+    np.testing.assert_allclose(_flat(trees.add_scaled(3.0, a, b)), 3.0 * _flat(a) + _flat(b), rtol=1e-14)
     wanted = _flat(a) @ _flat(b) / np.linalg.norm(_flat(a)) / np.linalg.norm(_flat(b))
     np.testing.assert_allclose(trees.cosine(a, b), wanted, rtol=1e-14)
     np.testing.assert_allclose(trees.cosine(a, trees.scale(-3.0, a)), -1.0, rtol=1e-14)
@@ -30,9 +30,9 @@ def test_arithmetic_against_flat_vectors(float64):
 
 def test_single_precision_stays_single_where_double_is_enabled(float64):
     a = jax.tree.map(lambda x: x.astype(jnp.float32), _tree(0))
-    found = trees.dot(a, a), trees.norm(a), trees.cosine(a, a), trees.clip_by_norm(a, 0.1)
+    found = trees.vdot(a, a), trees.norm(a), trees.cosine(a, a), trees.clip_by_norm(a, 0.1)
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
-    assert trees.dot((), ()) == 0
+    assert trees.vdot((), ()) == 0
 
 
 @pytest.mark.parametrize("size", [1e-15, 1e-9, 1.0, 1e9])
@@ -75,5 +75,5 @@ def test_all_finite(bad):
 
 def test_select_by_the_leading_axes():
     a, b = {"x": jnp.ones((2, 3)), "y": jnp.ones(2, int)}, {"x": jnp.zeros((2, 3)), "y": jnp.zeros(2, int)}
-    found = trees.select(jnp.array([True, False]), a, b)
+    found = trees.where(jnp.array([True, False]), a, b)
     assert found["x"].tolist() == [[1, 1, 1], [0, 0, 0]] and found["y"].tolist() == [1, 0]

@@ -2,24 +2,25 @@
 
 import chex
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmarl_lite.maths import trust_region
-from jaxmarl_lite.maths.multiplier import ascend
+from jaxmarl_lite.maths.multiplier import dual_ascent
 from jaxmarl_lite.nets import distributions
-from jaxmarl_lite.nets.actor_critic import NetworkSpec, network
+from jaxmarl_lite.nets.actor_critic import NetworkSpec, make_network
 from jaxmarl_lite.types import Observation
 
 T, B, VIEW, A = 4, 6, 3, 3
 
 
-def _policy(kind, memory):
+def _policy(kind, recurrent):
     """Weights, samples, and `(theta, samples) -> distributions`, with an agent that is dead now and then."""
     draw = np.random.default_rng(0)
-    form = NetworkSpec((5,), "tanh", memory, 4) if memory == "gru" else NetworkSpec((5,), "tanh")
-    net = network(form, VIEW, A, agents=None, gaussian=kind != "categorical")
+    form = NetworkSpec((5,), "tanh", recurrent, 4) if recurrent else NetworkSpec((5,), "tanh")
+    net = make_network(form, VIEW, A, num_agents=None, gaussian_head=kind != "categorical")
     theta = jax.tree.map(lambda x: x + 0.3 * draw.normal(size=x.shape), net.init(jax.random.key(0)))
     mask = draw.uniform(size=(T, B, A)) < 0.7
     mask[..., 0] = True
@@ -28,8 +29,8 @@ def _policy(kind, memory):
     bounds = (jnp.zeros(A), jnp.ones(A)) if kind == "tanh" else None
 
     def pi(theta, view, mask, first, alive):
-        head, _ = net.unroll(theta, net.initial_memory(view.shape[1]), view, first)
-        return distributions.from_head(head, Observation(view, view, mask, alive), bounds)
+        head, _ = net.unroll(theta, net.init_hidden_state(view.shape[1]), view, first)
+        return distributions.make_distribution(head, Observation(view, view, mask, alive), bounds)
 
     return theta, tuple(map(jnp.asarray, (view, mask, first, alive))), pi
 
@@ -41,10 +42,10 @@ def _dense(product, theta):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("memory", ["none", "gru"])
+@pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("kind", ["categorical", "gaussian", "tanh"])
-def test_fisher_products_are_the_hessian_of_the_mean_kl(float64, kind, memory, parts):
-    theta, samples, pi = _policy(kind, memory)
+def test_fisher_products_are_the_hessian_of_the_mean_kl(float64, kind, recurrent, parts):
+    theta, samples, pi = _policy(kind, recurrent)
     flat, back = jax.flatten_util.ravel_pytree(theta)
     alive = samples[3]
     old = pi(theta, *samples)
@@ -62,9 +63,9 @@ def test_fisher_products_are_the_hessian_of_the_mean_kl(float64, kind, memory, p
         return jax.tree.map(lambda x: x * weight[..., None], found.fisher(tangent))
 
     def parameters(weights, part):
-        return pi(weights, *part).parameters()
+        return pi(weights, *part).params()
 
-    product = trust_region.fisher_product(parameters, metric, theta, worlds, damping=0.05)
+    product = trust_region.fisher_vector_product(parameters, metric, theta, worlds, damping=0.05)
     found = _dense(product, theta)
     np.testing.assert_allclose(found, wanted + 0.05 * np.eye(len(found)), rtol=1e-8, atol=1e-10)
     assert np.linalg.eigvalsh(found)[0] > 0.049
@@ -84,8 +85,8 @@ def test_the_fisher_matrix_is_the_mean_square_of_the_score(kind):
     scores = jax.vmap(lambda u: jax.grad(lambda x: make(x).log_prob(u))(start))(actions)
 
     def along(t):
-        _, pull = jax.vjp(lambda x: make(x).parameters(), start)
-        tangent = jax.jvp(lambda x: make(x).parameters(), (start,), (t,))[1]
+        _, pull = jax.vjp(lambda x: make(x).params(), start)
+        tangent = jax.jvp(lambda x: make(x).params(), (start,), (t,))[1]
         return pull(make(start).fisher(tangent))[0]
 
     np.testing.assert_allclose(jax.vmap(along)(jnp.eye(len(start))), scores.T @ scores / 40_000, atol=0.06)
@@ -107,7 +108,7 @@ class TestConjugateGradient:
         np.testing.assert_allclose(found.x, np.linalg.solve(h, b.T).T, rtol=1e-6)
         np.testing.assert_allclose(found.residual, b - found.x @ h, atol=1e-10)
         assert (found.relative_residual <= 1e-12).all()
-        assert found.positive.all()
+        assert found.positive_curvature.all()
 
     def test_is_the_textbooks_iteration(self, float64):
         """Each right-hand side as if it were alone, iteration by iteration."""
@@ -138,7 +139,7 @@ class TestConjugateGradient:
     def test_a_curvature_that_is_not_positive_is_reported(self, float64):
         h = np.diag([1.0, 2.0, -0.5])
         found = trust_region.conjugate_gradient(lambda v: h @ v, np.eye(3) + 0.1, 10)
-        assert not found.positive[2]
+        assert not found.positive_curvature[2]
         assert np.isfinite(found.x).all()
 
     def test_a_start_and_a_preconditioner_save_iterations(self, float64):
@@ -147,10 +148,10 @@ class TestConjugateGradient:
         h = scale[:, None] * (h + np.eye(40)) * scale[None]
         plain = trust_region.conjugate_gradient(lambda v: h @ v, b, 500, 1e-6)
         jacobi = trust_region.conjugate_gradient(
-            lambda v: h @ v, b, 500, 1e-6, precondition=lambda v: v / np.diagonal(h)
+            lambda v: h @ v, b, 500, 1e-6, preconditioner=lambda v: v / np.diagonal(h)
         )
         exact = np.linalg.solve(h, b.T).T
-        warm = trust_region.conjugate_gradient(lambda v: h @ v, b, 500, 1e-6, start=exact * (1 + 1e-8))
+        warm = trust_region.conjugate_gradient(lambda v: h @ v, b, 500, 1e-6, initial_x=exact * (1 + 1e-8))
         assert (jacobi.relative_residual <= 1e-6).all()
         assert (jacobi.iterations < plain.iterations // 2).all()
         assert (warm.iterations < jacobi.iterations).all()
@@ -182,38 +183,49 @@ class TestBacktrack:
     @pytest.mark.parametrize(("limit", "wanted", "tries"), [(5.0, 0.8, 1), (0.5, 0.4, 2), (0.11, 0.1, 4)])
     def test_the_first_that_is_acceptable(self, limit, wanted, tries):
         found = jax.jit(
-            lambda: trust_region.backtrack(
-                lambda x: (x["a"][0] <= limit, x["a"]), {"a": jnp.zeros(2)}, {"a": jnp.ones(2)}, 0.5, 6, first=0.8
+            lambda: trust_region.backtracking_line_search(
+                lambda x: (x["a"][0] <= limit, x["a"]),
+                {"a": jnp.zeros(2)},
+                {"a": jnp.ones(2)},
+                0.5,
+                6,
+                initial_step_size=0.8,
             )
         )()
-        np.testing.assert_allclose(found.theta["a"], wanted, rtol=1e-6)
-        np.testing.assert_allclose(found.found, wanted, rtol=1e-6)
+        np.testing.assert_allclose(found.params["a"], wanted, rtol=1e-6)
+        np.testing.assert_allclose(found.aux, wanted, rtol=1e-6)
         assert found.accepted
-        assert found.tries == tries
-        np.testing.assert_allclose(found.fraction, wanted, rtol=1e-6)
+        assert found.num_steps == tries
+        np.testing.assert_allclose(found.step_size, wanted, rtol=1e-6)
 
     def test_nothing_acceptable_moves_nothing(self):
         theta = jnp.array([0.1, 0.7])
-        found = trust_region.backtrack(lambda x: (jnp.asarray(False), x.sum()), theta, jnp.ones(2), 0.5, 3)
-        np.testing.assert_array_equal(found.theta, theta)
+        found = trust_region.backtracking_line_search(
+            lambda x: (jnp.asarray(False), x.sum()), theta, jnp.ones(2), 0.5, 3
+        )
+        np.testing.assert_array_equal(found.params, theta)
         assert not found.accepted
-        assert found.tries == 3
-        assert found.fraction == 0
+        assert found.num_steps == 3
+        assert found.step_size == 0
 
     def test_a_step_that_is_not_finite_is_never_taken(self):
         theta = jnp.array([0.1, 0.7])
-        found = trust_region.backtrack(lambda x: (x.sum() < 9, x.sum()), theta, jnp.full(2, jnp.nan), 0.5, 3)
-        np.testing.assert_array_equal(found.theta, theta)
+        found = trust_region.backtracking_line_search(
+            lambda x: (x.sum() < 9, x.sum()), theta, jnp.full(2, jnp.nan), 0.5, 3
+        )
+        np.testing.assert_array_equal(found.params, theta)
 
     def test_under_vmap_each_searches_for_itself(self):
         limits = jnp.array([5.0, 0.5, 0.11])
 
         def one(limit):
-            return trust_region.backtrack(lambda x: (x <= limit, ()), jnp.zeros(()), jnp.ones(()), 0.5, 6).theta
+            return trust_region.backtracking_line_search(
+                lambda x: (x <= limit, ()), jnp.zeros(()), jnp.ones(()), 0.5, 6
+            ).params
 
         np.testing.assert_allclose(jax.vmap(one)(limits), [1.0, 0.5, 0.0625])
 
 
 def test_multipliers_ascend_and_stay_positive():
-    found = ascend(jnp.array([0.5, 0.5, 9.9]), jnp.array([2.0, -8.0, 5.0]), 0.1, 10.0)
+    found = dual_ascent(jnp.array([0.5, 0.5, 9.9]), jnp.array([2.0, -8.0, 5.0]), 0.1, 10.0)
     np.testing.assert_allclose(found, [0.7, 0.0, 10.0], rtol=1e-6)

@@ -5,52 +5,52 @@ import pytest
 import slow_but_obvious
 
 from jaxmarl_lite.maths import trees
-from jaxmarl_lite.nets.actor_critic import NetworkSpec, network
+from jaxmarl_lite.nets.actor_critic import NetworkSpec, make_network
 
 T, B, N, IN, H, OUT = 6, 3, 2, 4, 5, 3
 FORMS = {
-    "none": NetworkSpec((7, 6), "tanh", "none", H),
-    "gru": NetworkSpec((7,), "relu", "gru", H),
-    "gru, deep heads": NetworkSpec((7,), "tanh", "gru", H, (6, 4)),
+    "feed-forward": NetworkSpec((7, 6), "tanh", False, H),
+    "recurrent": NetworkSpec((7,), "relu", True, H),
+    "recurrent, deep heads": NetworkSpec((7,), "tanh", True, H, (6, 4)),
 }
 
 
-def _case(memory, agents=N, shared=True, **keywords):
-    net = network(FORMS[memory], IN, OUT, agents=agents, shared=shared, **keywords)
+def _case(form, agents=N, shared=True, **keywords):
+    net = make_network(FORMS[form], IN, OUT, num_agents=agents, shared=shared, **keywords)
     lead = (T, B) if agents is None else (T, B, agents)
     draw = np.random.default_rng(0)
     x = jnp.asarray(draw.normal(size=(*lead, IN)), float)
     first = jnp.asarray(draw.random((T, B)) < 0.3)
-    start = jax.tree.map(lambda m: jnp.asarray(draw.normal(size=m.shape), float), net.initial_memory(B))
+    start = jax.tree.map(lambda m: jnp.asarray(draw.normal(size=m.shape), float), net.init_hidden_state(B))
     # Zero biases would hide an error in them.
     params = jax.tree.map(lambda p: p + 0.3 * draw.normal(size=p.shape), jax.jit(net.init)(jax.random.key(1)))
     return net._replace(step=jax.jit(net.step), unroll=jax.jit(net.unroll)), params, x, first, start
 
 
-@pytest.mark.parametrize("memory", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shared", [True, False])
-def test_unroll_is_the_plain_network_step_by_step(float64, memory, shared):
-    net, params, x, first, start = _case(memory, shared=shared)
+def test_unroll_is_the_plain_network_step_by_step(float64, form, shared):
+    net, params, x, first, start = _case(form, shared=shared)
     out, memories = net.unroll(params, start, x, first)
     assert out.shape == (T, B, N, OUT) and out.dtype == jnp.float64
     for b in range(B):
         for n in range(N):
             own = jax.tree.map(np.asarray, params if shared else jax.tree.map(lambda p, n=n: p[n], params))
-            now = np.asarray(start)[b, n] if memory != "none" else ()
+            now = np.asarray(start)[b, n] if form != "feed-forward" else ()
             for t in range(T):
-                if memory != "none" and first[t, b]:
+                if form != "feed-forward" and first[t, b]:
                     now = np.zeros(H)
-                relu = FORMS[memory].activation == "relu"
+                relu = FORMS[form].activation == "relu"
                 wanted, now = slow_but_obvious.network(own, now, np.asarray(x)[t, b, n], relu)
                 np.testing.assert_allclose(out[t, b, n], wanted, rtol=1e-11, atol=1e-12)
-                if memory != "none":
+                if form != "feed-forward":
                     np.testing.assert_allclose(memories[t, b, n], now, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("memory", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("agents", "shared"), [(None, True), (N, True), (N, False)])
-def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, memory, agents, shared):
-    net, params, x, first, start = _case(memory, agents, shared)
+def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, form, agents, shared):
+    net, params, x, first, start = _case(form, agents, shared)
     out, memories = net.unroll(params, start, x, first)
     now = start
     for t in range(T):
@@ -63,7 +63,7 @@ def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, memory
 @pytest.mark.parametrize("shared", [True, False])
 def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
     """First and second derivatives; `unroll` has a rule of its own for the first."""
-    net, params, x, first, start = _case("gru", shared=shared)
+    net, params, x, first, start = _case("recurrent", shared=shared)
     aim = jnp.asarray(np.random.default_rng(1).normal(size=(T, B, N, OUT + H)))
 
     def whole(params, start, x):
@@ -84,7 +84,7 @@ def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
 
     def slope(of):
         pull = jax.grad(of, (0, 1, 2))
-        return lambda *at: trees.dot(pull(*at), along)
+        return lambda *at: trees.vdot(pull(*at), along)
 
     for of in (lambda f: jax.grad(f, (0, 1, 2)), lambda f: jax.grad(slope(f), (0, 1, 2))):
         found, wanted = (jax.jit(of(f))(*point) for f in (whole, stepwise))
@@ -93,27 +93,27 @@ def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
 
 
 def test_each_head_has_layers_of_its_own(float64):
-    net, params, x, first, start = _case("gru, deep heads", values=1)
+    net, params, x, first, start = _case("recurrent, deep heads", num_values=1)
     (out, value), _ = net.unroll(params, start, x, first)
     other = {name.replace("value_layers", "head_layers").replace("value_head", "head"): params[name]
              for name in params if "head" not in name}  # fmt: skip
-    alone = network(FORMS["gru, deep heads"], IN, 1, agents=N)
+    alone = make_network(FORMS["recurrent, deep heads"], IN, 1, num_agents=N)
     np.testing.assert_allclose(value, alone.unroll(other | {"head": params["value_head"]}, start, x, first)[0])
     assert out.shape[-1] == OUT and {"head_layers_1", "value_layers_1"} < set(params)
 
 
 def test_shared_weights_are_one_function_of_every_agent(float64):
-    net, params, x, first, start = _case("gru")
-    alone = network(FORMS["gru"], IN, OUT, agents=None)
+    net, params, x, first, start = _case("recurrent")
+    alone = make_network(FORMS["recurrent"], IN, OUT, num_agents=None)
     out, _ = net.unroll(params, start, x, first)
     for n in range(N):
         np.testing.assert_allclose(out[:, :, n], alone.unroll(params, start[:, n], x[:, :, n], first)[0], rtol=1e-13)
     assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(alone.init, jax.random.key(0)))
 
 
-@pytest.mark.parametrize("memory", FORMS)
-def test_with_weights_of_their_own_agents_do_not_touch_each_other(float64, memory):
-    net, params, x, first, start = _case(memory, shared=False)
+@pytest.mark.parametrize("form", FORMS)
+def test_with_weights_of_their_own_agents_do_not_touch_each_other(float64, form):
+    net, params, x, first, start = _case(form, shared=False)
     assert all(leaf.shape[0] == N for leaf in jax.tree.leaves(params))
 
     def of_agent(n):
@@ -131,16 +131,16 @@ def test_with_weights_of_their_own_agents_do_not_touch_each_other(float64, memor
 
 
 def test_agents_with_weights_of_their_own_begin_differently():
-    net = network(FORMS["gru"], IN, OUT, agents=N, shared=False)
+    net = make_network(FORMS["recurrent"], IN, OUT, num_agents=N, shared=False)
     kernels = [p for p in jax.tree.leaves(jax.jit(net.init)(jax.random.key(0))) if p.ndim == 3]
     assert len(kernels) == 4 and all((k[0] != k[1]).any() for k in kernels)
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_gaussian_head(float64, shared):
-    net, params, x, first, start = _case("gru", shared=shared, gaussian=True)
+    net, params, x, first, start = _case("recurrent", shared=shared, gaussian_head=True)
     (mean, log_std), _ = net.unroll(params, start, x, first)
-    plain, weights, *_ = _case("gru", shared=shared)
+    plain, weights, *_ = _case("recurrent", shared=shared)
     without = {name: leaf for name, leaf in params.items() if name != "log_std"}
     assert jax.tree.structure(without) == jax.tree.structure(weights)
     np.testing.assert_allclose(mean, plain.unroll(without, start, x, first)[0], rtol=1e-13)
@@ -152,25 +152,25 @@ def test_a_gaussian_head(float64, shared):
 
 @pytest.mark.parametrize(("agents", "shape"), [(None, (B, H)), (N, (B, N, H))])
 def test_memories_begin_at_zero_in_the_right_shape(agents, shape):
-    memory = network(FORMS["gru"], IN, OUT, agents=agents).initial_memory(B)
-    assert memory.shape == shape and memory.dtype == jnp.float32 and (memory == 0).all()
-    assert network(FORMS["none"], IN, OUT, agents=agents).initial_memory(B) == ()
+    hidden_state = make_network(FORMS["recurrent"], IN, OUT, num_agents=agents).init_hidden_state(B)
+    assert hidden_state.shape == shape and hidden_state.dtype == jnp.float32 and (hidden_state == 0).all()
+    assert make_network(FORMS["feed-forward"], IN, OUT, num_agents=agents).init_hidden_state(B) == ()
 
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_precision_is_the_working_one(wide):
     with jax.enable_x64(wide):
-        net = network(FORMS["gru"], IN, OUT, agents=N, gaussian=True)
+        net = make_network(FORMS["recurrent"], IN, OUT, num_agents=N, gaussian_head=True)
         params = jax.jit(net.init)(jax.random.key(0))
         x = jnp.zeros((T, B, N, IN))
-        found = jax.jit(net.unroll)(params, net.initial_memory(B), x, jnp.zeros((T, B), bool))
+        found = jax.jit(net.unroll)(params, net.init_hidden_state(B), x, jnp.zeros((T, B), bool))
         wanted = jnp.float64 if wide else jnp.float32
         assert all(leaf.dtype == wanted for leaf in jax.tree.leaves((params, found)))
 
 
 def test_head_scale_and_first_log_std():
     def head(scale):
-        net = network(FORMS["none"], IN, OUT, agents=None, head_scale=scale, gaussian=True)
+        net = make_network(FORMS["feed-forward"], IN, OUT, num_agents=None, head_init_scale=scale, gaussian_head=True)
         return jax.jit(net.init)(jax.random.key(0))
 
     small, large = head(0.01), head(1.0)
@@ -185,7 +185,7 @@ def test_head_scale_and_first_log_std():
 @pytest.mark.timeout(120)
 def test_many_recurrent_networks_begin_side_by_side():
     """A batched QR of these sizes waits for ever on two cores; see `orthogonal`."""
-    net = network(NetworkSpec((128,), memory="gru", memory_size=128), 10, 5, agents=None)
+    net = make_network(NetworkSpec((128,), recurrent=True, rnn_hidden_size=128), 10, 5, num_agents=None)
     keys = jax.random.split(jax.random.key(0), 8)
     together = jax.jit(jax.vmap(lambda key: (net.init(key), net.init(jax.random.fold_in(key, 1)))))(keys)
     alone = jax.jit(net.init)(keys[3])

@@ -7,7 +7,7 @@ import scipy.integrate
 import scipy.stats
 import slow_but_obvious
 
-from jaxmarl_lite.nets.distributions import Categorical, Gaussian, TanhGaussian, categorical, from_head
+from jaxmarl_lite.nets.distributions import Categorical, Gaussian, TanhGaussian, categorical, make_distribution
 from jaxmarl_lite.types import Observation
 
 DTYPES = [jnp.float32, jnp.float64]
@@ -173,7 +173,7 @@ def test_padded_dimensions_get_no_gradient_at_all(float64, squeeze):
 def test_tanh_density_and_the_ends_sum_to_one(float64, mean, std):
     pi = _squeezed(Gaussian(jnp.array([mean]), jnp.log(jnp.array([std])), jnp.array([True])))
     density = jax.jit(lambda u: jnp.exp(pi.log_prob(u[None])))
-    edge = 2.5 * TanhGaussian.EDGE
+    edge = 2.5 * TanhGaussian.SATURATION_EPS
     points = [-1.999, -1.99, -1.9, 0.5, 2.9, 2.99, 2.999]
     inside, _ = scipy.integrate.quad(
         lambda u: float(density(u)), -2.0 + edge, 3.0 - edge, epsabs=1e-7, limit=400, points=points
@@ -208,9 +208,7 @@ def test_tanh_log_prob_against_distrax(float64, dtype):
     squeeze = distrax.Chain([
         distrax.ScalarAffine(shift=jnp.asarray(0.5, dtype), scale=jnp.asarray(2.5, dtype)), distrax.Tanh()
     ])  # fmt: skip
-    theirs = distrax.Independent(
-        distrax.Transformed(distrax.Normal(base.mean, jnp.exp(base.log_std)), squeeze), 1
-    )
+    theirs = distrax.Independent(distrax.Transformed(distrax.Normal(base.mean, jnp.exp(base.log_std)), squeeze), 1)
     action = pi.sample(jax.random.key(3))
     np.testing.assert_allclose(
         pi.log_prob(action), theirs.log_prob(action), **({"rtol": 1e-3, "atol": 1e-3} if dtype == jnp.float32 else
@@ -255,10 +253,10 @@ def test_from_head():
         return Observation(jnp.zeros((2, 1)), jnp.zeros(1), jnp.asarray(mask), jnp.ones(2, bool))
 
     masked = seen([[True, False], [True, True]])
-    assert isinstance(from_head(jnp.zeros((2, 2)), masked, None), Categorical)
+    assert isinstance(make_distribution(jnp.zeros((2, 2)), masked, None), Categorical)
     mean, log_std = jnp.array([[0.0, 1.0], [2.0, 3.0]]), jnp.array([0.5, -0.5])
-    free = from_head((mean, log_std), masked, None)
+    free = make_distribution((mean, log_std), masked, None)
     assert isinstance(free, Gaussian) and free.log_std.tolist() == [[0.5, -0.5]] * 2
-    bounded = from_head((mean, log_std), masked, (jnp.array([-1.0, 0.0]), jnp.array([1.0, 4.0])))
+    bounded = make_distribution((mean, log_std), masked, (jnp.array([-1.0, 0.0]), jnp.array([1.0, 4.0])))
     assert isinstance(bounded, TanhGaussian)
     np.testing.assert_allclose(bounded.mode(), [[0.0, 0.0], [np.tanh(2.0), 2.0 + 2.0 * np.tanh(3.0)]], rtol=1e-5)

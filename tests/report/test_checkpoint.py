@@ -113,19 +113,19 @@ def test_the_newest_two_are_kept_and_steps_do_not_go_back(tmp_path):
         checkpoint.save(tmp_path, step, {"x": jnp.array(step)})
     assert checkpoint.steps(tmp_path) == [9, 12] and checkpoint.latest(tmp_path) == 12
     assert checkpoint.restore(tmp_path, {"x": jnp.array(0)}, step=9).state["x"] == 9
-    with pytest.raises(CheckpointError, match="already holds step 12, later than 10; call drop_after"):
+    with pytest.raises(CheckpointError, match="already holds step 12, later than 10; call delete_after"):
         checkpoint.save(tmp_path, 10, {"x": jnp.array(10)})
-    assert checkpoint.drop_after(tmp_path, 9) == [12]
-    checkpoint.save(tmp_path, 10, {"x": jnp.array(10)}, keep=1)
+    assert checkpoint.delete_after(tmp_path, 9) == [12]
+    checkpoint.save(tmp_path, 10, {"x": jnp.array(10)}, max_checkpoints=1)
     assert checkpoint.steps(tmp_path) == [10]
-    for bad in ({"keep": 0}, {"step": -1}):
+    for bad in ({"max_checkpoints": 0}, {"step": -1}):
         with pytest.raises(ValueError):
             checkpoint.save(**({"folder": tmp_path, "step": 11, "state": {}} | bad))
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
     for value in (1, 2, 3):
-        checkpoint.save(tmp_path, 4, {"x": jnp.array(value)}, keep=1)
+        checkpoint.save(tmp_path, 4, {"x": jnp.array(value)}, max_checkpoints=1)
         assert checkpoint.restore(tmp_path, {"x": jnp.array(0)}).state["x"] == value
     assert checkpoint.steps(tmp_path) == [4] and len(list(tmp_path.iterdir())) == 1
 
@@ -345,7 +345,7 @@ def test_any_folder_name_can_be_read_back(tmp_path, name):
     """orbax takes brackets for a pattern and a backslash for a slash."""
     folder = tmp_path / name.replace("/", "") / "in[side]"
     for step in (1, 2):
-        checkpoint.save(folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, keep=1)
+        checkpoint.save(folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, max_checkpoints=1)
     found = checkpoint.restore(folder, {"x": jnp.arange(5), "k": jax.random.key(0)})
     assert found.step == 2 and found.state["x"].tolist() == [2, 3, 4, 5, 6] and checkpoint.steps(folder) == [2]
 
@@ -364,7 +364,7 @@ def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(tmp_path
 
     monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", damaged)
     with pytest.raises(CheckpointError, match=f"written to {tmp_path} cannot be read back: .*those before it are kept"):
-        checkpoint.save(tmp_path, 2, {"x": jnp.arange(5)}, keep=1)
+        checkpoint.save(tmp_path, 2, {"x": jnp.arange(5)}, max_checkpoints=1)
     monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [1]
     assert checkpoint.restore(tmp_path, {"x": jnp.arange(5)}).state["x"].tolist() == [0, 1, 2, 3, 4]

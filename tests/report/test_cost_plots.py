@@ -21,7 +21,7 @@ def lines(axes):
 
 
 def levels(axes):
-    """Limit lines: their level -> (label beside it, colour)."""
+    """Limit lines: their level -> (label beside it, color)."""
     dashed = [line for line in axes.lines if line.get_linestyle() == "--" and line.get_label().startswith("_")]
     words = {text.xy[1]: text.get_text() for text in axes.texts}
     return {line.get_ydata()[0]: (words[line.get_ydata()[0]], line.get_color()) for line in dashed}
@@ -79,8 +79,8 @@ def test_runs_may_have_limits_of_their_own():
     runs = {name: (STEPS, None, costs(1, 5)) for name in ("tight", "loose", "free")}
     limits = {"tight": [[1], [1]], "loose": [[7], [7]], "free": None}
     (axes,) = plots.constrained_curves(runs, limits=limits).axes
-    colours = plots.PALETTE
-    assert levels(axes) == {1: ("limit of tight", colours[0]), 7: ("limit of loose", colours[1])}
+    colors = plots.PALETTE
+    assert levels(axes) == {1: ("limit of tight", colors[0]), 7: ("limit of loose", colors[1])}
 
 
 def test_diverged_seeds_are_left_out():

@@ -9,9 +9,9 @@ from jaxmarl_lite.report import cost_tables
 INF = np.inf
 
 
-def shown(table, colours=False):
+def shown(table, colors=False):
     written = io.StringIO()
-    console = Console(width=100, color_system="standard" if colours else None, force_terminal=colours, file=written)
+    console = Console(width=100, color_system="standard" if colors else None, force_terminal=colors, file=written)
     console.print(table)
     return written.getvalue()
 
@@ -29,7 +29,7 @@ def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
     assert ["cost", "1,", "agent", "0", "4.5", "4.00", "[3.00,", "5.00]", "0.750", "3.5"] in lines
     assert ["cost", "1,", "agent", "1", "none", "0.00", "[0.00,", "0.00]", "-", "-"] in lines
     assert "of 10 measured updates over it" in shown(table)
-    red = [line for line in shown(table, colours=True).splitlines() if "\x1b[31m" in line]
+    red = [line for line in shown(table, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "4.00" in red[0]  # its mean keeps the limit, its interval does not
 
 
@@ -52,11 +52,11 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
     lines = words(by_seed)
     assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and ["seed", "7", "left", "out"] in lines
     assert ["seed", "3", "7.00", "(agent", "1),", "0.000"] in lines
-    red = [line for line in shown(by_seed, colours=True).splitlines() if "\x1b[31m" in line]
+    red = [line for line in shown(by_seed, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "7.00" in red[0]
     assert len(cost_tables.evaluation_tables({0: played[0]}, [[INF], [6.0]])) == 1
 
 
 @pytest.mark.parametrize(("values", "text"), [([1, 1], "1"), ([0.1, 2], "0.1, 2"), ([INF, INF], "none")])
 def test_limits_in_words(values, text):
-    assert cost_tables.limit_text(np.asarray(values, np.float32)) == text
+    assert cost_tables.format_limit(np.asarray(values, np.float32)) == text

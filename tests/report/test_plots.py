@@ -55,7 +55,7 @@ def test_wrong_lengths_are_named():
 
 
 def test_steps_are_readable():
-    assert [plots.steps_text(x) for x in (0, 500, 20_000, 1_500_000, 2e9)] == ["0", "500", "20k", "1.5M", "2B"]
+    assert [plots.format_steps(x) for x in (0, 500, 20_000, 1_500_000, 2e9)] == ["0", "500", "20k", "1.5M", "2B"]
 
 
 def test_no_figure_is_left_with_pyplot():
@@ -80,7 +80,9 @@ def rewarded(agents: int, steps: int = 12) -> dict:
 
 def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
     given = rewarded(3)
-    figure = reward_plots.reward_picture(**given, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png")
+    figure = reward_plots.plot_intrinsic_rewards(
+        **given, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png"
+    )
     team, *agents = figure.axes
     assert [bar.get_height() for bar in team.patches] == given["reward"].tolist()
     legend = {text.get_text(): patch.get_facecolor() for text, patch in zip(
@@ -101,20 +103,20 @@ def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
 
 def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() -> None:
     many = rewarded(reward_plots.MOST_PANELS + 1)
-    shown = reward_plots.reward_picture(**many).axes[1].images[0].get_array()
+    shown = reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
     np.testing.assert_array_equal(shown.mask, ~many["alive"].T)
-    assert reward_plots.reward_picture(**many).axes[1].images[0].get_extent()[:2] == [0.5, 12.5]  # steps from 1
+    assert reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_extent()[:2] == [0.5, 12.5]  # steps from 1
     np.testing.assert_array_equal(shown.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
     few = rewarded(2) | {"action": np.zeros((12, 2, 3)), "alive": np.ones((12, 2), bool)}
-    assert not reward_plots.reward_picture(**few).legends
-    assert reward_plots.kinds(np.array([[0, 2]]))[1] == ["action 0", "action 1", "action 2"]
+    assert not reward_plots.plot_intrinsic_rewards(**few).legends
+    assert reward_plots.action_categories(np.array([[0, 2]]))[1] == ["action 0", "action 1", "action 2"]
 
 
 def test_no_two_kinds_of_action_share_a_colour() -> None:
     given = rewarded(2, steps=40)
     action = np.arange(80).reshape(40, 2) % 9
     action[:20] = 3
-    figure = reward_plots.reward_picture(**given | {"action": action})
+    figure = reward_plots.plot_intrinsic_rewards(**given | {"action": action})
     shown = {text.get_text(): patch.get_facecolor() for text, patch in zip(
         figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True)}  # fmt: skip
     assert len(set(shown.values())) == len(shown) == 7 + 1 and {"action 3", "others"} < set(shown)
@@ -127,7 +129,7 @@ def test_no_two_kinds_of_action_share_a_colour() -> None:
 def test_rewards_that_do_not_fit(name: str) -> None:
     given = rewarded(2)
     with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
-        reward_plots.reward_picture(**given | {name: given[name][1:]})
+        reward_plots.plot_intrinsic_rewards(**given | {name: given[name][1:]})
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None
     for draw in (
         lambda path: plots.learning_curve({"a": (STEPS, VALUES)}, path=path),
         lambda path: plots.run_curves("a", (STEPS, None, VALUES[..., None, None]), path=path),
-        lambda path: reward_plots.reward_picture(**rewarded(2), path=path),
+        lambda path: reward_plots.plot_intrinsic_rewards(**rewarded(2), path=path),
     ):
         with pytest.raises(ValueError, match=f"path is '.*{name}'.*; allowed is a file's name"):
             draw(tmp_path / name)
@@ -197,4 +199,4 @@ def test_words_in_pictures_are_text(text: str, tmp_path: Path) -> None:
     names = {"names": [text], "meanings": [text]}
     plots.run_curves(text, (STEPS, VALUES, VALUES[..., None, None]), title=text, path=tmp_path / "b.png", **names)
     plots.metric_panels({text.replace("/", ""): (STEPS, VALUES)}, title=text, path=tmp_path / "c.png")
-    reward_plots.reward_picture(**rewarded(2), action_names=[text] * 5, title=text, path=tmp_path / "d.png")
+    reward_plots.plot_intrinsic_rewards(**rewarded(2), action_names=[text] * 5, title=text, path=tmp_path / "d.png")

@@ -100,4 +100,4 @@ def test_damaged_metrics_are_named(tmp_path):
 def test_a_config_that_is_no_json_is_refused_before_the_folder_is_taken(tmp_path):
     with pytest.raises(RunFolderError, match="cannot be kept as JSON"):
         runfolder.create(tmp_path / "run", {"f": print})
-    assert not runfolder.RunFolder(tmp_path / "run").holds_a_run()
+    assert not runfolder.RunFolder(tmp_path / "run").exists()

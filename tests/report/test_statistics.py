@@ -48,7 +48,7 @@ def test_interval_against_all_possible_draws():
     found = bootstrap_interval(x, statistic=mean, confidence=0.8, resamples=50_000)
     assert found.low == pytest.approx(np.quantile(every, 0.1, method="inverted_cdf")) == pytest.approx(1 / 3)
     assert found.high == pytest.approx(np.quantile(every, 0.9, method="inverted_cdf")) == pytest.approx(11 / 3)
-    assert found.centre == 2.0 and found.count == 3 and not found.degenerate
+    assert found.estimate == 2.0 and found.count == 3 and not found.degenerate
 
 
 def test_interval_against_scipy():
@@ -72,9 +72,9 @@ def test_interval_is_the_same_for_the_same_seed_only():
 
 def test_one_seed_gives_a_degenerate_interval_and_none_gives_nan():
     one = bootstrap_interval([0.7])
-    assert (one.centre, one.low, one.high, one.count) == (0.7, 0.7, 0.7, 1) and one.degenerate
+    assert (one.estimate, one.low, one.high, one.count) == (0.7, 0.7, 0.7, 1) and one.degenerate
     none = bootstrap_interval([np.nan, np.nan])
-    assert np.isnan([none.centre, none.low, none.high]).all() and none.count == 0 and none.seeds == 2
+    assert np.isnan([none.estimate, none.low, none.high]).all() and none.count == 0 and none.seeds == 2
 
 
 def test_a_diverged_seed_is_left_out_and_counted():
@@ -92,18 +92,18 @@ def test_every_column_gets_the_interval_it_would_get_alone():
         alone = bootstrap_interval(x[(slice(None), *place)], resamples=500)
         assert [part[place] for part in found[:4]] == list(alone[:4])
     centre, low, high = curve(x[:, 0], resamples=500)
-    assert np.array_equal(centre, found.centre[0]) and np.array_equal(low, found.low[0])
+    assert np.array_equal(centre, found.estimate[0]) and np.array_equal(low, found.low[0])
     assert np.array_equal(high, found.high[0])
 
 
 def test_interval_by_task_draws_inside_each_task():
     flat = np.array([[0.0] * 4, [10.0] * 4])
     found = bootstrap_interval(flat, by_task=True)
-    assert (found.centre, found.low, found.high) == (5.0, 5.0, 5.0)  # whatever is drawn, every task keeps its weight
+    assert (found.estimate, found.low, found.high) == (5.0, 5.0, 5.0)  # whatever is drawn, every task keeps its weight
     x = np.random.default_rng(0).normal(size=(3, 6)) + np.array([[0.0], [1.0], [2.0]])
     found = bootstrap_interval(x, by_task=True)
-    assert found.centre == pytest.approx(scipy.stats.trim_mean(x, 0.25, axis=None))
-    assert found.low < found.centre < found.high
+    assert found.estimate == pytest.approx(scipy.stats.trim_mean(x, 0.25, axis=None))
+    assert found.low < found.estimate < found.high
     x[1, 2] = np.nan
     assert bootstrap_interval(x, by_task=True).count == 17
 
@@ -140,7 +140,7 @@ def test_probability_of_improvement():
 
 def test_wilsons_interval_by_hand():
     found = proportion_interval([0, 8, 10], 10)
-    assert np.allclose(found.centre, [0, 0.8, 1])
+    assert np.allclose(found.estimate, [0, 0.8, 1])
     assert np.allclose(found.low, [0, 0.4902, 0.7225], atol=1e-4)
     assert np.allclose(found.high, [0.2775, 0.9433, 1], atol=1e-4)
     theirs = scipy.stats.binomtest(8, 10).proportion_ci(0.9, method="wilson")
@@ -156,8 +156,8 @@ def test_the_mean_leaves_nans_out():
 
 
 def test_the_area_under_a_curve_is_its_mean_over_training():
-    assert statistics.area_under([0, 10, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]).tolist() == [0.875, 2.0]
-    assert np.isnan(statistics.area_under([0, 1], [0.0, np.nan]))
+    assert statistics.area_under_curve([0, 10, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]).tolist() == [0.875, 2.0]
+    assert np.isnan(statistics.area_under_curve([0, 1], [0.0, np.nan]))
     for steps, x in (([0], [1.0]), ([0, 1], [1.0]), ([1, 0], [1.0, 2.0])):
         with pytest.raises(ValueError, match="rising steps"):
-            statistics.area_under(steps, x)
+            statistics.area_under_curve(steps, x)

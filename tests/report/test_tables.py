@@ -17,17 +17,17 @@ def shown(table, width=100):
 
 
 def test_interval_text():
-    assert tables.interval_text(Interval(0.9712, 0.94, 0.9949, 5, 5)) == "0.97 [0.94, 0.99]"
-    assert tables.interval_text(Interval(-1234.5, -2000.0, -1.0, 5, 5)) == "-1,234 [-2,000, -1]"
-    assert tables.interval_text(Interval(0.5, 0.5, 0.5, 1, 1)) == "0.50 (one seed: no interval)"
-    four = tables.interval_text(Interval(0.5, 0.4, 0.6, 4, 5))
+    assert tables.format_interval(Interval(0.9712, 0.94, 0.9949, 5, 5)) == "0.97 [0.94, 0.99]"
+    assert tables.format_interval(Interval(-1234.5, -2000.0, -1.0, 5, 5)) == "-1,234 [-2,000, -1]"
+    assert tables.format_interval(Interval(0.5, 0.5, 0.5, 1, 1)) == "0.50 (one seed: no interval)"
+    four = tables.format_interval(Interval(0.5, 0.4, 0.6, 4, 5))
     assert four == "0.50 [0.40, 0.60] (4 of 5 seeds; the rest were left out)"
-    assert "no seed is left" in tables.interval_text(bootstrap_interval([np.nan]))
+    assert "no seed is left" in tables.format_interval(bootstrap_interval([np.nan]))
 
 
 def test_number_text_keeps_the_decimals_of_its_neighbours():
-    assert tables.number_text(0.0123) == "0.0123" and tables.number_text(0.0) == "0.00"
-    assert tables.number_text(3.0, [250.0]) == "3.0" and tables.number_text(float("nan")) == "left out"
+    assert tables.format_number(0.0123) == "0.0123" and tables.format_number(0.0) == "0.00"
+    assert tables.format_number(3.0, [250.0]) == "3.0" and tables.format_number(float("nan")) == "left out"
 
 
 def test_result_table():

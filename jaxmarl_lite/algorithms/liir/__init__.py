@@ -11,32 +11,32 @@ Where this departs from the paper:
     minibatch steps is followed by an outer step through it; an agent out of play is paid no intrinsic reward;
   - where every agent receives its own part of the reward, r_ex in its proxy is that part, and J_ex is of their sum;
   - `meta_gradient="exact"`, the default, carries η through the whole return, its standardisation, and the real
-    optimiser. Equation 9 keeps the immediate reward alone: that is `"immediate"`;
-  - `"official"` is what the authors' program computes (one scalar for all samples, with its sign), for comparison. It
+    optimizer. Equation 9 keeps the immediate reward alone: that is `"immediate"`;
+  - `"reference"` is what the authors' program computes (one scalar for all samples, with its sign), for comparison. It
     equals that program's where all actions are legal. Elsewhere the ratio differs: the authors divide probabilities
     from before the renormalisation over the legal actions by some from after it; ours are both from after it;
-  - the optimizer of η adds its epsilon as a share (`reward_eps`): the meta-gradient is smaller than any usual epsilon,
-    and η would hardly move.
+  - the optimizer of η adds its epsilon as a share (`intrinsic_eps`): the meta-gradient is smaller than any usual
+    epsilon, and η would hardly move.
 """
 
 from jaxmarl_lite.algorithms.liir.config import LIIRConfig
-from jaxmarl_lite.algorithms.liir.learner import LIIRState, intrinsic_rewards, make
+from jaxmarl_lite.algorithms.liir.learner import LIIRState, intrinsic_rewards, make_liir
 from jaxmarl_lite.algorithms.liir.meta_gradient import (
-    Returns,
+    AdvantageInputs,
     extrinsic_loss,
+    make_liir_networks,
     meta_step,
-    parts,
     proxy_advantage,
 )
 
 __all__ = [
     "LIIRConfig",
     "LIIRState",
-    "Returns",
+    "AdvantageInputs",
     "extrinsic_loss",
     "intrinsic_rewards",
-    "make",
+    "make_liir",
     "meta_step",
-    "parts",
+    "make_liir_networks",
     "proxy_advantage",
 ]

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import configs, fitting, models, ppo
 from jaxmarl_lite.algorithms.liir.config import LIIRConfig
-from jaxmarl_lite.algorithms.liir.meta_gradient import Parts, Returns, meta_step, parts
+from jaxmarl_lite.algorithms.liir.meta_gradient import AdvantageInputs, LIIRNetworks, make_liir_networks, meta_step
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import returns, surrogates, trees
-from jaxmarl_lite.types import Algorithm, Array, Batch, EnvSpec, Number, Observation, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Number, Observation, PyTree, Rollout
 
 
-class Memories(NamedTuple):
+class HiddenStates(NamedTuple):
     """Memories of the three networks that the rollout does not run, ``[B, ...]``."""
 
     proxy: PyTree
@@ -28,94 +28,108 @@ class LIIRState(NamedTuple):
     """What LIIR carries from update to update."""
 
     config: LIIRConfig
-    policy: PyTree  # θ
-    policy_opt: PyTree
-    reward: PyTree  # η
-    reward_opt: PyTree
-    proxy: PyTree
-    proxy_opt: PyTree
-    extrinsic: PyTree
-    extrinsic_opt: PyTree
-    memory: Memories
-    sight: Any
-    seen: Array  # [] environment steps
+    actor_params: PyTree  # θ
+    actor_opt_state: PyTree
+    intrinsic_params: PyTree  # η
+    intrinsic_opt_state: PyTree
+    proxy_critic_params: PyTree
+    proxy_critic_opt_state: PyTree
+    extrinsic_critic_params: PyTree
+    extrinsic_critic_opt_state: PyTree
+    critic_hidden_states: HiddenStates
+    obs_normalizer: Any
+    env_steps: Array  # [] environment steps
 
 
-def make(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
+def make_liir(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     """LIIR for an environment of these sizes; the config's static fields decide the networks."""
-    of = parts(spec, config)
+    of = make_liir_networks(spec, config)
 
     def init(key: Array, num_envs: int, config: LIIRConfig = config) -> LIIRState:
         config = configs.as_arrays(config)
         keys = jax.random.split(key, 4)
         nets = (of.actor.net, of.proxy.net, of.extrinsic.net)
         theta, proxy, extrinsic = (net.init(key) for net, key in zip(nets, (keys[0], *keys[2:]), strict=True))
-        eta = of.reward.init(keys[1], config.reward_init)
-        start = ppo.rule(config).init
+        eta = of.reward.init(keys[1], config.intrinsic_init_scale)
+        start = ppo.optimizer_of(config).init
         return LIIRState(
             config=config,
-            policy=theta,
-            policy_opt=start(theta),
-            reward=eta,
-            reward_opt=_reward_optimizer(config).init(eta),
-            proxy=proxy,
-            proxy_opt=start(proxy),
-            extrinsic=extrinsic,
-            extrinsic_opt=start(extrinsic),
-            memory=Memories(*(net.initial_memory(num_envs) for net in (nets[1], nets[2], of.reward.net))),
-            sight=models.initial_sight(spec, config.normalise_view),
-            seen=jnp.zeros((), jnp.result_type(float)),
+            actor_params=theta,
+            actor_opt_state=start(theta),
+            intrinsic_params=eta,
+            intrinsic_opt_state=_intrinsic_optimizer(config).init(eta),
+            proxy_critic_params=proxy,
+            proxy_critic_opt_state=start(proxy),
+            extrinsic_critic_params=extrinsic,
+            extrinsic_critic_opt_state=start(extrinsic),
+            critic_hidden_states=HiddenStates(
+                *(net.init_hidden_state(num_envs) for net in (nets[1], nets[2], of.reward.net))
+            ),
+            obs_normalizer=models.init_obs_normalizer(spec, config.normalize_observations),
+            env_steps=jnp.zeros((), jnp.result_type(float)),
         )
 
     def act(
-        learner: LIIRState, key: Array, obs: Observation, memory: PyTree, greedy: bool = False
+        learner: LIIRState, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
     ) -> tuple[Array, Array, PyTree]:
-        return of.actor.act(learner.policy, key, models.through(learner.sight, obs), memory, greedy)
+        return of.actor.act(
+            learner.actor_params, key, models.normalize_obs(learner.obs_normalizer, obs), hidden_state, greedy
+        )
 
-    def update(key: Array, learner: LIIRState, batch: Batch) -> tuple[LIIRState, dict[str, Array]]:
-        return _update(of, spec.reward_kind, key, learner, batch)
+    def update(key: Array, learner: LIIRState, batch: Rollout) -> tuple[LIIRState, dict[str, Array]]:
+        return _update(of, spec.reward_type, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         fitting.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, of.actor.net.initial_memory, act, update, check_sizes, spec)
+    return Algorithm(name, config, init, of.actor.net.init_hidden_state, act, update, check_sizes, spec)
 
 
-def _reward_optimizer(config: LIIRConfig) -> fitting.Optimiser:
+def _intrinsic_optimizer(config: LIIRConfig) -> fitting.Optimizer:
     """The optimizer of η. The meta-gradient is many orders of magnitude shorter than the other gradients."""
-    return fitting.scale_free_optimizer(config.optimiser, config.reward_eps, per_agent=not config.share_weights)
+    return fitting.make_scale_free_optimizer(
+        config.optimizer, config.intrinsic_eps, per_agent=not config.parameter_sharing
+    )
 
 
 def _update(
-    of: Parts, reward_kind: str, key: Array, learner: LIIRState, batch: Batch
+    of: LIIRNetworks, reward_type: str, key: Array, learner: LIIRState, batch: Rollout
 ) -> tuple[LIIRState, dict[str, Array]]:
     config = learner.config
-    steps = models.seen_through(learner.sight, batch.steps)
-    data = ppo.policy_data(steps)
+    steps = models.normalize_transitions(learner.obs_normalizer, batch.transitions)
+    data = ppo.to_policy_batch(steps)
     discount, last = steps.discount[..., None], steps.last[..., None]
-    proxy_value, next_proxy_value, proxy_memory = of.proxy.evaluate(learner.proxy, learner.memory.proxy, steps)
-    value, next_value, extrinsic_memory = of.extrinsic.evaluate(learner.extrinsic, learner.memory.extrinsic, steps)
-    extrinsic = models.team_reward(reward_kind, steps.reward)
-    advantage = returns.generalised_advantage(
+    proxy_value, next_proxy_value, proxy_memory = of.proxy.values_and_bootstrap(
+        learner.proxy_critic_params, learner.critic_hidden_states.proxy, steps
+    )
+    value, next_value, extrinsic_memory = of.extrinsic.values_and_bootstrap(
+        learner.extrinsic_critic_params, learner.critic_hidden_states.extrinsic, steps
+    )
+    extrinsic = models.to_team_reward(reward_type, steps.reward)
+    advantage = returns.generalized_advantage_estimation(
         extrinsic, value, next_value, discount, last, config.gamma, config.gae_lambda
     )
-    r_in, reward_memories = of.reward.unroll(learner.reward, learner.memory.reward, data, config.reward_bound)
-    given = Returns(steps.reward, discount, last, proxy_value, next_proxy_value, advantage)
-    minibatches = fitting.Sequences((data, given, advantage + value), (batch.memory, learner.memory))
+    r_in, reward_memories = of.reward.unroll(
+        learner.intrinsic_params, learner.critic_hidden_states.reward, data, config.intrinsic_bound
+    )
+    given = AdvantageInputs(steps.reward, discount, last, proxy_value, next_proxy_value, advantage)
+    minibatches = fitting.SequenceBatch(
+        (data, given, advantage + value), (batch.initial_hidden_state, learner.critic_hidden_states)
+    )
     info = {
         "explained_variance": surrogates.explained_variance(value, advantage + value, data.obs.alive),
-    } | _of_rewards(r_in, data.obs.alive, config.reward_bound)
+    } | _intrinsic_metrics(r_in, data.obs.alive, config.intrinsic_bound)
     step = functools.partial(_step, of)
-    learner, fit = fitting.epochs(key, learner, minibatches, step, config.epochs, config.num_minibatches)
-    memory = Memories(proxy_memory, extrinsic_memory, models.carried(reward_memories, steps.last))
+    learner, fit = fitting.run_epochs(key, learner, minibatches, step, config.num_epochs, config.num_minibatches)
+    hidden_state = HiddenStates(proxy_memory, extrinsic_memory, models.final_hidden_state(reward_memories, steps.last))
     return learner._replace(
-        memory=memory,
-        sight=models.widen(learner.sight, batch.steps.obs),
-        seen=learner.seen + batch.steps.last.size,
-    ), info | fit | fitting.rate_info(learner.config, learner.seen)
+        critic_hidden_states=hidden_state,
+        obs_normalizer=models.update_obs_normalizer(learner.obs_normalizer, batch.transitions.obs),
+        env_steps=learner.env_steps + batch.transitions.last.size,
+    ), info | fit | fitting.learning_rate_metric(learner.config, learner.env_steps)
 
 
-def _of_rewards(r_in: Array, alive: Array, bound: Number) -> dict[str, Array]:
+def _intrinsic_metrics(r_in: Array, alive: Array, bound: Number) -> dict[str, Array]:
     """What one may look at of intrinsic rewards ``[T, B, N]``, per agent."""
     centre = moments_of.masked_mean(r_in, alive, (0, 1))
     variance = moments_of.masked_mean((r_in - centre[None, None]) ** 2, alive, (0, 1))
@@ -127,40 +141,48 @@ def _of_rewards(r_in: Array, alive: Array, bound: Number) -> dict[str, Array]:
     }
 
 
-def _step(of: Parts, learner: LIIRState, batch: fitting.Sequences) -> tuple[LIIRState, dict[str, Array]]:
+def _step(of: LIIRNetworks, learner: LIIRState, batch: fitting.SequenceBatch) -> tuple[LIIRState, dict[str, Array]]:
     """Policy, intrinsic reward and both critics, one step each, on one minibatch."""
-    config, shared = learner.config, learner.config.share_weights
+    config, shared = learner.config, learner.config.parameter_sharing
     data, given, extrinsic_target = batch.steps
-    policy_memory, memory = batch.starts
-    rates = config.lr, config.critic_lr, config.reward_lr
-    alpha, critic_lr, beta = (fitting.annealed(rate, learner.seen, config.anneal_steps) for rate in rates)
-    if config.normalise_advantage:
-        ready = models.standardised(given.extrinsic_advantage, data.obs.alive, shared)
+    policy_memory, hidden_state = batch.initial_states
+    rates = config.lr, config.critic_lr, config.intrinsic_lr
+    alpha, critic_lr, beta = (
+        fitting.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps) for rate in rates
+    )
+    if config.normalize_advantages:
+        ready = models.standardize_advantages(given.extrinsic_advantage, data.obs.alive, shared)
         given = given._replace(extrinsic_advantage=ready)
     moved = meta_step(
         of,
         config,
-        learner.reward,
-        learner.policy,
-        learner.policy_opt,
+        learner.intrinsic_params,
+        learner.actor_params,
+        learner.actor_opt_state,
         data,
         given,
-        (policy_memory, memory.reward),
+        (policy_memory, hidden_state.reward),
         alpha,
     )
-    descend, climb = ppo.rule(config).step, _reward_optimizer(config).step
-    eta, reward_opt = climb(learner.reward, learner.reward_opt, moved.meta_gradient, beta, config.max_grad_norm)
-    reward_step = trees.norm(trees.axpy(-1.0, learner.reward, eta))
+    descend, climb = ppo.optimizer_of(config).step, _intrinsic_optimizer(config).step
+    eta, reward_opt = climb(
+        learner.intrinsic_params, learner.intrinsic_opt_state, moved.meta_gradient, beta, config.max_grad_norm
+    )
+    reward_step = trees.norm(trees.add_scaled(-1.0, learner.intrinsic_params, eta))
     full_step = beta * jnp.sqrt(float(sum(x.size for x in jax.tree.leaves(eta))))
     proxy_target = moved.advantage + given.proxy_value
     proxy_loss, proxy_grads = jax.value_and_grad(ppo.value_loss)(
-        learner.proxy, of.proxy, data, memory.proxy, proxy_target, shared
+        learner.proxy_critic_params, of.proxy, data, hidden_state.proxy, proxy_target, shared
     )
-    proxy, proxy_opt = descend(learner.proxy, learner.proxy_opt, proxy_grads, critic_lr, config.max_grad_norm)
+    proxy, proxy_opt = descend(
+        learner.proxy_critic_params, learner.proxy_critic_opt_state, proxy_grads, critic_lr, config.max_grad_norm
+    )
     loss, grads = jax.value_and_grad(ppo.value_loss)(
-        learner.extrinsic, of.extrinsic, data, memory.extrinsic, extrinsic_target, shared
+        learner.extrinsic_critic_params, of.extrinsic, data, hidden_state.extrinsic, extrinsic_target, shared
     )
-    extrinsic, extrinsic_opt = descend(learner.extrinsic, learner.extrinsic_opt, grads, critic_lr, config.max_grad_norm)
+    extrinsic, extrinsic_opt = descend(
+        learner.extrinsic_critic_params, learner.extrinsic_critic_opt_state, grads, critic_lr, config.max_grad_norm
+    )
     info = moved.info | {
         "proxy_value_loss": proxy_loss,
         "value_loss": loss,
@@ -169,14 +191,14 @@ def _step(of: Parts, learner: LIIRState, batch: fitting.Sequences) -> tuple[LIIR
         "reward_step_share": jnp.where(full_step > 0, reward_step / jnp.where(full_step > 0, full_step, 1.0), 0.0),
     }
     return learner._replace(
-        policy=moved.policy,
-        policy_opt=moved.policy_opt,
-        reward=eta,
-        reward_opt=reward_opt,
-        proxy=proxy,
-        proxy_opt=proxy_opt,
-        extrinsic=extrinsic,
-        extrinsic_opt=extrinsic_opt,
+        actor_params=moved.actor_params,
+        actor_opt_state=moved.actor_opt_state,
+        intrinsic_params=eta,
+        intrinsic_opt_state=reward_opt,
+        proxy_critic_params=proxy,
+        proxy_critic_opt_state=proxy_opt,
+        extrinsic_critic_params=extrinsic,
+        extrinsic_critic_opt_state=extrinsic_opt,
     ), info
 
 
@@ -188,9 +210,11 @@ def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, actio
         learner: of one seed, as `train` or a run leaves it.
         obs, action: of the steps of one episode, ``[T, ...]``, as `evaluate.make_play` gives them.
     """
-    reward = parts(spec, learner.config).reward
-    obs, action = jax.tree.map(lambda x: x[:, None], (models.through(learner.sight, obs), action))
+    reward = make_liir_networks(spec, learner.config).reward
+    obs, action = jax.tree.map(lambda x: x[:, None], (models.normalize_obs(learner.obs_normalizer, obs), action))
     first = jnp.zeros(obs.alive.shape[:2], bool)
-    data = ppo.PolicyData(obs, action, jnp.zeros(obs.alive.shape), first)
-    r_in, _ = reward.unroll(learner.reward, reward.net.initial_memory(1), data, learner.config.reward_bound)
+    data = ppo.PolicyBatch(obs, action, jnp.zeros(obs.alive.shape), first)
+    r_in, _ = reward.unroll(
+        learner.intrinsic_params, reward.net.init_hidden_state(1), data, learner.config.intrinsic_bound
+    )
     return r_in[:, 0]

@@ -11,11 +11,11 @@ from jaxmarl_lite.algorithms import models, ppo
 from jaxmarl_lite.algorithms.liir.config import LIIRConfig
 from jaxmarl_lite.maths import moments as moments_of
 from jaxmarl_lite.maths import returns, trees
-from jaxmarl_lite.nets.actor_critic import Network, network
+from jaxmarl_lite.nets.actor_critic import Network, make_network
 from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
 
 
-class Returns(NamedTuple):
+class AdvantageInputs(NamedTuple):
     """What advantages are made of, and the extrinsic ones ready made; ``[T, b, N]`` or ``[T, b, 1]``."""
 
     reward: Array
@@ -37,21 +37,21 @@ class IntrinsicReward(NamedTuple):
         eta = self.net.init(key)
         return {**eta, "head": trees.scale(gain, eta["head"])}
 
-    def unroll(self, eta: PyTree, memory: PyTree, data: ppo.PolicyData, bound: Number) -> tuple[Array, PyTree]:
+    def unroll(self, eta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch, bound: Number) -> tuple[Array, PyTree]:
         """``b tanh(x/b)``, in ``[T, b, N]``, 0 for agents out of play, and the memory after each step."""
-        view, action = data.obs.view, data.action
+        view, action = data.obs.agents_view, data.action
         if self.discrete:
-            out, memories = self.net.unroll(eta, memory, view, data.first)
+            out, hidden_states = self.net.unroll(eta, hidden_state, view, data.is_first)
             raw = jnp.take_along_axis(out, action[..., None], -1)[..., 0]
         else:
-            action = jnp.where(data.obs.mask, action, 0.0)
-            out, memories = self.net.unroll(eta, memory, jnp.concatenate([view, action], -1), data.first)
+            action = jnp.where(data.obs.action_mask, action, 0.0)
+            out, hidden_states = self.net.unroll(eta, hidden_state, jnp.concatenate([view, action], -1), data.is_first)
             raw = out[..., 0]
-        return jnp.where(data.obs.alive, bound * jnp.tanh(raw / bound), 0.0), memories
+        return jnp.where(data.obs.alive, bound * jnp.tanh(raw / bound), 0.0), hidden_states
 
 
-class Parts(NamedTuple):
-    """LIIR's networks and optimisers, for an environment's sizes."""
+class LIIRNetworks(NamedTuple):
+    """LIIR's networks and optimizers, for an environment's sizes."""
 
     actor: models.Actor
     reward: IntrinsicReward
@@ -59,28 +59,33 @@ class Parts(NamedTuple):
     extrinsic: models.Critic
 
 
-def parts(spec: EnvSpec, config: LIIRConfig) -> Parts:
+def make_liir_networks(spec: EnvSpec, config: LIIRConfig) -> LIIRNetworks:
     """The networks that the config's static fields describe."""
-    shared, discrete = config.share_weights, spec.action_kind == "discrete"
-    inputs = spec.view_size if discrete else spec.view_size + spec.action_size
+    shared, discrete = config.parameter_sharing, spec.action_type == "discrete"
+    inputs = spec.obs_size if discrete else spec.obs_size + spec.action_size
     outputs = spec.action_size if discrete else 1
-    net = network(config.form, inputs, outputs, agents=spec.num_agents, shared=shared)
-    return Parts(
-        models.actor(spec, config.form, shared),
+    net = make_network(config.network_spec, inputs, outputs, num_agents=spec.num_agents, shared=shared)
+    return LIIRNetworks(
+        models.make_actor(spec, config.network_spec, shared),
         IntrinsicReward(net, discrete),
-        models.critic(spec, config.form, config.critic_view, shared),
-        models.critic(spec, config.form, config.extrinsic_view, shared),
+        models.make_critic(spec, config.network_spec, config.critic_input, shared),
+        models.make_critic(spec, config.network_spec, config.extrinsic_critic_input, shared),
     )
 
 
 def proxy_advantage(
-    eta: PyTree, reward: IntrinsicReward, data: ppo.PolicyData, memory: PyTree, given: Returns, config: LIIRConfig
+    eta: PyTree,
+    reward: IntrinsicReward,
+    data: ppo.PolicyBatch,
+    hidden_state: PyTree,
+    given: AdvantageInputs,
+    config: LIIRConfig,
 ) -> tuple[Array, tuple[Array, Array]]:
     """A_proxy as the policy step takes it, then as it is in the unit of reward, and r_in; all ``[T, b, N]``."""
-    r_in, _ = reward.unroll(eta, memory, data, config.reward_bound)
+    r_in, _ = reward.unroll(eta, hidden_state, data, config.intrinsic_bound)
     carrying = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
-    raw = returns.generalised_advantage(
-        given.reward + config.lam * carrying,
+    raw = returns.generalized_advantage_estimation(
+        given.reward + config.intrinsic_coef * carrying,
         given.proxy_value,
         given.next_proxy_value,
         given.discount,
@@ -89,49 +94,58 @@ def proxy_advantage(
         config.gae_lambda,
     )
     if config.meta_gradient == "immediate":  # equal in value; η enters through r_in of the same moment only
-        raw = raw + config.lam * (r_in - carrying)
-    ready = models.standardised(raw, data.obs.alive, config.share_weights) if config.normalise_advantage else raw
+        raw = raw + config.intrinsic_coef * (r_in - carrying)
+    ready = (
+        models.standardize_advantages(raw, data.obs.alive, config.parameter_sharing)
+        if config.normalize_advantages
+        else raw
+    )
     return ready, (raw, r_in)
 
 
 def extrinsic_loss(
-    theta: PyTree, actor: models.Actor, data: ppo.PolicyData, memory: PyTree, advantage: Array, config: LIIRConfig
+    theta: PyTree,
+    actor: models.Actor,
+    data: ppo.PolicyBatch,
+    hidden_state: PyTree,
+    advantage: Array,
+    config: LIIRConfig,
 ) -> Array:
     """-J_ex at the policy ``theta``, by importance weights over the old samples (equation 8). Scalar."""
-    pi = actor.unroll(theta, memory, data.obs, data.first)
+    pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
     log_ratio = pi.log_prob(data.action) - data.log_prob
-    if config.meta_ratio == "joint" or config.meta_gradient == "official":
+    if config.outer_ratio == "joint" or config.meta_gradient == "reference":
         log_ratio = jnp.broadcast_to((log_ratio * data.obs.alive).sum(-1, keepdims=True), log_ratio.shape)
-    return -models.agent_mean(jnp.exp(log_ratio) * advantage, data.obs.alive, config.share_weights)
+    return -models.masked_agent_mean(jnp.exp(log_ratio) * advantage, data.obs.alive, config.parameter_sharing)
 
 
 class MetaStep(NamedTuple):
     """The policy after an inner step, and how the intrinsic reward should move."""
 
-    policy: PyTree
-    policy_opt: PyTree
+    actor_params: PyTree
+    actor_opt_state: PyTree
     meta_gradient: PyTree  # of -J_ex with respect to η
     advantage: Array  # A_proxy in the unit of reward, [T, b, N]
-    intrinsic: Array  # r_in, [T, b, N]
+    intrinsic_reward: Array  # r_in, [T, b, N]
     info: dict[str, Array]
 
 
 def meta_step(
-    of: Parts,
+    of: LIIRNetworks,
     config: LIIRConfig,
     eta: PyTree,
     theta: PyTree,
     theta_opt: PyTree,
-    data: ppo.PolicyData,
-    given: Returns,
-    memory: tuple[PyTree, PyTree],
+    data: ppo.PolicyBatch,
+    given: AdvantageInputs,
+    hidden_state: tuple[PyTree, PyTree],
     alpha: Number,
 ) -> MetaStep:
     """One inner step, and the gradient of the extrinsic objective after it with respect to η.
 
     The chain rule of equation 7 is taken factor by factor, backwards, along
 
-        η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimiser(θ, g)  ->  -J_ex(θ')
+        η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimizer(θ, g)  ->  -J_ex(θ')
 
     Pulling a vector back through the second factor costs one more pass forward through the policy: g depends
     on A_proxy linearly, and no second derivative by θ is needed.
@@ -139,12 +153,12 @@ def meta_step(
     Args:
         of: the networks.
         config: settings.
-        eta, theta, theta_opt: weights of the intrinsic reward and of the policy, and the policy's optimiser.
+        eta, theta, theta_opt: weights of the intrinsic reward and of the policy, and the policy's optimizer.
         data, given: a minibatch.
-        memory: memories of policy and intrinsic reward at its start.
+        hidden_state: memories of policy and intrinsic reward at its start.
         alpha: α, the policy's learning rate.
     """
-    policy_memory, reward_memory = memory
+    policy_memory, reward_memory = hidden_state
     advantage, pull_advantage, (raw, r_in) = jax.vjp(
         lambda eta: proxy_advantage(eta, of.reward, data, reward_memory, given, config), eta, has_aux=True
     )
@@ -158,13 +172,13 @@ def meta_step(
 
     grads, pull_gradient, (value, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
     new_theta, pull_step, new_opt = jax.vjp(
-        lambda g: ppo.rule(config).step(theta, theta_opt, g, alpha, config.max_grad_norm), grads, has_aux=True
+        lambda g: ppo.optimizer_of(config).step(theta, theta_opt, g, alpha, config.max_grad_norm), grads, has_aux=True
     )
     extrinsic_grads = jax.grad(extrinsic_loss)(
         new_theta, of.actor, data, policy_memory, given.extrinsic_advantage, config
     )
-    if config.meta_gradient == "official":
-        meta = official_gradient(of, config, eta, theta, data, given, memory, trees.scale(-1.0, extrinsic_grads))
+    if config.meta_gradient == "reference":
+        meta = official_gradient(of, config, eta, theta, data, given, hidden_state, trees.scale(-1.0, extrinsic_grads))
     else:
         # weight[t, b, i]: how much -J_ex(θ') grows with the advantage of that agent's sample
         (weight,) = pull_gradient(*pull_step(extrinsic_grads))
@@ -179,13 +193,13 @@ def meta_step(
 
 
 def official_gradient(
-    of: Parts,
+    of: LIIRNetworks,
     config: LIIRConfig,
     eta: PyTree,
     theta: PyTree,
-    data: ppo.PolicyData,
-    given: Returns,
-    memory: tuple[PyTree, PyTree],
+    data: ppo.PolicyBatch,
+    given: AdvantageInputs,
+    hidden_state: tuple[PyTree, PyTree],
     g2: PyTree,
 ) -> PyTree:
     """What the authors' program descends along: s ∇_η E[R_proxy], with one scalar s = ⟨∇_θ E[log π_θ], g2⟩.
@@ -193,15 +207,15 @@ def official_gradient(
     ``g2`` is the gradient of J_ex at the new policy, by the joint ratio. The scalar has expectation near zero,
     because the mean score has, and its sign is the authors'.
     """
-    policy_memory, reward_memory = memory
+    policy_memory, reward_memory = hidden_state
     alive = data.obs.alive
 
     def mean_log_prob(theta: PyTree) -> Array:
-        pi = of.actor.unroll(theta, policy_memory, data.obs, data.first)
+        pi = of.actor.unroll(theta, policy_memory, data.obs, data.is_first)
         return moments_of.masked_mean(pi.log_prob(data.action), alive)
 
     def mean_return(eta: PyTree) -> Array:
         _, (raw, _) = proxy_advantage(eta, of.reward, data, reward_memory, given, config)
         return moments_of.masked_mean(raw, alive)
 
-    return trees.scale(trees.dot(jax.grad(mean_log_prob)(theta), g2), jax.grad(mean_return)(eta))
+    return trees.scale(trees.vdot(jax.grad(mean_log_prob)(theta), g2), jax.grad(mean_return)(eta))

@@ -4,29 +4,29 @@
 
 Rashid et al. 2018, equations 5 and 6. Q_tot is `maths.mixing.mix`, whose weights hypernetworks make from the state; it
 grows with every q_i, so that each agent's own best action is the team's. The primes are a copy of the networks, made
-every ``target_interval`` updates; with ``double_q`` (van Hasselt et al. 2016) it values what the live networks would
-do. ``mixer="vdn"`` adds the values up instead.
+every ``target_update_interval`` updates; with ``double_q`` (van Hasselt et al. 2016) it values what the live networks
+would do. ``mixer="vdn"`` adds the values up instead.
 
-What is replayed are ``sequence`` steps of one world, with the memory at their start (the "stored state" of Kapturowski
-et al. 2019), so that they need not be an episode. The reward is the mean over the agents of what they receive. Agents
-that are out of play add nothing. Actions are drawn uniformly with a probability that falls from ``epsilon_start`` to
-``epsilon_end``, else they are the best.
+What is replayed are ``sequence_length`` steps of one world, with the memory at their start (the "stored state" of
+Kapturowski et al. 2019), so that they need not be an episode. The reward is the mean over the agents of what they
+receive. Agents that are out of play add nothing. Actions are drawn uniformly with a probability that falls from
+``epsilon_start`` to ``epsilon_end``, else they are the best.
 """
 
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
-from jaxmarl_lite.algorithms.qmix.learner import QMIXState, exploration, make
-from jaxmarl_lite.algorithms.qmix.networks import Hypernetworks, Parts, Weights, parts
+from jaxmarl_lite.algorithms.qmix.learner import QMIXState, epsilon_schedule, make_qmix
+from jaxmarl_lite.algorithms.qmix.networks import Hypernetworks, QMIXNetworks, QMIXParams, make_qmix_networks
 from jaxmarl_lite.algorithms.qmix.temporal_difference import targets, temporal_difference_loss
 
 __all__ = [
     "Hypernetworks",
-    "Parts",
+    "QMIXNetworks",
     "QMIXConfig",
     "QMIXState",
-    "Weights",
-    "exploration",
-    "make",
-    "parts",
+    "QMIXParams",
+    "epsilon_schedule",
+    "make_qmix",
+    "make_qmix_networks",
     "targets",
     "temporal_difference_loss",
 ]

@@ -25,27 +25,27 @@ class QMIXConfig(settings.LearnerConfig):
     """The same as a share of the run's total_steps, 0 to 1."""
     mixer: Literal["qmix", "vdn"] = "qmix"
     """How the agents' values become the team's."""
-    mixer_size: int = 32
+    mixing_embed_dim: int = 32
     """Width of the mixer's hidden layer."""
-    hypernet_size: int = 64
+    hypernet_embed_dim: int = 64
     """Width of the hidden layer of the networks that make the mixer's weights."""
     double_q: bool = True
     """Let the live networks choose the next actions, and their copy value them."""
-    target_interval: int = 20
+    target_update_interval: int = 20
     """Updates between two copies of the networks into those that make the targets."""
-    sequence: int = 32
+    sequence_length: int = 32
     """Steps of one world that are replayed together; a rollout has so many, or a multiple of it."""
-    replay_size: int = 2048
+    buffer_size: int = 2048
     """Sequences that the replay holds."""
-    replay_batch: int = 32
+    batch_size: int = 32
     """Sequences in a gradient step."""
-    steps_per_update: int = 8
+    gradient_steps: int = 8
     """Gradient steps after each rollout, each on a batch of its own."""
-    memory: Literal["none", "gru"] = "gru"
+    recurrent: bool = True
     """Whether the agents remember the episode."""
-    hidden: tuple[int, ...] = (64,)
+    hidden_sizes: tuple[int, ...] = (64,)
     """Widths of the dense layers."""
-    memory_size: int = 64
+    rnn_hidden_size: int = 64
     """Width of the memory."""
     evaluated_greedily: ClassVar[bool] = True
     """Sampled actions are random ones with probability epsilon."""
@@ -53,8 +53,8 @@ class QMIXConfig(settings.LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         configs.check_range(self, lr=(0, 10), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
-        configs.check_unused(self, ("mixer_size", "hypernet_size"), self.mixer == "vdn", "with mixer 'vdn'")
-        if self.replay_size < self.replay_batch:
+        configs.check_unused(self, ("mixing_embed_dim", "hypernet_embed_dim"), self.mixer == "vdn", "with mixer 'vdn'")
+        if self.buffer_size < self.batch_size:
             raise ValueError(
-                f"QMIXConfig.replay_size is {self.replay_size}; allowed is replay_batch, {self.replay_batch}, or more"
+                f"QMIXConfig.buffer_size is {self.buffer_size}; allowed is batch_size, {self.batch_size}, or more"
             )

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
 from jaxmarl_lite.maths import mixing
-from jaxmarl_lite.nets.actor_critic import Network, network, orthogonal
+from jaxmarl_lite.nets.actor_critic import Network, make_network, orthogonal
 from jaxmarl_lite.types import Array, EnvSpec, PyTree
 
 
-class Weights(NamedTuple):
+class QMIXParams(NamedTuple):
     """Everything that is learned."""
 
     agents: PyTree
@@ -25,9 +25,9 @@ class Weights(NamedTuple):
 class Hypernetworks(nn.Module):
     """The mixer of every state ``[..., S]``."""
 
-    agents: int
+    num_agents: int
     width: int
-    hidden: int
+    hidden_size: int
 
     @nn.compact
     def __call__(self, state: Array) -> mixing.Mixer:
@@ -40,35 +40,41 @@ class Hypernetworks(nn.Module):
 
         # A value reaches Q_tot through M hidden units: at first its gain is below one, whatever M is.
         gain = self.width**-0.5
-        w1 = two("w1", self.hidden, self.agents * self.width, gain)
-        w1 = w1.reshape(*state.shape[:-1], self.agents, self.width)
+        w1 = two("w1", self.hidden_size, self.num_agents * self.width, gain)
+        w1 = w1.reshape(*state.shape[:-1], self.num_agents, self.width)
         b1, b2 = dense(self.width, name="b1")(state), two("b2", self.width, 1)[..., 0]
-        return mixing.Mixer(w1, b1, two("w2", self.hidden, self.width, gain), b2)
+        return mixing.Mixer(w1, b1, two("w2", self.hidden_size, self.width, gain), b2)
 
 
-class Parts(NamedTuple):
+class QMIXNetworks(NamedTuple):
     """QMIX's networks, for an environment's sizes."""
 
     net: Network
     hyper: Hypernetworks | None  # None for VDN
 
-    def init(self, key: Array, spec: EnvSpec) -> Weights:
+    def init(self, key: Array, spec: EnvSpec) -> QMIXParams:
         """Weights at random."""
         agents_key, mixer_key = jax.random.split(key)
-        states = jnp.zeros((1, spec.state_size), jnp.result_type(float))
+        states = jnp.zeros((1, spec.global_state_size), jnp.result_type(float))
         mixer = () if self.hyper is None else self.hyper.init(mixer_key, states)["params"]
-        return Weights(self.net.init(agents_key), mixer)
+        return QMIXParams(self.net.init(agents_key), mixer)
 
-    def mix(self, weights: Weights, state: Array, q: Array) -> Array:
+    def mix(self, weights: QMIXParams, state: Array, q: Array) -> Array:
         """Q_tot ``[...]`` of the agents' values ``[..., N]``."""
         if self.hyper is None:
-            return mixing.total(q)
+            return mixing.sum_mixing(q)
         return mixing.mix(self.hyper.apply({"params": weights.mixer}, state), q)  # type: ignore[arg-type]
 
 
-def parts(spec: EnvSpec, config: QMIXConfig) -> Parts:
+def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:
     """The networks that the config's static fields describe."""
-    net = network(config.form, spec.view_size, spec.action_size, agents=spec.num_agents, shared=config.share_weights)
+    net = make_network(
+        config.network_spec,
+        spec.obs_size,
+        spec.action_size,
+        num_agents=spec.num_agents,
+        shared=config.parameter_sharing,
+    )
     if config.mixer == "vdn":
-        return Parts(net, None)
-    return Parts(net, Hypernetworks(spec.num_agents, config.mixer_size, config.hypernet_size))
+        return QMIXNetworks(net, None)
+    return QMIXNetworks(net, Hypernetworks(spec.num_agents, config.mixing_embed_dim, config.hypernet_embed_dim))

@@ -23,28 +23,28 @@ class JaxMARLState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Particulars:
+class AdapterSpec:
     """What the adapter must know about one kind of JaxMARL environment."""
 
-    meaning: str
+    return_description: str
     """What the return is."""
-    state: Callable[[Any, Any, dict[str, Array]], Array]
+    global_state: Callable[[Any, Any, dict[str, Array]], Array]
     """``(env, state, observations) -> [S]``, what a central critic sees."""
-    shared: bool
+    team_reward_only: bool
     """JaxMARL gives every agent one number, that of the team."""
-    mask: Callable[[Any, Any], Array] | None = None
+    action_mask: Callable[[Any, Any], Array] | None = None
     """Legal actions ``[N, A]`` beyond what agents have at all."""
     alive: Callable[[Any, Any], Array] | None = None
     """``[N]``."""
-    over: Callable[[Any, Any], Array] | None = None
+    is_terminal: Callable[[Any, Any], Array] | None = None
     """Whether the episode is truly over; None: time alone ends it."""
-    won: Callable[[Any, Any], Array] | None = None
+    is_win: Callable[[Any, Any], Array] | None = None
     """Whether an episode that is over was won."""
-    win_meaning: str = ""
+    win_condition: str = ""
     """What that means."""
     action_names: Callable[[Any], tuple[str, ...]] | None = None
     """Words for the discrete actions of the agent that has most."""
-    bonus: Callable[[Any], Array] | None = None
+    shaped_reward: Callable[[Any], Array] | None = None
     """A shaped reward ``[N]`` from JaxMARL's infos."""
 
 
@@ -59,7 +59,7 @@ class JaxMARLEnvironment:
     def __init__(
         self,
         env: Any,
-        its: Particulars,
+        its: AdapterSpec,
         name: str,
         reward: Literal["team", "individual"] = "team",
         agent_id: bool = True,
@@ -93,16 +93,16 @@ class JaxMARLEnvironment:
         return EnvSpec(
             name=self._name,
             num_agents=len(self._sizes),
-            view_size=timestep.obs.view.shape[-1],
-            state_size=timestep.obs.state.shape[-1],
-            action_kind="discrete" if self._discrete else "continuous",
+            obs_size=timestep.obs.agents_view.shape[-1],
+            global_state_size=timestep.obs.global_state.shape[-1],
+            action_type="discrete" if self._discrete else "continuous",
             action_size=widest,
-            episode_limit=int(self._env.max_steps),
-            reward_kind=self._reward,
-            return_meaning=self._its.meaning,
+            max_episode_steps=int(self._env.max_steps),
+            reward_type=self._reward,
+            return_description=self._its.return_description,
             action_low=None if self._discrete else (0.0,) * widest,
             action_high=None if self._discrete else (1.0,) * widest,
-            win_meaning=self._its.win_meaning,
+            win_condition=self._its.win_condition,
             action_names=self._its.action_names(self._env) if self._its.action_names and self._discrete else (),
         )
 
@@ -126,20 +126,20 @@ class JaxMARLEnvironment:
         inner = jax.tree.map(lambda old, new: jax.lax.convert_element_type(new, old.dtype), state.inner, inner)
         reward = jnp.stack([jnp.asarray(rewards[agent], float) for agent in env.agents])
         if self._reward == "team":
-            reward = jnp.broadcast_to(reward[0] if its.shared else reward.sum(), (agents,))
-        if its.bonus is not None and self._shaping:
-            reward = reward + self._shaping * its.bonus(infos).sum()
-        over = jnp.zeros((), bool) if its.over is None else its.over(env, inner)
+            reward = jnp.broadcast_to(reward[0] if its.team_reward_only else reward.sum(), (agents,))
+        if its.shaped_reward is not None and self._shaping:
+            reward = reward + self._shaping * its.shaped_reward(infos).sum()
+        over = jnp.zeros((), bool) if its.is_terminal is None else its.is_terminal(env, inner)
         after = JaxMARLState(inner, state.time + 1, rest)
         return after, TimeStep(
             self._observe(inner, obs), reward, jnp.zeros((agents, 0), float), 1.0 - over.astype(float),
             over | (after.time >= env.max_steps),
         )  # fmt: skip
 
-    def won(self, state: JaxMARLState) -> Array:
+    def is_win(self, state: JaxMARLState) -> Array:
         """Whether the episode that ended in this state was won."""
-        assert self._its.won is not None
-        return self._its.won(self._env, state.inner)
+        assert self._its.is_win is not None
+        return self._its.is_win(self._env, state.inner)
 
     def _acts(self, action: Array) -> dict[str, Array]:
         """JaxMARL's actions by agent."""
@@ -156,8 +156,8 @@ class JaxMARLEnvironment:
         if self._agent_id:
             view = jnp.concatenate([view, jnp.eye(agents, dtype=view.dtype)], -1)
         mask = jnp.asarray(self._there)
-        if its.mask is not None and self._discrete:
-            mask = mask & its.mask(env, inner)
+        if its.action_mask is not None and self._discrete:
+            mask = mask & its.action_mask(env, inner)
         alive = jnp.ones(agents, bool) if its.alive is None else its.alive(env, inner)
-        whole = jnp.asarray(its.state(env, inner, obs), float)
+        whole = jnp.asarray(its.global_state(env, inner, obs), float)
         return Observation(view, whole, mask, alive)

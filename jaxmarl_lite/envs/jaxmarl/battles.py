@@ -15,7 +15,7 @@ from jaxmarl_lite.envs.jaxmarl.adapter import JaxMARLEnvironment, JaxMARLState
 _ALLIES, _ENEMIES, _HEALTH = "#0072B2", "#D55E00", "#009E73"
 
 
-class Battle(JaxMARLEnvironment):
+class SMAXEnvironment(JaxMARLEnvironment):
     """A battle of SMAX; built by ``jaxmarl_lite.make``."""
 
     def animate(
@@ -92,8 +92,8 @@ class Battle(JaxMARLEnvironment):
         for i in map(int, np.flatnonzero(world.unit_alive)):
             (x, y), name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
             if i < env.num_allies and 0 < step <= len(rings):
-                colour, words = rings[step - 1][i]
-                axes.add_patch(Circle((x, y), 2.2 * radii[i], color=colour, zorder=1.5))
+                color, words = rings[step - 1][i]
+                axes.add_patch(Circle((x, y), 2.2 * radii[i], color=color, zorder=1.5))
                 axes.text(x, y - 2.4 * radii[i], words, fontsize=7, ha="center", va="top", zorder=3)
             axes.add_patch(Circle((x, y), radii[i], color=self._colour(i), zorder=2))
             axes.text(x, y, name, color="white", fontsize=6, ha="center", va="center", zorder=3)

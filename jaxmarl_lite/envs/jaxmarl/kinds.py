@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.jaxmarl.adapter import Particulars
+from jaxmarl_lite.envs.jaxmarl.adapter import AdapterSpec
 from jaxmarl_lite.types import Array
 
 
@@ -40,15 +40,15 @@ def _battle_actions(env: Any) -> tuple[str, ...]:
     return (*moves, "stop", *(f"attack {i}" for i in range(env.num_enemies)))
 
 
-smax = Particulars(
-    meaning="share of the enemies' health taken, plus the bonus of a win, per episode",
-    state=_battle_state,
-    shared=True,
-    mask=_battle_mask,
+smax = AdapterSpec(
+    return_description="share of the enemies' health taken, plus the bonus of a win, per episode",
+    global_state=_battle_state,
+    team_reward_only=True,
+    action_mask=_battle_mask,
     alive=_allies,
-    over=lambda env, state: ~_allies(env, state).any() | ~_enemies(env, state).any(),
-    won=lambda env, state: _allies(env, state).any() & ~_enemies(env, state).any(),
-    win_meaning="every enemy is dead and an ally alive",
+    is_terminal=lambda env, state: ~_allies(env, state).any() | ~_enemies(env, state).any(),
+    is_win=lambda env, state: _allies(env, state).any() & ~_enemies(env, state).any(),
+    win_condition="every enemy is dead and an ally alive",
     action_names=_battle_actions,
 )
 """Battles; the time limit is no loss, but a truncation."""
@@ -58,10 +58,10 @@ def _joined(env: Any, state: Any, obs: dict[str, Array]) -> Array:
     return jnp.concatenate([obs[agent] for agent in env.agents])
 
 
-def _particles(team: str, shared: bool, moves: bool = False) -> Particulars:
+def _particles(team: str, shared: bool, moves: bool = False) -> AdapterSpec:
     """The state is all that the agents see; ``moves``: all that an agent does is to move."""
     names = (lambda env: ("stay", "left", "right", "down", "up")) if moves else None
-    return Particulars(f"team reward per episode: {team}, negative", _joined, shared, action_names=names)
+    return AdapterSpec(f"team reward per episode: {team}, negative", _joined, shared, action_names=names)
 
 
 spread = _particles("distances from landmarks to the nearest agent, and collisions", shared=False, moves=True)
@@ -75,11 +75,11 @@ def _shaped(infos: Any) -> Array:
     return jnp.stack([jnp.asarray(shaped[agent], float) for agent in sorted(shaped)])
 
 
-overcooked = Particulars(
-    meaning="reward of the team per episode, 20 per soup served",
-    state=lambda env, state, obs: jnp.asarray(obs[env.agents[0]], float).reshape(-1),
-    shared=True,
-    bonus=_shaped,
+overcooked = AdapterSpec(
+    return_description="reward of the team per episode, 20 per soup served",
+    global_state=lambda env, state, obs: jnp.asarray(obs[env.agents[0]], float).reshape(-1),
+    team_reward_only=True,
+    shaped_reward=_shaped,
     action_names=lambda env: ("up", "down", "right", "left", "stay", "interact"),
 )
 """A cook sees the whole kitchen, itself first: the first one's view is the state."""

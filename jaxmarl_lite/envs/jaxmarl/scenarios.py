@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmarl_lite.envs.jaxmarl import importing
-from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.envs.naming import check_names, unknown_name_error
 
-ROOMS = ("smax", "mpe", "safe-mpe", "overcooked")
+SUITES = ("smax", "mpe", "safe-mpe", "overcooked")
 
 MAPS: dict[str, tuple[int, int]] = {
     "3m": (3, 3), "8m": (8, 8), "25m": (25, 25), "2s3z": (5, 5), "3s5z": (8, 8), "5m_vs_6m": (5, 6),
@@ -21,13 +21,13 @@ MAPS: dict[str, tuple[int, int]] = {
     "smacv2_5_units": (5, 5), "smacv2_10_units": (10, 10), "smacv2_20_units": (20, 20),
 }  # fmt: skip
 """SMAX's maps -> allies and enemies."""
-KITCHENS = ("cramped-room", "asymm-advantages", "coord-ring", "forced-coord", "counter-circuit")
+LAYOUTS = ("cramped-room", "asymm-advantages", "coord-ring", "forced-coord", "counter-circuit")
 
 _NAMES = {
     "smax": tuple(MAPS),
     "mpe": ("spread-3a", "reference", "speaker-listener"),
     "safe-mpe": ("spread-3a",),
-    "overcooked": KITCHENS,
+    "overcooked": LAYOUTS,
 }
 _FORMS = {**{room: ", ".join(names) for room, names in _NAMES.items()}, "safe-mpe": "spread-<agents>a"}
 _FORMS["mpe"] = "spread-<agents>a, reference, speaker-listener"
@@ -50,16 +50,16 @@ _WHOLE = ("max_steps", "world_steps_per_env_step", "map_width", "map_height")
 
 def examples() -> list[tuple[str, str]]:
     """Names to start from, each with its agents and actions in words."""
-    return [(f"{room}/{name}", _words(room, name)) for room in ROOMS for name in _NAMES[room]]
+    return [(f"{room}/{name}", _describe(room, name)) for room in SUITES for name in _NAMES[room]]
 
 
-def forms() -> list[str]:
+def name_patterns() -> list[str]:
     """The patterns of the names, as a person reads them."""
     return ["smax/<map>", "mpe/{" + _FORMS["mpe"].replace(", ", ",") + "}", "safe-mpe/spread-<agents>a",
             "overcooked/<kitchen>"]  # fmt: skip
 
 
-def _words(room: str, name: str) -> str:
+def _describe(room: str, name: str) -> str:
     if room == "smax":
         allies, enemies = MAPS[name]
         return f"{allies} agents, {5 + enemies} actions, at most 100 steps"
@@ -76,7 +76,7 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     env_id, maker = f"{room}/{name}", {"smax": _battle, "overcooked": _kitchen}.get(room, _particles)
     agents = _agents(room, name)
     if name not in _NAMES[room] and agents is None:
-        raise unknown("environment", env_id, [f"{room}/{known}" for known in _NAMES[room]],
+        raise unknown_name_error("environment", env_id, [f"{room}/{known}" for known in _NAMES[room]],
                       f"Allowed in {room}: {_FORMS[room]}.")  # fmt: skip
     check_names(env_id, keywords, _allowed(room, name))
     for field, value in keywords.items():
@@ -131,9 +131,9 @@ def _battle(env_id: str, name: str, keywords: dict[str, Any]) -> Any:
     from jaxmarl_lite.envs.jaxmarl import battles
     from jaxmarl_lite.envs.jaxmarl.kinds import smax
 
-    given = _for_adapter(env_id, keywords, smax.shared)
+    given = _for_adapter(env_id, keywords, smax.team_reward_only)
     env = package.HeuristicEnemySMAX(scenario=maps.map_name_to_scenario(name), **keywords)
-    return battles.Battle(env, smax, env_id, **given)
+    return battles.SMAXEnvironment(env, smax, env_id, **given)
 
 
 def _kitchen(env_id: str, name: str, keywords: dict[str, Any]) -> Any:
@@ -141,7 +141,7 @@ def _kitchen(env_id: str, name: str, keywords: dict[str, Any]) -> Any:
     from jaxmarl_lite.envs.jaxmarl.adapter import JaxMARLEnvironment
     from jaxmarl_lite.envs.jaxmarl.kinds import overcooked
 
-    given = _for_adapter(env_id, keywords, overcooked.shared)
+    given = _for_adapter(env_id, keywords, overcooked.team_reward_only)
     env = package.Overcooked(layout=package.overcooked_layouts[name.replace("-", "_")], **keywords)
     return JaxMARLEnvironment(env, overcooked, env_id, **given)
 
@@ -160,7 +160,7 @@ def _particles(env_id: str, name: str, keywords: dict[str, Any]) -> Any:
     limit = keywords.pop("cost_limit", None)
     if room == "safe-mpe":
         its, keywords["local_ratio"] = kinds.spread_apart, 0.0
-    given = _for_adapter(env_id, keywords, its.shared)
+    given = _for_adapter(env_id, keywords, its.team_reward_only)
     keywords["action_type"] = keywords.get("action_type", "discrete").capitalize()
     sizes = {} if agents is None else {"num_agents": agents, "num_landmarks": agents}
     env = JaxMARLEnvironment(maker(**sizes, **keywords), its, env_id, **given)
@@ -175,8 +175,8 @@ def _with_collisions(env: Any, limit: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from jaxmarl_lite.envs.constraints import Constrained, Cost
-    from jaxmarl_lite.envs.safe import limited
+    from jaxmarl_lite.envs.constraints import Cost, CostWrapper
+    from jaxmarl_lite.envs.safe import with_limits
 
     def of(state: Any, action: Any, after: Any) -> Any:
         inside, each = env.unwrapped, jnp.arange(env.spec.num_agents)
@@ -185,6 +185,6 @@ def _with_collisions(env: Any, limit: Any) -> Any:
 
     cost = Cost("collisions", "other agents that an agent touches, summed over steps", of, limit=1.0)
     try:
-        return Constrained(env, limited((cost,), limit))
+        return CostWrapper(env, with_limits((cost,), limit))
     except ValueError as error:
         raise ValueError(f"{env.spec.name}: {error}") from error

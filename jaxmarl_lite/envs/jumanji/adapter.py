@@ -18,10 +18,10 @@ from jumanji.environments.routing.robot_warehouse.env import RobotWarehouse
 from jumanji.environments.swarms.search_and_rescue.env import SearchAndRescue
 
 from jaxmarl_lite.envs.jumanji import animation, graphs, grids, swarms
-from jaxmarl_lite.envs.jumanji.particulars import Particulars
+from jaxmarl_lite.envs.jumanji.particulars import AdapterSpec
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
-PARTICULARS: dict[type, Particulars] = {
+ADAPTER_SPECS: dict[type, AdapterSpec] = {
     LevelBasedForaging: grids.foraging,
     RobotWarehouse: grids.warehouse,
     Connector: grids.connector,
@@ -33,20 +33,20 @@ PARTICULARS: dict[type, Particulars] = {
 """What the adapter knows about each Jumanji class that it accepts."""
 
 
-def _find(env: Any) -> Particulars:
-    for kind, particulars in PARTICULARS.items():
+def _find_adapter_spec(env: Any) -> AdapterSpec:
+    for kind, particulars in ADAPTER_SPECS.items():
         if isinstance(env, kind):
             return particulars
-    allowed = ", ".join(kind.__name__ for kind in PARTICULARS)
+    allowed = ", ".join(kind.__name__ for kind in ADAPTER_SPECS)
     raise ValueError(f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: {allowed}")
 
 
-def _firm(state: Any) -> Any:
+def _strong_dtypes(state: Any) -> Any:
     """The same values with firm dtypes: Python numbers in a state would make ``step`` compile twice."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
 
 
-def _firm_as(before: Any, after: Any) -> Any:
+def _cast_like(before: Any, after: Any) -> Any:
     """The values of ``after`` with the dtypes of ``before``: under x64 some of Jumanji's steps widen their state."""
     return jax.tree.map(lambda old, new: jax.lax.convert_element_type(new, old.dtype), before, after)
 
@@ -54,7 +54,7 @@ def _firm_as(before: Any, after: Any) -> Any:
 class JumanjiEnvironment:
     """A Jumanji environment as the library's ``Environment``.
 
-    env: one of the classes in ``PARTICULARS``, built as you like.
+    env: one of the classes in ``ADAPTER_SPECS``, built as you like.
     name: how it is called in ``spec``; by default the class's name.
     reward: ``team``: every agent gets the team's number (Jumanji's scalar, or the sum over its agents);
         ``individual``: each its own, where Jumanji gives one per agent.
@@ -72,12 +72,12 @@ class JumanjiEnvironment:
         reward: Literal["team", "individual"] = "team",
         agent_id: bool = True,
     ):
-        self._its = _find(env)
+        self._its = _find_adapter_spec(env)
         self._name = name or type(env).__name__
         self._reward: Literal["team", "individual"] = reward
         self._agent_id = agent_id
         self._env = env
-        complaint = self._its.refuse(env)
+        complaint = self._its.validate(env)
         if complaint:
             raise ValueError(f"{self._name}: {complaint}")
         if not isinstance(agent_id, bool):
@@ -110,14 +110,14 @@ class JumanjiEnvironment:
         return EnvSpec(
             name=self._name,
             num_agents=self._its.num_agents(self._env),
-            view_size=obs.view.shape[-1],
-            state_size=obs.state.shape[-1],
-            action_kind="discrete" if bounds is None else "continuous",
-            action_size=obs.mask.shape[-1],
-            episode_limit=self._its.limit(self._env),
-            reward_kind=self._reward,
-            return_meaning=self._its.meaning(self._env),
-            best_return=self._its.best(self._env),
+            obs_size=obs.agents_view.shape[-1],
+            global_state_size=obs.global_state.shape[-1],
+            action_type="discrete" if bounds is None else "continuous",
+            action_size=obs.action_mask.shape[-1],
+            max_episode_steps=self._its.limit(self._env),
+            reward_type=self._reward,
+            return_description=self._its.return_description(self._env),
+            max_return=self._its.max_return(self._env),
             action_low=None if low is None else tuple(map(float, low)),
             action_high=None if high is None else tuple(map(float, high)),
             action_names=self._its.action_names,
@@ -126,7 +126,7 @@ class JumanjiEnvironment:
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Begin an episode from a key; answers Jumanji's state and the first time step."""
         state, first = self._env.reset(key)
-        state = _firm(state)
+        state = _strong_dtypes(state)
         num_agents = self._its.num_agents(self._env)
         timestep = TimeStep(
             obs=self._observe(state, first.observation),
@@ -142,12 +142,12 @@ class JumanjiEnvironment:
         if self._its.bounds(self._env) is None:
             action = action.astype(int)
         after, jumped = self._env.step(state, action)
-        after = _firm_as(state, after)
+        after = _cast_like(state, after)
         num_agents = self._its.num_agents(self._env)
         reward = jnp.asarray(jumped.reward, float)
         if self._reward == "team":
             reward = jnp.broadcast_to(reward.sum(), (num_agents,))
-        over = self._its.over(self._env, state, action, after)
+        over = self._its.is_terminal(self._env, state, action, after)
         timestep = TimeStep(
             obs=self._observe(after, jumped.observation),
             reward=reward,
@@ -162,14 +162,16 @@ class JumanjiEnvironment:
 
         fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that is not ``.gif``.
         """
-        return animation.write_gif(self._env, states, path, fps, self._its.film_limits)
+        return animation.write_gif(self._env, states, path, fps, self._its.video_limits)
 
     def _observe(self, state: Any, seen: Any) -> Observation:
         its, env = self._its, self._env
-        view = its.view(env, state, seen)
+        view = its.agents_view(env, state, seen)
         num_agents = view.shape[0]
-        whole = view.reshape(-1) if its.state is None else its.state(env, state, seen)
+        whole = view.reshape(-1) if its.global_state is None else its.global_state(env, state, seen)
         if self._agent_id:
             view = jnp.concatenate([view, jnp.eye(num_agents, dtype=view.dtype)], axis=-1)
         alive = jnp.ones(num_agents, bool) if its.alive is None else its.alive(env, state, seen)
-        return Observation(view=view, state=whole, mask=its.mask(env, state, seen), alive=alive)
+        return Observation(
+            agents_view=view, global_state=whole, action_mask=its.action_mask(env, state, seen), alive=alive
+        )

@@ -7,7 +7,15 @@ import numpy as np
 from jumanji.environments.routing.mmst.reward import DenseRewardFn
 from jumanji.environments.routing.multi_cvrp.constants import DEPOT_IDX
 
-from jaxmarl_lite.envs.jumanji.particulars import Env, Particulars, Seen, State, channels, flat, others
+from jaxmarl_lite.envs.jumanji.particulars import (
+    AdapterSpec,
+    Env,
+    NativeObs,
+    State,
+    concat_features,
+    flatten,
+    sum_over_others,
+)
 from jaxmarl_lite.types import Array
 
 # MMST. Jumanji calls its time limit a termination. It also shows only the first agent's view of the graph.
@@ -26,19 +34,19 @@ def _nodes(env: Env, state: State) -> tuple[Array, Array, Array]:
     return wanted & ~connected, connected, here
 
 
-def _tree_view(env: Env, state: State, seen: Seen) -> Array:
+def _tree_view(env: Env, state: State, seen: NativeObs) -> Array:
     """0 or 1 per node: own to connect, own connected, own place; the same summed over the others; then all edges."""
     mine = _nodes(env, state)
-    theirs = [others(x) for x in mine]
-    return channels([*mine, *theirs], [_edges(state)])
+    theirs = [sum_over_others(x) for x in mine]
+    return concat_features([*mine, *theirs], [_edges(state)])
 
 
-def _tree_state(env: Env, state: State, seen: Seen) -> Array:
+def _tree_state(env: Env, state: State, seen: NativeObs) -> Array:
     """All agents' nodes and the edges, once."""
-    return flat(*_nodes(env, state), _edges(state))
+    return flatten(*_nodes(env, state), _edges(state))
 
 
-def _tree_mask(env: Env, state: State, seen: Seen) -> Array:
+def _tree_mask(env: Env, state: State, seen: NativeObs) -> Array:
     """Jumanji leaves an agent that is finished or shut in without a legal action; here it may name its own node."""
     _, _, here = _nodes(env, state)
     stuck = ~seen.action_mask.any(-1, keepdims=True)
@@ -61,16 +69,16 @@ def _tree_refuse(env: Env) -> str | None:
     return None
 
 
-spanning_tree = Particulars(
-    view=_tree_view,
-    state=_tree_state,
-    mask=_tree_mask,
+spanning_tree = AdapterSpec(
+    agents_view=_tree_view,
+    global_state=_tree_state,
+    action_mask=_tree_mask,
     alive=lambda env, state, seen: ~state.finished_agents,
-    over=lambda env, before, action, after: after.finished_agents.all(),
-    meaning=_tree_meaning,
+    is_terminal=lambda env, before, action, after: after.finished_agents.all(),
+    return_description=_tree_meaning,
     individual=False,
-    refuse=_tree_refuse,
-    film_limits=(-0.1, 1.1),
+    validate=_tree_refuse,
+    video_limits=(-0.1, 1.1),
 )
 
 
@@ -82,7 +90,7 @@ def _customers(env: Env, state: State) -> Array:
     """Per node: place over the map's side, demand over the capacity, time window over its latest end, coefficients."""
     demand = state.nodes.demands / env._max_capacity
     start, end = state.windows.start / env._max_end_window, state.windows.end / env._max_end_window
-    return flat(state.nodes.coordinates / env._map_max, demand, start, end, state.coeffs.early, state.coeffs.late)
+    return flatten(state.nodes.coordinates / env._map_max, demand, start, end, state.coeffs.early, state.coeffs.late)
 
 
 def _vehicles(env: Env, state: State) -> Array:
@@ -93,11 +101,11 @@ def _vehicles(env: Env, state: State) -> Array:
     return jnp.concatenate([place, clock[:, None], free[:, None]], axis=-1)
 
 
-def _route_view(env: Env, state: State, seen: Seen) -> Array:
+def _route_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Own vehicle, then the others in turn, then all customers."""
     vehicles = _vehicles(env, state)
     in_turn = np.array([np.roll(np.arange(env._num_vehicles), -i) for i in range(env._num_vehicles)])
-    return channels([vehicles[in_turn]], [_customers(env, state)])
+    return concat_features([vehicles[in_turn]], [_customers(env, state)])
 
 
 def _route_over(env: Env, before: State, action: Array, after: State) -> Array:
@@ -105,11 +113,11 @@ def _route_over(env: Env, before: State, action: Array, after: State) -> Array:
     return served | (after.step_count > 2 * env._num_customers)
 
 
-routes = Particulars(
-    view=_route_view,
-    state=lambda env, state, seen: flat(_vehicles(env, state), _customers(env, state)),
-    over=_route_over,
-    meaning=lambda env: "minus the distance driven and the penalties for missed time windows, per episode",
+routes = AdapterSpec(
+    agents_view=_route_view,
+    global_state=lambda env, state, seen: flatten(_vehicles(env, state), _customers(env, state)),
+    is_terminal=_route_over,
+    return_description=lambda env: "minus the distance driven and the penalties for missed time windows, per episode",
     individual=False,
     limit=lambda env: 2 * env._num_customers,
     num_agents=lambda env: int(env._num_vehicles),

@@ -9,22 +9,22 @@ from jumanji.environments.routing.connector.constants import PATH
 from jumanji.environments.routing.robot_warehouse.constants import _AGENTS
 
 from jaxmarl_lite.envs.jumanji.particulars import (
+    AdapterSpec,
     Env,
-    Particulars,
-    Seen,
+    NativeObs,
     State,
-    channels,
-    flat,
-    no_noop_left,
+    concat_features,
+    flatten,
+    has_non_noop_action,
     one_hot_cells,
-    others,
+    sum_over_others,
 )
 from jaxmarl_lite.types import Array
 
 # Level-based foraging. Jumanji tells termination and truncation apart correctly.
 
 
-def _foraging_view(env: Env, state: State, seen: Seen) -> Array:
+def _foraging_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Cells seen are divided by the widest one, levels by the highest level of an agent; -1 for "not seen" stays."""
     view = seen.agents_view.astype(float)
     max_level = env._generator.max_agent_level
@@ -46,12 +46,12 @@ def _foraging_meaning(env: Env) -> str:
     return words + (f", less {env.penalty} per agent for a failed attempt" if env.penalty else "")
 
 
-foraging = Particulars(
-    view=_foraging_view,
-    over=lambda env, before, action, after: after.food_items.eaten.all(),
-    meaning=_foraging_meaning,
+foraging = AdapterSpec(
+    agents_view=_foraging_view,
+    is_terminal=lambda env, before, action, after: after.food_items.eaten.all(),
+    return_description=_foraging_meaning,
     individual=True,
-    best=lambda env: 1.0 if env.normalize_reward else None,
+    max_return=lambda env: 1.0 if env.normalize_reward else None,
     action_names=("stay", "up", "down", "left", "right", "load"),
 )
 
@@ -59,7 +59,7 @@ foraging = Particulars(
 # Robot warehouse. Jumanji calls its time limit a termination; a collision truly ends the episode.
 
 
-def _warehouse_view(env: Env, state: State, seen: Seen) -> Array:
+def _warehouse_view(env: Env, state: State, seen: NativeObs) -> Array:
     """The agent's row and column are divided by the last row and column; all other entries are 0 or 1 already."""
     view = seen.agents_view.astype(float)
     rows, columns = env.grid_size
@@ -72,10 +72,10 @@ def _warehouse_collision(env: Env, before: State, action: Array, after: State) -
     return (after.grid[_AGENTS, where.x, where.y] != env.agent_ids + 1).any()
 
 
-warehouse = Particulars(
-    view=_warehouse_view,
-    over=_warehouse_collision,
-    meaning=lambda env: "requested shelves that the team delivered per episode (a collision ends it)",
+warehouse = AdapterSpec(
+    agents_view=_warehouse_view,
+    is_terminal=_warehouse_collision,
+    return_description=lambda env: "requested shelves that the team delivered per episode (a collision ends it)",
     individual=False,
     action_names=("stay", "forward", "turn left", "turn right", "load"),
 )
@@ -84,21 +84,21 @@ warehouse = Particulars(
 # Connector. Jumanji tells the two ends apart, but gives each agent its own discount, 0 once it is connected or blocked.
 
 
-def _connector_view(env: Env, state: State, seen: Seen) -> Array:
+def _connector_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Five grids of 0 and 1: own head, own target, the others' heads, the others' targets, all paths."""
     shape = state.grid.shape
     heads = one_hot_cells(state.agents.position, shape)
     targets = one_hot_cells(state.agents.target, shape)
-    return channels([heads, targets, others(heads), others(targets)], [state.grid % 3 == PATH])
+    return concat_features([heads, targets, sum_over_others(heads), sum_over_others(targets)], [state.grid % 3 == PATH])
 
 
-def _connector_state(env: Env, state: State, seen: Seen) -> Array:
+def _connector_state(env: Env, state: State, seen: NativeObs) -> Array:
     """Three grids: heads and targets, each as the agent's number over N, and paths."""
     shape = state.grid.shape
     number = (jnp.arange(env.num_agents) + 1.0)[:, None, None] / env.num_agents
     heads = (one_hot_cells(state.agents.position, shape) * number).sum(0)
     targets = (one_hot_cells(state.agents.target, shape) * number).sum(0)
-    return flat(heads, targets, state.grid % 3 == PATH)
+    return flatten(heads, targets, state.grid % 3 == PATH)
 
 
 def _connector_meaning(env: Env) -> str:
@@ -121,14 +121,14 @@ def _all_connected_or_blocked(env: Env, before: State, action: Array, after: Sta
     return ~after.action_mask[:, 1:].any()
 
 
-connector = Particulars(
-    view=_connector_view,
-    state=_connector_state,
-    over=_all_connected_or_blocked,
-    meaning=_connector_meaning,
+connector = AdapterSpec(
+    agents_view=_connector_view,
+    global_state=_connector_state,
+    is_terminal=_all_connected_or_blocked,
+    return_description=_connector_meaning,
     individual=True,
-    alive=no_noop_left,
-    refuse=_connector_refuse,
+    alive=has_non_noop_action,
+    validate=_connector_refuse,
     action_names=("stay", "up", "right", "down", "left"),
 )
 
@@ -136,16 +136,18 @@ connector = Particulars(
 # Cleaner. Jumanji calls its time limit a termination. An illegal move truly ends the episode.
 
 
-def _cleaner_view(env: Env, state: State, seen: Seen) -> Array:
+def _cleaner_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Four grids: own place, number of others over N, dirt, walls."""
     places = one_hot_cells(state.agents_locations, state.grid.shape)
-    return channels([places, others(places) / env.num_agents], [state.grid == DIRTY, state.grid == WALL])
+    return concat_features(
+        [places, sum_over_others(places) / env.num_agents], [state.grid == DIRTY, state.grid == WALL]
+    )
 
 
-def _cleaner_state(env: Env, state: State, seen: Seen) -> Array:
+def _cleaner_state(env: Env, state: State, seen: NativeObs) -> Array:
     """Three grids: number of agents over N, dirt, walls."""
     places = one_hot_cells(state.agents_locations, state.grid.shape)
-    return flat(places.mean(0), state.grid == DIRTY, state.grid == WALL)
+    return flatten(places.mean(0), state.grid == DIRTY, state.grid == WALL)
 
 
 def _cleaner_over(env: Env, before: State, action: Array, after: State) -> Array:
@@ -160,12 +162,12 @@ def _cleaner_refuse(env: Env) -> str | None:
     return None
 
 
-cleaner = Particulars(
-    view=_cleaner_view,
-    state=_cleaner_state,
-    over=_cleaner_over,
-    meaning=lambda env: f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode",
+cleaner = AdapterSpec(
+    agents_view=_cleaner_view,
+    global_state=_cleaner_state,
+    is_terminal=_cleaner_over,
+    return_description=lambda env: f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode",
     individual=False,
-    refuse=_cleaner_refuse,
+    validate=_cleaner_refuse,
     action_names=("up", "right", "down", "left"),
 )

@@ -17,7 +17,7 @@ from jaxmarl_lite.types import Array
 
 Env = Any
 State = Any
-Seen = Any
+NativeObs = Any
 
 
 def time_limit(env: Env) -> int:
@@ -25,7 +25,7 @@ def time_limit(env: Env) -> int:
     return int(env.time_limit)
 
 
-def own_mask(env: Env, state: State, seen: Seen) -> Array:
+def own_mask(env: Env, state: State, seen: NativeObs) -> Array:
     """The environment's own legal actions, ``[N, A]`` bool."""
     return seen.action_mask
 
@@ -43,13 +43,13 @@ def one_hot_cells(positions: Array, shape: tuple[int, int]) -> Array:
     return here_row[:, :, None] & here_column[:, None, :]
 
 
-def others(per_agent: Array) -> Array:
+def sum_over_others(per_agent: Array) -> Array:
     """For each agent the sum over all the other agents: ``[N, ...]`` to ``[N, ...]`` float."""
     values = per_agent.astype(float)
     return values.sum(0) - values
 
 
-def channels(per_agent: list[Array], shared: list[Array]) -> Array:
+def concat_features(per_agent: list[Array], shared: list[Array]) -> Array:
     """Flatten and join per-agent arrays ``[N, ...]``, and arrays that all agents share, to ``[N, O]``."""
     num_agents = per_agent[0].shape[0]
     parts = [x.reshape(num_agents, -1) for x in per_agent]
@@ -57,44 +57,44 @@ def channels(per_agent: list[Array], shared: list[Array]) -> Array:
     return jnp.concatenate([x.astype(float) for x in parts], axis=-1)
 
 
-def flat(*parts: Array) -> Array:
+def flatten(*parts: Array) -> Array:
     """Flatten arrays of any shape to one vector ``[S]`` of floats."""
     return jnp.concatenate([jnp.asarray(x).reshape(-1).astype(float) for x in parts])
 
 
-def no_noop_left(env: Env, state: State, seen: Seen) -> Array:
+def has_non_noop_action(env: Env, state: State, seen: NativeObs) -> Array:
     """An agent acts as long as an action other than action 0, the no-op, is legal; ``[N]`` bool."""
     return seen.action_mask[:, 1:].any(-1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Particulars:
+class AdapterSpec:
     """One kind of Jumanji environment, told as functions; the adapter knows nothing else about it."""
 
-    view: Callable[[Env, State, Seen], Array]
+    agents_view: Callable[[Env, State, NativeObs], Array]
     """Each agent's view, ``[N, O]``, already scaled."""
-    over: Callable[[Env, State, Array, State], Array]
+    is_terminal: Callable[[Env, State, Array, State], Array]
     """``(env, before, action, after)``: whether the episode is truly over, whatever the time limit says; [] bool."""
-    meaning: Callable[[Env], str]
+    return_description: Callable[[Env], str]
     """What the team's return is, in words."""
     individual: bool
     """Whether the environment gives one reward per agent."""
-    state: Callable[[Env, State, Seen], Array] | None = None
+    global_state: Callable[[Env, State, NativeObs], Array] | None = None
     """What a central critic may see, ``[S]``; None: the agents' views, one after the other."""
-    mask: Callable[[Env, State, Seen], Array] = own_mask
+    action_mask: Callable[[Env, State, NativeObs], Array] = own_mask
     """Legal actions, ``[N, A]`` bool."""
-    alive: Callable[[Env, State, Seen], Array] | None = None
+    alive: Callable[[Env, State, NativeObs], Array] | None = None
     """Agents that still act, ``[N]`` bool; None: all of them, always."""
     limit: Callable[[Env], int] = time_limit
     """Most steps of an episode."""
-    best: Callable[[Env], float | None] = nothing
+    max_return: Callable[[Env], float | None] = nothing
     """The highest return that can be reached, if known."""
-    refuse: Callable[[Env], str | None] = nothing
+    validate: Callable[[Env], str | None] = nothing
     """Why this environment cannot be used as it was built, or None."""
     num_agents: Callable[[Env], int] = lambda env: int(env.num_agents)
     bounds: Callable[[Env], tuple[np.ndarray, np.ndarray] | None] = nothing
     """Lowest and highest values of a continuous action, ``[A]`` each; None: the actions are discrete."""
     action_names: tuple[str, ...] = ()
     """A word for each discrete action."""
-    film_limits: tuple[float, float] | None = None
+    video_limits: tuple[float, float] | None = None
     """Limits of both axes of a film, where Jumanji's viewer leaves its drawing outside the picture."""

@@ -27,12 +27,12 @@ _DIFFICULTY = {"": 1.0, "-easy": 2.0, "-hard": 0.5}
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class ScenarioFamily:
     """All scenarios whose names follow one pattern."""
 
-    form: str
+    template: str
     """The pattern as a person reads it."""
-    pattern: str
+    regex: str
     """The pattern as a regular expression over the whole name."""
     environment: str
     """``module:class`` of the Jumanji environment."""
@@ -115,9 +115,9 @@ def _routes(match: re.Match[str]) -> tuple[Settings, Settings]:
 
 
 FAMILIES = (
-    Family(
-        form="lbf-[<sight>s-]<grid>x<grid>-<agents>p-<food>f[-coop]",
-        pattern=r"lbf-(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?",
+    ScenarioFamily(
+        template="lbf-[<sight>s-]<grid>x<grid>-<agents>p-<food>f[-coop]",
+        regex=r"lbf-(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?",
         environment=f"{_ROUTING}.lbf.env:LevelBasedForaging",
         generator=f"{_ROUTING}.lbf.generator:RandomGenerator",
         settings=_foraging,
@@ -133,9 +133,9 @@ FAMILIES = (
             "lbf-15x15-4p-5f",
         ),
     ),
-    Family(
-        form="rware-{tiny,small,medium,large}-<agents>ag[-easy|-hard]",
-        pattern=r"rware-(tiny|small|medium|large)-(\d+)ag(-easy|-hard)?",
+    ScenarioFamily(
+        template="rware-{tiny,small,medium,large}-<agents>ag[-easy|-hard]",
+        regex=r"rware-(tiny|small|medium|large)-(\d+)ag(-easy|-hard)?",
         environment=f"{_ROUTING}.robot_warehouse.env:RobotWarehouse",
         generator=f"{_ROUTING}.robot_warehouse.generator:RandomGenerator",
         settings=_warehouse,
@@ -143,9 +143,9 @@ FAMILIES = (
         actions="5 actions",
         examples=("rware-tiny-2ag", "rware-tiny-4ag", "rware-tiny-4ag-easy", "rware-small-4ag", "rware-small-4ag-hard"),
     ),
-    Family(
-        form="connector-<grid>x<grid>x<agents>a",
-        pattern=r"con(?:nector)?-(\d+)x(\d+)x(\d+)a",
+    ScenarioFamily(
+        template="connector-<grid>x<grid>x<agents>a",
+        regex=r"con(?:nector)?-(\d+)x(\d+)x(\d+)a",
         environment=f"{_ROUTING}.connector.env:Connector",
         generator=f"{_ROUTING}.connector.generator:RandomWalkGenerator",
         settings=_connector,
@@ -154,9 +154,9 @@ FAMILIES = (
         examples=("connector-5x5x3a", "connector-7x7x5a", "connector-10x10x10a", "connector-15x15x23a"),
         fits=_connector_fits,
     ),
-    Family(
-        form="cleaner-<grid>x<grid>x<agents>a",
-        pattern=r"clean(?:er)?-(\d+)x(\d+)x(\d+)a",
+    ScenarioFamily(
+        template="cleaner-<grid>x<grid>x<agents>a",
+        regex=r"clean(?:er)?-(\d+)x(\d+)x(\d+)a",
         environment=f"{_ROUTING}.cleaner.env:Cleaner",
         generator=f"{_ROUTING}.cleaner.generator:RandomGenerator",
         settings=_cleaner,
@@ -164,9 +164,9 @@ FAMILIES = (
         actions="4 actions",
         examples=("cleaner-5x5x5a", "cleaner-10x10x10a", "cleaner-15x15x15a"),
     ),
-    Family(
-        form="search-and-rescue-<searchers>s-<targets>t",
-        pattern=r"search-and-rescue-(\d+)s-(\d+)t",
+    ScenarioFamily(
+        template="search-and-rescue-<searchers>s-<targets>t",
+        regex=r"search-and-rescue-(\d+)s-(\d+)t",
         environment="jumanji.environments.swarms.search_and_rescue.env:SearchAndRescue",
         generator="jumanji.environments.swarms.search_and_rescue.generator:RandomGenerator",
         settings=_search,
@@ -174,9 +174,9 @@ FAMILIES = (
         actions="2 continuous dimensions",
         examples=("search-and-rescue-2s-40t", "search-and-rescue-4s-40t"),
     ),
-    Family(
-        form="mmst-<agents>a-<nodes>n",
-        pattern=r"mmst-(\d+)a-(\d+)n",
+    ScenarioFamily(
+        template="mmst-<agents>a-<nodes>n",
+        regex=r"mmst-(\d+)a-(\d+)n",
         environment=f"{_ROUTING}.mmst.env:MMST",
         generator=f"{_ROUTING}.mmst.generator:SplitRandomGenerator",
         settings=_spanning_tree,
@@ -184,9 +184,9 @@ FAMILIES = (
         actions="one action per node",
         examples=("mmst-2a-20n", "mmst-3a-36n"),
     ),
-    Family(
-        form="multi-cvrp-<vehicles>v-<customers>c (2 or 3 vehicles with 6 or 20 customers, 2 to 5 with 50 or 100)",
-        pattern=r"multi-cvrp-(\d+)v-(\d+)c",
+    ScenarioFamily(
+        template="multi-cvrp-<vehicles>v-<customers>c (2 or 3 vehicles with 6 or 20 customers, 2 to 5 with 50 or 100)",
+        regex=r"multi-cvrp-(\d+)v-(\d+)c",
         environment=f"{_ROUTING}.multi_cvrp.env:MultiCVRP",
         generator=f"{_ROUTING}.multi_cvrp.generator:UniformRandomGenerator",
         settings=_routes,
@@ -200,10 +200,10 @@ FAMILIES = (
 
 def examples() -> list[tuple[str, str]]:
     """The field's own scenario names, each with its number of agents, its actions and its episode limit in words."""
-    return [(name, words(family, name)) for family in FAMILIES for name in family.examples]
+    return [(name, describe(family, name)) for family in FAMILIES for name in family.examples]
 
 
-def words(family: Family, name: str) -> str:
+def describe(family: ScenarioFamily, name: str) -> str:
     """Number of agents, actions and episode limit of a scenario of the family, in words."""
     generator, environment = _settings(family, name)
     limit = environment.get("time_limit", 2 * generator.get("num_customers", 0))
@@ -218,18 +218,18 @@ def build(name: str, keywords: Mapping[str, Any], also: Iterable[str] = ()) -> A
     Raises ValueError for an unknown keyword, or sizes that Jumanji refuses.
     """
     for family in FAMILIES:
-        if re.fullmatch(family.pattern, name):
+        if re.fullmatch(family.regex, name):
             return _construct(family, name, dict(keywords), also)
     return None
 
 
-def _settings(family: Family, name: str) -> tuple[Settings, Settings]:
-    match = re.fullmatch(family.pattern, name)
+def _settings(family: ScenarioFamily, name: str) -> tuple[Settings, Settings]:
+    match = re.fullmatch(family.regex, name)
     assert match is not None
     return family.settings(match)
 
 
-def _construct(family: Family, name: str, keywords: Settings, also: Iterable[str]) -> Any:
+def _construct(family: ScenarioFamily, name: str, keywords: Settings, also: Iterable[str]) -> Any:
     environment_class, generator_class = load(family.environment), load(family.generator)
     generator_names, environment_names = keywords_of(generator_class), keywords_of(environment_class)
     check_names(name, keywords, [*ADAPTER_KEYWORDS, *also, *environment_names, *generator_names])

@@ -6,33 +6,33 @@ import jax.numpy as jnp
 import numpy as np
 from jumanji.environments.swarms.search_and_rescue.reward import IndividualRewardFn
 
-from jaxmarl_lite.envs.jumanji.particulars import Env, Particulars, Seen, State, channels, flat
+from jaxmarl_lite.envs.jumanji.particulars import AdapterSpec, Env, NativeObs, State, concat_features, flatten
 from jaxmarl_lite.types import Array
 
 # Search and rescue. Jumanji calls its time limit a termination. Its default reward falls with time to 0 at the limit,
 # so time is part of the view, and a critic can learn that nothing is left there.
 
 
-def _progress(env: Env, seen: Seen) -> Array:
+def _progress(env: Env, seen: NativeObs) -> Array:
     """Share of targets still missing and share of the time gone, ``[2]``."""
     return jnp.stack([jnp.asarray(seen.targets_remaining, float), seen.step / env.time_limit])
 
 
-def _search_view(env: Env, state: State, seen: Seen) -> Array:
+def _search_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Distances along the rays as Jumanji scales them (share of the range; -1 for nothing), then the progress."""
-    return channels([seen.searcher_views], [_progress(env, seen)])
+    return concat_features([seen.searcher_views], [_progress(env, seen)])
 
 
-def _search_state(env: Env, state: State, seen: Seen) -> Array:
+def _search_state(env: Env, state: State, seen: NativeObs) -> Array:
     """Places over the world's side, headings as cosine and sine, speeds over the highest one, targets, progress."""
     searchers, targets = state.searchers, state.targets
     size, fastest = env.generator.env_size, env.searcher_params.max_speed
     heading = (jnp.cos(searchers.heading), jnp.sin(searchers.heading))
     moving = (searchers.pos / size, *heading, searchers.speed / fastest)
-    return flat(*moving, targets.pos / size, targets.vel / fastest, targets.found, _progress(env, seen))
+    return flatten(*moving, targets.pos / size, targets.vel / fastest, targets.found, _progress(env, seen))
 
 
-def _search_mask(env: Env, state: State, seen: Seen) -> Array:
+def _search_mask(env: Env, state: State, seen: NativeObs) -> Array:
     return jnp.ones(env.action_spec.shape, bool)
 
 
@@ -51,12 +51,12 @@ def _search_meaning(env: Env) -> str:
     return f"targets found by the team per episode, {worth}{shared}"
 
 
-search_and_rescue = Particulars(
-    view=_search_view,
-    state=_search_state,
-    mask=_search_mask,
-    over=lambda env, before, action, after: after.targets.found.all(),
-    meaning=_search_meaning,
+search_and_rescue = AdapterSpec(
+    agents_view=_search_view,
+    global_state=_search_state,
+    action_mask=_search_mask,
+    is_terminal=lambda env, before, action, after: after.targets.found.all(),
+    return_description=_search_meaning,
     individual=True,
     bounds=_search_bounds,
 )

@@ -10,7 +10,7 @@ hopper behind a box. ``safe-velocity/...`` are the velocity tasks of Safety-Gymn
     observation   "all" (default): every agent sees the whole robot, as published. "near": its own joints, those up to
                   ``distance`` (default 1) edges away, and the root, as the benchmark meant it.
     agent_id      True (default): a one-hot number at the view's end.
-    standardise   True: each view is scaled by its own mean and deviation, as the authors' wrapper does. Default: False.
+    standardize   True: each view is scaled by its own mean and deviation, as the authors' wrapper does. Default: False.
     costs         "team" (default): everyone pays for the robot, as published. "own": an agent pays where a body that
                   its own joints move is too near to a wall, or where its own cheetah is to the bomb (in corridors and
                   for the coupled cheetahs alone: elsewhere agents cannot be told apart). The corridor then runs level
@@ -21,7 +21,7 @@ hopper behind a box. ``safe-velocity/...`` are the velocity tasks of Safety-Gymn
     threshold     of ``safe-velocity``: the speed (m/s) above which a step costs 1.
     cost_limit    expected cost per episode, one number or one per agent (or a mapping from the cost's name to it).
     physics       "fast" (default) or "reference": see `models`.
-    episode_limit steps, 1000 by default. segments: of a robot of any size, to check a partition against.
+    max_episode_steps steps, 1000 by default. segments: of a robot of any size, to check a partition against.
 
 What the published programs get wrong is put right: the hopper's reward, height and angle read the hopper and not its
 box (there every episode ends at its first step); the many-agent ant sees its joints; the coupled cheetahs' cost counts

@@ -21,14 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmarl_lite.envs.mujoco import hazards, models
-from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor
+from jaxmarl_lite.envs.mujoco.dangers import BombCost, BoxCost, CorridorCost
 from jaxmarl_lite.envs.mujoco.importing import mujoco
 
 _SIZE, _MOST_FRAMES, _FPS = (720, 400), 300, 25
 _CAMERA = Path(__file__).with_name("camera.py")
 
 
-def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
+def write_video(env: Any, states: Sequence[Any], path: str | Path) -> Path:
     """Write ``.gif`` or ``.mp4``; where no OpenGL can be had, say so and write the path from above as ``.png``."""
     path = Path(path)
     if not states:
@@ -58,7 +58,7 @@ def write_film(env: Any, states: Sequence[Any], path: str | Path) -> Path:
 def _costly(env: Any, states: Sequence[Any]) -> np.ndarray:
     """Whether the step that led to each state cost anyone anything."""
     together = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    return (np.asarray(jax.jit(jax.vmap(env.cost_of))(together)).sum((1, 2)) > 0)
+    return np.asarray(jax.jit(jax.vmap(env.cost_of))(together)).sum((1, 2)) > 0
 
 
 def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarray:
@@ -81,9 +81,9 @@ def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarr
 
 def _view(env: Any) -> tuple[float, float, float, float]:
     """Distance, azimuth and elevation of the camera that follows the robot, and how far before it the camera looks."""
-    if isinstance(env.danger, Corridor):
+    if isinstance(env.danger, CorridorCost):
         return 14.0, 155.0, -30.0, 0.0
-    if isinstance(env.danger, BombAhead):
+    if isinstance(env.danger, BombCost):
         return 8.0, 90.0, -12.0, 4.0  # so far that the bomb comes into sight where it begins to cost
     return (5.0, 90.0, -12.0, 1.5) if _is_ahead(env) else (5.0, 90.0, -12.0, 0.0)
 
@@ -100,7 +100,7 @@ def _scene(env: Any) -> Any:
     for texture in spec.textures:
         if texture.builtin == mujoco.mjtBuiltin.mjBUILTIN_CHECKER:
             texture.rgb1, texture.rgb2 = [0.74, 0.78, 0.74], [0.66, 0.7, 0.66]
-    if isinstance(env.danger, Corridor):
+    if isinstance(env.danger, CorridorCost):
         ends = (-20.0, *([0.0] if env.danger.level else []), 20.0, 60.0, 100.0, 200.0)
         for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
             for side in (-1.0, 1.0):
@@ -115,13 +115,13 @@ def _scene(env: Any) -> Any:
                 )  # fmt: skip
     elif _is_ahead(env):
         body = spec.worldbody.add_body(name="danger", mocap=True)
-        size = [0.1, 2.3, 1.3] if isinstance(env.danger, BombAhead) else [0.3, 0.3, 0.3]
+        size = [0.1, 2.3, 1.3] if isinstance(env.danger, BombCost) else [0.3, 0.3, 0.3]
         body.add_geom(name="danger", size=size, **looks)
     return spec.compile()
 
 
 def _is_ahead(env: Any) -> bool:
-    return isinstance(env.danger, (BombAhead, BoxAhead))
+    return isinstance(env.danger, (BombCost, BoxCost))
 
 
 def _about_z(angle: float) -> list[float]:
@@ -132,7 +132,7 @@ def _danger_place(env: Any, state: Any) -> tuple[float, float, float]:
     """Where the bomb or the box is drawn."""
     if not _is_ahead(env):
         return 0.0, 0.0, 0.0
-    if isinstance(env.danger, BombAhead):
+    if isinstance(env.danger, BombCost):
         return float(state.hazard.x), 0.0, 1.4
     return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
 
@@ -179,14 +179,14 @@ def write_path(env: Any, states: Sequence[Any], costly: np.ndarray, path: Path) 
     axes.plot(*at.T, color="#4477aa", lw=1.5)
     label = f"{int(costly.sum())} of {len(costly) - 1} steps cost something"
     axes.plot(*at[costly].T, ".", color="#cc3311", ms=4, label=label)
-    if isinstance(env.danger, Corridor):
+    if isinstance(env.danger, CorridorCost):
         xs = np.linspace(min(at[:, 0].min(), 0) - 5, max(at[:, 0].max(), 20) + 5, 400, dtype=np.float32)
         middle = np.asarray(hazards.centre_line(jnp.asarray(xs), env.danger.level))
         for side in (-1, 1):
             axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
     if _is_ahead(env):
         axes.axvline(_danger_place(env, states[-1])[0], color="#777777", lw=2, label=f"{env.danger.name} at the end")
-    axes.set(xlabel="x (m)", ylabel="y (m)" if isinstance(env.danger, Corridor) else "height (m)", title=env.name)
+    axes.set(xlabel="x (m)", ylabel="y (m)" if isinstance(env.danger, CorridorCost) else "height (m)", title=env.name)
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=120)
     return path

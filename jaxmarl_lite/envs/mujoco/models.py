@@ -306,9 +306,7 @@ def _manyagent_swimmer(number: int) -> Any:
     for i in range(number):
         body = body.add_body(name=f"link_{i}", pos=[0.5 if i == 0 else -1.0, 0, 0])
         sign = -1 if 0 < i < number - 1 and i % 2 == 0 else 1
-        body.add_joint(
-            name=f"rot{i}", type=_HINGE, axis=[0, 0, sign], range=[-100, 100], limited=True, armature=0.1
-        )
+        body.add_joint(name=f"rot{i}", type=_HINGE, axis=[0, 0, sign], range=[-100, 100], limited=True, armature=0.1)
         _link(body, f"link_{i}", (0, 0, 0, -1, 0, 0))
         names.append(f"rot{i}")
     _drive(spec, names)

@@ -1,4 +1,4 @@
-"""Which joints belong to which agent, and which joints are neighbours.
+"""Which joints belong to which agent, and which joints are neighbors.
 
 The partitions are those of Peng et al. 2021 (multi-agent MuJoCo) and Gu et al. 2021, each a list of joints per agent.
 The authors' wrapper never applies them: it cuts the actuators, in the order of the model's file, into consecutive
@@ -98,7 +98,7 @@ _EDGES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
-    """Sets of joints that are neighbours of each other; ``joints_of``: the segments' of a robot of any size."""
+    """Sets of joints that are neighbors of each other; ``joints_of``: the segments' of a robot of any size."""
     if robot == "manyagent-ant":
         within = [pair for hip1, ankle1, hip2, ankle2 in joints_of
                   for pair in ((hip1, ankle1), (hip2, ankle2), (hip1, hip2))]  # fmt: skip

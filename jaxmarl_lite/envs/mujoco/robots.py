@@ -54,20 +54,20 @@ class Robot:
 
     reward: Callable[[Array, Array, Array, Array], Array]
     """``(speeds [M], a [U], u [U], forces [bodies, 6])`` to a number."""
-    stands: Callable[[Array, Array], Array] = _always
+    is_healthy: Callable[[Array, Array], Array] = _always
     """``(qpos, qvel)`` to a bool: the episode goes on."""
-    place_noise: float = 0.1
+    reset_noise_qpos: float = 0.1
     """First positions: the model's, and up to this to either side."""
-    speed_noise: float = 0.1
+    reset_noise_qvel: float = 0.1
     """First velocities: normal with this deviation, or up to this to either side."""
     normal_speeds: bool = True
     roots: tuple[int, ...] = (0,)
     """Entries of qpos whose speeds are rewarded."""
-    by_mass: bool = False
+    use_com_velocity: bool = False
     """The speed is the centre of mass's instead."""
-    hidden: tuple[int, ...] = (0, 1)
+    excluded_qpos: tuple[int, ...] = (0, 1)
     """Entries of qpos that are not observed: how far the robot has come."""
-    fastest: float = float("inf")
+    max_obs_velocity: float = float("inf")
     """Observed velocities are cut to this."""
     forces: bool = False
     """The reward needs the external forces."""
@@ -75,10 +75,12 @@ class Robot:
     def begin(self, key: Array, start: Array, num_speeds: int) -> tuple[Array, Array]:
         """First positions and velocities of an episode."""
         places, speeds = jax.random.split(key)
-        qpos = start + jax.random.uniform(places, start.shape, start.dtype, -self.place_noise, self.place_noise)
+        qpos = start + jax.random.uniform(
+            places, start.shape, start.dtype, -self.reset_noise_qpos, self.reset_noise_qpos
+        )
         if self.normal_speeds:
-            return qpos, self.speed_noise * jax.random.normal(speeds, (num_speeds,), start.dtype)
-        return qpos, self.speed_noise * jax.random.uniform(speeds, (num_speeds,), start.dtype, -1.0, 1.0)
+            return qpos, self.reset_noise_qvel * jax.random.normal(speeds, (num_speeds,), start.dtype)
+        return qpos, self.reset_noise_qvel * jax.random.uniform(speeds, (num_speeds,), start.dtype, -1.0, 1.0)
 
 
 def _ant_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
@@ -105,15 +107,15 @@ def _swimmer_reward(speed: Array, action: Array, signal: Array, forces: Array) -
 
 _ANT = Robot(_ant_reward, _ant_stands, forces=True)
 _SWIMMER = Robot(_swimmer_reward, normal_speeds=False)
-_HOPPER = Robot(_hopper_reward, _hopper_stands, 0.005, 0.005, False, hidden=(0,), fastest=10.0)
+_HOPPER = Robot(_hopper_reward, _hopper_stands, 0.005, 0.005, False, excluded_qpos=(0,), max_obs_velocity=10.0)
 ROBOTS: dict[str, Robot] = {
     "ant": _ANT,
     "manyagent-ant": _ANT,
-    "halfcheetah": Robot(_cheetah_reward, hidden=(0,)),
+    "halfcheetah": Robot(_cheetah_reward, excluded_qpos=(0,)),
     "hopper": _HOPPER,
-    "walker2d": dataclasses.replace(_HOPPER, stands=_walker_stands),
-    "humanoid": Robot(_humanoid_reward, _humanoid_stands, 0.01, 0.01, False, by_mass=True, forces=True),
+    "walker2d": dataclasses.replace(_HOPPER, is_healthy=_walker_stands),
+    "humanoid": Robot(_humanoid_reward, _humanoid_stands, 0.01, 0.01, False, use_com_velocity=True, forces=True),
     "swimmer": _SWIMMER,
     "manyagent-swimmer": _SWIMMER,
-    "coupled-halfcheetah": Robot(_cheetah_reward, roots=(0, 9), hidden=(0, 9)),
+    "coupled-halfcheetah": Robot(_cheetah_reward, roots=(0, 9), excluded_qpos=(0, 9)),
 }

@@ -13,33 +13,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmarl_lite.envs.mujoco import partitions
-from jaxmarl_lite.envs.mujoco.dangers import BombAhead, BoxAhead, Corridor, Danger, TooFast
-from jaxmarl_lite.envs.naming import check_names, unknown
+from jaxmarl_lite.envs.mujoco.dangers import BombCost, BoxCost, CorridorCost, CostFunction, VelocityCost
+from jaxmarl_lite.envs.naming import check_names, unknown_name_error
 from jaxmarl_lite.validation import check_int, check_limit, check_number, invalid
 
-ROOMS = ("safe-mujoco", "safe-velocity", "mujoco")
+SUITES = ("safe-mujoco", "safe-velocity", "mujoco")
 
-DANGERS: dict[str, Danger] = {
-    "ant": Corridor(half_width=5.0, limit=10.0),
-    "manyagent-ant": Corridor(half_width=4.5, limit=10.0),
-    "humanoid": Corridor(half_width=2.3, limit=10.0),
-    "manyagent-swimmer": Corridor(half_width=2.3, limit=10.0, falls=False),
-    "halfcheetah": BombAhead(limit=5.0),
-    "coupled-halfcheetah": BombAhead(limit=5.0, distance=5.0, start=-34.0, furthest=-4.0),
-    "hopper": BoxAhead(limit=10.0),
+COST_FUNCTIONS: dict[str, CostFunction] = {
+    "ant": CorridorCost(half_width=5.0, limit=10.0),
+    "manyagent-ant": CorridorCost(half_width=4.5, limit=10.0),
+    "humanoid": CorridorCost(half_width=2.3, limit=10.0),
+    "manyagent-swimmer": CorridorCost(half_width=2.3, limit=10.0, falls=False),
+    "halfcheetah": BombCost(limit=5.0),
+    "coupled-halfcheetah": BombCost(limit=5.0, distance=5.0, start=-34.0, furthest=-4.0),
+    "hopper": BoxCost(limit=10.0),
 }
 """Robot -> what is dangerous in ``safe-mujoco``, and its limit in expected cost per episode: the ant's is that of the
 authors' script, the cheetah's that of their README, which has 0.2 and 1 for the ants; the others are ours."""
 
-VELOCITIES: dict[str, Danger] = {
-    "ant-2x4": TooFast(25.0, 2.522, plane=True),
-    "ant-4x2": TooFast(25.0, 2.418, plane=True),
-    "halfcheetah-2x3": TooFast(25.0, 3.227, plane=False),
-    "halfcheetah-6x1": TooFast(25.0, 2.932, plane=False),
-    "hopper-3x1": TooFast(25.0, 0.9613, plane=False),
-    "humanoid-9|8": TooFast(25.0, 0.58, plane=True),
-    "swimmer-2x1": TooFast(25.0, 0.04891, plane=True),
-    "walker2d-2x3": TooFast(25.0, 1.641, plane=False),
+VELOCITIES: dict[str, CostFunction] = {
+    "ant-2x4": VelocityCost(25.0, 2.522, plane=True),
+    "ant-4x2": VelocityCost(25.0, 2.418, plane=True),
+    "halfcheetah-2x3": VelocityCost(25.0, 3.227, plane=False),
+    "halfcheetah-6x1": VelocityCost(25.0, 2.932, plane=False),
+    "hopper-3x1": VelocityCost(25.0, 0.9613, plane=False),
+    "humanoid-9|8": VelocityCost(25.0, 0.58, plane=True),
+    "swimmer-2x1": VelocityCost(25.0, 0.04891, plane=True),
+    "walker2d-2x3": VelocityCost(25.0, 1.641, plane=False),
 }
 """Task -> speed above which a step costs 1, as in Safety-Gymnasium's multi-agent suite."""
 
@@ -48,36 +48,36 @@ _FIELDS = {
     "costs": ("team", "own"),
     "physics": ("fast", "reference"),
     "partition": ("paper", "authors"),
-    **dict.fromkeys(("standardise", "agent_id", "outside"), (True, False)),
+    **dict.fromkeys(("standardize", "agent_id", "outside"), (True, False)),
 }
 _KEYWORDS = (
-    *_FIELDS, "distance", "episode_limit", "segments", "cost_limit", "threshold",
+    *_FIELDS, "distance", "max_episode_steps", "segments", "cost_limit", "threshold",
 )  # fmt: skip
 
 _MOST = 10**9
 """The highest whole number that a keyword may be: steps are counted in 32 bits."""
-_PASSED_ON = ("observation", "distance", "standardise", "agent_id", "costs", "physics", "episode_limit")
+_PASSED_ON = ("observation", "distance", "standardize", "agent_id", "costs", "physics", "max_episode_steps")
 
 
 def examples() -> list[tuple[str, str]]:
     """Names to start from, each with its agents and actions in words."""
     rows = []
-    for room in ROOMS:
+    for room in SUITES:
         for name in _names(room):
             robot, conf = _split(name)
             rows.append((f"{room}/{name}", _words(robot, conf)))
     return rows
 
 
-def forms() -> list[str]:
+def name_patterns() -> list[str]:
     """The patterns of the names, as a person reads them."""
-    return [f"{room}/<robot>-<partition>" for room in ROOMS]
+    return [f"{room}/<robot>-<partition>" for room in SUITES]
 
 
 def _names(room: str) -> list[str]:
     if room == "safe-velocity":
         return list(VELOCITIES)
-    robots = DANGERS if room == "safe-mujoco" else {**DANGERS, "swimmer": None, "walker2d": None}
+    robots = COST_FUNCTIONS if room == "safe-mujoco" else {**COST_FUNCTIONS, "swimmer": None, "walker2d": None}
     named = [f"{robot}-{conf}" for robot in robots for conf in partitions.NAMED.get(robot, {}) if conf != "1p1"]
     several = ["manyagent-ant-2x3", "manyagent-ant-3x2", "manyagent-ant-6x1", "manyagent-swimmer-10x2"]
     return [*named, *several, "coupled-halfcheetah"]
@@ -110,12 +110,12 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     robot, conf = _split(name)
     robots = _robots(room)
     if robot not in robots:
-        raise unknown("environment", env_id, [f"{room}/{known}" for known in _names(room)],
+        raise unknown_name_error("environment", env_id, [f"{room}/{known}" for known in _names(room)],
                       f"Allowed in {room}: {', '.join(_allowed(room))}.")  # fmt: skip
     agents, segments = _agents_of(env_id, robot, conf, keywords.get("segments"))
     danger = _danger(room, robot, conf)
     if room == "safe-velocity" and danger is None:
-        raise unknown("environment", env_id, [f"{room}/{known}" for known in VELOCITIES])
+        raise unknown_name_error("environment", env_id, [f"{room}/{known}" for known in VELOCITIES])
     if "costs" in keywords and "costs" not in _allowed_keywords(danger, robot):
         raise ValueError(
             f"costs of {env_id} is {keywords['costs']!r}; allowed is no such keyword: only in a corridor, and of two "
@@ -126,7 +126,7 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
         value = keywords.get(field, allowed[0])
         if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
             raise ValueError(f"{field} of {env_id} is {value!r}; allowed is one of {', '.join(map(str, allowed))}")
-    for field, lowest in (("distance", 0), ("episode_limit", 1)):
+    for field, lowest in (("distance", 0), ("max_episode_steps", 1)):
         if field in keywords:
             keywords = {**keywords, field: check_int(f"{field} of {env_id}", keywords[field], lowest, _MOST)}
     threshold = keywords.get("threshold", 1.0)
@@ -151,7 +151,7 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
 def _robots(room: str) -> list[str]:
     if room == "safe-velocity":
         return list(dict.fromkeys(_split(name)[0] for name in VELOCITIES))
-    return list(DANGERS) + ([] if room == "safe-mujoco" else ["swimmer", "walker2d"])
+    return list(COST_FUNCTIONS) + ([] if room == "safe-mujoco" else ["swimmer", "walker2d"])
 
 
 def _allowed(room: str) -> list[str]:
@@ -165,7 +165,7 @@ def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitio
     """The joints of each agent, for robots of one size, or the number of segments."""
     if robot not in partitions.SEGMENTED:
         if conf not in partitions.NAMED[robot]:
-            raise unknown(f"partition of {robot}:", conf, partitions.NAMED[robot])
+            raise unknown_name_error(f"partition of {robot}:", conf, partitions.NAMED[robot])
         return partitions.NAMED[robot][conf], 0
     match = re.fullmatch(r"(\d+)x(\d+)", conf)
     number = int(match[1]) * int(match[2]) if match else 0
@@ -184,33 +184,33 @@ def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitio
     return (), number
 
 
-def _danger(room: str, robot: str, conf: str) -> Danger | None:
+def _danger(room: str, robot: str, conf: str) -> CostFunction | None:
     if room == "safe-velocity":
         return VELOCITIES.get(f"{robot}-{conf}")
-    return DANGERS[robot] if room == "safe-mujoco" else None
+    return COST_FUNCTIONS[robot] if room == "safe-mujoco" else None
 
 
-def _allowed_keywords(danger: Danger | None, robot: str) -> list[str]:
+def _allowed_keywords(danger: CostFunction | None, robot: str) -> list[str]:
     absent = set()
     if danger is None:
         absent |= {"costs", "cost_limit"}
-    elif not danger.own_parts and robot != "coupled-halfcheetah":
+    elif not danger.per_agent and robot != "coupled-halfcheetah":
         absent |= {"costs"}  # of one robot there is one speed, and one way to the bomb
-    if not isinstance(danger, Corridor):
+    if not isinstance(danger, CorridorCost):
         absent |= {"outside"}
-    if not isinstance(danger, TooFast):
+    if not isinstance(danger, VelocityCost):
         absent |= {"threshold"}
     if robot not in partitions.SEGMENTED:
         absent |= {"segments"}
     return [name for name in _KEYWORDS if name not in absent]
 
 
-def _adjusted(env_id: str, danger: Danger | None, keywords: Mapping[str, Any], agents: int) -> tuple[Any, Any]:
+def _adjusted(env_id: str, danger: CostFunction | None, keywords: Mapping[str, Any], agents: int) -> tuple[Any, Any]:
     """The danger as the keywords want it, and the limit."""
     changes = {name: keywords[name] for name in ("outside", "threshold") if name in keywords}
     if danger is None:
         return None, None
-    if isinstance(danger, Corridor):
+    if isinstance(danger, CorridorCost):
         changes["level"] = keywords.get("costs") == "own"
     limit: Any = keywords.get("cost_limit")
     if isinstance(limit, Mapping):

@@ -13,7 +13,7 @@ from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
 from jaxmarl_lite.envs.toys.limited import Budget, Risky
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
 from jaxmarl_lite.envs.toys.relay import Relay
-from jaxmarl_lite.envs.toys.unequal import Reach, Unequal
+from jaxmarl_lite.envs.toys.unequal import HeterogeneousActions, Reach
 from jaxmarl_lite.types import EnvSpec
 
 TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -26,8 +26,8 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "counter": (Counter, {}),
     "pursuit": (Pursuit, {}),
     "relay": (Relay, {}),
-    "unequal": (Unequal, {}),
-    "mortal": (Unequal, {"lives": (4, 2)}),
+    "unequal": (HeterogeneousActions, {}),
+    "mortal": (HeterogeneousActions, {"lifetimes": (4, 2)}),
     "budget": (Budget, {}),
     "budget-two": (
         Budget,
@@ -47,5 +47,5 @@ def summary(name: str) -> str:
     """Agents, actions and episode limit of a toy, in words."""
     toy, fixed = TOYS[name]
     spec: EnvSpec = toy(**fixed).spec
-    kind = "actions" if spec.action_kind == "discrete" else "continuous dimensions"
-    return f"{spec.num_agents} agents, {spec.action_size} {kind}, at most {spec.episode_limit} steps"
+    kind = "actions" if spec.action_type == "discrete" else "continuous dimensions"
+    return f"{spec.num_agents} agents, {spec.action_size} {kind}, at most {spec.max_episode_steps} steps"

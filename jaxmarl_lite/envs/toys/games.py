@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 from jaxmarl_lite.validation import check_bool
 
@@ -48,12 +48,12 @@ class MatrixGame:
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
         """Begin; the state is the number of steps taken."""
-        return jnp.zeros((), jnp.int32), time_step(self._observe())
+        return jnp.zeros((), jnp.int32), make_timestep(self._observe())
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
         """Play once: action ``[2]`` int."""
         reward = jnp.asarray(self.payoff, float)[action[0], action[1]]
-        return state + 1, time_step(self._observe(), reward, over=True)
+        return state + 1, make_timestep(self._observe(), reward, over=True)
 
 
 class MemoryState(NamedTuple):
@@ -95,14 +95,14 @@ class Memory:
     def reset(self, key: Array) -> tuple[MemoryState, TimeStep]:
         """Begin with fresh cues."""
         state = MemoryState(jax.random.randint(key, (2,), 0, self.cues, jnp.int32), jnp.zeros((), jnp.int32))
-        return state, time_step(self._observe(state))
+        return state, make_timestep(self._observe(state))
 
     def step(self, state: MemoryState, action: Array) -> tuple[MemoryState, TimeStep]:
         """Wait, or at the last step answer: action ``[2]`` int."""
         over = state.time == self.delay
         reward = jnp.where(over, (action == state.cue).astype(float).mean(), 0.0)
         state = state._replace(time=state.time + 1)
-        return state, time_step(self._observe(state), reward, over)
+        return state, make_timestep(self._observe(state), reward, over)
 
 
 class CounterState(NamedTuple):
@@ -142,10 +142,10 @@ class Counter:
     def reset(self, key: Array) -> tuple[CounterState, TimeStep]:
         """Begin at 0."""
         state = CounterState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-        return state, time_step(self._observe(state))
+        return state, make_timestep(self._observe(state))
 
     def step(self, state: CounterState, action: Array) -> tuple[CounterState, TimeStep]:
         """Count, or wait: action ``[2]`` int."""
         state = CounterState(state.count + (action == 1).all().astype(jnp.int32), state.time + 1)
         over = state.count >= self.goal
-        return state, time_step(self._observe(state), over.astype(float), over, last=state.time >= self.limit)
+        return state, make_timestep(self._observe(state), over.astype(float), over, last=state.time >= self.limit)

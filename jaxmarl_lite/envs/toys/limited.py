@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 from jaxmarl_lite.validation import check_limit, invalid
 
@@ -44,7 +44,7 @@ class Budget:
         max_p Σ_a T rewards[i][a] p_a   s.t.   Σ_a T costs[k][a] p_a <= d_ik for all k,   p a distribution,
 
     with ``T = steps``: see `constrained_best`. Resting is free, so every limit can be kept. With the defaults, what
-    pays best costs more than three times the limits. ``spec.best_return`` is the best without limits.
+    pays best costs more than three times the limits. ``spec.max_return`` is the best without limits.
 
     View: 1, and the one-hot agent number, so that agents with shared weights can differ. State: share of steps taken.
 
@@ -89,7 +89,7 @@ class Budget:
             "work done by the team per episode",
             best,
             cost_names=self.cost_names,
-            cost_meanings=tuple(f"units of {name}" for name in self.cost_names),
+            cost_descriptions=tuple(f"units of {name}" for name in self.cost_names),
             cost_limits=tuple(tuple(x) if isinstance(x, (tuple, list)) else float(x) for x in self.limits),
         )
 
@@ -118,14 +118,14 @@ class Budget:
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
         """Begin; the state is the number of steps taken."""
         time = jnp.zeros((), jnp.int32)
-        return time, time_step(self._observe(time), num_costs=len(self.costs))
+        return time, make_timestep(self._observe(time), num_costs=len(self.costs))
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
         """Work or rest: action ``[N]`` int."""
         reward = jnp.take_along_axis(jnp.asarray(self.rewards, float), action[:, None], axis=-1).sum()
         cost = jnp.asarray(self.costs, float)[:, action].T  # [N, K]
         state = state + 1
-        return state, time_step(self._observe(state), reward, state >= self.steps, cost=cost)
+        return state, make_timestep(self._observe(state), reward, state >= self.steps, cost=cost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Risky:
             "payoff of the game",
             best,
             cost_names=("accident",),
-            cost_meanings=("expected accidents",),
+            cost_descriptions=("expected accidents",),
             cost_limits=(tuple(self.limit) if isinstance(self.limit, (tuple, list)) else float(self.limit),),
         )
 
@@ -194,13 +194,13 @@ class Risky:
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
         """Begin; the state is the number of steps taken."""
-        return jnp.zeros((), jnp.int32), time_step(self._observe(), num_costs=1)
+        return jnp.zeros((), jnp.int32), make_timestep(self._observe(), num_costs=1)
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
         """Play once: action ``[2]`` int."""
         reward = jnp.asarray(self.payoff, float)[action[0], action[1]]
         cost = jnp.broadcast_to(jnp.asarray(self.costs, float)[action[0], action[1]], (2, 1))
-        return state + 1, time_step(self._observe(), reward, over=True, cost=cost)
+        return state + 1, make_timestep(self._observe(), reward, over=True, cost=cost)
 
 
 def _best_row(payoff: np.ndarray, costs: np.ndarray, limit: float) -> Any:

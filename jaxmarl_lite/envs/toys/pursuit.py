@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
@@ -23,24 +23,24 @@ class PursuitState(NamedTuple):
 class Pursuit:
     """All agents must come to a target that stands still; LIIR's first study (Du et al. 2019).
 
-    The actions are -1, 0 and +1 along a line. The team receives ``near`` for a step in which all agents approach the
-    target, or wait on it, and minus ``near`` for every other, and ``caught`` when all are on the target, which ends
-    the episode; a time limit cuts it off. What one agent does is seen in the reward only through what the others do.
-    The paper describes the game of two in words; the numbers are ours.
+    The actions are -1, 0 and +1 along a line. The team receives ``approach_reward`` for a step in which all agents
+    approach the target, or wait on it, and minus ``approach_reward`` for every other, and ``catch_reward`` when all are
+    on the target, which ends the episode; a time limit cuts it off. What one agent does is seen in the reward only
+    through what the others do. The paper describes the game of two in words; the numbers are ours.
 
     agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1 to ``reach``, on
-    either side. limit: steps at most. near, caught: as above. View: the own offset of the target over ``reach``.
+    either side. limit: steps at most. Rewards: as above. View: the own offset of the target over ``reach``.
     """
 
     agents: int = 2
     reach: int = 5
     limit: int = 20
-    near: float = 0.01
-    caught: float = 1.0
+    approach_reward: float = 0.01
+    catch_reward: float = 1.0
     name: str = "toy/pursuit"
 
     def __post_init__(self):
-        check_numbers(self, {"agents": 1, "reach": 1, "limit": 1}, ("near", "caught"))
+        check_numbers(self, {"agents": 1, "reach": 1, "limit": 1}, ("approach_reward", "catch_reward"))
         if self.limit < self.reach:
             raise ValueError(f"{self.name}: limit is {self.limit}; allowed is reach, {self.reach}, or more")
 
@@ -49,8 +49,9 @@ class Pursuit:
         """Sizes and meanings."""
         # the mean of the largest of N distances: the sum over d of P(it is at least d)
         longest = sum(1.0 - ((d - 1) / self.reach) ** self.agents for d in range(1, self.reach + 1))
-        meaning = f"{self.caught:g} when the target is caught; {self.near:g} for a step of all towards it, else minus"
-        best = self.caught + self.near * longest
+        caught = f"{self.catch_reward:g} when the target is caught"
+        meaning = f"{caught}; {self.approach_reward:g} for a step of all towards it, else minus"
+        best = self.catch_reward + self.approach_reward * longest
         sizes = (self.agents, 1, self.agents, "discrete", 3, self.limit)
         return EnvSpec(self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right"))
 
@@ -65,13 +66,13 @@ class Pursuit:
         distance = jax.random.randint(far, (self.agents,), 1, self.reach + 1, jnp.int32)
         offset = jnp.where(jax.random.bernoulli(side, shape=(self.agents,)), distance, -distance)
         state = PursuitState(offset, jnp.zeros((), jnp.int32))
-        return state, time_step(self._observe(state))
+        return state, make_timestep(self._observe(state))
 
     def step(self, state: PursuitState, action: Array) -> tuple[PursuitState, TimeStep]:
         """Move by ``action - 1``: action ``[N]`` int."""
         offset = jnp.clip(state.offset - (action - 1), -self.reach, self.reach)
         toward = (jnp.abs(offset) < jnp.abs(state.offset)) | ((offset == 0) & (state.offset == 0))
         over = (offset == 0).all()
-        reward = jnp.where(toward.all(), self.near, -self.near) + self.caught * over
+        reward = jnp.where(toward.all(), self.approach_reward, -self.approach_reward) + self.catch_reward * over
         state = PursuitState(offset, state.time + 1)
-        return state, time_step(self._observe(state), reward, over, last=state.time >= self.limit)
+        return state, make_timestep(self._observe(state), reward, over, last=state.time >= self.limit)

@@ -38,7 +38,7 @@ def check_tables(toy: Any, *names: str) -> None:
         object.__setattr__(toy, name, check_table(f"{toy.name}: {name}", getattr(toy, name)))
 
 
-def time_step(
+def make_timestep(
     obs: Observation,
     reward: Array | float = 0.0,
     over: Array | bool = False,
@@ -47,7 +47,7 @@ def time_step(
     num_costs: int = 0,
 ) -> TimeStep:
     """A time step; a single reward goes to every agent, what is over is last too, and no cost means zeros."""
-    num_agents = obs.view.shape[0]
+    num_agents = obs.agents_view.shape[0]
     over = jnp.asarray(over)
     return TimeStep(
         obs=obs,

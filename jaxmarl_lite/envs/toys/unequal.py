@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, check_sizes, time_step
+from jaxmarl_lite.envs.toys.steps import check_numbers, check_sizes, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 from jaxmarl_lite.validation import check_choice
 
@@ -63,7 +63,7 @@ class Reach:
         mask = self._mask()
         target = jax.random.uniform(key, mask.shape, float, -0.5, 0.5) * mask
         state = ReachState(jnp.zeros_like(target), target, jnp.zeros((), jnp.int32))
-        return state, time_step(self._observe(state))
+        return state, make_timestep(self._observe(state))
 
     def step(self, state: ReachState, action: Array) -> tuple[ReachState, TimeStep]:
         """Move: action ``[2, D]`` float between -1 and 1."""
@@ -71,65 +71,65 @@ class Reach:
         state = ReachState(place, state.target, state.time + 1)
         own = -jnp.square(place - state.target).sum(-1) / 2
         reward = own if self.reward == "individual" else own.sum()
-        return state, time_step(self._observe(state), reward, last=state.time >= self.steps)
+        return state, make_timestep(self._observe(state), reward, last=state.time >= self.steps)
 
 
-class UnequalState(NamedTuple):
+class HeterogeneousState(NamedTuple):
     """What each agent should choose, ``[2]`` int; the steps taken, [] int; the key of later draws."""
 
-    wanted: Array
+    target: Array
     time: Array
     key: Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Unequal:
+class HeterogeneousActions:
     """Agents with different numbers of actions, and different lives; each must choose what it sees; best return 1.
 
     The team receives, per step, the number of living agents that are right over the sum of all lives. Actions beyond an
     agent's own number are illegal, and wrong. A dead agent sees zeros and has action 0 left. The episode is truly over
     after the longest life. View: the one-hot choice that is wanted.
 
-    sizes: number of actions of each agent. lives: number of steps that each agent acts.
+    sizes: number of actions of each agent. lifetimes: number of steps that each agent acts.
     """
 
     sizes: tuple[int, int] = (2, 4)
-    lives: tuple[int, int] = (4, 4)
+    lifetimes: tuple[int, int] = (4, 4)
     name: str = "toy/unequal"
 
     def __post_init__(self):
-        check_sizes(self, "sizes", "lives")
+        check_sizes(self, "sizes", "lifetimes")
 
     @property
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
         most = max(self.sizes)
         return EnvSpec(
-            self.name, 2, most, 2 * most, "discrete", most, max(self.lives), "team", "share of right choices", 1.0
+            self.name, 2, most, 2 * most, "discrete", most, max(self.lifetimes), "team", "share of right choices", 1.0
         )
 
     def _alive(self, time: Array) -> Array:
-        return time < jnp.asarray(self.lives)
+        return time < jnp.asarray(self.lifetimes)
 
-    def _observe(self, state: UnequalState) -> Observation:
+    def _observe(self, state: HeterogeneousState) -> Observation:
         alive = self._alive(state.time)
         actions = jnp.arange(max(self.sizes))
-        view = jax.nn.one_hot(state.wanted, actions.size, dtype=float) * alive[:, None]
+        view = jax.nn.one_hot(state.target, actions.size, dtype=float) * alive[:, None]
         own = actions[None] < jnp.asarray(self.sizes)[:, None]
         return Observation(view, view.reshape(-1), jnp.where(alive[:, None], own, actions[None] == 0), alive)
 
-    def _draw(self, key: Array, time: Array) -> UnequalState:
+    def _draw(self, key: Array, time: Array) -> HeterogeneousState:
         key, now = jax.random.split(key)
-        return UnequalState(jax.random.randint(now, (2,), 0, jnp.asarray(self.sizes), jnp.int32), time, key)
+        return HeterogeneousState(jax.random.randint(now, (2,), 0, jnp.asarray(self.sizes), jnp.int32), time, key)
 
-    def reset(self, key: Array) -> tuple[UnequalState, TimeStep]:
+    def reset(self, key: Array) -> tuple[HeterogeneousState, TimeStep]:
         """Begin with fresh wishes."""
         state = self._draw(key, jnp.zeros((), jnp.int32))
-        return state, time_step(self._observe(state))
+        return state, make_timestep(self._observe(state))
 
-    def step(self, state: UnequalState, action: Array) -> tuple[UnequalState, TimeStep]:
+    def step(self, state: HeterogeneousState, action: Array) -> tuple[HeterogeneousState, TimeStep]:
         """Choose: action ``[2]`` int."""
-        right = (action == state.wanted) & self._alive(state.time)
+        right = (action == state.target) & self._alive(state.time)
         state = self._draw(state.key, state.time + 1)
-        over = state.time >= max(self.lives)
-        return state, time_step(self._observe(state), right.astype(float).sum() / sum(self.lives), over)
+        over = state.time >= max(self.lifetimes)
+        return state, make_timestep(self._observe(state), right.astype(float).sum() / sum(self.lifetimes), over)

@@ -1,0 +1,114 @@
+"""Hashes of short runs of every algorithm, to show that a change of the code changed no bits.
+
+``python tests/run_hashes.py --write FILE`` before a change and ``--check FILE`` after it, on one machine: compilers for
+different processors round differently. A run trains for two updates, stops, is resumed and trains for two more. Leaves
+and metrics are compared as sets of values, without their names, so that both may be renamed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+if __name__ == "__main__":  # compile quickly, as the tests do
+    jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version__.startswith("0.10."):
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+
+import small_runs
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.running.record import TIMINGS
+
+COSTS = ("macpo", "mappo-lagrangian")
+EFFORT = "toy/reach-unequal with a cost"
+
+
+def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """Name of a case -> algorithm, environment and settings."""
+    found = {}
+    for algorithm in jml.ALGORITHMS:
+        discrete_only = algorithm in ("coma", "qmix")
+        worlds = {"discrete": "toy/budget-two" if algorithm in COSTS else "toy/mortal"}
+        if not discrete_only:
+            worlds["continuous"] = EFFORT if algorithm in COSTS else "toy/reach-unequal"
+        for actions, env in worlds.items():
+            for recurrent in (False, True):
+                sizes = {"recurrent": recurrent} | ({"rnn_hidden_size": 3} if recurrent else {})
+                case = f"{algorithm} {actions} {'gru' if recurrent else 'none'}"
+                found[case] = algorithm, env, sizes | {"normalize_observations": True}
+    apart = {"parameter_sharing": False}
+    found["liir apart"] = "liir", "toy/relay", apart
+    found["liir official"] = "liir", "toy/relay", {"meta_gradient": "reference"}
+    found["macpo apart"] = "macpo", "toy/budget-two", apart | {"cost_ratio": "corrected"}
+    found["macpo authors"] = "macpo", "toy/risky", {"cost_ratio": "product", "per_dim_ratio": True}
+    found["ippo trunk"] = "ippo", "toy/memory", {"shared_torso": True, "recurrent": True, "rnn_hidden_size": 3}
+    return found
+
+
+def hashes(algorithm: str, env: str, fields: dict[str, Any]) -> dict[str, list[str]]:
+    """Sorted hashes of the leaves of the last state and of the metrics of one run."""
+    config = small_runs.config(algorithm, **fields)
+    world: Any = env
+    if env == EFFORT:
+        effort = jml.Cost("effort", "squared actions", lambda state, action, after: (action**2).sum(-1), 0.2)
+        world = jml.with_costs(jml.make("toy/reach-unequal"), [effort])
+    with tempfile.TemporaryDirectory() as folder:
+        kept = dict(small_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run")
+        jml.run(algorithm, world, total_steps=small_runs.updates(2), **kept)
+        again = None if isinstance(world, str) else world
+        result = jml.resume_run(Path(folder) / "run", env=again, total_steps=small_runs.updates(4), quiet=True)
+        states = jax.tree.map(_data, result.states)
+    learned = sorted(_hash(x) for x in jax.tree.leaves(states) if x.size)
+    metrics = {name: x for name, x in result.metrics.items() if name not in TIMINGS}
+    return {"leaves": learned, "metrics": sorted(_hash(x) for x in metrics.values())}
+
+
+def _data(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+
+def _hash(value: np.ndarray) -> str:
+    return hashlib.blake2b(f"{value.dtype}{value.shape}".encode() + value.tobytes(), digest_size=8).hexdigest()
+
+
+def main() -> int:
+    """Write or check; 1 where a hash differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--check", type=Path)
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    options = parser.parse_args()
+    stored = json.loads(options.check.read_text()) if options.check else {}
+    found, different = {}, 0
+    for name, case in cases().items():
+        if options.only not in name:
+            continue
+        found[name] = hashes(*case)
+        jax.clear_caches()
+        if options.check:
+            for kind, now in found[name].items():
+                lost = collections.Counter(stored[name][kind]) - collections.Counter(now)
+                new = collections.Counter(now) - collections.Counter(stored[name][kind])
+                different += bool(lost or new)
+                verdict = "same" if not lost and not new else f"{lost.total()} of {len(now)} differ, {new.total()} new"
+                print(f"{name}, {kind}: {verdict}", flush=True)
+        else:
+            print(name, len(found[name]["leaves"]), len(found[name]["metrics"]), flush=True)
+        if options.write:
+            options.write.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
