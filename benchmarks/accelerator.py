@@ -1,13 +1,15 @@
-"""Training on an accelerator beside JaxMARL's and Mava's on the same card, with the kernels that each update starts.
+"""Training on an accelerator beside JaxMARL's and Mava's on the same card, with the kernels that
+each update starts.
 
     python benchmarks/accelerator.py --jaxmarl CHECKOUT --mava CHECKOUT --peer-python PYTHON
 
-Every program is compiled in a process of its own, all at once, so that a short visit to a card is enough; then one
-computes at a time: pairs in turns, as `side_by_side.py` says. A program that cannot be built is named and its row left
-out. The table has seconds an update, kernels an update counted in the compiled program (`hlo.py`), and their quotient,
-the microseconds of a kernel: near its start-up time where the card is not filled. Rows that were measured with the same
-settings (``XLA_FLAGS`` among them), versions and device stay in the file, so it may be run row by row (``--rows``).
-"""
+Every program is compiled in a process of its own, all at once, so that a short visit to a card is
+enough; then one computes at a time: pairs in turns, as `side_by_side.py` says. A program that
+cannot be built is named and its row left out. The table has seconds an update, kernels an update
+counted in the compiled program (`hlo.py`), and their quotient, the microseconds of a kernel: near
+its start-up time where the card is not filled. Rows that were measured with the same settings
+(``XLA_FLAGS`` among them), versions and device stay in the file, so it may be run row by row
+(``--rows``)."""
 
 from __future__ import annotations
 
@@ -27,40 +29,65 @@ import measuring
 
 HERE = Path(__file__).parent
 LBF = "jumanji/lbf-2s-8x8-2p-2f-coop"
-RECURRENT = "--env smax/3m --num-minibatches 4 --recurrent --hidden-sizes 128 --head-hidden-sizes 128 --num-steps 128"
+RECURRENT = (
+    "--env smax/3m --num-minibatches 4 --recurrent --hidden-sizes 128 --head-hidden-sizes "
+    "128 --num-steps 128"
+)
 CHEETAH = "--algorithm macpo --plain --env safe-mujoco/halfcheetah-2x3"
 ROWS: dict[str, tuple[str, str | None]] = {
     "mappo, GRU, smax/3m, 128 x 128": (
-        f"--algorithm mappo {RECURRENT} --num-envs 128", "jaxmarl --system mappo --map 3m"),
+        f"--algorithm mappo {RECURRENT} --num-envs 128",
+        "jaxmarl --system mappo --map 3m",
+    ),
     "ippo, GRU, smax/3m, 128 x 128": (
-        f"--algorithm ippo --shared-torso {RECURRENT} --num-envs 128", "jaxmarl --system ippo --map 3m"),
+        f"--algorithm ippo --shared-torso {RECURRENT} --num-envs 128",
+        "jaxmarl --system ippo --map 3m",
+    ),
     "mappo, GRU, smax/3m, 1,024 x 128": (
-        f"--algorithm mappo {RECURRENT} --num-envs 1024", "jaxmarl --system mappo --map 3m --num-envs 1024"),
+        f"--algorithm mappo {RECURRENT} --num-envs 1024",
+        "jaxmarl --system mappo --map 3m --num-envs 1024",
+    ),
     "ippo, LBF, 32 x 128": (f"--algorithm ippo --env {LBF} --num-envs 32", "mava --system ff_ippo"),
-    "mappo, LBF, 32 x 128": (f"--algorithm mappo --env {LBF} --num-envs 32", "mava --system ff_mappo"),
+    "mappo, LBF, 32 x 128": (
+        f"--algorithm mappo --env {LBF} --num-envs 32",
+        "mava --system ff_mappo",
+    ),
     "mappo, LBF, 4,096 x 128": (
-        f"--algorithm mappo --env {LBF} --num-envs 4096", "mava --system ff_mappo --num-envs 4096"),
+        f"--algorithm mappo --env {LBF} --num-envs 4096",
+        "mava --system ff_mappo --num-envs 4096",
+    ),
     "liir, LBF, 1,024 x 64": (f"--algorithm liir --env {LBF} --num-envs 1024 --num-steps 64", None),
     "macpo, toy/budget, 1,024 x 64": (
-        "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 --hidden-sizes 64 64", None),
+        "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 --hidden-sizes "
+        "64 64",
+        None,
+    ),
     "macpo, safe half-cheetah 2x3, 1,024 x 16": (
         f"{CHEETAH} --num-envs 1024 --num-steps 16 --hidden-sizes 64 64",
-        None),
+        None,
+    ),
     "macpo, safe half-cheetah 2x3, 4,096 x 16": (
         f"{CHEETAH} --num-envs 4096 --num-steps 16 --hidden-sizes 64 64",
-        None),
-}  # fmt: skip
+        None,
+    ),
+}
 """Label -> the options of our driver, and the peer's driver with its options where there is one."""
 
 
 class Program:
-    """A driver in a process of its own; its answers are read by a thread, so that many can compile at once."""
+    """A driver in a process of its own; its answers are read by a thread, so that many can compile
+    at once."""
 
     def __init__(self, command: list[str], log: Path):
         self.facts: dict[str, Any] | None = None
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"), text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            env=environment,
         )
         self._reader = threading.Thread(target=self._first, daemon=True)
         self._reader.start()
@@ -91,17 +118,33 @@ class Program:
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jaxmarl", type=Path, help="a checkout of JaxMARL; default: its rows are ours alone")
-    parser.add_argument("--mava", type=Path, help="a checkout of Mava; default: its rows are ours alone")
-    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has what the peers need")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--jaxmarl", type=Path, help="a checkout of JaxMARL; default: its rows are ours alone"
+    )
+    parser.add_argument(
+        "--mava", type=Path, help="a checkout of Mava; default: its rows are ours alone"
+    )
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="an interpreter that has what the peers need"
+    )
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=4, help="updates of a turn")
-    parser.add_argument("--compile-minutes", type=float, default=4.0, help="programs that take longer are left out")
-    parser.add_argument("--name", default="accelerator", help="of the result files, before the device's")
-    parser.add_argument("--out", type=Path, default=measuring.RESULTS, help="folder of the result files")
-    parser.add_argument("--logs", type=Path, default=Path("accelerator-logs"), help="folder of what programs print")
+    parser.add_argument(
+        "--compile-minutes", type=float, default=4.0, help="programs that take longer are left out"
+    )
+    parser.add_argument(
+        "--name", default="accelerator", help="of the result files, before the device's"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=measuring.RESULTS, help="folder of the result files"
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=Path("accelerator-logs"), help="folder of what programs print"
+    )
     return parser.parse_args(words)
 
 
@@ -115,15 +158,19 @@ def commands(chosen: argparse.Namespace) -> dict[tuple[str, str], list[str]]:
         name = peer.split()[0] if peer else ""
         if peer and checkouts[name] is not None:
             found[label, name] = [
-                chosen.peer_python, str(HERE / "peers" / f"{name}_driver.py"), *peer.split()[1:],
-                "--checkout", str(checkouts[name].absolute()),
+                chosen.peer_python,
+                str(HERE / "peers" / f"{name}_driver.py"),
+                *peer.split()[1:],
+                "--checkout",
+                str(checkouts[name].absolute()),
                 *(["--updates", str(chosen.updates)] if name == "jaxmarl" else []),
-            ]  # fmt: skip
+            ]
     return found
 
 
 def main(words: list[str] | None = None) -> int:
-    """Compile all, then time row by row; the table is written after each. 1 when a program could not be built."""
+    """Compile all, then time row by row; the table is written after each. 1 when a program could
+    not be built."""
     chosen = options(words)
     chosen.out.mkdir(parents=True, exist_ok=True)
     chosen.logs.mkdir(parents=True, exist_ok=True)
@@ -147,10 +194,17 @@ def main(words: list[str] | None = None) -> int:
         result["facts"] = measuring.facts()
         path = chosen.out / f"{chosen.name}-{measuring.device_name()}.json"
         earlier = measuring.read(path)
-        if earlier.get("settings") == settings and {**earlier["facts"], "date": 0} == {**result["facts"], "date": 0}:
+        if earlier.get("settings") == settings and {**earlier["facts"], "date": 0} == {
+            **result["facts"],
+            "date": 0,
+        }:
             result["rows"] = earlier["rows"]  # of rows that are not asked for now
         for label in chosen.rows:
-            pair = {whose: p for (row, whose), p in programs.items() if row == label and p.facts is not None}
+            pair = {
+                whose: p
+                for (row, whose), p in programs.items()
+                if row == label and p.facts is not None
+            }
             if "own" in pair:
                 result["rows"][label] = timed(pair, chosen.rounds, chosen.updates)
                 print(f"timed {label}: {result['rows'][label]['seconds']}", flush=True)
@@ -170,7 +224,10 @@ def timed(pair: dict[str, Program], rounds: int, updates: int) -> dict[str, Any]
     for _ in range(rounds):
         for whose, program in pair.items():
             seconds[whose].append(statistics.median(program.updates(updates)))
-    row: dict[str, Any] = {"facts": {whose: p.facts for whose, p in pair.items()}, "seconds": seconds}
+    row: dict[str, Any] = {
+        "facts": {whose: p.facts for whose, p in pair.items()},
+        "seconds": seconds,
+    }
     for peer in set(pair) - {"own"}:
         ratios = [theirs / ours for ours, theirs in zip(seconds["own"], seconds[peer], strict=True)]
         row |= {"ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)]}
@@ -189,19 +246,46 @@ def text(result: dict[str, Any]) -> str:
                 if whose == "own" and "ratio" in row
                 else ""
             )
-            rows.append([
-                label, whose, facts["env_steps_per_update"] / second, ratio, 1e3 * second, facts["kernels"],
-                1e6 * second / facts["kernels"], facts["temporary_bytes"] / 1e6, facts["compile_seconds"],
-            ])  # fmt: skip
+            rows.append(
+                [
+                    label,
+                    whose,
+                    facts["env_steps_per_update"] / second,
+                    ratio,
+                    1e3 * second,
+                    facts["kernels"],
+                    1e6 * second / facts["kernels"],
+                    facts["temporary_bytes"] / 1e6,
+                    facts["compile_seconds"],
+                ]
+            )
     columns = [
-        "program, envs x steps", "whose", "env steps/s", "ours over theirs", "ms an update", "kernels an update",
-        "us a kernel", "temporary MB", "compile s",
-    ]  # fmt: skip
+        "program, envs x steps",
+        "whose",
+        "env steps/s",
+        "ours over theirs",
+        "ms an update",
+        "kernels an update",
+        "us a kernel",
+        "temporary MB",
+        "compile s",
+    ]
     facts = result["facts"]
-    head = f"# Training on {facts.get('device_kind', '?')}\n\n{measuring.facts_text(facts) if facts else ''}\n\n"
+    head = (
+        "# Training on "
+        f"{facts.get('device_kind', '?')}\n\n{measuring.facts_text(facts) if facts else ''}\n\n"
+    )
     s = result["settings"]
-    foot = f"\nMedians of {s['rounds']} turns of {s['updates']} updates. XLA_FLAGS: {s['xla_flags'] or 'none'}. "
-    return head + measuring.table(columns, rows) + foot + "Compile times are of several programs at once.\n"
+    foot = (
+        f"\nMedians of {s['rounds']} turns of {s['updates']} updates. XLA_FLAGS: "
+        f"{s['xla_flags'] or 'none'}. "
+    )
+    return (
+        head
+        + measuring.table(columns, rows)
+        + foot
+        + "Compile times are of several programs at once.\n"
+    )
 
 
 if __name__ == "__main__":

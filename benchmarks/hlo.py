@@ -1,10 +1,11 @@
-"""What a compiled program starts on an accelerator, read off its optimized HLO text: kernels, and its memory.
+"""What a compiled program starts on an accelerator, read off its optimized HLO text: kernels, and
+its memory.
 
-A kernel is counted for every instruction that computes or moves data: all but parameters, constants, tuples, their
-elements and bitcasts. A `while` multiplies its body by the trip count that XLA knows (once where it knows none), a
-`conditional` counts its longest branch, a fusion is one kernel. On a GPU that a program does not fill, its time is
-about the number of kernels times the few microseconds that starting one takes.
-"""
+A kernel is counted for every instruction that computes or moves data: all but parameters,
+constants, tuples, their elements and bitcasts. A `while` multiplies its body by the trip count that
+XLA knows (once where it knows none), a `conditional` counts its longest branch, a fusion is one
+kernel. On a GPU that a program does not fill, its time is about the number of kernels times the few
+microseconds that starting one takes."""
 
 from __future__ import annotations
 
@@ -12,12 +13,17 @@ import functools
 import re
 from typing import Any
 
-FREE = frozenset("parameter constant tuple get-tuple-element bitcast after-all opt-barrier iota partition-id".split())
+FREE = frozenset(
+    "parameter constant tuple get-tuple-element bitcast after-all opt-barrier iota "
+    "partition-id".split()
+)
 """Instructions that start nothing."""
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-CALLED = re.compile(r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
+CALLED = re.compile(
+    r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
+)
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -49,7 +55,9 @@ def _of_instruction(kind: str, rest: str, of: Any) -> int:
         return 0
     if kind == "while":
         trips = TRIPS.search(rest)
-        return (int(trips.group(1)) if trips else 1) * sum(of(name) for name in CALLED.findall(rest))
+        return (int(trips.group(1)) if trips else 1) * sum(
+            of(name) for name in CALLED.findall(rest)
+        )
     if kind == "conditional":
         listed = BRANCHES.search(rest)
         names = re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(rest)

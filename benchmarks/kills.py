@@ -1,19 +1,20 @@
-"""Kill a run with SIGKILL at random moments, resume it each time, and compare its end with an undisturbed run's.
+"""Kill a run with SIGKILL at random moments, resume it each time, and compare its end with an
+undisturbed run's.
 
     python benchmarks/kills.py --kills 20 --truncated 0.5
     python benchmarks/kills.py --kills 200 --frozen --updates 8
 
-A run with a checkpoint after every update is started, killed after a time drawn uniformly from the length of an
-undisturbed one (its start, with nothing on the disk yet, and its end included), resumed, killed again, and so on until
-it comes through; then the next one begins, until there were enough kills. After a share of the kills its metrics.jsonl
-is cut at a random byte before it is resumed. Every run that came through must hold the undisturbed one's bits: final
-training state, and every row of its metrics except for timings.
+A run with a checkpoint after every update is started, killed after a time drawn uniformly from the
+length of an undisturbed one (its start, with nothing on the disk yet, and its end included),
+resumed, killed again, and so on until it comes through; then the next one begins, until there were
+enough kills. After a share of the kills its metrics.jsonl is cut at a random byte before it is
+resumed. Every run that came through must hold the undisturbed one's bits: final training state, and
+every row of its metrics except for timings.
 
-With ``--frozen`` one process trains all runs, and a kill is a SIGSTOP, a copy of the folder as it is at that moment,
-which is what SIGKILL would have left, and a SIGCONT; the copy is resumed. Nothing is imported or compiled twice, so
-that hundreds of moments, all of them while the run writes or trains, take minutes. The runs that were stopped must come
-through in the same bits as well.
-"""
+With ``--frozen`` one process trains all runs, and a kill is a SIGSTOP, a copy of the folder as it
+is at that moment, which is what SIGKILL would have left, and a SIGCONT; the copy is resumed.
+Nothing is imported or compiled twice, so that hundreds of moments, all of them while the run writes
+or trains, take minutes. The runs that were stopped must come through in the same bits as well."""
 
 from __future__ import annotations
 
@@ -36,11 +37,13 @@ import numpy as np
 from rich.console import Console
 
 import jaxmarl_lite as jml
-from jaxmarl_lite import cli
-from jaxmarl_lite.report import checkpoint, runfolder, tables
-from jaxmarl_lite.running.record import TIMINGS
+from jaxmarl_lite.cli import main as cli_main
+from jaxmarl_lite.experiment.run_logger import TIMINGS
+from jaxmarl_lite.report import checkpoint, run_dir, tables
 
-RUN = "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden-sizes 8".split()
+RUN = (
+    "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden-sizes 8"
+).split()
 BATCH = 64  # environment steps of an update of these sizes
 
 
@@ -48,7 +51,12 @@ def arguments(options: argparse.Namespace, out: Path) -> list[str]:
     """The command line that begins a run, or resumes it where there is one."""
     if (out / "config.json").exists():
         return ["train", "--resume", str(out)]
-    length = ["--total-steps", str(options.updates * BATCH), "--num-evaluations", str(options.updates)]
+    length = [
+        "--total-steps",
+        str(options.updates * BATCH),
+        "--num-evaluations",
+        str(options.updates),
+    ]
     return ["train", options.algorithm, *RUN, *length, "--out", str(out)]
 
 
@@ -66,9 +74,17 @@ class Trainer:
     """
 
     def __init__(self, options: argparse.Namespace):
-        command = [sys.executable, str(Path(__file__)), "--trainer", "--algorithm", options.algorithm]
+        command = [
+            sys.executable,
+            str(Path(__file__)),
+            "--trainer",
+            "--algorithm",
+            options.algorithm,
+        ]
         command += ["--updates", str(options.updates)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
 
     def train(self, out: Path, moment: float = 1e6, copy: Path | None = None) -> bool:
         """Begin or resume a run and wait for its end; answers whether that came before ``moment``.
@@ -103,7 +119,7 @@ def serve(options: argparse.Namespace) -> int:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         out = Path(line.rstrip("\n"))
-        print(cli.main([*arguments(options, out), "--quiet"]), file=answers, flush=True)
+        print(cli_main.main([*arguments(options, out), "--quiet"]), file=answers, flush=True)
     return 0
 
 
@@ -120,7 +136,9 @@ def freeze(options: argparse.Namespace, home: Path) -> int:
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it with what is known so far
         while kills < options.kills or out.exists():
             copy = home / f"{number}_{kills + 1}"
-            finished = trainer.train(out, draw.uniform(0.0, length) if kills < options.kills else 1e6, copy)
+            finished = trainer.train(
+                out, draw.uniform(0.0, length) if kills < options.kills else 1e6, copy
+            )
             ended += 1
             if evidence(out) != expected:
                 wrong += 1
@@ -137,8 +155,10 @@ def freeze(options: argparse.Namespace, home: Path) -> int:
                 cuts += truncate(out / "metrics.jsonl", draw)
     trainer.close()
     print(
-        f"{options.algorithm}: {kills} kills of runs of {options.updates} updates, {reached.count(-1)} of them before "
-        f"the first checkpoint, rows cut after {cuts}; {ended} runs ended, {wrong} in other bits or rows; "
+        f"{options.algorithm}: {kills} kills of runs of {options.updates} updates, "
+        f"{reached.count(-1)} of them before "
+        f"the first checkpoint, rows cut after {cuts}; {ended} runs ended, {wrong} in other bits "
+        "or rows; "
         f"undisturbed: {length:.1f} s"
     )
     return wrong
@@ -155,7 +175,8 @@ def undisturbed(options: argparse.Namespace, out: Path) -> float:
 
 
 def disturbed(options: argparse.Namespace, out: Path, moment: float) -> tuple[bool, float]:
-    """A run, or its next part, killed after ``moment`` seconds; whether it came through before, and its seconds."""
+    """A run, or its next part, killed after ``moment`` seconds; whether it came through before, and
+    its seconds."""
     began = time.perf_counter()
     process = start(options, out)
     try:
@@ -181,23 +202,36 @@ def truncate(path: Path, draw: random.Random) -> bool:
 def evidence(path: Path) -> tuple[list[bytes], list[str]]:
     """The bits of a finished run: every leaf of its last state, and its rows without timings."""
     states = jml.load_run(path).states
-    typed = [jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-             for x in jax.tree.leaves(states)]  # fmt: skip
-    rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in runfolder.load(path).rows]
+    typed = [
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        for x in jax.tree.leaves(states)
+    ]
+    rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in run_dir.load(path).rows]
     json.loads((path / "marl_eval.json").read_text())
     return [np.asarray(x).tobytes() for x in typed], [repr(row) for row in rows]
 
 
 def main() -> int:
     """Print a line per kill; answers 1 when some run ended otherwise than the undisturbed one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--algorithm", default="liir", choices=sorted(jml.ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--updates", type=int, default=24, help="of each run, with a checkpoint after each")
-    parser.add_argument("--frozen", action="store_true", help="stop and copy instead of killing: cheaper by far")
+    parser.add_argument(
+        "--updates", type=int, default=24, help="of each run, with a checkpoint after each"
+    )
+    parser.add_argument(
+        "--frozen", action="store_true", help="stop and copy instead of killing: cheaper by far"
+    )
     parser.add_argument("--trainer", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--truncated", type=float, default=0.5, help="share of kills after which metrics.jsonl is cut")
+    parser.add_argument(
+        "--truncated",
+        type=float,
+        default=0.5,
+        help="share of kills after which metrics.jsonl is cut",
+    )
     options = parser.parse_args()
     if options.trainer:
         return serve(options)
@@ -216,15 +250,34 @@ def main() -> int:
             moment = draw.uniform(0.0, length) if kills < options.kills else 1e6
             done, seconds = disturbed(options, out, moment)
             kills += not done
-            reached = checkpoint.latest(out / "checkpoints") if (out / "checkpoints").exists() else None
-            ending = ("same bits" if evidence(out) == wanted else "OTHER BITS") if done else "killed"
+            reached = (
+                checkpoint.latest(out / "checkpoints") if (out / "checkpoints").exists() else None
+            )
+            ending = (
+                ("same bits" if evidence(out) == wanted else "OTHER BITS") if done else "killed"
+            )
             equal &= ending != "OTHER BITS"
-            if not done and draw.random() < options.truncated and truncate(out / "metrics.jsonl", draw):
+            if (
+                not done
+                and draw.random() < options.truncated
+                and truncate(out / "metrics.jsonl", draw)
+            ):
                 ending, cuts = "killed, rows cut", cuts + 1
-            rows.append((number, kills, f"{seconds:.2f}", "none" if reached is None else str(reached), ending))
+            rows.append(
+                (
+                    number,
+                    kills,
+                    f"{seconds:.2f}",
+                    "none" if reached is None else str(reached),
+                    ending,
+                )
+            )
         number += 1
     columns = ("run", "kills so far", "seconds", "newest checkpoint", "")
-    title = f"{options.algorithm}: {kills} kills of {number} runs, rows cut after {cuts}; undisturbed: {length:.1f} s"
+    title = (
+        f"{options.algorithm}: {kills} kills of {number} runs, rows cut after {cuts}; "
+        f"undisturbed: {length:.1f} s"
+    )
     Console(width=100).print(tables.list_table(columns, rows, title=title))
     shutil.rmtree(home)
     return 0 if equal else 1

@@ -1,18 +1,20 @@
-"""What is learned: final evaluation returns and learning curves of several algorithms in one environment.
+"""What is learned: final evaluation returns and learning curves of several algorithms in one
+environment.
 
     python benchmarks/learning.py                                     LIIR, MAPPO, IPPO on lbf-2s-8x8-2p-2f-coop
     python benchmarks/learning.py --env jumanji/rware-tiny-2ag --total-steps 20000000 --workers 2
     python benchmarks/learning.py --env safe/rware-tiny-2ag --algorithms macpo mappo-lagrangian happo mappo
     python benchmarks/learning.py --env smax/3m --greedy --algorithms liir lam0=liir:intrinsic_coef=0 ref=liir.reference
 
-An algorithm may have settings changed, and then has a name of its own: ``NAME=ALGORITHM:FIELD=VALUE,FIELD=VALUE``;
-``NAME=ALGORITHM.reference`` begins from the settings of its authors' program instead of the tuned ones. Where the
-environment has costs, the report has each agent's each cost beside its limit as well; where it has wins, their share.
+An algorithm may have settings changed, and then has a name of its own:
+``NAME=ALGORITHM:FIELD=VALUE,FIELD=VALUE``; ``NAME=ALGORITHM.reference`` begins from the settings of
+its authors' program instead of the tuned ones. Where the environment has costs, the report has each
+agent's each cost beside its limit as well; where it has wins, their share.
 
-Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they are, in a process of
-its own on one core, ``--workers`` of them at a time. Stopped at any moment, the same command goes on: finished runs
-are left as they are, the others continue from their newest checkpoint.
-"""
+Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they
+are, in a process of its own on one core, ``--workers`` of them at a time. Stopped at any moment,
+the same command goes on: finished runs are left as they are, the others continue from their newest
+checkpoint."""
 
 from __future__ import annotations
 
@@ -35,24 +37,53 @@ CURVES = ("steps", "returns", "win_rates")
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--algorithms", nargs="+", default=["liir", "mappo", "ippo"])
-    parser.add_argument("--total-steps", type=variants.whole, default=10_000_000, help="environment steps of each seed")
+    parser.add_argument(
+        "--total-steps",
+        type=variants.whole,
+        default=10_000_000,
+        help="environment steps of each seed",
+    )
     parser.add_argument("--seeds", type=variants.whole, default=3)
     parser.add_argument("--num-evaluations", type=variants.whole, default=20)
-    parser.add_argument("--eval-episodes", type=variants.whole, default=128, help="of each evaluation and seed")
-    parser.add_argument("--greedy", action="store_true", help="evaluate the likeliest actions, not sampled ones")
-    parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned for this environment")
-    parser.add_argument("--num-steps", type=variants.whole, help="default: as tuned for this environment")
-    parser.add_argument("--workers", type=variants.whole, default=os.cpu_count() or 1, help="runs at once, a core each")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "learning", help="where the runs are kept")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the result files")
+    parser.add_argument(
+        "--eval-episodes", type=variants.whole, default=128, help="of each evaluation and seed"
+    )
+    parser.add_argument(
+        "--greedy", action="store_true", help="evaluate the likeliest actions, not sampled ones"
+    )
+    parser.add_argument(
+        "--num-envs", type=variants.whole, help="default: as tuned for this environment"
+    )
+    parser.add_argument(
+        "--num-steps", type=variants.whole, help="default: as tuned for this environment"
+    )
+    parser.add_argument(
+        "--workers",
+        type=variants.whole,
+        default=os.cpu_count() or 1,
+        help="runs at once, a core each",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=HERE.parent / "runs" / "learning",
+        help="where the runs are kept",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="folder of the result files"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the algorithm of a worker
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
     try:
-        chosen.variants = {variant.label: variant for variant in map(variants.parse, chosen.algorithms)}
+        chosen.variants = {
+            variant.label: variant for variant in map(variants.parse, chosen.algorithms)
+        }
     except ValueError as error:
         parser.error(str(error))
     if len(chosen.variants) < len(chosen.algorithms):
@@ -80,38 +111,46 @@ def main(words: list[str] | None = None) -> int:
 
 
 def check(chosen: argparse.Namespace) -> None:
-    """Raise ValueError for what cannot be trained, for runs begun with other settings or more steps, and for results of
-    other sizes that this would replace."""
-    from jaxmarl_lite.report import runfolder
-    from jaxmarl_lite.running import plan
+    """Raise ValueError for what cannot be trained, for runs begun with other settings or more
+    steps, and for results of other sizes that this would replace."""
+    from jaxmarl_lite.experiment import config as experiment_config
+    from jaxmarl_lite.report import run_dir
 
     sizes = dict(seeds=chosen.seeds, total_steps=chosen.total_steps, num_envs=chosen.num_envs)
     sizes |= dict(
-        num_steps=chosen.num_steps, num_evaluations=chosen.num_evaluations, eval_episodes=chosen.eval_episodes
+        num_steps=chosen.num_steps,
+        num_evaluations=chosen.num_evaluations,
+        eval_episodes=chosen.eval_episodes,
     )
     sizes |= dict(greedy=chosen.greedy)
     for name, variant in chosen.variants.items():
         wanted, where = variants.check(variant, chosen.env, **sizes), folder(chosen, name)
-        if not runfolder.RunFolder(where).exists():
+        if not run_dir.RunFolder(where).exists():
             continue
         try:
-            begun = plan.read(where)
-            plan.check_resumable(wanted, begun, where)
-        except (ValueError, runfolder.RunFolderError) as error:
+            begun = experiment_config.read(where)
+            experiment_config.check_resumable(wanted, begun, where)
+        except (ValueError, run_dir.RunFolderError) as error:
             raise ValueError(f"{name}: {error}; or another --runs") from error
         if begun.total_steps > wanted.total_steps:
             raise ValueError(
-                f"{name}: total_steps is {wanted.total_steps}, but the run in {where} has {begun.total_steps}; allowed "
+                f"{name}: total_steps is {wanted.total_steps}, but the run in {where} has "
+                f"{begun.total_steps}; allowed "
                 "is as many or more, or another --runs"
             )
     path = chosen.out / file_name(chosen.env)
     for name, row in earlier(chosen).items():
         had = _sizes(row["plan"])
-        asked = had | {name: getattr(chosen, name) for name in ("seeds", "total_steps", "eval_episodes", "greedy")}
+        asked = had | {
+            name: getattr(chosen, name)
+            for name in ("seeds", "total_steps", "eval_episodes", "greedy")
+        }
         longer = name in chosen.variants and asked | {"total_steps": 0} == had | {"total_steps": 0}
         if asked != had and not (longer and asked["total_steps"] > had["total_steps"]):
             told = ", ".join(f"{key} {value}" for key, value in had.items())
-            raise ValueError(f"{path} holds results of {name} with {told}; allowed is the same, or another --out")
+            raise ValueError(
+                f"{path} holds results of {name} with {told}; allowed is the same, or another --out"
+            )
 
 
 def earlier(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +161,9 @@ def earlier(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def _sizes(plan: dict[str, Any]) -> dict[str, Any]:
     """What all rows of a result file have in common."""
-    return {name: plan[name] for name in ("total_steps", "eval_episodes", "greedy")} | {"seeds": len(plan["seeds"])}
+    return {name: plan[name] for name in ("total_steps", "eval_episodes", "greedy")} | {
+        "seeds": len(plan["seeds"])
+    }
 
 
 def file_name(env: str) -> str:
@@ -145,10 +186,10 @@ def work(chosen: argparse.Namespace) -> None:
     if chosen.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {chosen.core})  # before JAX starts its threads
     import jaxmarl_lite as jml
-    from jaxmarl_lite.report import runfolder
+    from jaxmarl_lite.report import run_dir
 
     path, variant = folder(chosen, chosen.one), chosen.variants[chosen.one]
-    begun = runfolder.RunFolder(path).exists()
+    begun = run_dir.RunFolder(path).exists()
     jml.run(
         variant.algorithm,
         chosen.env,
@@ -165,7 +206,8 @@ def work(chosen: argparse.Namespace) -> None:
 
 
 def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
-    """Start a process for every algorithm, as many at a time as there are workers; why some failed."""
+    """Start a process for every algorithm, as many at a time as there are workers; why some
+    failed."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     free: list[int] = list(range(max(1, min(chosen.workers, len(cores) or chosen.workers))))
     waiting, running, failed = list(chosen.variants), {}, {}
@@ -180,7 +222,10 @@ def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
                     del running[name]
                     free.append(slot)
                     if process.returncode:
-                        failed[name] = f"ended with code {process.returncode}: {_last_words(_log(chosen, name))}"
+                        failed[name] = (
+                            f"ended with code {process.returncode}: "
+                            f"{_last_words(_log(chosen, name))}"
+                        )
                     print(f"{name}: {failed.get(name, 'done')}", flush=True)
     finally:
         for process, _ in running.values():
@@ -188,7 +233,9 @@ def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
     return failed
 
 
-def _start(name: str, core: int | None, chosen: argparse.Namespace, words: list[str]) -> subprocess.Popen[bytes]:
+def _start(
+    name: str, core: int | None, chosen: argparse.Namespace, words: list[str]
+) -> subprocess.Popen[bytes]:
     log = _log(chosen, name)
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{name}: core {'any' if core is None else core}, see {log}", flush=True)
@@ -215,7 +262,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     import numpy as np
 
     import jaxmarl_lite as jml
-    from jaxmarl_lite.report import plots
+    from jaxmarl_lite.report import plotting
 
     results = {name: jml.load_run(folder(chosen, name)) for name in done}
     first = results[done[0]]
@@ -233,20 +280,40 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     looks: dict[str, Any] = dict(
         ylabel=first.spec.return_description, title=chosen.env, path=chosen.out / f"{stem}.png"
     )
-    looks |= dict(best=first.spec.max_return, random=None if random[done[0]] is None else random[done[0]]["iqm"])
+    looks |= dict(
+        best=first.spec.max_return,
+        random=None if random[done[0]] is None else random[done[0]]["iqm"],
+    )
     if first.costs is None:
         whole = data["rows"].items()
-        rows = {name: {key: np.asarray(row[key], float) for key in CURVES if row[key]} for name, row in whole}
-        wins = {name: (row["steps"], row["win_rates"]) for name, row in rows.items() if "win_rates" in row}
+        rows = {
+            name: {key: np.asarray(row[key], float) for key in CURVES if row[key]}
+            for name, row in whole
+        }
+        wins = {
+            name: (row["steps"], row["win_rates"])
+            for name, row in rows.items()
+            if "win_rates" in row
+        }
         returns = {name: (row["steps"], row["returns"]) for name, row in rows.items()}
-        plots.learning_curve(returns, wins=wins, **looks)
+        plotting.learning_curve(returns, wins=wins, **looks)
     else:
-        shown = {name: found for name in data["rows"] if (found := results.get(name) or _still(chosen, name, data))}
+        shown = {
+            name: found
+            for name in data["rows"]
+            if (found := results.get(name) or _still(chosen, name, data))
+        }
         data["not drawn"] = [name for name in data["rows"] if name not in shown]
-        curves = {name: (result.steps, result.returns, result.costs) for name, result in shown.items()}
+        curves = {
+            name: (result.steps, result.returns, result.costs) for name, result in shown.items()
+        }
         spec = first.spec
-        plots.constrained_curves(
-            curves, limits=first.limits, names=spec.cost_names, meanings=spec.cost_descriptions, **looks
+        plotting.constrained_curves(
+            curves,
+            limits=first.limits,
+            names=spec.cost_names,
+            meanings=spec.cost_descriptions,
+            **looks,
         )
     measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
@@ -257,17 +324,20 @@ def _still(chosen: argparse.Namespace, name: str, data: dict[str, Any]) -> Any:
     import numpy as np
 
     import jaxmarl_lite as jml
-    from jaxmarl_lite.report import runfolder
+    from jaxmarl_lite.report import run_dir
 
-    if not runfolder.RunFolder(folder(chosen, name)).exists():
+    if not run_dir.RunFolder(folder(chosen, name)).exists():
         return None
     found = jml.load_run(folder(chosen, name))
-    same = np.array_equal(found.returns, np.asarray(data["rows"][name]["returns"], float), equal_nan=True)
+    same = np.array_equal(
+        found.returns, np.asarray(data["rows"][name]["returns"], float), equal_nan=True
+    )
     return found if same else None
 
 
 def interval(values: Any, by_task: bool = False) -> Any:
-    """IQM of ``[seeds]`` with its 95 % interval; by task of ``[tasks, seeds]``, each task apart. None of None."""
+    """IQM of ``[seeds]`` with its 95 % interval; by task of ``[tasks, seeds]``, each task apart.
+    None of None."""
     from jaxmarl_lite.report import statistics
 
     if values is None:
@@ -303,8 +373,17 @@ def _costs(result: Any) -> list[dict[str, Any]]:
     for k, name in enumerate(result.spec.cost_names):
         for agent in range(result.spec.num_agents):
             at = (agent, k)
-            row = {"cost": name, "agent": agent, "limit": float(result.limits[at]), "kept": float(kept[at])}
-            row |= {"mean": float(final.estimate[at]), "low": float(final.low[at]), "high": float(final.high[at])}
+            row = {
+                "cost": name,
+                "agent": agent,
+                "limit": float(result.limits[at]),
+                "kept": float(kept[at]),
+            }
+            row |= {
+                "mean": float(final.estimate[at]),
+                "low": float(final.low[at]),
+                "high": float(final.high[at]),
+            }
             for part, share in _broken(result, at).items():
                 row[part] = share
             rows.append(row)
@@ -312,11 +391,15 @@ def _costs(result: Any) -> list[dict[str, Any]]:
 
 
 def _broken(result: Any, at: tuple[int, int]) -> dict[str, float]:
-    """Share of updates whose episodes cost more than the limit on average: of all, and of the second half."""
+    """Share of updates whose episodes cost more than the limit on average: of all, and of the
+    second half."""
     import numpy as np
 
     shares = result.metrics["violation_rate"][:, 1:, *at]
-    return {"broken": float(np.nanmean(shares)), "broken_late": float(np.nanmean(shares[:, shares.shape[1] // 2 :]))}
+    return {
+        "broken": float(np.nanmean(shares)),
+        "broken_late": float(np.nanmean(shares[:, shares.shape[1] // 2 :])),
+    }
 
 
 def _cost_text(rows: dict[str, Any]) -> str:
@@ -325,17 +408,30 @@ def _cost_text(rows: dict[str, Any]) -> str:
 
     found = [
         [
-            name, row["cost"], str(row["agent"]), row["limit"],
-            f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]", "yes" if row["high"] <= row["limit"] else "no",
-            row["kept"], row["broken"], row["broken_late"],
+            name,
+            row["cost"],
+            str(row["agent"]),
+            row["limit"],
+            f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]",
+            "yes" if row["high"] <= row["limit"] else "no",
+            row["kept"],
+            row["broken"],
+            row["broken_late"],
         ]
         for name, of in rows.items()
         for row in of["costs"] or ()
-    ]  # fmt: skip
+    ]
     columns = [
-        "algorithm", "cost", "agent", "limit", "cost per episode, mean [95 %]", "upper end within", "P(episode within)",
-        "updates over it", "in the second half",
-    ]  # fmt: skip
+        "algorithm",
+        "cost",
+        "agent",
+        "limit",
+        "cost per episode, mean [95 %]",
+        "upper end within",
+        "P(episode within)",
+        "updates over it",
+        "in the second half",
+    ]
     return f"{measuring.table(columns, found)}\n" if found else ""
 
 
@@ -344,21 +440,38 @@ def text(data: dict[str, Any], stem: str) -> str:
     import measuring
 
     def words(interval: dict[str, Any] | None) -> str:
-        return "" if interval is None else f"{interval['iqm']:.3g} [{interval['low']:.3g}, {interval['high']:.3g}]"
+        return (
+            ""
+            if interval is None
+            else f"{interval['iqm']:.3g} [{interval['low']:.3g}, {interval['high']:.3g}]"
+        )
 
     best = data["max_return"]
     rows = [
         [
-            name, row["final"] and words(row["final"]), row["final"]["iqm"] / best if best else None,
-            words(row.get("final_win_rate")), words(row["random"]), row["steps"][-1], row["minutes"],
-            row["steps_per_second"], row["compile_seconds"],
+            name,
+            row["final"] and words(row["final"]),
+            row["final"]["iqm"] / best if best else None,
+            words(row.get("final_win_rate")),
+            words(row["random"]),
+            row["steps"][-1],
+            row["minutes"],
+            row["steps_per_second"],
+            row["compile_seconds"],
         ]
         for name, row in data["rows"].items()
-    ]  # fmt: skip
+    ]
     columns = [
-        "algorithm", "final return, IQM [95 %]", "of best", "win rate, IQM [95 %]", "random policy",
-        "steps a seed", "minutes", "env steps/s", "compile s",
-    ]  # fmt: skip
+        "algorithm",
+        "final return, IQM [95 %]",
+        "of best",
+        "win rate, IQM [95 %]",
+        "random policy",
+        "steps a seed",
+        "minutes",
+        "env steps/s",
+        "compile s",
+    ]
     first = next(iter(data["rows"].values()))["plan"]
     settings = "".join(
         f"- {name}: {row['plan']['num_envs']} worlds x {row['plan']['num_steps']} steps"
@@ -372,12 +485,15 @@ def text(data: dict[str, Any], stem: str) -> str:
     missing = f"Not drawn, as the runs are elsewhere: {absent}.\n\n" if absent else ""
     return (
         f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
-        f"Return: {data['return_description']}; best possible: {'not known' if best is None else f'{best:g}'}. "
+        f"Return: {data['return_description']}; best possible: "
+        f"{'not known' if best is None else f'{best:g}'}. "
         f"{len(first['seeds'])} seeds, {first['eval_episodes']} episodes of each seed's "
-        f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals are bootstraps over "
+        f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals "
+        "are bootstraps over "
         f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"
         "Minutes are of all seeds one after another on one core, "
-        f"evaluations and checkpoints included, compiling not. Steps are those of the joint environment.\n\n"
+        "evaluations and checkpoints included, compiling not. Steps are those of the joint "
+        "environment.\n\n"
         f"![Curves]({stem}.png)\n\n{missing}Settings:\n\n{settings}{failed}"
     )
 

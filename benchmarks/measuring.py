@@ -1,4 +1,5 @@
-"""What the benchmarks share: a clock, the machine's own rates, operation counts, and result files."""
+"""What the benchmarks share: a clock, the machine's own rates, operation counts, and result
+files."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.report import files, runfolder
+from jaxmarl_lite.report import atomic_io, run_dir
 
 RESULTS = Path(__file__).parent / "results"
 """Where result files lie."""
@@ -43,10 +44,11 @@ def median(call: Callable[[], Any], repeats: int, warm: int = 1) -> float:
 def repeated(
     function: Callable[..., Any], carry: Any, repeats: int, warm: int = 1, group: int = 1
 ) -> tuple[list[float], Any]:
-    """Seconds of ``carry = function(carry)``, for functions that use up what they are given; and the last carry.
+    """Seconds of ``carry = function(carry)``, for functions that use up what they are given; and
+    the last carry.
 
-    ``group`` calls are made before they are waited for, so that a fast device is not held up by the host.
-    """
+    ``group`` calls are made before they are waited for, so that a fast device is not held up by the
+    host."""
     held = [carry]
 
     def call() -> Any:
@@ -77,11 +79,12 @@ def machine(repeats: int = 15) -> dict[str, float]:
 
 
 def product_operations(function: Callable[..., Any], *args: Any) -> float:
-    """Operations of all matrix products in a function: 2 m k n for each, times the lengths of the scans around it.
+    """Operations of all matrix products in a function: 2 m k n for each, times the lengths of the
+    scans around it.
 
-    Counted in the traced program after unused results are dropped; the larger branch of a `cond` counts, and nothing
-    else does. XLA's own analysis is of no use here: it counts the body of a loop once.
-    """
+    Counted in the traced program after unused results are dropped; the larger branch of a `cond`
+    counts, and nothing else does. XLA's own analysis is of no use here: it counts the body of a
+    loop once."""
     from jax.interpreters import partial_eval
 
     traced = jax.make_jaxpr(function)(*args)
@@ -134,7 +137,7 @@ def facts() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
-        **runfolder.versions(),
+        **run_dir.versions(),
     }
 
 
@@ -150,21 +153,32 @@ def facts_text(where: Mapping[str, Any]) -> str:
     """`facts` as a line of Markdown."""
     packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
     return (
-        f"{where['date']}; {where['device_count']} x {where['device_kind']} ({where['device_platform']}), "
-        f"{where['cores']} cores of {where['processor']}, {where['platform']}; Python {where['python']}, {packages}."
+        f"{where['date']}; {where['device_count']} x {where['device_kind']} "
+        f"({where['device_platform']}), "
+        f"{where['cores']} cores of {where['processor']}, {where['platform']}; Python "
+        f"{where['python']}, {packages}."
     )
 
 
 def commit(checkout: Path) -> str:
     """The commit of a checkout."""
-    done = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
     return done.stdout.strip() or "unknown"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table in Markdown; numbers stand right."""
-    right = [all(isinstance(row[i], (int, float)) or not row[i] for row in rows) for i in range(len(columns))]
-    lines = [columns, ["--:" if r else ":--" for r in right], *([cell_text(cell) for cell in row] for row in rows)]
+    right = [
+        all(isinstance(row[i], (int, float)) or not row[i] for row in rows)
+        for i in range(len(columns))
+    ]
+    lines = [
+        columns,
+        ["--:" if r else ":--" for r in right],
+        *([cell_text(cell) for cell in row] for row in rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -173,20 +187,24 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, int) or not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return (
+            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        )
     if value != value or value in (float("inf"), float("-inf")):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def write(path: Path, data: Mapping[str, Any], text: str) -> None:
-    """Put ``data`` at ``path`` as JSON and ``text`` beside it as Markdown, each whole or not at all."""
-    files.replace_text(path, files.to_json(data, indent=2) + "\n")
-    files.replace_text(path.with_suffix(".md"), text)
+    """Put ``data`` at ``path`` as JSON and ``text`` beside it as Markdown, each whole or not at
+    all."""
+    atomic_io.replace_text(path, atomic_io.to_json(data, indent=2) + "\n")
+    atomic_io.replace_text(path.with_suffix(".md"), text)
 
 
 def begun(path: Path, settings: dict[str, str]) -> dict[str, Any]:
-    """The earlier result with these settings, or an empty one; a result with others ends the program, as it is."""
+    """The earlier result with these settings, or an empty one; a result with others ends the
+    program, as it is."""
     found = read(path)
     if not found:
         return {"settings": settings, "rows": {}}

@@ -9,10 +9,10 @@ accuracy    one step of the environment from random states and actions, and 50 s
 settings    physics="fast" against "reference", both by the C engine: the same for what the settings change
 speed       steps per second of the bare environment by worlds, and seconds to compile, and the C engine's on one core
 
-A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from random play. Differences
-of returns are per cent of the mean size of a return: of the mean over all states, with its standard error, and the
-median of one trajectory's, which contacts soon make another.
-"""
+A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from
+random play. Differences of returns are per cent of the mean size of a return: of the mean over all
+states, with its standard error, and the median of one trajectory's, which contacts soon make
+another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import mujoco
 import numpy as np
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.envs.mujoco.robots import ROBOTS as ROBOTS_OF
+from jaxmarl_lite.envs.mujoco.tasks import ROBOTS as ROBOTS_OF
 
 HERE = Path(__file__).parent
 ROBOTS = {
@@ -50,7 +50,9 @@ STEPS = 50
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--robots", nargs="+", choices=ROBOTS, default=list(ROBOTS))
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--states", type=int, default=1000, help="random states of the accuracy")
@@ -69,17 +71,24 @@ def main(words: list[str] | None = None) -> int:
     for robot in chosen.robots:
         for section in chosen.sections:
             print(f"{robot}: {section} ...", flush=True)
-            found = {"accuracy": accuracy, "settings": settings, "speed": speed}[section](ROBOTS[robot], chosen)
+            found = {"accuracy": accuracy, "settings": settings, "speed": speed}[section](
+                ROBOTS[robot], chosen
+            )
             data.setdefault(section, {})[robot] = found
             print("   ", found, flush=True)
-            measuring.write(path, {**data, "facts": measuring.facts()}, text({**data, "facts": measuring.facts()}))
+            measuring.write(
+                path,
+                {**data, "facts": measuring.facts()},
+                text({**data, "facts": measuring.facts()}),
+            )
     return 0
 
 
 def played(
     model: Any, frame_skip: int, number: int, seed: int, is_healthy: Any, longest: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
-    """States of random play by the C engine in which the robot is healthy: positions and velocities."""
+    """States of random play by the C engine in which the robot is healthy: positions and
+    velocities."""
     draw = np.random.default_rng(seed)
     data = mujoco.MjData(model)
     states: list[tuple[np.ndarray, np.ndarray]] = []
@@ -133,7 +142,11 @@ def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.
                 mujoco.mj_rnePostConstraint(model, data)
                 forces[t, i] = data.cfrc_ext
             before, here = here, place()
-            after[0][t, i], after[1][t, i], speeds[t, i] = data.qpos, data.qvel, (here - before) / body.step_seconds
+            after[0][t, i], after[1][t, i], speeds[t, i] = (
+                data.qpos,
+                data.qvel,
+                (here - before) / body.step_seconds,
+            )
     rewards = jax.vmap(jax.vmap(robot.reward))(speeds, driven, signals, forces)
     return Way(*after, np.asarray(rewards).sum(0))
 
@@ -141,7 +154,9 @@ def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.
 def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
     """The steps by the environment."""
     number = len(qpos)
-    start = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
+    start = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(
+        jax.random.split(jax.random.key(0), number)
+    )
     start = start._replace(qpos=jnp.asarray(qpos, float), qvel=jnp.asarray(qvel, float))
     start = start._replace(place=jax.vmap(env._position)(start.qpos))
 
@@ -210,7 +225,9 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
 
     def rollout(states: Any, key: Any) -> Any:
         def step(states: Any, key: Any) -> Any:
-            action = jax.random.uniform(key, (len(states.time), agents, size), minval=-1.0, maxval=1.0)
+            action = jax.random.uniform(
+                key, (len(states.time), agents, size), minval=-1.0, maxval=1.0
+            )
             states, timestep = jax.vmap(env.step)(states, action)
             return states, timestep.reward.sum()
 
@@ -218,11 +235,15 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for worlds in chosen.worlds:
-        states = jax.vmap(lambda key: env.reset(key)[0])(jax.random.split(jax.random.key(0), worlds))
+        states = jax.vmap(lambda key: env.reset(key)[0])(
+            jax.random.split(jax.random.key(0), worlds)
+        )
         began = time.perf_counter()
         program = jax.jit(rollout).lower(states, jax.random.key(0)).compile()
         found[f"compile_s_{worlds}"] = time.perf_counter() - began
-        times = measuring.seconds(lambda p=program, s=states: p(s, jax.random.key(1)), chosen.repeats)
+        times = measuring.seconds(
+            lambda p=program, s=states: p(s, jax.random.key(1)), chosen.repeats
+        )
         found[f"steps_per_s_{worlds}"] = worlds * chosen.steps / statistics.median(times)
     body = env._body
     data = mujoco.MjData(body.model)
@@ -236,16 +257,24 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def text(data: dict[str, Any]) -> str:
     """The tables."""
-    parts = ["# Robots on MJX\n", measuring.facts_text(data["facts"]) + "\n", *__doc__.split("\n\n")[2:], ""]
+    parts = [
+        "# Robots on MJX\n",
+        measuring.facts_text(data["facts"]) + "\n",
+        *__doc__.split("\n\n")[2:],
+        "",
+    ]
     for section in SECTIONS:
         rows = data.get(section, {})
         if not rows:
             continue
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        parts += [f"\n## {section.capitalize()}\n", measuring.table(
-            ["robot", *(name.replace("_", " ") for name in columns)],
-            [[robot, *(row.get(name) for name in columns)] for robot, row in rows.items()],
-        )]  # fmt: skip
+        parts += [
+            f"\n## {section.capitalize()}\n",
+            measuring.table(
+                ["robot", *(name.replace("_", " ") for name in columns)],
+                [[robot, *(row.get(name) for name in columns)] for robot, row in rows.items()],
+            ),
+        ]
     return "\n".join(parts)
 
 

@@ -1,13 +1,14 @@
-"""The first study of LIIR's paper: two agents pursue a target on a line. Which moves does the learned reward favour?
+"""The first study of LIIR's paper: two agents pursue a target on a line. Which moves does the
+learned reward favour?
 
     python benchmarks/pursuit.py
     python benchmarks/pursuit.py --variants exact reference none --seeds 20 --steps 400000
 
-The team is paid when both agents approach the target (`toy/pursuit`), so that what one does right may go unpaid. Over
-training, the script asks every agent's intrinsic reward about all places and moves, and draws its mean for moves
-towards the target, away from it, and for staying; with it the returns of the episodes in training. Variants are LIIR's
-meta-gradients, and ``none``: intrinsic_lr 0, a reward that stays as it began.
-"""
+The team is paid when both agents approach the target (`toy/pursuit`), so that what one does right
+may go unpaid. Over training, the script asks every agent's intrinsic reward about all places and
+moves, and draws its mean for moves towards the target, away from it, and for staying; with it the
+returns of the episodes in training. Variants are LIIR's meta-gradients, and ``none``: intrinsic_lr
+0, a reward that stays as it began."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ import variants
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import liir
-from jaxmarl_lite.maths import trees
+from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.report import drawing, statistics
 from jaxmarl_lite.types import Observation
 
@@ -41,11 +42,17 @@ MOVES = ("toward", "away", "stay")
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--steps", type=variants.whole, default=400_000, help="environment steps of each seed")
+    parser.add_argument(
+        "--steps", type=variants.whole, default=400_000, help="environment steps of each seed"
+    )
     parser.add_argument("--seeds", type=variants.whole, default=10)
-    parser.add_argument("--checks", type=variants.whole, default=40, help="moments at which the rewards are asked")
+    parser.add_argument(
+        "--checks", type=variants.whole, default=40, help="moments at which the rewards are asked"
+    )
     parser.add_argument("--num-envs", type=variants.whole, default=64)
     parser.add_argument("--num-steps", type=variants.whole, default=20)
     parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
@@ -60,7 +67,9 @@ def main(words: list[str] | None = None) -> int:
     """Train every variant, and write what its rewards said."""
     chosen = options(words)
     path = chosen.out / "pursuit.json"
-    data = measuring.begun(path, {k: str(v) for k, v in vars(chosen).items() if k not in ("variants", "out")})
+    data = measuring.begun(
+        path, {k: str(v) for k, v in vars(chosen).items() if k not in ("variants", "out")}
+    )
     rows = data["rows"]
     try:
         _setup(VARIANTS[chosen.variants[0]], chosen)
@@ -78,7 +87,8 @@ def main(words: list[str] | None = None) -> int:
 
 
 def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
-    """Curves of one variant: ``[seeds][checks + 1]`` of each kind of move, ``[seeds][checks]`` of the returns."""
+    """Curves of one variant: ``[seeds][checks + 1]`` of each kind of move, ``[seeds][checks]`` of
+    the returns."""
     env, init, train = _setup(changes, chosen)
     batch = chosen.num_envs * chosen.num_steps
     updates = math.ceil(chosen.steps / batch / chosen.checks)
@@ -90,11 +100,14 @@ def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
         states, metrics = go(states)
         told.append(ask(states))
         returns.append(np.nanmean(metrics["return"], axis=1))
-    sound = np.asarray(jax.vmap(trees.all_finite)(states.learner_state))[:, None]
+    sound = np.asarray(jax.vmap(tree_math.all_finite)(states.learner_state))[:, None]
     curves = {move: np.stack([one[move] for one in told], axis=1) for move in MOVES}
     curves |= {"return": np.stack(returns, axis=1)}
     steps = [i * updates * batch for i in range(chosen.checks + 1)]
-    return {"steps": steps, **{name: np.where(sound, curve, np.nan).tolist() for name, curve in curves.items()}}
+    return {
+        "steps": steps,
+        **{name: np.where(sound, curve, np.nan).tolist() for name, curve in curves.items()},
+    }
 
 
 def _setup(changes: dict[str, Any], chosen: argparse.Namespace) -> Any:
@@ -107,13 +120,18 @@ def _setup(changes: dict[str, Any], chosen: argparse.Namespace) -> Any:
     }
     config = jml.LIIRConfig(hidden_sizes=tuple(chosen.hidden_sizes), **settings | changes)
     algorithm = jml.make_algorithm("liir", env.spec, config)
-    return env, *jml.make_train(algorithm, env, num_envs=chosen.num_envs, num_steps=chosen.num_steps)
+    return env, *jml.make_train(
+        algorithm, env, num_envs=chosen.num_envs, num_steps=chosen.num_steps
+    )
 
 
 def asked(env: Any, learner: Any) -> dict[str, jax.Array]:
-    """Mean intrinsic reward of each kind of move, over both agents and all places but the target's."""
+    """Mean intrinsic reward of each kind of move, over both agents and all places but the
+    target's."""
     reach = env.reach
-    offset, move = jnp.meshgrid(jnp.concatenate([jnp.arange(-reach, 0), jnp.arange(1, reach + 1)]), jnp.arange(3))
+    offset, move = jnp.meshgrid(
+        jnp.concatenate([jnp.arange(-reach, 0), jnp.arange(1, reach + 1)]), jnp.arange(3)
+    )
     offset, move = offset.reshape(-1), move.reshape(-1)
     both = jnp.stack([offset, offset], -1) / reach
     lead = both.shape
@@ -131,7 +149,10 @@ def _interval(values: Any) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     gap = np.asarray(row["toward"], float) - np.asarray(row["away"], float)
-    return f"toward less away {_interval(gap[:, -1])}, return {_interval(np.asarray(row['return'], float)[:, -1])}"
+    return (
+        f"toward less away {_interval(gap[:, -1])}, return "
+        f"{_interval(np.asarray(row['return'], float)[:, -1])}"
+    )
 
 
 def text(data: dict[str, Any]) -> str:
@@ -139,24 +160,42 @@ def text(data: dict[str, Any]) -> str:
     best = jml.make("toy/pursuit").spec.max_return
     cells = []
     for name, row in data["rows"].items():
-        toward, away, returns = (np.asarray(row[part], float) for part in ("toward", "away", "return"))
+        toward, away, returns = (
+            np.asarray(row[part], float) for part in ("toward", "away", "return")
+        )
         gap = toward - away
         lost = int(np.isnan(returns[:, -1]).sum())
-        cells.append([
-            f"{name} ({lost} of {len(returns)} seeds diverged)" if lost else name,
-            _interval(toward[:, -1]), _interval(away[:, -1]), _interval(gap[:, -1]), _interval(gap.max(1)),
-            float((gap[~np.isnan(gap[:, -1]), -1] > 0).mean()),
-            _interval(statistics.area_under_curve(row["steps"][1:], returns)), _interval(returns[:, -1]),
-        ])  # fmt: skip
+        cells.append(
+            [
+                f"{name} ({lost} of {len(returns)} seeds diverged)" if lost else name,
+                _interval(toward[:, -1]),
+                _interval(away[:, -1]),
+                _interval(gap[:, -1]),
+                _interval(gap.max(1)),
+                float((gap[~np.isnan(gap[:, -1]), -1] > 0).mean()),
+                _interval(statistics.area_under_curve(row["steps"][1:], returns)),
+                _interval(returns[:, -1]),
+            ]
+        )
     columns = [
-        "meta-gradient", "reward towards", "reward away", "difference", "largest difference", "share of seeds above 0",
-        "return over training", "return at the end",
-    ]  # fmt: skip
+        "meta-gradient",
+        "reward towards",
+        "reward away",
+        "difference",
+        "largest difference",
+        "share of seeds above 0",
+        "return over training",
+        "return at the end",
+    ]
     steps = next(iter(data["rows"].values()))["steps"][-1]
-    settings = ", ".join(f"{name} {value}" for name, value in (data["settings"] | {"steps": f"{steps:,}"}).items())
+    settings = ", ".join(
+        f"{name} {value}" for name, value in (data["settings"] | {"steps": f"{steps:,}"}).items()
+    )
     return (
-        f"# Pursuit on a line\n\n{measuring.facts_text(data['facts'])}\n\n{measuring.table(columns, cells)}\n"
-        "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their weight intrinsic_coef, "
+        "# Pursuit on a "
+        f"line\n\n{measuring.facts_text(data['facts'])}\n\n{measuring.table(columns, cells)}\n"
+        "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their "
+        "weight intrinsic_coef, "
         "at the end of training, of both agents at all places but the target's; "
         f"the best return is {best:g}. {settings}.\n\n"
         "![Curves](pursuit.png)\n"

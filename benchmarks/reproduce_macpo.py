@@ -1,13 +1,14 @@
-"""The figures of Gu et al. 2021 (MACPO): return and cost against steps, 9 tasks, 5 algorithms, beside the paper's.
+"""The figures of Gu et al. 2021 (MACPO): return and cost against steps, 9 tasks, 5 algorithms,
+beside the paper's.
 
     python benchmarks/reproduce_macpo.py                                             all of it: 1e7 steps, 5 seeds
     python benchmarks/reproduce_macpo.py --tasks halfcheetah-2x3 --steps 1000000 --seeds 3
     python benchmarks/reproduce_macpo.py --algorithms macpo mappo-lagrangian happo
 
-Every run is one of `learning.py`, with the settings that were tuned for it. Stopped at any moment, the same command
-goes on where it was. The table has the end of training beside the paper's, read off its figures; the paper's costs are
-means over the episodes of training, ours of the last evaluation.
-"""
+Every run is one of `learning.py`, with the settings that were tuned for it. Stopped at any moment,
+the same command goes on where it was. The table has the end of training beside the paper's, read
+off its figures; the paper's costs are means over the episodes of training, ours of the last
+evaluation."""
 
 from __future__ import annotations
 
@@ -32,15 +33,20 @@ PAPER: dict[str, tuple[tuple[float, float], ...]] = {
     "manyagent-ant-3x2": ((1980, 5), (2100, 5), (2610, 255), (2450, 245), (2440, 240)),
     "manyagent-ant-6x1": ((1680, 5), (2220, 15), (2510, 260), (2080, 230), (2180, 285)),
 }
-"""Task -> return and cost per episode of each algorithm after 1e7 steps, read off the paper's figures."""
+"""Task -> return and cost per episode of each algorithm after 1e7 steps, read off the paper's
+figures."""
 
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="+", choices=PAPER, default=list(PAPER), metavar="TASK")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
-    parser.add_argument("--steps", type=int, default=10_000_000, help="environment steps of each seed")
+    parser.add_argument(
+        "--steps", type=int, default=10_000_000, help="environment steps of each seed"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-evaluations", type=int, default=20)
     parser.add_argument("--eval-episodes", type=int, default=16)
@@ -65,8 +71,24 @@ def main(words: list[str] | None = None) -> int:
 
 def _words(task: str, chosen: argparse.Namespace) -> list[str]:
     """The command line of `learning.py` for a task."""
-    words = ["--env", f"safe-mujoco/{task}", "--algorithms", *chosen.algorithms, "--total-steps", str(chosen.steps)]
-    for name in ("seeds", "num_evaluations", "eval_episodes", "num_envs", "num_steps", "workers", "runs", "out"):
+    words = [
+        "--env",
+        f"safe-mujoco/{task}",
+        "--algorithms",
+        *chosen.algorithms,
+        "--total-steps",
+        str(chosen.steps),
+    ]
+    for name in (
+        "seeds",
+        "num_evaluations",
+        "eval_episodes",
+        "num_envs",
+        "num_steps",
+        "workers",
+        "runs",
+        "out",
+    ):
         value = getattr(chosen, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return words
@@ -87,15 +109,26 @@ def write(chosen: argparse.Namespace) -> None:
         if name in data["rows"]
     ]
     columns = [
-        "task", "algorithm", "paper: return", "paper: cost", "ours: return, IQM [95 %]", "ours: cost, mean [95 %]",
-        "limit", "upper end within", "steps a seed", "seeds",
-    ]  # fmt: skip
+        "task",
+        "algorithm",
+        "paper: return",
+        "paper: cost",
+        "ours: return, IQM [95 %]",
+        "ours: cost, mean [95 %]",
+        "limit",
+        "upper end within",
+        "steps a seed",
+        "seeds",
+    ]
     text = (
         f"# Gu et al. 2021, Safe MAMuJoCo\n\n{measuring.facts_text(measuring.facts())}\n\n"
-        f"{measuring.table(columns, rows)}\n\nThe paper's are after 1e7 steps. Costs are of the costliest agent."
+        f"{measuring.table(columns, rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
+        "costliest agent."
         "\n\n![Curves](reproduce-macpo.png)\n"
     )
-    measuring.write(chosen.out / "reproduce-macpo.json", {"facts": measuring.facts(), "rows": rows}, text)
+    measuring.write(
+        chosen.out / "reproduce-macpo.json", {"facts": measuring.facts(), "rows": rows}, text
+    )
     draw(found, chosen.out / "reproduce-macpo.png")
 
 
@@ -136,9 +169,13 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
             row = data["rows"][name]
             for line, values in enumerate((row["returns"], row["cost_curves"])):
                 values = np.asarray(values, float)
-                drawing.plot_interval(panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95)
+                drawing.plot_interval(
+                    panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95
+                )
         panels[0, column].set_title(task)
-        panels[1, column].axhline(data["rows"][next(iter(data["rows"]))]["costs"][0]["limit"], color="k", ls="--", lw=1)
+        panels[1, column].axhline(
+            data["rows"][next(iter(data["rows"]))]["costs"][0]["limit"], color="k", ls="--", lw=1
+        )
         panels[1, column].set_xlabel("environment steps")
     panels[0, 0].set_ylabel("return per episode")
     panels[1, 0].set_ylabel("cost per episode")

@@ -1,8 +1,8 @@
 """Two programs in turns on one machine, so that whatever else slows the machine down slows both.
 
-Each is compiled in a process that then waits; in turns A B A B ... each is asked for a few updates, so that only one
-computes at a time and nothing is compiled twice. A round's ratio is that of its two turns' medians.
-"""
+Each is compiled in a process that then waits; in turns A B A B ... each is asked for a few updates,
+so that only one computes at a time and nothing is compiled twice. A round's ratio is that of its
+two turns' medians."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class Worker:
     """A process that compiles one learner and then makes updates on request."""
 
     def __init__(self, command: Sequence[str], patience: float):
-        self._process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._patience, self._command = patience, command
         self.facts: dict[str, Any] = self._answer()
 
@@ -33,7 +35,10 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(self._command)} ended with code {self._process.wait()}; its words are above")
+            raise RuntimeError(
+                f"{' '.join(self._command)} ended with code {self._process.wait()}; its words are "
+                "above"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -47,8 +52,11 @@ class Worker:
             self._process.wait()
 
 
-def in_turns(commands: Mapping[str, Sequence[str]], rounds: int, updates: int, warmup: int) -> dict[str, Any]:
-    """Facts, seconds of all turns, and `compared`, of the commands of two drivers, one of them called ``own``.
+def in_turns(
+    commands: Mapping[str, Sequence[str]], rounds: int, updates: int, warmup: int
+) -> dict[str, Any]:
+    """Facts, seconds of all turns, and `compared`, of the commands of two drivers, one of them
+    called ``own``.
 
     A turn is ``updates`` updates; before the first, each makes ``warmup`` that are not counted.
     """
@@ -73,7 +81,10 @@ def in_turns(commands: Mapping[str, Sequence[str]], rounds: int, updates: int, w
 def compared(facts: dict[str, Any], turns: dict[str, list[list[float]]]) -> dict[str, Any]:
     """Medians and the ratio of speeds, ours over theirs."""
     rates = {
-        name: [facts[name]["env_steps_per_update"] / statistics.median(turn) for turn in turns[name]] for name in turns
+        name: [
+            facts[name]["env_steps_per_update"] / statistics.median(turn) for turn in turns[name]
+        ]
+        for name in turns
     }
     (peer,) = (name for name in rates if name != "own")
     ratios = [own / theirs for own, theirs in zip(rates["own"], rates[peer], strict=True)]

@@ -1,12 +1,14 @@
-"""One agent's step in a trust region under one limit (`trust_step.policy_step`): its speed, its parts, its convergence.
+"""One agent's step in a trust region under one limit (`trust_step.policy_step`): its speed, its
+parts, its convergence.
 
     python benchmarks/trust_step.py                                        all but the authors' program
     python benchmarks/trust_step.py --macpo CHECKOUT --macpo-python PYTHON       beside it, in turns
     python benchmarks/trust_step.py --sections costs stride                only these; the others stay in the file
 
-CHECKOUT is a clone of https://github.com/chauncygu/Multi-Agent-Constrained-Policy-Optimisation; PYTHON is an
-interpreter with ``torch numpy``. The step is on random data: 16 worlds x 1,000 steps, views of 31, two layers of 128,
-four continuous actions, ten conjugate gradients for both right-hand sides, and the line search.
+CHECKOUT is a clone of https://github.com/chauncygu/Multi-Agent-Constrained-Policy-Optimisation;
+PYTHON is an interpreter with ``torch numpy``. The step is on random data: 16 worlds x 1,000 steps,
+views of 31, two layers of 128, four continuous actions, ten conjugate gradients for both right-hand
+sides, and the line search.
 
 peers       both programs in turns, with the same work
 parts       operations, their rate, and where the time goes
@@ -34,8 +36,8 @@ import measuring
 import side_by_side
 import trust_problems
 
-from jaxmarl_lite.algorithms import trust_step
-from jaxmarl_lite.maths import constrained, moments, trees, trust_region
+from jaxmarl_lite.algorithms import trust_region_update
+from jaxmarl_lite.ops import constrained_optimization, running_statistics, tree_math, trust_region
 
 HERE = Path(__file__).parent
 COSTS, STRIDES, ITERATIONS = (0, 1, 2, 4), (1, 2, 4, 8), (5, 10, 20, 40)
@@ -46,28 +48,49 @@ SIZES = ("num_steps", "num_envs", "view", "actions", "hidden_sizes", "iterations
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=None)
     parser.add_argument("--macpo", type=Path, help="a checkout of the authors' program")
     parser.add_argument("--macpo-python", help="an interpreter that has torch and numpy")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="threads of the authors' program")
-    parser.add_argument("--minibatches", type=int, default=40, help="theirs once more with so many; 1 leaves it out")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in turns with the authors' program")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="threads of the authors' program"
+    )
+    parser.add_argument(
+        "--minibatches", type=int, default=40, help="theirs once more with so many; 1 leaves it out"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds in turns with the authors' program"
+    )
     parser.add_argument("--num-steps", type=int, default=1000)
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--view", type=int, default=31)
     parser.add_argument("--actions", type=int, default=4)
     parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
-    parser.add_argument("--iterations", type=int, default=10, help="conjugate gradients of each right-hand side")
-    parser.add_argument("--repeats", type=int, default=5, help="timed repeats of everything of ours")
-    parser.add_argument("--worlds", nargs="+", default=trust_problems.WORLDS, help="environments to train a policy in")
+    parser.add_argument(
+        "--iterations", type=int, default=10, help="conjugate gradients of each right-hand side"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed repeats of everything of ours"
+    )
+    parser.add_argument(
+        "--worlds",
+        nargs="+",
+        default=trust_problems.WORLDS,
+        help="environments to train a policy in",
+    )
     parser.add_argument("--updates", type=int, default=20, help="updates of that training")
-    parser.add_argument("--out", type=Path, default=measuring.RESULTS, help="folder of the result files")
+    parser.add_argument(
+        "--out", type=Path, default=measuring.RESULTS, help="folder of the result files"
+    )
     found = parser.parse_args(words)
     if (found.macpo is None) != (found.macpo_python is None):
         parser.error("--macpo and --macpo-python: one was given; allowed are both or neither")
     if found.macpo and not (found.macpo / "MACPO" / "macpo").is_dir():
-        parser.error(f"--macpo: {found.macpo} is no checkout of the authors' program: it has no MACPO/macpo")
+        parser.error(
+            f"--macpo: {found.macpo} is no checkout of the authors' program: it has no MACPO/macpo"
+        )
     if found.sections is None:
         found.sections = [name for name in SECTIONS if name != "peers" or found.macpo]
     if "peers" in found.sections and not found.macpo:
@@ -92,10 +115,18 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def settings_of(chosen: argparse.Namespace, **other: Any) -> trust_step.TrustRegionConfig:
-    """The settings of the timed step: all iterations run, and the damping and first try are the authors'."""
-    usual: dict[str, Any] = {"cg_iters": chosen.iterations, "cg_tol": 0.0, "cg_damping": 0.1, "target_kl": 0.0065}
-    return trust_step.TrustRegionConfig(**{"hidden_sizes": tuple(chosen.hidden_sizes), **usual, **other})
+def settings_of(chosen: argparse.Namespace, **other: Any) -> trust_region_update.TrustRegionConfig:
+    """The settings of the timed step: all iterations run, and the damping and first try are the
+    authors'."""
+    usual: dict[str, Any] = {
+        "cg_iters": chosen.iterations,
+        "cg_tol": 0.0,
+        "cg_damping": 0.1,
+        "target_kl": 0.0065,
+    }
+    return trust_region_update.TrustRegionConfig(
+        **{"hidden_sizes": tuple(chosen.hidden_sizes), **usual, **other}
+    )
 
 
 def random_case(chosen: argparse.Namespace, costs: int = 1) -> trust_problems.Case:
@@ -105,10 +136,13 @@ def random_case(chosen: argparse.Namespace, costs: int = 1) -> trust_problems.Ca
 
 
 def compiled(
-    case: trust_problems.Case, config: trust_step.TrustRegionConfig
+    case: trust_problems.Case, config: trust_region_update.TrustRegionConfig
 ) -> tuple[Callable[[], Any], dict[str, Any], float]:
-    """The compiled step as a call without arguments, its info, and the seconds that compiling took."""
-    step = jax.jit(lambda theta, problem: trust_step.policy_step(case.actor, theta, problem, config))
+    """The compiled step as a call without arguments, its info, and the seconds that compiling
+    took."""
+    step = jax.jit(
+        lambda theta, problem: trust_region_update.policy_step(case.actor, theta, problem, config)
+    )
     began = time.perf_counter()
     program = step.lower(case.theta, case.problem).compile()
     compiling = time.perf_counter() - began
@@ -117,7 +151,8 @@ def compiled(
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; one of each in turn, so that what slows the machine slows all of them."""
+    """Median seconds of each call; one of each in turn, so that what slows the machine slows all of
+    them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         jax.block_until_ready(call())
@@ -127,12 +162,15 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, f
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-# --------------------------------------------------------------------------------------------- beside the authors
+# ---------------------------------------------------------------------------------------------
+# beside the authors
 
 
 def peers(chosen: argparse.Namespace) -> dict[str, Any]:
     """Both programs in turns."""
-    own, info, compiling = compiled(random_case(chosen), settings_of(chosen, initial_step_size=0.27))
+    own, info, compiling = compiled(
+        random_case(chosen), settings_of(chosen, initial_step_size=0.27)
+    )
     workers: dict[str, side_by_side.Worker] = {}
     try:
         for name, words in _programs(chosen).items():
@@ -176,7 +214,12 @@ def _programs(chosen: argparse.Namespace) -> dict[str, list[str]]:
 
 def compared(turns: Mapping[str, list[Any]]) -> dict[str, Any]:
     """Medians, and theirs over ours round by round."""
-    rows = {"own": {"seconds": statistics.median(turns["own"]), "range": [min(turns["own"]), max(turns["own"])]}}
+    rows = {
+        "own": {
+            "seconds": statistics.median(turns["own"]),
+            "range": [min(turns["own"]), max(turns["own"])],
+        }
+    }
     for name, each in turns.items():
         if name == "own":
             continue
@@ -211,18 +254,25 @@ def peers_text(found: Mapping[str, Any]) -> str:
         )
     versions = next(iter(found["programs"].values()))["versions"]
     return (
-        measuring.table(["program", "s", "least to greatest", "times ours", "Fisher products", "tries"], rows)
-        + f"\nIn turns, {len(found['turns']['own'])} rounds, a round's ratio from its own two times. Ours compiled in "
+        measuring.table(
+            ["program", "s", "least to greatest", "times ours", "Fisher products", "tries"], rows
+        )
+        + f"\nIn turns, {len(found['turns']['own'])} rounds, a round's ratio from its own two "
+        "times. Ours compiled in "
         f"{found['compile_seconds']:.1f} s. Theirs: commit {found['commit'][:9]}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f", {next(iter(found['programs'].values()))['weights']:,} weights (theirs have a normalization after each "
-        "layer, ours none). Theirs as it is also fits its two critics in the same function; alone, without. Their "
-        "first try is at 0.27 of the step, here ours too. Minibatches: so many steps, each on its share of the "
+        + f", {next(iter(found['programs'].values()))['weights']:,} weights (theirs have a "
+        "normalization after each "
+        "layer, ours none). Theirs as it is also fits its two critics in the same function; "
+        "alone, without. Their "
+        "first try is at 0.27 of the step, here ours too. Minibatches: so many steps, each on its "
+        "share of the "
         "samples.\n"
     )
 
 
-# --------------------------------------------------------------------------------------------- where the time goes
+# ---------------------------------------------------------------------------------------------
+# where the time goes
 
 
 def parts(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -265,7 +315,9 @@ def parts(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _breakdown(taken: Mapping[str, float], iterations: int, info: Mapping[str, Any]) -> dict[str, float]:
+def _breakdown(
+    taken: Mapping[str, float], iterations: int, info: Mapping[str, Any]
+) -> dict[str, float]:
     """Seconds of each part of one step."""
     vector = (taken["vector_many"] - taken["vector_0"]) / MANY * iterations
     found = {
@@ -284,7 +336,9 @@ def _objectives(case: trust_problems.Case, theta: Any) -> tuple[Any, Any]:
     pi = case.actor.unroll(theta, problem.hidden_state, problem.data.obs, problem.data.is_first)
     ratio = jnp.exp(pi.log_prob(problem.data.action) - problem.data.log_prob)
     every = jnp.concatenate([problem.advantage[None], problem.cost_advantage])
-    return jax.vmap(lambda a: moments.masked_mean(ratio * a, problem.data.obs.alive))(every), pi
+    return jax.vmap(lambda a: running_statistics.masked_mean(ratio * a, problem.data.obs.alive))(
+        every
+    ), pi
 
 
 def _gradients(case: trust_problems.Case, theta: Any) -> Any:
@@ -297,7 +351,7 @@ def _attempt(case: trust_problems.Case, theta: Any) -> Any:
     obs = case.problem.data.obs
     reached, pi = _objectives(case, theta)
     old = case.actor.from_params(jax.tree.map(jax.lax.stop_gradient, case.parameters), obs)
-    return reached, moments.masked_mean(old.kl(pi), obs.alive)
+    return reached, running_statistics.masked_mean(old.kl(pi), obs.alive)
 
 
 def _solver(case: trust_problems.Case, config: Any) -> Callable[..., Any]:
@@ -305,7 +359,7 @@ def _solver(case: trust_problems.Case, config: Any) -> Callable[..., Any]:
     data, hidden_state = case.problem.data, case.problem.hidden_state
 
     def solve(theta: Any, right: Any, iterations: Any) -> Any:
-        product = trust_step.fisher(case.actor, theta, data, hidden_state, config)
+        product = trust_region_update.fisher(case.actor, theta, data, hidden_state, config)
         return trust_region.conjugate_gradient(product, right, iterations, 0.0)
 
     return jax.jit(solve)
@@ -325,18 +379,29 @@ def _vector_work(case: trust_problems.Case) -> Callable[..., Any]:
 
 
 def _constrained(case: trust_problems.Case, right: Any, solved: Any) -> Callable[[], Any]:
-    g, b = trees.split_first(right)
+    g, b = tree_math.split_first(right)
     images = jax.tree.map(jnp.subtract, right, solved.residual)
-    step = jax.jit(constrained.subspace_constrained_step)
+    step = jax.jit(constrained_optimization.subspace_constrained_step)
     return lambda: step(g, b, case.problem.violation, solved.x, images, 0.01)
 
 
-def operations(case: trust_problems.Case, config: Any, right: Any, info: Mapping[str, Any]) -> dict[str, float]:
-    """GFLOP counted in the traced programs; a loop without a fixed length is counted once there, so that what it adds
-    is counted apart."""
+def operations(
+    case: trust_problems.Case, config: Any, right: Any, info: Mapping[str, Any]
+) -> dict[str, float]:
+    """GFLOP counted in the traced programs; a loop without a fixed length is counted once there, so
+    that what it adds is counted apart."""
     count, theta = measuring.product_operations, case.theta
-    fisher = lambda: trust_step.fisher(case.actor, theta, case.problem.data, case.problem.hidden_state, config)  # noqa: E731
-    once = count(lambda theta, problem: trust_step.policy_step(case.actor, theta, problem, config), theta, case.problem)
+
+    def fisher() -> Any:
+        return trust_region_update.fisher(
+            case.actor, theta, case.problem.data, case.problem.hidden_state, config
+        )
+
+    once = count(
+        lambda theta, problem: trust_region_update.policy_step(case.actor, theta, problem, config),
+        theta,
+        case.problem,
+    )
     two = count(lambda v: jax.vmap(fisher())(jax.vmap(fisher())(v)), right)
     begun = count(lambda v: jax.vmap(fisher())(v), right)
     product = two - begun  # two products and two linearizations, less one of each
@@ -344,11 +409,17 @@ def operations(case: trust_problems.Case, config: Any, right: Any, info: Mapping
     product -= forward - _head(case)
     attempt = count(lambda theta: _attempt(case, theta), theta)
     loops = (info["cg_iters"] - 1) * product + (info["line_search_steps"] - 1) * attempt
-    return {"whole": (once + loops) / 1e9, "product": product / 1e9, "try": attempt / 1e9, "traced_once": once / 1e9}
+    return {
+        "whole": (once + loops) / 1e9,
+        "product": product / 1e9,
+        "try": attempt / 1e9,
+        "traced_once": once / 1e9,
+    }
 
 
 def _head(case: trust_problems.Case) -> float:
-    """Operations of the head, which a Gaussian's Fisher matrix does not need: it is the same at every mean."""
+    """Operations of the head, which a Gaussian's Fisher matrix does not need: it is the same at
+    every mean."""
     samples = case.problem.data.obs.alive.size
     return 2.0 * samples * case.theta["head"]["kernel"].size
 
@@ -356,9 +427,9 @@ def _head(case: trust_problems.Case) -> float:
 def by_hand(chosen: argparse.Namespace, costs: int, info: Mapping[str, Any]) -> dict[str, float]:
     """GFLOP by formula, a product ``[n, i] [i, o]`` being 2 n i o.
 
-    Forwards a layer has one product, backwards two, and a Fisher product four (the tangent's, of what comes in and of
-    the weights; the same two transposed); in the first layer nothing comes in that depends on the weights.
-    """
+    Forwards a layer has one product, backwards two, and a Fisher product four (the tangent's, of
+    what comes in and of the weights; the same two transposed); in the first layer nothing comes in
+    that depends on the weights."""
     widths = [chosen.view, *chosen.hidden_sizes, chosen.actions]
     each = [i * o for i, o in zip(widths, widths[1:], strict=False)]
     unit = 2 * chosen.num_steps * chosen.num_envs / 1e9
@@ -374,24 +445,35 @@ def parts_text(found: Mapping[str, Any]) -> str:
     """The tables of `parts`."""
     seconds, rates = found["seconds"], found["machine"]
     rows = [[name, 1000 * s, 100 * s / seconds["whole"]] for name, s in seconds.items()]
-    counts = [[name, found["gflop"][name], found["gflop_by_hand"][name]] for name in ("whole", "product", "try")]
+    counts = [
+        [name, found["gflop"][name], found["gflop_by_hand"][name]]
+        for name in ("whole", "product", "try")
+    ]
     counts[1][0], counts[2][0] = "one Fisher product of both right-hand sides", "one try"
     return (
         measuring.table(["part", "ms", "%"], rows)
-        + "\nEach part compiled and timed alone, in turns with the whole; the rest is what is left. The products are "
-        f"the time of {int(found['info']['cg_iters'])} iterations for both right-hand sides less that of none, "
-        f"and less the vectors' work. Tries of the line search: {int(found['info']['line_search_steps'])}.\n\n"
+        + "\nEach part compiled and timed alone, in turns with the whole; the rest is what is "
+        "left. The products are "
+        f"the time of {int(found['info']['cg_iters'])} iterations for both right-hand sides less "
+        "that of none, "
+        "and less the vectors' work. Tries of the line search: "
+        f"{int(found['info']['line_search_steps'])}.\n\n"
         + measuring.table(["operations", "GFLOP, traced", "GFLOP, by hand"], counts)
-        + f"\n{found['gflops']:.1f} GFLOP/s, {100 * found['share_of_gemm']:.0f} % of the machine's own product of "
-        f"4096x128x128 ({rates[GEMM]:.0f} GFLOP/s; of 2048^3: {rates['gemm_2048x2048x2048_gflops']:.0f}); the Fisher "
+        + f"\n{found['gflops']:.1f} GFLOP/s, {100 * found['share_of_gemm']:.0f} % of the "
+        "machine's own product of "
+        f"4096x128x128 ({rates[GEMM]:.0f} GFLOP/s; of 2048^3: "
+        f"{rates['gemm_2048x2048x2048_gflops']:.0f}); the Fisher "
         f"products alone {100 * found['product_share_of_gemm']:.0f} %. Memory: "
-        f"{rates['memory_gbytes_per_second']:.0f} GB/s. Compiled in {found['compile_seconds']:.1f} s. Traced counts "
-        "the inner products of vectors too; by hand counts the policy's layers alone. Both count the old policy "
+        f"{rates['memory_gbytes_per_second']:.0f} GB/s. Compiled in "
+        f"{found['compile_seconds']:.1f} s. Traced counts "
+        "the inner products of vectors too; by hand counts the policy's layers alone. Both count "
+        "the old policy "
         "and the surrogates at it as two passes.\n"
     )
 
 
-# --------------------------------------------------------------------------------------------- by settings
+# --------------------------------------------------------------------------------------------- by
+# settings
 
 
 def costs(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -421,7 +503,8 @@ def costs_text(found: Mapping[str, Any]) -> str:
         before = number, seconds
     return (
         measuring.table(["costs", "ms", "ms more for each further cost"], rows)
-        + f"\nConjugate gradients of one right-hand side alone: {1000 * found['one_solve_seconds']:.0f} ms; without "
+        + "\nConjugate gradients of one right-hand side alone: "
+        f"{1000 * found['one_solve_seconds']:.0f} ms; without "
         f"linearizing {1000 * found['one_solve_without_linearizing_seconds']:.0f} ms.\n"
     )
 
@@ -439,10 +522,19 @@ def stride(chosen: argparse.Namespace) -> dict[str, Any]:
             moved[n] = jax.tree.map(jnp.subtract, calls[str(n)]()[0], case.theta)
         taken = in_turns(calls, chosen.repeats)
         for n in STRIDES:
-            cosine = float(trees.cosine(moved[n], moved[1]))
-            length = float(trees.norm(moved[n]) / trees.norm(moved[1]))
-            info = {key: infos[n][key] for key in ("kl", "surrogate_improvement", "line_search_steps", "cg_residual")}
-            row = {"case": name, "stride": n, "seconds": taken[str(n)], "cosine": cosine, "length": length}
+            cosine = float(tree_math.cosine(moved[n], moved[1]))
+            length = float(tree_math.norm(moved[n]) / tree_math.norm(moved[1]))
+            info = {
+                key: infos[n][key]
+                for key in ("kl", "surrogate_improvement", "line_search_steps", "cg_residual")
+            }
+            row = {
+                "case": name,
+                "stride": n,
+                "seconds": taken[str(n)],
+                "cosine": cosine,
+                "length": length,
+            }
             rows.append(row | info)
     return {"rows": rows}
 
@@ -452,13 +544,20 @@ def stride_text(found: Mapping[str, Any]) -> str:
     columns = ["problem", "stride", "ms", "cosine", "length", "KL reached", "gain", "tries"]
     rows = [
         [
-            r["case"], r["stride"], 1000 * r["seconds"], r["cosine"], r["length"], r["kl"], r["surrogate_improvement"],
+            r["case"],
+            r["stride"],
+            1000 * r["seconds"],
+            r["cosine"],
+            r["length"],
+            r["kl"],
+            r["surrogate_improvement"],
             int(r["line_search_steps"]),
         ]
         for r in found["rows"]
-    ]  # fmt: skip
+    ]
     return (
-        measuring.table(columns, rows) + "\nCosine and relative length of the accepted step against that of stride 1.\n"
+        measuring.table(columns, rows)
+        + "\nCosine and relative length of the accepted step against that of stride 1.\n"
     )
 
 
@@ -467,18 +566,23 @@ def memory(chosen: argparse.Namespace) -> dict[str, Any]:
     case, rows = random_case(chosen), []
     for whole in (False, True):
         for iterations in ITERATIONS:
-            step = lambda theta, problem, n=iterations: trust_step.policy_step(  # noqa: E731
+            step = lambda theta, problem, n=iterations: trust_region_update.policy_step(  # noqa: E731
                 case.actor, theta, problem, settings_of(chosen, cg_iters=n)
             )
-            num_chunks = (lambda *sizes: 1) if whole else trust_step.num_chunks
-            with mock.patch.object(trust_step, "num_chunks", num_chunks):
+            num_chunks = (lambda *sizes: 1) if whole else trust_region_update.num_chunks
+            with mock.patch.object(trust_region_update, "num_chunks", num_chunks):
                 program = jax.jit(step).lower(case.theta, case.problem).compile()
             analysis: Any = program.memory_analysis()
             row = {"whole": whole, "iterations": iterations, "bytes": analysis.temp_size_in_bytes}
             if iterations == chosen.iterations:
-                row["seconds"] = measuring.median(lambda p=program: p(case.theta, case.problem), chosen.repeats)
+                row["seconds"] = measuring.median(
+                    lambda p=program: p(case.theta, case.problem), chosen.repeats
+                )
             rows.append(row)
-    return {"rows": rows, "parts": trust_step.num_chunks(chosen.num_steps, chosen.num_envs)}
+    return {
+        "rows": rows,
+        "parts": trust_region_update.num_chunks(chosen.num_steps, chosen.num_envs),
+    }
 
 
 def memory_text(found: Mapping[str, Any]) -> str:
@@ -508,20 +612,30 @@ def residuals_text(found: Mapping[str, Any]) -> str:
     """The table of `residuals`."""
     columns = ["world", "damping", "method", "Fisher products", "residual", "share of best gain, %"]
     rows = [
-        [r["world"], r["damping"], r["method"], r["products"], r["residual"], 100 * r["gain"]] for r in found["rows"]
+        [r["world"], r["damping"], r["method"], r["products"], r["residual"], 100 * r["gain"]]
+        for r in found["rows"]
     ]
     return (
         measuring.table(columns, rows)
-        + "\nMedians over the agents and the last updates of a training by HATRPO. Residual: |g - Hx| / |g|. Share of "
-        "best gain: g·x of the step along x to the radius δ over that along H⁻¹g (200 iterations). Warm: begun at the "
-        "last update's solution, at the price of one product. Jacobi: by the diagonal of H, from squared gradients of "
-        "each sample's log-probability; Kronecker: by the product of two factors a layer (Martens and Grosse 2015).\n"
+        + "\nMedians over the agents and the last updates of a training by HATRPO. Residual: |g - "
+        "Hx| / |g|. Share of "
+        "best gain: g·x of the step along x to the radius δ over that along H⁻¹g (200 "
+        "iterations). Warm: begun at the "
+        "last update's solution, at the price of one product. Jacobi: by the diagonal of H, from "
+        "squared gradients of "
+        "each sample's log-probability; Kronecker: by the product of two factors a layer (Martens "
+        "and Grosse 2015).\n"
     )
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "peers": peers, "parts": parts, "costs": costs, "stride": stride, "memory": memory, "residuals": residuals,
-}  # fmt: skip
+    "peers": peers,
+    "parts": parts,
+    "costs": costs,
+    "stride": stride,
+    "memory": memory,
+    "residuals": residuals,
+}
 TEXTS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "peers": ("Beside the authors' program", peers_text),
     "parts": ("Where the time goes", parts_text),
@@ -539,12 +653,15 @@ def text(result: Mapping[str, Any]) -> str:
         f"# A constrained step in a trust region on {result['facts']['device_kind']}\n\n"
         f"{measuring.facts_text(result['facts'])}\n\n"
         f"{s['num_steps']} steps x {s['num_envs']} worlds, views of {s['view']}, "
-        f"dense {'-'.join(map(str, s['hidden_sizes']))}, {s['actions']} continuous actions, one cost unless said "
+        f"dense {'-'.join(map(str, s['hidden_sizes']))}, {s['actions']} continuous actions, one "
+        "cost unless said "
         f"otherwise, {s['iterations']} conjugate gradients; medians of {s['repeats']} repeats.\n"
     )
     made = result["sections"]
     return head + "".join(
-        f"\n## {title}\n\n{write(made[name])}" for name, (title, write) in TEXTS.items() if name in made
+        f"\n## {title}\n\n{write(made[name])}"
+        for name, (title, write) in TEXTS.items()
+        if name in made
     )
 
 

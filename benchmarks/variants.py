@@ -1,4 +1,5 @@
-"""Algorithms with some settings changed, as words of a command line: ``LABEL=ALGORITHM:FIELD=VALUE,FIELD=VALUE``."""
+"""Algorithms with some settings changed, as words of a command line:
+``LABEL=ALGORITHM:FIELD=VALUE,FIELD=VALUE``."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Variant(NamedTuple):
     label: str
     algorithm: str
     published: bool
-    """Begin from the settings of the authors' program (``ALGORITHM.reference``) instead of the tuned ones."""
+    """Begin from the settings of the authors' program (``ALGORITHM.reference``) instead of the
+    tuned ones."""
     fields: dict[str, Any]
 
     def config(self) -> Any:
@@ -24,10 +26,16 @@ class Variant(NamedTuple):
         from jaxmarl_lite.algorithms import registry
 
         if self.published:
-            has = [name for name in registry.ALGORITHMS if hasattr(registry.config_of(name), "reference")]
+            has = [
+                name
+                for name in registry.ALGORITHMS
+                if hasattr(registry.config_of(name), "reference")
+            ]
             if self.algorithm not in has:
                 known = [f"{name}.reference" for name in has]
-                raise ValueError(f"algorithm is '{self.algorithm}.reference'; allowed is {' or '.join(known)}")
+                raise ValueError(
+                    f"algorithm is '{self.algorithm}.reference'; allowed is {' or '.join(known)}"
+                )
             return registry.config_of(self.algorithm).reference(**self.fields)  # type: ignore[attr-defined]
         return self.fields or None
 
@@ -39,7 +47,11 @@ def parse(word: str) -> Variant:
         ValueError: the word is neither.
     """
     found = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.reference)?(?::(.+))?", word)
-    if found is None or set(found[1] or "") == {"."} or (found[1] is None and (found[3] or found[4])):
+    if (
+        found is None
+        or set(found[1] or "") == {"."}
+        or (found[1] is None and (found[3] or found[4]))
+    ):
         allowed = "ALGORITHM or LABEL=ALGORITHM[.reference][:FIELD=VALUE,FIELD=VALUE]"
         raise ValueError(f"algorithm is {word!r}; allowed is {allowed}")
     pairs = re.split(r",(?=\w+=)", found[4]) if found[4] else []
@@ -57,17 +69,21 @@ def _value(text: str) -> Any:
 
 
 def check(found: Variant, env: str, **sizes: Any) -> Any:
-    """The plan that `jaxmarl_lite.run` would make; before anything is compiled, ValueError for what cannot be."""
-    from jaxmarl_lite.running import plan
+    """The plan that `jaxmarl_lite.run` would make; before anything is compiled, ValueError for what
+    cannot be."""
+    from jaxmarl_lite.experiment import config as experiment_config
 
     try:
-        return plan.make_run_config(found.algorithm, env, config=found.config(), **sizes)[0]
+        return experiment_config.make_run_config(
+            found.algorithm, env, config=found.config(), **sizes
+        )[0]
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{found.label}: {error}") from error
 
 
 def to_the_end(main: Callable[[], int]) -> NoReturn:
-    """Run a benchmark that may be stopped and started again as a program; Ctrl-C ends it in one line."""
+    """Run a benchmark that may be stopped and started again as a program; Ctrl-C ends it in one
+    line."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:

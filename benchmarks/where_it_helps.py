@@ -1,21 +1,23 @@
-"""Where does LIIR's learned reward help? It and its ablation, each tuned by as many trials, on tasks that may need it.
+"""Where does LIIR's learned reward help? It and its ablation, each tuned by as many trials, on
+tasks that may need it.
 
-    python benchmarks/where_it_helps.py
-    python benchmarks/where_it_helps.py --tasks relay pursuit-5 --trials 32 --seeds 30 --steps 300000
+    python benchmarks/where_it_helps.py python benchmarks/where_it_helps.py --tasks relay pursuit-5
+    --trials 32 --seeds 30 --steps 300000
 
-Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy bonus, epochs and
-minibatches, the same draws for all; the second, at the best of them, what is the variant's own: lambda and the
-intrinsic reward's learning rate, so that they are chosen for what they do and not for the company they were drawn in.
-Plain learning (lambda = 0) draws the settings of the first round again. The best trial is that of the highest mean
-return over training, over a few seeds; what is reported are fresh seeds at its settings. The trials of a round with
-the same epochs and minibatches are one compiled program, and the fresh seeds another.
+Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy
+bonus, epochs and minibatches, the same draws for all; the second, at the best of them, what is the
+variant's own: lambda and the intrinsic reward's learning rate, so that they are chosen for what
+they do and not for the company they were drawn in. Plain learning (lambda = 0) draws the settings
+of the first round again. The best trial is that of the highest mean return over training, over a
+few seeds; what is reported are fresh seeds at its settings. The trials of a round with the same
+epochs and minibatches are one compiled program, and the fresh seeds another.
 
-Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an episode's end; relay
-(one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix game with a second-best equilibrium;
-foraging, also paid at the end. ``central critic`` is lambda = 0 again, with a critic that sees the state: what LIIR's
-extrinsic critic knows, given to the policy directly. ``exact without`` is lambda = 0 at the settings that were chosen
-for LIIR (``exact``): what the reward alone does there.
-"""
+Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an
+episode's end; relay (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix
+game with a second-best equilibrium; foraging, also paid at the end. ``central critic`` is lambda =
+0 again, with a critic that sees the state: what LIIR's extrinsic critic knows, given to the policy
+directly. ``exact without`` is lambda = 0 at the settings that were chosen for LIIR (``exact``):
+what the reward alone does there."""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ from learning import interval
 from reproduce_liir import words
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.maths import trees
+from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.report import drawing
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,25 +62,37 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random": {"intrinsic_lr": 0.0, "intrinsic_init_scale": 1.0},
     "central critic": {"intrinsic_coef": 0.0, "critic_input": "global_state"},
 }
-"""What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the extrinsic one the state."""
+"""What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the
+extrinsic one the state."""
 BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
 CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
 """Setting -> what is drawn from, all equally likely; these decide the program."""
 OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
-"""Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3 if that is more."""
+"""Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3
+if that is more."""
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--trials", type=variants.whole, default=16, help="draws of the settings, of each variant")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
+    )
+    parser.add_argument(
+        "--trials", type=variants.whole, default=16, help="draws of the settings, of each variant"
+    )
     parser.add_argument("--tuning-seeds", type=variants.whole, default=4, help="of each trial")
-    parser.add_argument("--seeds", type=variants.whole, default=20, help="fresh ones, at the best trial's settings")
-    parser.add_argument("--steps", type=variants.whole, default=100_000, help="environment steps of each run")
+    parser.add_argument(
+        "--seeds", type=variants.whole, default=20, help="fresh ones, at the best trial's settings"
+    )
+    parser.add_argument(
+        "--steps", type=variants.whole, default=100_000, help="environment steps of each run"
+    )
     parser.add_argument("--num-envs", type=variants.whole, default=16)
     parser.add_argument("--num-steps", type=variants.whole, default=32)
     parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
@@ -86,22 +100,35 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=measuring.RESULTS)
     chosen = parser.parse_args(arguments)
     if chosen.num_envs % max(CHOICES["num_minibatches"]):
-        parser.error(f"--num-envs is {chosen.num_envs}; allowed is a multiple of {max(CHOICES['num_minibatches'])}")
+        parser.error(
+            f"--num-envs is {chosen.num_envs}; allowed is a multiple of "
+            f"{max(CHOICES['num_minibatches'])}"
+        )
     chosen.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
     return chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Task by task; what is there already with these settings is left as it is, and the report is written anew."""
+    """Task by task; what is there already with these settings is left as it is, and the report is
+    written anew."""
     chosen = options(arguments)
     path = chosen.out / "where-it-helps.json"
-    settings = {name: str(value) for name, value in vars(chosen).items() if name not in ("tasks", "variants", "out")}
+    settings = {
+        name: str(value)
+        for name, value in vars(chosen).items()
+        if name not in ("tasks", "variants", "out")
+    }
     settings["searched"] = str(COMMON | CHOICES | OWN)
     data = measuring.begun(path, settings)
     for task in chosen.tasks:
         for variant, lender in BORROWED.items():
-            if variant in chosen.variants and lender not in {*chosen.variants, *data["rows"].get(task, {})}:
-                sys.exit(f"--variants has {variant!r}; allowed with {lender!r}, whose settings it takes")
+            if variant in chosen.variants and lender not in {
+                *chosen.variants,
+                *data["rows"].get(task, {}),
+            }:
+                sys.exit(
+                    f"--variants has {variant!r}; allowed with {lender!r}, whose settings it takes"
+                )
     for task in chosen.tasks:
         rows = data["rows"].setdefault(task, {})
         for variant in chosen.variants:
@@ -110,7 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
                 lent = rows[BORROWED[variant]]["chosen"] if variant in BORROWED else None
                 rows[variant] = measured(task, variant, chosen, lent)
                 last = words(interval(np.asarray(rows[variant]["returns"])[:, -1]))
-                print(f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s", flush=True)
+                print(
+                    f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s",
+                    flush=True,
+                )
                 data["facts"] = measuring.facts()
                 measuring.write(path, data, text(data))
         draw(data["rows"], path.with_suffix(".png"))
@@ -140,7 +170,9 @@ def measured(
         def curve(key: jax.Array, config: Any) -> jax.Array:
             state, metrics = train(init(key, config), updates)
             parts = metrics["return"].reshape(chosen.points, -1)
-            return jnp.where(trees.all_finite(state.learner_state), jnp.nanmean(parts, axis=1), jnp.nan)
+            return jnp.where(
+                tree_math.all_finite(state.learner_state), jnp.nanmean(parts, axis=1), jnp.nan
+            )
 
         return curve
 
@@ -155,10 +187,22 @@ def measured(
     returns = np.asarray(program(*_choices(best))(*_stacked([(key, best) for key in fresh])))
     diverged = np.isnan(returns).all(1)
     if diverged.all():
-        sys.exit(f"{task}, {variant}: all {chosen.seeds} seeds diverged at the settings of the best trial")
+        sys.exit(
+            f"{task}, {variant}: all {chosen.seeds} seeds diverged at the settings of the best "
+            "trial"
+        )
     if np.isnan(returns[~diverged]).any():
-        sys.exit(f"{task}: in a part of training no episode ended; allowed are more --steps or fewer --points")
-    steps = (np.arange(chosen.points) + 1) * updates // chosen.points * chosen.num_envs * chosen.num_steps
+        sys.exit(
+            f"{task}: in a part of training no episode ended; allowed are more --steps or fewer "
+            "--points"
+        )
+    steps = (
+        (np.arange(chosen.points) + 1)
+        * updates
+        // chosen.points
+        * chosen.num_envs
+        * chosen.num_steps
+    )
     return {
         "steps": steps.tolist(),
         "returns": returns.tolist(),
@@ -177,21 +221,28 @@ def tuned(
 ) -> list[tuple[Any, float]]:
     """The trials of both rounds: settings, and their mean return over training.
 
-    ``program`` answers to each of `CHOICES` with a function of keys and configs, ``[trials * seeds]``, to their curves.
-    """
+    ``program`` answers to each of `CHOICES` with a function of keys and configs, ``[trials *
+    seeds]``, to their curves."""
     keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
 
     def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
         alike: dict[tuple[int, ...], list[Any]] = {}
         for config in drawn:
             alike.setdefault(_choices(config), []).append(config)
-        return [pair for choices, configs in alike.items() for pair in scored_alike(program(*choices), configs)]
+        return [
+            pair
+            for choices, configs in alike.items()
+            for pair in scored_alike(program(*choices), configs)
+        ]
 
     def scored_alike(curve: Callable[..., jax.Array], drawn: list[Any]) -> list[tuple[Any, float]]:
         pairs = [(key, config) for config in drawn for key in keys]
         found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
         diverged = np.isnan(found).all(2).any(1)  # a trial with such a seed is not to be chosen
-        means = [-np.inf if lost else np.nanmean(each) for lost, each in zip(diverged, found, strict=True)]
+        means = [
+            -np.inf if lost else np.nanmean(each)
+            for lost, each in zip(diverged, found, strict=True)
+        ]
         return list(zip(drawn, map(float, means), strict=True))
 
     draw, second = np.random.default_rng(list(TASKS).index(task)), chosen.trials // 2
@@ -200,16 +251,24 @@ def tuned(
     if second:
         best = max(tried, key=lambda trial: trial[1])[0]
         own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
-        tried += scored(trials(best, common if VARIANTS[variant].get("intrinsic_coef") == 0 else own, second, draw))
+        tried += scored(
+            trials(
+                best, common if VARIANTS[variant].get("intrinsic_coef") == 0 else own, second, draw
+            )
+        )
     return tried
 
 
-def trials(config: Any, ranges: dict[str, tuple[float, ...]], number: int, draw: np.random.Generator) -> list[Any]:
+def trials(
+    config: Any, ranges: dict[str, tuple[float, ...]], number: int, draw: np.random.Generator
+) -> list[Any]:
     """The config with settings drawn at random."""
     found = []
     for _ in range(number):
         values = {
-            name: int(draw.choice(ends)) if name in CHOICES else float(np.exp(draw.uniform(*np.log(ends))))
+            name: int(draw.choice(ends))
+            if name in CHOICES
+            else float(np.exp(draw.uniform(*np.log(ends))))
             for name, ends in ranges.items()
         }
         found.append(dataclasses.replace(config, **_with_critic(values)))
@@ -246,20 +305,45 @@ def text(data: dict[str, Any]) -> str:
             name = f"{variant} ({lost} of {len(returns)} seeds diverged)" if lost else variant
             beaten = ["", ""]
             if plain is not None and variant != "exact":
-                beaten = [words(reproduce_liir.beats(a, b)) for a, b in (
-                    (plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))]  # fmt: skip
+                beaten = [
+                    words(reproduce_liir.beats(a, b))
+                    for a, b in ((plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))
+                ]
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
-            rows.append([task, name, words(interval(returns[:, -1])), words(interval(returns.mean(1))), *beaten,
-                         row["best"], settings])  # fmt: skip
-    columns = ["task", "variant", "return at the end", "over training", "P(exact better) at the end", "over training",
-               "best", "settings"]  # fmt: skip
-    s, steps = data["settings"], max(row["steps"][-1] for of in data["rows"].values() for row in of.values())
+            rows.append(
+                [
+                    task,
+                    name,
+                    words(interval(returns[:, -1])),
+                    words(interval(returns.mean(1))),
+                    *beaten,
+                    row["best"],
+                    settings,
+                ]
+            )
+    columns = [
+        "task",
+        "variant",
+        "return at the end",
+        "over training",
+        "P(exact better) at the end",
+        "over training",
+        "best",
+        "settings",
+    ]
+    s, steps = (
+        data["settings"],
+        max(row["steps"][-1] for of in data["rows"].values() for row in of.values()),
+    )
     return (
         f"# Where the learned reward helps\n\n{measuring.facts_text(data['facts'])}\n\n"
         f"{measuring.table(columns, rows)}\n"
-        f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the episodes in training "
-        f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} draws in two rounds, "
-        f"each with {s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds x {s['num_steps']} "
+        f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the "
+        "episodes in training "
+        f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} "
+        "draws in two rounds, "
+        f"each with {s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds "
+        f"x {s['num_steps']} "
         f"steps, layers {s['hidden_sizes']}.\n\n![Curves](where-it-helps.png)\n"
     )
 
@@ -272,11 +356,15 @@ def draw(rows: dict[str, Any], path: Path) -> None:
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
         for variant, row in of.items():
             steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
-            drawing.plot_interval(axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95)
+            drawing.plot_interval(
+                axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95
+            )
         drawing.style_axes(axes, "return" if place % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False)
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
+    )
     drawing.save(figure, path)
 
 

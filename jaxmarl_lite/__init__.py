@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxmarl_lite import algorithms as algorithms
     from jaxmarl_lite import envs as envs
-    from jaxmarl_lite import maths as maths
-    from jaxmarl_lite import nets as nets
-    from jaxmarl_lite import parallel as parallel
+    from jaxmarl_lite import networks as networks
+    from jaxmarl_lite import ops as ops
     from jaxmarl_lite import report as report
     from jaxmarl_lite import rollout as rollout
+    from jaxmarl_lite import sharding as sharding
     from jaxmarl_lite import types as types
     from jaxmarl_lite.algorithms.coma import COMAConfig as COMAConfig
     from jaxmarl_lite.algorithms.happo import HAPPOConfig as HAPPOConfig
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite.algorithms.iac import IACConfig as IACConfig
     from jaxmarl_lite.algorithms.liir import LIIRConfig as LIIRConfig
     from jaxmarl_lite.algorithms.macpo import MACPOConfig as MACPOConfig
-    from jaxmarl_lite.algorithms.mappo_lagrangian import MAPPOLagrangianConfig as MAPPOLagrangianConfig
+    from jaxmarl_lite.algorithms.mappo_lagrangian import (
+        MAPPOLagrangianConfig as MAPPOLagrangianConfig,
+    )
     from jaxmarl_lite.algorithms.ppo import IPPOConfig as IPPOConfig
     from jaxmarl_lite.algorithms.ppo import MAPPOConfig as MAPPOConfig
     from jaxmarl_lite.algorithms.qmix import QMIXConfig as QMIXConfig
@@ -42,14 +44,14 @@ if TYPE_CHECKING:
     from jaxmarl_lite.envs import with_costs as with_costs
     from jaxmarl_lite.evaluate import make_evaluate as make_evaluate
     from jaxmarl_lite.evaluate import make_play as make_play
-    from jaxmarl_lite.run import resume_run as resume_run
-    from jaxmarl_lite.run import run as run
-    from jaxmarl_lite.running.loop import RunError as RunError
-    from jaxmarl_lite.running.result import Result as Result
-    from jaxmarl_lite.running.result import load_run as load_run
+    from jaxmarl_lite.experiment.api import resume_run as resume_run
+    from jaxmarl_lite.experiment.api import run as run
+    from jaxmarl_lite.experiment.result import Result as Result
+    from jaxmarl_lite.experiment.result import load_run as load_run
+    from jaxmarl_lite.experiment.runner import RunError as RunError
     from jaxmarl_lite.train import make_train as make_train
 
-_MODULES = ("algorithms", "envs", "maths", "nets", "parallel", "report", "rollout", "types")
+_MODULES = ("algorithms", "envs", "networks", "ops", "report", "rollout", "sharding", "types")
 _NAMES = {
     "ALGORITHMS": "algorithms.registry",
     "COMAConfig": "algorithms.coma",
@@ -64,18 +66,18 @@ _NAMES = {
     "MAPPOConfig": "algorithms.ppo",
     "MAPPOLagrangianConfig": "algorithms.mappo_lagrangian",
     "QMIXConfig": "algorithms.qmix",
-    "Result": "running.result",
-    "RunError": "running.loop",
+    "Result": "experiment.result",
+    "RunError": "experiment.runner",
     "check_environment": "envs",
     "list_environments": "envs",
-    "load_run": "running.result",
+    "load_run": "experiment.result",
     "make": "envs",
     "make_algorithm": "algorithms.registry",
     "make_evaluate": "evaluate",
     "make_play": "evaluate",
     "make_train": "train",
-    "resume_run": "run",
-    "run": "run",
+    "resume_run": "experiment.api",
+    "run": "experiment.api",
     "with_costs": "envs",
 }
 
@@ -104,7 +106,8 @@ def _submodule(package: str, name: str) -> ModuleType:
 
 
 class _Subpackage(ModuleType):
-    """A package whose modules are imported when they are first used, as in ``jaxmarl_lite.maths.returns``."""
+    """A package whose modules are imported when they are first used, as in
+    ``jaxmarl_lite.ops.returns``."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -114,23 +117,22 @@ class _Subpackage(ModuleType):
         return _submodule(self.__name__, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*vars(self), *(module.name for module in pkgutil.iter_modules(self.__path__))})
+        return sorted(
+            {*vars(self), *(module.name for module in pkgutil.iter_modules(self.__path__))}
+        )
 
 
 def _make_lazy(package: ModuleType, name: str, value: Any) -> None:
-    """Makes an attribute of a package a `_Subpackage`, and the packages in it, if it is a package below this one."""
-    if isinstance(value, ModuleType) and value.__name__ == f"{package.__name__}.{name}" and "__path__" in vars(value):
+    """Makes an attribute of a package a `_Subpackage`, and the packages in it, if it is a package
+    below this one."""
+    if (
+        isinstance(value, ModuleType)
+        and value.__name__ == f"{package.__name__}.{name}"
+        and "__path__" in vars(value)
+    ):
         value.__class__ = _Subpackage
         for inner in list(vars(value).items()):
             _make_lazy(value, *inner)
 
 
-class _Package(_Subpackage):
-    """Keeps the name ``run`` for the function; importing the module of that name would put the module there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "run" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = _Subpackage

@@ -2,6 +2,6 @@
 
 import sys
 
-from jaxmarl_lite.cli import main
+from jaxmarl_lite.cli.main import main
 
 sys.exit(main())

@@ -20,13 +20,16 @@ class Evaluation(NamedTuple):
     costs: Array  # [E, N, K]
     lengths: Array  # [E]
     wins: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
-    faults: Array | int = 0  # [E] int: which of the environment's numbers were wrong, see `rollout.env_faults`
+    faults: Array | int = (
+        0  # [E] int: which of the environment's numbers were wrong, see `rollout.env_faults`
+    )
 
 
 def make_evaluate(
     algorithm: Algorithm, env: Environment, num_episodes: int = 32, greedy: bool = False
 ) -> Callable[[PyTree, Array], Evaluation]:
-    """A pure function ``evaluate(learner, key) -> Evaluation`` that plays ``num_episodes`` whole episodes.
+    """A pure function ``evaluate(learner, key) -> Evaluation`` that plays ``num_episodes`` whole
+    episodes.
 
     Args:
         algorithm: whose `act` is played.
@@ -42,13 +45,22 @@ def make_evaluate(
         state, timestep = jax.vmap(env.reset)(jax.random.split(begin_key, num_episodes))
         sums = rollout.zero_episode_stats((num_episodes,), spec.num_agents, spec.num_costs)
         faults = jax.vmap(rollout.env_faults)(timestep)
-        carry = (jnp.zeros((), jnp.int32), state, timestep, algorithm.init_hidden_state(num_episodes), sums, faults)
+        carry = (
+            jnp.zeros((), jnp.int32),
+            state,
+            timestep,
+            algorithm.init_hidden_state(num_episodes),
+            sums,
+            faults,
+        )
 
         def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.EpisodeStats, Array]) -> Any:
             moment, state, timestep, hidden_state, sums, faults = carry
             playing = ~timestep.last
             key = jax.random.fold_in(act_key, moment)
-            action, _, hidden_state = algorithm.act(learner, key, timestep.obs, hidden_state, greedy=greedy)
+            action, _, hidden_state = algorithm.act(
+                learner, key, timestep.obs, hidden_state, greedy=greedy
+            )
             state, after = jax.vmap(env.step)(state, action)
             sums = rollout.EpisodeStats(
                 sums.count,
@@ -59,7 +71,9 @@ def make_evaluate(
                 sums.non_finite,
                 jnp.where(playing, win(state), sums.wins),
             )
-            acted = jax.vmap(lambda x: jnp.isfinite(x).all())(action)  # else the fault is the policy's
+            acted = jax.vmap(lambda x: jnp.isfinite(x).all())(
+                action
+            )  # else the fault is the policy's
             faults = faults | jnp.where(playing & acted, jax.vmap(rollout.env_faults)(after), 0)
             after = after._replace(last=after.last | timestep.last)
             return moment + 1, state, after, hidden_state, sums, faults
@@ -76,11 +90,14 @@ def make_evaluate(
     return evaluate
 
 
-def make_play(algorithm: Algorithm, env: Environment, num_steps: int, greedy: bool = False) -> Callable[..., Any]:
-    """A pure function ``play(learner, key) -> (states, timesteps, actions)`` of one world, for pictures.
+def make_play(
+    algorithm: Algorithm, env: Environment, num_steps: int, greedy: bool = False
+) -> Callable[..., Any]:
+    """A pure function ``play(learner, key) -> (states, timesteps, actions)`` of one world, for
+    pictures.
 
-    Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left out.
-    """
+    Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left
+    out."""
     num_steps, greedy = check_int("num_steps", num_steps), check_bool("greedy", greedy)
     check_fits(algorithm, env)
 
@@ -90,7 +107,9 @@ def make_play(algorithm: Algorithm, env: Environment, num_steps: int, greedy: bo
 
         def step(carry: Any, key: Array) -> Any:
             state, timestep, hidden_state = carry
-            action, _, hidden_state = algorithm.act(learner, key, timestep.obs, hidden_state, greedy=greedy)
+            action, _, hidden_state = algorithm.act(
+                learner, key, timestep.obs, hidden_state, greedy=greedy
+            )
             after = jax.vmap(env.step)(state, action)
             return (*after, hidden_state), jax.tree.map(lambda x: x[0], (state, timestep, action))
 

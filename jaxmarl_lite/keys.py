@@ -1,8 +1,8 @@
 """Random keys by purpose, so that no two uses of one seed share a key.
 
-``jax.random.split(key, n)[i]`` and ``jax.random.fold_in(key, i)`` are the same key. A key that is split for one purpose
-can therefore be folded for another only with a number that no split reaches: the numbers below, each used once.
-"""
+``jax.random.split(key, n)[i]`` and ``jax.random.fold_in(key, i)`` are the same key. A key that is
+split for one purpose can therefore be folded for another only with a number that no split reaches:
+the numbers below, each used once."""
 
 from __future__ import annotations
 

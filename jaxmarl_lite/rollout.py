@@ -24,7 +24,9 @@ from jaxmarl_lite.types import (
 Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
 
 
-def init_rollout_state(env: Environment, key: Array, num_envs: int, hidden_state: PyTree) -> RolloutState:
+def init_rollout_state(
+    env: Environment, key: Array, num_envs: int, hidden_state: PyTree
+) -> RolloutState:
     """The first moment of ``num_envs`` worlds, each with a key of its own."""
     reset_key = jax.random.split(key, num_envs)
     episode = jnp.ones((num_envs,), jnp.int32)
@@ -44,7 +46,9 @@ def init_rollout_state(env: Environment, key: Array, num_envs: int, hidden_state
 def zero_episode_stats(lead: tuple[int, ...], agents: int, costs: int) -> EpisodeStats:
     """Sums over no episodes."""
     zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
-    return EpisodeStats(zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(agents), zeros(), zeros())
+    return EpisodeStats(
+        zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(agents), zeros(), zeros()
+    )
 
 
 ENV_FIELDS = ("agents_view", "global_state", "reward", "cost", "discount", "action_mask")
@@ -57,33 +61,43 @@ def env_faults(timestep: TimeStep) -> Array:
     Args:
         timestep: of one world, or of many with leading axes.
 
-    Returns:
-        ``[]`` int32, the sum of ``2**i`` over the indices ``i`` of `ENV_FIELDS` that are wrong anywhere: a number that
-        is not finite, or a mask that leaves an agent in play no action.
+    Returns: ``[]`` int32, the sum of ``2**i`` over the indices ``i`` of `ENV_FIELDS` that are wrong
+        anywhere: a number that is not finite, or a mask that leaves an agent in play no action.
     """
     obs = timestep.obs
     numbers = (obs.agents_view, obs.global_state, timestep.reward, timestep.cost, timestep.discount)
-    wrong = [~jnp.isfinite(x).all() for x in numbers] + [(obs.alive & ~obs.action_mask.any(-1)).any()]
-    return sum((flag.astype(jnp.int32) << i for i, flag in enumerate(wrong)), jnp.zeros((), jnp.int32))
+    wrong = [~jnp.isfinite(x).all() for x in numbers] + [
+        (obs.alive & ~obs.action_mask.any(-1)).any()
+    ]
+    return sum(
+        (flag.astype(jnp.int32) << i for i, flag in enumerate(wrong)), jnp.zeros((), jnp.int32)
+    )
 
 
 def rollout(
-    env: Environment, act: Act, acting: RolloutState, key: Array, num_steps: int, stagger_episodes: bool = False
+    env: Environment,
+    act: Act,
+    acting: RolloutState,
+    key: Array,
+    num_steps: int,
+    stagger_episodes: bool = False,
 ) -> tuple[RolloutState, Rollout]:
     """Take ``num_steps`` steps in every world; where an episode ends, the next one begins at once.
 
-    The transitions keep the true last observation of every episode. The first observation of the next one
-    costs a reset of all worlds, but only at the steps at which some episode ends.
+    The transitions keep the true last observation of every episode. The first observation of the
+    next one costs a reset of all worlds, but only at the steps at which some episode ends.
 
     Args:
         env: the environment, of one world.
-        act: ``(key, obs, hidden_state) -> (action, log_prob, hidden_state)`` for all worlds at once.
+        act: ``(key, obs, hidden_state) -> (action, log_prob, hidden_state)`` for all worlds at
+            once.
         acting: where the worlds stand.
         key: for the actions.
         num_steps: T.
-        stagger_episodes: cut the first episode of every world at a random step, as a time limit would, and leave it out
-            of the sums. Worlds whose episodes are equally long then stand at different steps of theirs, where otherwise
-            every rollout would see one part of an episode, and most would see none end.
+        stagger_episodes: cut the first episode of every world at a random step, as a time limit
+            would, and leave it out of the sums. Worlds whose episodes are equally long then stand
+            at different steps of theirs, where otherwise every rollout would see one part of an
+            episode, and most would see none end.
 
     Returns:
         Where the worlds then stand, and the batch ``[T, B, ...]``.
@@ -100,8 +114,12 @@ def rollout(
         action, log_prob, hidden_state = act(key, obs, now.hidden_state)
         env_state, after = jax.vmap(env.step)(now.env_state, action)
         ends = after.last
-        last = ends | _staggered_truncation(now, spec.max_episode_steps) if stagger_episodes else ends
-        transition = Transition(obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs)
+        last = (
+            ends | _staggered_truncation(now, spec.max_episode_steps) if stagger_episodes else ends
+        )
+        transition = Transition(
+            obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs
+        )
         running = EpisodeStats(
             now.episode_stats.count,
             now.episode_stats.returns + after.reward,
@@ -113,12 +131,21 @@ def rollout(
         )
         counted = ends & ((now.episode_index == first) | (now.episode_index > first).all())
         finished = jax.tree.map(lambda x: jnp.where(_expand_to(counted, x), x, 0.0), running)
-        finished = finished._replace(count=counted.astype(float), non_finite=jnp.where(ends, running.non_finite, 0.0))
+        finished = finished._replace(
+            count=counted.astype(float), non_finite=jnp.where(ends, running.non_finite, 0.0)
+        )
         ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished)
-        moved = now._replace(env_state=env_state, timestep=after, hidden_state=hidden_state, episode_stats=running)
-        return (jax.lax.cond(last.any(), lambda: _auto_reset(env, moved, last), lambda: moved), ended), transition
+        moved = now._replace(
+            env_state=env_state, timestep=after, hidden_state=hidden_state, episode_stats=running
+        )
+        return (
+            jax.lax.cond(last.any(), lambda: _auto_reset(env, moved, last), lambda: moved),
+            ended,
+        ), transition
 
-    (acting, ended), steps = jax.lax.scan(step, (acting, acting.unreported), jax.random.split(key, num_steps))
+    (acting, ended), steps = jax.lax.scan(
+        step, (acting, acting.unreported), jax.random.split(key, num_steps)
+    )
     acting, episodes, begun = _report(acting, ended, first)
     return acting, Rollout(steps, start, episodes, _rollout_faults(steps), begun)
 
@@ -136,12 +163,15 @@ def _rollout_faults(steps: Transition) -> Array:
     return jax.lax.reduce(jax.vmap(faults_of_step)(steps), jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
-def _report(acting: RolloutState, ended: EpisodeStats, first: int) -> tuple[RolloutState, EpisodeStats, EpisodeStats]:
+def _report(
+    acting: RolloutState, ended: EpisodeStats, first: int
+) -> tuple[RolloutState, EpisodeStats, EpisodeStats]:
     """Splits the sums over ended episodes into those to report now, and those to hold back.
 
-    The first episodes to end are the short ones, whose returns and costs say nothing of the long ones. So each
-    environment's episode number ``first`` is held back until the last of them has ended, and until then no other
-    episode counts: an environment with short episodes would end many of them meanwhile.
+    The first episodes to end are the short ones, whose returns and costs say nothing of the long
+    ones. So each environment's episode number ``first`` is held back until the last of them has
+    ended, and until then no other episode counts: an environment with short episodes would end many
+    of them meanwhile.
 
     Returns:
         Where the environments stand, the sums to report, and `Rollout.first_episodes`.
@@ -151,13 +181,17 @@ def _report(acting: RolloutState, ended: EpisodeStats, first: int) -> tuple[Roll
     unreported = jax.tree.map(jnp.subtract, ended, episodes)
     under_way = acting.episode_index == first
     running = acting.episode_stats._replace(count=jnp.ones_like(acting.episode_stats.count))
-    begun = jax.tree.map(lambda x, y: x + jnp.where(_expand_to(under_way, y), y, 0.0).sum(0), unreported, running)
+    begun = jax.tree.map(
+        lambda x, y: x + jnp.where(_expand_to(under_way, y), y, 0.0).sum(0), unreported, running
+    )
     return acting._replace(unreported=unreported), episodes, begun
 
 
 def _auto_reset(env: Environment, acting: RolloutState, last: Array) -> RolloutState:
     """Begin the next episode in the worlds whose last one ended."""
-    env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(acting.reset_key, acting.episode_index))
+    env_state, timestep = jax.vmap(env.reset)(
+        jax.vmap(jax.random.fold_in)(acting.reset_key, acting.episode_index)
+    )
     fresh = acting._replace(
         env_state=env_state,
         timestep=timestep,
@@ -169,19 +203,28 @@ def _auto_reset(env: Environment, acting: RolloutState, last: Array) -> RolloutS
     def pick(new: Any, old: Any) -> Any:
         return jnp.where(_expand_to(last, new), new, old)
 
-    no_copies = {"reset_key": (), "unreported": ()}  # the same for every environment, or no array of numbers
+    no_copies = {
+        "reset_key": (),
+        "unreported": (),
+    }  # the same for every environment, or no array of numbers
     picked = jax.tree.map(pick, fresh._replace(**no_copies), acting._replace(**no_copies))
     return picked._replace(reset_key=acting.reset_key, unreported=acting.unreported)
 
 
 def _staggered_truncation(acting: RolloutState, max_episode_steps: int) -> Array:
-    """Whether the step under way is the last of a world's first episode, so that worlds get out of step, ``[B]``."""
-    share = jax.vmap(lambda key: jax.random.uniform(keys.for_purpose(key, keys.STAGGER)))(acting.reset_key)
-    return (acting.episode_index == 1) & (acting.episode_stats.lengths + 1.0 >= jnp.ceil(share * max_episode_steps))
+    """Whether the step under way is the last of a world's first episode, so that worlds get out of
+    step, ``[B]``."""
+    share = jax.vmap(lambda key: jax.random.uniform(keys.for_purpose(key, keys.STAGGER)))(
+        acting.reset_key
+    )
+    return (acting.episode_index == 1) & (
+        acting.episode_stats.lengths + 1.0 >= jnp.ceil(share * max_episode_steps)
+    )
 
 
 def _env_flag(env: Environment, what: str, tells: bool, env_state: PyTree, last: Array) -> Array:
-    """1 for the worlds of which the environment's own function says that they broke, or were won, ``[B]``."""
+    """1 for the worlds of which the environment's own function says that they broke, or were won,
+    ``[B]``."""
     if not tells:
         return jnp.zeros(last.shape)
     return jax.vmap(getattr(env, what))(env_state).astype(float)

@@ -30,7 +30,9 @@ class Observation(NamedTuple):
 
     agents_view: Array  # [N, O] float: each agent's own observation
     global_state: Array  # [S] float: what a central critic may see
-    action_mask: Array  # [N, A] bool: legal actions; for continuous actions the dimensions that exist
+    action_mask: (
+        Array  # [N, A] bool: legal actions; for continuous actions the dimensions that exist
+    )
     alive: Array  # [N] bool: agents that act at all, by the environment's word
 
 
@@ -69,7 +71,9 @@ class EpisodeStats(NamedTuple):
     costs: Array  # [N, K]
     lengths: Array  # []
     living_steps: Array  # [N] steps in which the agent was in play
-    non_finite: Array | float = 0.0  # [] episodes that ended because the world's own numbers were no longer finite
+    non_finite: Array | float = (
+        0.0  # [] episodes that ended because the world's own numbers were no longer finite
+    )
     wins: Array | float = 0.0  # [] episodes that ended in a win, by the environment's word
 
 
@@ -77,11 +81,16 @@ class Rollout(NamedTuple):
     """What an algorithm learns from."""
 
     transitions: Transition  # [T, B, ...]
-    initial_hidden_state: PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
+    initial_hidden_state: (
+        PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
+    )
     episode_stats: EpisodeStats
-    env_faults: Array | int = 0  # [] int: which of the environment's numbers were wrong, see `rollout.env_faults`
+    env_faults: Array | int = (
+        0  # [] int: which of the environment's numbers were wrong, see `rollout.env_faults`
+    )
     first_episodes: EpisodeStats | None = None
-    """Sums over the first episodes so far, ended or not, while `episode_stats` waits for the last of them to end."""
+    """Sums over the first episodes so far, ended or not, while `episode_stats` waits for the last
+    of them to end."""
 
 
 class RolloutState(NamedTuple):
@@ -90,7 +99,9 @@ class RolloutState(NamedTuple):
     env_state: PyTree
     timestep: TimeStep
     hidden_state: PyTree  # the policy's memory; () when feed-forward
-    reset_key: Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
+    reset_key: (
+        Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
+    )
     episode_index: Array  # [B] int: episodes begun so far
     episode_stats: EpisodeStats  # [B, ...] sums of the episode under way; `count` stays 0
     unreported: EpisodeStats  # sums over each environment's first episode, until every environment has finished it
@@ -107,7 +118,9 @@ class TrainState(NamedTuple):
 
 for _record in (Observation, TimeStep, Transition, EpisodeStats, Rollout, RolloutState, TrainState):
     # so that functions of these records, such as a policy, survive `jax.export`
-    export.register_namedtuple_serialization(_record, serialized_name=f"jaxmarl_lite.{_record.__name__}")
+    export.register_namedtuple_serialization(
+        _record, serialized_name=f"jaxmarl_lite.{_record.__name__}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,25 +143,28 @@ class EnvSpec:
     max_return: float | None = None
     """The highest return that can be reached, where it is known."""
     action_low: tuple[float, ...] | None = None
-    """Lower bound of each continuous dimension; None, together with `action_high`, where actions are unbounded."""
+    """Lower bound of each continuous dimension; None, together with `action_high`, where actions
+    are unbounded."""
     action_high: tuple[float, ...] | None = None
     cost_names: tuple[str, ...] = ()
     """A word for each cost, as ``--cost-limit`` takes it."""
     cost_descriptions: tuple[str, ...] = ()
     """What each cost counts, in words with its unit, for tables and axes; () or one per cost."""
     cost_limits: tuple[float | tuple[float, ...], ...] | None = None
-    """The environment's own limit for each cost, one number or one per agent: expected undiscounted cost per episode.
-    Runs are measured against them, and constrained algorithms keep them, unless they are given others."""
+    """The environment's own limit for each cost, one number or one per agent: expected undiscounted
+    cost per episode. Runs are measured against them, and constrained algorithms keep them, unless
+    they are given others."""
 
     can_diverge: bool = False
-    """The world has a method ``is_non_finite(state)``, and rows count the episodes that it tells of."""
+    """The world has a method ``is_non_finite(state)``, and rows count the episodes that it tells
+    of."""
 
     action_names: tuple[str, ...] = ()
     """A word, or a few, for each discrete action, for pictures; ``()`` where they have none."""
 
     win_condition: str = ""
-    """What winning an episode means, in words, where it can be won: the world then has a method ``is_win(state)``, and
-    the share of won episodes is reported."""
+    """What winning an episode means, in words, where it can be won: the world then has a method
+    ``is_win(state)``, and the share of won episodes is reported."""
 
     @property
     def num_costs(self) -> int:
@@ -156,7 +172,8 @@ class EnvSpec:
         return len(self.cost_names)
 
     def team_return(self, returns: Array) -> Array:
-        """The reported return from per-agent returns ``[..., N]``: the team's, whichever the reward kind."""
+        """The reported return from per-agent returns ``[..., N]``: the team's, whichever the reward
+        kind."""
         return returns.mean(-1) if self.reward_type == "team" else returns.sum(-1)
 
 
@@ -164,12 +181,12 @@ class EnvSpec:
 class Environment(Protocol):
     """What a world must offer; any object with these three will do.
 
-    ``step`` never resets: it answers the true last time step, and the rollout begins the next episode.
-    Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
-    ``animate(states, path)``, if there is one, writes a GIF of a list of states; with ``spec.can_diverge``,
-    ``is_non_finite(state)`` tells whether the episode ended because the world's numbers were no longer finite; with
-    ``spec.win_condition``, ``is_win(state)`` tells of an episode's last state whether it was won.
-    """
+    ``step`` never resets: it answers the true last time step, and the rollout begins the next
+    episode. Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
+    ``animate(states, path)``, if there is one, writes a GIF of a list of states; with
+    ``spec.can_diverge``, ``is_non_finite(state)`` tells whether the episode ended because the
+    world's numbers were no longer finite; with ``spec.win_condition``, ``is_win(state)`` tells of
+    an episode's last state whether it was won."""
 
     @property
     def spec(self) -> EnvSpec:
@@ -188,15 +205,16 @@ class Environment(Protocol):
 class Algorithm(NamedTuple):
     """A learning algorithm as a record of pure functions.
 
-    ``init(key, num_envs, config) -> learner``, the learner's state, which carries the config's floats, so that
-        changing them, or ``vmap`` over them, compiles nothing anew;
+    ``init(key, num_envs, config) -> learner``, the learner's state, which carries the config's
+        floats, so that changing them, or ``vmap`` over them, compiles nothing anew;
     ``init_hidden_state(num_envs) -> hidden_state``, the policy's memory at the start of an episode;
-    ``act(learner, key, obs, hidden_state, greedy=False) -> (action, log_prob, hidden_state)``, all with a leading
-        ``B``;
-    ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may look at;
-    ``check_sizes(num_envs, num_steps)`` raises ValueError when these sizes cannot be trained on;
-    ``spec``: the environment's sizes that it was made for, None when it fits any;
-    ``first_learning_update(num_envs, num_steps)``: the number of the first update that can learn, 1 but for a replay to
+    ``act(learner, key, obs, hidden_state, greedy=False) -> (action, log_prob, hidden_state)``, all
+    with a leading
+        ``B``; ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may
+    look at; ``check_sizes(num_envs, num_steps)`` raises ValueError when these sizes cannot be
+    trained on; ``spec``: the environment's sizes that it was made for, None when it fits any;
+    ``first_learning_update(num_envs, num_steps)``: the number of the first update that can learn, 1
+    but for a replay to
         fill.
     """
 

@@ -1,4 +1,5 @@
-"""Checks of values that users give: one rule for numbers, one phrasing of errors, ``NAME is VALUE; allowed is ...``."""
+"""Checks of values that users give: one rule for numbers, one phrasing of errors, ``NAME is VALUE;
+allowed is ...``."""
 
 from __future__ import annotations
 
@@ -34,11 +35,16 @@ _WORDS = (
 
 
 def to_python(value: Any) -> Any:
-    """Returns a concrete 0-d number of NumPy or JAX as the Python number it shows, anything else unchanged.
+    """Returns a concrete 0-d number of NumPy or JAX as the Python number it shows, anything else
+    unchanged.
 
-    ``np.float32(0.99)`` is 0.99, and not 0.9900000095367432: the same in single precision, and the same in JSON.
-    """
-    if isinstance(value, Tracer) or not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
+    ``np.float32(0.99)`` is 0.99, and not 0.9900000095367432: the same in single precision, and the
+    same in JSON."""
+    if (
+        isinstance(value, Tracer)
+        or not isinstance(value, (np.generic, np.ndarray, jax.Array))
+        or value.ndim
+    ):
         return value
     if jnp.issubdtype(value.dtype, jnp.floating):
         return float(str(np.asarray(value)[()]))
@@ -74,14 +80,25 @@ def check_int(name: str, value: Any, low: int = 1, high: int | None = None) -> i
     number = to_python(value)
     if isinstance(number, float) and math.isfinite(number) and number.is_integer():
         number = int(number)
-    if isinstance(number, int) and not isinstance(number, bool) and low <= number <= (number if high is None else high):
+    if (
+        isinstance(number, int)
+        and not isinstance(number, bool)
+        and low <= number <= (number if high is None else high)
+    ):
         return number
     is_open = high is None or (high >= MOST and not (isinstance(number, int) and number > high))
-    raise invalid(name, value, "a whole number" + (f", {low} or more" if is_open else f" from {low} to {high}"))
+    raise invalid(
+        name,
+        value,
+        "a whole number" + (f", {low} or more" if is_open else f" from {low} to {high}"),
+    )
 
 
-def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, infinite: bool = False) -> Any:
-    """Returns a number as a Python float; a traced scalar is returned unchanged, because it has no value yet.
+def check_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, infinite: bool = False
+) -> Any:
+    """Returns a number as a Python float; a traced scalar is returned unchanged, because it has no
+    value yet.
 
     Args:
         name: of the field, for the message.
@@ -109,7 +126,8 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 
 
 def check_limit(name: str, value: Any) -> Any:
-    """Returns a limit on a cost: a number from 0 up, inf for none, or a tuple of them, one per agent.
+    """Returns a limit on a cost: a number from 0 up, inf for none, or a tuple of them, one per
+    agent.
 
     Raises:
         ValueError: for anything else.
@@ -126,10 +144,15 @@ def check_limit(name: str, value: Any) -> Any:
 
 
 def check_table(name: str, value: Any, low: float = -math.inf) -> tuple[tuple[float, ...], ...]:
-    """Returns rows of equally many finite numbers as tuples; raises ValueError for anything else."""
+    """Returns rows of equally many finite numbers as tuples; raises ValueError for anything
+    else."""
     allowed = "rows of equally many numbers, such as ((1.0, 0.0), (0.0, 1.0))"
     rows = to_plain(value)
-    if not isinstance(rows, tuple) or not rows or not all(isinstance(row, tuple) and row for row in rows):
+    if (
+        not isinstance(rows, tuple)
+        or not rows
+        or not all(isinstance(row, tuple) and row for row in rows)
+    ):
         raise invalid(name, value, allowed)
     if any(len(row) != len(rows[0]) for row in rows):
         raise invalid(name, value, allowed)
@@ -143,7 +166,8 @@ def one_line(error: BaseException) -> str:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Returns a bool, Python's, NumPy's or JAX's, as Python's; raises ValueError for anything else."""
+    """Returns a bool, Python's, NumPy's or JAX's, as Python's; raises ValueError for anything
+    else."""
     flag = to_python(value)
     if not isinstance(flag, bool):
         raise invalid(name, value, "True or False")
@@ -162,8 +186,8 @@ def check_path(name: str, value: Any) -> Path:
     """Returns a path with ``~`` expanded.
 
     Raises:
-        ValueError: for anything but text or a path, for an empty one, for one that no file system can have.
-    """
+        ValueError: for anything but text or a path, for an empty one, for one that no file system
+    can have."""
     allowed = "the path of a file or folder"
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise invalid(name, value, allowed)
@@ -202,7 +226,8 @@ def nearest_names(name: Any, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> ValueError:
-    """Returns the error for a name that does not exist, with what is allowed and the nearest names."""
+    """Returns the error for a name that does not exist, with what is allowed and the nearest
+    names."""
     known = list(known)
     near = nearest_names(name, known)
     hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -210,10 +235,13 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> ValueError:
 
 
 def check_environment_object(env: Any) -> EnvSpec:
-    """Returns the spec of an object that is an environment by its looks; raises ValueError for anything else."""
+    """Returns the spec of an object that is an environment by its looks; raises ValueError for
+    anything else."""
     spec = getattr(env, "spec", None)
     if isinstance(env, type) or not isinstance(spec, EnvSpec):
-        raise invalid("env", env, "an environment, an instance with spec, reset and step, as make returns it")
+        raise invalid(
+            "env", env, "an environment, an instance with spec, reset and step, as make returns it"
+        )
     return spec
 
 
@@ -230,8 +258,10 @@ def check_fits(algorithm: Algorithm, env: Environment) -> EnvSpec:
         made, have = getattr(algorithm.spec, field.name), getattr(spec, field.name)
         if made != have and field.name not in _WORDS:
             raise ValueError(
-                f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} was made "
-                f"(its spec is that of {algorithm.spec.name}, this is {spec.name})"  # type: ignore[union-attr]
+                f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} "
+                "was made "
+                f"(its spec is that of {algorithm.spec.name}, this is "
+                f"{spec.name})"  # type: ignore[union-attr]
             )
     return spec
 
@@ -243,7 +273,9 @@ def check_key(name: str, key: Any) -> None:
         or (key.dtype == np.uint32 and key.ndim == 1)  # the older raw form
     )
     if not is_key:
-        raise invalid(name, key, "one random key, such as jax.random.key(0); use jax.vmap for several")
+        raise invalid(
+            name, key, "one random key, such as jax.random.key(0); use jax.vmap for several"
+        )
 
 
 def check_like(name: str, tree: PyTree, form: PyTree) -> None:
@@ -251,7 +283,9 @@ def check_like(name: str, tree: PyTree, form: PyTree) -> None:
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     expected, expected_structure = jax.tree_util.tree_flatten_with_path(form)
     if structure != expected_structure:
-        raise ValueError(f"{name} is of another algorithm or environment; allowed is what `init` returned")
+        raise ValueError(
+            f"{name} is of another algorithm or environment; allowed is what `init` returned"
+        )
     for (path, leaf), (_, like) in zip(leaves, expected, strict=True):
         if np.shape(leaf) != np.shape(like):
             where = name + jax.tree_util.keystr(path)
@@ -259,11 +293,20 @@ def check_like(name: str, tree: PyTree, form: PyTree) -> None:
 
 
 def check_obs(obs: Any, spec: EnvSpec) -> None:
-    """Raise ValueError for anything but the observation of one copy of an environment of these sizes."""
+    """Raise ValueError for anything but the observation of one copy of an environment of these
+    sizes."""
     if not isinstance(obs, Observation):
         raise invalid("obs", obs, "an Observation, such as timestep.obs")
     agents = spec.num_agents
-    shapes = ((agents, spec.obs_size), (spec.global_state_size,), (agents, spec.action_size), (agents,))
+    shapes = (
+        (agents, spec.obs_size),
+        (spec.global_state_size,),
+        (agents, spec.action_size),
+        (agents,),
+    )
     for field, value, shape in zip(Observation._fields, obs, shapes, strict=True):
         if np.shape(value) != shape:
-            raise ValueError(f"obs.{field} has the shape {np.shape(value)}; allowed is {shape}, that of {spec.name}")
+            raise ValueError(
+                f"obs.{field} has the shape {np.shape(value)}; allowed is {shape}, that of "
+                f"{spec.name}"
+            )

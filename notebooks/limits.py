@@ -13,10 +13,11 @@
 # %% [markdown]
 # # A team that keeps two limits
 #
-# Two agents choose how hard to work, five times an episode. Work pays the team; it also costs its agent *energy* and
-# *noise*, each of which has a limit per agent. We train a team that knows nothing of the limits, look at what it costs,
-# and then two that keep them: MACPO, whose steps stay inside the limits, and MAPPO-Lagrangian, which prices the costs.
-# The best return under the limits is a linear program here, so we know how much keeping them must take.
+# Two agents choose how hard to work, five times an episode. Work pays the team; it also costs its
+# agent *energy* and *noise*, each of which has a limit per agent. We train a team that knows
+# nothing of the limits, look at what it costs, and then two that keep them: MACPO, whose steps stay
+# inside the limits, and MAPPO-Lagrangian, which prices the costs. The best return under the limits
+# is a linear program here, so we know how much keeping them must take.
 
 # %%
 import os
@@ -25,18 +26,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.report import plots
+from jaxmarl_lite.report import plotting
 
 STEPS = int(os.environ.get("NOTEBOOK_STEPS", 600_000))  # per seed; a test makes it small
 env = jml.make("toy/budget-two")
 spec = env.spec
 print("costs:", dict(zip(spec.cost_names, spec.cost_limits, strict=True)))
-print("best return without limits:", spec.max_return, "  within them:", round(env.constrained_best(), 2))
+print(
+    "best return without limits:",
+    spec.max_return,
+    "  within them:",
+    round(env.constrained_best(), 2),
+)
 
 # %% [markdown]
 # ## Without limits
 #
-# HAPPO maximises the return. The table says what that costs each agent, and how many episodes stay within a limit.
+# HAPPO maximises the return. The table says what that costs each agent, and how many episodes stay
+# within a limit.
 
 # %%
 common = dict(seeds=3, total_steps=STEPS, num_evaluations=10, eval_episodes=256, quiet=True)
@@ -47,9 +54,10 @@ free.plot()
 # %% [markdown]
 # ## Within limits
 #
-# Limits are in cost per episode. They come from the environment here; `cost_limit={"energy": 5, "noise": (5, 4)}` in
-# the config would give others, and `--cost-limit energy=5 noise=5,4` does on the command line. A margin of a tenth,
-# and a reserve that grows while a limit is broken, keep the team on the safe side of them.
+# Limits are in cost per episode. They come from the environment here; `cost_limit={"energy": 5,
+# "noise": (5, 4)}` in the config would give others, and `--cost-limit energy=5 noise=5,4` does on
+# the command line. A margin of a tenth, and a reserve that grows while a limit is broken, keep the
+# team on the safe side of them.
 
 # %%
 config = jml.MACPOConfig(cost_margin=0.1, adaptive_margin_lr=0.1)
@@ -57,8 +65,8 @@ safe = jml.run("macpo", "toy/budget-two", config=config, **common)
 print(safe.summary())
 safe.plot()
 
-# %% [markdown]
-# MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a price, and moves the prices.
+# %% [markdown] MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a
+# price, and moves the prices.
 
 # %%
 config = jml.MAPPOLagrangianConfig(cost_margin=0.1, multiplier_ki=0.1, multiplier_kp=2.0)
@@ -68,12 +76,12 @@ print(priced.summary())
 # %% [markdown]
 # ## Side by side
 #
-# The return that the limits leave is reached, and not more: what is above the line in the first panel breaks a limit in
-# the others.
+# The return that the limits leave is reached, and not more: what is above the line in the first
+# panel breaks a limit in the others.
 
 # %%
 runs = {r.algorithm: (r.steps, r.returns, r.costs) for r in (free, safe, priced)}
-plots.constrained_curves(
+plotting.constrained_curves(
     runs,
     limits=safe.limits,
     names=spec.cost_names,
@@ -82,10 +90,9 @@ plots.constrained_curves(
     best=env.constrained_best(),
 )
 
-# %% [markdown]
-# What happened inside: the share of MACPO's steps that had to recover, met a broken limit, or were cut by one; and the
-# prices of MAPPO-Lagrangian, in reward per unit of cost. The prices of the linear program's dual are what they should
-# settle at.
+# %% [markdown] What happened inside: the share of MACPO's steps that had to recover, met a broken
+# limit, or were cut by one; and the prices of MAPPO-Lagrangian, in reward per unit of cost. The
+# prices of the linear program's dual are what they should settle at.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -93,15 +100,19 @@ for name in ("infeasible", "recoverable", "constrained", "unconstrained"):
     axes[0].plot(safe.steps, np.nanmean(safe.metrics[f"case_{name}"], (0, 2)), label=name)
 for k, name in enumerate(spec.cost_names):
     for agent in range(spec.num_agents):
-        axes[1].plot(priced.steps, np.nanmean(priced.metrics["multiplier"][..., agent, k], 0), label=f"{name}, {agent}")
+        axes[1].plot(
+            priced.steps,
+            np.nanmean(priced.metrics["multiplier"][..., agent, k], 0),
+            label=f"{name}, {agent}",
+        )
 axes[0].set(title="MACPO: share of steps", xlabel="environment steps")
 axes[1].set(title="MAPPO-Lagrangian: prices", xlabel="environment steps")
 for ax in axes:
     ax.legend(fontsize=7)
 fig
 
-# %% [markdown]
-# The probability of keeping each limit in an episode is another number than keeping it on average, and usually smaller:
+# %% [markdown] The probability of keeping each limit in an episode is another number than keeping
+# it on average, and usually smaller:
 
 # %%
 for result in (free, safe, priced):

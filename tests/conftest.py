@@ -1,4 +1,5 @@
-"""Settings of all tests: silent broadcasting of ranks is an error, and so is a warning from the package."""
+"""Settings of all tests: silent broadcasting of ranks is an error, and so is a warning from the
+package."""
 
 from __future__ import annotations
 
@@ -20,22 +21,35 @@ sys.path.insert(0, str(HERE))
 # The rooms whose own code or whose libraries (Jumanji) broadcast ranks on purpose.
 LENIENT = ("envs", "report")
 
-# The tests compile for minutes and compute for seconds, so XLA is asked to hurry: a training program then compiles in a
-# third of the time. The flag is given to the jax it is known of alone, because XLA aborts on a flag it does not know.
+# The tests compile for minutes and compute for seconds, so XLA is asked to hurry: a training
+# program then compiles in a third of the time. The flag is given to the jax it is known of alone,
+# because XLA aborts on a flag it does not know.
 jax.config.update("jax_disable_most_optimizations", True)
 if jax.__version__.startswith("0.10."):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::jaxmarl_lite")
 
 
-# Files that take minutes, longest first: a worker takes a whole file, so a long one that begins last is waited for.
+# Files that take minutes, longest first: a worker takes a whole file, so a long one that begins
+# last is waited for.
 LONG = (
-    "test_resume.py", "test_protocol.py", "test_benchmarks.py", "test_readme.py", "test_costs.py", "test_turns.py",
-    "test_parallel.py", "test_envs_mujoco_physics.py", "test_constrained.py", "test_run.py", "test_kill.py",
-)  # fmt: skip
+    "test_resume.py",
+    "test_protocol.py",
+    "test_benchmarks.py",
+    "test_readme.py",
+    "test_costs.py",
+    "test_sequential_update.py",
+    "test_sharding.py",
+    "test_envs_mujoco_physics.py",
+    "test_constrained_optimization.py",
+    "test_run.py",
+    "test_kill.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,7 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """`[B, N] + [N]` must be written out, except where `LENIENT` or a module's `LENIENT_RANKS` says otherwise."""
+    """`[B, N] + [N]` must be written out, except where `LENIENT` or a module's `LENIENT_RANKS` says
+    otherwise."""
     room = request.path.relative_to(HERE).parts[0]
     lenient = room in LENIENT or getattr(request.module, "LENIENT_RANKS", False)
     with jax.numpy_rank_promotion("allow" if lenient else "raise"):
@@ -56,7 +71,8 @@ _after_clearing = [0.0]  # gigabytes
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let go of what a file has compiled when it ends: all files together need gigabytes, in every worker."""
+    """Let go of what a file has compiled when it ends: all files together need gigabytes, in every
+    worker."""
     yield
     if _resident_gigabytes() > 1.0:  # below, the small programs that files share are worth more
         _forget(request.module)
@@ -79,7 +95,9 @@ def _forget(*modules: ModuleType) -> None:
                 value.cache_clear()
     jax.clear_caches()
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # of glibc, which else keeps the memory for later
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # of glibc, which else keeps the memory for later
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     _after_clearing[0] = _resident_gigabytes()
 
@@ -87,7 +105,9 @@ def _forget(*modules: ModuleType) -> None:
 def _resident_gigabytes() -> float:
     """Memory that this process has now; infinite where that cannot be found out."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+        return (
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+        )
     except OSError:
         return float("inf")
 

@@ -25,14 +25,26 @@ def batch(agents, kind="discrete", seed=0, hidden_state=(), learner=None, act=No
 
     now = obs()
     if kind == "discrete":
-        action = jnp.asarray(np.argmax(now.action_mask * draw.uniform(size=now.action_mask.shape), -1).astype(np.int32))
+        action = jnp.asarray(
+            np.argmax(now.action_mask * draw.uniform(size=now.action_mask.shape), -1).astype(
+                np.int32
+            )
+        )
     else:
         action = jnp.asarray(draw.normal(size=(T, B, agents, A))) * now.action_mask
     reward = np.repeat(draw.normal(size=(T, B, 1)), agents, -1)
     over, cut = draw.uniform(size=(T, B)) < 0.15, draw.uniform(size=(T, B)) < 0.15
     transitions = Transition(
-        now, action, jnp.asarray(draw.uniform(-2, -0.2, size=(T, B, agents))), jnp.asarray(reward),
-        jnp.zeros((T, B, agents, 0)), jnp.asarray(1.0 - over), jnp.asarray(over | cut), obs(),
-    )  # fmt: skip
-    ended = EpisodeStats(jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents))
+        now,
+        action,
+        jnp.asarray(draw.uniform(-2, -0.2, size=(T, B, agents))),
+        jnp.asarray(reward),
+        jnp.zeros((T, B, agents, 0)),
+        jnp.asarray(1.0 - over),
+        jnp.asarray(over | cut),
+        obs(),
+    )
+    ended = EpisodeStats(
+        jnp.zeros(()), jnp.zeros(agents), jnp.zeros((agents, 0)), jnp.zeros(()), jnp.zeros(agents)
+    )
     return Rollout(transitions, hidden_state, ended)

@@ -1,9 +1,9 @@
 """Hashes of short runs of every algorithm, to show that a change of the code changed no bits.
 
-``python tests/run_hashes.py --write FILE`` before a change and ``--check FILE`` after it, on one machine: compilers for
-different processors round differently. A run trains for two updates, stops, is resumed and trains for two more. Leaves
-and metrics are compared as sets of values, without their names, so that both may be renamed.
-"""
+``python tests/run_hashes.py --write FILE`` before a change and ``--check FILE`` after it, on one
+machine: compilers for different processors round differently. A run trains for two updates, stops,
+is resumed and trains for two more. Leaves and metrics are compared as sets of values, without their
+names, so that both may be renamed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ import numpy as np
 if __name__ == "__main__":  # compile quickly, as the tests do
     jax.config.update("jax_disable_most_optimizations", True)
     if jax.__version__.startswith("0.10."):
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = (
+            os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+        )
 
 import small_runs
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.running.record import TIMINGS
+from jaxmarl_lite.experiment.run_logger import TIMINGS
 
 COSTS = ("macpo", "mappo-lagrangian")
 EFFORT = "toy/reach-unequal with a cost"
@@ -52,7 +54,11 @@ def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
     found["liir official"] = "liir", "toy/relay", {"meta_gradient": "reference"}
     found["macpo apart"] = "macpo", "toy/budget-two", apart | {"cost_ratio": "corrected"}
     found["macpo authors"] = "macpo", "toy/risky", {"cost_ratio": "product", "per_dim_ratio": True}
-    found["ippo trunk"] = "ippo", "toy/memory", {"shared_torso": True, "recurrent": True, "rnn_hidden_size": 3}
+    found["ippo trunk"] = (
+        "ippo",
+        "toy/memory",
+        {"shared_torso": True, "recurrent": True, "rnn_hidden_size": 3},
+    )
     return found
 
 
@@ -61,13 +67,19 @@ def hashes(algorithm: str, env: str, fields: dict[str, Any]) -> dict[str, list[s
     config = small_runs.config(algorithm, **fields)
     world: Any = env
     if env == EFFORT:
-        effort = jml.Cost("effort", "squared actions", lambda state, action, after: (action**2).sum(-1), 0.2)
+        effort = jml.Cost(
+            "effort", "squared actions", lambda state, action, after: (action**2).sum(-1), 0.2
+        )
         world = jml.with_costs(jml.make("toy/reach-unequal"), [effort])
     with tempfile.TemporaryDirectory() as folder:
-        kept = dict(small_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run")
+        kept = dict(
+            small_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run"
+        )
         jml.run(algorithm, world, total_steps=small_runs.updates(2), **kept)
         again = None if isinstance(world, str) else world
-        result = jml.resume_run(Path(folder) / "run", env=again, total_steps=small_runs.updates(4), quiet=True)
+        result = jml.resume_run(
+            Path(folder) / "run", env=again, total_steps=small_runs.updates(4), quiet=True
+        )
         states = jax.tree.map(_data, result.states)
     learned = sorted(_hash(x) for x in jax.tree.leaves(states) if x.size)
     metrics = {name: x for name, x in result.metrics.items() if name not in TIMINGS}
@@ -75,11 +87,15 @@ def hashes(algorithm: str, env: str, fields: dict[str, Any]) -> dict[str, list[s
 
 
 def _data(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+    return np.asarray(
+        jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    )
 
 
 def _hash(value: np.ndarray) -> str:
-    return hashlib.blake2b(f"{value.dtype}{value.shape}".encode() + value.tobytes(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        f"{value.dtype}{value.shape}".encode() + value.tobytes(), digest_size=8
+    ).hexdigest()
 
 
 def main() -> int:
@@ -101,7 +117,11 @@ def main() -> int:
                 lost = collections.Counter(stored[name][kind]) - collections.Counter(now)
                 new = collections.Counter(now) - collections.Counter(stored[name][kind])
                 different += bool(lost or new)
-                verdict = "same" if not lost and not new else f"{lost.total()} of {len(now)} differ, {new.total()} new"
+                verdict = (
+                    "same"
+                    if not lost and not new
+                    else f"{lost.total()} of {len(now)} differ, {new.total()} new"
+                )
                 print(f"{name}, {kind}: {verdict}", flush=True)
         else:
             print(name, len(found[name]["leaves"]), len(found[name]["metrics"]), flush=True)

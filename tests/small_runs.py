@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmarl_lite.algorithms import registry
-from jaxmarl_lite.report import runfolder
-from jaxmarl_lite.running.record import TIMINGS
+from jaxmarl_lite.experiment.run_logger import TIMINGS
+from jaxmarl_lite.report import run_dir
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 SIZES: dict[str, Any] = dict(num_envs=4, num_steps=4, eval_episodes=4, quiet=True)
@@ -36,14 +36,19 @@ def updates(number: int) -> int:
 
 
 def rows(path: Path) -> list[str]:
-    """A run's rows without what differs from run to run; as text, in which NaN equals NaN and every bit shows."""
-    return [repr({k: v for k, v in row.items() if k not in TIMINGS}) for row in runfolder.load(path).rows]
+    """A run's rows without what differs from run to run; as text, in which NaN equals NaN and every
+    bit shows."""
+    return [
+        repr({k: v for k, v in row.items() if k not in TIMINGS}) for row in run_dir.load(path).rows
+    ]
 
 
 def assert_same_bits(a: Any, b: Any) -> None:
     """Two trees agree in every bit, keys included."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), (_, y) in zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b)), strict=True):
+    for (path, x), (_, y) in zip(
+        *(jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b)), strict=True
+    ):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
         x, y = np.asarray(x), np.asarray(y)
@@ -57,7 +62,8 @@ class LotteryState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Lottery:
-    """Two steps an episode; a few episodes in a thousand pay `prize` instead of the first agent's action."""
+    """Two steps an episode; a few episodes in a thousand pay `prize` instead of the first agent's
+    action."""
 
     prize: float
     per_thousand: float
@@ -69,11 +75,15 @@ class Lottery:
 
     def _step(self, state: LotteryState, reward: Array, over: Array) -> TimeStep:
         time = state.time.astype(float)
-        obs = Observation(jnp.full((2, 1), time), time[None], jnp.ones((2, 2), bool), jnp.ones(2, bool))
+        obs = Observation(
+            jnp.full((2, 1), time), time[None], jnp.ones((2, 2), bool), jnp.ones(2, bool)
+        )
         return TimeStep(obs, jnp.full(2, reward), jnp.zeros((2, 0)), 1.0 - over.astype(float), over)
 
     def reset(self, key: Array) -> tuple[LotteryState, TimeStep]:
-        state = LotteryState(jax.random.uniform(key) < self.per_thousand / 1000, jnp.zeros((), jnp.int32))
+        state = LotteryState(
+            jax.random.uniform(key) < self.per_thousand / 1000, jnp.zeros((), jnp.int32)
+        )
         return state, self._step(state, jnp.zeros(()), jnp.zeros((), bool))
 
     def step(self, state: LotteryState, action: Array) -> tuple[LotteryState, TimeStep]:
@@ -83,7 +93,8 @@ class Lottery:
 
 
 class Closed:
-    """An environment that hashes by identity and cannot be drawn; otherwise a `Lottery` without prizes."""
+    """An environment that hashes by identity and cannot be drawn; otherwise a `Lottery` without
+    prizes."""
 
     def __init__(self) -> None:
         self._inner = Lottery(0.0, 0.0, "test/closed")

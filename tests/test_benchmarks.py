@@ -15,17 +15,32 @@ import numpy as np
 import pytest
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.report import runfolder
+from jaxmarl_lite.report import run_dir
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
-reproduce_liir, variants = importlib.import_module("reproduce_liir"), importlib.import_module("variants")
+reproduce_liir, variants = (
+    importlib.import_module("reproduce_liir"),
+    importlib.import_module("variants"),
+)
 accelerator, hlo = importlib.import_module("accelerator"), importlib.import_module("hlo")
 learning, measuring = importlib.import_module("learning"), importlib.import_module("measuring")
 SCRIPTS = (
-    "speed", "beside_mava", "beside_jaxmarl", "beside_liir", "trust_step", "learning", "physics", "reproduce_macpo",
-    "reproduce_liir", "where_it_helps", "pursuit", "devices", "kills", "accelerator",
-)  # fmt: skip
+    "speed",
+    "beside_mava",
+    "beside_jaxmarl",
+    "beside_liir",
+    "trust_step",
+    "learning",
+    "physics",
+    "reproduce_macpo",
+    "reproduce_liir",
+    "where_it_helps",
+    "pursuit",
+    "devices",
+    "kills",
+    "accelerator",
+)
 
 
 def run(script: str, *words: object) -> str:
@@ -48,14 +63,21 @@ def test_help(script: str) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_speed(tmp_path: Path) -> None:
-    words = "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4".split()
+    words = (
+        "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4"
+    ).split()
     run("speed", *words, "--out", tmp_path)
     (path,) = tmp_path.glob("speed-*.json")
     found = json.loads(path.read_text())
     row = found["rows"]["ippo:none:toy/counter"]
-    assert not found["failed"] and row["steps_per_second"] > 0 and row["environment_steps_per_second"] > 0
+    assert (
+        not found["failed"]
+        and row["steps_per_second"] > 0
+        and row["environment_steps_per_second"] > 0
+    )
     assert abs(row["share_rollout"] + row["share_learning"] + row["share_host"] - 1) < 1e-6
-    # the products of 4 epochs of 16 steps of 2 agents, forwards and twice backwards, are a lower bound
+    # the products of 4 epochs of 16 steps of 2 agents, forwards and twice backwards, are a lower
+    # bound
     assert row["learning_gflop"] * 1e9 > 4 * 16 * 2 * 2 * 4 * 3
     assert "ippo" in path.with_suffix(".md").read_text()
 
@@ -82,7 +104,7 @@ def test_kernels_multiply_loops_and_take_the_longest_branch() -> None:
 }
 ENTRY %main (x: f32[2]) -> f32[2] {
   %x = f32[2]{0} parameter(0)
-  %w = (s32[], f32[2]{0}) while(%x), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %w = (s32[]) while(%x), condition=%test, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   ROOT %copy = f32[2]{0} copy(%x)
 }
 """
@@ -92,11 +114,21 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 @pytest.mark.slow
 @pytest.mark.guard
 def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row without a peer; a program that cannot be built is named; rows of an earlier call stay."""
+    """A row without a peer; a program that cannot be built is named; rows of an earlier call
+    stay."""
     tiny = "--num-envs 4 --num-steps 4 --hidden-sizes 4 --env toy/counter"
     rows = {"good": (f"--algorithm ippo {tiny}", None), "bad": (f"--algorithm nobody {tiny}", None)}
     monkeypatch.setattr(accelerator, "ROWS", rows)
-    words = ["--rounds", "1", "--updates", "2", "--out", str(tmp_path), "--logs", str(tmp_path / "logs")]
+    words = [
+        "--rounds",
+        "1",
+        "--updates",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--logs",
+        str(tmp_path / "logs"),
+    ]
     assert accelerator.main([*words, "--rows", "good"]) == 0
     assert accelerator.main([*words, "--rows", "bad"]) == 1
     (path,) = tmp_path.glob("accelerator-*.json")
@@ -111,12 +143,34 @@ def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = ["--env", "toy/counter", "--algorithms", "ippo", "--total-steps", 128, "--num-evaluations", 2]
-    words += ["--eval-episodes", 4, "--num-envs", 8, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
+    words = [
+        "--env",
+        "toy/counter",
+        "--algorithms",
+        "ippo",
+        "--total-steps",
+        128,
+        "--num-evaluations",
+        2,
+    ]
+    words += [
+        "--eval-episodes",
+        4,
+        "--num-envs",
+        8,
+        "--num-steps",
+        8,
+        "--runs",
+        tmp_path / "runs",
+        "--out",
+        tmp_path,
+    ]
     run("learning", *words)
     first = json.loads((tmp_path / "learning-toy-counter.json").read_text())
     assert (tmp_path / "learning-toy-counter.png").stat().st_size > 1000
-    assert len(first["rows"]["ippo"]["final_of_each_seed"]) == 3 and first["rows"]["ippo"]["steps"] == [0, 64, 128]
+    assert len(first["rows"]["ippo"]["final_of_each_seed"]) == 3 and first["rows"]["ippo"][
+        "steps"
+    ] == [0, 64, 128]
     run("learning", *words)  # finished: nothing is trained again
     again = json.loads((tmp_path / "learning-toy-counter.json").read_text())
     assert again["rows"] == first["rows"]
@@ -133,7 +187,16 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(learning, "_start", lambda *given: begun.append(start(*given)) or begun[-1])
     monkeypatch.setattr(learning, "time", types.SimpleNamespace(sleep=interrupted))
-    words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--workers", "1"]
+    words = [
+        "--env",
+        "toy/counter",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path),
+        "--workers",
+        "1",
+    ]
     with pytest.raises(SystemExit, match="the same command goes on"):
         variants.to_the_end(lambda: learning.main(words))
     assert [process.wait(60) != 0 for process in begun] == [True]
@@ -143,16 +206,27 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
     words = (
-        "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 --hidden-sizes 6 6".split()
+        "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 "
+        "--hidden-sizes 6 6"
+    ).split()
+    run(
+        "trust_step",
+        *words,
+        *"--repeats 1 --updates 4 --worlds toy/counter".split(),
+        "--out",
+        tmp_path,
     )
-    run("trust_step", *words, *"--repeats 1 --updates 4 --worlds toy/counter".split(), "--out", tmp_path)
     (path,) = tmp_path.glob("trust-step-*.json")
     found = json.loads(path.read_text())["sections"]
     traced, by_hand = found["parts"]["gflop"], found["parts"]["gflop_by_hand"]
     assert all(abs(traced[name] / by_hand[name] - 1) < 0.01 for name in ("try", "product"))
     for whole in (True, False):  # forty iterations take no more memory than five
         assert len({row["bytes"] for row in found["memory"]["rows"] if row["whole"] is whole}) == 1
-    exact = [row for row in found["residuals"]["rows"] if row["method"] == "plain" and row["products"] == 40]
+    exact = [
+        row
+        for row in found["residuals"]["rows"]
+        if row["method"] == "plain" and row["products"] == 40
+    ]
     assert exact and all(row["residual"] < 0.05 and row["gain"] > 0.99 for row in exact)
     assert "Fisher products" in path.with_suffix(".md").read_text()
 
@@ -161,11 +235,27 @@ def test_trust_step(tmp_path: Path) -> None:
 @pytest.mark.guard
 def test_physics(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    words = ["--robots", "swimmer", "--states", 3, "--worlds", 2, "--steps", 2, "--repeats", 1, "--out", tmp_path]
+    words = [
+        "--robots",
+        "swimmer",
+        "--states",
+        3,
+        "--worlds",
+        2,
+        "--steps",
+        2,
+        "--repeats",
+        1,
+        "--out",
+        tmp_path,
+    ]
     run("physics", *words)
     (path,) = tmp_path.glob("physics-*.json")
     found = json.loads(path.read_text())
-    largest = {section: found[section]["swimmer"]["qpos_state_largest"] for section in ("accuracy", "settings")}
+    largest = {
+        section: found[section]["swimmer"]["qpos_state_largest"]
+        for section in ("accuracy", "settings")
+    }
     assert largest["accuracy"] < 1e-3 < largest["settings"]
     assert abs(found["accuracy"]["swimmer"]["return_mean_difference_%"]) < 1
     assert found["speed"]["swimmer"]["steps_per_s_2"] > 0
@@ -178,21 +268,31 @@ def test_physics(tmp_path: Path) -> None:
         ("liir", ("liir", "liir", False, {})),
         ("lam0=liir:intrinsic_coef=0", ("lam0", "liir", False, {"intrinsic_coef": 0})),
         ("a.b=central-v.reference", ("a.b", "central-v", True, {})),
-        ("x=liir:meta_gradient=exact,hidden_sizes=(8, 8),intrinsic_coef=1e-3",
-         ("x", "liir", False, {"meta_gradient": "exact", "hidden_sizes": (8, 8), "intrinsic_coef": 1e-3})),
+        (
+            "x=liir:meta_gradient=exact,hidden_sizes=(8, 8),intrinsic_coef=1e-3",
+            (
+                "x",
+                "liir",
+                False,
+                {"meta_gradient": "exact", "hidden_sizes": (8, 8), "intrinsic_coef": 1e-3},
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
     assert tuple(variants.parse(word)) == wanted
 
 
 def test_words_for_yes_and_no_are_flags() -> None:
     assert variants.parse("x=iac:normalize_advantages=false,parameter_sharing=True").fields == {
-        "normalize_advantages": False, "parameter_sharing": True,
-    }  # fmt: skip
+        "normalize_advantages": False,
+        "parameter_sharing": True,
+    }
 
 
-@pytest.mark.parametrize("word", ["liir:intrinsic_coef=0", "liir.reference", "a=b=c", "", "x=liir:", "..=iac"])
+@pytest.mark.parametrize(
+    "word", ["liir:intrinsic_coef=0", "liir.reference", "a=b=c", "", "x=liir:", "..=iac"]
+)
 def test_variants_that_cannot_be(word: str) -> None:
     with pytest.raises(ValueError, match="allowed is ALGORITHM or LABEL=ALGORITHM"):
         variants.parse(word)
@@ -225,7 +325,10 @@ def test_beating_is_of_the_right_one() -> None:
     ("words", "text"),
     [
         ("--algorithms x=iac:qq=1", "x: config has the unknown field 'qq'; allowed are"),
-        ("--algorithms liir:intrinsic_coef=0", "algorithm is 'liir:intrinsic_coef=0'; allowed is ALGORITHM or LABEL="),
+        (
+            "--algorithms liir:intrinsic_coef=0",
+            "algorithm is 'liir:intrinsic_coef=0'; allowed is ALGORITHM or LABEL=",
+        ),
         ("--algorithms y=mappo.reference", "algorithm is 'mappo.reference'; allowed is"),
         ("--algorithms iac --envs toy/reach coma", "iac: Unknown environment 'coma'"),
         ("--algorithms coma --envs toy/reach", "coma: algorithm 'coma' compares every action"),
@@ -239,23 +342,42 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
 ) -> None:
     where = [] if "--envs" in words else ["--envs", "toy/payoff"]
     with pytest.raises(SystemExit):
-        reproduce_liir.main([*where, *words.split(), "--runs", str(tmp_path), "--out", str(tmp_path)])
+        reproduce_liir.main(
+            [*where, *words.split(), "--runs", str(tmp_path), "--out", str(tmp_path)]
+        )
     assert text in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
     plan = {"total_steps": 128, "eval_episodes": 32, "greedy": False, "seeds": [0, 1]}
-    (tmp_path / "learning-toy-counter.json").write_text(json.dumps({"rows": {"ippo": {"plan": plan}}}))
-    words = ["--env", "toy/counter", "--out", str(tmp_path), "--seeds", "2", "--eval-episodes", "32"]
+    (tmp_path / "learning-toy-counter.json").write_text(
+        json.dumps({"rows": {"ippo": {"plan": plan}}})
+    )
+    words = [
+        "--env",
+        "toy/counter",
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "2",
+        "--eval-episodes",
+        "32",
+    ]
 
     def check(*more: str) -> None:
         learning.check(learning.options([*words, *more]))
 
     check("--algorithms", "mappo", "--total-steps", "128")
     check("--algorithms", "ippo", "--total-steps", "256")
-    for more in (("mappo", "--total-steps", "256"), ("ippo", "--total-steps", "64"), ("ippo", "--seeds", "3")):
+    for more in (
+        ("mappo", "--total-steps", "256"),
+        ("ippo", "--total-steps", "64"),
+        ("ippo", "--seeds", "3"),
+    ):
         total = [] if "--total-steps" in more else ["--total-steps", "128"]
-        with pytest.raises(ValueError, match="holds results of ippo with total_steps 128.*or another --out"):
+        with pytest.raises(
+            ValueError, match="holds results of ippo with total_steps 128.*or another --out"
+        ):
             check("--algorithms", *more, *total)
 
 
@@ -265,7 +387,8 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
     rates = []
 
     def curve(keys: Any, config: Any) -> Any:
-        """The higher the learning rate the better, but at the highest of a round the second seed diverges."""
+        """The higher the learning rate the better, but at the highest of a round the second seed
+        diverges."""
         lr = np.asarray(config.lr)
         rates.append(sorted(set(lr.tolist())))
         found = np.repeat(lr[:, None], 3, 1)
@@ -273,10 +396,21 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         return found
 
     monkeypatch.setattr(where_it_helps, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
-    tried = where_it_helps.tuned(lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen)
-    assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(-np.inf) == 2
-    assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(max(each[-2] for each in rates), rel=1e-6)
-    row = {"steps": [1, 2], "returns": [[1.0, 2.0], [None, None]], "best": 2.0, "chosen": {"lr": 1e-3}}
+    tried = where_it_helps.tuned(
+        lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen
+    )
+    assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(
+        -np.inf
+    ) == 2
+    assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(
+        max(each[-2] for each in rates), rel=1e-6
+    )
+    row = {
+        "steps": [1, 2],
+        "returns": [[1.0, 2.0], [None, None]],
+        "best": 2.0,
+        "chosen": {"lr": 1e-3},
+    }
     told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden_sizes=[4])
     data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": measuring.facts()}
     assert "| exact (1 of 2 seeds diverged) | 2.000" in where_it_helps.text(data)
@@ -294,34 +428,59 @@ def test_every_variant_searches_epochs_and_minibatches() -> None:
             return lambda keys, config: np.full((len(keys), 3), float(epochs * num_minibatches))
 
         tried = where_it_helps.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
-        assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(e * m for e, m in compiled)
-        assert (
-            len({config.num_epochs for config, _ in tried}) > 1 < len({config.num_minibatches for config, _ in tried})
+        assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(
+            e * m for e, m in compiled
         )
-        drawn[variant] = sorted((config.lr, config.num_epochs, config.num_minibatches) for config, _ in tried[:8])
+        assert (
+            len({config.num_epochs for config, _ in tried})
+            > 1
+            < len({config.num_minibatches for config, _ in tried})
+        )
+        drawn[variant] = sorted(
+            (config.lr, config.num_epochs, config.num_minibatches) for config, _ in tried[:8]
+        )
         assert where_it_helps.settings_of(tried[0][0])["num_epochs"] == tried[0][0].num_epochs
     assert all(first == drawn["exact"] for first in drawn.values())
 
 
 def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:
     words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
-    begun = learning.options([*words, "--algorithms", "a=ippo:lr_anneal_steps=128", "--total-steps", "128"])
-    plan = variants.check(
-        begun.variants["a"], begun.env, seeds=3, total_steps=128, num_evaluations=20, eval_episodes=128
+    begun = learning.options(
+        [*words, "--algorithms", "a=ippo:lr_anneal_steps=128", "--total-steps", "128"]
     )
-    runfolder.create(learning.folder(begun, "a"), plan.to_dict())
+    plan = variants.check(
+        begun.variants["a"],
+        begun.env,
+        seeds=3,
+        total_steps=128,
+        num_evaluations=20,
+        eval_episodes=128,
+    )
+    run_dir.create(learning.folder(begun, "a"), plan.to_dict())
     learning.check(begun)
     for word, steps, told in (
-        ("a=ippo:lr_anneal_steps=256", "256", "a: config.lr_anneal_steps is 256.*has 128.*or another --runs"),
-        ("a=ippo:lr_anneal_steps=128", "64", "a: total_steps is 64, but the run in .* has 128; allowed is as many"),
+        (
+            "a=ippo:lr_anneal_steps=256",
+            "256",
+            "a: config.lr_anneal_steps is 256.*has 128.*or another --runs",
+        ),
+        (
+            "a=ippo:lr_anneal_steps=128",
+            "64",
+            "a: total_steps is 64, but the run in .* has 128; allowed is as many",
+        ),
     ):
         with pytest.raises(ValueError, match=told):
             learning.check(learning.options([*words, "--algorithms", word, "--total-steps", steps]))
 
 
-def test_an_old_result_is_not_told_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_result_is_not_told_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = {"total_steps": 128, "eval_episodes": 4, "greedy": True, "seeds": [0, 1]}
-    (tmp_path / "learning-toy-payoff.json").write_text(json.dumps({"rows": {"iac": {"plan": plan}}}))
+    (tmp_path / "learning-toy-payoff.json").write_text(
+        json.dumps({"rows": {"iac": {"plan": plan}}})
+    )
     monkeypatch.setattr(reproduce_liir.learning, "main", lambda words: 1)
     words = "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4".split()
     assert reproduce_liir.main([*words, "--runs", str(tmp_path), "--out", str(tmp_path)]) == 1
@@ -330,15 +489,21 @@ def test_an_old_result_is_not_told_after_a_failure(tmp_path: Path, monkeypatch: 
 
 def test_what_is_there_already_may_be_compared_with(tmp_path: Path) -> None:
     plan = {"total_steps": 128, "eval_episodes": 4, "greedy": True, "seeds": [0, 1]}
-    (tmp_path / "learning-toy-payoff.json").write_text(json.dumps({"rows": {"liir": {"plan": plan}}}))
-    words = "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4 --out".split()
+    (tmp_path / "learning-toy-payoff.json").write_text(
+        json.dumps({"rows": {"liir": {"plan": plan}}})
+    )
+    words = (
+        "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4 --out".split()
+    )
     assert reproduce_liir.options([*words, str(tmp_path)]).against == "liir"
     assert reproduce_liir.options([*words, str(tmp_path / "other")]).against == "iac"
 
 
 def test_win_rates_are_pooled_and_returns_are_not() -> None:
     def data(low: float, won: bool) -> dict:
-        curves = {name: [[0.0, low + x], [0.0, low + x]] for name, x in (("liir", 0.2), ("lam0", 0.1))}
+        curves = {
+            name: [[0.0, low + x], [0.0, low + x]] for name, x in (("liir", 0.2), ("lam0", 0.1))
+        }
         return {
             "rows": {
                 name: {"steps": [0, 1], "returns": curve, "win_rates": curve if won else None}
@@ -356,8 +521,29 @@ def test_win_rates_are_pooled_and_returns_are_not() -> None:
 
 @pytest.mark.slow
 def test_reproduce_liir(tmp_path: Path) -> None:
-    words = ["--envs", "toy/pursuit", "toy/counter", "--algorithms", "liir", "lam0", "mappo", "--steps", 128]
-    words += ["--seeds", 2, "--num-evaluations", 2, "--eval-episodes", 4, "--num-envs", 4, "--num-steps", 16]
+    words = [
+        "--envs",
+        "toy/pursuit",
+        "toy/counter",
+        "--algorithms",
+        "liir",
+        "lam0",
+        "mappo",
+        "--steps",
+        128,
+    ]
+    words += [
+        "--seeds",
+        2,
+        "--num-evaluations",
+        2,
+        "--eval-episodes",
+        4,
+        "--num-envs",
+        4,
+        "--num-steps",
+        16,
+    ]
     run("reproduce_liir", *words, "--runs", tmp_path / "runs", "--out", tmp_path)
     rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
     assert [(row["env"], row["algorithm"]) for row in rows] == [
@@ -366,7 +552,8 @@ def test_reproduce_liir(tmp_path: Path) -> None:
     assert "beaten, end" not in rows[0] and 0 <= rows[1]["beaten, end"]["iqm"] <= 1
     made = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
     assert (
-        made["lam0"]["plan"]["config"]["intrinsic_coef"] == 0 and made["liir"]["plan"]["config"]["intrinsic_coef"] != 0
+        made["lam0"]["plan"]["config"]["intrinsic_coef"] == 0
+        and made["liir"]["plan"]["config"]["intrinsic_coef"] != 0
     )
     assert made["liir"]["plan"]["greedy"]
     assert (tmp_path / "reproduce-liir.png").stat().st_size > 1000
@@ -375,8 +562,30 @@ def test_reproduce_liir(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_where_it_helps(tmp_path: Path) -> None:
-    words = ["--tasks", "climbing", "--variants", "exact without", "exact", "lambda = 0", "--trials", 3]
-    words += ["--tuning-seeds", 2, "--seeds", 3, "--steps", 64, "--num-envs", 4, "--num-steps", 4, "--hidden-sizes", 4]
+    words = [
+        "--tasks",
+        "climbing",
+        "--variants",
+        "exact without",
+        "exact",
+        "lambda = 0",
+        "--trials",
+        3,
+    ]
+    words += [
+        "--tuning-seeds",
+        2,
+        "--seeds",
+        3,
+        "--steps",
+        64,
+        "--num-envs",
+        4,
+        "--num-steps",
+        4,
+        "--hidden-sizes",
+        4,
+    ]
     words += ["--points", 2, "--out", tmp_path]
     run("where_it_helps", *words)
     path = tmp_path / "where-it-helps.json"
@@ -411,7 +620,9 @@ def test_where_it_helps(tmp_path: Path) -> None:
     assert path.with_suffix(".png").stat().st_size > 1000
     with pytest.raises(AssertionError, match="holds results with seeds 3, not 4"):
         run("where_it_helps", *words, "--seeds", 4)
-    with pytest.raises(AssertionError, match="--variants has 'exact without'; allowed with 'exact', whose settings"):
+    with pytest.raises(
+        AssertionError, match="--variants has 'exact without'; allowed with 'exact', whose settings"
+    ):
         run("where_it_helps", *words, "--out", tmp_path / "other", "--variants", "exact without")
     assert path.stat().st_mtime_ns == before
 
@@ -419,25 +630,61 @@ def test_where_it_helps(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_pursuit(tmp_path: Path) -> None:
     words = (
-        "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 --hidden-sizes 4".split()
-    )
+        "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 "
+        "--hidden-sizes 4"
+    ).split()
     run("pursuit", *words, "--out", tmp_path)
     rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
     assert set(rows) == {"exact", "none"}
     for row in rows.values():
-        assert row["steps"] == [0, 512, 1024] and len(row["return"]) == 2 and len(row["return"][0]) == 2
-        gaps = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(row["toward"], row["away"], strict=True)]
+        assert (
+            row["steps"] == [0, 512, 1024]
+            and len(row["return"]) == 2
+            and len(row["return"][0]) == 2
+        )
+        gaps = [
+            [a - b for a, b in zip(*pair, strict=True)]
+            for pair in zip(row["toward"], row["away"], strict=True)
+        ]
         assert len(gaps) == 2 and all(len(gap) == 3 for gap in gaps)
     assert rows["none"]["toward"][0][0] == rows["exact"]["toward"][0][0]  # one beginning
-    assert rows["none"]["toward"][0][1] == rows["none"]["toward"][0][0] != rows["exact"]["toward"][0][1]
-    assert (tmp_path / "pursuit.png").stat().st_size > 1000 and "| exact |" in (tmp_path / "pursuit.md").read_text()
+    assert (
+        rows["none"]["toward"][0][1]
+        == rows["none"]["toward"][0][0]
+        != rows["exact"]["toward"][0][1]
+    )
+    assert (tmp_path / "pursuit.png").stat().st_size > 1000 and "| exact |" in (
+        tmp_path / "pursuit.md"
+    ).read_text()
 
 
 @pytest.mark.slow
 def test_reproduce_macpo(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    words = ["--tasks", "halfcheetah-2x3", "--algorithms", "happo", "--steps", 32, "--seeds", 2, "--num-evaluations", 1]
-    words += ["--eval-episodes", 1, "--num-envs", 4, "--num-steps", 8, "--runs", tmp_path / "runs", "--out", tmp_path]
+    words = [
+        "--tasks",
+        "halfcheetah-2x3",
+        "--algorithms",
+        "happo",
+        "--steps",
+        32,
+        "--seeds",
+        2,
+        "--num-evaluations",
+        1,
+    ]
+    words += [
+        "--eval-episodes",
+        1,
+        "--num-envs",
+        4,
+        "--num-steps",
+        8,
+        "--runs",
+        tmp_path / "runs",
+        "--out",
+        tmp_path,
+    ]
     run("reproduce_macpo", *words)
     ((task, name, paper_return, paper_cost, *_, limit, within, steps, seeds),) = json.loads(
         (tmp_path / "reproduce-macpo.json").read_text()
@@ -448,12 +695,23 @@ def test_reproduce_macpo(tmp_path: Path) -> None:
 
 
 def test_the_curves_of_stored_results_are_drawn(tmp_path: Path) -> None:
-    stored = {name: json.loads((BENCHMARKS / "results" / f"{name}.json").read_text()) for name in (
-        "pursuit", "where-it-helps", "learning-safe-mujoco-halfcheetah-2x3", "learning-smax-3m",
-    )}  # fmt: skip
+    stored = {
+        name: json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+        for name in (
+            "pursuit",
+            "where-it-helps",
+            "learning-safe-mujoco-halfcheetah-2x3",
+            "learning-smax-3m",
+        )
+    }
     importlib.import_module("pursuit").draw(stored["pursuit"]["rows"], tmp_path / "pursuit.png")
-    importlib.import_module("where_it_helps").draw(stored["where-it-helps"]["rows"], tmp_path / "where.png")
+    importlib.import_module("where_it_helps").draw(
+        stored["where-it-helps"]["rows"], tmp_path / "where.png"
+    )
     robots = {"halfcheetah": stored["learning-safe-mujoco-halfcheetah-2x3"]}
     importlib.import_module("reproduce_macpo").draw(robots, tmp_path / "macpo.png")
     reproduce_liir.draw({"smax/3m": stored["learning-smax-3m"]}, [], "liir", tmp_path / "liir.png")
-    assert all(path.stat().st_size > 10_000 for path in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 4
+    assert (
+        all(path.stat().st_size > 10_000 for path in tmp_path.iterdir())
+        and len(list(tmp_path.iterdir())) == 4
+    )

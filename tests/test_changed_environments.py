@@ -18,12 +18,17 @@ import pytest
 from small_runs import SIZES, config, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.running.fingerprint import changed_fields, data_by_field, fingerprint
+from jaxmarl_lite.experiment.fingerprint import changed_fields, data_by_field, fingerprint
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
 
 LENIENT_RANKS = True  # Jumanji broadcasts
 GLOBAL = {"bonus": 0.0}
-SHORT = SIZES | {"seeds": 1, "total_steps": updates(1), "num_evaluations": 1, "config": config("ippo")}
+SHORT = SIZES | {
+    "seeds": 1,
+    "total_steps": updates(1),
+    "num_evaluations": 1,
+    "config": config("ippo"),
+}
 
 
 def spoiled(self, value):
@@ -37,7 +42,11 @@ class Paid:
     spec = EnvSpec("paid", 2, 1, 1, "discrete", 2, 1)
 
     def __init__(self):
-        self.scale, self.table, self.options = 1.0, np.array([1.0, 1.0]), {"penalty": 0.0, "more": [0.0]}
+        self.scale, self.table, self.options = (
+            1.0,
+            np.array([1.0, 1.0]),
+            {"penalty": 0.0, "more": [0.0]},
+        )
         self.device = jnp.ones(2)
         bonus = [0.0]
         self.closed = lambda x, extra=(0.0,): x + bonus[0] + extra[0]
@@ -45,14 +54,19 @@ class Paid:
 
     def look(self, reward, last):
         obs = Observation(jnp.ones((2, 1)), jnp.ones(1), jnp.ones((2, 2), bool), jnp.ones(2, bool))
-        return TimeStep(obs, jnp.full(2, reward), jnp.zeros((2, 0)), jnp.ones(()), jnp.asarray(last))
+        return TimeStep(
+            obs, jnp.full(2, reward), jnp.zeros((2, 0)), jnp.ones(()), jnp.asarray(last)
+        )
 
     def reset(self, key):
         return jnp.int32(0), self.look(0.0, False)
 
     @functools.partial(jax.jit, static_argnums=0)
     def pay(self, action):
-        paid = self.closed(self.scale * self.factor * jnp.asarray(self.table)[action[0]]) * self.device[0]
+        paid = (
+            self.closed(self.scale * self.factor * jnp.asarray(self.table)[action[0]])
+            * self.device[0]
+        )
         return self.kept(paid - self.options["penalty"] - self.options["more"][0] + GLOBAL["bonus"])
 
     def kept(self, value):
@@ -92,7 +106,11 @@ def restored(monkeypatch):
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_every_change_is_seen(change, wrapped):
     env = Paid()
-    outer = jml.with_costs(env, [jml.Cost("some", "of action 1", lambda s, a, n: a == 1)]) if wrapped else env
+    outer = (
+        jml.with_costs(env, [jml.Cost("some", "of action 1", lambda s, a, n: a == 1)])
+        if wrapped
+        else env
+    )
     before = fingerprint(outer)
     assert before.complete and before.same(fingerprint(outer))
     CHANGES[change](env)
@@ -101,7 +119,9 @@ def test_every_change_is_seen(change, wrapped):
 
 def test_what_a_cost_closes_over_is_seen():
     weight = np.ones(2)
-    env = jml.with_costs(Paid(), [jml.Cost("some", "of action 1", lambda s, a, n: (a == 1) * weight)])
+    env = jml.with_costs(
+        Paid(), [jml.Cost("some", "of action 1", lambda s, a, n: (a == 1) * weight)]
+    )
     before = fingerprint(env)
     weight[0] = 2.0
     assert not before.same(fingerprint(env))
@@ -126,7 +146,9 @@ def test_what_cannot_be_read_is_never_taken_for_unchanged():
     assert fingerprint(env).same(fingerprint(env))
 
 
-@pytest.mark.parametrize("name", ["toy/budget", "delayed/toy/relay", "safe/search-and-rescue-2s-40t", "smax/3m"])
+@pytest.mark.parametrize(
+    "name", ["toy/budget", "delayed/toy/relay", "safe/search-and-rescue-2s-40t", "smax/3m"]
+)
 def test_the_environments_of_the_library_are_read_whole(name):
     env = jml.make(name)
     before = fingerprint(env)
@@ -140,7 +162,9 @@ def test_a_second_run_compiles_only_if_the_environment_changed(monkeypatch):
     assert once.returns[0, 0] == 1.0
     compiled = []
     lower = jax.stages.Lowered.compile
-    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *args, **kw: compiled.append(1) or lower(*args, **kw))
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda *args, **kw: compiled.append(1) or lower(*args, **kw)
+    )
     assert jml.run("ippo", env, **SHORT).returns[0, 0] == 1.0 and not compiled
     env.scale, env.options["penalty"] = 10.0, 4.0
     changed = jml.run("ippo", env, **SHORT)
@@ -174,7 +198,10 @@ def test_a_run_that_goes_on_in_a_changed_object_says_in_what(tmp_path):
     sizes = {"total_steps": updates(2), "quiet": True}
     jml.resume_run(tmp_path / "r", env=env, **sizes)  # a warning would be an error here
     env.scale, env.options["penalty"] = 10.0, 4.0
-    with pytest.warns(UserWarning, match=r"env differs .* in options, scale; the run goes on with what it holds now"):
+    with pytest.warns(
+        UserWarning,
+        match=r"env differs .* in options, scale; the run goes on with what it holds now",
+    ):
         result = jml.resume_run(tmp_path / "r", env=env, **sizes | {"total_steps": updates(3)})
     assert result.returns[0].tolist() == [1.0, 1.0, 1.0, 6.0]
     assert result.states.num_updates == 3
@@ -183,7 +210,11 @@ def test_a_run_that_goes_on_in_a_changed_object_says_in_what(tmp_path):
 def test_stored_hashes_are_those_of_another_process():
     code = "import test_changed_environments as t; print(t.data_by_field(t.Paid()))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.stdout.strip() == str(data_by_field(Paid())), done.stderr
 

@@ -15,18 +15,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from limited_worlds import Limited, world_by_id
+from constrained_envs import Limited, world_by_id
 from small_runs import assert_same_bits, rows
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.cli import main
-from jaxmarl_lite.commands import looking, training
+from jaxmarl_lite.cli import inspect
+from jaxmarl_lite.cli import train as cli_train
+from jaxmarl_lite.cli.main import main
 from jaxmarl_lite.envs import registry
 from jaxmarl_lite.envs.mujoco import scenarios
-from jaxmarl_lite.report import runfolder
+from jaxmarl_lite.report import run_dir
 
 LENIENT_RANKS = True  # Jumanji's
-SIZES = "--num-envs 4 --num-steps 4 --eval-episodes 4 --num-evaluations 2 --total-steps 64 --seeds 2".split()
+SIZES = (
+    "--num-envs 4 --num-steps 4 --eval-episodes 4 --num-evaluations 2 --total-steps 64 --seeds 2"
+).split()
 SIZES += ["--hidden-sizes", "4"]
 
 
@@ -63,8 +66,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_reach_the_run(trained: Path) -> None:
-    config = runfolder.read_config(trained)
-    assert (config["config"]["lr"], config["config"]["intrinsic_coef"], config["config"]["hidden_sizes"]) == (
+    config = run_dir.read_config(trained)
+    assert (
+        config["config"]["lr"],
+        config["config"]["intrinsic_coef"],
+        config["config"]["hidden_sizes"],
+    ) == (
         1e-3,
         0.1,
         [4],
@@ -72,20 +79,28 @@ def test_options_reach_the_run(trained: Path) -> None:
     assert (config["seeds"], config["total_steps"], config["num_envs"]) == ([0, 1], 64, 4)
 
 
-@pytest.mark.filterwarnings("always::jaxmarl_lite.report.runfolder.RunFolderWarning")
+@pytest.mark.filterwarnings("always::jaxmarl_lite.report.run_dir.RunFolderWarning")
 def test_what_is_damaged_is_said_in_one_printable_line(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    metrics, manifest = run / "metrics.jsonl", run / "checkpoints" / "step_000000000004" / "manifest.json"
+    metrics, manifest = (
+        run / "metrics.jsonl",
+        run / "checkpoints" / "step_000000000004" / "manifest.json",
+    )
     whole = metrics.read_text()
     metrics.write_text(whole.replace("eval_return", "eval\\u001b[31m"))
     manifest.write_text("{")
     assert main(["evaluate", str(run), "--episodes", "2"]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(said) == 2 and all(line.startswith("jaxmarl-lite: ") for line in said)
-    assert "its copy is read instead" in said[0] and "the checkpoint of update 2 is read instead" in said[1]
-    metrics.write_text(whole + whole.splitlines()[-1].replace('"finite"', '"\\u001b[31mred/[/red]"') + "\n")
+    assert (
+        "its copy is read instead" in said[0]
+        and "the checkpoint of update 2 is read instead" in said[1]
+    )
+    metrics.write_text(
+        whole + whole.splitlines()[-1].replace('"finite"', '"\\u001b[31mred/[/red]"') + "\n"
+    )
     for command in ("evaluate", "plot", "render"):
         assert main([command, str(run)]) == 2
         said = capsys.readouterr().err.splitlines()
@@ -95,13 +110,34 @@ def test_what_is_damaged_is_said_in_one_printable_line(
     assert "line 7 is no row of this run: there is another one" in capsys.readouterr().err
 
 
-def test_a_config_repeats_its_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--config", str(trained / "config.json"), "--out", str(tmp_path / "again")]) == 0
+def test_a_config_repeats_its_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["train", "--config", str(trained / "config.json"), "--out", str(tmp_path / "again")])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "update 4/4" in said and "IQM" in said and "\x1b" not in said
     assert rows(tmp_path / "again") == rows(trained)
-    assert runfolder.read_config(tmp_path / "again") == runfolder.read_config(trained)
-    assert main(["train", "liir", "--config", str(trained), "--lr", "0.5", "--seeds", "7", "5", "--quiet"]) == 0
+    assert run_dir.read_config(tmp_path / "again") == run_dir.read_config(trained)
+    assert (
+        main(
+            [
+                "train",
+                "liir",
+                "--config",
+                str(trained),
+                "--lr",
+                "0.5",
+                "--seeds",
+                "7",
+                "5",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert not capsys.readouterr().out
 
 
@@ -111,7 +147,9 @@ def test_resume_prolongs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["train", "--resume", str(tmp_path / "a")]) == 0
     assert "is finished" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "a"), "--total-steps", "128"]) == 0
-    assert main([*begin, str(tmp_path / "b"), "--total-steps", "128", "--num-evaluations", "4"]) == 0
+    assert (
+        main([*begin, str(tmp_path / "b"), "--total-steps", "128", "--num-evaluations", "4"]) == 0
+    )
     assert_same_bits(jml.load_run(tmp_path / "a").states, jml.load_run(tmp_path / "b").states)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
@@ -123,32 +161,42 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_diverged_is_not_played(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a discrete world weights that are not finite would act all the same, and get a return."""
     path = shutil.copytree(trained, tmp_path / "run")
-    monkeypatch.setattr(runfolder, "_newest_mark", lambda folder: None)  # rows are put in by hand
+    monkeypatch.setattr(run_dir, "_newest_mark", lambda folder: None)  # rows are put in by hand
     kept = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in kept:
         row |= {"eval_return": None, "finite": 0} if row["seed"] == 0 and row["update"] else {}
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert main(["evaluate", str(path), "--episodes", "8"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"seed 0 +left out\s", said) and re.search(r"seed 1 +\d", said) and "1 of 2 seeds" in said
+    assert (
+        re.search(r"seed 0 +left out\s", said)
+        and re.search(r"seed 1 +\d", said)
+        and "1 of 2 seeds" in said
+    )
     result = jml.load_run(path)
     assert result.diverged == (0,)
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-1]))
     assert jml.load_run(path).diverged == (0,)  # a row that is missing tells nothing
     jax.tree.map(np.testing.assert_array_equal, result.policy()._learner, result.learner(1))
     for ask in (result.policy, result.episode):
-        with pytest.raises(ValueError, match=re.escape("seed is 0 (it diverged); allowed is one of 1")):
+        with pytest.raises(
+            ValueError, match=re.escape("seed is 0 (it diverged); allowed is one of 1")
+        ):
             ask(seed=0)
-    assert "left out" in str(looking._wins({0: np.full(3, np.nan)}, "").columns[1]._cells)
+    assert "left out" in str(inspect._wins({0: np.full(3, np.nan)}, "").columns[1]._cells)
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run in an environment with limits: agent 1 pays 3 of 'a', over its limit, and 30 of 'b'; agent 0 nothing."""
+    """A run in an environment with limits: agent 1 pays 3 of 'a', over its limit, and 30 of 'b';
+    agent 0 nothing."""
     out = tmp_path_factory.mktemp("limited") / "run"
     sizes: dict[str, Any] = dict(
         num_envs=4, num_steps=4, eval_episodes=4, total_steps=64, num_evaluations=2, quiet=True
@@ -162,9 +210,42 @@ def test_evaluate_shows_costs(limited: Path, capsys: pytest.CaptureFixture[str])
     assert main(["evaluate", str(limited), "--episodes", "8"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     # Wilson's interval of none, and of all, of 2 x 8 episodes
-    assert ["a,", "agent", "1", "2.5", "3.00", "[3.00,", "3.00]", "0.000", "[0.000,", "0.194]"] in lines
-    assert ["b,", "agent", "1", "30", "30.00", "[30.00,", "30.00]", "1.000", "[0.806,", "1.000]"] in lines
-    assert ["seed", "1", "3.00", "(agent", "1),", "0.000", "30.00", "(agent", "1),", "1.000"] in lines
+    assert [
+        "a,",
+        "agent",
+        "1",
+        "2.5",
+        "3.00",
+        "[3.00,",
+        "3.00]",
+        "0.000",
+        "[0.000,",
+        "0.194]",
+    ] in lines
+    assert [
+        "b,",
+        "agent",
+        "1",
+        "30",
+        "30.00",
+        "[30.00,",
+        "30.00]",
+        "1.000",
+        "[0.806,",
+        "1.000]",
+    ] in lines
+    assert [
+        "seed",
+        "1",
+        "3.00",
+        "(agent",
+        "1),",
+        "0.000",
+        "30.00",
+        "(agent",
+        "1),",
+        "1.000",
+    ] in lines
 
 
 def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
@@ -175,14 +256,17 @@ def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
     again = ["train", "--config", str(first), "--cost-limit"]
     assert main([*again, f"{names[1]}=5", "--out", str(second)]) == 0
     assert main([*again, "6", "--out", str(third)]) == 0
-    kept, all_alike = (runfolder.read_config(run)["config"]["cost_limit"] for run in (second, third))
+    kept, all_alike = (run_dir.read_config(run)["config"]["cost_limit"] for run in (second, third))
     assert kept == {names[0]: [7, 8], names[1]: 5} and all_alike == {names[0]: 6, names[1]: 6}
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["energy=3", "energy=4"], "is 'energy=3 energy=4'; allowed is each cost once, or one number for all"),
+        (
+            ["energy=3", "energy=4"],
+            "is 'energy=3 energy=4'; allowed is each cost once, or one number for all",
+        ),
         (["3", "4"], "is '3 4'; allowed is each cost once, or one number for all"),
         (["energy=3", "4"], "is 'energy=3 4'; allowed is each cost once, or one number for all"),
         (["energy=few"], "is 'energy=few'; allowed is NAME=LIMIT, NAME=LIMIT,LIMIT... or one"),
@@ -190,7 +274,9 @@ def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
         (["work=3"], "names the cost 'work'; allowed for toy/budget is energy"),
     ],
 )
-def test_limits_that_cannot_be(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_limits_that_cannot_be(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         code = main(["train", "macpo", "--env", "toy/budget", *SIZES, "--cost-limit", *given])
     except SystemExit as left:  # said by the parser of the command line, in its frame
@@ -203,15 +289,28 @@ def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     drawn: list[Any] = []
     save = drawing.save
-    monkeypatch.setattr(drawing, "save", lambda figure, path: (drawn.append(figure), save(figure, path))[1])
-    assert main(["plot", str(limited), "--metric", "eval_cost"]) == 0 and (limited / "eval_cost.png").exists()
+    monkeypatch.setattr(
+        drawing, "save", lambda figure, path: (drawn.append(figure), save(figure, path))[1]
+    )
+    assert (
+        main(["plot", str(limited), "--metric", "eval_cost"]) == 0
+        and (limited / "eval_cost.png").exists()
+    )
     both = ["plot", str(limited), str(limited.parent / "run" / ".." / "run"), "--metric", "cost"]
     assert main([*both, "--out", str(tmp_path / "both.png")]) == 0
     for figure in drawn:
-        levels = [[line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
+        levels = [
+            [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+            for axes in figure.axes
+        ]
         assert levels == [[2.5], [30]]
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["cost: a", "cost: b"]
-    assert main(["plot", str(limited), "--metric", "violations", "--out", str(tmp_path / "counts.png")]) == 0
+    assert (
+        main(
+            ["plot", str(limited), "--metric", "violations", "--out", str(tmp_path / "counts.png")]
+        )
+        == 0
+    )
     assert len(drawn) == 3 and (tmp_path / "counts.png").exists()
 
 
@@ -230,7 +329,20 @@ def test_list_shows_costs_and_limits(limited: Path, capsys: pytest.CaptureFixtur
 def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", str(trained)]) == 0 and (trained / "eval_return.png").exists()
     out = tmp_path / "both.png"
-    assert main(["plot", str(trained), str(trained), "--metric", "intrinsic_reward_mean", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "plot",
+                str(trained),
+                str(trained),
+                "--metric",
+                "intrinsic_reward_mean",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert out.exists()
     capsys.readouterr()
     assert main(["plot", str(trained), "--metric", "retrun"]) == 2
@@ -240,26 +352,38 @@ def test_plot(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", str(trained)]) == 0  # no film of it, but LIIR's rewards
     said = capsys.readouterr().out
-    assert "episode.rewards.png" in said and ".gif" not in said and (trained / "episode.rewards.png").exists()
+    assert (
+        "episode.rewards.png" in said
+        and ".gif" not in said
+        and (trained / "episode.rewards.png").exists()
+    )
     plain = tmp_path / "plain"
-    assert main(["train", "ippo", "--env", "toy/counter", *SIZES, "--quiet", "--out", str(plain)]) == 0
+    assert (
+        main(["train", "ippo", "--env", "toy/counter", *SIZES, "--quiet", "--out", str(plain)]) == 0
+    )
     assert main(["render", str(plain)]) == 2
     assert "toy/counter cannot be drawn" in capsys.readouterr().err
     result = jml.load_run(trained)
     drawn: list[int] = []
 
     class Drawn:
-        spec, reset, step = result.env.spec, staticmethod(result.env.reset), staticmethod(result.env.step)
+        spec, reset, step = (
+            result.env.spec,
+            staticmethod(result.env.reset),
+            staticmethod(result.env.step),
+        )
 
         def animate(self, states: list, path: Path) -> Path:
             drawn.extend(int(state.time) for state in states)
             return path
 
-    from jaxmarl_lite.commands import looking
+    from jaxmarl_lite.cli import inspect
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looking, "load_run", lambda path: jml.load_run(path, Drawn()))
-        assert main(["render", str(trained), "--seed", "1", "--out", str(tmp_path / "film.gif")]) == 0
+        patch.setattr(inspect, "load_run", lambda path: jml.load_run(path, Drawn()))
+        assert (
+            main(["render", str(trained), "--seed", "1", "--out", str(tmp_path / "film.gif")]) == 0
+        )
     assert drawn == list(range(len(drawn))) and 3 < len(drawn) <= 7
     assert "film.gif" in capsys.readouterr().out and (tmp_path / "film.rewards.png").exists()
 
@@ -267,7 +391,11 @@ def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in jml.ALGORITHMS) and "toy/counter" in said and "jumanji/lbf" in said
+    assert (
+        all(name in said for name in jml.ALGORITHMS)
+        and "toy/counter" in said
+        and "jumanji/lbf" in said
+    )
     assert main(["list", "toy/reach", "liir"]) == 0
     said = capsys.readouterr().out
     assert "continuous" in said and "meta_gradient" in said
@@ -281,28 +409,51 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --env toy/counter", "algorithm is missing before --env"),
         ("train liir --env toy/conter", "toy/counter"),
         ("train liir --env jumanji/lbf-2s-8x8-2p-2f-cop", "lbf-2s-8x8-2p-2f-coop"),
-        ("train liir --env toy/counter --lr 100", "LIIRConfig.lr is 100.0; allowed is a number from 0 to 10"),
+        (
+            "train liir --env toy/counter --lr 100",
+            "LIIRConfig.lr is 100.0; allowed is a number from 0 to 10",
+        ),
         ("train liir --env toy/counter --num-envs 3", "num_envs is 3 and num_minibatches is 2"),
         ("train liir --env toy/counter --env-args gaol=3", "gaol.*goal"),
-        ("train liir --env toy/counter --env-args goal", "env_args has 'goal'; allowed is name=value"),
-        ("train macpo --env safe-mujoco/ant-2x4 --env-args standardize=falsch", "standardize of .* is 'falsch'"),
+        (
+            "train liir --env toy/counter --env-args goal",
+            "env_args has 'goal'; allowed is name=value",
+        ),
+        (
+            "train macpo --env safe-mujoco/ant-2x4 --env-args standardize=falsch",
+            "standardize of .* is 'falsch'",
+        ),
         ("train liir --env toy/counter --seeds 1 1", "seeds is .*different"),
         ("train liir --config nowhere.json", "nowhere.json"),
         ("train mappo --config RUN", "algorithm is 'mappo', but the config given is of 'liir'"),
         ("train --resume nowhere", "nowhere is no folder"),
         ("train --resume RUN --config RUN", "--config and --resume are both given"),
         ("train --resume RUN --num-envs 8", "num_envs is 8, but the run in .* has 4"),
-        ("train liir --env toy/counter --out RUN", "already holds a run; continue it with --resume"),
+        (
+            "train liir --env toy/counter --out RUN",
+            "already holds a run; continue it with --resume",
+        ),
         ("train liir --env toy/counter --num-processes 2", "no effect without --distributed"),
-        ("train liir --env toy/counter --env-args goal=x", "goal is 'x'; allowed is a whole number, 1 or more"),
-        ("train ippo --env toy/counter --shared-torso --critic-lr 1e-3", "critic_lr is 0.001, which has no effect"),
+        (
+            "train liir --env toy/counter --env-args goal=x",
+            "goal is 'x'; allowed is a whole number, 1 or more",
+        ),
+        (
+            "train ippo --env toy/counter --shared-torso --critic-lr 1e-3",
+            "critic_lr is 0.001, which has no effect",
+        ),
         ("evaluate nowhere", "nowhere is no folder"),
-        ("evaluate RUN --seed 99999999999999999999", "--seed is 99999999999999999999; allowed is a whole number from"),
+        (
+            "evaluate RUN --seed 99999999999999999999",
+            "--seed is 99999999999999999999; allowed is a whole number from",
+        ),
         ("render RUN --seed 5", "seed is 5; allowed is one of"),
         ("list toy/conter", "toy/counter"),
     ],
 )
-def test_bad_input_is_one_line(words: str, text: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    words: str, text: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert main(words.replace("RUN", str(trained)).split()) == 2
     said = capsys.readouterr()
@@ -311,7 +462,10 @@ def test_bad_input_is_one_line(words: str, text: str, trained: Path, capsys: pyt
 
 
 def test_words_for_true_and_false_are_no_text() -> None:
-    found = [training._keyword(word) for word in ("a=false", "a=True", "a=TRUE", "a=0", "a=falsely", "a='true'")]
+    found = [
+        cli_train._keyword(word)
+        for word in ("a=false", "a=True", "a=TRUE", "a=0", "a=falsely", "a='true'")
+    ]
     assert found == [("a", x) for x in (False, True, True, 0, "falsely", "true")]
 
 
@@ -319,7 +473,7 @@ def test_sizes_are_listed_without_what_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = [("toy/counter", ""), ("mujoco/hopper-3x1", "")]
-    monkeypatch.setattr(looking.envs, "list_environments", lambda: listed)
+    monkeypatch.setattr(inspect.envs, "list_environments", lambda: listed)
     monkeypatch.setattr(scenarios, "_there", lambda name: name != "mujoco.mjx")
     registry._make_cached.cache_clear()
     assert main(["list", "--sizes"]) == 0
@@ -329,20 +483,25 @@ def test_sizes_are_listed_without_what_is_not_installed(
     registry._make_cached.cache_clear()
 
 
-def test_damaged_files_are_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_are_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = tmp_path / "config.json"
     bad.write_text("{")
-    assert main(["train", "liir", "--config", str(bad)]) == 2 and "config.json is damaged" in capsys.readouterr().err
-    config = runfolder.read_config(trained)
+    assert (
+        main(["train", "liir", "--config", str(bad)]) == 2
+        and "config.json is damaged" in capsys.readouterr().err
+    )
+    config = run_dir.read_config(trained)
     bad.write_text(json.dumps(config | {"config": config["config"] | {"lr": "fast"}}))
     assert main(["train", "--config", str(bad)]) == 2
     assert "LIIRConfig.lr is 'fast'" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxmarl_lite.commands import looking
+    from jaxmarl_lite.cli import inspect
 
-    monkeypatch.setattr(looking.envs, "list_environments", lambda: jax.numpy.zeros(3).reshape(2))
+    monkeypatch.setattr(inspect.envs, "list_environments", lambda: jax.numpy.zeros(3).reshape(2))
     with pytest.raises((TypeError, ValueError)):
         main(["list"])
 

@@ -9,17 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from limited_worlds import BoundedConfig, Limited, bounded_algorithm, world_by_id
+from constrained_envs import BoundedConfig, Limited, bounded_algorithm, world_by_id
 from small_runs import SIZES, config, rows, updates
 from test_run import compilations
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.algorithms.limits import CostLimits
-from jaxmarl_lite.report import metrics, runfolder
-from jaxmarl_lite.running import costs, plan, programs
+from jaxmarl_lite.algorithms.cost_limits import CostLimits
+from jaxmarl_lite.experiment import compilation, constraint_stats
+from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.report import metrics, run_dir
 
 INF = float("inf")
-RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), num_evaluations=2, config=config("ippo"))
+RUN: dict[str, Any] = dict(
+    SIZES, seeds=2, total_steps=updates(4), num_evaluations=2, config=config("ippo")
+)
 
 
 def changed(**fields: Any) -> dict[str, Any]:
@@ -47,11 +50,19 @@ def bounded_config(**fields: Any) -> Any:
 
 def test_a_config_goes_over_the_environment_goes_over_none() -> None:
     spec = Limited(((1.0, 2.0), 7.0)).spec
-    np.testing.assert_array_equal(costs.limits_of(jml.IPPOConfig(), spec), [[1, 7], [2, 7]])
-    np.testing.assert_array_equal(costs.limits_of(bounded_config(cost_limit={"a": 5}), spec), [[5, 7], [5, 7]])
-    np.testing.assert_array_equal(costs.limits_of(bounded_config(cost_limit={"b": (0, 9)}), spec), [[1, 0], [2, 9]])
-    np.testing.assert_array_equal(costs.limits_of(None, Limited(None).spec), np.full((2, 2), INF))
-    assert costs.limits_of(None, jml.make("toy/counter").spec).shape == (2, 0)
+    np.testing.assert_array_equal(
+        constraint_stats.limits_of(jml.IPPOConfig(), spec), [[1, 7], [2, 7]]
+    )
+    np.testing.assert_array_equal(
+        constraint_stats.limits_of(bounded_config(cost_limit={"a": 5}), spec), [[5, 7], [5, 7]]
+    )
+    np.testing.assert_array_equal(
+        constraint_stats.limits_of(bounded_config(cost_limit={"b": (0, 9)}), spec), [[1, 0], [2, 9]]
+    )
+    np.testing.assert_array_equal(
+        constraint_stats.limits_of(None, Limited(None).spec), np.full((2, 2), INF)
+    )
+    assert constraint_stats.limits_of(None, jml.make("toy/counter").spec).shape == (2, 0)
 
 
 def test_every_row_counts_the_updates_that_broke_a_limit(result: jml.Result) -> None:
@@ -92,7 +103,9 @@ def test_counts_agree_with_the_costs_of_every_update_whatever_the_rows() -> None
     np.testing.assert_array_equal(every["violations"], counts)
     few = jml.run("ippo", env, **changed(**settings | {"num_evaluations": 3})).metrics
     np.testing.assert_array_equal(few["violations"], counts[:, ::4])
-    measured = np.where(np.isnan(every["cost"][:, 1:]), np.nan, over)  # before its first episode ends, nothing is known
+    measured = np.where(
+        np.isnan(every["cost"][:, 1:]), np.nan, over
+    )  # before its first episode ends, nothing is known
     assert np.isnan(measured[:, 0]).all() and not np.isnan(measured[:, 4:]).any()
     share = np.nanmean(measured.reshape(3, 3, 4, 2, 2), axis=2)
     np.testing.assert_allclose(few["violation_rate"][:, 1:], share, rtol=1e-6)
@@ -100,7 +113,9 @@ def test_counts_agree_with_the_costs_of_every_update_whatever_the_rows() -> None
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     env = Limited((5.0, 60.0), uneven=True)
-    jml.run("ippo", env, out=tmp_path / "whole", **changed(total_steps=updates(8), num_evaluations=4))
+    jml.run(
+        "ippo", env, out=tmp_path / "whole", **changed(total_steps=updates(8), num_evaluations=4)
+    )
     jml.run("ippo", env, out=tmp_path / "parts", **RUN)
     parts = jml.resume_run(tmp_path / "parts", env=env, total_steps=updates(8), quiet=True)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
@@ -113,9 +128,11 @@ def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
     short = 1 - (found["eval_cost"][:, :, 1, 0] - 3) / 7  # the episodes that cost 3, the others 10
     assert ((short > 0) & (short < 1)).any()
     np.testing.assert_allclose(found["eval_satisfaction_rate"][:, :, 1, 0], short)
-    np.testing.assert_allclose(found["eval_satisfaction_rate"][:, :, 1, 1], short)  # a cost at its limit keeps it
+    np.testing.assert_allclose(
+        found["eval_satisfaction_rate"][:, :, 1, 1], short
+    )  # a cost at its limit keeps it
     np.testing.assert_array_equal(found["eval_satisfaction_rate"][:, :, 0], 1)
-    by_hand = costs.satisfaction_rate(
+    by_hand = constraint_stats.satisfaction_rate(
         [[[1.0, 9.0]], [[2.0, 9.0]], [[3.0, 9.0]], [[4.0, 9.0]]], np.asarray([[2.0, INF]])
     )
     np.testing.assert_array_equal(by_hand, [[0.5, np.nan]])
@@ -138,7 +155,9 @@ def test_without_limits_rows_hold_costs_alone_and_without_costs_nothing() -> Non
 def test_a_result_knows_its_costs(result: jml.Result) -> None:
     np.testing.assert_array_equal(result.limits, [[INF, 30], [2.5, 30]])
     assert result.costs is not None
-    np.testing.assert_array_equal(result.costs, np.broadcast_to([[0.0, 0.0], [3.0, 30.0]], (2, 3, 2, 2)))
+    np.testing.assert_array_equal(
+        result.costs, np.broadcast_to([[0.0, 0.0], [3.0, 30.0]], (2, 3, 2, 2))
+    )
     final = result.final_costs()
     for part in (final.estimate, final.low, final.high):
         np.testing.assert_array_equal(part, [[0, 0], [3, 30]])
@@ -152,7 +171,7 @@ def test_the_pictures_of_a_run_show_its_costs(result: jml.Result, tmp_path: Path
     figure = result.plot(tmp_path / "curve.png")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["return", "cost: a", "cost: b"]
     assert figure.axes[1].get_ylabel() == "steps before this one"
-    folder = runfolder.RunFolder(result.path or Path())
+    folder = run_dir.RunFolder(result.path or Path())
     assert folder.curve.read_bytes() == (tmp_path / "curve.png").read_bytes()
 
 
@@ -170,9 +189,15 @@ def test_other_limits_compile_nothing(bounded: str) -> None:
 
 
 def test_limits_go_through_a_folder(bounded: str, tmp_path: Path) -> None:
-    env, settings = Limited(None), changed(config=bounded_config(cost_limit={"a": INF, "b": [29.0, 31.0]}))
+    env, settings = (
+        Limited(None),
+        changed(config=bounded_config(cost_limit={"a": INF, "b": [29.0, 31.0]})),
+    )
     jml.run(bounded, env, out=tmp_path / "run", **settings)
-    assert runfolder.read_config(tmp_path / "run")["config"]["cost_limit"] == {"a": INF, "b": [29.0, 31.0]}
+    assert run_dir.read_config(tmp_path / "run")["config"]["cost_limit"] == {
+        "a": INF,
+        "b": [29.0, 31.0],
+    }
     assert '"a": "Infinity"' in (tmp_path / "run" / "config.json").read_text()
     loaded = jml.load_run(tmp_path / "run", env)
     assert loaded.config == settings["config"] and isinstance(loaded.config.cost_limit, CostLimits)
@@ -180,20 +205,32 @@ def test_limits_go_through_a_folder(bounded: str, tmp_path: Path) -> None:
     longer = jml.resume_run(tmp_path / "run", env=env, total_steps=updates(5), quiet=True)
     assert (longer.metrics["finite"] == 1).all()
     with pytest.raises(ValueError, match="config.cost_limit is"):
-        jml.run(bounded, env, resume=tmp_path / "run", **changed(config=bounded_config(cost_limit={"b": 29.0})))
+        jml.run(
+            bounded,
+            env,
+            resume=tmp_path / "run",
+            **changed(config=bounded_config(cost_limit={"b": 29.0})),
+        )
 
 
 def test_the_form_of_a_program_knows_which_limits_there_are_but_not_their_values() -> None:
-    one, other = (programs._static(bounded_config(lr=x, cost_limit={"a": x, "b": (x, 1)})) for x in (0.5, 0.25))
+    one, other = (
+        compilation._static(bounded_config(lr=x, cost_limit={"a": x, "b": (x, 1)}))
+        for x in (0.5, 0.25)
+    )
     assert one == other and hash(one) == hash(other) and one.lr == BoundedConfig().lr
     assert one.cost_limit == CostLimits(("a", "b"), ((0.0,), (0.0, 0.0)))
-    assert programs._static(bounded_config()).cost_limit == CostLimits() != one.cost_limit
-    assert plan.config_from(BoundedConfig, {"lr": 1, "cost_limit": {"a": INF}}).cost_limit.values == ((INF,),)
+    assert compilation._static(bounded_config()).cost_limit == CostLimits() != one.cost_limit
+    assert experiment_config.config_from(
+        BoundedConfig, {"lr": 1, "cost_limit": {"a": INF}}
+    ).cost_limit.values == ((INF,),)
 
 
 def test_only_limits_may_be_infinite_in_a_learner() -> None:
     learner = {"config": bounded_config(cost_limit=INF), "theta": np.ones(2)}
-    assert len(jax.tree.leaves(learner)) == 1 + len(leaves := costs.learned_leaves(learner))
+    assert len(jax.tree.leaves(learner)) == 1 + len(
+        leaves := constraint_stats.learned_leaves(learner)
+    )
     assert not any(np.isinf(x).any() for x in leaves)
 
 
@@ -201,10 +238,23 @@ def test_a_run_keeps_the_limits_it_began_with(tmp_path: Path) -> None:
     """Also where its environment is an object whose own limits have changed since."""
     world = Limited(limits=(2.0, (3.0, 4.0)))
     settings = config("macpo", cost_limit={"a": 1.0})
-    jml.run("macpo", world, config=settings, total_steps=updates(1), num_evaluations=1, seeds=1, out=tmp_path, **SIZES)
+    jml.run(
+        "macpo",
+        world,
+        config=settings,
+        total_steps=updates(1),
+        num_evaluations=1,
+        seeds=1,
+        out=tmp_path,
+        **SIZES,
+    )
     other = Limited(limits=(9.0, 9.0))
     again = jml.resume_run(tmp_path, env=other, total_steps=updates(2), quiet=True)
-    assert again.limits.tolist() == jml.load_run(tmp_path, other).limits.tolist() == [[1.0, 3.0], [1.0, 4.0]]
+    assert (
+        again.limits.tolist()
+        == jml.load_run(tmp_path, other).limits.tolist()
+        == [[1.0, 3.0], [1.0, 4.0]]
+    )
 
 
 def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
@@ -221,5 +271,8 @@ def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
     )
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"a"', '"nope"'))
-    with pytest.raises(ValueError, match="cost_limit of the run in .* names the cost 'nope'; allowed for .* is a, b"):
+    with pytest.raises(
+        ValueError,
+        match="cost_limit of the run in .* names the cost 'nope'; allowed for .* is a, b",
+    ):
         jml.load_run(tmp_path, world)

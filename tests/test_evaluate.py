@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import Tally, algorithm, world
+from toy_envs import Tally, algorithm, world
 
 from jaxmarl_lite import evaluate
 from jaxmarl_lite.types import Algorithm
@@ -15,7 +15,11 @@ def _scripted(act):
 
 
 def _ones(learner, key, obs, hidden_state, greedy=False):
-    return jnp.ones(obs.agents_view.shape[:2], jnp.int32), jnp.zeros(obs.agents_view.shape[:2]), hidden_state + 1
+    return (
+        jnp.ones(obs.agents_view.shape[:2], jnp.int32),
+        jnp.zeros(obs.agents_view.shape[:2]),
+        hidden_state + 1,
+    )
 
 
 def _greedy_is_two(learner, key, obs, hidden_state, greedy=False):
@@ -43,7 +47,11 @@ def _counts_from(begin):
 
     def act(learner, key, obs, hidden_state, greedy=False):
         go = hidden_state[:, :1] >= jnp.asarray(begin)[:, None]
-        return jnp.repeat(go, 2, 1).astype(jnp.int32), jnp.zeros(obs.agents_view.shape[:2]), hidden_state + 1
+        return (
+            jnp.repeat(go, 2, 1).astype(jnp.int32),
+            jnp.zeros(obs.agents_view.shape[:2]),
+            hidden_state + 1,
+        )
 
     return _scripted(act)
 
@@ -51,7 +59,9 @@ def _counts_from(begin):
 def test_an_episode_counts_once_though_others_are_longer():
     env = world("toy/counter")
     # Three counts are needed; the limit is six steps.
-    found = jax.jit(evaluate.make_evaluate(_counts_from([0, 1, 3, 4, 9]), env, 5))((), jax.random.key(0))
+    found = jax.jit(evaluate.make_evaluate(_counts_from([0, 1, 3, 4, 9]), env, 5))(
+        (), jax.random.key(0)
+    )
     assert found.lengths.tolist() == [3, 4, 6, 6, 6]
     assert found.returns.tolist() == [[1, 1]] * 3 + [[0, 0]] * 2
 
@@ -59,7 +69,9 @@ def test_an_episode_counts_once_though_others_are_longer():
 def test_greedy_reaches_the_algorithm():
     env = Tally(over_at=3)
     for greedy, wanted in ((False, 3), (True, 6)):
-        found = jax.jit(evaluate.make_evaluate(_scripted(_greedy_is_two), env, 2, greedy))((), jax.random.key(0))
+        found = jax.jit(evaluate.make_evaluate(_scripted(_greedy_is_two), env, 2, greedy))(
+            (), jax.random.key(0)
+        )
         np.testing.assert_array_equal(found.returns[:, 1], wanted)
 
 
@@ -76,7 +88,8 @@ def test_greedy_is_the_likeliest_action_and_sampling_is_not():
 
 def test_rewards_after_the_end_do_not_count_even_when_they_are_not_numbers():
     class Broken(Tally):
-        """Over after 2 or 3 steps; beyond its end it says that it is not over, and pays what is not a number."""
+        """Over after 2 or 3 steps; beyond its end it says that it is not over, and pays what is not
+        a number."""
 
         def step(self, state, action):
             state, after = super().step(state, action)
@@ -85,7 +98,9 @@ def test_rewards_after_the_end_do_not_count_even_when_they_are_not_numbers():
             paid = after._replace(reward=jnp.full((2,), pay), cost=jnp.full((2, 2), pay))
             return state, paid._replace(last=state.time == end)
 
-    found = jax.jit(evaluate.make_evaluate(_scripted(_ones), Broken(over_at=3), 8))((), jax.random.key(0))
+    found = jax.jit(evaluate.make_evaluate(_scripted(_ones), Broken(over_at=3), 8))(
+        (), jax.random.key(0)
+    )
     assert set(np.asarray(found.lengths).tolist()) == {2, 3}
     np.testing.assert_array_equal(found.returns[:, 0], found.lengths)
     np.testing.assert_array_equal(found.costs[:, 1, 1], found.lengths)
@@ -93,10 +108,15 @@ def test_rewards_after_the_end_do_not_count_even_when_they_are_not_numbers():
 
 def test_play_shows_states_steps_and_actions():
     env = Tally(over_at=3)
-    states, timesteps, actions = jax.jit(evaluate.make_play(_scripted(_greedy_is_two), env, 4, greedy=True))(
-        (), jax.random.key(0)
-    )
-    assert states.time.tolist() == [0, 1, 2, 3] and timesteps.last.tolist() == [False, False, False, True]
+    states, timesteps, actions = jax.jit(
+        evaluate.make_play(_scripted(_greedy_is_two), env, 4, greedy=True)
+    )((), jax.random.key(0))
+    assert states.time.tolist() == [0, 1, 2, 3] and timesteps.last.tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
     assert actions.shape == (4, 2) and (actions == 2).all()
     assert timesteps.reward[:, 1].tolist() == [0, 2, 2, 2]
 

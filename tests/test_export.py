@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax import export
-from worlds import algorithm, world_for
+from toy_envs import algorithm, world_for
 
 from jaxmarl_lite import types
 
@@ -16,17 +16,25 @@ def test_a_policy_is_exported_and_called(name, recurrent):
     learner = made.init(jax.random.key(0), 3)
     obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 3))[1].obs
     arguments = jax.random.key(2), obs, made.init_hidden_state(3)
-    policy = jax.jit(lambda key, obs, hidden_state: (made.act(learner, key, obs, hidden_state), obs))
+    policy = jax.jit(
+        lambda key, obs, hidden_state: (made.act(learner, key, obs, hidden_state), obs)
+    )
     stored = export.export(policy)(*arguments).serialize()
     (action, _, hidden_state), seen = export.deserialize(stored).call(*arguments)
     wanted = policy(*arguments)
     np.testing.assert_array_equal(action, wanted[0][0])
-    assert isinstance(seen, types.Observation) and jax.tree.structure(hidden_state) == jax.tree.structure(wanted[0][2])
+    assert isinstance(seen, types.Observation) and jax.tree.structure(
+        hidden_state
+    ) == jax.tree.structure(wanted[0][2])
 
 
 def test_every_public_record_is_registered():
-    records = {x for x in vars(types).values() if isinstance(x, type) and issubclass(x, tuple)} - {types.Algorithm}
+    records = {x for x in vars(types).values() if isinstance(x, type) and issubclass(x, tuple)} - {
+        types.Algorithm
+    }
     assert {"Observation", "TimeStep", "TrainState"} <= {record.__name__ for record in records}
     for record in records:
         with pytest.raises(ValueError, match="[Dd]uplicate serialization"):
-            export.register_namedtuple_serialization(record, serialized_name=f"test.{record.__name__}")
+            export.register_namedtuple_serialization(
+                record, serialized_name=f"test.{record.__name__}"
+            )

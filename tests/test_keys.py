@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 from jax.extend import random as jax_random
-from worlds import algorithm, world_for
+from toy_envs import algorithm, world_for
 
 from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import make_evaluate
-from jaxmarl_lite.running import episodes
+from jaxmarl_lite.experiment import playback
 from jaxmarl_lite.train import make_train
 
 ENV = "toy/pursuit"  # draws its start, and all episodes are equally long
@@ -56,9 +56,12 @@ def recorder(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("name", ["ippo", "coma", "qmix", "liir", "macpo"])  # the others use the code of these
+@pytest.mark.parametrize(
+    "name", ["ippo", "coma", "qmix", "liir", "macpo"]
+)  # the others use the code of these
 def test_a_run_uses_each_key_once(name, recorder):
-    """Weights, two rollouts and updates, an evaluation, the random policy, and what is played afterwards."""
+    """Weights, two rollouts and updates, an evaluation, the random policy, and what is played
+    afterwards."""
     env = world_for(name, ENV)
     made = algorithm(name, env)
     init, train = make_train(made, env, num_envs=2, num_steps=6)
@@ -67,27 +70,39 @@ def test_a_run_uses_each_key_once(name, recorder):
     evaluate = jax.jit(make_evaluate(made, env, 2))
     for purpose in (keys.EVALUATION, keys.AFTERWARDS):
         evaluate(state.learner_state, keys.for_purpose(keys.for_purpose(0, purpose), 0))
-    jax.jit(make_evaluate(random_policy(env.spec), env, 2))((), keys.for_purpose(0, keys.RANDOM_POLICY))
-    episodes.make_episode_fn(made, env, greedy=False)(state.learner_state, 0)
-    act = episodes.TrainedPolicy(made, state.learner_state, greedy=False)
+    jax.jit(make_evaluate(random_policy(env.spec), env, 2))(
+        (), keys.for_purpose(0, keys.RANDOM_POLICY)
+    )
+    playback.make_episode_fn(made, env, greedy=False)(state.learner_state, 0)
+    act = playback.TrainedPolicy(made, state.learner_state, greedy=False)
     observation = env.reset(jax.random.key(7))[1].obs
     for _ in range(2):
         act(observation)
     jax.effects_barrier()
     twice = sum(count > 1 for count in recorder.uses.values())
-    assert len(recorder.uses) > 60 and twice == 0, f"{twice} of {len(recorder.uses)} keys are used twice"
+    assert len(recorder.uses) > 60 and twice == 0, (
+        f"{twice} of {len(recorder.uses)} keys are used twice"
+    )
 
 
 def test_the_recorder_sees_a_key_that_is_used_twice(recorder):
     key = jax.random.key(0)
-    jax.jit(lambda key: [jax.random.normal(k) for k in (jax.random.split(key)[1], jax.random.fold_in(key, 1))])(key)
+    jax.jit(
+        lambda key: [
+            jax.random.normal(k) for k in (jax.random.split(key)[1], jax.random.fold_in(key, 1))
+        ]
+    )(key)
     jax.effects_barrier()
-    assert sorted(recorder.uses.values()) == [1, 2]  # the key is split once, and what it gives is drawn from twice
+    assert sorted(recorder.uses.values()) == [
+        1,
+        2,
+    ]  # the key is split once, and what it gives is drawn from twice
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_no_two_networks_begin_equal(name):
-    """Networks of one form are told apart by their first layers, heads that are scaled down being as distinct."""
+    """Networks of one form are told apart by their first layers, heads that are scaled down being
+    as distinct."""
     env = world_for(name, "toy/climbing")
     if name in ("macpo", "mappo-lagrangian"):
         env = one_cost(env)
@@ -113,7 +128,10 @@ def _agents(x):
 
 
 def one_cost(env):
-    from jaxmarl_lite.envs.constraints import Cost, with_costs
+    from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
 
     inner = getattr(env, "env", env)
-    return with_costs(getattr(inner, "env", inner), [Cost("some", "of action 1", lambda s, a, n: (a == 1) * 1.0, 0.5)])
+    return with_costs(
+        getattr(inner, "env", inner),
+        [Cost("some", "of action 1", lambda s, a, n: (a == 1) * 1.0, 0.5)],
+    )

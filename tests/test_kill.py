@@ -15,7 +15,9 @@ KILLS = Path(__file__).parent.parent / "benchmarks" / "kills.py"
 @pytest.mark.guard
 def test_killed_runs_end_in_the_same_bits() -> None:
     done = subprocess.run(
-        [sys.executable, str(KILLS), "--kills", "4", "--algorithm", "ippo"], capture_output=True, text=True
+        [sys.executable, str(KILLS), "--kills", "4", "--algorithm", "ippo"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "same bits" in done.stdout and "OTHER" not in done.stdout

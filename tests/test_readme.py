@@ -33,19 +33,29 @@ def test_the_first_command_trains_and_draws(tmp_path):
     words = shlex.split(blocks("bash")[0].split("&&")[-1])
     assert words[0] == ".venv/bin/jaxmarl-lite"
     at = words.index("--total-steps") + 1
-    assert words[words.index("--seeds") + 1] == "3" and words[words.index("--out") + 1] == "runs/liir"
+    assert (
+        words[words.index("--seeds") + 1] == "3" and words[words.index("--out") + 1] == "runs/liir"
+    )
     words[at] = "8192"
     command = [sys.executable, "-m", "jaxmarl_lite", *words[1:], "--num-evaluations", "1"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stderr
     assert "random policy" in done.stdout and "seed 2" in done.stdout
     assert (tmp_path / "runs/liir/curve.png").stat().st_size > 10_000
 
 
 def test_every_command_installs_as_the_project_says():
-    extras = re.search(r"\[project.optional-dependencies\](.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    extras = re.search(
+        r"\[project.optional-dependencies\](.*?)\n\[",
+        (ROOT / "pyproject.toml").read_text(),
+        re.DOTALL,
+    )
     assert extras is not None
-    named = [extra for group in re.findall(r"-e '\.\[([\w,]+)\]'", README) for extra in group.split(",")]
+    named = [
+        extra for group in re.findall(r"-e '\.\[([\w,]+)\]'", README) for extra in group.split(",")
+    ]
     assert {"test", "cuda13", "tpu", "smax", "mujoco"} <= set(named)
     for extra in [*named, "all", "export"]:
         assert re.search(rf"^{extra} = ", extras.group(1), re.MULTILINE)
@@ -65,30 +75,49 @@ def test_the_python_block_runs(tmp_path):
             r"total_steps=2_000_000": "total_steps=4096, num_evaluations=1",
         },
     )
-    code += "\nfrom jaxmarl_lite.running import presets\n"
+    code += "\nfrom jaxmarl_lite.experiment import presets\n"
     code += "tuned = presets.lookup('liir', 'jumanji/lbf-2s-8x8-2p-2f-coop')\n"
-    code += "assert config == jml.LIIRConfig(**tuned.fields) and (tuned.num_envs, tuned.num_steps) == (64, 64)\n"
+    code += (
+        "assert config == jml.LIIRConfig(**tuned.fields) and (tuned.num_envs, "
+        "tuned.num_steps) == (64, 64)\n"
+    )
     code += "\nassert metrics['return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/five/curve.png").exists()
 
 
 def test_costs_can_be_put_on_an_environment(tmp_path):
-    code = shortened(blocks("python")[1], {r"total_steps=400_000": "total_steps=8192, num_evaluations=1"})
+    code = shortened(
+        blocks("python")[1], {r"total_steps=400_000": "total_steps=8192, num_evaluations=1"}
+    )
     code += "\nassert result.costs.shape == (2, 2, 2, 1)\n"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     assert "effort, agent 1" in done.stdout
 
 
 def test_the_own_environment_runs(tmp_path):
-    code = shortened(blocks("python")[2], {r"total_steps=200_000": "total_steps=8192, num_evaluations=1"})
+    code = shortened(
+        blocks("python")[2], {r"total_steps=200_000": "total_steps=8192, num_evaluations=1"}
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     assert "mappo on meet" in done.stdout
@@ -97,18 +126,27 @@ def test_the_own_environment_runs(tmp_path):
 def test_the_sweep_runs(tmp_path):
     code = blocks("python")[3] + "\nassert metrics['return'].shape == (3, 20)\n"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem
+)
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_STEPS", "8192")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     notebook = jupytext.read(path)
     NotebookClient(notebook, timeout=500, kernel_name="python3").execute()
     pictures = [
-        cell for cell in notebook.cells if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+        cell
+        for cell in notebook.cells
+        if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
     ]
     assert len(pictures) >= 3

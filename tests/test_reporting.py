@@ -1,4 +1,5 @@
-"""What a run shows and writes beside its rows and checkpoints: it may fail, and it shows words as they are."""
+"""What a run shows and writes beside its rows and checkpoints: it may fail, and it shows words as
+they are."""
 
 from __future__ import annotations
 
@@ -16,13 +17,15 @@ import pytest
 from small_runs import SIZES, Lottery, config, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.cli import main
-from jaxmarl_lite.envs.constraints import Cost, with_costs
-from jaxmarl_lite.report import checkpoint, drawing, runfolder, writers
+from jaxmarl_lite.cli.main import main
+from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
+from jaxmarl_lite.experiment import run_logger, summary
+from jaxmarl_lite.report import checkpoint, drawing, loggers, run_dir
 from jaxmarl_lite.report.text import printable
-from jaxmarl_lite.running import record, summary
 
-RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), num_evaluations=2)
+RUN: dict[str, Any] = dict(
+    SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), num_evaluations=2
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Worded(Lottery):
 
 
 @pytest.mark.parametrize("words", ["speed [m/s]", "[/red] $x_$ :warning: \x1b[31m"])
-def test_words_are_shown_as_they_are(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_are_shown_as_they_are(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / f"br[/a] {words.replace('/', '')}"
     world = Worded(0.0, 0.0, f"test/{words.replace('/', '')}", words)
     result = jml.run("ippo", world, out=path, **dict(RUN, quiet=False))
@@ -64,20 +69,25 @@ def test_what_fails_beside_the_rows_does_not_end_a_run(
         assert saved, "the first checkpoint is written before the first picture"
         broken()
 
-    monkeypatch.setattr(record, "draw", draw)
-    monkeypatch.setattr(writers.TensorBoardWriter, "write", broken)
-    monkeypatch.setattr(writers, "marl_eval_json", broken)
+    monkeypatch.setattr(run_logger, "draw", draw)
+    monkeypatch.setattr(loggers.TensorBoardWriter, "write", broken)
+    monkeypatch.setattr(loggers, "marl_eval_json", broken)
     monkeypatch.setattr(summary, "table", broken)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=broken))
     result = jml.run("ippo", "toy/counter", out=tmp_path, wandb="p", **dict(RUN, quiet=False))
     said = capsys.readouterr().out
     for name in ("curve.png", "TensorBoard", "marl_eval.json", "W&B"):
-        assert said.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink") == 1
+        assert (
+            said.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink")
+            == 1
+        )
     assert "what was to be shown here failed: RuntimeError: out of" in said
     np.testing.assert_array_equal(jml.load_run(tmp_path).returns, result.returns)
     monkeypatch.undo()
     jml.resume_run(tmp_path, quiet=True)  # it is finished, and what is missing is made
-    assert (tmp_path / "curve.png").exists() and "step_2" in (tmp_path / "marl_eval.json").read_text()
+    assert (tmp_path / "curve.png").exists() and "step_2" in (
+        tmp_path / "marl_eval.json"
+    ).read_text()
 
 
 def test_a_terminal_that_is_gone_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +125,10 @@ def test_ids_for_wandb_are_of_the_folder(wandb: list[dict[str, Any]], tmp_path: 
         jml.run("ippo", "toy/counter", out=tmp_path / folder, wandb="p", **RUN)
     ids = [each["id"] for each in wandb]
     assert len(set(ids)) == 4 and not set("".join(ids)) & set(":;,#?/'\\ ")
-    assert {each["dir"] for each in wandb} == {str(tmp_path / "lr:1e-3/ippo"), str(tmp_path / "lr#?,;/ippo")}
+    assert {each["dir"] for each in wandb} == {
+        str(tmp_path / "lr:1e-3/ippo"),
+        str(tmp_path / "lr#?,;/ippo"),
+    }
     jml.resume_run(tmp_path / "lr#?,;/ippo", total_steps=updates(3), wandb="p", quiet=True)
     assert [each["id"] for each in wandb[4:]] == ids[2:]
 
@@ -132,8 +145,13 @@ def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     figures: list[Any] = []
     save = drawing.save
     with monkeypatch.context() as patch:
-        patch.setattr(drawing, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1])
-        assert main(["plot", str(path), "--metric", "eval_cost", "--out", str(path / "costs.pdf")]) == 0
+        patch.setattr(
+            drawing, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1]
+        )
+        assert (
+            main(["plot", str(path), "--metric", "eval_cost", "--out", str(path / "costs.pdf")])
+            == 0
+        )
     assert (path / "costs.pdf").read_bytes().startswith(b"%PDF")
     return [
         (
@@ -145,14 +163,16 @@ def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     ]
 
 
-def test_costs_of_an_own_environment_keep_names_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_of_an_own_environment_keep_names_and_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     tax = Cost("tax", "coins paid [$/h]", lambda state, action, after: jnp.ones(2), 2.5)
     world = with_costs(Lottery(0.0, 0.0), [tax])
     jml.run("ippo", world, out=tmp_path / "run", **RUN)
     assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost: tax", "coins paid [$/h]", [2.5])]
-    folder = runfolder.RunFolder(tmp_path / "run")
-    assert record.read_spec(folder) == world.spec
+    folder = run_dir.RunFolder(tmp_path / "run")
+    assert run_logger.read_spec(folder) == world.spec
     kept = folder.spec.read_text()
     folder.spec.unlink()  # as in runs of earlier versions
     assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost 0", "cost per episode", [])]
@@ -161,7 +181,9 @@ def test_costs_of_an_own_environment_keep_names_and_limits(tmp_path: Path, monke
         assert main(["plot", str(folder.path), "--metric", "eval_cost"]) == 2
 
 
-def test_evaluations_do_not_take_longer_and_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_do_not_take_longer_and_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is made of all rows takes a share of the time; the clock stands still but for it."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
@@ -171,7 +193,7 @@ def test_evaluations_do_not_take_longer_and_longer(tmp_path: Path, monkeypatch: 
         made.append(now[0])
         now[0] += 0.01 * len(made)
 
-    file = record._Rebuilt(make, stale=False)
+    file = run_logger._Rebuilt(make, stale=False)
     for _ in range(2000):
         now[0] += 0.05  # an evaluation
         file.refresh()
@@ -179,10 +201,16 @@ def test_evaluations_do_not_take_longer_and_longer(tmp_path: Path, monkeypatch: 
     spent = 0.01 * len(made) * (len(made) + 1) / 2
     assert 3 < len(made) < 200 and spent < 0.06 * now[0]
     file.refresh(now=True)
-    assert made[-1] <= now[0] and len(set(made)) == len(made), "at the end it is made if something is missing"
+    assert made[-1] <= now[0] and len(set(made)) == len(made), (
+        "at the end it is made if something is missing"
+    )
 
 
 def test_marl_eval_is_whole_when_a_run_ends(tmp_path: Path) -> None:
-    jml.run("ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), num_evaluations=6))
-    nested = json.loads((tmp_path / "marl_eval.json").read_text())["toy"]["counter"]["ippo"]["seed_0"]
+    jml.run(
+        "ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), num_evaluations=6)
+    )
+    nested = json.loads((tmp_path / "marl_eval.json").read_text())["toy"]["counter"]["ippo"][
+        "seed_0"
+    ]
     assert [name for name in nested if name.startswith("step_")] == [f"step_{i}" for i in range(7)]

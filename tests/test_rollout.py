@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow_but_obvious
+import reference_impl
 from small_runs import Lottery
-from worlds import Tally
+from toy_envs import Tally
 
 from jaxmarl_lite import rollout
 
@@ -45,7 +45,7 @@ def _two_rollouts(env):
 def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
     begun, middle, after, first, second, steps = _two_rollouts(env)
     actions = steps.action
-    wanted, *_ = slow_but_obvious.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
+    wanted, *_ = reference_impl.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
     for t in range(2 * T):
         for b in range(B):
             here, found = wanted[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
@@ -62,12 +62,15 @@ def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
 def test_sums_of_the_ended_episodes(env):
     begun, middle, after, first, second, steps = _two_rollouts(env)
     before, whole = (
-        slow_but_obvious.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[1] for end in (T, 2 * T)
+        reference_impl.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[1]
+        for end in (T, 2 * T)
     )
     both = ((first, before), (second, {name: whole[name] - before[name] for name in whole}))
     for batch, ended in both[env.uneven :]:  # of uneven episodes the first rollout leaves some out
         assert ended["count"] > 0
-        for name, found in zip(("count", "returns", "costs", "length"), batch.episode_stats[:4], strict=True):
+        for name, found in zip(
+            ("count", "returns", "costs", "length"), batch.episode_stats[:4], strict=True
+        ):
             np.testing.assert_allclose(found, ended[name], rtol=1e-5, err_msg=name)
 
 
@@ -75,13 +78,17 @@ def test_sums_of_the_ended_episodes(env):
 def test_where_the_worlds_then_stand(env):
     begun, middle, after, first, second, steps = _two_rollouts(env)
     for acting, end in ((middle, T), (after, 2 * T)):
-        stand = slow_but_obvious.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[2]
+        stand = reference_impl.play_tally(
+            env, begun.reset_key, end, lambda t, b: steps.action[t, b]
+        )[2]
         for b, here in enumerate(stand):
             found = jax.tree.map(lambda x, b=b: x[b], acting._replace(unreported=()))
             assert found.episode_index == here["episode"] + 1
             assert (found.hidden_state == here["time"]).all()
             np.testing.assert_allclose(found.env_state, (here["start"], here["time"]), rtol=1e-6)
-            np.testing.assert_allclose(found.timestep.obs.agents_view, [[here["start"], here["time"]]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(
+                found.timestep.obs.agents_view, [[here["start"], here["time"]]] * 2, rtol=1e-6
+            )
             assert not found.timestep.last and found.episode_stats.count == 0
             assert found.episode_stats.lengths == here["time"]
             np.testing.assert_allclose(found.episode_stats.returns, here["returns"], rtol=1e-5)
@@ -103,10 +110,13 @@ def test_every_episode_of_every_world_begins_differently():
 
 
 def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
-    """Worlds 0 to 1 alone live through the same episodes as beside a third world, whatever the actions."""
+    """Worlds 0 to 1 alone live through the same episodes as beside a third world, whatever the
+    actions."""
     env = WORLDS["over"]
     begun = rollout.init_rollout_state(env, jax.random.key(7), B, jnp.zeros((B, 2)))
-    alone = jax.tree.map(lambda x: x[:2], begun._replace(unreported=()))._replace(unreported=begun.unreported)
+    alone = jax.tree.map(lambda x: x[:2], begun._replace(unreported=()))._replace(
+        unreported=begun.unreported
+    )
 
     def act(key, obs, hidden_state):
         return (
@@ -116,7 +126,9 @@ def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
         )
 
     def play(acting, key):
-        return jax.jit(lambda acting: rollout.rollout(env, act, acting, key, T))(acting)[1].transitions.obs.global_state
+        return jax.jit(lambda acting: rollout.rollout(env, act, acting, key, T))(acting)[
+            1
+        ].transitions.obs.global_state
 
     together = play(begun, jax.random.key(1))
     np.testing.assert_array_equal(together[:, :2], play(alone, jax.random.key(2)))
@@ -128,7 +140,9 @@ def test_under_vmap_as_one_by_one():
     keys = jax.random.split(jax.random.key(3), 2)
 
     def play(key):
-        return rollout.rollout(env, _act, rollout.init_rollout_state(env, key, B, jnp.zeros((B, 2))), key, T)
+        return rollout.rollout(
+            env, _act, rollout.init_rollout_state(env, key, B, jnp.zeros((B, 2))), key, T
+        )
 
     acting, batch = jax.jit(jax.vmap(play))(keys)
     for i, key in enumerate(keys):
@@ -153,9 +167,14 @@ class Breaking(Lottery):
 
 def test_worlds_that_broke_are_counted():
     env = Breaking(5.0, 300.0)
-    act = lambda key, obs, hidden_state: (jnp.zeros((64, 2), jnp.int32), jnp.zeros((64, 2)), hidden_state)  # noqa: E731
+
+    def act(key, obs, hidden_state):
+        return jnp.zeros((64, 2), jnp.int32), jnp.zeros((64, 2)), hidden_state
+
     acting = rollout.init_rollout_state(env, jax.random.key(0), 64, ())
-    _, batch = jax.jit(lambda acting, key: rollout.rollout(env, act, acting, key, 8))(acting, jax.random.key(1))
+    _, batch = jax.jit(lambda acting, key: rollout.rollout(env, act, acting, key, 8))(
+        acting, jax.random.key(1)
+    )
     lost = (batch.transitions.last & (batch.transitions.reward[..., 0] == 5.0)).sum()
     assert batch.episode_stats.non_finite == lost and 40 < lost < 120
     assert batch.episode_stats.count == 64 * 4
@@ -169,24 +188,35 @@ def test_staggered_worlds_are_cut_once_and_the_cut_episode_is_not_counted():
     def act(key, obs, hidden_state):
         return jnp.zeros((worlds, 2), jnp.int32), obs.agents_view.sum(-1), hidden_state
 
-    run = jax.jit(lambda begun: rollout.rollout(env, act, begun, jax.random.key(1), steps, stagger_episodes=True))
+    run = jax.jit(
+        lambda begun: rollout.rollout(
+            env, act, begun, jax.random.key(1), steps, stagger_episodes=True
+        )
+    )
     after, batch = run(begun)
     last = np.asarray(batch.transitions.last)
     firsts = last.argmax(0) + 1
     assert firsts.min() >= 1 and firsts.max() <= limit
     assert len(set(firsts)) > limit // 2 and abs(firsts.mean() - limit / 2) < 3  # spread evenly
     for world, first in enumerate(firsts):
-        np.testing.assert_array_equal(np.flatnonzero(last[:, world]) + 1, np.arange(first, steps + 1, limit))
-    assert (np.asarray(batch.transitions.discount) == 1).all()  # as at a time limit: what follows is still to be had
+        np.testing.assert_array_equal(
+            np.flatnonzero(last[:, world]) + 1, np.arange(first, steps + 1, limit)
+        )
+    assert (
+        np.asarray(batch.transitions.discount) == 1
+    ).all()  # as at a time limit: what follows is still to be had
     whole = last.sum() - worlds
     assert batch.episode_stats.count == whole and batch.episode_stats.lengths == limit * whole
     sums = sum(range(limit))
-    np.testing.assert_allclose(batch.episode_stats.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5)
+    np.testing.assert_allclose(
+        batch.episode_stats.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5
+    )
     assert ((np.asarray(after.episode_index) - 1) == last.sum(0)).all()
 
 
 def test_the_first_episodes_are_reported_when_every_environment_has_finished_one():
-    """Episodes of three or five steps in rollouts of two: after four steps only short ones have ended."""
+    """Episodes of three or five steps in rollouts of two: after four steps only short ones have
+    ended."""
     env, copies = Tally(over_at=3, uneven=True), 8
 
     def act(key, obs, hidden_state):
@@ -205,7 +235,9 @@ def test_the_first_episodes_are_reported_when_every_environment_has_finished_one
     counts = [float(episodes.count) for episodes in reports]
     short = copies - long
     assert counts[:2] == [0.0, 0.0], "after four steps the long first episodes go on"
-    assert copies <= counts[2] <= copies + short, "every first episode, and those that end after the last of them"
+    assert copies <= counts[2] <= copies + short, (
+        "every first episode, and those that end after the last of them"
+    )
     assert reports[2].lengths == 3 * (counts[2] - long) + 5 * long
     np.testing.assert_array_equal(reports[2].living_steps, [reports[2].lengths] * 2)
     assert acting.unreported.count == 0 and min(counts[3:]) > 0
@@ -216,7 +248,8 @@ def test_the_first_episodes_are_reported_when_every_environment_has_finished_one
 
 
 def test_short_episodes_do_not_count_more_often_while_a_long_one_runs():
-    """Episodes of one or three steps: in three steps a copy with short ones ends three, and the first alone counts."""
+    """Episodes of one or three steps: in three steps a copy with short ones ends three, and the
+    first alone counts."""
     env, copies = Tally(over_at=1, uneven=True), 8
 
     def act(key, obs, hidden_state):
@@ -225,6 +258,11 @@ def test_short_episodes_do_not_count_more_often_while_a_long_one_runs():
     acting = rollout.init_rollout_state(env, jax.random.key(7), copies, ())
     long = int((acting.env_state.start > 0.5).sum())
     assert 0 < long < copies
-    _, batch = jax.jit(lambda acting: rollout.rollout(env, act, acting, jax.random.key(1), 3))(acting)
+    _, batch = jax.jit(lambda acting: rollout.rollout(env, act, acting, jax.random.key(1), 3))(
+        acting
+    )
     assert batch.transitions.last.sum() > copies
-    assert batch.episode_stats.count == copies and batch.episode_stats.lengths == 1 * (copies - long) + 3 * long
+    assert (
+        batch.episode_stats.count == copies
+        and batch.episode_stats.lengths == 1 * (copies - long) + 3 * long
+    )

@@ -19,9 +19,10 @@ from small_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, u
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import keys
-from jaxmarl_lite.envs.constraints import Cost, with_costs
-from jaxmarl_lite.report import checkpoint, metrics, runfolder
-from jaxmarl_lite.running import loop, plan, presets, programs
+from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
+from jaxmarl_lite.experiment import compilation, presets, runner
+from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.report import checkpoint, metrics, run_dir
 
 RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), num_evaluations=2)
 
@@ -44,26 +45,39 @@ def compilations() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> jml.Result:
-    return jml.run("ippo", "toy/counter", config=config("ippo"), out=tmp_path_factory.mktemp("run"), **RUN)
+    return jml.run(
+        "ippo", "toy/counter", config=config("ippo"), out=tmp_path_factory.mktemp("run"), **RUN
+    )
 
 
 def test_curves_are_arrays_of_seeds_and_evaluations(result: jml.Result) -> None:
     assert result.steps.tolist() == [0, 32, 64] and result.returns.shape == (2, 3)
     assert np.isfinite(result.returns).all() and result.random_returns is not None
     assert result.random_returns.shape == (2,) and result.spec.max_return == 1.0
-    assert np.isnan(result.metrics["entropy"][:, 0]).all() and np.isfinite(result.metrics["entropy"][:, 1:]).all()
-    assert jax.tree.leaves(result.states)[0].shape[0] == 2 and result.states.num_updates.tolist() == [4, 4]
-    assert "IQM" in result.summary() and "random policy" in result.summary() and "final return" in repr(result)
+    assert (
+        np.isnan(result.metrics["entropy"][:, 0]).all()
+        and np.isfinite(result.metrics["entropy"][:, 1:]).all()
+    )
+    assert jax.tree.leaves(result.states)[0].shape[
+        0
+    ] == 2 and result.states.num_updates.tolist() == [4, 4]
+    assert (
+        "IQM" in result.summary()
+        and "random policy" in result.summary()
+        and "final return" in repr(result)
+    )
 
 
 def test_a_folder_holds_all_that_a_run_is(result: jml.Result) -> None:
-    folder = runfolder.RunFolder(result.path or Path())
+    folder = run_dir.RunFolder(result.path or Path())
     for path in (folder.config, folder.versions, folder.metrics, folder.marl_eval, folder.curve):
         assert path.stat().st_size > 0
     assert any(folder.tensorboard.iterdir()) and checkpoint.steps(folder.checkpoints) == [2, 4]
     nested = json.loads(folder.marl_eval.read_text())["toy"]["counter"]["ippo"]["seed_0"]
-    assert nested["step_2"]["step_count"] == 64 and nested["step_2"]["eval_return"] == [result.returns[0, 2]]
-    for row in runfolder.load(folder.path).rows:
+    assert nested["step_2"]["step_count"] == 64 and nested["step_2"]["eval_return"] == [
+        result.returns[0, 2]
+    ]
+    for row in run_dir.load(folder.path).rows:
         for name in set(row) - {"update", "step", "seed"}:
             metrics.describe(name)
 
@@ -100,7 +114,9 @@ def test_what_is_played_follows_the_runs_own_rule(result: jml.Result, greedy: bo
     np.testing.assert_array_equal(actions, np.stack([said(timestep.obs) for _ in range(16)]))
     assert (actions == actions[0]).all() == greedy
     for other in (greedy, not greedy):
-        same = np.array_equal(run.episode(episode_seed=1).action, run.episode(episode_seed=1, greedy=other).action)
+        same = np.array_equal(
+            run.episode(episode_seed=1).action, run.episode(episode_seed=1, greedy=other).action
+        )
         assert same == (other == greedy)
     with pytest.raises(ValueError, match="greedy is 'yes'; allowed is True or False"):
         run.episode(greedy="yes")  # type: ignore[arg-type]
@@ -114,7 +130,11 @@ def test_the_curve_is_one_call(result: jml.Result, tmp_path: Path) -> None:
 def test_floats_and_seeds_compile_nothing(result: jml.Result) -> None:
     jml.run("ippo", "toy/counter", **RUN)  # whatever was let go of before
     with compilations() as seen:
-        other = jml.run("ippo", "toy/counter", **RUN | dict(config=config("ippo", lr=1e-2, gamma=0.5), seeds=(9, 4)))
+        other = jml.run(
+            "ippo",
+            "toy/counter",
+            **RUN | dict(config=config("ippo", lr=1e-2, gamma=0.5), seeds=(9, 4)),
+        )
     assert not seen
     assert (other.returns != result.returns).any() and other.path is None
     with compilations() as seen:  # the listener does hear
@@ -125,20 +145,25 @@ def test_floats_and_seeds_compile_nothing(result: jml.Result) -> None:
 def test_the_same_run_is_the_same_bits_whatever_the_chunks(
     result: jml.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: left)
+    monkeypatch.setattr(runner.Runner, "_chunk_updates", lambda self, pace, left: left)
     again = jml.run("ippo", "toy/counter", config=config("ippo"), out=tmp_path / "one", **RUN)
-    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: 1)
+    monkeypatch.setattr(runner.Runner, "_chunk_updates", lambda self, pace, left: 1)
     jml.run("ippo", "toy/counter", config=config("ippo"), out=tmp_path / "two", **RUN)
     assert_same_bits(again.states, result.states)
     assert rows(tmp_path / "one") == rows(tmp_path / "two") == rows(result.path or Path())
 
 
 def test_seeds_begin_as_init_does(result: jml.Result) -> None:
-    init, _ = jml.make_train(jml.make_algorithm("ippo", result.spec, config("ippo")), result.env, 4, 4)
-    compiled, _ = programs.compile_run(result.plan, result.env)
+    init, _ = jml.make_train(
+        jml.make_algorithm("ippo", result.spec, config("ippo")), result.env, 4, 4
+    )
+    compiled, _ = compilation.compile_run(result.plan, result.env)
     states = compiled.init(np.asarray([0, 1], np.uint32), jax.tree.map(np.float32, config("ippo")))
     policy = jax.tree.map(lambda x: x[1], states.learner_state.actor_params)
-    for a, b in zip(*map(jax.tree.leaves, (policy, init(jax.random.key(1)).learner_state.actor_params)), strict=True):
+    for a, b in zip(
+        *map(jax.tree.leaves, (policy, init(jax.random.key(1)).learner_state.actor_params)),
+        strict=True,
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
@@ -157,19 +182,24 @@ def test_seeds_in_groups_and_a_rest_learn_the_same() -> None:
 LOTTERY = dict(SIZES, seeds=(1, 2, 3), total_steps=updates(4), num_evaluations=4)
 
 
-def test_a_diverged_seed_leaves_the_others_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_seed_leaves_the_others_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     world = Lottery(1e30, 20.0)
     settings = dict(LOTTERY, config=config("ippo"), quiet=False)
     hit = jml.run("ippo", world, out=tmp_path, **settings)
     lost = np.isnan(hit.returns[:, -1])
     assert lost.sum() == 1, "the draw of these seeds hits one of them"
     seed = int(np.asarray(hit.seeds)[lost][0])
-    assert f"seed {seed} diverged at update" in (said := capsys.readouterr().out) and "2 of 3 seeds" in said
+    assert (
+        f"seed {seed} diverged at update" in (said := capsys.readouterr().out)
+        and "2 of 3 seeds" in said
+    )
     assert hit.metrics["finite"][lost, -1] == 0 and (hit.metrics["finite"][~lost] == 1).all()
     others = tuple(s for s in hit.seeds if s != seed)
     calm = jml.run("ippo", world, **dict(settings, seeds=(*others, 20), quiet=True))
     np.testing.assert_array_equal(hit.returns[~lost], calm.returns[:2])
-    stored = [row for row in runfolder.load(tmp_path).rows if row["seed"] == seed]
+    stored = [row for row in run_dir.load(tmp_path).rows if row["seed"] == seed]
     assert stored[-1]["finite"] == 0 and np.isnan(stored[-1]["eval_return"])
     longer = jml.resume_run(tmp_path, env=world, total_steps=updates(5), quiet=True)
     assert longer.metrics["finite"][lost, -1] == 0 and np.isfinite(longer.returns[~lost]).all()
@@ -182,7 +212,8 @@ def test_when_all_seeds_diverge_the_run_stops(tmp_path: Path) -> None:
 
 
 RARE = dict(LOTTERY, seeds=8, total_steps=updates(40), num_evaluations=4)
-"""Eight seeds of about 350 episodes; the protocol's check plays an episode of its own, which a rare fault escapes."""
+"""Eight seeds of about 350 episodes; the protocol's check plays an episode of its own, which a rare
+fault escapes."""
 
 
 def test_a_seed_whose_environment_gives_no_number_is_left_out(
@@ -194,15 +225,21 @@ def test_a_seed_whose_environment_gives_no_number_is_left_out(
     assert lost.any() and not lost.all(), "each is hit with a probability of about one half"
     said = capsys.readouterr().out
     for seed in seeds[lost]:
-        assert f"environment test/lottery gave a reward that is not finite to seed {seed} in " in said
+        assert (
+            f"environment test/lottery gave a reward that is not finite to seed {seed} in " in said
+        )
     assert f"to seed {seeds[~lost][0]}" not in said and "smaller lr" not in said
     assert hit.diverged == tuple(seeds[lost]) and (hit.metrics["finite"][~lost] == 1).all()
     others = seeds[~lost].tolist()
-    calm = jml.run("ippo", world, **dict(loud, seeds=(*others, *range(20, 20 + lost.sum())), quiet=True))
+    calm = jml.run(
+        "ippo", world, **dict(loud, seeds=(*others, *range(20, 20 + lost.sum())), quiet=True)
+    )
     np.testing.assert_array_equal(hit.returns[~lost], calm.returns[: len(others)])
     longer = jml.resume_run(tmp_path, env=world, total_steps=updates(44))
     assert f"to seed {seeds[lost][0]} in " in capsys.readouterr().out
-    assert np.isnan(longer.returns[lost, -1]).all() and longer.returns.shape[1] > hit.returns.shape[1]
+    assert (
+        np.isnan(longer.returns[lost, -1]).all() and longer.returns.shape[1] > hit.returns.shape[1]
+    )
 
 
 def test_when_the_environment_leaves_no_seed_the_run_stops(tmp_path: Path) -> None:
@@ -214,7 +251,11 @@ def test_when_the_environment_leaves_no_seed_the_run_stops(tmp_path: Path) -> No
 
 
 def test_a_cost_that_is_no_number_names_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
-    tax = Cost("tax", "nothing", lambda state, action, after: jnp.where(after.drawn, jnp.nan, 0.0) * jnp.ones(2))
+    tax = Cost(
+        "tax",
+        "nothing",
+        lambda state, action, after: jnp.where(after.drawn, jnp.nan, 0.0) * jnp.ones(2),
+    )
     rare = with_costs(Lottery(0.0, 2.0), [tax])
     result = jml.run("ippo", rare, config=config("ippo"), **dict(RARE, quiet=False))
     assert result.diverged and "gave a cost that is not finite to seed" in capsys.readouterr().out
@@ -240,7 +281,8 @@ class Blind(Lottery):
 
 
 @pytest.mark.parametrize(
-    ("field", "algorithm"), [("agents_view", "ippo"), ("global_state", "mappo"), ("discount", "ippo")]
+    ("field", "algorithm"),
+    [("agents_view", "ippo"), ("global_state", "mappo"), ("discount", "ippo")],
 )
 def test_wrong_numbers_are_told_as_the_environments(
     field: str, algorithm: str, capsys: pytest.CaptureFixture[str]
@@ -254,10 +296,14 @@ def test_wrong_numbers_are_told_as_the_environments(
 
 
 def test_a_mask_without_a_legal_action_is_named_where_it_breaks_learning() -> None:
-    play = jml.make_evaluate(jml.make_algorithm("ippo", Lottery(0.0, 0.0).spec, config("ippo")), Blind(0.0, 1000.0), 3)
+    play = jml.make_evaluate(
+        jml.make_algorithm("ippo", Lottery(0.0, 0.0).spec, config("ippo")), Blind(0.0, 1000.0), 3
+    )
     from jaxmarl_lite import rollout
 
-    learner = jml.make_train(jml.make_algorithm("ippo", Lottery(0.0, 0.0).spec, config("ippo")), Lottery(0.0, 0.0), 2)
+    learner = jml.make_train(
+        jml.make_algorithm("ippo", Lottery(0.0, 0.0).spec, config("ippo")), Lottery(0.0, 0.0), 2
+    )
     state = learner[0](jax.random.key(0)).learner_state
     assert play(state, jax.random.key(0)).faults.tolist() == [1, 1, 1]  # the view's bit
     _, timestep = Blind(0.0, 1000.0, field="action_mask").step(
@@ -281,11 +327,18 @@ class Breaking(Lottery):
 
 
 def test_episodes_that_broke_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    found = jml.run("ippo", Breaking(0.0, 500.0), config=config("ippo"), **dict(LOTTERY, quiet=False)).metrics
+    found = jml.run(
+        "ippo", Breaking(0.0, 500.0), config=config("ippo"), **dict(LOTTERY, quiet=False)
+    ).metrics
     said = capsys.readouterr().out
     counts = found["non_finite_episodes"][:, 1:]
-    assert counts.shape == (3, 4) and (counts > 0).any() and (counts < found["episodes"][:, 1:]).any()
-    assert f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were not finite" in said
+    assert (
+        counts.shape == (3, 4) and (counts > 0).any() and (counts < found["episodes"][:, 1:]).any()
+    )
+    assert (
+        f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were "
+        "not finite" in said
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,19 +353,30 @@ class Winning(Lottery):
         return state.drawn & (state.time >= 2)
 
 
-def test_win_rates_are_counted_shown_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = jml.run("ippo", Winning(1000.0, 300.0), config=config("ippo"), out=tmp_path / "won", **LOTTERY)
+def test_win_rates_are_counted_shown_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = jml.run(
+        "ippo", Winning(1000.0, 300.0), config=config("ippo"), out=tmp_path / "won", **LOTTERY
+    )
     assert result.win_rates is not None and result.win_rates.shape == result.returns.shape
-    np.testing.assert_allclose(result.win_rates, result.returns / 2000.0, atol=2.0 / 2000.0)  # a draw returns 2,000
+    np.testing.assert_allclose(
+        result.win_rates, result.returns / 2000.0, atol=2.0 / 2000.0
+    )  # a draw returns 2,000
     assert 0 < result.win_rates.mean() < 1
     trained = result.metrics["win_rate"][:, 1:]
     np.testing.assert_allclose(trained, result.metrics["return"][:, 1:] / 2000.0, atol=2.0 / 2000.0)
-    assert f"{result.final_win_rate().estimate:.2f}" in result.summary() and "win rate" in result.summary()
+    assert (
+        f"{result.final_win_rate().estimate:.2f}" in result.summary()
+        and "win rate" in result.summary()
+    )
     picture = result.plot(tmp_path / "curve.png")
     assert [axes.get_ylabel() for axes in picture.axes][1] == "share of won episodes"
     again = jml.load_run(tmp_path / "won", Winning(1000.0, 300.0))
     np.testing.assert_array_equal(again.win_rates, result.win_rates)
-    with pytest.raises(ValueError, match="test/lottery has no wins; allowed is a run in an environment that tells"):
+    with pytest.raises(
+        ValueError, match="test/lottery has no wins; allowed is a run in an environment that tells"
+    ):
         jml.run("ippo", Lottery(0.0, 0.0), config=config("ippo"), **LOTTERY).final_win_rate()
 
 
@@ -322,11 +386,16 @@ def test_an_environment_without_a_hash_is_compiled_once() -> None:
 
     world = Unhashable()
     given = {name: value for name, value in RUN.items() if name != "quiet"}
-    forms = [programs._program_key(*plan.make_run_config("ippo", env, **given)) for env in (world, world, Unhashable())]
+    forms = [
+        compilation._program_key(*experiment_config.make_run_config("ippo", env, **given))
+        for env in (world, world, Unhashable())
+    ]
     assert forms[0] == forms[1] != forms[2] and hash(forms[0]) == hash(forms[1])
 
 
-def test_bad_input_is_one_error_before_anything_is_compiled(tmp_path: Path, result: jml.Result) -> None:
+def test_bad_input_is_one_error_before_anything_is_compiled(
+    tmp_path: Path, result: jml.Result
+) -> None:
     cases: list[tuple[str, dict[str, Any]]] = [
         ("algorithm is 'lir'.*nearest: liir", {"algorithm": "lir"}),
         ("toy/conter.*toy/counter", {"env": "toy/conter"}),
@@ -349,22 +418,43 @@ def test_bad_input_is_one_error_before_anything_is_compiled(tmp_path: Path, resu
         ("max_checkpoints is 0", {"max_checkpoints": 0}),
         ("greedy is 'no'; allowed is True or False", {"greedy": "no"}),
         ("stagger_episodes is 1; allowed is True or False", {"stagger_episodes": 1}),
-        ("parameter_sharing is 'no'; allowed is True or False", {"config": {"parameter_sharing": "no"}}),
+        (
+            "parameter_sharing is 'no'; allowed is True or False",
+            {"config": {"parameter_sharing": "no"}},
+        ),
         ("lr is None; allowed is a finite number", {"config": {"lr": None}}),
         ("config has the unknown field 3; allowed are", {"config": {3: 1}}),
-        ("vf_coef is 3.0, which has no effect without shared_torso; allowed", {"config": {"vf_coef": 3.0}}),
+        (
+            "vf_coef is 3.0, which has no effect without shared_torso; allowed",
+            {"config": {"vf_coef": 3.0}},
+        ),
     ]
     with compilations() as seen:
         for text, change in cases:
-            with pytest.raises((ValueError, runfolder.RunFolderError), match=text):
-                jml.run(**{"algorithm": "ippo", "env": "toy/counter", "config": config("ippo"), **RUN, **change})
+            with pytest.raises((ValueError, run_dir.RunFolderError), match=text):
+                jml.run(
+                    **{
+                        "algorithm": "ippo",
+                        "env": "toy/counter",
+                        "config": config("ippo"),
+                        **RUN,
+                        **change,
+                    }
+                )
     assert not seen
 
 
 def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r"pip install jaxmarl-lite\[wandb\]"):
-        jml.run("ippo", "toy/counter", config=config("ippo"), wandb="project", out=tmp_path / "run", **RUN)
+        jml.run(
+            "ippo",
+            "toy/counter",
+            config=config("ippo"),
+            wandb="project",
+            out=tmp_path / "run",
+            **RUN,
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -372,21 +462,33 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
     tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25, "stagger_episodes": True}}
     monkeypatch.setattr(presets, "DEFAULTS", tuned)
     counts = dict(total_steps=1, num_evaluations=1, eval_episodes=1)
-    found, _ = plan.make_run_config("ippo", "toy/counter", **counts)
-    assert (found.num_envs, found.num_steps, found.stagger_episodes, found.config.lr) == (8, 64, True, 0.25)
-    found, _ = plan.make_run_config(
+    found, _ = experiment_config.make_run_config("ippo", "toy/counter", **counts)
+    assert (found.num_envs, found.num_steps, found.stagger_episodes, found.config.lr) == (
+        8,
+        64,
+        True,
+        0.25,
+    )
+    found, _ = experiment_config.make_run_config(
         "ippo", "toy/counter", num_envs=2, stagger_episodes=False, config=jml.IPPOConfig(), **counts
     )
-    assert (found.num_envs, found.stagger_episodes, found.config.lr) == (2, False, jml.IPPOConfig().lr)
-    untuned, _ = plan.make_run_config("ippo", "toy/memory", **counts)
+    assert (found.num_envs, found.stagger_episodes, found.config.lr) == (
+        2,
+        False,
+        jml.IPPOConfig().lr,
+    )
+    untuned, _ = experiment_config.make_run_config("ippo", "toy/memory", **counts)
     assert (untuned.num_envs, untuned.stagger_episodes) == (64, False)
     tuned["ippo", "toy/"] = {"num_steps": 16}
-    assert plan.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
-    assert plan.make_run_config("ippo", "toy/counter", **counts)[0].num_steps == 64
-    assert plan.make_run_config("ippo", "delayed/toy/counter", **counts)[0].config.lr == 0.25
+    assert experiment_config.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
+    assert experiment_config.make_run_config("ippo", "toy/counter", **counts)[0].num_steps == 64
+    assert (
+        experiment_config.make_run_config("ippo", "delayed/toy/counter", **counts)[0].config.lr
+        == 0.25
+    )
     tuned["mappo", ""] = {"num_steps": 8}
-    assert plan.make_run_config("mappo", "toy/memory", **counts)[0].num_steps == 8
-    assert plan.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
+    assert experiment_config.make_run_config("mappo", "toy/memory", **counts)[0].num_steps == 8
+    assert experiment_config.make_run_config("ippo", "toy/memory", **counts)[0].num_steps == 16
 
 
 def test_every_preset_fits_its_algorithm() -> None:
@@ -398,23 +500,35 @@ def test_every_preset_fits_its_algorithm() -> None:
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:
     settings = jml.LIIRConfig(hidden_sizes=(3, 5), intrinsic_coef=0.5, meta_gradient="immediate")
-    given, _ = plan.make_run_config("liir", "toy/reach", config=settings, env_args={"dims": (1, 2)}, seeds=(7,),
-                              total_steps=1, num_evaluations=1, eval_episodes=1)  # fmt: skip
-    runfolder.create(tmp_path, given.to_dict())
-    assert plan.read(tmp_path) == given
+    given, _ = experiment_config.make_run_config(
+        "liir",
+        "toy/reach",
+        config=settings,
+        env_args={"dims": (1, 2)},
+        seeds=(7,),
+        total_steps=1,
+        num_evaluations=1,
+        eval_episodes=1,
+    )
+    run_dir.create(tmp_path, given.to_dict())
+    assert experiment_config.read(tmp_path) == given
     wrong = (
         ({"lr": 1}, "unknown field 'lr'"),
-        ({"config": {"intrinsic_coeff": 1}}, "unknown field 'intrinsic_coeff'; nearest: intrinsic_coef"),
+        (
+            {"config": {"intrinsic_coeff": 1}},
+            "unknown field 'intrinsic_coeff'; nearest: intrinsic_coef",
+        ),
     )
     for change, text in wrong:
         with pytest.raises(ValueError, match=text):
-            plan.from_dict(given.to_dict() | change, "config.json")
+            experiment_config.from_dict(given.to_dict() | change, "config.json")
     with pytest.raises(ValueError, match="lacks the field 'env'"):
-        plan.from_dict({k: v for k, v in given.to_dict().items() if k != "env"}, "config.json")
+        experiment_config.from_dict(
+            {k: v for k, v in given.to_dict().items() if k != "env"}, "config.json"
+        )
 
 
 def test_public_names_are_there() -> None:
-    import jaxmarl_lite.run  # noqa: F401 - must not put the module in the function's place
 
     assert callable(jml.run) and jml.__version__
     for name in jml.__all__:
@@ -425,11 +539,16 @@ def test_public_names_are_there() -> None:
 def test_every_module_is_there_in_a_fresh_process() -> None:
     package = Path(jml.__file__).parent
     parts = [path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")]
-    names = sorted(".".join(part) for part in parts if not part[-1].startswith("__") and part != ("run",))
-    assert {"maths.returns", "envs.toys.relay", "running.result", "train"} <= {*names}
+    names = sorted(
+        ".".join(part) for part in parts if not part[-1].startswith("__") and part != ("run",)
+    )
+    assert {"ops.returns", "envs.toys.relay", "experiment.result", "train"} <= {*names}
     code = "import jaxmarl_lite as jml, operator\n"
     code += "assert not hasattr(jml, 'nothing') and not hasattr(jml.nets, 'nothing')\n"
-    code += f"for name in {names}:\n    assert operator.attrgetter(name)(jml).__name__ == f'jaxmarl_lite.{{name}}'\n"
+    code += (
+        f"for name in {names}:\n    assert operator.attrgetter(name)(jml).__name__ == "
+        f"f'jaxmarl_lite.{{name}}'\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
@@ -451,10 +570,18 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
     assert episode.intrinsic_reward is not None
     same = {}  # shared weights: a number of view and action
     for view, action, r in zip(
-        episode.agents_view.reshape(-1), episode.action.reshape(-1), episode.intrinsic_reward.reshape(-1), strict=True
+        episode.agents_view.reshape(-1),
+        episode.action.reshape(-1),
+        episode.intrinsic_reward.reshape(-1),
+        strict=True,
     ):
-        assert same.setdefault((float(view), int(action)), float(r)) == pytest.approx(float(r), abs=1e-6)
-    assert result.plot_intrinsic_rewards(tmp_path / "r.png", episode=episode).axes and (tmp_path / "r.png").exists()
+        assert same.setdefault((float(view), int(action)), float(r)) == pytest.approx(
+            float(r), abs=1e-6
+        )
+    assert (
+        result.plot_intrinsic_rewards(tmp_path / "r.png", episode=episode).axes
+        and (tmp_path / "r.png").exists()
+    )
     assert result.episode(seed=0).intrinsic_reward is not None
     with pytest.raises(ValueError, match="seed is 2; allowed is one of 0, 1"):
         result.episode(seed=2)
@@ -467,10 +594,17 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
 def test_some_settings_by_name_leave_the_others_as_tuned() -> None:
     tuned = presets.lookup("macpo", "toy/budget").fields
     sizes = dict(total_steps=64, num_evaluations=1, eval_episodes=4)
-    made, _ = plan.make_run_config("macpo", "toy/budget", config={"target_kl": 0.5}, **sizes)
+    made, _ = experiment_config.make_run_config(
+        "macpo", "toy/budget", config={"target_kl": 0.5}, **sizes
+    )
     assert made.config.target_kl == 0.5 != jml.MACPOConfig().target_kl
-    assert all(getattr(made.config, name) == value != getattr(jml.MACPOConfig(), name) for name, value in tuned.items())
+    assert all(
+        getattr(made.config, name) == value != getattr(jml.MACPOConfig(), name)
+        for name, value in tuned.items()
+    )
     with pytest.raises(ValueError, match="config has the unknown field 'lamda'"):
-        plan.make_run_config("liir", "toy/counter", config={"lamda": 0.5}, **sizes)
+        experiment_config.make_run_config("liir", "toy/counter", config={"lamda": 0.5}, **sizes)
     with pytest.raises(ValueError, match="LIIRConfig.intrinsic_coef is -1.0; allowed"):
-        plan.make_run_config("liir", "toy/counter", config={"intrinsic_coef": -1}, **sizes)
+        experiment_config.make_run_config(
+            "liir", "toy/counter", config={"intrinsic_coef": -1}, **sizes
+        )

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import BATCH, SIZES, config, rows, updates
-from worlds import algorithm, world_for
+from toy_envs import algorithm, world_for
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import train
-from jaxmarl_lite.algorithms import configs, registry
-from jaxmarl_lite.commands import training
+from jaxmarl_lite.algorithms import base_config, registry
+from jaxmarl_lite.cli import train as cli_train
+from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.experiment import presets
 from jaxmarl_lite.report import metrics
-from jaxmarl_lite.running import plan, presets
 
 
 def resolved(result):
@@ -23,9 +24,19 @@ def resolved(result):
 
 def test_a_share_of_the_run_ends_with_it_and_the_learning_rate_is_reported():
     half = config("ippo", lr_anneal_share=0.5, lr=0.8)
-    result = jml.run("ippo", "toy/climbing", config=half, seeds=2, total_steps=updates(4), num_evaluations=4, **SIZES)
+    result = jml.run(
+        "ippo",
+        "toy/climbing",
+        config=half,
+        seeds=2,
+        total_steps=updates(4),
+        num_evaluations=4,
+        **SIZES,
+    )
     assert resolved(result).tolist() == [2 * BATCH] * 2
-    np.testing.assert_allclose(result.metrics["learning_rate"][:, 1:], [[0.8, 0.4, 0, 0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        result.metrics["learning_rate"][:, 1:], [[0.8, 0.4, 0, 0]] * 2, rtol=1e-6
+    )
     assert result.config.lr_anneal_share == 0.5 and result.config.lr_anneal_steps == 0
 
 
@@ -45,7 +56,8 @@ def _train(made, env):
 def test_without_a_run_a_share_is_refused():
     env = world_for("ippo", "toy/climbing")
     with pytest.raises(
-        ValueError, match="lr_anneal_share is 0.5; allowed in jaxmarl_lite.run alone.*give lr_anneal_steps"
+        ValueError,
+        match="lr_anneal_share is 0.5; allowed in jaxmarl_lite.run alone.*give lr_anneal_steps",
     ):
         jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(lr_anneal_share=0.5))
     made = algorithm("ippo", env)
@@ -56,10 +68,14 @@ def test_without_a_run_a_share_is_refused():
 
 def test_a_share_and_steps_together_are_refused():
     with pytest.raises(
-        ValueError, match="IPPOConfig.lr_anneal_share is 1.0 and lr_anneal_steps is 50.0; allowed is one"
+        ValueError,
+        match="IPPOConfig.lr_anneal_share is 1.0 and lr_anneal_steps is 50.0; allowed is one",
     ):
         jml.IPPOConfig(lr_anneal_share=1.0, lr_anneal_steps=50.0)
-    with pytest.raises(ValueError, match="QMIXConfig.epsilon_share is 0.1 and epsilon_steps is 50.0; allowed is one"):
+    with pytest.raises(
+        ValueError,
+        match="QMIXConfig.epsilon_share is 0.1 and epsilon_steps is 50.0; allowed is one",
+    ):
         jml.QMIXConfig(epsilon_share=0.1, epsilon_steps=50.0)
     for share in (-0.1, 1.5):
         with pytest.raises(ValueError, match="lr_anneal_share"):
@@ -74,7 +90,7 @@ def test_no_preset_stops_at_a_number_of_steps():
 
 
 def test_steps_replace_a_tuned_share():
-    made, _ = plan.make_run_config(
+    made, _ = experiment_config.make_run_config(
         "happo",
         "safe/rware-tiny-2ag",
         config={"lr_anneal_steps": 64.0},
@@ -83,11 +99,13 @@ def test_steps_replace_a_tuned_share():
         eval_episodes=2,
     )
     assert made.config.lr_anneal_steps == 64 and made.config.lr_anneal_share == 0
-    tuned = training._defaults("happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]).settings
+    tuned = cli_train._defaults(
+        "happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]
+    ).settings
     assert tuned.lr_anneal_share == 1
     parsed = dataclasses.replace(tuned, lr_anneal_share=0.0, lr_anneal_steps=64.0)
-    assert training._settings(tuned, parsed, ["--lr_anneal_steps", "64"]) == parsed
-    untouched = training._settings(tuned, tuned, ["--lr_anneal_steps", "0"])
+    assert cli_train._settings(tuned, parsed, ["--lr_anneal_steps", "64"]) == parsed
+    untouched = cli_train._settings(tuned, tuned, ["--lr_anneal_steps", "0"])
     assert untouched.lr_anneal_share == 0 and untouched.lr_anneal_steps == 0
 
 
@@ -100,16 +118,33 @@ def test_a_longer_run_stretches_its_schedules_and_says_so(tmp_path, capsys):
     assert "goes on at a factor of 0.75, where it stood at 0" in capsys.readouterr().out
     assert resolved(longer).tolist() == [8 * BATCH] * 2
     lr = jml.IPPOConfig.lr
-    np.testing.assert_allclose(longer.metrics["learning_rate"][0, 3:], lr * (1 - np.arange(2, 8) / 8), rtol=1e-5)
+    np.testing.assert_allclose(
+        longer.metrics["learning_rate"][0, 3:], lr * (1 - np.arange(2, 8) / 8), rtol=1e-5
+    )
     assert len(rows(tmp_path / "r")) == 2 * 9
     short = config("ippo", lr_anneal_steps=float(BATCH))
-    jml.run("ippo", "toy/climbing", config=short, **two | {"total_steps": updates(4), "quiet": False})
-    assert f"nothing is learned in the last {3 * BATCH} of {4 * BATCH} steps" in capsys.readouterr().out
+    jml.run(
+        "ippo", "toy/climbing", config=short, **two | {"total_steps": updates(4), "quiet": False}
+    )
+    assert (
+        f"nothing is learned in the last {3 * BATCH} of {4 * BATCH} steps"
+        in capsys.readouterr().out
+    )
 
 
 def test_exploration_is_a_share_of_the_run():
     fields = dataclasses.replace(config("qmix"), epsilon_share=0.5)
-    result = jml.run("qmix", "toy/climbing", config=fields, seeds=1, total_steps=updates(4), num_evaluations=4, **SIZES)
-    np.testing.assert_allclose(result.metrics["epsilon"][0, 1:], [0.525, 0.05, 0.05, 0.05], rtol=1e-6)
-    assert configs.resolve_shares(fields, 100).epsilon_steps == 50
+    result = jml.run(
+        "qmix",
+        "toy/climbing",
+        config=fields,
+        seeds=1,
+        total_steps=updates(4),
+        num_evaluations=4,
+        **SIZES,
+    )
+    np.testing.assert_allclose(
+        result.metrics["epsilon"][0, 1:], [0.525, 0.05, 0.05, 0.05], rtol=1e-6
+    )
+    assert base_config.resolve_shares(fields, 100).epsilon_steps == 50
     assert jnp.shape(result.states.learner_state.config.epsilon_share) == (1,)

@@ -17,17 +17,20 @@ import pytest
 from small_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.report import checkpoint, files, runfolder, writers
-from jaxmarl_lite.running import loop
-from jaxmarl_lite.running.signals import StopRequest
+from jaxmarl_lite.experiment import runner
+from jaxmarl_lite.experiment.signals import StopRequest
+from jaxmarl_lite.report import atomic_io, checkpoint, loggers, run_dir
 
-RUN: dict[str, Any] = dict(SIZES, seeds=2, config=config("ippo"), total_steps=updates(8), num_evaluations=2)
+RUN: dict[str, Any] = dict(
+    SIZES, seeds=2, config=config("ippo"), total_steps=updates(8), num_evaluations=2
+)
 """Evaluations after updates 0, 4 and 8."""
 
 
 @pytest.fixture(autouse=True)
 def usual_handlers() -> Iterator[None]:
-    """Those of a program in a terminal; a background job starts with some of these signals ignored."""
+    """Those of a program in a terminal; a background job starts with some of these signals
+    ignored."""
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
     before = [signal.getsignal(each) for each in signals]
     for each in signals:
@@ -47,17 +50,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at_update(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
     """Chunks of one update, and an action when the progress of an update is shown."""
-    monkeypatch.setattr(loop.Runner, "_chunk_updates", lambda self, pace, left: 1)
+    monkeypatch.setattr(runner.Runner, "_chunk_updates", lambda self, pace, left: 1)
 
     def act_at(update: int, action: Callable[[], None]) -> None:
-        show_update = loop.ProgressBar.update
+        show_update = runner.ProgressBar.update
 
         def act(self: Any, now: int, *rest: float) -> None:
             show_update(self, now, *rest)
             if now == update:
                 action()
 
-        monkeypatch.setattr(loop.ProgressBar, "update", act)
+        monkeypatch.setattr(runner.ProgressBar, "update", act)
 
     return act_at
 
@@ -68,7 +71,13 @@ ENDS = [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)]
 @pytest.mark.parametrize(("name", "code"), ENDS)
 @pytest.mark.parametrize("update", [6, 8])
 def test_a_signal_saves_and_ends_the_run(
-    name: str, code: int, update: int, whole: Path, tmp_path: Path, at_update: Any, capsys: pytest.CaptureFixture[str]
+    name: str,
+    code: int,
+    update: int,
+    whole: Path,
+    tmp_path: Path,
+    at_update: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = signal.getsignal(getattr(signal, name))
     at_update(update, lambda: signal.raise_signal(getattr(signal, name)))
@@ -78,7 +87,10 @@ def test_a_signal_saves_and_ends_the_run(
     assert signal.getsignal(getattr(signal, name)) == before
     assert checkpoint.latest(tmp_path / "a run" / "checkpoints") == update
     command = f"jaxmarl-lite train --resume '{tmp_path}/a run'"
-    assert f"Stopped at update {update}; continue from update {update}: {command}" in capsys.readouterr().out
+    assert (
+        f"Stopped at update {update}; continue from update {update}: {command}"
+        in capsys.readouterr().out
+    )
     jml.resume_run(tmp_path / "a run", quiet=True)
     assert_same_bits(jml.load_run(tmp_path / "a run").states, jml.load_run(whole).states)
     assert rows(tmp_path / "a run") == rows(whole)
@@ -86,9 +98,23 @@ def test_a_signal_saves_and_ends_the_run(
 
 def test_what_the_command_line_answers_to_signals(tmp_path: Path) -> None:
     """In processes of their own, as a scheduler sees them: SIGTERM in the middle of a long run."""
-    words = "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 --total-steps 100000000 --seeds 1"
-    command = [sys.executable, "-m", "jaxmarl_lite", *words.split(), "--eval-episodes", "4", "--out", str(tmp_path)]
-    process = subprocess.Popen([*command, "--checkpoint-minutes", "1e-6"], stdout=subprocess.PIPE, text=True)
+    words = (
+        "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 "
+        "--total-steps 100000000 --seeds 1"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "jaxmarl_lite",
+        *words.split(),
+        "--eval-episodes",
+        "4",
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        [*command, "--checkpoint-minutes", "1e-6"], stdout=subprocess.PIPE, text=True
+    )
     while not (checkpoint.latest(tmp_path / "checkpoints") or 0) and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
@@ -105,7 +131,9 @@ def test_an_environment_given_as_an_object_is_continued_from_python(
     assert f"resume_run({str(tmp_path)!r}, env=...)" in capsys.readouterr().out
 
 
-def test_a_second_interrupt_ends_at_once(tmp_path: Path, at_update: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_ends_at_once(
+    tmp_path: Path, at_update: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -153,7 +181,9 @@ def test_checkpoints_by_time_carry_the_sums(
 ) -> None:
     kept: list[int] = []
     save = checkpoint.save
-    monkeypatch.setattr(loop.checkpoint, "save", lambda *args: (kept.append(args[1]), save(*args))[1])
+    monkeypatch.setattr(
+        runner.checkpoint, "save", lambda *args: (kept.append(args[1]), save(*args))[1]
+    )
 
     cuts = [OSError(errno.EIO, "gone")]  # as hard as a kill: nothing is saved on the way out
 
@@ -170,11 +200,15 @@ def test_checkpoints_by_time_carry_the_sums(
     assert rows(tmp_path) == rows(whole)
 
 
-def test_a_checkpoint_between_may_become_an_evaluation_when_prolonged(tmp_path: Path, at_update: Any) -> None:
+def test_a_checkpoint_between_may_become_an_evaluation_when_prolonged(
+    tmp_path: Path, at_update: Any
+) -> None:
     at_update(6, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit):
         jml.run("ippo", "toy/counter", out=tmp_path / "cut", **RUN)
-    longer = jml.run("ippo", "toy/counter", resume=tmp_path / "cut", **dict(RUN, total_steps=updates(12)))
+    longer = jml.run(
+        "ippo", "toy/counter", resume=tmp_path / "cut", **dict(RUN, total_steps=updates(12))
+    )
     assert longer.steps.tolist() == [0, updates(4), updates(8), updates(12)]
     assert len(rows(tmp_path / "cut")) == 8
 
@@ -188,26 +222,41 @@ def test_minutes_that_cannot_be(minutes: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", ["rows", "checkpoint", "random_policy.json"])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
-    written: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    written: str,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    write, replace = writers.JsonlWriter.write, files.replace_text
+    write, replace = loggers.JsonlWriter.write, atomic_io.replace_text
     with monkeypatch.context() as patch:
         if written == "rows":
             patch.setattr(
-                writers.JsonlWriter, "write", lambda self, u, *rest: full() if u == 8 else write(self, u, *rest)
+                loggers.JsonlWriter,
+                "write",
+                lambda self, u, *rest: full() if u == 8 else write(self, u, *rest),
             )
         elif written == "checkpoint":
 
-            def refuse(*args: Any, **keywords: Any) -> None:  # as tensorstore says it, over many lines
+            def refuse(
+                *args: Any, **keywords: Any
+            ) -> None:  # as tensorstore says it, over many lines
                 raise ValueError("RESOURCE_EXHAUSTED: Error\nwriting: [os_error_code='28']")
 
-            patch.setattr(loop.checkpoint.ocp.PyTreeCheckpointHandler, "save", refuse)
+            patch.setattr(runner.checkpoint.ocp.PyTreeCheckpointHandler, "save", refuse)
         else:
-            patch.setattr(files, "replace_text", lambda p, t: full() if Path(p).name == written else replace(p, t))
-        with pytest.raises(jml.RunError, match="cannot be written: .*No space left.*continue with jaxmarl-lite train"):
+            patch.setattr(
+                atomic_io,
+                "replace_text",
+                lambda p, t: full() if Path(p).name == written else replace(p, t),
+            )
+        with pytest.raises(
+            jml.RunError,
+            match="cannot be written: .*No space left.*continue with jaxmarl-lite train",
+        ):
             jml.run("ippo", "toy/counter", out=tmp_path / "run", **RUN)
     if written == "rows":
         assert jml.load_run(tmp_path / "run").steps.tolist() == [0, updates(4)]
@@ -217,19 +266,33 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 
 
 def test_a_limit_on_file_sizes_is_one_line(tmp_path: Path) -> None:
-    """The kernel refuses, in a process of its own; orbax, tensorboardX and the rows each write in their own way."""
+    """The kernel refuses, in a process of its own; orbax, tensorboardX and the rows each write in
+    their own way."""
     program = (
         "import resource, sys\n"
-        "from jaxmarl_lite.cli import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "from jaxmarl_lite.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, "
+        "resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 --total-steps 64 --seeds 1"
+    words = (
+        "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 "
+        "--total-steps 64 --seeds 1"
+    )
     command = [sys.executable, "-c", program, *words.split(), "--out", str(tmp_path / "run")]
     cache = str(tmp_path / "cache")  # JAX warns of what it cannot write there
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": cache})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": cache}
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr + done.stdout
-    (said,) = [line for line in done.stderr.splitlines() if "compil" not in line and "warnings.warn" not in line]
-    assert "cannot be written" in said and f"continue with jaxmarl-lite train --resume {tmp_path}" in said
-    assert runfolder.load(tmp_path / "run").rows is not None
+    (said,) = [
+        line
+        for line in done.stderr.splitlines()
+        if "compil" not in line and "warnings.warn" not in line
+    ]
+    assert (
+        "cannot be written" in said
+        and f"continue with jaxmarl-lite train --resume {tmp_path}" in said
+    )
+    assert run_dir.load(tmp_path / "run").rows is not None
     assert jml.resume_run(tmp_path / "run", quiet=True).steps[-1] == 64

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import Tally, algorithm, counted, world
+from toy_envs import Tally, algorithm, counted, world
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import train
@@ -27,7 +27,10 @@ def _pure(name="mappo", env_id="toy/mortal", **settings):
 
 
 def _plain(tree):
-    return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree)
+    return jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
+        tree,
+    )
 
 
 def _assert_same(found, wanted, **tolerance):
@@ -35,7 +38,11 @@ def _assert_same(found, wanted, **tolerance):
     found, wanted = jax.tree.leaves_with_path(_plain(found)), jax.tree.leaves(_plain(wanted))
     for (path, a), b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(
-            a, b, **{"rtol": 0, "atol": 0} | tolerance, equal_nan=True, err_msg=jax.tree_util.keystr(path)
+            a,
+            b,
+            **{"rtol": 0, "atol": 0} | tolerance,
+            equal_nan=True,
+            err_msg=jax.tree_util.keystr(path),
         )
 
 
@@ -62,7 +69,9 @@ def test_one_seed_gives_one_run_and_another_seed_another(rich):
     begin, go = rich
     first, again, other = (go(begin(jax.random.key(seed)), 2) for seed in (5, 5, 6))
     _assert_same(again, first)
-    for a, b in zip(*(jax.tree.leaves(run[0].learner_state.actor_params) for run in (first, other)), strict=True):
+    for a, b in zip(
+        *(jax.tree.leaves(run[0].learner_state.actor_params) for run in (first, other)), strict=True
+    ):
         assert (a != b).any()
 
 
@@ -77,7 +86,9 @@ def test_every_network_moves(rich):
     start = begin(jax.random.key(3))
     after = go(start, 2)[0].learner_state
     for name in ("actor_params", "critic_params"):
-        for old, new in zip(*(jax.tree.leaves(getattr(x, name)) for x in (start.learner_state, after)), strict=True):
+        for old, new in zip(
+            *(jax.tree.leaves(getattr(x, name)) for x in (start.learner_state, after)), strict=True
+        ):
             assert (old != new).any()
     assert jax.tree.structure(after) == jax.tree.structure(start.learner_state)
     for old, new in zip(jax.tree.leaves(start.learner_state), jax.tree.leaves(after), strict=True):
@@ -85,7 +96,8 @@ def test_every_network_moves(rich):
 
 
 def test_jit_is_no_jit():
-    """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the tolerance."""
+    """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the
+    tolerance."""
     env = world("toy/counter")
     ours = algorithm("ippo", env, hidden_sizes=(8,), num_epochs=1, num_minibatches=1, lr=0.01)
     init, go = train.make_train(ours, env, num_envs=2, num_steps=2)
@@ -98,8 +110,9 @@ def test_jit_is_no_jit():
 
 
 def test_seeds_under_vmap_are_seeds_one_by_one(float64):
-    """Under vmap products of matrices are batched and `cond` is a select, so that sums come in another order: in
-    float64 the runs then agree to 1e-9, although Adam blows small differences up."""
+    """Under vmap products of matrices are batched and `cond` is a select, so that sums come in
+    another order: in float64 the runs then agree to 1e-9, although Adam blows small differences
+    up."""
     init, go = _pure("mappo", "toy/counter", recurrent=True, lr=0.01)
 
     def run(key):
@@ -109,7 +122,9 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
     together, alone = jax.jit(jax.vmap(run))(keys), jax.jit(run)
     assert np.asarray(together[0].num_updates).tolist() == [3, 3]
     for i, key in enumerate(keys):
-        _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9)
+        _assert_same(
+            jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_a_sweep_compiles_once_and_equals_its_runs(float64):
@@ -124,7 +139,10 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
     run, traces = counted(one)
 
     rates, discounts = jnp.array([1e-3, 1e-2, 0.0]), jnp.array([0.9, 0.5, 0.99])
-    several = [dataclasses.replace(config, lr=lr, gamma=gamma) for lr, gamma in zip(rates, discounts, strict=True)]
+    several = [
+        dataclasses.replace(config, lr=lr, gamma=gamma)
+        for lr, gamma in zip(rates, discounts, strict=True)
+    ]
     stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(value) for value in x]), *several)
     sweep = jax.jit(jax.vmap(run))
     state, metrics = sweep(stacked)
@@ -132,8 +150,15 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
     assert len(traces) == 1
     separately = jax.jit(one)
     for i in range(3):
-        wanted = separately(dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i])))
-        _assert_same(jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))), wanted, rtol=1e-9, atol=1e-9)
+        wanted = separately(
+            dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i]))
+        )
+        _assert_same(
+            jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))),
+            wanted,
+            rtol=1e-9,
+            atol=1e-9,
+        )
     # A rate of 0 leaves the policy where it began.
     begun = jax.jit(init)(key).learner_state.actor_params
     _assert_same(jax.tree.map(lambda x: x[2], state.learner_state.actor_params), begun)
@@ -148,7 +173,9 @@ def test_other_floats_and_seeds_do_not_compile_anew():
     (init, begun), (go, gone) = counted(init), counted(go)
     begin, go = jax.jit(init), jax.jit(go, static_argnums=1)
     found = []
-    for seed, changes in enumerate([{}, {"lr": 0.02}, {"gamma": 0.5, "clip_eps": 0.1, "entropy_coef": 0.0}]):
+    for seed, changes in enumerate(
+        [{}, {"lr": 0.02}, {"gamma": 0.5, "clip_eps": 0.1, "entropy_coef": 0.0}]
+    ):
         state, _ = go(begin(jax.random.key(seed), dataclasses.replace(ours.config, **changes)), 2)
         found.append(state.learner_state.config)
     assert len(begun) == len(gone) == 1
@@ -160,7 +187,8 @@ def test_costs_and_returns_of_the_batch_are_reported():
     env = Tally(over_at=3)
     init, go = train.make_train(algorithm("ippo", env), env, num_envs=2, num_steps=4)
     state, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 3)
-    # Two worlds, twelve steps, episodes of three: one ends in each of the first two updates, two in the third.
+    # Two worlds, twelve steps, episodes of three: one ends in each of the first two updates, two in
+    # the third.
     assert metrics["episodes"].tolist() == [2, 2, 4]
     assert metrics["episode_length"].tolist() == [3, 3, 3]
     np.testing.assert_allclose(metrics["cost"], np.broadcast_to([[0, 0], [3, 30]], (3, 2, 2)))
@@ -176,7 +204,9 @@ def test_where_no_episode_ends_the_return_is_not_a_number():
 
 
 def test_the_return_of_a_team_is_its_own_and_of_individuals_their_sum():
-    team, individual = (dataclasses.replace(Tally().spec, reward_type=kind) for kind in ("team", "individual"))
+    team, individual = (
+        dataclasses.replace(Tally().spec, reward_type=kind) for kind in ("team", "individual")
+    )
     returns = jnp.array([[2.0, 4.0], [1.0, 1.0]])
     assert team.team_return(returns).tolist() == [3.0, 1.0]
     assert individual.team_return(returns).tolist() == [6.0, 2.0]
@@ -197,22 +227,29 @@ def test_sizes_that_are_none_are_named(name, value):
 
 
 @pytest.mark.parametrize(
-    "change", [{"hidden_sizes": (8,)}, {"recurrent": True}, {"num_epochs": 3}, {"parameter_sharing": False}]
+    "change",
+    [{"hidden_sizes": (8,)}, {"recurrent": True}, {"num_epochs": 3}, {"parameter_sharing": False}],
 )
 def test_a_config_of_another_form_is_refused(change):
     init, _ = _pure("ippo", "toy/counter")
     config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
     name, value = next(iter(change.items()))
-    with pytest.raises(ValueError, match=re.escape(f"config.{name} is {value!r}; allowed is ") + ".*with which the"):
+    with pytest.raises(
+        ValueError, match=re.escape(f"config.{name} is {value!r}; allowed is ") + ".*with which the"
+    ):
         init(jax.random.key(0), config)
 
 
 def test_limits_on_other_costs_than_the_algorithm_was_made_with_are_refused():
     env = jml.make("toy/budget")
-    made = jml.make_algorithm("macpo", env.spec, jml.MACPOConfig(hidden_sizes=(4,), num_minibatches=1))
+    made = jml.make_algorithm(
+        "macpo", env.spec, jml.MACPOConfig(hidden_sizes=(4,), num_minibatches=1)
+    )
     init, _ = train.make_train(made, env, 4, 4)
     config = dataclasses.replace(made.config, cost_limit={"energy": 1.0})
-    with pytest.raises(ValueError, match="config.cost_limit is energy=1.0, and .* made with the environment's"):
+    with pytest.raises(
+        ValueError, match="config.cost_limit is energy=1.0, and .* made with the environment's"
+    ):
         init(jax.random.key(0), config)
 
 

@@ -1,13 +1,14 @@
-"""Times a baseline of a checkout of JaxMARL, its own and unchanged, on request. Started by `beside_jaxmarl.py`.
+"""Times a baseline of a checkout of JaxMARL, its own and unchanged, on request. Started by
+`beside_jaxmarl.py`.
 
     python jaxmarl_driver.py --checkout DIR --system mappo --map 3m --updates 4
 
-After compiling, prints one JSON line of facts; then, for every line on its standard input, trains anew for so many
-updates as it was compiled for, and one more, and prints the seconds between their ends as a JSON list.
+After compiling, prints one JSON line of facts; then, for every line on its standard input, trains
+anew for so many updates as it was compiled for, and one more, and prints the seconds between their
+ends as a JSON list.
 
-Nothing of JaxMARL is copied here. Its call of W&B after every update is answered by a clock; environments come from the
-installed package, the baseline and its settings from the checkout.
-"""
+Nothing of JaxMARL is copied here. Its call of W&B after every update is answered by a clock;
+environments come from the installed package, the baseline and its settings from the checkout."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ SYSTEMS = {
 def build(
     checkout: Path, system: str, name: str, updates: int, worlds: int | None, ends: list[float]
 ) -> tuple[Any, dict[str, Any]]:
-    """The baseline's training function and its settings; ``ends`` gets the time at which each update ended."""
+    """The baseline's training function and its settings; ``ends`` gets the time at which each
+    update ended."""
     from omegaconf import OmegaConf
 
     clock: Any = ModuleType("wandb")
@@ -55,7 +57,9 @@ def build(
 
 def main() -> None:
     """Build, compile, then answer requests until the input ends."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkout", type=Path, required=True)
     parser.add_argument("--system", choices=SYSTEMS, default="mappo")
     parser.add_argument("--map", default="3m")
@@ -65,7 +69,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the peer prints is not an answer
     ends: list[float] = []
-    train, config = build(chosen.checkout, chosen.system, chosen.map, chosen.updates, chosen.num_envs, ends)
+    train, config = build(
+        chosen.checkout, chosen.system, chosen.map, chosen.updates, chosen.num_envs, ends
+    )
     import jax
 
     key = jax.random.PRNGKey(0)
@@ -75,8 +81,10 @@ def main() -> None:
         "compile_seconds": time.perf_counter() - began,
         "env_steps_per_update": config["NUM_ENVS"] * config["NUM_STEPS"],
         "agents": config["NUM_ACTORS"] // config["NUM_ENVS"],
-        "sizes": f"{config['NUM_ENVS']} worlds x {config['NUM_STEPS']} steps, {config['UPDATE_EPOCHS']} epochs x "
-        f"{config['NUM_MINIBATCHES']} minibatches, dense {config['FC_DIM_SIZE']}, GRU {config['GRU_HIDDEN_DIM']}, "
+        "sizes": f"{config['NUM_ENVS']} worlds x {config['NUM_STEPS']} steps, "
+        f"{config['UPDATE_EPOCHS']} epochs x "
+        f"{config['NUM_MINIBATCHES']} minibatches, dense {config['FC_DIM_SIZE']}, GRU "
+        f"{config['GRU_HIDDEN_DIM']}, "
         f"dense {config['GRU_HIDDEN_DIM']}",
         "device": jax.devices()[0].device_kind,
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jaxmarl")},
@@ -88,7 +96,11 @@ def main() -> None:
         ends.clear()
         jax.block_until_ready(compiled(key))
         jax.effects_barrier()
-        print(json.dumps([b - a for a, b in zip(ends, ends[1:], strict=False)]), file=answers, flush=True)
+        print(
+            json.dumps([b - a for a, b in zip(ends, ends[1:], strict=False)]),
+            file=answers,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

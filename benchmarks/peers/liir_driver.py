@@ -1,14 +1,16 @@
-"""Times an update of the authors' LIIR, theirs and unchanged, on request. Started by `beside_liir.py`.
+"""Times an update of the authors' LIIR, theirs and unchanged, on request. Started by
+`beside_liir.py`.
 
     python liir_driver.py --checkout DIR --agents 3 --state 48 --view 30 --actions 9 --steps 60
 
-Prints one JSON line of facts; then, for every line with a number on its standard input, makes so many updates on one
-random batch and prints for each its seconds, and those of its critic loop, as a JSON list.
+Prints one JSON line of facts; then, for every line with a number on its standard input, makes so
+many updates on one random batch and prints for each its seconds, and those of its critic loop, as a
+JSON list.
 
-Nothing of the authors' is copied here: their learner, controller and batch are built with the numbers of their own
-settings files. They step the critic between a forward pass and the backward pass over it, which the torch of their time
-allowed: the steps are told not to count as changes of the weights, as they were not then.
-"""
+Nothing of the authors' is copied here: their learner, controller and batch are built with the
+numbers of their own settings files. They step the critic between a forward pass and the backward
+pass over it, which the torch of their time allowed: the steps are told not to count as changes of
+the weights, as they were not then."""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ import yaml
 
 def options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkout", type=Path, required=True)
     for name in ("agents", "state", "view", "actions", "steps"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -52,7 +56,10 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any]:
     source = chosen.checkout / "src"
     sys.path.insert(0, str(source.absolute()))
     learners = importlib.import_module("learners.liir_learner")
-    parts = {name: importlib.import_module(name) for name in ("components.episode_buffer", "components.transforms")}
+    parts = {
+        name: importlib.import_module(name)
+        for name in ("components.episode_buffer", "components.transforms")
+    }
     controllers = importlib.import_module("controllers").REGISTRY
 
     class Steps(torch.optim.RMSprop):
@@ -66,8 +73,12 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any]:
     for name in ("default.yaml", "algs/liir_smac.yaml"):
         settings |= yaml.safe_load((source / "config" / name).read_text())
     agents, actions, worlds, steps = chosen.agents, chosen.actions, chosen.worlds, chosen.steps
-    settings |= dict(use_cuda=False, device="cpu", n_agents=agents, n_actions=actions, state_shape=chosen.state)
-    args = types.SimpleNamespace(**settings, **({} if "batch_size" in settings else {"batch_size": worlds}))
+    settings |= dict(
+        use_cuda=False, device="cpu", n_agents=agents, n_actions=actions, state_shape=chosen.state
+    )
+    args = types.SimpleNamespace(
+        **settings, **({} if "batch_size" in settings else {"batch_size": worlds})
+    )
     scheme = {
         "state": {"vshape": chosen.state},
         "obs": {"vshape": chosen.view, "group": "agents"},
@@ -76,7 +87,9 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any]:
         "reward": {"vshape": (1,)},
         "terminated": {"vshape": (1,), "dtype": torch.uint8},
     }
-    coded = {"actions": ("actions_onehot", [parts["components.transforms"].OneHot(out_dim=actions)])}
+    coded = {
+        "actions": ("actions_onehot", [parts["components.transforms"].OneHot(out_dim=actions)])
+    }
     batch = parts["components.episode_buffer"].EpisodeBatch(
         scheme, {"agents": agents}, worlds, steps + 1, preprocess=coded
     )
@@ -84,14 +97,16 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any]:
     legal[..., 0], legal[..., 1] = 0, 1  # theirs: action 0 is for the dead alone
     ends = torch.zeros(worlds, steps + 1, 1)
     ends[:, steps - 1] = 1
-    batch.update({
-        "state": torch.randn(worlds, steps + 1, chosen.state),
-        "obs": torch.randn(worlds, steps + 1, agents, chosen.view),
-        "actions": torch.distributions.Categorical(legal.float()).sample().unsqueeze(-1),
-        "avail_actions": legal,
-        "reward": torch.randn(worlds, steps + 1, 1),
-        "terminated": ends,
-    })  # fmt: skip
+    batch.update(
+        {
+            "state": torch.randn(worlds, steps + 1, chosen.state),
+            "obs": torch.randn(worlds, steps + 1, agents, chosen.view),
+            "actions": torch.distributions.Categorical(legal.float()).sample().unsqueeze(-1),
+            "avail_actions": legal,
+            "reward": torch.randn(worlds, steps + 1, 1),
+            "terminated": ends,
+        }
+    )
     controller = controllers[args.mac](batch.scheme, {"agents": agents}, args)
     return learners.LIIRLearner(controller, batch.scheme, Silent(), args), batch
 

@@ -1,16 +1,17 @@
-"""Times one agent's policy step of the authors' MACPO, theirs and unchanged, on request. Started by `trust_step.py`.
+"""Times one agent's policy step of the authors' MACPO, theirs and unchanged, on request. Started by
+`trust_step.py`.
 
     python macpo_driver.py --checkout DIR --minibatches 1 --threads 2
 
-Prints one JSON line of facts; then, for every line with a number on its standard input, makes so many steps from one
-and the same policy and prints what each took as a JSON list.
+Prints one JSON line of facts; then, for every line with a number on its standard input, makes so
+many steps from one and the same policy and prints what each took as a JSON list.
 
-Nothing of the authors' is copied here. Their trainer, policy and buffer are built with the flags of their
-``train_mujoco.sh``; the package's ``__init__``, which wants gym and MuJoCo, is passed by. A step is their ``train`` on
-a buffer of random data, timed inside ``trpo_update``, so that neither the advantages nor the picking of minibatches
-count. What they do there beyond the policy's step is to fit two critics; with ``--alone`` each critic is a single
-number, which leaves the work that ours is timed for.
-"""
+Nothing of the authors' is copied here. Their trainer, policy and buffer are built with the flags of
+their ``train_mujoco.sh``; the package's ``__init__``, which wants gym and MuJoCo, is passed by. A
+step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so that neither
+the advantages nor the picking of minibatches count. What they do there beyond the policy's step is
+to fit two critics; with ``--alone`` each critic is a single number, which leaves the work that ours
+is timed for."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ import numpy as np
 import torch
 
 FLAGS = (
-    "--algorithm_name macpo --lr 9e-5 --critic_lr 5e-3 --ppo_epoch 1 --use_value_active_masks --kl_threshold 0.0065 "
+    "--algorithm_name macpo --lr 9e-5 --critic_lr 5e-3 --ppo_epoch 1 --use_value_active_masks "
+    "--kl_threshold 0.0065 "
     "--safety_bound 10 --safety_gamma 0.09 --line_search_fraction 0.5 --fraction_coef 0.27"
 )
 
@@ -56,7 +58,9 @@ class Number(torch.nn.Module):
 
 def options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkout", required=True)
     parser.add_argument("--num-steps", type=int, default=1000)
     parser.add_argument("--num-envs", type=int, default=16)
@@ -76,18 +80,29 @@ def build(chosen: argparse.Namespace) -> tuple[Any, Any, Any]:
     sys.modules["macpo"] = package
     place = "macpo.algorithms.r_mappo."
     flags = [
-        *FLAGS.split(), "--hidden_size", str(chosen.hidden_sizes), "--num_mini_batch", str(chosen.minibatches),
-        "--episode_length", str(chosen.num_steps), "--n_rollout_threads", str(chosen.num_envs),
-    ]  # fmt: skip
+        *FLAGS.split(),
+        "--hidden_size",
+        str(chosen.hidden_sizes),
+        "--num_mini_batch",
+        str(chosen.minibatches),
+        "--episode_length",
+        str(chosen.num_steps),
+        "--n_rollout_threads",
+        str(chosen.num_envs),
+    ]
     args = importlib.import_module("macpo.config").get_config().parse_known_args(flags)[0]
     view, actions = Box(chosen.view), Box(chosen.actions)
-    policy = importlib.import_module(place + "algorithm.MACPPOPolicy").MACPPOPolicy(args, view, view, actions)
+    policy = importlib.import_module(place + "algorithm.MACPPOPolicy").MACPPOPolicy(
+        args, view, view, actions
+    )
     if chosen.alone:
         policy.critic, policy.cost_critic = Number(), Number()
         policy.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), 1e-3)
         policy.cost_optimizer = torch.optim.Adam(policy.cost_critic.parameters(), 1e-3)
     trainer = importlib.import_module(place + "r_macpo").R_MACTRPO_CPO(args, policy)
-    buffer = importlib.import_module("macpo.utils.separated_buffer").SeparatedReplayBuffer(args, view, view, actions)
+    buffer = importlib.import_module("macpo.utils.separated_buffer").SeparatedReplayBuffer(
+        args, view, view, actions
+    )
     fill(buffer, policy, args)
     trainer.prep_training()
     return trainer, policy, buffer
@@ -101,7 +116,9 @@ def fill(buffer: Any, policy: Any, args: Any) -> None:
     flat = buffer.obs[:-1].reshape(-1, buffer.obs.shape[-1])
     ones = np.ones((len(flat), 1), np.float32)
     with torch.no_grad():
-        action, log_prob, _ = policy.actor(flat, np.zeros((len(flat), 1, args.hidden_size), np.float32), ones)
+        action, log_prob, _ = policy.actor(
+            flat, np.zeros((len(flat), 1, args.hidden_size), np.float32), ones
+        )
     buffer.actions[:] = action.numpy().reshape(buffer.actions.shape)
     buffer.action_log_probs[:] = log_prob.numpy().reshape(buffer.action_log_probs.shape)
     buffer.update_factor(np.ones_like(buffer.actions))
@@ -109,14 +126,17 @@ def fill(buffer: Any, policy: Any, args: Any) -> None:
 
 
 def watch(trainer: Any, policy: Any) -> dict[str, Any]:
-    """Adds up seconds of the trainer's steps, its Fisher products, and evaluations of the policy."""
+    """Adds up seconds of the trainer's steps, its Fisher products, and evaluations of the
+    policy."""
     seen: dict[str, Any] = {}
 
     def counted(name: str, inner: Any) -> Any:
         def call(*args: Any, **keywords: Any) -> Any:
             began = time.perf_counter()
             found = inner(*args, **keywords)
-            seen[name] = seen.get(name, 0) + (time.perf_counter() - began if name == "seconds" else 1)
+            seen[name] = seen.get(name, 0) + (
+                time.perf_counter() - began if name == "seconds" else 1
+            )
             return found
 
         return call

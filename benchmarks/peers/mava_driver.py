@@ -1,14 +1,15 @@
-"""Times the learner of a checkout of Mava, its own and unchanged, on request. Started by `beside_mava.py`.
+"""Times the learner of a checkout of Mava, its own and unchanged, on request. Started by
+`beside_mava.py`.
 
     python mava_driver.py --checkout DIR --system ff_ippo --env lbf
 
-After compiling, prints one JSON line of facts; then, for every line with a number on its standard input, makes so many
-updates and prints their seconds as a JSON list.
+After compiling, prints one JSON line of facts; then, for every line with a number on its standard
+input, makes so many updates and prints their seconds as a JSON list.
 
-Nothing of Mava is copied here. Its snapshots expect a fork of Jumanji from before 1.0, whose specs are methods: the
-adapter below makes them methods again over Jumanji 1.x, and stands in for packages that Mava imports for other
-environments and for logging. Evaluation is left out: only the learner is compiled and timed.
-"""
+Nothing of Mava is copied here. Its snapshots expect a fork of Jumanji from before 1.0, whose specs
+are methods: the adapter below makes them methods again over Jumanji 1.x, and stands in for packages
+that Mava imports for other environments and for logging. Evaluation is left out: only the learner
+is compiled and timed."""
 
 from __future__ import annotations
 
@@ -64,15 +65,23 @@ def adapt_jumanji() -> None:
     def method(name: str, inner: bool) -> Callable[[Any], Any]:
         def spec(self: Any) -> Any:
             found = getattr(self._env, name)
-            return found if inner or not callable(found) or hasattr(found, "generate_value") else found()
+            return (
+                found
+                if inner or not callable(found) or hasattr(found, "generate_value")
+                else found()
+            )
 
         return spec
 
     def init(self: Any, env: Any) -> None:
         self._env = env
 
-    innermost = type("Innermost", (plain,), {"__init__": init, **{name: method(name, True) for name in SPECS}})
-    wrappers.Wrapper = type("Wrapper", (plain,), {"__init__": init, **{name: method(name, False) for name in SPECS}})
+    innermost = type(
+        "Innermost", (plain,), {"__init__": init, **{name: method(name, True) for name in SPECS}}
+    )
+    wrappers.Wrapper = type(
+        "Wrapper", (plain,), {"__init__": init, **{name: method(name, False) for name in SPECS}}
+    )
     jumanji.make = lambda *args, **keywords: innermost(make(*args, **keywords))
 
 
@@ -88,11 +97,16 @@ def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any
 
     module = importlib.import_module(f"mava.systems.ppo.anakin.{system}")
     make_env = importlib.import_module("mava.utils.make_env")
-    with initialize_config_dir(config_dir=os.path.abspath("mava/configs/default"), version_base="1.2"):
+    with initialize_config_dir(
+        config_dir=os.path.abspath("mava/configs/default"), version_base="1.2"
+    ):
         config = compose(system, overrides=[f"env={env}"])
     OmegaConf.set_struct(config, False)
     config.logger.system_name = system
-    config.system.num_updates, config.system.num_updates_per_eval = 1_000_000, 1  # updates of one call: 1
+    config.system.num_updates, config.system.num_updates_per_eval = (
+        1_000_000,
+        1,
+    )  # updates of one call: 1
     if worlds is not None:
         config.arch.num_envs = worlds // config.system.update_batch_size
     world, _ = make_env.make(config, add_global_state="mappo" in system)
@@ -116,21 +130,30 @@ def facts(compiling: float, world: Any, config: Any) -> dict[str, Any]:
         "agents": int(world.num_agents),
         "view": int(view[-1]),
         "time_limit": int(config.env.kwargs.time_limit),
-        "sizes": f"{config.arch.num_envs} x {system.update_batch_size} worlds x {system.rollout_length} steps, "
+        "sizes": f"{config.arch.num_envs} x {system.update_batch_size} worlds x "
+        f"{system.rollout_length} steps, "
         f"{system.ppo_epochs} epochs x {system.num_minibatches} minibatches, "
         f"dense {'-'.join(map(str, config.network.actor_network.pre_torso.layer_sizes))}",
         "device": jax.devices()[0].device_kind,
-        "versions": {"jax": jax.__version__, "flax": flax.__version__, "jumanji": jumanji.__version__},
+        "versions": {
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "jumanji": jumanji.__version__,
+        },
     }
 
 
 def main() -> None:
     """Build, compile, then answer requests until the input ends."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkout", required=True)
     parser.add_argument("--system", choices=("ff_ippo", "ff_mappo"), default="ff_ippo")
     parser.add_argument("--env", default="lbf")
-    parser.add_argument("--num-envs", type=int, help="of all its batches of worlds together; default: its own")
+    parser.add_argument(
+        "--num-envs", type=int, help="of all its batches of worlds together; default: its own"
+    )
     chosen = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the peer prints is not an answer
@@ -140,7 +163,9 @@ def main() -> None:
     began = time.perf_counter()
     compiled = learn.lower(state).compile()
     compiling = time.perf_counter() - began
-    print(json.dumps(facts(compiling, world, config) | hlo.facts(compiled)), file=answers, flush=True)
+    print(
+        json.dumps(facts(compiling, world, config) | hlo.facts(compiled)), file=answers, flush=True
+    )
     for line in sys.stdin:
         taken = []
         for _ in range(int(line)):

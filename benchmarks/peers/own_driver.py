@@ -1,11 +1,10 @@
-"""Times training of this library on request, as `mava_driver.py` does that of Mava. Started by `beside_mava.py`, and
-`beside_jaxmarl.py`.
+"""Times training of this library on request, as `mava_driver.py` does that of Mava. Started by
+`beside_mava.py`, and `beside_jaxmarl.py`.
 
     python own_driver.py --algorithm ippo --env jumanji/lbf-2s-8x8-2p-2f-coop
 
-After compiling, prints one JSON line of facts; then, for every line with a number on its standard input, makes so many
-updates and prints their seconds as a JSON list.
-"""
+After compiling, prints one JSON line of facts; then, for every line with a number on its standard
+input, makes so many updates and prints their seconds as a JSON list."""
 
 from __future__ import annotations
 
@@ -27,7 +26,9 @@ import hlo  # noqa: E402
 
 def main() -> None:
     """Build, compile, then answer requests until the input ends."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--algorithm", default="ippo")
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--num-envs", type=int, default=32)
@@ -35,9 +36,17 @@ def main() -> None:
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
     parser.add_argument("--recurrent", action="store_true", help="a GRU after the dense layers")
-    parser.add_argument("--head-hidden-sizes", type=int, nargs="*", default=[], help="dense layers before each head")
-    parser.add_argument("--plain", action="store_true", help="the algorithm's default settings, but for its networks")
-    parser.add_argument("--shared-torso", action="store_true", help="one network with two heads (IPPO)")
+    parser.add_argument(
+        "--head-hidden-sizes", type=int, nargs="*", default=[], help="dense layers before each head"
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="the algorithm's default settings, but for its networks",
+    )
+    parser.add_argument(
+        "--shared-torso", action="store_true", help="one network with two heads (IPPO)"
+    )
     chosen = parser.parse_args()
     env = jml.make(chosen.env)
     rates = {"lr": 2.5e-4, "num_epochs": 4, "num_minibatches": chosen.num_minibatches}
@@ -60,12 +69,19 @@ def main() -> None:
         "agents": env.spec.num_agents,
         "view": env.spec.obs_size,
         "time_limit": env.spec.max_episode_steps,
-        "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.num_epochs} epochs x "
+        "sizes": f"{chosen.num_envs} worlds x {chosen.num_steps} steps, {config.num_epochs} "
+        "epochs x "
         f"{config.num_minibatches} minibatches, dense {'-'.join(map(str, config.hidden_sizes))}"
         + (f", GRU {config.rnn_hidden_size}" if config.recurrent else "")
-        + (f", dense {'-'.join(map(str, config.head_hidden_sizes))}" if config.head_hidden_sizes else ""),
+        + (
+            f", dense {'-'.join(map(str, config.head_hidden_sizes))}"
+            if config.head_hidden_sizes
+            else ""
+        ),
         "device": jax.devices()[0].device_kind,
-        "versions": {name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")},
+        "versions": {
+            name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")
+        },
     } | hlo.facts(compiled)
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:

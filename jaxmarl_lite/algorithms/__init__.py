@@ -1,1 +1,2 @@
-"""One paper, one file, with its config; what they share stands beside them, and `registry` lists them."""
+"""One paper, one file, with its config; what they share stands beside them, and `registry` lists
+them."""

@@ -1,19 +1,21 @@
-"""COMA: actors with a central critic that asks what each agent's other actions would have been worth.
+"""COMA: actors with a central critic that asks what each agent's other actions would have been
+worth.
 
     ∇_θ J = E[ ∇_θ log π_θ(u_i|o_i) A_i ] + c ∇_θ E[ H(π_θ) ],   A_i = Q_i(s, u) - b_i(s, u_-i)
 
-Foerster et al. 2018, equations 2 to 4. Q_i(s, (u_-i, ·)) comes out of one pass for all own actions at once, from the
-state, the agent's view, its number and the actions of the others. b_i is the mean of Q_i over the own actions
-(``baseline="mean"``), or the baseline of least variance (``"optimal"``, Kuba et al. 2021). The critic is fitted to
-TD(λ) targets from a copy of itself that is renewed every ``target_update_interval`` updates:
+Foerster et al. 2018, equations 2 to 4. Q_i(s, (u_-i, ·)) comes out of one pass for all own actions
+at once, from the state, the agent's view, its number and the actions of the others. b_i is the mean
+of Q_i over the own actions (``baseline="mean"``), or the baseline of least variance (``"optimal"``,
+Kuba et al. 2021). The critic is fitted to TD(λ) targets from a copy of itself that is renewed every
+``target_update_interval`` updates:
 
     G_t = Q'(s_t, u_t) + Σ_k (γλ)^k δ_{t+k},   δ_t = r_t + γ d_t Q'(s'_t, u'_t) - Q'(s_t, u_t)
 
-u'_t is the action that was taken next; where an episode or the rollout ends it is drawn from the policy. The critic
-learns first, and the policy from what it says then, as in the authors' program. The critic has no memory, whatever
-``recurrent`` gives the actors; r is the team's, or the sum of what each agent receives. Exploration comes from
-the entropy bonus and not from a floor under the probabilities, as for the algorithms beside it.
-"""
+u'_t is the action that was taken next; where an episode or the rollout ends it is drawn from the
+policy. The critic learns first, and the policy from what it says then, as in the authors' program.
+The critic has no memory, whatever ``recurrent`` gives the actors; r is the team's, or the sum of
+what each agent receives. Exploration comes from the entropy bonus and not from a floor under the
+probabilities, as for the algorithms beside it."""
 
 from __future__ import annotations
 
@@ -24,13 +26,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import configs, fitting, iac, models, ppo, settings
-from jaxmarl_lite.maths import counterfactual, returns, surrogates, trees
-from jaxmarl_lite.nets.actor_critic import orthogonal
+from jaxmarl_lite.algorithms import base_config, iac, minibatch, ppo, settings
+from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.recurrent import orthogonal
+from jaxmarl_lite.ops import baselines, returns, surrogates, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
 
-@configs.config_record
+@base_config.config_record
 class COMAConfig(settings.AgentConfig):
     """Settings of COMA."""
 
@@ -61,11 +64,11 @@ class COMAState(NamedTuple):
 
 
 class JointCritic(nn.Module):
-    """Q of every own action of every agent, ``[..., N, A]``, from the state, the views and the others' actions.
+    """Q of every own action of every agent, ``[..., N, A]``, from the state, the views and the
+    others' actions.
 
-    The first layer adds up what it is given, so that the others' part is the joint one less the own: no array of all
-    pairs of agents is made.
-    """
+    The first layer adds up what it is given, so that the others' part is the joint one less the
+    own: no array of all pairs of agents is made."""
 
     hidden: tuple[int, ...]
     actions: int
@@ -79,9 +82,13 @@ class JointCritic(nn.Module):
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.activation]
         table = self.param("actions", orthogonal(1.0), (agents * self.actions, width), dtype)
         number = self.param("number", nn.initializers.zeros, (agents, width), dtype)
-        given = table.reshape(agents, self.actions, width)[jnp.arange(agents), action]  # [..., N, H]
+        given = table.reshape(agents, self.actions, width)[
+            jnp.arange(agents), action
+        ]  # [..., N, H]
         others = given.sum(-2, keepdims=True) - given
-        state = dense(width, kernel_init=orthogonal(2.0**0.5), name="state")(obs.global_state)[..., None, :]
+        state = dense(width, kernel_init=orthogonal(2.0**0.5), name="state")(obs.global_state)[
+            ..., None, :
+        ]
         view = dense(width, kernel_init=orthogonal(2.0**0.5), name="view")(obs.agents_view)
         x = activate(state + view + others + jnp.broadcast_to(number, view.shape))
         for size in self.hidden[1:]:
@@ -92,7 +99,7 @@ class JointCritic(nn.Module):
 class COMANetworks(NamedTuple):
     """COMA's networks, for an environment's sizes."""
 
-    actor: models.Actor
+    actor: actor_critic.Actor
     critic: JointCritic
 
     def q(self, phi: PyTree, obs: Observation, action: Array) -> Array:
@@ -106,22 +113,26 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
     Raises:
         ValueError: for continuous actions, or without a hidden layer.
     """
-    models.check_discrete(name, spec)
+    actor_critic.check_discrete(name, spec)
     if not config.hidden_sizes:
         raise ValueError("COMAConfig.hidden_sizes is (); allowed is at least one layer")
     of = COMANetworks(
-        models.make_actor(spec, config.network_spec, config.parameter_sharing),
-        JointCritic((*config.hidden_sizes, *config.head_hidden_sizes), spec.action_size, config.activation),
+        actor_critic.make_actor(spec, config.network_spec, config.parameter_sharing),
+        JointCritic(
+            (*config.hidden_sizes, *config.head_hidden_sizes), spec.action_size, config.activation
+        ),
     )
 
     def init(key: Array, num_envs: int, config: COMAConfig = config) -> COMAState:
-        config = configs.as_arrays(config)
+        config = base_config.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
         theta = of.actor.net.init(policy_key)
         numbers = jnp.result_type(float)
         views = jnp.zeros((1, spec.num_agents, spec.obs_size), numbers)
         blank = Observation(views, jnp.zeros((1, spec.global_state_size), numbers), (), ())  # type: ignore[arg-type]
-        phi = of.critic.init(critic_key, blank, jnp.zeros((1, spec.num_agents), jnp.int32))["params"]
+        phi = of.critic.init(critic_key, blank, jnp.zeros((1, spec.num_agents), jnp.int32))[
+            "params"
+        ]
         return COMAState(
             config=config,
             actor_params=theta,
@@ -129,7 +140,7 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
             critic_params=phi,
             critic_opt_state=_optimizer_of(config).init(phi),
             target_params=phi,
-            obs_normalizer=models.init_obs_normalizer(spec, config.normalize_observations),
+            obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
             env_steps=jnp.zeros((), numbers),
             num_updates=jnp.zeros((), jnp.int32),
         )
@@ -138,72 +149,114 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         learner: COMAState, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
     ) -> tuple[Array, Array, PyTree]:
         return of.actor.act(
-            learner.actor_params, key, models.normalize_obs(learner.obs_normalizer, obs), hidden_state, greedy
+            learner.actor_params,
+            key,
+            actor_critic.normalize_obs(learner.obs_normalizer, obs),
+            hidden_state,
+            greedy,
         )
 
-    def update(key: Array, learner: COMAState, batch: Rollout) -> tuple[COMAState, dict[str, Array]]:
+    def update(
+        key: Array, learner: COMAState, batch: Rollout
+    ) -> tuple[COMAState, dict[str, Array]]:
         return _update(of, spec.reward_type, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
-        fitting.check_minibatches(num_envs, config.num_minibatches)
+        minibatch.check_minibatches(num_envs, config.num_minibatches)
 
-    return Algorithm(name, config, init, of.actor.net.init_hidden_state, act, update, check_sizes, spec)
+    return Algorithm(
+        name, config, init, of.actor.net.init_hidden_state, act, update, check_sizes, spec
+    )
 
 
-def _optimizer_of(config: COMAConfig) -> fitting.Optimizer:
+def _optimizer_of(config: COMAConfig) -> minibatch.Optimizer:
     """The critic's optimizer: all agents have one."""
-    return fitting.make_optimizer(config.optimizer, config.eps_root)
+    return minibatch.make_optimizer(config.optimizer, config.eps_root)
 
 
 def _update(
     of: COMANetworks, reward_type: str, key: Array, learner: COMAState, batch: Rollout
 ) -> tuple[COMAState, dict[str, Array]]:
     config = learner.config
-    steps = models.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    steps = steps._replace(reward=models.to_team_reward(reward_type, steps.reward))
+    steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
+    steps = steps._replace(reward=actor_critic.to_team_reward(reward_type, steps.reward))
     next_key, epoch_key = jax.random.split(key)
     data = ppo.to_policy_batch(steps)
-    following = next_actions(of.actor, learner.actor_params, batch.initial_hidden_state, steps, next_key)
+    following = next_actions(
+        of.actor, learner.actor_params, batch.initial_hidden_state, steps, next_key
+    )
     target = targets(of, learner.target_params, steps, following, config)
     value = _chosen(of.q(learner.critic_params, data.obs, data.action), data.action)
     explained = surrogates.explained_variance(value, target, data.obs.alive)
-    learner, fit = fitting.run_epochs(
-        epoch_key, learner, fitting.SequenceBatch((data, target), ()), functools.partial(_critic_step, of),
-        config.critic_epochs, config.num_minibatches,
-    )  # fmt: skip
+    learner, fit = minibatch.run_epochs(
+        epoch_key,
+        learner,
+        minibatch.SequenceBatch((data, target), ()),
+        functools.partial(_critic_step, of),
+        config.critic_epochs,
+        config.num_minibatches,
+    )
     q = of.q(learner.critic_params, data.obs, data.action)
-    pi: Any = of.actor.unroll(learner.actor_params, batch.initial_hidden_state, data.obs, data.is_first)
-    of_own = counterfactual.counterfactual_baseline if config.baseline == "mean" else counterfactual.optimal_baseline
+    pi: Any = of.actor.unroll(
+        learner.actor_params, batch.initial_hidden_state, data.obs, data.is_first
+    )
+    of_own = (
+        baselines.counterfactual_baseline
+        if config.baseline == "mean"
+        else baselines.optimal_baseline
+    )
     learner, moved = iac.policy_step(
-        of.actor, learner, data, batch.initial_hidden_state, _chosen(q, data.action) - of_own(q, jnp.exp(pi.logits))
+        of.actor,
+        learner,
+        data,
+        batch.initial_hidden_state,
+        _chosen(q, data.action) - of_own(q, jnp.exp(pi.logits)),
     )
     updates = learner.num_updates + 1
-    renewed = trees.where(updates % config.target_update_interval == 0, learner.critic_params, learner.target_params)
+    renewed = tree_math.where(
+        updates % config.target_update_interval == 0, learner.critic_params, learner.target_params
+    )
     return learner._replace(
         target_params=renewed,
-        obs_normalizer=models.update_obs_normalizer(learner.obs_normalizer, batch.transitions.obs),
+        obs_normalizer=actor_critic.update_obs_normalizer(
+            learner.obs_normalizer, batch.transitions.obs
+        ),
         env_steps=learner.env_steps + batch.transitions.last.size,
         num_updates=updates,
-    ), {"explained_variance": explained} | moved | fit | fitting.learning_rate_metric(learner.config, learner.env_steps)
+    ), {"explained_variance": explained} | moved | fit | minibatch.learning_rate_metric(
+        learner.config, learner.env_steps
+    )
 
 
-def next_actions(actor: models.Actor, theta: PyTree, hidden_state: PyTree, steps: Transition, key: Array) -> Array:
-    """What was done after each step, ``[T, B, N]``; drawn from the policy where an episode or the rollout ended."""
-    _, hidden_states = actor.net.unroll(theta, hidden_state, steps.obs.agents_view, models.is_first_step(steps.last))
+def next_actions(
+    actor: actor_critic.Actor, theta: PyTree, hidden_state: PyTree, steps: Transition, key: Array
+) -> Array:
+    """What was done after each step, ``[T, B, N]``; drawn from the policy where an episode or the
+    rollout ended."""
+    _, hidden_states = actor.net.unroll(
+        theta, hidden_state, steps.obs.agents_view, actor_critic.is_first_step(steps.last)
+    )
     head, _ = actor.net.step(theta, hidden_states, steps.next_obs.agents_view)
     drawn = actor.to_distribution(head, steps.next_obs).sample(key)
     done = jnp.concatenate([steps.action[1:], drawn[-1:]])
     return jnp.where(steps.last[..., None], drawn, done)
 
 
-def targets(of: COMANetworks, phi: PyTree, steps: Transition, following: Array, config: COMAConfig) -> Array:
+def targets(
+    of: COMANetworks, phi: PyTree, steps: Transition, following: Array, config: COMAConfig
+) -> Array:
     """TD(λ) targets ``[T, B, N]`` of the Q of what was done, by the critic ``phi``."""
     value = _chosen(of.q(phi, steps.obs, steps.action), steps.action)
     next_value = _chosen(of.q(phi, steps.next_obs, following), following)
     return value + returns.generalized_advantage_estimation(
-        steps.reward, value, next_value, steps.discount[..., None], steps.last[..., None], config.gamma,
+        steps.reward,
+        value,
+        next_value,
+        steps.discount[..., None],
+        steps.last[..., None],
+        config.gamma,
         config.gae_lambda,
-    )  # fmt: skip
+    )
 
 
 def _chosen(q: Array, action: Array) -> Array:
@@ -213,19 +266,21 @@ def _chosen(q: Array, action: Array) -> Array:
 
 def q_loss(phi: PyTree, of: COMANetworks, data: ppo.PolicyBatch, target: Array) -> Array:
     """Half the mean squared error of the Q of what was done against its targets ``[T, b, N]``."""
-    return ppo.value_loss_from_values(_chosen(of.q(phi, data.obs, data.action), data.action), target, True)
+    return ppo.value_loss_from_values(
+        _chosen(of.q(phi, data.obs, data.action), data.action), target, True
+    )
 
 
 def _critic_step(
-    of: COMANetworks, learner: COMAState, batch: fitting.SequenceBatch
+    of: COMANetworks, learner: COMAState, batch: minibatch.SequenceBatch
 ) -> tuple[COMAState, dict[str, Array]]:
     config, (data, target) = learner.config, batch.steps
     error, grads = jax.value_and_grad(q_loss)(learner.critic_params, of, data, target)
-    lr = fitting.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
+    lr = minibatch.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
     phi, opt = _optimizer_of(config).step(
         learner.critic_params, learner.critic_opt_state, grads, lr, config.max_grad_norm
     )
     return learner._replace(critic_params=phi, critic_opt_state=opt), {
         "value_loss": error,
-        "critic_grad_norm": trees.norm(grads),
+        "critic_grad_norm": tree_math.norm(grads),
     }

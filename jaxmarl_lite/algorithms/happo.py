@@ -1,10 +1,11 @@
-"""HAPPO: agents update in turn, each by PPO's clipped objective (Kuba et al., ICLR 2022, equation 11).
+"""HAPPO: agents update in turn, each by PPO's clipped objective (Kuba et al., ICLR 2022, equation
+11).
 
     max_θ  E[ min(ρ M, clip(ρ, 1-ε, 1+ε) M) ] + c H(π_θ),   ρ = π_θ(u|o) / π_old(u|o)
 
-``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`). Every agent has
-weights of its own. With one agent it is PPO. The team's advantage is estimated once, with the critic as it was.
-"""
+``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`).
+Every agent has weights of its own. With one agent it is PPO. The team's advantage is estimated
+once, with the critic as it was."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from typing import Any, Literal
 
 import jax
 
-from jaxmarl_lite.algorithms import configs, fitting, models, ppo, turns
+from jaxmarl_lite.algorithms import base_config, minibatch, ppo, sequential_update
+from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec
 
 
-@configs.config_record
+@base_config.config_record
 class HAPPOConfig(ppo.PPOConfig):
     """Settings of HAPPO: those of PPO; the agents have weights of their own."""
 
@@ -28,52 +30,80 @@ class HAPPOConfig(ppo.PPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        turns.check_own_weights(self)
+        sequential_update.check_own_weights(self)
 
 
 def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
     """HAPPO for an environment of these sizes; the config's static fields decide the networks."""
-    return turns.make_sequential(name, spec, config, turns.UpdateSpec(update_agent))
+    return sequential_update.make_sequential(
+        name, spec, config, sequential_update.UpdateSpec(update_agent)
+    )
 
 
 def update_agent(
-    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.ActorState,
-    given: turns.AgentBatch, factor: Array,
-) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
+    actor: actor_critic.Actor,
+    config: ppo.PPOConfig,
+    seen: Array,
+    key: Array,
+    model: sequential_update.ActorState,
+    given: sequential_update.AgentBatch,
+    factor: Array,
+) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
     """PPO of one agent."""
 
     def standardized(advantage: Array, alive: Array) -> Array:
         return (
-            models.standardize_advantages(advantage, alive, shared=False) if config.normalize_advantages else advantage
+            actor_critic.standardize_advantages(advantage, alive, shared=False)
+            if config.normalize_advantages
+            else advantage
         )
 
-    return clipped_update(actor, config, seen, key, model, given, given.advantage, factor, standardized)
+    return clipped_update(
+        actor, config, seen, key, model, given, given.advantage, factor, standardized
+    )
 
 
 def clipped_update(
-    actor: models.Actor, config: ppo.PPOConfig, seen: Array, key: Array, model: turns.ActorState,
-    given: turns.AgentBatch, advantages: Any, factor: Array, combine_advantages: Callable[[Any, Array], Array],
-) -> tuple[turns.ActorState, Array, dict[str, Array]]:  # fmt: skip
+    actor: actor_critic.Actor,
+    config: ppo.PPOConfig,
+    seen: Array,
+    key: Array,
+    model: sequential_update.ActorState,
+    given: sequential_update.AgentBatch,
+    advantages: Any,
+    factor: Array,
+    combine_advantages: Callable[[Any, Array], Array],
+) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
     """Epochs of PPO's clipped objective of one agent.
 
     Args:
         actor, config, seen, key, model, given, factor: as in `turns.AgentUpdateFn`.
         advantages: leaves ``[T, B, ...]``.
-        combine_advantages: ``(advantages, alive) -> [T, b]``, of a minibatch: what the objective takes as its
-            advantage.
+        combine_advantages: ``(advantages, alive) -> [T, b]``, of a minibatch: what the objective
+            takes as its advantage.
     """
-    lr = fitting.linear_schedule(config.lr, seen, config.lr_anneal_steps)
-    plain = fitting.make_optimizer(config.optimizer, config.eps_root)
+    lr = minibatch.linear_schedule(config.lr, seen, config.lr_anneal_steps)
+    plain = minibatch.make_optimizer(config.optimizer, config.eps_root)
 
-    def step(model: turns.ActorState, batch: fitting.SequenceBatch) -> tuple[turns.ActorState, dict[str, Array]]:
+    def step(
+        model: sequential_update.ActorState, batch: minibatch.SequenceBatch
+    ) -> tuple[sequential_update.ActorState, dict[str, Array]]:
         part, advantages, factor = batch.steps
         met = factor * combine_advantages(advantages, part.obs.alive)
         (loss, info), grads = jax.value_and_grad(ppo.policy_loss, has_aux=True)(
             model.params, actor, part, batch.initial_states, met, config
         )
-        moved = turns.ActorState(*plain.step(model.params, model.opt_state, grads, lr, config.max_grad_norm))
+        moved = sequential_update.ActorState(
+            *plain.step(model.params, model.opt_state, grads, lr, config.max_grad_norm)
+        )
         return moved, info | {"policy_loss": loss}
 
-    sequences = fitting.SequenceBatch((given.data, advantages, factor), given.hidden_state)
-    model, info = fitting.run_epochs(key, model, sequences, step, config.num_epochs, config.num_minibatches)
-    return model, turns.log_ratio(actor, model.params, given.hidden_state, given.data), info
+    sequences = minibatch.SequenceBatch((given.data, advantages, factor), given.hidden_state)
+    model, info = minibatch.run_epochs(
+        key, model, sequences, step, config.num_epochs, config.num_minibatches
+    )
+    return (
+        model,
+        sequential_update.log_ratio(actor, model.params, given.hidden_state, given.data),
+        info,
+    )

@@ -7,24 +7,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.nets import distributions
+from jaxmarl_lite.networks import distributions
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree
 
 
 def random_policy(spec: EnvSpec) -> Algorithm:
-    """Acts uniformly over the legal actions, or within the bounds (standard normal where there are none)."""
+    """Acts uniformly over the legal actions, or within the bounds (standard normal where there are
+    none)."""
 
-    def act(learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False) -> Any:
+    def act(
+        learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
+    ) -> Any:
         if spec.action_type == "discrete":
-            action = distributions.categorical(jnp.zeros_like(obs.action_mask, float), obs.action_mask).sample(key)
+            action = distributions.categorical(
+                jnp.zeros_like(obs.action_mask, float), obs.action_mask
+            ).sample(key)
         elif spec.action_low is None or spec.action_high is None:
-            action = jnp.where(obs.action_mask, jax.random.normal(key, obs.action_mask.shape, float), 0.0)
+            action = jnp.where(
+                obs.action_mask, jax.random.normal(key, obs.action_mask.shape, float), 0.0
+            )
         else:
             low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-            action = jnp.where(obs.action_mask, jax.random.uniform(key, obs.action_mask.shape, float, low, high), 0.0)
+            action = jnp.where(
+                obs.action_mask,
+                jax.random.uniform(key, obs.action_mask.shape, float, low, high),
+                0.0,
+            )
         return action, jnp.zeros(action.shape[:2]), hidden_state
 
     def update(key: Array, learner: PyTree, batch: Any) -> Any:
         return learner, {}
 
-    return Algorithm("random", None, lambda *_: (), lambda num_envs: (), act, update, lambda *_: None)
+    return Algorithm(
+        "random", None, lambda *_: (), lambda num_envs: (), act, update, lambda *_: None
+    )

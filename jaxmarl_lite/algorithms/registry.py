@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxmarl_lite import validation
-from jaxmarl_lite.algorithms import coma, configs, happo, hatrpo, iac, ippo, liir, macpo, mappo_lagrangian, ppo, qmix
+from jaxmarl_lite.algorithms import (
+    base_config,
+    coma,
+    happo,
+    hatrpo,
+    iac,
+    ippo,
+    liir,
+    macpo,
+    mappo_lagrangian,
+    ppo,
+    qmix,
+)
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
@@ -17,7 +29,10 @@ ALGORITHMS: dict[str, tuple[type, Make]] = {
     "happo": (happo.HAPPOConfig, happo.make_happo),
     "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make_hatrpo),
     "macpo": (macpo.MACPOConfig, macpo.make_macpo),
-    "mappo-lagrangian": (mappo_lagrangian.MAPPOLagrangianConfig, mappo_lagrangian.make_mappo_lagrangian),
+    "mappo-lagrangian": (
+        mappo_lagrangian.MAPPOLagrangianConfig,
+        mappo_lagrangian.make_mappo_lagrangian,
+    ),
     "liir": (liir.LIIRConfig, liir.make_liir),
     "iac": (iac.IACConfig, iac.make_iac),
     "central-v": (iac.CentralVConfig, iac.make_iac),
@@ -47,14 +62,16 @@ def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
         config: an instance of the algorithm's config; its defaults when None.
 
     Raises:
-        ValueError: for an unknown name, or a config with a share of a run; TypeError: for another algorithm's config.
-    """
+        ValueError: for an unknown name, or a config with a share of a run; TypeError: for another
+    algorithm's config."""
     kind = config_of(name)
     config = kind() if config is None else config
     if type(config) is not kind:
-        raise TypeError(f"config is {validation.show(config)}; allowed for {name!r} is a {kind.__name__}")
+        raise TypeError(
+            f"config is {validation.show(config)}; allowed for {name!r} is a {kind.__name__}"
+        )
     if not isinstance(spec, EnvSpec):
         raise TypeError(f"spec is {validation.show(spec)}; allowed is an EnvSpec, such as env.spec")
-    config = configs.checked(config)
-    configs.check_resolved(config)
+    config = base_config.checked(config)
+    base_config.check_resolved(config)
     return ALGORITHMS[name][1](name, spec, config)

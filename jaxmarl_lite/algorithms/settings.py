@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from jaxmarl_lite.algorithms import configs
-from jaxmarl_lite.nets.actor_critic import NetworkSpec
+from jaxmarl_lite.algorithms import base_config
+from jaxmarl_lite.networks.recurrent import NetworkSpec
 
 
-@configs.config_record
+@base_config.config_record
 class LearnerConfig:
     """Settings that every algorithm has: a network, and how it steps."""
 
@@ -21,7 +21,8 @@ class LearnerConfig:
     max_grad_norm: float = 0.5
     """Longest gradient, of each network."""
     eps_root: float = 1e-12
-    """Added to the optimizer's second moment under its root; with it the step is differentiable at a zero gradient."""
+    """Added to the optimizer's second moment under its root; with it the step is differentiable at
+    a zero gradient."""
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     """Rule of the gradient steps."""
     parameter_sharing: bool = True
@@ -41,24 +42,39 @@ class LearnerConfig:
     retired: ClassVar[tuple[str, ...]] = ()
     """Fields that earlier versions stored, and that never had an effect."""
     evaluated_greedily: ClassVar[bool] = False
-    """Whether evaluations take the best actions where nothing is said, because sampled ones explore."""
+    """Whether evaluations take the best actions where nothing is said, because sampled ones
+    explore."""
 
     def __post_init__(self) -> None:
-        configs.check_types(self)
-        configs.check_range(self, lr_anneal_steps=(0, 1e15), gamma=(0, 1), max_grad_norm=(1e-6, 1e9), eps_root=(0, 1))
-        configs.check_shares(self)
-        configs.check_unused(self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False")
-        configs.check_unused(self, ("eps_root",), self.optimizer == "sgd", "with optimizer 'sgd'")
+        base_config.check_types(self)
+        base_config.check_range(
+            self,
+            lr_anneal_steps=(0, 1e15),
+            gamma=(0, 1),
+            max_grad_norm=(1e-6, 1e9),
+            eps_root=(0, 1),
+        )
+        base_config.check_shares(self)
+        base_config.check_unused(
+            self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False"
+        )
+        base_config.check_unused(
+            self, ("eps_root",), self.optimizer == "sgd", "with optimizer 'sgd'"
+        )
 
     @property
     def network_spec(self) -> NetworkSpec:
         """The form of the networks."""
         return NetworkSpec(
-            self.hidden_sizes, self.activation, self.recurrent, self.rnn_hidden_size, self.head_hidden_sizes
+            self.hidden_sizes,
+            self.activation,
+            self.recurrent,
+            self.rnn_hidden_size,
+            self.head_hidden_sizes,
         )
 
 
-@configs.config_record
+@base_config.config_record
 class CriticConfig(LearnerConfig):
     """Settings of every algorithm with a critic, however its policy steps."""
 
@@ -73,7 +89,7 @@ class CriticConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1))
+        base_config.check_range(self, critic_lr=(0, 10), gae_lambda=(0, 1))
 
     @property
     def reported_lr(self) -> float:
@@ -81,7 +97,7 @@ class CriticConfig(LearnerConfig):
         return self.critic_lr
 
 
-@configs.config_record
+@base_config.config_record
 class AgentConfig(CriticConfig):
     """Settings of every algorithm whose policy takes gradient steps."""
 
@@ -92,7 +108,7 @@ class AgentConfig(CriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, lr=(0, 10), entropy_coef=(0, 1e3))
+        base_config.check_range(self, lr=(0, 10), entropy_coef=(0, 1e3))
 
     @property
     def reported_lr(self) -> float:

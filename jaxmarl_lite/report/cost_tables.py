@@ -1,4 +1,5 @@
-"""Tables of what agents cost, against their limits: a run's end, and an evaluation of its policies."""
+"""Tables of what agents cost, against their limits: a run's end, and an evaluation of its
+policies."""
 
 from __future__ import annotations
 
@@ -21,8 +22,12 @@ def cost_label(cost: int, names: Sequence[str]) -> str:
 
 
 def format_limit(values: Any) -> str:
-    """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do not."""
-    texts = ["none" if np.isinf(value) else f"{value:g}" for value in np.asarray(values, np.float64).round(6)]
+    """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do
+    not."""
+    texts = [
+        "none" if np.isinf(value) else f"{value:g}"
+        for value in np.asarray(values, np.float64).round(6)
+    ]
     return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
 
 
@@ -36,18 +41,21 @@ def run_table(
 ) -> Table:
     """Costs at the end of a run: a line per cost and agent.
 
-    With more than `MANY` agents of one limit, a cost has two lines: the mean over its agents, and the worst of them.
-    A cost is red where its interval reaches over the limit.
+    With more than `MANY` agents of one limit, a cost has two lines: the mean over its agents, and
+    the worst of them. A cost is red where its interval reaches over the limit.
 
     Args:
-        costs: of the last evaluation, in cost per episode, ``[seeds, N, K]``; NaN for a diverged seed.
+        costs: of the last evaluation, in cost per episode, ``[seeds, N, K]``; NaN for a diverged
+            seed.
         limits: ``[N, K]``, inf where there is none.
         kept: probability of keeping the limit, ``[N, K]``.
         violations: updates that broke the limit, mean over seeds, ``[N, K]``.
         updates: how many had ended episodes, mean over seeds; NaN where none was counted.
         names: a word for each cost.
     """
-    costs, limits, kept, violations = (np.asarray(x, float) for x in (costs, limits, kept, violations))
+    costs, limits, kept, violations = (
+        np.asarray(x, float) for x in (costs, limits, kept, violations)
+    )
     table = tables.new_table()
     table.add_column("cost per episode")
     over = "updates over it" if np.isnan(updates) else f"of {updates:,.0f} measured updates over it"
@@ -67,11 +75,15 @@ def run_table(
     return table
 
 
-def evaluation_tables(costs: Mapping[int, Any], limits: Any, names: Sequence[str] = (), title: str = "") -> list[Table]:
-    """Costs of freshly played episodes: a table over all seeds' episodes together, and a compact one per seed.
+def evaluation_tables(
+    costs: Mapping[int, Any], limits: Any, names: Sequence[str] = (), title: str = ""
+) -> list[Table]:
+    """Costs of freshly played episodes: a table over all seeds' episodes together, and a compact
+    one per seed.
 
-    The first has the mean cost with its bootstrap interval over episodes, the limit, and the probability of keeping
-    it with Wilson's interval; both intervals are about these policies, not about seeds that were not trained.
+    The first has the mean cost with its bootstrap interval over episodes, the limit, and the
+    probability of keeping it with Wilson's interval; both intervals are about these policies, not
+    about seeds that were not trained.
 
     Args:
         costs: seed -> cost of each episode, ``[episodes, N, K]``; a diverged seed's may be NaN.
@@ -94,14 +106,18 @@ def evaluation_tables(costs: Mapping[int, Any], limits: Any, names: Sequence[str
     return found
 
 
-def _fill_pooled(table: Table, pooled: np.ndarray, limits: np.ndarray, names: Sequence[str]) -> None:
+def _fill_pooled(
+    table: Table, pooled: np.ndarray, limits: np.ndarray, names: Sequence[str]
+) -> None:
     """A line per cost and agent of episodes ``[episodes, N, K]``."""
     for k in range(limits.shape[1]):
         for i in range(limits.shape[0]):
             interval = statistics.bootstrap_interval(pooled[:, i, k], statistics.mean)
             probability = "-"
             if np.isfinite(limits[i, k]):
-                among = statistics.proportion_interval(np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled))
+                among = statistics.proportion_interval(
+                    np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled)
+                )
                 probability = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
             mean = _coloured(interval, float(limits[i, k]))
             name = literal(f"{cost_label(k, names)}, agent {i}")
@@ -122,7 +138,11 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
             share = np.mean(values[:, i, k] <= limits[i, k])
             probability = f", {share:.3f}" if np.isfinite(limits[i, k]) else ""
             text = f"{tables.format_number(float(mean[i]))} (agent {i}){probability}"
-            cells.append(Text(text, "red" if mean[i] > limits[i, k] else "") if np.isfinite(mean).all() else "left out")
+            cells.append(
+                Text(text, "red" if mean[i] > limits[i, k] else "")
+                if np.isfinite(mean).all()
+                else "left out"
+            )
         table.add_row(f"seed {seed}", *cells)
     return table
 
@@ -143,7 +163,10 @@ def _coloured(interval: Interval, limit: float) -> Text:
     """The interval, red where it reaches over the limit; of one value just that."""
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (tables.format_number(value, numbers) for value in numbers)
-    return Text(centre if interval.degenerate else f"{centre} [{low}, {high}]", "red" if interval.high > limit else "")
+    return Text(
+        centre if interval.degenerate else f"{centre} [{low}, {high}]",
+        "red" if interval.high > limit else "",
+    )
 
 
 def _number(value: float, decimals: int) -> str:

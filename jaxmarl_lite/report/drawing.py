@@ -1,4 +1,5 @@
-"""What every picture is made of: a figure, lines with bands, levels, words; no display and no global state needed."""
+"""What every picture is made of: a figure, lines with bands, levels, words; no display and no
+global state needed."""
 
 from __future__ import annotations
 
@@ -15,14 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxmarl_lite.report import files, statistics
+from jaxmarl_lite.report import atomic_io, statistics
 from jaxmarl_lite.report.text import printable
 
 Curve = tuple[Any, Any]
 """Environment steps ``[E]`` and values ``[seeds, E]``."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
-"""Colours told apart with any kind of color blindness (Okabe and Ito 2008), the pale yellow left out."""
+"""Colours told apart with any kind of color blindness (Okabe and Ito 2008), the pale yellow left
+out."""
 
 FORMATS = ("png", "pdf", "svg", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp", "svgz")
 """Endings of the files that a picture can be written to."""
@@ -59,10 +61,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def validate(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where they do not fit."""
+    """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where
+    they do not fit."""
     steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
     if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
-        raise ValueError(f"{label!r}: steps {steps.shape} and values {values.shape} are not [E] and [seeds, E]")
+        raise ValueError(
+            f"{label!r}: steps {steps.shape} and values {values.shape} are not [E] and [seeds, E]"
+        )
     return steps, values
 
 
@@ -70,14 +75,22 @@ def curve_style(index: int, points: int = 2) -> dict[str, Any]:
     """Color, line and marker that tell the curve of this index from others.
 
     Args:
-        index: of the curve in its panel. Colors repeat after seven curves, with another line; lines after four times
-            as many, with another marker; 196 curves differ.
+        index: of the curve in its panel. Colors repeat after seven curves, with another line; lines
+            after four times as many, with another marker; 196 curves differ.
         points: of the curve; a lone one is shown by its marker alone.
     """
     lines, markers = index // len(PALETTE), index // (len(PALETTE) * len(_LINES))
-    marker = _MARKERS[(lines if points == 1 else markers - 1) % len(_MARKERS)] if points == 1 or markers else ""
-    return {"color": PALETTE[index % len(PALETTE)], "linestyle": _LINES[lines % len(_LINES)], "marker": marker,
-            "markevery": max(1, points // 10)}  # fmt: skip
+    marker = (
+        _MARKERS[(lines if points == 1 else markers - 1) % len(_MARKERS)]
+        if points == 1 or markers
+        else ""
+    )
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": _LINES[lines % len(_LINES)],
+        "marker": marker,
+        "markevery": max(1, points // 10),
+    }
 
 
 def legend_label(text: str) -> str:
@@ -95,44 +108,76 @@ def plot_interval(
     confidence: float,
     statistic: statistics.Statistic = statistics.iqm,
 ) -> None:
-    """One run ``[seeds, E]`` in the style of its index: thin seeds, the statistic over seeds, and its interval."""
+    """One run ``[seeds, E]`` in the style of its index: thin seeds, the statistic over seeds, and
+    its interval."""
     style = curve_style(index, steps.size)
     if seeds and values.shape[0] > 1:
         for line in values:
-            axes.plot(steps, line, color=style["color"], linestyle=style["linestyle"], linewidth=0.7, alpha=0.28,
-                      zorder=2)  # fmt: skip
+            axes.plot(
+                steps,
+                line,
+                color=style["color"],
+                linestyle=style["linestyle"],
+                linewidth=0.7,
+                alpha=0.28,
+                zorder=2,
+            )
     centre, low, high = statistics.curve(values, statistic, confidence)
     axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, linewidth=0, zorder=3)
-    axes.plot(steps, centre, linewidth=2.0, label=legend_label(label), zorder=4, markersize=4, **style)
+    axes.plot(
+        steps, centre, linewidth=2.0, label=legend_label(label), zorder=4, markersize=4, **style
+    )
 
 
 def plot_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
-    """One metric: mean over seeds and the band from least to greatest, where any seed has a value."""
+    """One metric: mean over seeds and the band from least to greatest, where any seed has a
+    value."""
     some = ~np.all(np.isnan(values), axis=0)
     steps, values = steps[some], values[:, some]
     if steps.size == 0:
         return
     if values.shape[0] > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(steps, low, high, color=curve_style(index)["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(
+            steps, low, high, color=curve_style(index)["color"], alpha=0.2, linewidth=0
+        )
     mean = np.nanmean(values, axis=0)
-    axes.plot(steps, mean, linewidth=1.5, label=legend_label(label), markersize=3, **curve_style(index, steps.size))
+    axes.plot(
+        steps,
+        mean,
+        linewidth=1.5,
+        label=legend_label(label),
+        markersize=3,
+        **curve_style(index, steps.size),
+    )
 
 
-def hline(axes: Axes, value: float | None, label: str, dashes: Any, color: str = MUTED_COLOR) -> None:
+def hline(
+    axes: Axes, value: float | None, label: str, dashes: Any, color: str = MUTED_COLOR
+) -> None:
     """A dashed level across the axes, its name on the line's right end."""
     if value is None:
         return
     axes.axhline(value, color=color, linewidth=1.3, linestyle=dashes, zorder=1)
     axes.annotate(
-        label, (1.0, value), xycoords=axes.get_yaxis_transform(), xytext=(-3, 3), textcoords="offset points",
-        ha="right", va="bottom", fontsize=8, color="#6b6b6b" if color == MUTED_COLOR else color, zorder=5,
-    )  # fmt: skip
+        label,
+        (1.0, value),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-3, 3),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="#6b6b6b" if color == MUTED_COLOR else color,
+        zorder=5,
+    )
 
 
 def style_axes(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
     """Ticks, grid and words."""
-    axes.set_title(title, fontsize=9 if small else 12, color=TEXT_COLOR, loc="left", pad=6 if small else 10)
+    axes.set_title(
+        title, fontsize=9 if small else 12, color=TEXT_COLOR, loc="left", pad=6 if small else 10
+    )
     axes.set_ylabel("\n".join(textwrap.wrap(ylabel, 40)), color=TEXT_COLOR)
     axes.xaxis.set_major_formatter(FuncFormatter(format_steps))
     axes.xaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
@@ -157,7 +202,8 @@ def returns(
     seeds: bool,
     confidence: float,
 ) -> None:
-    """The returns of runs: IQM over seeds with its interval, one line per run, and the known levels."""
+    """The returns of runs: IQM over seeds with its interval, one line per run, and the known
+    levels."""
     for i, (label, run) in enumerate(runs.items()):
         steps, values = validate(label, run)
         plot_interval(axes, steps, values, label, i, seeds, confidence)
@@ -170,9 +216,16 @@ def returns(
 
 
 def legend(axes: Axes, runs: int) -> None:
-    """Inside the axes while it is short, to the right of them otherwise; one run needs a name too."""
+    """Inside the axes while it is short, to the right of them otherwise; one run needs a name
+    too."""
     if runs > 4:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, handlelength=3.2)
+        axes.legend(
+            loc="center left",
+            bbox_to_anchor=(1.01, 0.5),
+            frameon=False,
+            fontsize=9,
+            handlelength=3.2,
+        )
     else:
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
 
@@ -181,18 +234,23 @@ def caption(figure: Figure, counts: list[int], seeds: bool, confidence: float) -
     """A small line that says what line and band are."""
     several = sorted(set(counts))
     count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
-    text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + ("; thin: each seed" * seeds)
+    text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + (
+        "; thin: each seed" * seeds
+    )
     text = "one seed: no interval" if several == [1] else text
     figure.supxlabel(text, fontsize=7.5, color=MUTED_COLOR, x=0.99, ha="right")
 
 
 def check_path(path: Path | str | None, name: str = "path") -> None:
-    """Raise ValueError for a file that no picture can be written to; names the argument and what is allowed."""
+    """Raise ValueError for a file that no picture can be written to; names the argument and what is
+    allowed."""
     if path is None:
         return
     if Path(path).suffix[1:].lower() not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
-        raise ValueError(f"{name} is {str(path)!r}; allowed is a file's name that ends in one of {endings}")
+        raise ValueError(
+            f"{name} is {str(path)!r}; allowed is a file's name that ends in one of {endings}"
+        )
     if Path(path).is_dir():
         raise ValueError(f"{name} is {str(path)!r}, which is a folder; allowed is a file's name")
 
@@ -201,8 +259,8 @@ def save(figure: Figure, path: Path | str | None) -> Figure:
     """The figure, its words as plain text, written to ``path`` if one is given, in one rename.
 
     Raises:
-        ValueError: the path's ending is of no format that pictures can have, or the file cannot be written.
-    """
+        ValueError: the path's ending is of no format that pictures can have, or the file cannot be
+    written."""
     for text in figure.findobj(Text):  # names and units are no formulas, whatever signs are in them
         text.set_parse_math(False)
         text.set_usetex(False)
@@ -213,7 +271,7 @@ def save(figure: Figure, path: Path | str | None) -> Figure:
         figure.savefig(buffer, format=Path(path).suffix[1:].lower())
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            files.replace_bytes(path, buffer.getvalue())
+            atomic_io.replace_bytes(path, buffer.getvalue())
         except OSError as error:
             raise ValueError(f"path is {str(path)!r}, which cannot be written: {error}") from error
     return figure

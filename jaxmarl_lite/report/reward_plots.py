@@ -19,11 +19,13 @@ MOST_PANELS = 8
 _SHADE = "#e4e4e4"
 
 
-def action_categories(action: Any, action_names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+def action_categories(
+    action: Any, action_names: Sequence[str] = ()
+) -> tuple[np.ndarray, list[str]]:
     """What the agents did as kinds of action: ``[T, N]`` numbers of a list of words.
 
-    Actions whose names begin with the same word (``attack 0``, ``attack 1``) are of one kind, and continuous ones.
-    """
+    Actions whose names begin with the same word (``attack 0``, ``attack 1``) are of one kind, and
+    continuous ones."""
     action = np.asarray(action)
     if action.ndim > 2:
         return np.zeros(action.shape[:2], int), [""]
@@ -44,10 +46,12 @@ def plot_intrinsic_rewards(
     title: str = "",
     path: Path | str | None = None,
 ) -> Figure:
-    """The team's reward, and below it a panel per agent: its intrinsic reward, in the color of what it did.
+    """The team's reward, and below it a panel per agent: its intrinsic reward, in the color of what
+    it did.
 
-    With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent. Steps at which an
-    agent was out of play are shaded, in the map empty. The first step is number 1: it led to frame 1 of a film.
+    With more than `MOST_PANELS` agents, one map of all intrinsic rewards instead, a row per agent.
+    Steps at which an agent was out of play are shaded, in the map empty. The first step is number
+    1: it led to frame 1 of a film.
 
     Args:
         intrinsic: each agent's intrinsic reward of what it saw and did, ``[T, N]``.
@@ -61,11 +65,22 @@ def plot_intrinsic_rewards(
     Raises:
         ValueError: shapes that do not fit, naming the argument.
     """
-    intrinsic, reward, alive = np.asarray(intrinsic, float), np.asarray(reward, float), np.asarray(alive, bool)
+    intrinsic, reward, alive = (
+        np.asarray(intrinsic, float),
+        np.asarray(reward, float),
+        np.asarray(alive, bool),
+    )
     wanted = {"action": intrinsic.shape, "reward": intrinsic.shape[:1], "alive": intrinsic.shape}
-    for name, found in {"action": np.shape(action)[:2], "reward": reward.shape, "alive": alive.shape}.items():
+    for name, found in {
+        "action": np.shape(action)[:2],
+        "reward": reward.shape,
+        "alive": alive.shape,
+    }.items():
         if intrinsic.ndim != 2 or found != wanted[name]:
-            raise ValueError(f"{name} has shape {found}, and intrinsic {intrinsic.shape}; allowed are {wanted[name]}")
+            raise ValueError(
+                f"{name} has shape {found}, and intrinsic {intrinsic.shape}; allowed are "
+                f"{wanted[name]}"
+            )
     agents = intrinsic.shape[1]
     many = agents > MOST_PANELS
     heights = [1.0, 0.22 * agents] if many else [1.0, *[1.2] * agents]
@@ -85,7 +100,11 @@ def plot_intrinsic_rewards(
 
 
 def _rows(
-    figure: Figure, panels: Any, intrinsic: np.ndarray, alive: np.ndarray, did: tuple[np.ndarray, list[str]]
+    figure: Figure,
+    panels: Any,
+    intrinsic: np.ndarray,
+    alive: np.ndarray,
+    did: tuple[np.ndarray, list[str]],
 ) -> None:
     done, words = _merge_rare(*did, alive)
     seen = sorted(set(done[alive].tolist()))
@@ -97,20 +116,32 @@ def _rows(
         there, gone = (np.flatnonzero(each) for each in (alive[:, agent], ~alive[:, agent]))
         painted = [colors[kind] for kind in done[there, agent].tolist()]
         axes.bar(1 + there, shown[there, agent], color=painted, width=0.85)
-        axes.broken_barh([(0.5 + t, 1.0) for t in gone.tolist()], (low - space, high - low + 2 * space), color=_SHADE)
+        axes.broken_barh(
+            [(0.5 + t, 1.0) for t in gone.tolist()],
+            (low - space, high - low + 2 * space),
+            color=_SHADE,
+        )
         axes.axhline(0.0, color=drawing.TEXT_COLOR, linewidth=0.6)
         axes.set_ylim(low - space, high + space)
         _dress(axes, f"agent {agent}")
-    patches = [Patch(color=colors[kind], label=words[kind]) for kind in seen] if len(words) > 1 else []
+    patches = (
+        [Patch(color=colors[kind], label=words[kind]) for kind in seen] if len(words) > 1 else []
+    )
     patches += [] if alive.all() else [Patch(color=_SHADE, label="(out of play)")]
     if patches:
         figure.legend(
-            handles=patches, loc="outside right upper", frameon=False, fontsize=8, title="intrinsic reward of",
+            handles=patches,
+            loc="outside right upper",
+            frameon=False,
+            fontsize=8,
+            title="intrinsic reward of",
             title_fontsize=8,
-        )  # fmt: skip
+        )
 
 
-def _merge_rare(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _merge_rare(
+    done: np.ndarray, words: list[str], alive: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
     """Kinds of action, the rarest of them as one, so that no two share a color."""
     seen, often = np.unique(done[alive], return_counts=True)
     if len(seen) <= len(drawing.PALETTE):
@@ -124,8 +155,15 @@ def _merge_rare(done: np.ndarray, words: list[str], alive: np.ndarray) -> tuple[
 def _map(figure: Figure, axes: Axes, intrinsic: np.ndarray, alive: np.ndarray) -> None:
     shown = np.where(alive, intrinsic, np.nan).T
     size = float(np.nanmax(np.abs(shown), initial=0.0)) or 1.0
-    image = axes.imshow(shown, aspect="auto", cmap="RdBu", vmin=-size, vmax=size, interpolation="nearest",
-                        extent=(0.5, shown.shape[1] + 0.5, shown.shape[0] - 0.5, -0.5))  # fmt: skip
+    image = axes.imshow(
+        shown,
+        aspect="auto",
+        cmap="RdBu",
+        vmin=-size,
+        vmax=size,
+        interpolation="nearest",
+        extent=(0.5, shown.shape[1] + 0.5, shown.shape[0] - 0.5, -0.5),
+    )
     figure.colorbar(image, ax=axes, label="intrinsic reward")
     _dress(axes, "agent")
     axes.grid(False)

@@ -1,11 +1,11 @@
 """Few seeds, honest numbers: interquartile mean, bootstrap intervals, probability of improvement.
 
-Source: Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep Reinforcement Learning at the Edge of the
-Statistical Precipice", NeurIPS 2021 (arXiv:2108.13264), sections 4.1 to 4.3.
+Source: Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep Reinforcement Learning at the
+Edge of the Statistical Precipice", NeurIPS 2021 (arXiv:2108.13264), sections 4.1 to 4.3.
 
-A diverged seed is a NaN. It is left out of every statistic here and counted beside it (``Interval.count`` against
-``Interval.seeds``), so that a report can say "4 of 5 seeds" instead of hiding the fifth.
-"""
+A diverged seed is a NaN. It is left out of every statistic here and counted beside it
+(``Interval.count`` against ``Interval.seeds``), so that a report can say "4 of 5 seeds" instead of
+hiding the fifth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Statistic = Callable[..., Any]
-"""``statistic(x, axis=...)``; ``axis`` an int, or None for the whole array. It must leave NaNs out."""
+"""``statistic(x, axis=...)``; ``axis`` an int, or None for the whole array. It must leave NaNs
+out."""
 
 _MOST_NUMBERS_AT_ONCE = 4_000_000
 
@@ -34,17 +35,19 @@ class Interval(NamedTuple):
 
     @property
     def degenerate(self) -> bool:
-        """True where fewer than two values entered somewhere: low and high then say nothing about the spread."""
+        """True where fewer than two values entered somewhere: low and high then say nothing about
+        the spread."""
         return bool(np.min(self.count) < 2)
 
 
 def iqm(x: Any, axis: int | None = None) -> Any:
     """Interquartile mean: the mean of the middle half of the values.
 
-    With ``n`` values, the ``floor(n / 4)`` smallest and as many of the largest are dropped and the rest averaged:
-    ``scipy.stats.trim_mean(x, 0.25)``, which the paper's own program uses, so that numbers can be compared with
-    published ones. (The other definition in use gives the values at the quartiles fractional weights; the two agree
-    when n is divisible by 4.) Below four values nothing is dropped: the IQM of 3 seeds is their mean.
+    With ``n`` values, the ``floor(n / 4)`` smallest and as many of the largest are dropped and the
+    rest averaged: ``scipy.stats.trim_mean(x, 0.25)``, which the paper's own program uses, so that
+    numbers can be compared with published ones. (The other definition in use gives the values at
+    the quartiles fractional weights; the two agree when n is divisible by 4.) Below four values
+    nothing is dropped: the IQM of 3 seeds is their mean.
 
     NaNs are left out, n counting the others; NaN where nothing is left.
 
@@ -66,7 +69,8 @@ def iqm(x: Any, axis: int | None = None) -> Any:
 
 
 def mean(x: Any, axis: int | None = None) -> Any:
-    """Arithmetic mean over an axis (None: over all); NaNs are left out, NaN where nothing is left."""
+    """Arithmetic mean over an axis (None: over all); NaNs are left out, NaN where nothing is
+    left."""
     x = np.asarray(x, dtype=np.float64)
     count = np.sum(~np.isnan(x), axis=axis)
     with np.errstate(invalid="ignore"):
@@ -74,11 +78,12 @@ def mean(x: Any, axis: int | None = None) -> Any:
 
 
 def proportion_interval(kept: Any, count: int, confidence: float = 0.95) -> Interval:
-    """A probability estimated from ``kept`` of ``count`` independent trials, with Wilson's score interval.
+    """A probability estimated from ``kept`` of ``count`` independent trials, with Wilson's score
+    interval.
 
-    ``centre`` is the plain share; the interval stays inside [0, 1] and does not shrink to a point where all or no
-    trials succeed: 20 of 20 give [0.84, 1]. Source: Wilson, "Probable Inference, the Law of Succession, and
-    Statistical Inference", JASA 22 (1927).
+    ``centre`` is the plain share; the interval stays inside [0, 1] and does not shrink to a point
+    where all or no trials succeed: 20 of 20 give [0.84, 1]. Source: Wilson, "Probable Inference,
+    the Law of Succession, and Statistical Inference", JASA 22 (1927).
 
     Args:
         kept: numbers of successes, any shape.
@@ -105,15 +110,17 @@ def bootstrap_interval(
     seed: int = 0,
     by_task: bool = False,
 ) -> Interval:
-    """Percentile bootstrap: draw as many seeds with replacement, take the statistic, and again; then its quantiles.
+    """Percentile bootstrap: draw as many seeds with replacement, take the statistic, and again;
+    then its quantiles.
 
-    ``[Q((1 - c) / 2), Q((1 + c) / 2)]`` of the statistic over ``resamples`` draws (the paper's section 4.1).
-    With one seed every draw is that seed, so low = high = centre and ``Interval.degenerate`` is True; with none left
-    all three are NaN.
+    ``[Q((1 - c) / 2), Q((1 + c) / 2)]`` of the statistic over ``resamples`` draws (the paper's
+    section 4.1). With one seed every draw is that seed, so low = high = centre and
+    ``Interval.degenerate`` is True; with none left all three are NaN.
 
     Args:
-        x: ``[seeds]`` or ``[seeds, ...]``; every trailing entry gets an interval of its own. With ``by_task`` it is
-            ``[tasks, seeds]``: each task's seeds are drawn apart (stratified) and the statistic pools all tasks.
+        x: ``[seeds]`` or ``[seeds, ...]``; every trailing entry gets an interval of its own. With
+            ``by_task`` it is ``[tasks, seeds]``: each task's seeds are drawn apart (stratified) and
+            the statistic pools all tasks.
         statistic: see ``Statistic``.
         confidence: probability mass between low and high, in (0, 1).
         resamples: number of draws.
@@ -132,7 +139,13 @@ def bootstrap_interval(
     if by_task:
         draws = _draws_by_task(x, statistic, resamples, seed)
         low, high = np.quantile(draws, quantiles)
-        return Interval(float(statistic(x, axis=None)), float(low), float(high), int(np.sum(~np.isnan(x))), x.size)
+        return Interval(
+            float(statistic(x, axis=None)),
+            float(low),
+            float(high),
+            int(np.sum(~np.isnan(x))),
+            x.size,
+        )
     columns = x.reshape(x.shape[0], -1)
     low, high = np.empty((2, columns.shape[1]))
     for some in _alike(columns, resamples):
@@ -141,11 +154,17 @@ def bootstrap_interval(
     shape = x.shape[1:]
     centre = statistic(columns, axis=0)
     count = np.sum(~np.isnan(columns), axis=0)
-    return Interval(*(np.reshape(value, shape)[()] for value in (centre, low, high, count)), seeds=x.shape[0])
+    return Interval(
+        *(np.reshape(value, shape)[()] for value in (centre, low, high, count)), seeds=x.shape[0]
+    )
 
 
 def curve(
-    x: Any, statistic: Statistic = iqm, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    x: Any,
+    statistic: Statistic = iqm,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The statistic over seeds at every evaluation with its pointwise interval.
 
@@ -163,7 +182,8 @@ def curve(
 
 
 def area_under_curve(steps: Any, x: Any) -> np.ndarray:
-    """Mean of each curve over training: the area under it by the trapezoidal rule, divided by its length in steps.
+    """Mean of each curve over training: the area under it by the trapezoidal rule, divided by its
+    length in steps.
 
     Args:
         steps: ``[evaluations]``, at least two, rising.
@@ -176,27 +196,38 @@ def area_under_curve(steps: Any, x: Any) -> np.ndarray:
         ValueError: lengths that differ, fewer than two evaluations, or steps that do not rise.
     """
     steps, x = np.asarray(steps, np.float64), np.asarray(x, np.float64)
-    if steps.ndim != 1 or steps.size < 2 or x.shape[-1:] != steps.shape or not (np.diff(steps) > 0).all():
-        raise ValueError(f"expected two or more rising steps and [..., steps], got {steps.shape} and {x.shape}")
+    if (
+        steps.ndim != 1
+        or steps.size < 2
+        or x.shape[-1:] != steps.shape
+        or not (np.diff(steps) > 0).all()
+    ):
+        raise ValueError(
+            f"expected two or more rising steps and [..., steps], got {steps.shape} and {x.shape}"
+        )
     return np.trapezoid(x, steps, axis=-1) / (steps[-1] - steps[0])
 
 
 def probability_of_improvement(x: Any, y: Any) -> float:
     """How likely a run of X is to beat a run of Y: ``P(X > Y)``, a tie counting one half.
 
-    ``mean over tasks of  1/(N K) sum_ij [x_i > y_j] + 1/2 [x_i = y_j]`` (section 4.3): the Mann-Whitney U statistic
-    over ``N K``. NaNs are left out.
+    ``mean over tasks of  1/(N K) sum_ij [x_i > y_j] + 1/2 [x_i = y_j]`` (section 4.3): the
+    Mann-Whitney U statistic over ``N K``. NaNs are left out.
 
-    Args:
-        x, y: ``[seeds]``, or ``[tasks, seeds]`` with the same tasks; the numbers of seeds may differ.
+    Args: x, y: ``[seeds]``, or ``[tasks, seeds]`` with the same tasks; the numbers of seeds may
+        differ.
 
     Returns:
         A probability; NaN where one side has no value at all.
     """
     x, y = np.atleast_2d(np.asarray(x, np.float64)), np.atleast_2d(np.asarray(y, np.float64))
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
-        raise ValueError(f"expected [seeds] or [tasks, seeds] with equal tasks, got {x.shape} and {y.shape}")
-    return float(np.mean([_beats(a[~np.isnan(a)], b[~np.isnan(b)]) for a, b in zip(x, y, strict=True)]))
+        raise ValueError(
+            f"expected [seeds] or [tasks, seeds] with equal tasks, got {x.shape} and {y.shape}"
+        )
+    return float(
+        np.mean([_beats(a[~np.isnan(a)], b[~np.isnan(b)]) for a, b in zip(x, y, strict=True)])
+    )
 
 
 def _beats(x: np.ndarray, y: np.ndarray) -> float:
@@ -207,7 +238,8 @@ def _beats(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _alike(columns: np.ndarray, resamples: int) -> list[np.ndarray]:
-    """Groups of columns of ``[seeds, C]`` with NaNs in the same rows, each small enough to be drawn at once."""
+    """Groups of columns of ``[seeds, C]`` with NaNs in the same rows, each small enough to be drawn
+    at once."""
     _, group = np.unique(np.isnan(columns), axis=1, return_inverse=True)
     most = max(1, _MOST_NUMBERS_AT_ONCE // (resamples * columns.shape[0]))
     found = []
@@ -227,10 +259,13 @@ def _draws(columns: np.ndarray, statistic: Statistic, resamples: int, seed: int)
 
 
 def _draws_by_task(x: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
-    """The pooled statistic of ``[tasks, seeds]``, each task's seeds drawn apart: ``[resamples]``."""
+    """The pooled statistic of ``[tasks, seeds]``, each task's seeds drawn apart:
+    ``[resamples]``."""
     generator = np.random.default_rng(seed)
     tasks = [row[~np.isnan(row)] for row in x]
-    drawn = [row[generator.integers(row.size, size=(resamples, row.size))] for row in tasks if row.size]
+    drawn = [
+        row[generator.integers(row.size, size=(resamples, row.size))] for row in tasks if row.size
+    ]
     if not drawn:
         return np.full(resamples, np.nan)
     return np.asarray(statistic(np.concatenate(drawn, axis=1), axis=1))

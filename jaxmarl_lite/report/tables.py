@@ -21,7 +21,8 @@ def new_table(title: str | None = None) -> Table:
 
 
 def format_number(value: float, like: Sequence[float] = ()) -> str:
-    """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan`` reads "left out"."""
+    """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan``
+    reads "left out"."""
     if np.isnan(value):
         return "left out"
     sizes = [abs(entry) for entry in (value, *like) if np.isfinite(entry)]
@@ -31,14 +32,19 @@ def format_number(value: float, like: Sequence[float] = ()) -> str:
 
 
 def format_interval(interval: Interval) -> str:
-    """``0.97 [0.94, 0.99]``, saying so where there was one seed only, or where seeds were left out."""
+    """``0.97 [0.94, 0.99]``, saying so where there was one seed only, or where seeds were left
+    out."""
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (format_number(value, numbers) for value in numbers)
     count = int(np.min(interval.count))
     if count == 0:
         return "no seed is left"
     text = f"{centre} (one seed: no interval)" if count == 1 else f"{centre} [{low}, {high}]"
-    return text if count == interval.seeds else f"{text} ({count} of {interval.seeds} seeds; the rest were left out)"
+    return (
+        text
+        if count == interval.seeds
+        else f"{text} ({count} of {interval.seeds} seeds; the rest were left out)"
+    )
 
 
 def result_table(
@@ -50,7 +56,8 @@ def result_table(
     title: str | None = None,
     extra: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Table:
-    """The end of a run: a line per seed, then the IQM with its 95 % interval, the random policy, the best possible.
+    """The end of a run: a line per seed, then the IQM with its 95 % interval, the random policy,
+    the best possible.
 
     Args:
         returns: seed -> final return; NaN for a diverged seed.
@@ -72,7 +79,10 @@ def result_table(
         table.add_row(f"seed {seed}", format_number(value, values), *more, style=style)
     table.add_section()
     if values:
-        table.add_row(Text("IQM [95 % interval]", "bold"), Text(format_interval(bootstrap_interval(values)), "bold"))
+        table.add_row(
+            Text("IQM [95 % interval]", "bold"),
+            Text(format_interval(bootstrap_interval(values)), "bold"),
+        )
     if random is not None:
         table.add_row("random policy", format_number(random, values), style="dim")
     if best is not None:
@@ -88,7 +98,8 @@ def summary_table(
     meaning: str = "return",
     title: str | None = None,
 ) -> Table:
-    """Several runs side by side: a line per label with its IQM and interval, then the random policy and the best."""
+    """Several runs side by side: a line per label with its IQM and interval, then the random policy
+    and the best."""
     table = new_table(title)
     table.add_column("")
     table.add_column(literal(f"{meaning}: IQM [95 % interval]"), justify="right")
@@ -102,7 +113,9 @@ def summary_table(
     return table
 
 
-def list_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:
+def list_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None
+) -> Table:
     """A plain list for the command line: numbers to the right, the first column in bold.
 
     Raises:
@@ -110,12 +123,19 @@ def list_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
     """
     table = new_table(title)
     for i, name in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[i], (int, float)) for row in rows if len(row) > i)
+        numbers = bool(rows) and all(
+            isinstance(row[i], (int, float)) for row in rows if len(row) > i
+        )
         table.add_column(
-            literal(name), justify="right" if numbers else "left", style="bold" if i == 0 else None, overflow="fold"
+            literal(name),
+            justify="right" if numbers else "left",
+            style="bold" if i == 0 else None,
+            overflow="fold",
         )
     for row in rows:
         if len(row) != len(columns):
-            raise ValueError(f"expected {len(columns)} entries ({', '.join(columns)}), got {len(row)}: {row!r}")
+            raise ValueError(
+                f"expected {len(columns)} entries ({', '.join(columns)}), got {len(row)}: {row!r}"
+            )
         table.add_row(*("" if entry is None else literal(entry) for entry in row))
     return table

@@ -1,4 +1,5 @@
-"""What a step of MACPO promises of an episode's cost, against the exact cost of a small environment with deaths."""
+"""What a step of MACPO promises of an episode's cost, against the exact cost of a small environment
+with deaths."""
 
 import dataclasses
 
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.algorithms import macpo, models, ppo, registry, turns
+from jaxmarl_lite.algorithms import macpo, ppo, registry, sequential_update
+from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.train import make_train
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
 
@@ -16,8 +18,8 @@ STEPS = 10  # of an episode
 
 @dataclasses.dataclass(frozen=True)
 class Mortal:
-    """Two agents; action 1 pays the team 1 and costs its agent 1. Agent 1 leaves play after `life` steps at the latest,
-    and before that with probability `hazard[action]` after each step."""
+    """Two agents; action 1 pays the team 1 and costs its agent 1. Agent 1 leaves play after `life`
+    steps at the latest, and before that with probability `hazard[action]` after each step."""
 
     life: int = 2
     hazard: tuple[float, float] = (0.0, 0.0)
@@ -34,13 +36,17 @@ class Mortal:
 
     def reset(self, key):
         alive = jnp.ones(2, bool)
-        return (jnp.int32(0), alive, key), self._time_step(jnp.int32(0), alive, jnp.zeros(()), jnp.zeros(2))
+        return (jnp.int32(0), alive, key), self._time_step(
+            jnp.int32(0), alive, jnp.zeros(()), jnp.zeros(2)
+        )
 
     def step(self, state, action):
         time, alive, key = state
         key, now = jax.random.split(key)
         cost = (action * alive).astype(float)
-        leaves = (jax.random.uniform(now) < jnp.asarray(self.hazard)[action[1]]) | (time + 1 >= self.life)
+        leaves = (jax.random.uniform(now) < jnp.asarray(self.hazard)[action[1]]) | (
+            time + 1 >= self.life
+        )
         alive = alive & jnp.stack([jnp.ones((), bool), ~leaves])
         return (time + 1, alive, key), self._time_step(time + 1, alive, cost.sum(), cost)
 
@@ -56,7 +62,7 @@ class Mortal:
 def probability(env, config, learner):
     """Of agent 1's action 1."""
     obs = jax.tree.map(lambda x: x[None, None], env.reset(jax.random.key(0))[1].obs)
-    pi = models.make_actor(env.spec, config.network_spec, False).unroll(
+    pi = actor_critic.make_actor(env.spec, config.network_spec, False).unroll(
         learner.actor_params, (), obs, jnp.zeros((1, 1), bool)
     )
     return float(jnp.exp(pi.logits)[0, 0, 1, 1])
@@ -69,9 +75,15 @@ def probability(env, config, learner):
 )
 def test_the_promised_change_of_an_episodes_cost_is_the_real_one(env, limit, tolerance):
     config = macpo.MACPOConfig(
-        hidden_sizes=(4,), target_kl=0.005, cost_limit={"acting": (1e6, limit)}, num_minibatches=1, cost_gae_lambda=1.0,
-        cost_gamma=1.0, cg_damping=1e-3, cg_iters=20,
-    )  # fmt: skip
+        hidden_sizes=(4,),
+        target_kl=0.005,
+        cost_limit={"acting": (1e6, limit)},
+        num_minibatches=1,
+        cost_gae_lambda=1.0,
+        cost_gamma=1.0,
+        cg_damping=1e-3,
+        cg_iters=20,
+    )
     algorithm = registry.make_algorithm("macpo", env.spec, config)
     init, train = make_train(algorithm, env, num_envs=4096, num_steps=STEPS)
     init, train = jax.jit(init), jax.jit(train, static_argnums=1)
@@ -95,25 +107,42 @@ def test_the_promised_change_of_an_episodes_cost_is_the_real_one(env, limit, tol
 def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
     """Agent 0's action is agent 1's cost in all steps; agent 1 is in play in the first two of ten.
 
-    Action 1 has the probability 1/4, exactly in this batch, and then 3/4: J rises by ten times one half.
-    """
+    Action 1 has the probability 1/4, exactly in this batch, and then 3/4: J rises by ten times one
+    half."""
     action = jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0, 0.0]), (STEPS, 4))
     factor = jnp.where(action == 1, 0.75 / 0.25, 0.25 / 0.75)
     alive = jnp.broadcast_to((jnp.arange(STEPS) < 2)[:, None], (STEPS, 4))
     of = EnvSpec("test", 1, 2, 2, "discrete", 2, STEPS, cost_names=("a",))
-    obs = Observation(jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2), bool), alive)
-    data = ppo.PolicyBatch(obs, jnp.zeros((STEPS, 4), int), jnp.zeros((STEPS, 4)), jnp.zeros((STEPS, 4), bool))
+    obs = Observation(
+        jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2), bool), alive
+    )
+    data = ppo.PolicyBatch(
+        obs, jnp.zeros((STEPS, 4), int), jnp.zeros((STEPS, 4)), jnp.zeros((STEPS, 4), bool)
+    )
     excess = 1.0
-    limited = turns.AgentConstraints(
-        (action - 0.25)[None], jnp.array([excess]), jnp.asarray(float(STEPS)), jnp.asarray(0.2), jnp.zeros(1)
+    limited = sequential_update.AgentConstraints(
+        (action - 0.25)[None],
+        jnp.array([excess]),
+        jnp.asarray(float(STEPS)),
+        jnp.asarray(0.2),
+        jnp.zeros(1),
     )
     config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio="corrected")
-    actor, problems = models.single_agent_actor(of, config.network_spec), []
+    actor, problems = actor_critic.single_agent_actor(of, config.network_spec), []
     with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
         patch.setattr(
-            macpo.trust_step, "policy_step", lambda a, theta, problem, c: (problems.append(problem), (theta, {}))[1]
+            macpo.trust_step,
+            "policy_step",
+            lambda a, theta, problem, c: (problems.append(problem), (theta, {}))[1],
         )
         theta = actor.net.init(jax.random.key(0))
-        macpo.update_agent(actor, config, jnp.zeros(()), jax.random.key(0), turns.ActorState(theta, ()),
-                   turns.AgentBatch(data, (), action, limited), factor)  # fmt: skip
+        macpo.update_agent(
+            actor,
+            config,
+            jnp.zeros(()),
+            jax.random.key(0),
+            sequential_update.ActorState(theta, ()),
+            sequential_update.AgentBatch(data, (), action, limited),
+            factor,
+        )
     np.testing.assert_allclose(STEPS * problems[0].violation, [excess + STEPS * 0.5], rtol=1e-6)

@@ -1,4 +1,5 @@
-"""Limits on costs: what MACPO and MAPPO-Lagrangian reduce to, and their parts against what is written out."""
+"""Limits on costs: what MACPO and MAPPO-Lagrangian reduce to, and their parts against what is
+written out."""
 
 import dataclasses
 import itertools
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from random_rollouts import B, T, batch, spec
 
-from jaxmarl_lite.algorithms import costs, limits, macpo, models, ppo, registry, trust_step, turns
+from jaxmarl_lite.algorithms import (
+    constraints,
+    cost_limits,
+    macpo,
+    ppo,
+    registry,
+    sequential_update,
+    trust_region_update,
+)
+from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.types import EpisodeStats
 
 K = 2
@@ -23,31 +33,37 @@ def with_costs(of, names=NAMES, own=None):
     return dataclasses.replace(of, cost_names=names, cost_limits=own)
 
 
-def rollout(agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, hidden_state=()):
+def rollout(
+    agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, hidden_state=()
+):
     """The random rollout of the turns, with costs of it, and the episodes that ended in it."""
     found = batch(agents, kind, seed, hidden_state)
     draw = np.random.default_rng(seed + 100)
     cost = jnp.asarray(draw.uniform(size=(T, B, agents, k)))
     mean = jnp.broadcast_to(jnp.asarray(episode_cost, float), (agents, k))
     steps = jnp.asarray(10.0 * count)
-    ended = EpisodeStats(jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps))
+    ended = EpisodeStats(
+        jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps)
+    )
     return found._replace(transitions=found.transitions._replace(cost=cost), episode_stats=ended)
 
 
 def grown(learner, scale=0.3):
     """Policies that are far from their small beginning."""
     keys = iter(jax.random.split(jax.random.key(9), 99))
-    policy = jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape), learner.actor_params)
+    policy = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(next(keys), x.shape), learner.actor_params
+    )
     return learner._replace(actor_params=policy)
 
 
 def own_log_probs(of, config, learner, found):
     """The rollout with the log-probabilities of the learner's own policies."""
-    actor = models.make_actor(of, config.network_spec, False)
-    first = models.is_first_step(found.transitions.last)
-    log_prob = actor.unroll(learner.actor_params, found.initial_hidden_state, found.transitions.obs, first).log_prob(
-        found.transitions.action
-    )
+    actor = actor_critic.make_actor(of, config.network_spec, False)
+    first = actor_critic.is_first_step(found.transitions.last)
+    log_prob = actor.unroll(
+        learner.actor_params, found.initial_hidden_state, found.transitions.obs, first
+    ).log_prob(found.transitions.action)
     return found._replace(transitions=found.transitions._replace(log_prob=log_prob))
 
 
@@ -74,12 +90,18 @@ def test_macpo_with_slack_limits_is_hatrpo(float64, kind):
 
 def test_unlimited_costs_are_hatrpos_as_well(float64):
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=math.inf, **SMALL | CONVERGED))
+    ours = registry.make_algorithm(
+        "macpo", of, macpo.MACPOConfig(cost_limit=math.inf, **SMALL | CONVERGED)
+    )
     plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
     for count in (0.0, 3.0):
         found = rollout(2, count=count)
-        after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
-        wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
+        after, info = jax.jit(ours.update)(
+            jax.random.key(1), ours.init(jax.random.key(0), B), found
+        )
+        wanted, _ = jax.jit(plain.update)(
+            jax.random.key(1), plain.init(jax.random.key(0), B), found
+        )
         assert_close(after.actor_params, wanted.actor_params, 1e-7, 1e-9)
         assert (info["cost_violation"] == 0).all()
 
@@ -90,14 +112,28 @@ def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous
     agents = 1 if simultaneous else 3
     of = with_costs(spec(agents))
     held = dict(
-        multiplier_ki=0.0, multiplier_kp=0.0, multiplier_scaling=unit, simultaneous=simultaneous, cost_limit=0.5
+        multiplier_ki=0.0,
+        multiplier_kp=0.0,
+        multiplier_scaling=unit,
+        simultaneous=simultaneous,
+        cost_limit=0.5,
     )
-    ours = registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held))
+    ours = registry.make_algorithm(
+        "mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held)
+    )
     plain = registry.make_algorithm("happo", of, registry.config_of("happo")(**SMALL))
     found = rollout(agents)
     after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
-    wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
-    for name in ("actor_params", "actor_opt_state", "critic_params", "critic_opt_state", "value_statistics"):
+    wanted, wanted_info = jax.jit(plain.update)(
+        jax.random.key(1), plain.init(jax.random.key(0), B), found
+    )
+    for name in (
+        "actor_params",
+        "actor_opt_state",
+        "critic_params",
+        "critic_opt_state",
+        "value_statistics",
+    ):
         assert_close(getattr(after, name), getattr(wanted, name))
     np.testing.assert_allclose(info["policy_loss"], wanted_info["policy_loss"], rtol=1e-9)
     assert (info["multiplier"] == 0).all() and (info["cost_violation"] > 0).all()
@@ -105,11 +141,14 @@ def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous
 
 def plain_estimate(config, learner, of, found):
     """Costs' advantages by a loop over time, written out; ``[T, B, N, K]``, centred."""
-    critic = costs.make_cost_critic(of, config)
+    critic = constraints.make_cost_critic(of, config)
     steps = found.transitions
     value, after, _ = map(
         np.asarray,
-        critic.values_and_bootstrap(learner.costs.critic_params, learner.costs.critic_hidden_state, steps)[:2] + (0.0,),
+        critic.values_and_bootstrap(
+            learner.costs.critic_params, learner.costs.critic_hidden_state, steps
+        )[:2]
+        + (0.0,),
     )
     advantage, ahead = np.zeros_like(value), np.zeros_like(value[0])
     gamma, lam = float(config.cost_gamma), float(config.cost_gae_lambda)
@@ -124,26 +163,38 @@ def plain_estimate(config, learner, of, found):
 
 def test_the_estimate_of_costs(float64):
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
-    config = macpo.MACPOConfig(hidden_sizes=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9)
+    config = macpo.MACPOConfig(
+        hidden_sizes=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9
+    )
     ours = registry.make_algorithm("macpo", of, config)
     learner, found = ours.init(jax.random.key(0), B), rollout(2)
-    critic = costs.make_cost_critic(of, config)
-    state, of_costs, info = costs.estimate_costs(critic, of, learner.config, learner.costs, found, found.transitions)
-    np.testing.assert_allclose(of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9)
+    critic = constraints.make_cost_critic(of, config)
+    state, of_costs, info = constraints.estimate_costs(
+        critic, of, learner.config, learner.costs, found, found.transitions
+    )
+    np.testing.assert_allclose(
+        of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9
+    )
     excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
     np.testing.assert_allclose(of_costs.violation, excess, rtol=1e-12)
     assert state.episode_length == 10
     np.testing.assert_allclose(info["cost_violation"], excess)
     theirs = dataclasses.replace(learner.config, standardize_cost_advantages=True)
-    _, theirs, _ = costs.estimate_costs(critic, of, theirs, learner.costs, found, found.transitions)
+    _, theirs, _ = constraints.estimate_costs(
+        critic, of, theirs, learner.costs, found, found.transitions
+    )
     alive = found.transitions.obs.alive[..., None]
     spread = (theirs.advantage**2 * alive).sum((0, 1)) / alive.sum((0, 1))
     np.testing.assert_allclose(spread, 1.0, rtol=1e-6)
 
 
-def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_last_ones_count(float64):
+def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_last_ones_count(
+    float64,
+):
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit=100.0))
+    ours = registry.make_algorithm(
+        "macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit=100.0)
+    )
     learner = ours.init(jax.random.key(0), B)
     update = jax.jit(ours.update)
     learner, info = update(jax.random.key(1), learner, rollout(2, count=0.0))
@@ -159,12 +210,21 @@ def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_la
 
 def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_never_for_it(float64):
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit={"a": 1.0, "b": 100.0}))
+    ours = registry.make_algorithm(
+        "macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit={"a": 1.0, "b": 100.0})
+    )
     found = rollout(2, count=0.0)
-    begun = EpisodeStats(jnp.asarray(4.0), jnp.zeros(2), 4.0 * jnp.array([[3.0, 3.0], [0.5, 3.0]]), jnp.asarray(20.0),
-                     jnp.asarray([20.0, 10.0]))  # fmt: skip
+    begun = EpisodeStats(
+        jnp.asarray(4.0),
+        jnp.zeros(2),
+        4.0 * jnp.array([[3.0, 3.0], [0.5, 3.0]]),
+        jnp.asarray(20.0),
+        jnp.asarray([20.0, 10.0]),
+    )
     learner = ours.init(jax.random.key(0), B)
-    learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(first_episodes=begun))
+    learner, info = jax.jit(ours.update)(
+        jax.random.key(1), learner, found._replace(first_episodes=begun)
+    )
     np.testing.assert_allclose(info["cost_violation"], [[2.0, 0.0], [0.0, 0.0]])
     assert info["has_cost_estimate"] == 0 and learner.costs.episode_length == 5
     np.testing.assert_allclose(learner.costs.living_share, [1.0, 0.5])
@@ -175,24 +235,39 @@ def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_ne
 
 
 def test_a_step_that_mends_one_limit_does_not_break_another(float64):
-    """Far steps, so that a limit which the linear model keeps is often broken by the policy itself."""
+    """Far steps, so that a limit which the linear model keeps is often broken by the policy
+    itself."""
     of = with_costs(spec(1))
     config = macpo.MACPOConfig(
-        hidden_sizes=(4,), activation="tanh", target_kl=0.2, cg_damping=1e-3, cost_limit=1.0, **CONVERGED
+        hidden_sizes=(4,),
+        activation="tanh",
+        target_kl=0.2,
+        cg_damping=1e-3,
+        cost_limit=1.0,
+        **CONVERGED,
     )
     learner = grown(registry.make_algorithm("macpo", of, config).init(jax.random.key(0), B))
     found = own_log_probs(of, config, learner, rollout(1))
-    first = models.is_first_step(found.transitions.last)
-    obs = found.transitions.obs._replace(global_state=found.transitions.obs.agents_view)  # an axis of agents everywhere
-    own = jax.tree.map(lambda x: x[:, :, 0], (obs, found.transitions.action, found.transitions.log_prob))
-    data, actor = ppo.PolicyBatch(*own, first), models.single_agent_actor(of, config.network_spec)
+    first = actor_critic.is_first_step(found.transitions.last)
+    obs = found.transitions.obs._replace(
+        global_state=found.transitions.obs.agents_view
+    )  # an axis of agents everywhere
+    own = jax.tree.map(
+        lambda x: x[:, :, 0], (obs, found.transitions.action, found.transitions.log_prob)
+    )
+    data, actor = (
+        ppo.PolicyBatch(*own, first),
+        actor_critic.single_agent_actor(of, config.network_spec),
+    )
     theta = jax.tree.map(lambda x: x[0], learner.actor_params)
     draws = jnp.asarray(np.random.default_rng(3).normal(size=(60, K + 1, T, B)))
     broken, kept = 0.3, -0.02
 
     def step(draw):
-        problem = trust_step.TrustRegionProblem(data, (), draw[0], draw[1:], jnp.array([broken, kept]))
-        return trust_step.policy_step(actor, theta, problem, config)[1]
+        problem = trust_region_update.TrustRegionProblem(
+            data, (), draw[0], draw[1:], jnp.array([broken, kept])
+        )
+        return trust_region_update.policy_step(actor, theta, problem, config)[1]
 
     info = jax.jit(jax.vmap(step))(draws)
     taken = (info["line_search_success"] == 1) & (info["case_infeasible"] == 0)
@@ -202,10 +277,15 @@ def test_a_step_that_mends_one_limit_does_not_break_another(float64):
 
 
 def one_agent(**settings):
-    """MACPO of one agent with its own log-probabilities, and all that its step is made of, dense and plain."""
+    """MACPO of one agent with its own log-probabilities, and all that its step is made of, dense
+    and plain."""
     of = with_costs(spec(1), NAMES[:1])
     config = macpo.MACPOConfig(
-        hidden_sizes=(4,), activation="tanh", num_epochs=1, num_minibatches=1, **CONVERGED | settings
+        hidden_sizes=(4,),
+        activation="tanh",
+        num_epochs=1,
+        num_minibatches=1,
+        **CONVERGED | settings,
     )
     ours = registry.make_algorithm("macpo", of, config)
     learner = grown(ours.init(jax.random.key(0), B))
@@ -225,7 +305,8 @@ def one_agent(**settings):
     ],
 )
 def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess, case, doubt):
-    """Dense Fisher matrix, the cases of Achiam et al. 2017 by their formulas, a loop over shrinking steps."""
+    """Dense Fisher matrix, the cases of Achiam et al. 2017 by their formulas, a loop over shrinking
+    steps."""
     delta, damping = 0.01, 1e-3
     doubts = dict(zip(("pessimism_ki", "pessimism_kp"), doubt, strict=True))
     of, config, ours, learner = one_agent(
@@ -236,14 +317,17 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
 
     steps = found.transitions
-    actor, alive = models.make_actor(of, config.network_spec, False), steps.obs.alive
-    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    actor, alive = actor_critic.make_actor(of, config.network_spec, False), steps.obs.alive
+    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, steps)
     mean = (estimate.advantage * alive).sum() / alive.sum()
     spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum())
-    advantage, cost = (estimate.advantage - mean) / spread, plain_estimate(config, learner, of, found)[..., 0]
+    advantage, cost = (
+        (estimate.advantage - mean) / spread,
+        plain_estimate(config, learner, of, found)[..., 0],
+    )
     theta, back = jax.flatten_util.ravel_pytree(learner.actor_params)
-    first = models.is_first_step(steps.last)
+    first = actor_critic.is_first_step(steps.last)
 
     def pi(x):
         return actor.unroll(back(x), (), steps.obs, first)
@@ -279,7 +363,9 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
         if kl(theta + x) <= delta and (better or c > 0) and fell:
             wanted = theta + x
             break
-    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(after.actor_params)[0], wanted, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        jax.flatten_util.ravel_pytree(after.actor_params)[0], wanted, rtol=1e-6, atol=1e-8
+    )
     assert recovery == (case == "infeasible") and info[f"case_{case}"][0] == 1
     assert (info["line_search_success"][0] == 1) == bool((wanted != theta).any())
     np.testing.assert_allclose(info["cost_violation"], [[10 * excess]], rtol=1e-9)
@@ -287,52 +373,95 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
 
 
 def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
-    of, config, ours, learner = one_agent(cost_limit=2.0, pessimism_ki=0.5, pessimism_kp=1.0, pessimism_max_initial=0.6)
+    of, config, ours, learner = one_agent(
+        cost_limit=2.0, pessimism_ki=0.5, pessimism_kp=1.0, pessimism_max_initial=0.6
+    )
     update, doubts = jax.jit(ours.update), []
-    for count, cost in [(0.0, 9.0), (3.0, 6.0), (3.0, 6.0), (3.0, 2.0), (3.0, 6.0), (3.0, 6.0), (3.0, 0.0)]:
-        batch = own_log_probs(of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),)))
+    for count, cost in [
+        (0.0, 9.0),
+        (3.0, 6.0),
+        (3.0, 6.0),
+        (3.0, 2.0),
+        (3.0, 6.0),
+        (3.0, 6.0),
+        (3.0, 0.0),
+    ]:
+        batch = own_log_probs(
+            of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),))
+        )
         learner, info = update(jax.random.key(1), learner, batch)
-        doubts.append((float(learner.costs.multiplier.integral[0, 0]), float(info["cost_pessimism"][0, 0])))
+        doubts.append(
+            (float(learner.costs.multiplier.integral[0, 0]), float(info["cost_pessimism"][0, 0]))
+        )
     # violations as shares: unknown, 4 / 8 twice, 0 (from here on up to 1), 4 / 8 twice, -2 / 2
     wanted = [(0, 0), (0.25, 0.6), (0.5, 0.6), (0.5, 0.5), (0.75, 1), (1, 1), (0.5, 0)]
     np.testing.assert_allclose(doubts, wanted)
 
 
 def test_lagrangian_is_happo_on_the_priced_advantage(float64):
-    """One agent, one step of plain gradient: the multiplier in reward per cost, and what it does."""
+    """One agent, one step of plain gradient: the multiplier in reward per cost, and what it
+    does."""
     of = with_costs(spec(1))
     fixed = dict(
-        optimizer="sgd", max_grad_norm=1e6, num_epochs=1, num_minibatches=1, hidden_sizes=(5,), entropy_coef=0.0, lr=0.1
+        optimizer="sgd",
+        max_grad_norm=1e6,
+        num_epochs=1,
+        num_minibatches=1,
+        hidden_sizes=(5,),
+        entropy_coef=0.0,
+        lr=0.1,
     )
-    fixed |= dict(multiplier_init=0.7, multiplier_ki=0.2, multiplier_scaling="reward", multiplier_kp=0.1)
+    fixed |= dict(
+        multiplier_init=0.7, multiplier_ki=0.2, multiplier_scaling="reward", multiplier_kp=0.1
+    )
     fixed |= dict(normalize_by_multipliers=False)
-    config = registry.config_of("mappo-lagrangian")(cost_limit=[1.0], normalize_advantages=False, **fixed)
+    config = registry.config_of("mappo-lagrangian")(
+        cost_limit=[1.0], normalize_advantages=False, **fixed
+    )
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner = ours.init(jax.random.key(0), B)
     found = own_log_probs(of, config, learner, rollout(1))
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
-    actor, alive = models.make_actor(of, config.network_spec, False), found.transitions.obs.alive
-    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    actor, alive = (
+        actor_critic.make_actor(of, config.network_spec, False),
+        found.transitions.obs.alive,
+    )
+    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
-    prices = np.array([0.7 + 0.2 * 3.0 + 0.1 * 3.0, 0.7 + 0.2 * 1.0 + 0.1 * 1.0])  # violated by 3 and 1
+    prices = np.array(
+        [0.7 + 0.2 * 3.0 + 0.1 * 3.0, 0.7 + 0.2 * 1.0 + 0.1 * 1.0]
+    )  # violated by 3 and 1
     priced = estimate.advantage - plain_estimate(config, learner, of, found) @ prices
-    first = models.is_first_step(found.transitions.last)
+    first = actor_critic.is_first_step(found.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(found.transitions.action)
+        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(
+            found.transitions.action
+        )
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params))
+    wanted = jax.tree.map(
+        lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params)
+    )
     assert_close(after.actor_params, wanted)
     np.testing.assert_allclose(info["multiplier"], prices[None])
-    np.testing.assert_allclose(after.costs.multiplier.integral, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]])
+    np.testing.assert_allclose(
+        after.costs.multiplier.integral, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]]
+    )
 
 
 def test_prices_relative_to_the_advantages_deviations(float64):
-    """Priced, divided and reported: a standardized advantage less relative prices times standardized costs."""
+    """Priced, divided and reported: a standardized advantage less relative prices times
+    standardized costs."""
     of = with_costs(spec(1))
     fixed = dict(
-        optimizer="sgd", max_grad_norm=1e6, num_epochs=1, num_minibatches=1, hidden_sizes=(5,), entropy_coef=0.0, lr=0.1
+        optimizer="sgd",
+        max_grad_norm=1e6,
+        num_epochs=1,
+        num_minibatches=1,
+        hidden_sizes=(5,),
+        entropy_coef=0.0,
+        lr=0.1,
     )
     config = registry.config_of("mappo-lagrangian")(
         cost_limit=[1.0], multiplier_init=0.5, multiplier_ki=0.2, multiplier_kp=0.0, **fixed
@@ -341,8 +470,11 @@ def test_prices_relative_to_the_advantages_deviations(float64):
     learner = ours.init(jax.random.key(0), B)
     found = own_log_probs(of, config, learner, rollout(1))
     after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
-    actor, alive = models.make_actor(of, config.network_spec, False), np.asarray(found.transitions.obs.alive)
-    critic = models.make_critic(of, config.network_spec, "global_state", shared=False)
+    actor, alive = (
+        actor_critic.make_actor(of, config.network_spec, False),
+        np.asarray(found.transitions.obs.alive),
+    )
+    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
     costly = plain_estimate(config, learner, of, found)
 
@@ -357,24 +489,35 @@ def test_prices_relative_to_the_advantages_deviations(float64):
     raw = np.asarray(estimate.advantage)
     centred = (raw - (raw * alive).sum() / alive.sum()) / deviation(raw)
     priced = (centred - (costly / spreads) @ relative) / (1.0 + relative.sum())
-    first = models.is_first_step(found.transitions.last)
+    first = actor_critic.is_first_step(found.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(found.transitions.action)
+        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(
+            found.transitions.action
+        )
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params))
+    wanted = jax.tree.map(
+        lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params)
+    )
     assert_close(after.actor_params, wanted, 1e-6, 1e-9)
 
 
 @pytest.mark.parametrize("rule", ["plain", "adam"])
 @pytest.mark.parametrize("unit", ["relative", "reward"])
-def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(float64, rule, unit):
+def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(
+    float64, rule, unit
+):
     of = with_costs(spec(2))
     config = registry.config_of("mappo-lagrangian")(
-        cost_limit={"a": (3.0, 5.0), "b": math.inf}, multiplier_init=0.2, multiplier_ki=0.3, hidden_sizes=(4,),
-        num_epochs=1, multiplier_optimizer=rule, multiplier_scaling=unit,
-    )  # fmt: skip
+        cost_limit={"a": (3.0, 5.0), "b": math.inf},
+        multiplier_init=0.2,
+        multiplier_ki=0.3,
+        hidden_sizes=(4,),
+        num_epochs=1,
+        multiplier_optimizer=rule,
+        multiplier_scaling=unit,
+    )
     ours = registry.make_algorithm("mappo-lagrangian", of, config)
     learner, found = ours.init(jax.random.key(0), B), rollout(2)
     update = jax.jit(ours.update)
@@ -382,7 +525,10 @@ def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_k
     np.testing.assert_allclose(learner.costs.multiplier.integral, 0.2)  # no episode has ended
     for i in range(5):
         learner, info = update(jax.random.key(i), learner, found)
-    assert learner.costs.multiplier.integral[0, 0] > 0.25 and learner.costs.multiplier.integral[1, 0] < 0.15
+    assert (
+        learner.costs.multiplier.integral[0, 0] > 0.25
+        and learner.costs.multiplier.integral[1, 0] < 0.15
+    )
     assert (info["multiplier"][:, 1] == 0).all()  # no limit: no price
 
 
@@ -398,37 +544,60 @@ def test_how_the_others_enter_a_cost(float64):
         return theta, {}
 
     found = rollout(1)
-    data = jax.tree.map(lambda x: x[0], turns.split_by_agent(ppo.to_policy_batch(found.transitions)))
-    raw, factor = jnp.asarray(draw.normal(size=(K, T, B))), jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B)))
-    limited = turns.AgentConstraints(raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K))
+    data = jax.tree.map(
+        lambda x: x[0], sequential_update.split_by_agent(ppo.to_policy_batch(found.transitions))
+    )
+    raw, factor = (
+        jnp.asarray(draw.normal(size=(K, T, B))),
+        jnp.asarray(draw.uniform(0.5, 1.5, size=(T, B))),
+    )
+    limited = sequential_update.AgentConstraints(
+        raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(macpo.trust_step, "policy_step", spy)
         for choice, scale in itertools.product(("own", "corrected", "product"), scales):
             config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio=choice, cost_scale=scale)
-            actor = models.single_agent_actor(of, config.network_spec)
+            actor = actor_critic.single_agent_actor(of, config.network_spec)
             theta = actor.net.init(jax.random.key(0))
             advantage = jnp.asarray(draw.normal(size=(T, B)))
             with jax.disable_jit():
-                macpo.update_agent(actor, config, jnp.zeros(()), jax.random.key(0), turns.ActorState(theta, ()),
-                           turns.AgentBatch(data, (), advantage, limited), factor)  # fmt: skip
+                macpo.update_agent(
+                    actor,
+                    config,
+                    jnp.zeros(()),
+                    jax.random.key(0),
+                    sequential_update.ActorState(theta, ()),
+                    sequential_update.AgentBatch(data, (), advantage, limited),
+                    factor,
+                )
     moved = (raw * (factor - 1.0)[None]).sum((1, 2)) / (T * B)
     for (choice, scale), problem in given.items():
-        np.testing.assert_allclose(problem.cost_advantage, 0.5 * (raw if choice == "own" else raw * factor[None]))
+        np.testing.assert_allclose(
+            problem.cost_advantage, 0.5 * (raw if choice == "own" else raw * factor[None])
+        )
         level = moved if choice == "corrected" else jnp.zeros(K)
-        np.testing.assert_allclose(problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9)
+        np.testing.assert_allclose(
+            problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9
+        )
     assert len(given) == 6
 
 
 def _updated(ours, learner, found):
-    learner = learner._replace(config=dataclasses.replace(learner.config, per_dim_ratio=ours.config.per_dim_ratio))
+    learner = learner._replace(
+        config=dataclasses.replace(learner.config, per_dim_ratio=ours.config.per_dim_ratio)
+    )
     return jax.jit(ours.update)(jax.random.key(1), learner, found)
 
 
 def test_ratios_by_dimension(float64):
-    """For discrete actions they are the ratios themselves; for several dimensions their gains are summed."""
+    """For discrete actions they are the ratios themselves; for several dimensions their gains are
+    summed."""
     of = with_costs(spec(2))
     made = [
-        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED))
+        registry.make_algorithm(
+            "macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED)
+        )
         for by in (False, True)
     ]
     learner = grown(made[0].init(jax.random.key(0), B))
@@ -437,7 +606,9 @@ def test_ratios_by_dimension(float64):
     assert_close(one, other, 1e-7, 1e-9)
     of = with_costs(spec(2, "continuous"))
     made = [
-        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED))
+        registry.make_algorithm(
+            "macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED)
+        )
         for by in (False, True)
     ]
     learner = grown(made[0].init(jax.random.key(0), B))
@@ -453,11 +624,14 @@ def test_ratios_by_dimension(float64):
 
 def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
     of = with_costs(spec(2, "continuous"))
-    config = macpo.MACPOConfig.reference(hidden_sizes=(6,), num_policy_minibatches=2, cost_limit=3.0)
+    config = macpo.MACPOConfig.reference(
+        hidden_sizes=(6,), num_policy_minibatches=2, cost_limit=3.0
+    )
     ours = registry.make_algorithm("macpo", of, config)
     ours.check_sizes(B, T)
     with pytest.raises(
-        ValueError, match="num_policy_minibatches is 2; allowed is a num_envs that num_policy_minibatches div"
+        ValueError,
+        match="num_policy_minibatches is 2; allowed is a num_envs that num_policy_minibatches div",
     ):
         ours.check_sizes(3, T)
     learner = ours.init(jax.random.key(0), B)
@@ -466,16 +640,23 @@ def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
     step = jax.tree.map(lambda a, b: a - b, after.actor_params, learner.actor_params)
     lengths = jnp.sqrt(sum((x**2).reshape(2, -1).sum(-1) for x in jax.tree.leaves(step)))
     assert (lengths <= 2 * 0.27 * 0.5 + 1e-9).all() and (lengths > 0).any()
-    lagrangian = registry.config_of("mappo-lagrangian").reference(hidden_sizes=(6,), num_minibatches=2, cost_limit=3.0)
+    lagrangian = registry.config_of("mappo-lagrangian").reference(
+        hidden_sizes=(6,), num_minibatches=2, cost_limit=3.0
+    )
     other = registry.make_algorithm("mappo-lagrangian", of, lagrangian)
-    moved, info = jax.jit(other.update)(jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous"))
+    moved, info = jax.jit(other.update)(
+        jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous")
+    )
     np.testing.assert_allclose(moved.costs.multiplier.integral[:, 0], 0.78, atol=1e-5)
 
 
 def test_costs_that_are_all_zero_are_free(float64):
-    """Cost critics that say zero, as they should here, leave no gradient: the step is HATRPO's, and says so."""
+    """Cost critics that say zero, as they should here, leave no gradient: the step is HATRPO's, and
+    says so."""
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED))
+    ours = registry.make_algorithm(
+        "macpo", of, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED)
+    )
     plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
     learner = ours.init(jax.random.key(0), B)
     silent = jax.tree.map(jnp.zeros_like, learner.costs.critic_params)
@@ -490,11 +671,17 @@ def test_costs_that_are_all_zero_are_free(float64):
 
 def test_limits_may_be_swept_in_one_compilation():
     of = with_costs(spec(2))
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(hidden_sizes=(4,), cost_limit=1.0))
+    ours = registry.make_algorithm(
+        "macpo", of, macpo.MACPOConfig(hidden_sizes=(4,), cost_limit=1.0)
+    )
 
     def excess(limit):
-        config = dataclasses.replace(ours.config, cost_limit=limits.parse_cost_limits(limit, "cost_limit"))
-        return ours.update(jax.random.key(1), ours.init(jax.random.key(0), B, config), rollout(2))[1]["cost_violation"]
+        config = dataclasses.replace(
+            ours.config, cost_limit=cost_limits.parse_cost_limits(limit, "cost_limit")
+        )
+        return ours.update(jax.random.key(1), ours.init(jax.random.key(0), B, config), rollout(2))[
+            1
+        ]["cost_violation"]
 
     found = jax.jit(jax.vmap(excess))(jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(found, [[[3.0, 1.0]] * 2, [[1.0, -1.0]] * 2], rtol=1e-6)
@@ -503,12 +690,19 @@ def test_limits_may_be_swept_in_one_compilation():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"a": -1.0}, r"MACPOConfig.cost_limit of 'a' is -1.0; allowed is a number from 0 up \(inf for no limit\)"),
+        (
+            {"a": -1.0},
+            r"MACPOConfig.cost_limit of 'a' is -1.0; allowed is a number from 0 up \(inf for no "
+            r"limit\)",
+        ),
         ({"a": float("nan")}, "cost_limit of 'a' is nan; allowed"),
         ({"a": True}, "cost_limit of 'a' is True; allowed"),
         ({"a": "5"}, "cost_limit of 'a' is '5'; allowed"),
         ({"a": np.float32(-1)}, "cost_limit of 'a' is -1.0; allowed"),
-        ({"a": jnp.array([1.0, jnp.nan])}, "cost_limit of 'a' is Array.* allowed is a number from 0 up"),
+        (
+            {"a": jnp.array([1.0, jnp.nan])},
+            "cost_limit of 'a' is Array.* allowed is a number from 0 up",
+        ),
         ({"a": ()}, r"cost_limit of 'a' is \(\); allowed"),
         ({1: 2.0}, "names the cost 1; allowed is a cost's name"),
     ],
@@ -524,12 +718,17 @@ def test_limits_that_do_not_fit_the_environment(name):
     of = with_costs(spec(2))
     for given, words in [
         ({"a": 1.0, "c": 2.0}, "names the cost 'c'; allowed for test is a, b"),
-        ({"a": (1.0, 2.0, 3.0), "b": 1.0}, "of 'a' has 3 numbers; allowed is one, or 2, one per agent"),
+        (
+            {"a": (1.0, 2.0, 3.0), "b": 1.0},
+            "of 'a' has 3 numbers; allowed is one, or 2, one per agent",
+        ),
         ({"a": 1.0}, "lacks the cost 'b', for which test has no limit of its own"),
     ]:
         with pytest.raises(ValueError, match=f"{kind.__name__}.cost_limit {words}"):
             registry.make_algorithm(name, of, kind(cost_limit=given))
-    with pytest.raises(ValueError, match="but test has no costs; allowed is an environment with costs"):
+    with pytest.raises(
+        ValueError, match="but test has no costs; allowed is an environment with costs"
+    ):
         registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
     for field, value in [
         ("cost_margin", 1.0),
@@ -545,15 +744,24 @@ def test_more_costs_than_a_step_can_take_are_refused():
     of = with_costs(spec(2), tuple("abcde"))
     with pytest.raises(ValueError, match="test has 5 costs; allowed for MACPO are 1 to 4"):
         registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0))
-    registry.make_algorithm("mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(cost_limit=1.0))
+    registry.make_algorithm(
+        "mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(cost_limit=1.0)
+    )
 
 
 @pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
 def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, name):
-    of, far = with_costs(spec(1)), {"target_kl": 1.0} if name == "macpo" else {}  # so far that the limit can be met
+    of, far = (
+        with_costs(spec(1)),
+        {"target_kl": 1.0} if name == "macpo" else {},
+    )  # so far that the limit can be met
     made = [
         registry.make_algorithm(
-            name, of, registry.config_of(name)(cost_limit=3.0, adaptive_margin_lr=rate, hidden_sizes=(4,), **far)
+            name,
+            of,
+            registry.config_of(name)(
+                cost_limit=3.0, adaptive_margin_lr=rate, hidden_sizes=(4,), **far
+            ),
         )
         for rate in (0.0, 0.5)
     ]
@@ -563,12 +771,16 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
         found = own_log_probs(of, ours.config, learner, rollout(1))  # costs of 4 and 2
         for count in (3.0, 0.0, 3.0):
             ended = found.episode_stats._replace(count=jnp.asarray(count))
-            learner, info = jax.jit(ours.update)(jax.random.key(1), learner, found._replace(episode_stats=ended))
+            learner, info = jax.jit(ours.update)(
+                jax.random.key(1), learner, found._replace(episode_stats=ended)
+            )
             reserves.append(info["adaptive_margin"][0])
         ends.append((learner.actor_params, np.asarray(reserves)))
     assert (ends[0][1] == 0).all()
     np.testing.assert_allclose(ends[1][1], [[0.5, 0.0], [0.5, 0.0], [1.0, 0.0]])
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True))
+    assert any(
+        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True)
+    )
 
 
 @pytest.mark.parametrize("earlier", [0.0, 6.0])
@@ -583,21 +795,27 @@ def test_the_mean_cost_remembers_earlier_episodes(float64, earlier):
     )
     learner, excess, reserve = grown(ours.init(jax.random.key(0), B)), [], []
     for count, each in [(3.0, (4.0, 2.0)), (2.0, (20.0, 2.0)), (0.0, (9.0, 9.0))]:
-        batch = own_log_probs(of, ours.config, learner, rollout(1, count=count, episode_cost=(each,)))
+        batch = own_log_probs(
+            of, ours.config, learner, rollout(1, count=count, episode_cost=(each,))
+        )
         learner, info = jax.jit(ours.update)(jax.random.key(1), learner, batch)
         excess.append(info["cost_violation"][0])
         reserve.append(info["adaptive_margin"][0])
     second = 4.0 + (20.0 - 4.0) * (2.0 / (2.0 + earlier))  # 20, or 8
     np.testing.assert_allclose(excess, [[1.0, -1.0], [second - 3.0, -1.0], [second - 3.0, -1.0]])
-    np.testing.assert_allclose(reserve, [[0.5, 0.0], [3.0, 0.0], [3.0, 0.0]])  # of the latest alone; at most a limit
+    np.testing.assert_allclose(
+        reserve, [[0.5, 0.0], [3.0, 0.0], [3.0, 0.0]]
+    )  # of the latest alone; at most a limit
 
 
 def test_limits_are_those_given_over_the_environments():
     of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
-    matrix = lambda given: limits.as_array(limits.parse_cost_limits(given, "x"), of)  # noqa: E731
+    matrix = lambda given: cost_limits.as_array(cost_limits.parse_cost_limits(given, "x"), of)  # noqa: E731
     np.testing.assert_array_equal(matrix({}), [[3.0, 1.0], [3.0, 7.0]])
     np.testing.assert_array_equal(matrix({"b": 2}), [[3.0, 2.0], [3.0, 2.0]])
     np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])
     np.testing.assert_array_equal(matrix(4), np.full((2, 2), 4.0))
     np.testing.assert_array_equal(matrix({"a": np.array([3, 4])}), [[3.0, 1.0], [4.0, 7.0]])
-    assert limits.parse_cost_limits({"a": [1, math.inf]}, "x").to_dict() == {"a": [1.0, math.inf]}
+    assert cost_limits.parse_cost_limits({"a": [1, math.inf]}, "x").to_dict() == {
+        "a": [1.0, math.inf]
+    }

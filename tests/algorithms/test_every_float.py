@@ -1,11 +1,12 @@
-"""Every float of every algorithm's config, handed over with `init`, changes something or is refused."""
+"""Every float of every algorithm's config, handed over with `init`, changes something or is
+refused."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from worlds import algorithm, world_for
+from toy_envs import algorithm, world_for
 
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.train import make_train
@@ -19,19 +20,38 @@ LIVE = {
         cost_average_episodes=2.0,
         target_kl=3.0,
     ),
-    "hatrpo": dict(target_kl=0.5, accept_ratio=0.5),  # so far that the line search has to shorten the step
-    "mappo-lagrangian": dict(adaptive_margin_lr=0.1, cost_average_episodes=2.0, multiplier_init=0.1),
+    "hatrpo": dict(
+        target_kl=0.5, accept_ratio=0.5
+    ),  # so far that the line search has to shorten the step
+    "mappo-lagrangian": dict(
+        adaptive_margin_lr=0.1, cost_average_episodes=2.0, multiplier_init=0.1
+    ),
     "liir": dict(intrinsic_coef=0.5, intrinsic_init_scale=1.0),
     "qmix": dict(epsilon_steps=1000.0),
 }
 """Settings beside which each float has something to act on."""
 
 OTHER = dict(
-    lr_anneal_steps=1000.0, lr_anneal_share=0.5, epsilon_share=0.5, max_grad_norm=1e-3, eps_root=0.5, clip_eps=1e-3,
-    cg_tol=0.9, cg_max_residual=0.0, accept_ratio=0.99, initial_step_size=0.3, max_step_norm=1e-4, backtrack_coeff=0.9,
-    cg_damping=5.0, multiplier_max=1e-3, intrinsic_eps=1.0, intrinsic_bound=0.1, epsilon_end=0.9,
-    epsilon_start=0.2, cost_margin=0.5,
-)  # fmt: skip
+    lr_anneal_steps=1000.0,
+    lr_anneal_share=0.5,
+    epsilon_share=0.5,
+    max_grad_norm=1e-3,
+    eps_root=0.5,
+    clip_eps=1e-3,
+    cg_tol=0.9,
+    cg_max_residual=0.0,
+    accept_ratio=0.99,
+    initial_step_size=0.3,
+    max_step_norm=1e-4,
+    backtrack_coeff=0.9,
+    cg_damping=5.0,
+    multiplier_max=1e-3,
+    intrinsic_eps=1.0,
+    intrinsic_bound=0.1,
+    epsilon_end=0.9,
+    epsilon_start=0.2,
+    cost_margin=0.5,
+)
 """What a float is changed to; half its value, or 0.1 instead of 0, where nothing is said."""
 
 
@@ -41,8 +61,13 @@ def _floats(config):
 
 def _outcome(state, metrics):
     """The bits of all that a run came to, its config left out."""
-    kept = jax.tree.leaves((state._replace(learner_state=state.learner_state._replace(config=())), metrics))
-    return b"".join(np.asarray(jax.random.key_data(x) if hasattr(x.dtype, "_impl") else x).tobytes() for x in kept)
+    kept = jax.tree.leaves(
+        (state._replace(learner_state=state.learner_state._replace(config=())), metrics)
+    )
+    return b"".join(
+        np.asarray(jax.random.key_data(x) if hasattr(x.dtype, "_impl") else x).tobytes()
+        for x in kept
+    )
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)

@@ -1,4 +1,5 @@
-"""LIIR's meta-gradient against finite differences, written-out sums and a closed form, in float64."""
+"""LIIR's meta-gradient against finite differences, written-out sums and a closed form, in
+float64."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.algorithms import configs, fitting, liir, models, ppo, registry
-from jaxmarl_lite.maths import returns, trees
+from jaxmarl_lite.algorithms import base_config, liir, minibatch, ppo, registry
+from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.ops import returns, tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
 
 T, B, N, VIEW, A = 5, 3, 2, 4, 3
@@ -24,26 +26,35 @@ def float64():
 
 
 def spec(kind="discrete"):
-    bounds = {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 1.0, 3.0)} if kind == "continuous" else {}
+    bounds = (
+        {"action_low": (-1.0, -2.0, 0.0), "action_high": (1.0, 1.0, 3.0)}
+        if kind == "continuous"
+        else {}
+    )
     return EnvSpec("test", N, VIEW, N * VIEW, kind, A, 10, **bounds)
 
 
 def config(**changes):
-    base = dict(hidden_sizes=(6,), activation="tanh", intrinsic_coef=0.3, intrinsic_bound=2.0, lr=0.05)
+    base = dict(
+        hidden_sizes=(6,), activation="tanh", intrinsic_coef=0.3, intrinsic_bound=2.0, lr=0.05
+    )
     base |= {} if changes.get("optimizer") == "sgd" else {"eps_root": 1e-4}
     base |= {"rnn_hidden_size": 5} if changes.get("recurrent") else {}
     return liir.LIIRConfig(**(base | changes))
 
 
 def problem(cfg, kind="discrete", seed=0):
-    """Networks, weights and a minibatch of random data with ends and cuts in it, some agents dead."""
+    """Networks, weights and a minibatch of random data with ends and cuts in it, some agents
+    dead."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731
     of = liir.make_liir_networks(spec(kind), cfg)
 
     def weights(net):
         shapes = jax.eval_shape(net.init, jax.random.key(0))
-        return jax.tree.map(lambda x: normal(*x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4), shapes)
+        return jax.tree.map(
+            lambda x: normal(*x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4), shapes
+        )
 
     theta, eta = weights(of.actor.net), weights(of.reward.net)
     view = normal(T, B, N, VIEW)
@@ -54,38 +65,54 @@ def problem(cfg, kind="discrete", seed=0):
     discount = jnp.ones((T, B)).at[1, 0].set(0.0)
     empty = [net.init_hidden_state(B) for net in (of.actor.net, of.reward.net)]
     hidden_states = tuple(jax.tree.map(lambda x: normal(*x.shape), empty))
-    first = models.is_first_step(last)
-    action = jnp.asarray(rng.choice([0, 2], (T, B, N)) if kind == "discrete" else rng.uniform(0, 0.9, (T, B, N, A)))
-    unroll = jax.jit(lambda theta: of.actor.unroll(theta, hidden_states[0], obs, first).log_prob(action))
+    first = actor_critic.is_first_step(last)
+    action = jnp.asarray(
+        rng.choice([0, 2], (T, B, N)) if kind == "discrete" else rng.uniform(0, 0.9, (T, B, N, A))
+    )
+    unroll = jax.jit(
+        lambda theta: of.actor.unroll(theta, hidden_states[0], obs, first).log_prob(action)
+    )
     data = ppo.PolicyBatch(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
     value, following, advantage, reward = normal(4, T, B, N)
-    given = liir.AdvantageInputs(reward, discount[..., None], last[..., None], value, following, advantage)
+    given = liir.AdvantageInputs(
+        reward, discount[..., None], last[..., None], value, following, advantage
+    )
     rule = ppo.optimizer_of(cfg)
-    _, opt = rule.step(theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9)
+    _, opt = rule.step(
+        theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9
+    )
     return of, eta, theta, opt, data, given, hidden_states
 
 
 def meta_step(of, cfg, eta, theta, opt, data, given, hidden_states):
     """`liir.meta_step`, compiled: the tests run on two cores."""
-    return jax.jit(lambda *args: liir.meta_step(of, cfg, *args, cfg.lr))(eta, theta, opt, data, given, hidden_states)
+    return jax.jit(lambda *args: liir.meta_step(of, cfg, *args, cfg.lr))(
+        eta, theta, opt, data, given, hidden_states
+    )
 
 
 def outer_loss(eta, of, cfg, theta, opt, data, given, hidden_states):
     """-J_ex(θ'(η)), straight from the definition; `meta_step` must give its gradient."""
     advantage, _ = liir.proxy_advantage(eta, of.reward, data, hidden_states[1], given, cfg)
-    grads = jax.grad(lambda th: ppo.policy_loss(th, of.actor, data, hidden_states[0], advantage, cfg)[0])(theta)
+    grads = jax.grad(
+        lambda th: ppo.policy_loss(th, of.actor, data, hidden_states[0], advantage, cfg)[0]
+    )(theta)
     new, _ = ppo.optimizer_of(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
-    return liir.extrinsic_loss(new, of.actor, data, hidden_states[0], given.extrinsic_advantage, cfg)
+    return liir.extrinsic_loss(
+        new, of.actor, data, hidden_states[0], given.extrinsic_advantage, cfg
+    )
 
 
 def central_difference(function, x, direction, h=1e-4):
     """Fourth-order central difference of a scalar function along a direction."""
-    at = lambda t: function(trees.add_scaled(t, direction, x))  # noqa: E731
+    at = lambda t: function(tree_math.add_scaled(t, direction, x))  # noqa: E731
     return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
 
 
 CASES = [
-    *itertools.product([True, False], [False, True], ["sgd", "rmsprop", "adam"], ["discrete"], ["agent"]),
+    *itertools.product(
+        [True, False], [False, True], ["sgd", "rmsprop", "adam"], ["discrete"], ["agent"]
+    ),
     (True, False, "adam", "continuous", "agent"),
     (False, True, "adam", "continuous", "joint"),
     (True, False, "sgd", "discrete", "joint"),
@@ -93,8 +120,12 @@ CASES = [
 
 
 @pytest.mark.parametrize("shared,recurrent,optimizer,kind,ratio", CASES)
-def test_exact_meta_gradient_agrees_with_finite_differences(shared, recurrent, optimizer, kind, ratio):
-    cfg = config(parameter_sharing=shared, recurrent=recurrent, optimizer=optimizer, outer_ratio=ratio)
+def test_exact_meta_gradient_agrees_with_finite_differences(
+    shared, recurrent, optimizer, kind, ratio
+):
+    cfg = config(
+        parameter_sharing=shared, recurrent=recurrent, optimizer=optimizer, outer_ratio=ratio
+    )
     of, eta, theta, opt, data, given, memories = problem(cfg, kind)
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
@@ -102,7 +133,7 @@ def test_exact_meta_gradient_agrees_with_finite_differences(shared, recurrent, o
         normal = np.random.default_rng(seed).normal
         direction = jax.tree.map(lambda x, normal=normal: jnp.asarray(normal(size=x.shape)), eta)
         expected = central_difference(loss, eta, direction)
-        found = trees.vdot(step.meta_gradient, direction)
+        found = tree_math.vdot(step.meta_gradient, direction)
         assert abs(expected) > 1e-7
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -111,39 +142,60 @@ def test_exact_meta_gradient_is_autodiff_of_the_definition():
     cfg = config(recurrent=True, optimizer="adam", parameter_sharing=False)
     of, eta, theta, opt, data, given, memories = problem(cfg)
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
-    naive = jax.jit(jax.grad(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories)))(eta)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), step.meta_gradient, naive)
+    naive = jax.jit(
+        jax.grad(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
+    )(eta)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14),
+        step.meta_gradient,
+        naive,
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_immediate_equals_equation_9_written_out(shared):
     """Σ over samples of α λ <∇_θ log π(u|o), ∇_θ' J_ex> ∇_η r_in(o, u), one sample at a time."""
     cfg = config(
-        optimizer="sgd", meta_gradient="immediate", normalize_advantages=False, entropy_coef=0.0, max_grad_norm=1e9,
-        clip_eps=1e6, parameter_sharing=shared,
-    )  # fmt: skip
-    of, eta, theta, opt, data, given, memories = problem(cfg)
-    data = data._replace(log_prob=of.actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action))
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
-    g2 = jax.grad(lambda th: -liir.extrinsic_loss(th, of.actor, data, (), given.extrinsic_advantage, cfg))(
-        step.actor_params
+        optimizer="sgd",
+        meta_gradient="immediate",
+        normalize_advantages=False,
+        entropy_coef=0.0,
+        max_grad_norm=1e9,
+        clip_eps=1e6,
+        parameter_sharing=shared,
     )
+    of, eta, theta, opt, data, given, memories = problem(cfg)
+    data = data._replace(
+        log_prob=of.actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action)
+    )
+    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    g2 = jax.grad(
+        lambda th: -liir.extrinsic_loss(th, of.actor, data, (), given.extrinsic_advantage, cfg)
+    )(step.actor_params)
     alive = np.asarray(data.obs.alive)
     share = 1 / alive.sum((0, 1)) if not shared else np.full(N, 1 / alive.sum())
     total = jax.tree.map(jnp.zeros_like, eta)
     score = jax.jit(
         lambda t, b, i: jax.grad(
-            lambda th: of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)[t, b, i]
+            lambda th: of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)[
+                t, b, i
+            ]
         )(theta)
     )
     curiosity = jax.jit(
-        lambda t, b, i: jax.grad(lambda e: of.reward.unroll(e, (), data, cfg.intrinsic_bound)[0][t, b, i])(eta)
+        lambda t, b, i: jax.grad(
+            lambda e: of.reward.unroll(e, (), data, cfg.intrinsic_bound)[0][t, b, i]
+        )(eta)
     )
     for t, b, i in zip(*np.nonzero(alive), strict=True):
-        weight = cfg.lr * cfg.intrinsic_coef * share[i] * trees.vdot(score(t, b, i), g2)
-        total = trees.add_scaled(-weight, curiosity(t, b, i), total)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), step.meta_gradient, total)
-    assert trees.norm(total) > 1e-5
+        weight = cfg.lr * cfg.intrinsic_coef * share[i] * tree_math.vdot(score(t, b, i), g2)
+        total = tree_math.add_scaled(-weight, curiosity(t, b, i), total)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14),
+        step.meta_gradient,
+        total,
+    )
+    assert tree_math.norm(total) > 1e-5
 
 
 def test_immediate_is_not_exact():
@@ -152,7 +204,7 @@ def test_immediate_is_not_exact():
         cfg = config(meta_gradient=mode, optimizer="sgd")
         of, eta, theta, opt, data, given, memories = problem(cfg)
         gradients[mode] = meta_step(of, cfg, eta, theta, opt, data, given, memories).meta_gradient
-    assert abs(trees.cosine(gradients["exact"], gradients["immediate"])) < 0.999
+    assert abs(tree_math.cosine(gradients["exact"], gradients["immediate"])) < 0.999
 
 
 def test_reference_is_one_scalar_times_the_gradient_of_the_mean_return():
@@ -163,17 +215,29 @@ def test_reference_is_one_scalar_times_the_gradient_of_the_mean_return():
     def mean_return(eta):
         r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.intrinsic_bound)
         raw = returns.generalized_advantage_estimation(
-            given.reward + cfg.intrinsic_coef * r_in, given.proxy_value, given.next_proxy_value, given.discount,
-            given.last, cfg.gamma, cfg.gae_lambda,
-        )  # fmt: skip
+            given.reward + cfg.intrinsic_coef * r_in,
+            given.proxy_value,
+            given.next_proxy_value,
+            given.discount,
+            given.last,
+            cfg.gamma,
+            cfg.gae_lambda,
+        )
         return (raw * data.obs.alive).sum() / data.obs.alive.sum()
 
     direction = jax.grad(mean_return)(eta)
-    assert abs(trees.cosine(step.meta_gradient, direction)) == pytest.approx(1.0, abs=1e-12)
+    assert abs(tree_math.cosine(step.meta_gradient, direction)) == pytest.approx(1.0, abs=1e-12)
 
     def joint(th):
-        ratio = jnp.exp(((of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action) - data.log_prob)
-                         * data.obs.alive).sum(-1))  # fmt: skip
+        ratio = jnp.exp(
+            (
+                (
+                    of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
+                    - data.log_prob
+                )
+                * data.obs.alive
+            ).sum(-1)
+        )
         alive = data.obs.alive
         return (ratio[..., None] * given.extrinsic_advantage * alive).sum() / alive.sum()
 
@@ -181,14 +245,21 @@ def test_reference_is_one_scalar_times_the_gradient_of_the_mean_return():
         log_prob = of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
         return (log_prob * data.obs.alive).sum() / data.obs.alive.sum()
 
-    scalar = trees.vdot(jax.grad(score)(theta), jax.grad(joint)(step.actor_params))
-    np.testing.assert_allclose(trees.vdot(step.meta_gradient, direction), scalar * trees.vdot(direction, direction))
+    scalar = tree_math.vdot(jax.grad(score)(theta), jax.grad(joint)(step.actor_params))
+    np.testing.assert_allclose(
+        tree_math.vdot(step.meta_gradient, direction), scalar * tree_math.vdot(direction, direction)
+    )
 
 
 @pytest.mark.parametrize("mode", ["exact", "immediate"])
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam"])
 def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimizer):
-    cfg = config(intrinsic_coef=0.0, meta_gradient=mode, optimizer=optimizer, eps_root=liir.LIIRConfig.eps_root)
+    cfg = config(
+        intrinsic_coef=0.0,
+        meta_gradient=mode,
+        optimizer=optimizer,
+        eps_root=liir.LIIRConfig.eps_root,
+    )
     of, eta, theta, _, data, given, memories = problem(cfg)
     opt = ppo.optimizer_of(cfg).init(theta)
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
@@ -200,10 +271,20 @@ def batch_of(data, given, policy_memory):
 
     zero = jnp.zeros(())
     steps = Transition(
-        data.obs, data.action, data.log_prob, given.reward, jnp.zeros((T, B, N, 0)), given.discount[..., 0],
-        given.last[..., 0], data.obs,
-    )  # fmt: skip
-    return Rollout(steps, policy_memory, EpisodeStats(zero, jnp.zeros(N), jnp.zeros((N, 0)), zero, jnp.zeros(N)))
+        data.obs,
+        data.action,
+        data.log_prob,
+        given.reward,
+        jnp.zeros((T, B, N, 0)),
+        given.discount[..., 0],
+        given.last[..., 0],
+        data.obs,
+    )
+    return Rollout(
+        steps,
+        policy_memory,
+        EpisodeStats(zero, jnp.zeros(N), jnp.zeros((N, 0)), zero, jnp.zeros(N)),
+    )
 
 
 @pytest.mark.parametrize("shared,recurrent", [(True, False), (False, True)])
@@ -227,7 +308,9 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, recurrent):
     fresh = learned.init(jax.random.key(1), B)
     assert all(
         (a == b).all()
-        for a, b in zip(*map(jax.tree.leaves, (ours.intrinsic_params, fresh.intrinsic_params)), strict=True)
+        for a, b in zip(
+            *map(jax.tree.leaves, (ours.intrinsic_params, fresh.intrinsic_params)), strict=True
+        )
     )
 
 
@@ -235,24 +318,35 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, recurrent):
 def test_an_update_moves_policy_and_reward_by_the_meta_step(mode):
     """The reward goes down the gradient of -J_ex, from advantages by the critics as they were."""
     cfg = config(
-        meta_gradient=mode, optimizer="sgd", intrinsic_lr=0.7, num_epochs=1, num_minibatches=1, intrinsic_init_scale=1.0
+        meta_gradient=mode,
+        optimizer="sgd",
+        intrinsic_lr=0.7,
+        num_epochs=1,
+        num_minibatches=1,
+        intrinsic_init_scale=1.0,
     )
     of, _, _, _, data, given, memories = problem(cfg)
     ours, batch = registry.make_algorithm("liir", spec(), cfg), batch_of(data, given, memories[0])
     learner = ours.init(jax.random.key(1), B)
     after, info = jax.jit(ours.update)(jax.random.key(2), learner, batch)
-    proxy, next_proxy, _ = of.proxy.values_and_bootstrap(learner.proxy_critic_params, (), batch.transitions)
-    value, next_value, _ = of.extrinsic.values_and_bootstrap(learner.extrinsic_critic_params, (), batch.transitions)
+    proxy, next_proxy, _ = of.proxy.values_and_bootstrap(
+        learner.proxy_critic_params, (), batch.transitions
+    )
+    value, next_value, _ = of.extrinsic.values_and_bootstrap(
+        learner.extrinsic_critic_params, (), batch.transitions
+    )
     ends = given.discount, given.last
     advantage = returns.generalized_advantage_estimation(
         given.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda
     )
-    ready = models.standardize_advantages(advantage, data.obs.alive, True)
+    ready = actor_critic.standardize_advantages(advantage, data.obs.alive, True)
     given = liir.AdvantageInputs(given.reward, *ends, proxy, next_proxy, ready)
     start = learner.intrinsic_params, learner.actor_params, learner.actor_opt_state
     step = meta_step(of, cfg, *start, data, given, ((), ()))
-    down = trees.add_scaled(
-        -cfg.intrinsic_lr, trees.clip_by_norm(step.meta_gradient, cfg.max_grad_norm), learner.intrinsic_params
+    down = tree_math.add_scaled(
+        -cfg.intrinsic_lr,
+        tree_math.clip_by_norm(step.meta_gradient, cfg.max_grad_norm),
+        learner.intrinsic_params,
     )
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
     jax.tree.map(same, after.intrinsic_params, down)
@@ -268,9 +362,13 @@ def test_who_is_out_of_play_is_paid_no_intrinsic_reward():
 
 
 def test_a_bad_eps_root_is_refused():
-    with pytest.raises(ValueError, match="LIIRConfig.eps_root is 0.0 with optimizer 'adam'; allowed is a positive"):
+    with pytest.raises(
+        ValueError, match="LIIRConfig.eps_root is 0.0 with optimizer 'adam'; allowed is a positive"
+    ):
         liir.LIIRConfig(eps_root=0.0)
-    with pytest.raises(ValueError, match="LIIRConfig.eps_root is 0.0, which has no effect with optimizer 'sgd'"):
+    with pytest.raises(
+        ValueError, match="LIIRConfig.eps_root is 0.0, which has no effect with optimizer 'sgd'"
+    ):
         liir.LIIRConfig(eps_root=0.0, optimizer="sgd")
 
 
@@ -280,21 +378,35 @@ def test_outer_step_raises_the_extrinsic_objective():
     of, eta, theta, opt, data, given, memories = problem(cfg)
     step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
     before = outer_loss(eta, of, cfg, theta, opt, data, given, memories)
-    after = outer_loss(trees.add_scaled(-1.0, step.meta_gradient, eta), of, cfg, theta, opt, data, given, memories)
+    after = outer_loss(
+        tree_math.add_scaled(-1.0, step.meta_gradient, eta),
+        of,
+        cfg,
+        theta,
+        opt,
+        data,
+        given,
+        memories,
+    )
     assert after < before
 
 
 def test_config_floats_are_leaves_and_sizes_are_static():
     cfg = liir.LIIRConfig()
     assert all(isinstance(x, float) for x in jax.tree.leaves(cfg))
-    assert jax.tree.structure(cfg) == jax.tree.structure(liir.LIIRConfig(intrinsic_coef=0.5, lr=1e-3))
+    assert jax.tree.structure(cfg) == jax.tree.structure(
+        liir.LIIRConfig(intrinsic_coef=0.5, lr=1e-3)
+    )
     assert jax.tree.structure(cfg) != jax.tree.structure(liir.LIIRConfig(num_epochs=7))
-    assert configs.as_arrays(cfg).intrinsic_coef.dtype == jnp.float64
-    assert fitting.make_optimizer("adam", 1e-8).init is not None
+    assert base_config.as_arrays(cfg).intrinsic_coef.dtype == jnp.float64
+    assert minibatch.make_optimizer("adam", 1e-8).init is not None
 
 
 def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
-    small, large = (registry.make_algorithm("liir", spec(), config(intrinsic_init_scale=gain)) for gain in (0.01, 1.0))
+    small, large = (
+        registry.make_algorithm("liir", spec(), config(intrinsic_init_scale=gain))
+        for gain in (0.01, 1.0)
+    )
     a, b = (algorithm.init(jax.random.key(0), B).intrinsic_params for algorithm in (small, large))
     np.testing.assert_allclose(100 * a["head"]["kernel"], b["head"]["kernel"], rtol=1e-12)
     np.testing.assert_array_equal(a["layers_0"]["kernel"], b["layers_0"]["kernel"])
@@ -304,11 +416,16 @@ def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
     of, _, _, _, data, given, memories = problem(fixed.config)
     batch, learner = batch_of(data, given, memories[0]), fixed.init(jax.random.key(0), B)
     after, info = jax.jit(fixed.update)(jax.random.key(1), learner, batch)
-    assert all((x == y).all() for x, y in zip(*map(jax.tree.leaves, (after.intrinsic_params, b)), strict=True))
+    assert all(
+        (x == y).all()
+        for x, y in zip(*map(jax.tree.leaves, (after.intrinsic_params, b)), strict=True)
+    )
     assert (info["intrinsic_reward_std"] > 0.05).all()
     plain = registry.make_algorithm("liir", spec(), config(intrinsic_coef=0.0, num_minibatches=1))
     without, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), batch)
-    assert (after.actor_params["head"]["kernel"] != without.actor_params["head"]["kernel"]).any()  # it is followed
+    assert (
+        after.actor_params["head"]["kernel"] != without.actor_params["head"]["kernel"]
+    ).any()  # it is followed
 
 
 def test_the_authors_settings():
@@ -321,9 +438,11 @@ def test_the_authors_settings():
     )
     assert liir.LIIRConfig.reference(meta_gradient="exact", intrinsic_coef=0.5) != theirs
     assert not liir.LIIRConfig.reference(recurrent=False).recurrent
-    rule = fitting.make_optimizer("rmsprop", theirs.eps_root)
+    rule = minibatch.make_optimizer("rmsprop", theirs.eps_root)
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
     moved, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
-    np.testing.assert_allclose(moved, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5)  # torch's rule
+    np.testing.assert_allclose(
+        moved, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5
+    )  # torch's rule
     with pytest.raises(ValueError, match="LIIRConfig.intrinsic_coef is -1.0; allowed"):
         liir.LIIRConfig.reference(intrinsic_coef=-1)

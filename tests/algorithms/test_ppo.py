@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import algorithm, world
+from toy_envs import algorithm, world
 
 from jaxmarl_lite import evaluate, train
-from jaxmarl_lite.algorithms import fitting, ippo, models, ppo
-from jaxmarl_lite.maths import trees
+from jaxmarl_lite.algorithms import ippo, minibatch, ppo
+from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
 
 T, B, N, VIEW, A = 5, 3, 2, 4, 3
@@ -18,18 +19,25 @@ def _minibatch(seed=0):
     draw = np.random.default_rng(seed)
     mask = draw.random((T, B, N, A)) < 0.7
     mask[..., 0] = True
-    action = np.array([draw.choice(np.flatnonzero(row)) for row in mask.reshape(-1, A)]).reshape(T, B, N)
+    action = np.array([draw.choice(np.flatnonzero(row)) for row in mask.reshape(-1, A)]).reshape(
+        T, B, N
+    )
     obs = Observation(
-        draw.normal(size=(T, B, N, VIEW)), draw.normal(size=(T, B, 2)), mask, draw.random((T, B, N)) < 0.7
-    )  # fmt: skip
+        draw.normal(size=(T, B, N, VIEW)),
+        draw.normal(size=(T, B, 2)),
+        mask,
+        draw.random((T, B, N)) < 0.7,
+    )
     data = ppo.PolicyBatch(obs, action, np.zeros((T, B, N)), np.zeros((T, B), bool))
     return jax.tree.map(jnp.asarray, data), jnp.asarray(draw.normal(size=(T, B, N)))
 
 
 def _actor(shared=True, **settings):
-    config = ppo.IPPOConfig(hidden_sizes=(6,), activation="tanh", parameter_sharing=shared, **settings)
+    config = ppo.IPPOConfig(
+        hidden_sizes=(6,), activation="tanh", parameter_sharing=shared, **settings
+    )
     spec = EnvSpec("none", N, VIEW, 2, "discrete", A, 10)
-    return config, spec, models.make_actor(spec, config.network_spec, shared)
+    return config, spec, actor_critic.make_actor(spec, config.network_spec, shared)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -38,15 +46,23 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
     config, _, actor = _actor(shared, entropy_coef=0.3)
     data, advantage = _minibatch()
     theta = jax.tree.map(lambda p: 3.0 * p, jax.jit(actor.net.init)(jax.random.key(0)))
-    data = data._replace(log_prob=actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action))
+    data = data._replace(
+        log_prob=actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action)
+    )
 
     def plain(theta):
         total = 0.0
         for n in range(N):
             own = theta if shared else jax.tree.map(lambda p, n=n: p[n], theta)
             first, head = own["layers_0"], own["head"]
-            bias = [jnp.broadcast_to(layer["bias"], (T, B, layer["bias"].size)) for layer in (first, head)]
-            logits = jnp.tanh(data.obs.agents_view[:, :, n] @ first["kernel"] + bias[0]) @ head["kernel"] + bias[1]
+            bias = [
+                jnp.broadcast_to(layer["bias"], (T, B, layer["bias"].size))
+                for layer in (first, head)
+            ]
+            logits = (
+                jnp.tanh(data.obs.agents_view[:, :, n] @ first["kernel"] + bias[0]) @ head["kernel"]
+                + bias[1]
+            )
             weight = jnp.where(data.obs.action_mask[:, :, n], jnp.exp(logits), 0.0)
             pi = weight / weight.sum(-1, keepdims=True)
             taken = jnp.log(jnp.take_along_axis(pi, data.action[:, :, n, None], -1))[..., 0]
@@ -56,11 +72,13 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
             total += gain / (data.obs.alive.sum() if shared else alive.sum())
         return total
 
-    found = jax.jit(jax.grad(lambda th: ppo.policy_loss(th, actor, data, (), advantage, config)[0]))(theta)
+    found = jax.jit(
+        jax.grad(lambda th: ppo.policy_loss(th, actor, data, (), advantage, config)[0])
+    )(theta)
     wanted = jax.jit(jax.grad(plain))(theta)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, -b, rtol=1e-9, atol=1e-12)
-    assert trees.norm(found) > 0.01
+    assert tree_math.norm(found) > 0.01
 
 
 def test_what_the_loss_reports():
@@ -71,7 +89,9 @@ def test_what_the_loss_reports():
     now = pi.log_prob(data.action)
     # Log-ratios of 0 at half of the samples, and of log 2 at the others.
     half = jnp.asarray(np.random.default_rng(1).random((T, B, N)) < 0.5)
-    _, info = ppo.policy_loss(theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config)
+    _, info = ppo.policy_loss(
+        theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config
+    )
     alive = np.asarray(data.obs.alive)
     share = np.asarray(half)[alive].mean()
     np.testing.assert_allclose(info["clip_fraction"], share, rtol=1e-6)
@@ -81,7 +101,8 @@ def test_what_the_loss_reports():
 
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_dead_samples_give_no_gradient(float64, recurrent):
-    """Death lasts to the end of the episode here, so that a memory cannot carry it to the living."""
+    """Death lasts to the end of the episode here, so that a memory cannot carry it to the
+    living."""
     config, _, actor = _actor(recurrent=recurrent, **({"rnn_hidden_size": 4} if recurrent else {}))
     data, advantage = _minibatch()
     alive = jnp.broadcast_to(jnp.arange(T)[:, None, None] < jnp.array([[[2, 5]]]), (T, B, N))
@@ -90,7 +111,9 @@ def test_dead_samples_give_no_gradient(float64, recurrent):
 
     @jax.jit
     def pull(data, advantage):
-        return jax.grad(lambda th: ppo.policy_loss(th, actor, data, start, advantage, config)[0])(theta)
+        return jax.grad(lambda th: ppo.policy_loss(th, actor, data, start, advantage, config)[0])(
+            theta
+        )
 
     def disturb(x):
         flag = alive.reshape(alive.shape + (1,) * (x.ndim - 3))
@@ -102,10 +125,12 @@ def test_dead_samples_give_no_gradient(float64, recurrent):
         log_prob=disturb(data.log_prob),
     )
     calm = pull(data, advantage)
-    for a, b in zip(jax.tree.leaves(calm), jax.tree.leaves(pull(disturbed, disturb(advantage))), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(calm), jax.tree.leaves(pull(disturbed, disturb(advantage))), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     living = pull(data, advantage + 1.0 * alive)
-    assert trees.norm(trees.add_scaled(-1.0, calm, living)) > 1e-6
+    assert tree_math.norm(tree_math.add_scaled(-1.0, calm, living)) > 1e-6
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -113,7 +138,7 @@ def test_dead_samples_give_no_gradient(float64, recurrent):
 def test_two_heads_are_pulled_by_the_sum_of_both_losses(float64, shared, recurrent):
     settings = {"recurrent": True, "rnn_hidden_size": 4} if recurrent else {}
     config, spec, _ = _actor(shared, shared_torso=True, vf_coef=0.3, **settings)
-    of = models.shared_actor_critic(spec, config.network_spec, shared)
+    of = actor_critic.shared_actor_critic(spec, config.network_spec, shared)
     data, advantage = _minibatch()
     target = jnp.asarray(np.random.default_rng(3).normal(size=advantage.shape))
     theta, start = jax.jit(of.actor.net.init)(jax.random.key(0)), of.actor.net.init_hidden_state(B)
@@ -124,10 +149,14 @@ def test_two_heads_are_pulled_by_the_sum_of_both_losses(float64, shared, recurre
         policy = ppo.policy_loss(theta, of.actor, data, start, advantage, config)[0]
         return policy + 0.3 * ppo.value_loss(theta, of.critic, data, start, target, shared)
 
-    found = jax.jit(jax.grad(lambda th: ippo.loss(th, of, data, start, advantage, target, config)[0]))(theta)
+    found = jax.jit(
+        jax.grad(lambda th: ippo.loss(th, of, data, start, advantage, target, config)[0])
+    )(theta)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.grad(apart)(theta)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
-    assert {"head", "value_head", "layers_0"} <= set(found) and all(trees.norm(x) > 1e-3 for x in found.values())
+    assert {"head", "value_head", "layers_0"} <= set(found) and all(
+        tree_math.norm(x) > 1e-3 for x in found.values()
+    )
 
 
 def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
@@ -136,11 +165,13 @@ def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
     for name in ("ippo", "mappo"):
         init, go = train.make_train(
             algorithm(name, env, parameter_sharing=False, lr=0.01), env, num_envs=4, num_steps=6
-        )  # fmt: skip
+        )
         found.append(jax.jit(lambda key, init=init, go=go: go(init(key), 3))(jax.random.key(0)))
     (ippo, ippo_metrics), (mappo, mappo_metrics) = found
     for part in ("actor_params", "critic_params"):
-        for a, b in zip(*(jax.tree.leaves(getattr(s.learner_state, part)) for s in (ippo, mappo)), strict=True):
+        for a, b in zip(
+            *(jax.tree.leaves(getattr(s.learner_state, part)) for s in (ippo, mappo)), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ippo_metrics["value_loss"], mappo_metrics["value_loss"], rtol=1e-4)
 
@@ -151,24 +182,31 @@ def test_every_world_is_dealt_once_and_its_sequence_stays_whole(number):
     t, b = jnp.meshgrid(jnp.arange(T), jnp.arange(envs), indexing="ij")
     labels = jnp.stack([t, b], -1)
     dealt = jax.vmap(
-        lambda key: fitting.make_minibatches(key, fitting.SequenceBatch(labels, jnp.arange(envs)), number)
+        lambda key: minibatch.make_minibatches(
+            key, minibatch.SequenceBatch(labels, jnp.arange(envs)), number
+        )
     )(jax.random.split(jax.random.key(0), 40))
     assert dealt.steps.shape == (40, number, T, envs // number, 2)
     assert dealt.initial_states.shape == (40, number, envs // number)
     hands = np.asarray(dealt.initial_states)
     for hand in hands:
         assert sorted(hand.ravel().tolist()) == list(range(envs))
-    np.testing.assert_array_equal(dealt.steps[..., 0], np.broadcast_to(np.arange(T)[:, None], dealt.steps.shape[:-1]))
-    np.testing.assert_array_equal(dealt.steps[..., 1], np.broadcast_to(hands[:, :, None], dealt.steps.shape[:-1]))
+    np.testing.assert_array_equal(
+        dealt.steps[..., 0], np.broadcast_to(np.arange(T)[:, None], dealt.steps.shape[:-1])
+    )
+    np.testing.assert_array_equal(
+        dealt.steps[..., 1], np.broadcast_to(hands[:, :, None], dealt.steps.shape[:-1])
+    )
     if number > 1:
-        # In 40 deals every world is met in every minibatch (a miss has a chance below 8 * 4 * 0.75**40 = 0.0004).
+        # In 40 deals every world is met in every minibatch (a miss has a chance below 8 * 4 *
+        # 0.75**40 = 0.0004).
         for part in range(number):
             assert len(np.unique(hands[:, part])) == envs
 
 
 def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
     envs, number, rounds = 8, 2, 3
-    data = fitting.SequenceBatch(jnp.zeros((T, envs)), jnp.arange(envs))
+    data = minibatch.SequenceBatch(jnp.zeros((T, envs)), jnp.arange(envs))
 
     def step(learner, batch):
         count, seen = learner
@@ -176,7 +214,7 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
         return (count + 1, seen), {"count": count.astype(float)}
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros((number * rounds, envs // number), int))
-    (count, seen), info = fitting.run_epochs(jax.random.key(0), start, data, step, rounds, number)
+    (count, seen), info = minibatch.run_epochs(jax.random.key(0), start, data, step, rounds, number)
     assert count == 6 and info["count"] == 2.5
     passes = np.asarray(seen).reshape(rounds, envs)
     assert all(sorted(row.tolist()) == list(range(envs)) for row in passes)
@@ -185,22 +223,33 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
 
 def test_annealing():
     lr = jnp.float32(0.5)
-    found = [float(fitting.linear_schedule(lr, jnp.float32(seen), jnp.float32(100.0))) for seen in (0, 25, 100, 300)]
+    found = [
+        float(minibatch.linear_schedule(lr, jnp.float32(seen), jnp.float32(100.0)))
+        for seen in (0, 25, 100, 300)
+    ]
     assert found == [0.5, 0.375, 0.0, 0.0]
-    assert fitting.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
+    assert minibatch.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
 
 
 def test_an_annealed_run_comes_to_rest():
     env = world("toy/counter")
     # An update sees 24 steps: the second is at half the rate, and from the third on nothing moves.
-    init, go = train.make_train(algorithm("ippo", env, lr_anneal_steps=48.0), env, num_envs=4, num_steps=6)
+    init, go = train.make_train(
+        algorithm("ippo", env, lr_anneal_steps=48.0), env, num_envs=4, num_steps=6
+    )
     go = jax.jit(go, static_argnums=1)
     states = [jax.jit(init)(jax.random.key(0))]
     for _ in range(3):
         states.append(go(states[-1], 1)[0])
     for part in ("actor_params", "critic_params"):
         moved = [
-            float(trees.norm(trees.add_scaled(-1.0, getattr(a.learner_state, part), getattr(b.learner_state, part))))
+            float(
+                tree_math.norm(
+                    tree_math.add_scaled(
+                        -1.0, getattr(a.learner_state, part), getattr(b.learner_state, part)
+                    )
+                )
+            )
             for a, b in zip(states, states[1:], strict=False)
         ]
         assert moved[0] > 0 and moved[1] > 0 and moved[2] == 0
@@ -208,8 +257,8 @@ def test_an_annealed_run_comes_to_rest():
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
-    rule = fitting.make_optimizer(name, 1e-12)
-    each = fitting.make_optimizer(name, 1e-12, per_agent=True)
+    rule = minibatch.make_optimizer(name, 1e-12)
+    each = minibatch.make_optimizer(name, 1e-12, per_agent=True)
     params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
     grads = {"w": jnp.array([[30.0, 40.0], [0.03, 0.04]])}
     step = lambda rule, p, g: rule.step(p, rule.init(p), g, jnp.float32(0.1), jnp.float32(1.0))[0]  # noqa: E731
@@ -220,7 +269,9 @@ def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
         assert (alone < params["w"][agent]).all()
     if name == "sgd":
         # Agent 0's gradient has length 50 and is cut to 1; agent 1's has length 0.05 and is not.
-        np.testing.assert_allclose(together, [[1 - 0.06, 2 - 0.08], [3 - 0.003, 4 - 0.004]], rtol=1e-6)
+        np.testing.assert_allclose(
+            together, [[1 - 0.06, 2 - 0.08], [3 - 0.003, 4 - 0.004]], rtol=1e-6
+        )
 
 
 @functools.cache
@@ -229,8 +280,10 @@ def _trained(name, env_id, updates, num_envs, num_steps, settings):
     ours = algorithm(name, env, **dict(settings))
     init, go = train.make_train(ours, env, num_envs, num_steps)
     state, metrics = jax.jit(lambda key: go(init(key), updates))(jax.random.key(1))
-    assert bool(trees.all_finite(state.learner_state))
-    found = jax.jit(evaluate.make_evaluate(ours, env, 64, greedy=True))(state.learner_state, jax.random.key(2))
+    assert bool(tree_math.all_finite(state.learner_state))
+    found = jax.jit(evaluate.make_evaluate(ours, env, 64, greedy=True))(
+        state.learner_state, jax.random.key(2)
+    )
     return state.learner_state, metrics, float(env.spec.team_return(found.returns).mean())
 
 
@@ -248,10 +301,15 @@ def test_a_team_learns_to_agree(name):
 
 
 def test_with_views_and_values_standardized_it_learns_as_well():
-    learner, metrics, score = _learn("mappo", "toy/coordination", normalize_observations=True, normalize_values=True)
+    learner, metrics, score = _learn(
+        "mappo", "toy/coordination", normalize_observations=True, normalize_values=True
+    )
     assert score > 0.95 and metrics["return"][-10:].mean() > 0.9
     # 60 updates of 128 steps; the last values are those of an agreed team.
-    assert learner.value_statistics.count == 60 * 128 * 2 and learner.obs_normalizer.agents_view.count == 60 * 128 * 2
+    assert (
+        learner.value_statistics.count == 60 * 128 * 2
+        and learner.obs_normalizer.agents_view.count == 60 * 128 * 2
+    )
     assert 0.5 < learner.value_statistics.mean < 1.0
     np.testing.assert_allclose(learner.obs_normalizer.agents_view.mean, [1.0, 0.5, 0.5], rtol=1e-4)
 
@@ -262,20 +320,31 @@ def test_what_was_seen_before_is_answered_only_with_a_memory(recurrent, low, hig
     assert low <= score <= high
 
 
-@pytest.mark.parametrize("settings", [{}, {"shared_torso": True}, {"shared_torso": True, "parameter_sharing": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"shared_torso": True}, {"shared_torso": True, "parameter_sharing": False}]
+)
 def test_a_continuous_team_learns_to_reach(settings):
     _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4, **settings)
     assert metrics["return"][0] < -0.5 and score > -0.1
 
 
 def test_one_network_with_two_heads_learns_with_a_memory_and_explains_returns():
-    learner, metrics, score = _learn("ippo", "toy/memory", num_steps=8, updates=80, recurrent=True, shared_torso=True)
-    assert score >= 0.95 and learner.critic_params == learner.critic_opt_state == learner.critic_hidden_state == ()
-    assert metrics["explained_variance"].max() > 0.7 and metrics["value_loss"][-1] < 0.1 * metrics["value_loss"][0]
+    learner, metrics, score = _learn(
+        "ippo", "toy/memory", num_steps=8, updates=80, recurrent=True, shared_torso=True
+    )
+    assert (
+        score >= 0.95
+        and learner.critic_params == learner.critic_opt_state == learner.critic_hidden_state == ()
+    )
+    assert (
+        metrics["explained_variance"].max() > 0.7
+        and metrics["value_loss"][-1] < 0.1 * metrics["value_loss"][0]
+    )
 
 
 def test_two_heads_must_see_the_same():
     with pytest.raises(
-        ValueError, match="IPPOConfig.critic_input is 'global_state' with a shared torso; allowed is 'local'"
+        ValueError,
+        match="IPPOConfig.critic_input is 'global_state' with a shared torso; allowed is 'local'",
     ):
         ppo.IPPOConfig(shared_torso=True, critic_input="global_state")

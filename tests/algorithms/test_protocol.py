@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import acting, algorithm, counted, of_agents, serves, world, world_for
+from toy_envs import acting, algorithm, counted, of_agents, serves, world, world_for
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout, train
-from jaxmarl_lite.algorithms import models, registry
+from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.algorithms.registry import ALGORITHMS
-from jaxmarl_lite.maths import trees
+from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.ops import tree_math
 
 B, T = 4, 6
 PADDED, CONTINUOUS = "toy/mortal", "toy/reach-unequal"
@@ -33,14 +34,26 @@ def _other(name):
 OWN = [
     (name, env_id, form)
     for i, name in enumerate(ALGORITHMS)
-    for env_id, form in ((PADDED, ("own", "own-gru")[i % 2]), (_other(name), ("own-gru", "own")[i % 2]))
+    for env_id, form in (
+        (PADDED, ("own", "own-gru")[i % 2]),
+        (_other(name), ("own-gru", "own")[i % 2]),
+    )
 ]
 SHARING = [name for name, (kind, _) in ALGORITHMS.items() if kind().parameter_sharing]
 SHARED = [
-    (name, *((PADDED, "shared-gru"), (_other(name), "shared-gru"), (_other(name), "shared"), (PADDED, "shared"))[i % 4])
+    (
+        name,
+        *(
+            (PADDED, "shared-gru"),
+            (_other(name), "shared-gru"),
+            (_other(name), "shared"),
+            (PADDED, "shared"),
+        )[i % 4],
+    )
     for i, name in enumerate(SHARING)
 ]
-"""Every algorithm in both worlds, with and without memory, with weights shared and not; not their full product."""
+"""Every algorithm in both worlds, with and without memory, with weights shared and not; not their
+full product."""
 
 
 @functools.cache
@@ -74,15 +87,20 @@ def test_act_and_update(case):
     if spec.action_type == "discrete":
         assert jnp.take_along_axis(steps.obs.action_mask, steps.action[..., None], -1).all()
     else:
-        assert (jnp.abs(steps.action) <= 1).all() and (steps.action[~steps.obs.action_mask] == 0).all()
+        assert (jnp.abs(steps.action) <= 1).all() and (
+            steps.action[~steps.obs.action_mask] == 0
+        ).all()
     chex.assert_trees_all_equal_shapes_and_dtypes(carry.hidden_state, ours.init_hidden_state(B))
     assert jax.tree.leaves(carry.hidden_state) != [] or "gru" not in case[2]
 
     after, info = update(jax.random.key(1), learner, batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, learner)
-    assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
+    assert bool(tree_math.all_finite(after)) and bool(tree_math.all_finite(info))
     assert all(value.shape in ((), (2,), (2, env.spec.num_costs)) for value in info.values())
-    assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, (acting(after), acting(learner))), strict=True))
+    assert all(
+        (a != b).any()
+        for a, b in zip(*map(jax.tree.leaves, (acting(after), acting(learner))), strict=True)
+    )
     # Other numbers of the same shapes are the same program.
     pace = "target_kl" if hasattr(learner.config, "target_kl") else "lr"
     other = learner._replace(config=_with_zero(learner.config, pace))
@@ -92,8 +110,11 @@ def test_act_and_update(case):
 
 
 def _with_zero(config, name):
-    """A config with 0 for one of its floats, put there as tree functions do, which check nothing."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: x * 0.0 if path[0].name == name else x, config)
+    """A config with 0 for one of its floats, put there as tree functions do, which check
+    nothing."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x * 0.0 if path[0].name == name else x, config
+    )
 
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
@@ -103,7 +124,8 @@ def test_what_is_padded_never_moves(case):
     exists = np.asarray(batch.transitions.obs.action_mask).any((0, 1))
     assert not exists.all()
     head, before = (
-        of["head"] | {name: of[name] for name in ("log_std",) if name in of} for of in map(acting, (after, learner))
+        of["head"] | {name: of[name] for name in ("log_std",) if name in of}
+        for of in map(acting, (after, learner))
     )
     for name in head:
         new, old = (np.moveaxis(np.asarray(x[name]), -1, 1) for x in (head, before))
@@ -118,28 +140,40 @@ def test_an_agent_that_is_never_alive_learns_nothing(case):
     def without(obs):
         return obs._replace(alive=obs.alive.at[..., 1].set(False))
 
-    steps = batch.transitions._replace(obs=without(batch.transitions.obs), next_obs=without(batch.transitions.next_obs))
+    steps = batch.transitions._replace(
+        obs=without(batch.transitions.obs), next_obs=without(batch.transitions.next_obs)
+    )
     after, info = update(jax.random.key(1), learner, batch._replace(transitions=steps))
-    assert bool(trees.all_finite(after)) and bool(trees.all_finite(info))
-    names = {"actor_params", "intrinsic_params", "values"} & set(of_agents(learner))  # not the critics, see below
+    assert bool(tree_math.all_finite(after)) and bool(tree_math.all_finite(info))
+    names = {"actor_params", "intrinsic_params", "values"} & set(
+        of_agents(learner)
+    )  # not the critics, see below
     pairs = [(name, of_agents(after)[name], of_agents(learner)[name]) for name in sorted(names)]
     assert pairs
     for name, *trees_of in pairs:
         for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True):
             np.testing.assert_array_equal(new[1], old[1], err_msg=name)
-        assert any((new[0] != old[0]).any() for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True))
+        assert any(
+            (new[0] != old[0]).any()
+            for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True)
+        )
 
 
 def test_values_are_learned_of_agents_out_of_play():
     """The relay's first agent is in play for one step, and paid at the last."""
     env = jml.make("toy/relay", steps=4)
     mappo = jml.MAPPOConfig(
-        parameter_sharing=False, lr=0.0, critic_lr=0.01, gamma=1.0, hidden_sizes=(32,), num_minibatches=1
+        parameter_sharing=False,
+        lr=0.0,
+        critic_lr=0.01,
+        gamma=1.0,
+        hidden_sizes=(32,),
+        num_minibatches=1,
     )
     ours = jml.make_algorithm("mappo", env.spec, mappo)
     init, update = jml.make_train(ours, env, num_envs=64, num_steps=4)
     state, _ = jax.jit(update, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 300)
-    critic = models.make_critic(env.spec, mappo.network_spec, "global_state", shared=False)
+    critic = actor_critic.make_critic(env.spec, mappo.network_spec, "global_state", shared=False)
     wish = jnp.zeros((8,)).at[4].set(1.0)
     state_of = lambda right: jnp.concatenate([wish, jnp.array([right, 3 / 4])])  # noqa: E731
     seen = jnp.stack([state_of(0.0), state_of(1.0)])
@@ -157,17 +191,28 @@ def test_greedy_is_the_mode_and_does_not_need_the_key(case):
     again, *_ = act(jax.random.key(1), obs, batch.initial_hidden_state)
     np.testing.assert_array_equal(found, again)
     # The likeliest action is at least as likely as any that was sampled at the same moment.
-    assert (log_prob >= batch.transitions.log_prob[0] - 1e-5).all() or env.spec.action_type == "continuous"
+    assert (
+        log_prob >= batch.transitions.log_prob[0] - 1e-5
+    ).all() or env.spec.action_type == "continuous"
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_wrong_settings_are_named(name):
     kind = ALGORITHMS[name][0]
     for field, value in [
-        ("lr", -1.0), ("lr", float("nan")), ("gamma", 1.5), ("clip_eps", True), ("num_epochs", 0),
-        ("num_minibatches", 2.5), ("recurrent", "gru"), ("optimizer", "adamw"), ("hidden_sizes", (16, 0)),
-        ("lr", "0.1"), ("hidden_sizes", 64), ("rnn_hidden_size", 7 if not kind.recurrent else 0),
-    ]:  # fmt: skip
+        ("lr", -1.0),
+        ("lr", float("nan")),
+        ("gamma", 1.5),
+        ("clip_eps", True),
+        ("num_epochs", 0),
+        ("num_minibatches", 2.5),
+        ("recurrent", "gru"),
+        ("optimizer", "adamw"),
+        ("hidden_sizes", (16, 0)),
+        ("lr", "0.1"),
+        ("hidden_sizes", 64),
+        ("rnn_hidden_size", 7 if not kind.recurrent else 0),
+    ]:
         if hasattr(kind, field):
             with pytest.raises(ValueError, match=f"{kind.__name__}.{field} is"):
                 kind(**{field: value})

@@ -1,4 +1,5 @@
-"""LIIR's intrinsic reward moves at the speed that its learning rate says, whatever the scale of its meta-gradient."""
+"""LIIR's intrinsic reward moves at the speed that its learning rate says, whatever the scale of its
+meta-gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +7,14 @@ import numpy as np
 import pytest
 from random_rollouts import B, batch, spec
 
-from jaxmarl_lite.algorithms import fitting, registry
+from jaxmarl_lite.algorithms import minibatch, registry
 
 RATE = 1e-3
 
 
 def reward_steps(updates=1, **changes):
-    """The steps of η's weights over some updates on one random rollout, each as one vector, and the last metrics."""
+    """The steps of η's weights over some updates on one random rollout, each as one vector, and the
+    last metrics."""
     settings = dict(
         hidden_sizes=(8,),
         num_epochs=1,
@@ -21,7 +23,9 @@ def reward_steps(updates=1, **changes):
         intrinsic_init_scale=1e-3,
         intrinsic_bound=1.0,
     )
-    algorithm = registry.make_algorithm("liir", spec(2), registry.config_of("liir")(**settings | changes))
+    algorithm = registry.make_algorithm(
+        "liir", spec(2), registry.config_of("liir")(**settings | changes)
+    )
     learner = algorithm.init(jax.random.key(0), B)
     update, found, steps = jax.jit(algorithm.update), batch(2), []
     for i in range(updates):
@@ -39,7 +43,10 @@ def test_ten_times_the_weight_of_the_reward_makes_its_step_no_longer(optimizer, 
     choice = dict(optimizer=optimizer, meta_gradient=meta_gradient)
     one, small = reward_steps(2, intrinsic_coef=1e-6, **choice)
     other, large = reward_steps(2, intrinsic_coef=1e-5, **choice)
-    assert 0 < small["meta_gradient_norm"] < 1e-6 and large["meta_gradient_norm"] > 9 * small["meta_gradient_norm"]
+    assert (
+        0 < small["meta_gradient_norm"] < 1e-6
+        and large["meta_gradient_norm"] > 9 * small["meta_gradient_norm"]
+    )
     assert np.linalg.norm(one - other) < 0.01 * np.linalg.norm(one)
 
 
@@ -49,12 +56,17 @@ def test_the_step_is_a_full_one_and_its_share_is_reported():
     moving = np.abs(steps[0]) > 0
     assert moving.mean() > 0.5
     np.testing.assert_allclose(np.abs(steps[0][moving]).max(), RATE, rtol=1e-3)
-    np.testing.assert_allclose(info["reward_step_share"], np.sqrt(np.mean(steps[0] ** 2)) / RATE, rtol=1e-4)
+    np.testing.assert_allclose(
+        info["reward_step_share"], np.sqrt(np.mean(steps[0] ** 2)) / RATE, rtol=1e-4
+    )
     assert info["reward_step_share"] > 0.5
 
 
 def test_exact_and_reference_move_at_one_speed():
-    speeds = [np.linalg.norm(reward_steps(5, meta_gradient=x)[0], axis=1).mean() for x in ("exact", "reference")]
+    speeds = [
+        np.linalg.norm(reward_steps(5, meta_gradient=x)[0], axis=1).mean()
+        for x in ("exact", "reference")
+    ]
     assert 0.5 < speeds[0] / speeds[1] < 2.0
 
 
@@ -70,7 +82,7 @@ def test_no_step_is_longer_where_the_square_of_a_gradient_is_no_number(name, sca
     """Gradients of three decades, in single precision: their squares would be 0 from 1e-19 on."""
     draw = np.random.default_rng(0)
     grads = jnp.asarray(10 ** draw.uniform(-3, 0, 1000), jnp.float32)
-    ours, params = fitting.make_scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
+    ours, params = minibatch.make_scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
     state, plain = ours.init(params), ours.init(params)
     for _ in range(3):
         one, state = ours.step(params, state, scale * grads, 1.0, 1.0)
@@ -85,10 +97,17 @@ def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
     """In double precision, where an epsilon of 1e-30 is none; agents each have their own scale."""
     import optax
 
-    plain = optax.scale_by_adam(eps=1e-30) if name == "adam" else optax.scale_by_rms(0.99, 1e-30, bias_correction=True)
+    plain = (
+        optax.scale_by_adam(eps=1e-30)
+        if name == "adam"
+        else optax.scale_by_rms(0.99, 1e-30, bias_correction=True)
+    )
     draw = np.random.default_rng(0)
-    params = {"w": jnp.asarray(draw.normal(size=(2, 3, 4))), "b": jnp.asarray(draw.normal(size=(2, 4)))}
-    ours = fitting.make_scale_free_optimizer(name, 1e-12, per_agent=True)
+    params = {
+        "w": jnp.asarray(draw.normal(size=(2, 3, 4))),
+        "b": jnp.asarray(draw.normal(size=(2, 4))),
+    }
+    ours = minibatch.make_scale_free_optimizer(name, 1e-12, per_agent=True)
     here, state, theirs, their_state = params, ours.init(params), params, plain.init(params)
     for _ in range(4):
         grads = jax.tree.map(lambda x: 1e-9 * jnp.asarray(draw.normal(size=x.shape)), params)

@@ -42,7 +42,8 @@ def compiled(env_id):
 
 
 def once(function, name):
-    """The function compiled, failing when traced a second time; chex tells functions apart by name and source."""
+    """The function compiled, failing when traced a second time; chex tells functions apart by name
+    and source."""
 
     def named(*args):
         return function(*args)
@@ -59,7 +60,8 @@ def legal_action(spec, mask, random):
 
 
 def play(env_id, seed=0):
-    """One episode of random legal actions: the list of ``(state, time step)``, the first from reset."""
+    """One episode of random legal actions: the list of ``(state, time step)``, the first from
+    reset."""
     env, reset, step = compiled(env_id)
     random = np.random.default_rng(seed)
     moments = [reset(jax.random.key(seed))]

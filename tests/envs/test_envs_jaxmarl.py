@@ -1,4 +1,5 @@
-"""JaxMARL's environments behind the protocol: the same numbers, ends of episodes, wins, padding, words."""
+"""JaxMARL's environments behind the protocol: the same numbers, ends of episodes, wins, padding,
+words."""
 
 import importlib.metadata
 import subprocess
@@ -13,8 +14,8 @@ from PIL import Image
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout
 from jaxmarl_lite.envs import registry
-from jaxmarl_lite.envs.check import check_environment
-from jaxmarl_lite.envs.jaxmarl import importing, scenarios
+from jaxmarl_lite.envs.checker import check_environment
+from jaxmarl_lite.envs.jaxmarl import _import, scenarios
 
 STOP = 4
 
@@ -27,7 +28,8 @@ def battle():
 
 
 def last_legal(mask):
-    """To shoot at the enemy of the highest number in reach, else to stop: a team that does wins now and then."""
+    """To shoot at the enemy of the highest number in reach, else to stop: a team that does wins now
+    and then."""
     mask = np.asarray(mask)
     return mask.shape[-1] - 1 - mask[..., ::-1].argmax(-1)
 
@@ -36,11 +38,14 @@ def with_health(state, health):
     """The state with other units' health; who has none is dead."""
     world = state.inner.state
     health = jnp.asarray(health, world.unit_health.dtype)
-    return state._replace(inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0)))
+    return state._replace(
+        inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0))
+    )
 
 
 def scaled(inside, world):
-    """JaxMARL's state of marines with places over the map's size, cooldowns over 0.61 s, and types over the last."""
+    """JaxMARL's state of marines with places over the map's size, cooldowns over 0.61 s, and types
+    over the last."""
     world = np.array(world)
     for unit in range(6):
         health, x, y, cooldown = world[10 * unit : 10 * unit + 4]
@@ -60,11 +65,17 @@ def test_a_battle_is_jaxmarls_own(battle):
         acts = {agent: jnp.int32(action[i]) for i, agent in enumerate(inside.agents)}
         obs, inner, rewards, _, _ = inside.step_env(now, inner, acts)
         legal = inside.get_avail_actions(inner)
-        np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6)
-        np.testing.assert_allclose(timestep.obs.global_state, scaled(inside, obs["world_state"]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            timestep.obs.global_state, scaled(inside, obs["world_state"]), rtol=1e-5, atol=1e-6
+        )
         assert np.abs(timestep.obs.global_state).max() <= 1
         for i, agent in enumerate(inside.agents):
-            np.testing.assert_allclose(timestep.obs.agents_view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                timestep.obs.agents_view[i, :-3], obs[agent], rtol=1e-5, atol=1e-6
+            )
             np.testing.assert_array_equal(timestep.obs.action_mask[i], legal[agent])
         np.testing.assert_array_equal(timestep.obs.agents_view[:, -3:], np.eye(3))
         np.testing.assert_array_equal(timestep.obs.alive, inner.state.unit_alive[:3])
@@ -107,9 +118,11 @@ def test_time_is_a_truncation_in_every_room():
 
 
 def test_maps_and_kitchens_are_all_that_jaxmarl_has():
-    known = importing.load("smax.smax_env").MAP_NAME_TO_SCENARIO
-    assert {name: (one.num_allies, one.num_enemies) for name, one in known.items()} == scenarios.MAPS
-    kitchens = importing.load("overcooked").overcooked_layouts
+    known = _import.load("smax.smax_env").MAP_NAME_TO_SCENARIO
+    assert {
+        name: (one.num_allies, one.num_enemies) for name, one in known.items()
+    } == scenarios.MAPS
+    kitchens = _import.load("overcooked").overcooked_layouts
     assert {name.replace("_", "-") for name in kitchens} == set(scenarios.LAYOUTS)
     words = dict(scenarios.examples())
     for name, (allies, enemies) in scenarios.MAPS.items():
@@ -120,7 +133,11 @@ def test_maps_and_kitchens_are_all_that_jaxmarl_has():
     ("name", "keywords", "sizes"),
     [
         ("smax/3s_vs_5z", {"action_type": "continuous", "agent_id": False}, (3, 4, "continuous")),
-        ("mpe/spread-2a", {"action_type": "continuous", "reward": "individual"}, (2, 5, "continuous")),
+        (
+            "mpe/spread-2a",
+            {"action_type": "continuous", "reward": "individual"},
+            (2, 5, "continuous"),
+        ),
         ("mpe/speaker-listener", {}, (2, 5, "discrete")),
         ("mpe/speaker-listener", {"action_type": "continuous"}, (2, 5, "continuous")),
         ("mpe/reference", {}, (2, 50, "discrete")),
@@ -142,7 +159,9 @@ def test_what_a_speaker_lacks_is_padded():
     ).all()
     assert timestep.obs.global_state.shape == (3 + 11,)
     _, timestep = env.step(state, jnp.array([2, 0]))
-    np.testing.assert_array_equal(timestep.obs.agents_view[1, -3:], [0, 0, 1])  # the listener hears the word
+    np.testing.assert_array_equal(
+        timestep.obs.agents_view[1, -3:], [0, 0, 1]
+    )  # the listener hears the word
 
 
 def test_collisions_leave_the_reward_and_cost_instead():
@@ -170,8 +189,14 @@ def test_collisions_leave_the_reward_and_cost_instead():
 
 
 def test_shaping_is_added_to_the_soups():
-    plain, shaped = jml.make("overcooked/cramped-room"), jml.make("overcooked/cramped-room", shaping=0.5)
-    steps, theirs = [jax.jit(env.step) for env in (plain, shaped)], jax.jit(plain.unwrapped.step_env)
+    plain, shaped = (
+        jml.make("overcooked/cramped-room"),
+        jml.make("overcooked/cramped-room", shaping=0.5),
+    )
+    steps, theirs = (
+        [jax.jit(env.step) for env in (plain, shaped)],
+        jax.jit(plain.unwrapped.step_env),
+    )
     state, _ = plain.reset(jax.random.key(0))
     random, earned = np.random.default_rng(0), 0.0
     for _ in range(200):
@@ -193,7 +218,9 @@ def test_wins_are_counted_in_rollouts(battle):
         return action, jnp.zeros(obs.action_mask.shape[:2]), hidden_state
 
     begun = rollout.init_rollout_state(env, jax.random.key(0), 16, ())
-    _, batch = jax.jit(lambda begun, key: rollout.rollout(env, act, begun, key, 150))(begun, jax.random.key(1))
+    _, batch = jax.jit(lambda begun, key: rollout.rollout(env, act, begun, key, 150))(
+        begun, jax.random.key(1)
+    )
     last, reward = np.asarray(batch.transitions.last), np.asarray(batch.transitions.reward[..., 0])
     wins = (last & (reward >= 1.0)).sum()  # nothing else gives the bonus
     assert batch.episode_stats.wins == wins and 0 < wins < batch.episode_stats.count
@@ -203,7 +230,13 @@ def test_the_names_of_actions_are_what_they_do(battle):
     env, step, state, timestep = battle
     names = env.spec.action_names
     assert len(names) == env.spec.action_size and names[4] == "stop" and names[-1] == "attack 2"
-    ways = {"move north": (0, 1), "move east": (1, 0), "move south": (0, -1), "move west": (-1, 0), "stop": (0, 0)}
+    ways = {
+        "move north": (0, 1),
+        "move east": (1, 0),
+        "move south": (0, -1),
+        "move west": (-1, 0),
+        "stop": (0, 0),
+    }
     for name, way in ways.items():
         after, _ = step(state, jnp.full(3, names.index(name)))
         moved = np.asarray(after.inner.state.unit_positions - state.inner.state.unit_positions)[:3]
@@ -215,25 +248,45 @@ def test_the_names_of_what_particles_and_cooks_do():
     state, _ = env.reset(jax.random.key(0))
     still = state._replace(inner=state.inner.replace(p_vel=jnp.zeros((6, 2))))
     ways = {"stay": (0, 0), "left": (-1, 0), "right": (1, 0), "down": (0, -1), "up": (0, 1)}
-    assert set(ways) == set(env.spec.action_names) == set(jml.make("safe-mpe/spread-3a").spec.action_names)
+    assert (
+        set(ways)
+        == set(env.spec.action_names)
+        == set(jml.make("safe-mpe/spread-3a").spec.action_names)
+    )
     for name, way in ways.items():
-        apart = still._replace(inner=still.inner.replace(p_pos=9.0 * jnp.arange(6)[:, None] * jnp.ones(2)))
+        apart = still._replace(
+            inner=still.inner.replace(p_pos=9.0 * jnp.arange(6)[:, None] * jnp.ones(2))
+        )
         after, _ = env.step(apart, jnp.full(3, env.spec.action_names.index(name)))
-        np.testing.assert_array_equal(np.sign(np.asarray(after.inner.p_vel)[:3].round(4)), [way] * 3)
+        np.testing.assert_array_equal(
+            np.sign(np.asarray(after.inner.p_vel)[:3].round(4)), [way] * 3
+        )
     assert jml.make("mpe/spread-3a", action_type="continuous").spec.action_names == ()
 
     env = jml.make("overcooked/cramped-room")
     state, _ = env.reset(jax.random.key(0))
     west = jnp.array([[-1, 0]] * 2, state.inner.agent_dir.dtype)  # of the first cook lie the onions
     places = jnp.array([[1, 1], [3, 1]], state.inner.agent_pos.dtype)
-    state = state._replace(inner=state.inner.replace(agent_pos=places, agent_dir=west, agent_dir_idx=jnp.array([3, 3])))
+    state = state._replace(
+        inner=state.inner.replace(agent_pos=places, agent_dir=west, agent_dir_idx=jnp.array([3, 3]))
+    )
 
     def of(name):
         after = env.step(state, jnp.full(2, env.spec.action_names.index(name)))[0].inner
-        return np.asarray(after.agent_dir)[0].tolist(), int(after.agent_inv[0]) != int(state.inner.agent_inv[0])
+        return np.asarray(after.agent_dir)[0].tolist(), int(after.agent_inv[0]) != int(
+            state.inner.agent_inv[0]
+        )
 
-    rows_go_down = {"up": [0, -1], "down": [0, 1], "right": [1, 0], "left": [-1, 0], "stay": [-1, 0]}
-    assert {name: of(name) for name in rows_go_down} == {name: (way, False) for name, way in rows_go_down.items()}
+    rows_go_down = {
+        "up": [0, -1],
+        "down": [0, 1],
+        "right": [1, 0],
+        "left": [-1, 0],
+        "stay": [-1, 0],
+    }
+    assert {name: of(name) for name in rows_go_down} == {
+        name: (way, False) for name, way in rows_go_down.items()
+    }
     assert of("interact") == ([-1, 0], True) and len(env.spec.action_names) == env.spec.action_size
 
 
@@ -260,9 +313,13 @@ def test_a_film_of_a_battle(battle, tmp_path):
 
     rings = changed(film, ringed)
     assert rings[0] == 0 and min(rings[1:]) > 100
-    other = Image.open(env.animate(states, tmp_path / "other.gif", rewards=rewards.at[1].multiply(-1)))
+    other = Image.open(
+        env.animate(states, tmp_path / "other.gif", rewards=rewards.at[1].multiply(-1))
+    )
     pixels = changed(ringed, other)
-    assert pixels[2] > 100 and pixels[:2] == [0, 0] and pixels[3] == 0  # of the step that led to what is seen
+    assert (
+        pixels[2] > 100 and pixels[:2] == [0, 0] and pixels[3] == 0
+    )  # of the step that led to what is seen
     assert [words for _, words in env._rings(rewards)[0]] == ["0: +1", "1: -0.5", "2: +0.25"]
     with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
         env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
@@ -275,21 +332,65 @@ def test_a_film_of_a_battle(battle, tmp_path):
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("smax/3n", {}, "Unknown environment 'smax/3n'; did you mean 'smax/3m'.*Allowed in smax: 3m, 8m"),
-        ("mpe/spread", {}, "did you mean 'mpe/spread-3a'.*Allowed in mpe: spread-<agents>a, reference"),
+        (
+            "smax/3n",
+            {},
+            "Unknown environment 'smax/3n'; did you mean 'smax/3m'.*Allowed in smax: 3m, 8m",
+        ),
+        (
+            "mpe/spread",
+            {},
+            "did you mean 'mpe/spread-3a'.*Allowed in mpe: spread-<agents>a, reference",
+        ),
         ("mpe/spread-0a", {}, "agents of mpe/spread-0a is 0; allowed is 1 or more"),
-        ("safe-mpe/reference", {}, "Unknown environment 'safe-mpe/reference'.*Allowed in safe-mpe: spread-<agents>a"),
+        (
+            "safe-mpe/reference",
+            {},
+            "Unknown environment 'safe-mpe/reference'.*Allowed in safe-mpe: spread-<agents>a",
+        ),
         ("overcooked/cramped_room", {}, "did you mean 'overcooked/cramped-room'"),
-        ("smax/3m", {"max_steps": 0}, "max_steps of smax/3m is 0; allowed is a whole number from 1 up"),
-        ("smax/3m", {"attack_mode": "weakest"}, "attack_mode of smax/3m is 'weakest'; allowed is one of closest"),
-        ("smax/3m", {"enemy_shoots": 1}, "enemy_shoots of smax/3m is 1; allowed is one of True, False"),
+        (
+            "smax/3m",
+            {"max_steps": 0},
+            "max_steps of smax/3m is 0; allowed is a whole number from 1 up",
+        ),
+        (
+            "smax/3m",
+            {"attack_mode": "weakest"},
+            "attack_mode of smax/3m is 'weakest'; allowed is one of closest",
+        ),
+        (
+            "smax/3m",
+            {"enemy_shoots": 1},
+            "enemy_shoots of smax/3m is 1; allowed is one of True, False",
+        ),
         ("smax/3m", {"scenario": "8m"}, "Unknown keyword of smax/3m: 'scenario'"),
         ("smax/3m", {"reward": "individual"}, "reward of smax/3m is 'individual'; allowed is team"),
-        ("mpe/reference", {"action_type": "both"}, "action_type of mpe/reference is 'both'; allowed is one of"),
-        ("mpe/spread-3a", {"local_ratio": 2.0}, "local_ratio of mpe/spread-3a is 2.0; allowed is a share from 0 to 1"),
-        ("overcooked/coord-ring", {"shaping": -1.0}, "shaping of overcooked/coord-ring is -1.0; allowed is a number"),
-        ("safe-mpe/spread-3a", {"cost_limit": -1.0}, "cost_limit is -1.0; allowed is a number from 0 up"),
-        ("safe-mpe/spread-3a", {"cost_limit": {"bumps": 1.0}}, "Unknown cost in cost_limit: 'bumps'"),
+        (
+            "mpe/reference",
+            {"action_type": "both"},
+            "action_type of mpe/reference is 'both'; allowed is one of",
+        ),
+        (
+            "mpe/spread-3a",
+            {"local_ratio": 2.0},
+            "local_ratio of mpe/spread-3a is 2.0; allowed is a share from 0 to 1",
+        ),
+        (
+            "overcooked/coord-ring",
+            {"shaping": -1.0},
+            "shaping of overcooked/coord-ring is -1.0; allowed is a number",
+        ),
+        (
+            "safe-mpe/spread-3a",
+            {"cost_limit": -1.0},
+            "cost_limit is -1.0; allowed is a number from 0 up",
+        ),
+        (
+            "safe-mpe/spread-3a",
+            {"cost_limit": {"bumps": 1.0}},
+            "Unknown cost in cost_limit: 'bumps'",
+        ),
     ],
 )
 def test_bad_names_and_keywords(name, keywords, message):
@@ -308,7 +409,9 @@ def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(mo
 
         return answer
 
-    monkeypatch.setattr(registry, "_make_cached", registry._make_cached.__wrapped__)  # another test may have made it
+    monkeypatch.setattr(
+        registry, "_make_cached", registry._make_cached.__wrapped__
+    )  # another test may have made it
     monkeypatch.setattr(importlib.metadata, "version", version(None))
     with pytest.raises(ImportError, match=r"smax/8m needs jaxmarl: install 'jaxmarl-lite\[smax\]'"):
         jml.make("smax/8m")
@@ -320,8 +423,11 @@ def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(mo
 
 def test_importing_is_quiet_and_leaves_the_streams_alone():
     program = (
-        "import io, sys; sys.stdout = mine = io.StringIO(); import jaxmarl_lite as jml; jml.make('mpe/reference');"
+        "import io, sys; sys.stdout = mine = io.StringIO(); import jaxmarl_lite as jml; "
+        "jml.make('mpe/reference');"
         "assert sys.stdout is mine and not mine.getvalue(); sys.__stdout__.write('well')"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "well" and "ubmodule" not in done.stderr

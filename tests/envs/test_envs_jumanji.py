@@ -52,7 +52,9 @@ def about_to_be_over(env_id, state):
         return state.replace(targets=found), action
     if env_id == MMST:
         wanted = state.nodes_to_connect
-        return state.replace(connected_nodes=state.connected_nodes.at[:, : wanted.shape[1]].set(wanted)), action
+        return state.replace(
+            connected_nodes=state.connected_nodes.at[:, : wanted.shape[1]].set(wanted)
+        ), action
     served = state.nodes.replace(demands=jnp.zeros_like(state.nodes.demands))
     return state.replace(nodes=served), action
 
@@ -63,7 +65,9 @@ def collision(state):
     direction = jnp.ones_like(state.agents.direction)  # to the right
     floor = jnp.zeros_like(state.grid[_AGENTS]).at[0, 0].set(1).at[0, 1].set(2)
     agents = state.agents._replace(position=position, direction=direction)
-    return state.replace(agents=agents, grid=state.grid.at[_AGENTS].set(floor)), jnp.array([FORWARD, NOOP])
+    return state.replace(agents=agents, grid=state.grid.at[_AGENTS].set(floor)), jnp.array(
+        [FORWARD, NOOP]
+    )
 
 
 @pytest.mark.parametrize("env_id", JUMANJI_WORLDS)
@@ -97,7 +101,9 @@ def test_ends_agree_with_jumanji_where_it_is_right(env_id):
         random = np.random.default_rng(seed)
         for _ in moments[1:]:  # the same draws as in play
             draw = random.random(before.obs.action_mask.shape)
-        _, mine = its_step(state, jnp.asarray((draw * np.asarray(before.obs.action_mask)).argmax(-1)))
+        _, mine = its_step(
+            state, jnp.asarray((draw * np.asarray(before.obs.action_mask)).argmax(-1))
+        )
         assert mine.last() and mine.discount.max() == timestep.discount
 
 
@@ -105,7 +111,8 @@ def next_to_the_food(state, levels):
     """Agents left and right of the only food, which needs both."""
     row, column = state.food_items.position[0]
     agents = state.agents.replace(
-        position=jnp.array([[row, column - 1], [row, column + 1]]), level=jnp.array(levels, jnp.int32)
+        position=jnp.array([[row, column - 1], [row, column + 1]]),
+        level=jnp.array(levels, jnp.int32),
     )
     food = state.food_items.replace(level=jnp.array([sum(levels)], jnp.int32))
     return state.replace(agents=agents, food_items=food)
@@ -121,7 +128,11 @@ def test_foraging_pays_one_for_all_the_food():
     np.testing.assert_allclose(own.reward, [1 / 3, 2 / 3], rtol=1e-6)
     np.testing.assert_allclose(shared.reward, [1.0, 1.0], rtol=1e-6)
     assert shared.discount == 0 and shared.last
-    assert team.spec.team_return(shared.reward) == pytest.approx(each.spec.team_return(own.reward)) == 1.0
+    assert (
+        team.spec.team_return(shared.reward)
+        == pytest.approx(each.spec.team_return(own.reward))
+        == 1.0
+    )
     assert (team.spec.max_return, each.spec.reward_type) == (1.0, "individual")
     _, alone = step(state, jnp.array([LOAD, NOOP]))
     assert not alone.reward.any() and alone.discount == 1
@@ -152,13 +163,19 @@ def test_warehouse_pays_the_team_for_a_delivery():
 def test_foraging_view_is_scaled_and_names_the_agent():
     env, reset, _ = compiled(LBF)
     state, timestep = reset(jax.random.key(0))
-    raw = np.asarray(jax.jit(env.unwrapped._observer.state_to_observation)(state).agents_view, float).reshape(2, 3, 3)
+    raw = np.asarray(
+        jax.jit(env.unwrapped._observer.state_to_observation)(state).agents_view, float
+    ).reshape(2, 3, 3)
     expected = raw.copy()
-    expected[..., :2] = np.where(raw[..., :2] < 0, -1, raw[..., :2] / 4)  # sight 2 shows 5 cells: 0 to 4
+    expected[..., :2] = np.where(
+        raw[..., :2] < 0, -1, raw[..., :2] / 4
+    )  # sight 2 shows 5 cells: 0 to 4
     expected[..., 2] = raw[..., 2] / 2  # agents have level 1 or 2
     np.testing.assert_allclose(timestep.obs.agents_view[:, :9], expected.reshape(2, 9), rtol=1e-6)
     np.testing.assert_array_equal(timestep.obs.agents_view[:, 9:], np.eye(2))
-    np.testing.assert_array_equal(timestep.obs.global_state, timestep.obs.agents_view[:, :9].reshape(-1))
+    np.testing.assert_array_equal(
+        timestep.obs.global_state, timestep.obs.agents_view[:, :9].reshape(-1)
+    )
     bare = world(LBF, agent_id=False)
     assert (env.spec.obs_size, bare.spec.obs_size, bare.spec.global_state_size) == (11, 9, 18)
 
@@ -189,7 +206,10 @@ def test_connector_view_is_the_agents_own():
         assert grids[agent, 1][tuple(state.agents.target[agent])] == 1
         np.testing.assert_array_equal(grids[agent, 4], np.asarray(state.grid) % 3 == 1)
     heads = np.asarray(timestep.obs.global_state).reshape(3, 5, 5)[0]
-    assert heads[tuple(state.agents.position[1])] == 1.0 and heads[tuple(state.agents.position[0])] == 0.5
+    assert (
+        heads[tuple(state.agents.position[1])] == 1.0
+        and heads[tuple(state.agents.position[0])] == 0.5
+    )
 
 
 def test_connected_agents_no_longer_act():
@@ -197,7 +217,9 @@ def test_connected_agents_no_longer_act():
     state, timestep = reset(jax.random.key(0))
     assert timestep.obs.alive.all()
     position = state.agents.position.at[0].set(state.agents.target[0])
-    _, timestep = step(state.replace(agents=state.agents.replace(position=position)), jnp.zeros(2, jnp.int32))
+    _, timestep = step(
+        state.replace(agents=state.agents.replace(position=position)), jnp.zeros(2, jnp.int32)
+    )
     np.testing.assert_array_equal(timestep.obs.alive, [False, True])
     assert timestep.obs.action_mask[0].tolist() == [True, False, False, False, False]
 
@@ -215,11 +237,15 @@ def test_spanning_tree_gives_a_stuck_agent_its_own_node():
     _, reset, step = compiled(MMST)
     state, _ = reset(jax.random.key(0))
     wanted = state.nodes_to_connect
-    done = state.replace(connected_nodes=state.connected_nodes.at[0, : wanted.shape[1]].set(wanted[0]))
+    done = state.replace(
+        connected_nodes=state.connected_nodes.at[0, : wanted.shape[1]].set(wanted[0])
+    )
     after, timestep = step(done, state.positions)
     np.testing.assert_array_equal(timestep.obs.alive, [False, True])
     later, timestep = step(after, after.positions)
-    assert timestep.obs.action_mask[0].tolist() == [node == after.positions[0] for node in range(12)]
+    assert timestep.obs.action_mask[0].tolist() == [
+        node == after.positions[0] for node in range(12)
+    ]
     np.testing.assert_array_equal(later.positions, after.positions)
 
 
@@ -227,12 +253,24 @@ def test_search_has_bounds_and_sees_the_clock():
     env, reset, step = compiled(SEARCH)
     assert env.spec.action_low == (-1.0, -1.0) and env.spec.action_high == (1.0, 1.0)
     state, timestep = reset(jax.random.key(0))
-    assert timestep.obs.agents_view[0, -4:].tolist() == [1.0, 0.0, 1.0, 0.0]  # all targets left, no time gone, agent 0
+    assert timestep.obs.agents_view[0, -4:].tolist() == [
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+    ]  # all targets left, no time gone, agent 0
     _, timestep = step(state, jnp.zeros((2, 2)))
     assert timestep.obs.agents_view[0, -3] == pytest.approx(0.1)
 
 
-WAYS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1), "stay": (0, 0), "load": (0, 0)}
+WAYS = {
+    "up": (-1, 0),
+    "down": (1, 0),
+    "left": (0, -1),
+    "right": (0, 1),
+    "stay": (0, 0),
+    "load": (0, 0),
+}
 
 
 @pytest.mark.parametrize("env_id", [LBF, CONNECTOR, CLEANER])
@@ -247,7 +285,10 @@ def test_the_names_of_actions_are_what_they_do(env_id):
         state, timestep = reset(jax.random.key(seed))
         for action, name in enumerate(env.spec.action_names):
             if timestep.obs.action_mask[0, action]:
-                after, _ = step(state, jnp.asarray(stand_still(env_id, state)).at[0].set(action).astype(jnp.int32))
+                after, _ = step(
+                    state,
+                    jnp.asarray(stand_still(env_id, state)).at[0].set(action).astype(jnp.int32),
+                )
                 np.testing.assert_array_equal((places(after) - places(state))[0], WAYS[name])
                 seen.add(name)
     assert len(seen - {"stay", "load"}) >= 2
@@ -272,7 +313,11 @@ def test_animate_writes_a_gif_and_leaves_matplotlib_alone(env_id, tmp_path):
     with Image.open(path) as film:
         assert film.format == "GIF" and film.n_frames > 1 and min(film.size) > 100
         assert len(film.convert("RGB").getcolors(100_000)) > 1
-    assert (matplotlib.get_backend(), plt.get_fignums(), plt.isinteractive()) == (backend, figures, interactive)
+    assert (matplotlib.get_backend(), plt.get_fignums(), plt.isinteractive()) == (
+        backend,
+        figures,
+        interactive,
+    )
 
 
 def test_animate_errors(tmp_path):

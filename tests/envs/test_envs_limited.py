@@ -13,7 +13,8 @@ COSTLY = ("toy/budget", "toy/budget-two", "toy/risky")
 
 
 def vertices(reward, costs, limits):
-    """The best p over a simplex and half spaces, by trying every corner: at most K + 1 entries are positive."""
+    """The best p over a simplex and half spaces, by trying every corner: at most K + 1 entries are
+    positive."""
     best, num_costs = -np.inf, len(limits)
     actions = range(len(reward))
     for size in range(1, num_costs + 2):
@@ -109,8 +110,12 @@ def test_a_step_of_risky():
 
 @pytest.mark.parametrize("limit", [0.0, 0.05, 0.2, 0.7, 1.0])
 def test_the_best_of_risky_in_closed_form(limit):
-    assert make("toy/risky").constrained_best({"accident": limit}) == pytest.approx(1 + 2 * limit, abs=1e-9)
-    assert make("toy/risky", limit=(limit, 2.0)).constrained_best() == pytest.approx(1 + 2 * limit, abs=1e-9)
+    assert make("toy/risky").constrained_best({"accident": limit}) == pytest.approx(
+        1 + 2 * limit, abs=1e-9
+    )
+    assert make("toy/risky", limit=(limit, 2.0)).constrained_best() == pytest.approx(
+        1 + 2 * limit, abs=1e-9
+    )
 
 
 def test_the_best_of_risky_tables_against_a_grid():
@@ -122,7 +127,10 @@ def test_the_best_of_risky_tables_against_a_grid():
         costs[0], limit = 0.0, random.uniform(0, 0.5)
         reward, cost = np.tensordot(payoff, weights, 1), np.tensordot(costs, weights, 1)
         grid = reward[cost <= limit + 1e-12].max()
-        tables = dict(payoff=tuple(map(tuple, payoff.reshape(2, 2))), costs=tuple(map(tuple, costs.reshape(2, 2))))
+        tables = dict(
+            payoff=tuple(map(tuple, payoff.reshape(2, 2))),
+            costs=tuple(map(tuple, costs.reshape(2, 2))),
+        )
         best = make("toy/risky", limit=limit, **tables).constrained_best()
         assert grid - 1e-9 <= best <= grid + 0.02
 
@@ -131,9 +139,13 @@ def test_the_best_of_risky_tables_against_a_grid():
 def test_limits_of_constrained_best_are_checked(env_id):
     env = make(env_id)
     name = env.spec.cost_names[0]
-    with pytest.raises(ValueError, match=f"limits names the cost 'enrgy'; allowed for {env_id}: {name}"):
+    with pytest.raises(
+        ValueError, match=f"limits names the cost 'enrgy'; allowed for {env_id}: {name}"
+    ):
         env.constrained_best({"enrgy": 1.0})
-    with pytest.raises(ValueError, match=f"limit of '{name}' is -1, but must be a number from 0 up"):
+    with pytest.raises(
+        ValueError, match=f"limit of '{name}' is -1, but must be a number from 0 up"
+    ):
         env.constrained_best({name: -1})
     with pytest.raises(ValueError, match="or a tuple of 2, one per agent"):
         env.constrained_best({name: (1.0, 2.0, 3.0)})

@@ -1,4 +1,5 @@
-"""Robots of several agents: dangers by hand, partitions, names; the physics is in test_envs_mujoco_physics.py."""
+"""Robots of several agents: dangers by hand, partitions, names; the physics is in
+test_envs_mujoco_physics.py."""
 
 import dataclasses
 import math
@@ -13,16 +14,26 @@ import numpy as np
 import pytest
 
 from jaxmarl_lite.envs import list_environments, make
-from jaxmarl_lite.envs.mujoco import dangers, hazards, partitions, scenarios
+from jaxmarl_lite.envs.mujoco import cost_functions, hazards, partitions, scenarios
 
 T = math.tan(math.radians(30))
 
 
 @pytest.mark.parametrize(
     ("x", "y"),
-    [(-5, -5 * T), (0, 0), (10, 10 * T), (20, 20 * T), (30, 10 * T), (40, 0), (60, -20 * T), (80, 0), (100, 20 * T),
-     (500, 20 * T)],
-)  # fmt: skip
+    [
+        (-5, -5 * T),
+        (0, 0),
+        (10, 10 * T),
+        (20, 20 * T),
+        (30, 10 * T),
+        (40, 0),
+        (60, -20 * T),
+        (80, 0),
+        (100, 20 * T),
+        (500, 20 * T),
+    ],
+)
 def test_the_middle_of_the_corridor_at_every_bend(x, y):
     np.testing.assert_allclose(hazards.centre_line(jnp.float32(x)), y, atol=1e-5)
 
@@ -30,11 +41,22 @@ def test_the_middle_of_the_corridor_at_every_bend(x, y):
 @pytest.mark.parametrize(
     ("x", "off", "cost", "with_outside"),
     [
-        (0, 0.0, 0, 0), (0, 3.19, 0, 0), (0, 3.21, 1, 1), (0, -3.21, 1, 1), (0, 5.0, 1, 1), (0, 6.79, 1, 1),
-        (0, 6.81, 0, 1), (20, 3.21, 1, 1), (20, -3.19, 0, 0), (59.9, -3.21, 1, 1), (60, 3.19, 0, 0), (100, -3.3, 1, 1),
-        (1000, 0.0, 0, 0), (1000, -7.0, 0, 1),
+        (0, 0.0, 0, 0),
+        (0, 3.19, 0, 0),
+        (0, 3.21, 1, 1),
+        (0, -3.21, 1, 1),
+        (0, 5.0, 1, 1),
+        (0, 6.79, 1, 1),
+        (0, 6.81, 0, 1),
+        (20, 3.21, 1, 1),
+        (20, -3.19, 0, 0),
+        (59.9, -3.21, 1, 1),
+        (60, 3.19, 0, 0),
+        (100, -3.3, 1, 1),
+        (1000, 0.0, 0, 0),
+        (1000, -7.0, 0, 1),
     ],
-)  # fmt: skip
+)
 def test_walls_of_the_ants_corridor(x, off, cost, with_outside):
     y = float(hazards.centre_line(jnp.float32(x))) + off
     assert hazards.wall_cost(jnp.float32(x), jnp.float32(y), 5.0) == cost
@@ -60,7 +82,9 @@ def test_walls_against_plain_formulas(float64, half_width):
     draw = np.random.default_rng(0)
     x, y = draw.uniform(-20, 140, 10_000), draw.uniform(-20, 20, 10_000)
     ours = hazards.wall_cost(jnp.asarray(x), jnp.asarray(y), half_width)
-    np.testing.assert_array_equal(ours, [plain_wall_cost(*at, half_width) for at in zip(x, y, strict=True)])
+    np.testing.assert_array_equal(
+        ours, [plain_wall_cost(*at, half_width) for at in zip(x, y, strict=True)]
+    )
     assert 0.1 < ours.mean() < 0.9
 
 
@@ -99,29 +123,41 @@ class CostInputs(NamedTuple):
 
 def seen(xs, **others):
     places = jnp.array([[x, 0.0] for x in xs])
-    return CostInputs(places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()})
+    return CostInputs(
+        places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()}
+    )
 
 
 def test_bombs_boxes_and_speeds_by_hand():
     fell = jnp.zeros((), bool)
-    bomb = dangers.BombCost(5.0)
+    bomb = cost_functions.BombCost(5.0)
     inputs = seen([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
     assert bomb.cost(inputs, fell).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
     np.testing.assert_allclose(bomb.extra_obs(inputs), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
-    held = dangers.BombCost(5.0, start=-34.0, furthest=-4.0)
+    held = cost_functions.BombCost(5.0, start=-34.0, furthest=-4.0)
     fast, slow = (hazards.Bomb(jnp.asarray(x), jnp.asarray(9.0)) for x in (-4.1, -30.0))
     assert tuple(map(float, held.step(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
     assert -30 < held.step(slow, jnp.asarray(5.0), 0.01, 5).x < -29
-    box = dangers.BoxCost(10.0)
-    assert [float(box.cost(seen([x], time=0.0), fell)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [0, 1, 1, 0]
-    np.testing.assert_allclose(box.extra_obs(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5)
-    along, plane = (dangers.VelocityCost(25.0, 5.0, plane) for plane in (False, True))
+    box = cost_functions.BoxCost(10.0)
+    assert [float(box.cost(seen([x], time=0.0), fell)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [
+        0,
+        1,
+        1,
+        0,
+    ]
+    np.testing.assert_allclose(
+        box.extra_obs(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5
+    )
+    along, plane = (cost_functions.VelocityCost(25.0, 5.0, plane) for plane in (False, True))
     inputs = seen([0.0], speed=np.array([4.0, 4.0]))
     assert (float(along.cost(inputs, fell)[0]), float(plane.cost(inputs, fell)[0])) == (0, 1)
 
 
 def test_falling_costs_once():
-    corridor, water = dangers.CorridorCost(10.0, 5.0), dangers.CorridorCost(10.0, 5.0, falls=False)
+    corridor, water = (
+        cost_functions.CorridorCost(10.0, 5.0),
+        cost_functions.CorridorCost(10.0, 5.0, falls=False),
+    )
     for falls, near in ((True, True), (True, False), (False, False)):
         inputs = CostInputs(jnp.array([[0.0, 4.0 if near else 0.0]]))
         assert corridor.cost(inputs, jnp.asarray(falls)).tolist() == [float(falls or near)]
@@ -144,9 +180,14 @@ def test_partitions_cover_every_joint_once():
 def test_diagonal_legs_are_diagonal_and_the_authors_are_not():
     legs = lambda agents: [sorted({joint[-1] for joint in own}) for own in agents]  # noqa: E731
     named = partitions.NAMED["ant"]
-    assert legs(named["2x4"]) == [["1", "2"], ["3", "4"]] and legs(named["2x4d"]) == [["1", "3"], ["2", "4"]]
+    assert legs(named["2x4"]) == [["1", "2"], ["3", "4"]] and legs(named["2x4d"]) == [
+        ["1", "3"],
+        ["2", "4"],
+    ]
     order = ("hip_4", "ankle_4", "hip_1", "ankle_1", "hip_2", "ankle_2", "hip_3", "ankle_3")
-    assert partitions.consecutive(named["2x4"], order) == partitions.consecutive(named["2x4d"], order)
+    assert partitions.consecutive(named["2x4"], order) == partitions.consecutive(
+        named["2x4d"], order
+    )
     assert legs(partitions.consecutive(named["2x4"], order)) == [["1", "4"], ["2", "3"]]
 
 
@@ -154,11 +195,24 @@ def test_neighbourhoods():
     linked = partitions.edges("halfcheetah")
     assert partitions.within(("bthigh",), linked, 0) == ("bthigh",)
     assert partitions.within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
-    assert partitions.within(("bthigh",), linked, 2) == ("bthigh", "bshin", "fthigh", "bfoot", "fshin")
+    assert partitions.within(("bthigh",), linked, 2) == (
+        "bthigh",
+        "bshin",
+        "fthigh",
+        "bfoot",
+        "fshin",
+    )
     assert set(partitions.within(("hip_1",), partitions.edges("ant"), 1)) == {
-        "hip_1", "ankle_1", "hip_2", "hip_3", "hip_4"
-    }  # fmt: skip
-    chain = [("hip1_0", "ankle1_0", "hip2_0", "ankle2_0"), ("hip1_1", "ankle1_1", "hip2_1", "ankle2_1")]
+        "hip_1",
+        "ankle_1",
+        "hip_2",
+        "hip_3",
+        "hip_4",
+    }
+    chain = [
+        ("hip1_0", "ankle1_0", "hip2_0", "ankle2_0"),
+        ("hip1_1", "ankle1_1", "hip2_1", "ankle2_1"),
+    ]
     found = partitions.within(("hip1_0",), partitions.edges("manyagent-ant", chain), 1)
     assert set(found) == {"hip1_0", "ankle1_0", "hip2_0", "hip1_1", "hip2_1"}
 
@@ -166,45 +220,127 @@ def test_neighbourhoods():
 def test_the_list_names_what_can_be_made():
     listed = dict(list_environments())
     assert listed["safe-mujoco/ant-2x4"] == "2 agents, 4 continuous dimensions, at most 1000 steps"
-    assert listed["safe-mujoco/humanoid-9|8"] == "2 agents, 9 continuous dimensions (9 and 8), at most 1000 steps"
+    assert (
+        listed["safe-mujoco/humanoid-9|8"]
+        == "2 agents, 9 continuous dimensions (9 and 8), at most 1000 steps"
+    )
     assert sum(name.startswith("safe-velocity/") for name in listed) == 8
 
 
 @pytest.mark.parametrize(
     ("env_id", "keywords", "words"),
     [
-        ("safe-mujoco/ant-3x3", {}, "Unknown partition of ant: '3x3'. Allowed: 2x4, 2x4d, 4x2, 8x1"),
-        ("safe-mujoco/spider-2x4", {}, r"Unknown environment 'safe-mujoco/spider-2x4'.*Allowed in safe-mujoco: ant-"),
+        (
+            "safe-mujoco/ant-3x3",
+            {},
+            "Unknown partition of ant: '3x3'. Allowed: 2x4, 2x4d, 4x2, 8x1",
+        ),
+        (
+            "safe-mujoco/spider-2x4",
+            {},
+            r"Unknown environment 'safe-mujoco/spider-2x4'.*Allowed in safe-mujoco: ant-",
+        ),
         ("safe-mujoco/walker2d-2x3", {}, "Unknown environment 'safe-mujoco/walker2d-2x3'"),
-        ("safe-velocity/ant-8x1", {}, "Unknown environment 'safe-velocity/ant-8x1'.*Allowed: safe-velocity/ant-2x4"),
-        ("safe-mujoco/manyagent-ant-1x1", {}, "'1x1'; allowed is <agents>x<segments of each>, with 2 segments or more"),
+        (
+            "safe-velocity/ant-8x1",
+            {},
+            "Unknown environment 'safe-velocity/ant-8x1'.*Allowed: safe-velocity/ant-2x4",
+        ),
+        (
+            "safe-mujoco/manyagent-ant-1x1",
+            {},
+            "'1x1'; allowed is <agents>x<segments of each>, with 2 segments or more",
+        ),
         ("safe-mujoco/manyagent-ant-six", {}, "'six'; allowed is <agents>x<segments of each>"),
-        ("safe-mujoco/manyagent-ant-4x2", {"segments": 6}, "covers 8 segments, but segments is 6; allowed is 1x6, 2x3"),
-        ("safe-mujoco/ant-2x4", {"distance": -1}, "distance of safe-mujoco/ant-2x4 is -1; allowed is a whole number"),
-        ("safe-mujoco/ant-2x4", {"physics": "slow"}, "physics of .* is 'slow'; allowed is one of fast, reference"),
-        ("safe-mujoco/ant-2x4", {"cost_limit": -1}, "cost_limit is -1; allowed is a number from 0 up"),
-        ("safe-mujoco/ant-2x4", {"cost_limit": {"bomb": 1}}, "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall"),
-        ("safe-mujoco/halfcheetah-2x3", {"costs": "own"}, "costs of .* is 'own'; allowed is no such keyword: only in"),
-        ("safe-mujoco/ant-2x4", {"standardize": "false"}, "standardize of .* is 'false'; allowed is one of True"),
-        ("safe-mujoco/ant-2x4", {"agent_id": 1}, "agent_id of .* is 1; allowed is one of True, False"),
-        ("safe-mujoco/ant-2x4", {"outside": "yes"}, "outside of .* is 'yes'; allowed is one of True, False"),
-        ("safe-mujoco/ant-2x4", {"max_episode_steps": 2**31},
-         "max_episode_steps of .*; allowed is a whole number from 1"),
-        ("safe-mujoco/manyagent-ant-2x3", {"segments": "abc"}, "segments of .* is 'abc'; allowed is a whole number"),
-        ("safe-mujoco/manyagent-ant-2x3", {"segments": 0}, "segments of .* is 0; allowed is a whole number from 2"),
-        ("safe-mujoco/manyagent-ant-2x3", {"segments": 7.5}, "segments of .* is 7.5; allowed is a whole number from 2"),
-        ("safe-velocity/ant-2x4", {"threshold": 0}, "threshold of .* is 0; allowed is a speed above 0"),
+        (
+            "safe-mujoco/manyagent-ant-4x2",
+            {"segments": 6},
+            "covers 8 segments, but segments is 6; allowed is 1x6, 2x3",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"distance": -1},
+            "distance of safe-mujoco/ant-2x4 is -1; allowed is a whole number",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"physics": "slow"},
+            "physics of .* is 'slow'; allowed is one of fast, reference",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"cost_limit": -1},
+            "cost_limit is -1; allowed is a number from 0 up",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"cost_limit": {"bomb": 1}},
+            "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall",
+        ),
+        (
+            "safe-mujoco/halfcheetah-2x3",
+            {"costs": "own"},
+            "costs of .* is 'own'; allowed is no such keyword: only in",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"standardize": "false"},
+            "standardize of .* is 'false'; allowed is one of True",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"agent_id": 1},
+            "agent_id of .* is 1; allowed is one of True, False",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"outside": "yes"},
+            "outside of .* is 'yes'; allowed is one of True, False",
+        ),
+        (
+            "safe-mujoco/ant-2x4",
+            {"max_episode_steps": 2**31},
+            "max_episode_steps of .*; allowed is a whole number from 1",
+        ),
+        (
+            "safe-mujoco/manyagent-ant-2x3",
+            {"segments": "abc"},
+            "segments of .* is 'abc'; allowed is a whole number",
+        ),
+        (
+            "safe-mujoco/manyagent-ant-2x3",
+            {"segments": 0},
+            "segments of .* is 0; allowed is a whole number from 2",
+        ),
+        (
+            "safe-mujoco/manyagent-ant-2x3",
+            {"segments": 7.5},
+            "segments of .* is 7.5; allowed is a whole number from 2",
+        ),
+        (
+            "safe-velocity/ant-2x4",
+            {"threshold": 0},
+            "threshold of .* is 0; allowed is a speed above 0",
+        ),
         ("mujoco/ant-2x4", {"cost_limit": 1}, "Unknown keyword of mujoco/ant-2x4: 'cost_limit'"),
-        ("safe-mujoco/ant-2x4", {"threshold": 1.0}, "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'"),
+        (
+            "safe-mujoco/ant-2x4",
+            {"threshold": 1.0},
+            "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_names_and_keywords(env_id, keywords, words):
     with pytest.raises(ValueError, match=words):
         make(env_id, **keywords)
 
 
 def test_limits_may_be_numpys_numbers():
-    for given, limit in ((np.float32(3), 3.0), (np.array([1.0, 2.0]), (1.0, 2.0)), ({"wall": np.float64(4)}, 4.0)):
+    for given, limit in (
+        (np.float32(3), 3.0),
+        (np.array([1.0, 2.0]), (1.0, 2.0)),
+        ({"wall": np.float64(4)}, 4.0),
+    ):
         assert make("safe-mujoco/ant-2x4", cost_limit=given).spec.cost_limits == (limit,)
 
 
@@ -214,18 +350,26 @@ def test_long_robots_begin_inside_the_corridor_in_which_each_pays_for_itself():
     assert (np.asarray(jax.jit(jax.vmap(env.cost_of))(state)) == 0).all()
     beside = state._replace(qpos=state.qpos.at[:, 1].add(env.danger.half_width - 1.0))
     assert (np.asarray(jax.jit(jax.vmap(env.cost_of))(beside)) == 1).all()
-    assert make("safe-mujoco/manyagent-ant-6x1").danger == dataclasses.replace(env.danger, level=False)
+    assert make("safe-mujoco/manyagent-ant-6x1").danger == dataclasses.replace(
+        env.danger, level=False
+    )
     x = np.array([-3.0, 0.0, 3.0, 30.0], np.float32)
     slope = np.tan(np.pi / 6)
-    np.testing.assert_allclose(hazards.centre_line(x, level=True), [0, 0, 3 * slope, 10 * slope], rtol=1e-5)
-    np.testing.assert_allclose(hazards.centre_line(x), [-3 * slope, 0, 3 * slope, 10 * slope], rtol=1e-5)
+    np.testing.assert_allclose(
+        hazards.centre_line(x, level=True), [0, 0, 3 * slope, 10 * slope], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        hazards.centre_line(x), [-3 * slope, 0, 3 * slope, 10 * slope], rtol=1e-5
+    )
 
 
 def test_actions_of_another_shape_are_named():
     env = make("mujoco/halfcheetah-2x3")
     state, _ = env.reset(jax.random.key(0))
     for shape in ((3, 2), (6,), (2, 2)):
-        with pytest.raises(ValueError, match=rf"action of mujoco/.* has shape \({shape[0]}.*allowed is \(2, 3\)"):
+        with pytest.raises(
+            ValueError, match=rf"action of mujoco/.* has shape \({shape[0]}.*allowed is \(2, 3\)"
+        ):
             env.step(state, jnp.zeros(shape))
 
 
@@ -236,14 +380,19 @@ def test_neighbourhoods_end_where_the_robot_does():
 
 
 def test_films_alone_need_the_opengl_that_is_asked_for():
-    code = "import os, jaxmarl_lite as jml; jml.make('mujoco/hopper-3x1');assert os.environ['MUJOCO_GL'] == 'bogus'"
+    code = (
+        "import os, jaxmarl_lite as jml; jml.make('mujoco/hopper-3x1');assert "
+        "os.environ['MUJOCO_GL'] == 'bogus'"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"MUJOCO_GL": "bogus"})
     assert done.returncode == 0
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
     monkeypatch.setattr(scenarios, "_there", lambda name: not name.startswith("mujoco"))
-    with pytest.raises(ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"):
+    with pytest.raises(
+        ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"
+    ):
         scenarios.build("safe-mujoco", "ant-2x4", {})
 
 

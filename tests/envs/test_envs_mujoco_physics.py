@@ -1,4 +1,5 @@
-"""Robots on MJX against MuJoCo's C engine and Gymnasium's environments, on states of random play."""
+"""Robots on MJX against MuJoCo's C engine and Gymnasium's environments, on states of random
+play."""
 
 import dataclasses
 import subprocess
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxmarl_lite.envs import make
-from jaxmarl_lite.envs.mujoco import drawing, models
-from jaxmarl_lite.envs.mujoco.robots import ROBOTS
+from jaxmarl_lite.envs.mujoco import models, rendering
+from jaxmarl_lite.envs.mujoco.tasks import ROBOTS
 
 mujoco = pytest.importorskip("mujoco")
 gymnasium = pytest.importorskip("gymnasium")
@@ -42,16 +43,23 @@ class Played:
     def __init__(self, env_id):
         self.env = env = make(env_id)
         self.body = body = env._body
-        self.qpos, self.qvel = random_play(body.model, body.frame_skip, STATES, ROBOTS[env.robot].is_healthy)
+        self.qpos, self.qvel = random_play(
+            body.model, body.frame_skip, STATES, ROBOTS[env.robot].is_healthy
+        )
         shape = STATES, env.spec.num_agents, env.spec.action_size
         self.action = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
-        state = jax.vmap(lambda key: env.reset(key)[0])(jax.random.split(jax.random.key(0), STATES + 1))
-        speeds = np.concatenate([self.qvel, np.full((1, body.model.nv), 1e30)])  # one world more, whose physics breaks
+        state = jax.vmap(lambda key: env.reset(key)[0])(
+            jax.random.split(jax.random.key(0), STATES + 1)
+        )
+        speeds = np.concatenate(
+            [self.qvel, np.full((1, body.model.nv), 1e30)]
+        )  # one world more, whose physics breaks
         places = np.concatenate([self.qpos, self.qpos[:1]])
         state = state._replace(
-            qpos=jnp.asarray(places, jnp.float32), qvel=jnp.asarray(speeds, jnp.float32),
+            qpos=jnp.asarray(places, jnp.float32),
+            qvel=jnp.asarray(speeds, jnp.float32),
             place=jnp.asarray(places[:, :1], jnp.float32),
-        )  # fmt: skip
+        )
         actions = np.concatenate([self.action, self.action[:1]])
         self.before = state
         self.after, self.timestep = jax.jit(jax.vmap(env.step))(state, jnp.asarray(actions))
@@ -83,9 +91,13 @@ def test_rewards_and_ends_are_gymnasiums(played):
         theirs.set_state(played.qpos[i], played.qvel[i])
         _, reward, terminated, _, info = theirs.step(played.driven[i])
         way = (theirs.data.qpos[0] - played.qpos[i, 0]) / played.body.step_seconds
-        speed = float(played.after.place[i, 0] - played.before.place[i, 0]) / played.body.step_seconds
+        speed = (
+            float(played.after.place[i, 0] - played.before.place[i, 0]) / played.body.step_seconds
+        )
         rest = reward - info["reward_forward"]
-        if "reward_survive" in info:  # theirs is paid only while the ant is healthy, the authors' always
+        if (
+            "reward_survive" in info
+        ):  # theirs is paid only while the ant is healthy, the authors' always
             rest += 1.0 - info["reward_survive"]
         np.testing.assert_allclose(float(played.timestep.reward[i, 0]) - speed, rest, atol=1e-4)
         np.testing.assert_allclose(speed, way, atol=5e-3, rtol=5e-3)
@@ -111,12 +123,20 @@ def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
     after, timestep = played.after, played.timestep
     assert after.non_finite[-1] and not after.non_finite[:-1].any()
     assert timestep.last[-1] and timestep.discount[-1] == 0 and (timestep.reward[-1] == 0).all()
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost)))
+    assert all(
+        np.isfinite(x).all()
+        for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost))
+    )
 
 
 @pytest.mark.parametrize(
     ("field", "value", "breaks"),
-    [("qvel", 9e3, False), ("qvel", 1.1e4, True), ("qacc_warmstart", np.nan, True), ("qpos", np.inf, True)],
+    [
+        ("qvel", 9e3, False),
+        ("qvel", 1.1e4, True),
+        ("qacc_warmstart", np.nan, True),
+        ("qpos", np.inf, True),
+    ],
 )
 def test_numbers_that_run_away_break_a_world_before_anything_is_paid(field, value, breaks):
     env = dataclasses.replace(make("mujoco/halfcheetah-2x3"))  # a copy of its own
@@ -126,7 +146,9 @@ def test_numbers_that_run_away_break_a_world_before_anything_is_paid(field, valu
     env.__dict__["_physics_step"] = lambda state, signal: types.SimpleNamespace(**found)
     after, timestep = env.step(state, jnp.zeros((2, 3)))
     assert bool(after.non_finite) == bool(timestep.last) == breaks
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward)))
+    assert all(
+        np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward))
+    )
 
 
 def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
@@ -138,16 +160,23 @@ def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
     state = state._replace(qpos=state.qpos.at[along].add(3.5))  # half a metre beyond the end
     data = env._physics_step(state, jnp.zeros(model.nu))
     assert np.isfinite(data.qacc_warmstart).all() and float(np.abs(data.qvel).max()) < 100
-    pulled = float(data.qvel[model.joint("second_rootx").dofadr[0]] - data.qvel[model.joint("rootx").dofadr[0]])
+    pulled = float(
+        data.qvel[model.joint("second_rootx").dofadr[0]] - data.qvel[model.joint("rootx").dofadr[0]]
+    )
     assert pulled < -1.0  # back to one another
 
 
 @pytest.mark.timeout(200)
 def test_many_worlds_do_not_wait_for_ever():
-    """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds of matrices on."""
+    """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds
+    of matrices on."""
     env, number = make("mujoco/halfcheetah-2x3"), 1024
-    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
-    data = jax.block_until_ready(jax.jit(jax.vmap(env._physics_step))(state, jnp.zeros((number, 6))))
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(
+        jax.random.split(jax.random.key(0), number)
+    )
+    data = jax.block_until_ready(
+        jax.jit(jax.vmap(env._physics_step))(state, jnp.zeros((number, 6)))
+    )
     assert np.isfinite(data.qpos).all()
 
 
@@ -155,7 +184,9 @@ def test_many_worlds_do_not_wait_for_ever():
 def test_a_chain_of_links_is_computed_once():
     """Without `importing.tracing` a step of these worlds takes five seconds."""
     env, number = make("mujoco/manyagent-swimmer-3x2"), 64
-    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), number))
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(
+        jax.random.split(jax.random.key(0), number)
+    )
     step = jax.jit(jax.vmap(env._physics_step)).lower(state, jnp.zeros((number, 6))).compile()
     took = []
     for _ in range(3):
@@ -171,18 +202,27 @@ def test_padding_moves_nothing_and_every_joint_is_moved_once():
     assert mask.sum() == 17 and not mask[1, -1]
     action = np.random.default_rng(0).uniform(-1, 1, (2, 9))
     padded = np.where(mask, action, 0.7)
-    np.testing.assert_array_equal(env.to_ctrl(jnp.asarray(action)), env.to_ctrl(jnp.asarray(padded)))
+    np.testing.assert_array_equal(
+        env.to_ctrl(jnp.asarray(action)), env.to_ctrl(jnp.asarray(padded))
+    )
     driven = np.asarray(env.to_ctrl(jnp.asarray(action)))
     order = env._body.actuated
     for i, own in enumerate(env.agents):
-        np.testing.assert_allclose([driven[order.index(joint)] for joint in own], action[i, : len(own)], rtol=1e-6)
+        np.testing.assert_allclose(
+            [driven[order.index(joint)] for joint in own], action[i, : len(own)], rtol=1e-6
+        )
 
 
 def test_robots_of_any_size():
     for number in (2, 5):
         body = models.build("manyagent-ant", number)
         assert body.model.nu == 4 * number and body.model.nq == 7 + 4 * number
-        assert body.joints[0] == ("hip1_0", "ankle1_0", "hip2_0", "ankle2_0") and body.actuated == sum(body.joints, ())
+        assert body.joints[0] == (
+            "hip1_0",
+            "ankle1_0",
+            "hip2_0",
+            "ankle2_0",
+        ) and body.actuated == sum(body.joints, ())
     swimmer = models.build("manyagent-swimmer", 4)
     assert swimmer.model.nu == 4 and swimmer.model.nq == 3 + 4
 
@@ -192,7 +232,9 @@ def test_own_costs_are_those_of_the_own_bodies():
     state, _ = env.reset(jax.random.key(0))
     # turned across the corridor: the tail's segment is nearer to the wall than the head's
     across = jnp.array([np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)])
-    qpos = state.qpos.at[3:7].set(across).at[:2].set(jnp.array([10.0, 10 * np.tan(np.pi / 6) - 1.3]))
+    qpos = (
+        state.qpos.at[3:7].set(across).at[:2].set(jnp.array([10.0, 10 * np.tan(np.pi / 6) - 1.3]))
+    )
     state = state._replace(qpos=qpos, place=qpos[:1])
     assert jax.jit(env.cost_of)(state).tolist() == [[0.0], [1.0]]
     assert make("safe-mujoco/manyagent-ant-2x1").cost_of(state).tolist() == [[0.0], [0.0]]
@@ -205,7 +247,11 @@ def test_near_views_hold_the_own_joints_and_the_neighbours():
     at = {model.joint(i).name: i for i in range(model.njnt)}
     shin = env.agents.index(("bshin",))
     root = [float(state.qpos[i]) for i in (1, 2)] + [float(state.qvel[i]) for i in (0, 1, 2)]
-    joints = [float(x[at[name]]) for name in ("bshin", "bfoot", "bthigh") for x in (state.qpos, state.qvel)]
+    joints = [
+        float(x[at[name]])
+        for name in ("bshin", "bfoot", "bthigh")
+        for x in (state.qpos, state.qvel)
+    ]
     np.testing.assert_allclose(timestep.obs.agents_view[shin, :11], root + joints, rtol=1e-6)
     foot = timestep.obs.agents_view[env.agents.index(("bfoot",))]
     np.testing.assert_array_equal(foot[9:11], 0)  # it has one neighbor only
@@ -226,7 +272,7 @@ def test_a_film_and_without_opengl_a_path(tmp_path, monkeypatch):
             assert image.n_frames == 3
             image.seek(0)
             assert np.asarray(image.convert("RGB")).std() > 5
-    monkeypatch.setattr(drawing, "_CAMERA", tmp_path / "nothing.py")
+    monkeypatch.setattr(rendering, "_CAMERA", tmp_path / "nothing.py")
     with pytest.warns(UserWarning, match="MuJoCo could not draw .*MUJOCO_GL=egl"):
         path = env.animate(states, tmp_path / "other.gif")
     assert path == tmp_path / "other.png" and path.exists()

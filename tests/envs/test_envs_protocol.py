@@ -36,7 +36,12 @@ def test_a_random_legal_episode(env_id):
     for seed in range(3):
         moments = play(env_id, seed)
         first = moments[0][1]
-        assert not first.reward.any() and not first.cost.any() and first.discount == 1 and not first.last
+        assert (
+            not first.reward.any()
+            and not first.cost.any()
+            and first.discount == 1
+            and not first.last
+        )
         for state, timestep in moments:
             assert_fields(timestep, spec)
             assert jax.tree.structure(state) == jax.tree.structure(moments[0][0])
@@ -63,7 +68,9 @@ def test_many_worlds_are_the_single_ones(env_id):
     random = np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(1), 3)
     states, timesteps = jax.jit(jax.vmap(env.reset))(keys)
-    actions = jnp.stack([legal_action(env.spec, mask, random) for mask in timesteps.obs.action_mask])
+    actions = jnp.stack(
+        [legal_action(env.spec, mask, random) for mask in timesteps.obs.action_mask]
+    )
     _, after = jax.jit(jax.vmap(env.step))(states, actions)
     for i, key in enumerate(keys):
         state, first = reset(key)
@@ -81,7 +88,9 @@ def test_old_style_keys_work():
     assert after.key.dtype == jnp.uint32
 
 
-@pytest.mark.parametrize("env_id", ["toy/memory", "jumanji/lbf-2s-5x5-2p-1f-coop", "jumanji/cleaner-5x5x2a"])
+@pytest.mark.parametrize(
+    "env_id", ["toy/memory", "jumanji/lbf-2s-5x5-2p-1f-coop", "jumanji/cleaner-5x5x2a"]
+)
 def test_double_precision(env_id):
     with jax.enable_x64(True):
         env = world(env_id, agent_id=False) if env_id.startswith("jumanji") else world(env_id)
@@ -90,5 +99,12 @@ def test_double_precision(env_id):
         action = jax.ShapeDtypeStruct((2,), jnp.int32)
         after, second = jax.eval_shape(env.step, state, action)
         for timestep in (first, second):
-            assert timestep.obs.agents_view.dtype == timestep.reward.dtype == timestep.discount.dtype == jnp.float64
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
+            assert (
+                timestep.obs.agents_view.dtype
+                == timestep.reward.dtype
+                == timestep.discount.dtype
+                == jnp.float64
+            )
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), after
+        )

@@ -39,7 +39,9 @@ def cleaner_with(cells, **keywords):
     state = begin(CLEANER)
     grid = jnp.zeros_like(state.grid)
     cells = jnp.array(cells)
-    return env, state.replace(grid=grid, agents_locations=cells, action_mask=jnp.ones_like(state.action_mask))
+    return env, state.replace(
+        grid=grid, agents_locations=cells, action_mask=jnp.ones_like(state.action_mask)
+    )
 
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -72,14 +74,17 @@ def test_crowding(cells, action, keywords, cost):
 
 
 def robots_at(cells, directions):
-    """Robots on these cells (row, column), facing 0 up, 1 right, 2 down, 3 left, without shelves in the way."""
+    """Robots on these cells (row, column), facing 0 up, 1 right, 2 down, 3 left, without shelves in
+    the way."""
     state = begin(RWARE)
     rows, columns = jnp.array(cells).T
     floor = jnp.zeros_like(state.grid[1]).at[rows, columns].set(jnp.arange(3) + 1)
     agents = state.agents._replace(
         position=type(state.agents.position)(x=rows, y=columns), direction=jnp.array(directions)
     )
-    return state.replace(agents=agents, grid=state.grid.at[1].set(floor), action_mask=jnp.ones((3, 5), bool))
+    return state.replace(
+        agents=agents, grid=state.grid.at[1].set(floor), action_mask=jnp.ones((3, 5), bool)
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,9 @@ def test_near_collision(cells, action, cost, over):
 
 def test_near_collision_at_a_distance():
     (cost,) = world(RWARE, distance=2).costs
-    before, state = (robots_at(cells, [1] * 3) for cells in ([[0, 0]] * 3, [[0, 0], [1, 1], [0, 5]]))
+    before, state = (
+        robots_at(cells, [1] * 3) for cells in ([[0, 0]] * 3, [[0, 0], [1, 1], [0, 5]])
+    )
     assert cost.fn(before, None, state).tolist() == [True, True, False]
 
 
@@ -114,9 +121,12 @@ def around_the_food(levels, food_level):
     state = begin(LBF)
     row, column = state.food_items.position[0]
     agents = state.agents.replace(
-        position=jnp.array([[row, column - 1], [row, column + 1]]), level=jnp.array(levels, jnp.int32)
+        position=jnp.array([[row, column - 1], [row, column + 1]]),
+        level=jnp.array(levels, jnp.int32),
     )
-    return state.replace(agents=agents, food_items=state.food_items.replace(level=jnp.array([food_level], jnp.int32)))
+    return state.replace(
+        agents=agents, food_items=state.food_items.replace(level=jnp.array([food_level], jnp.int32))
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,9 @@ def test_food_eaten_elsewhere_or_before_is_no_fruit():
     agents = state.agents.replace(position=jnp.array([[0, 1], [5, 4]]))
 
     def foods(*eaten):
-        food = state.food_items.replace(position=jnp.array([[1, 1], [5, 5]]), eaten=jnp.array(eaten))
+        food = state.food_items.replace(
+            position=jnp.array([[1, 1], [5, 5]]), eaten=jnp.array(eaten)
+        )
         return state.replace(agents=agents, food_items=food)
 
     (cost,) = env.costs
@@ -157,7 +169,8 @@ def test_food_eaten_elsewhere_or_before_is_no_fruit():
 
 
 def searchers_at(places, headings):
-    """Searchers at rest but for the least speed, 0.005 along their headings, which one step adds."""
+    """Searchers at rest but for the least speed, 0.005 along their headings, which one step
+    adds."""
     state = begin(SEARCH)
     searchers = state.searchers.replace(
         pos=jnp.array(places), heading=jnp.array(headings, float), speed=jnp.full(3, 0.005, float)
@@ -189,8 +202,16 @@ def test_separation(places, cost):
     [
         (((0.5, 0.5, 0.1),), [[0.5, 0.41], [0.5, 0.39], [0.39, 0.5]], [True, False, False]),
         (((0.5, 0.5, 0.1),), [[0.41, 0.5], [0.59, 0.5], [0.61, 0.5]], [True, True, False]),
-        (((0.02, 0.98, 0.1),), [[0.95, 0.05], [0.94, 0.98], [0.9, 0.9]], [True, True, False]),  # over the corner
-        (((0.2, 0.2, 0.05), (0.8, 0.8, 0.1)), [[0.2, 0.2], [0.8, 0.72], [0.5, 0.5]], [True, True, False]),
+        (
+            ((0.02, 0.98, 0.1),),
+            [[0.95, 0.05], [0.94, 0.98], [0.9, 0.9]],
+            [True, True, False],
+        ),  # over the corner
+        (
+            ((0.2, 0.2, 0.05), (0.8, 0.8, 0.1)),
+            [[0.2, 0.2], [0.8, 0.72], [0.5, 0.5]],
+            [True, True, False],
+        ),
     ],
 )
 def test_closed_zones(zones, places, inside):
@@ -204,8 +225,8 @@ def test_closed_zones(zones, places, inside):
 def test_zones_are_seen_from_the_searchers_heading():
     env = world(SEARCH, zones=((0.1, 0.5, 0.05), (0.6, 0.5, 0.2)))
     state = searchers_at([[0.95, 0.5], [0.6, 0.75], [0.1, 0.4]], [0.0, -np.pi / 2, np.pi])
-    # 0: zone 0 over the edge of the world, straight ahead; 1: zone 1 straight ahead, although it looks downwards;
-    # 2: zone 0 to its right, since it looks to the left and the zone is above.
+    # 0: zone 0 over the edge of the world, straight ahead; 1: zone 1 straight ahead, although it
+    # looks downwards; 2: zone 0 to its right, since it looks to the left and the zone is above.
     expected = [[0.15, 0, 0.1], [0.25, 0, 0.05], [0, -0.1, 0.05]]
     np.testing.assert_allclose(env.costs[1].extra_obs(state), expected, atol=1e-6)
 
@@ -213,7 +234,9 @@ def test_zones_are_seen_from_the_searchers_heading():
 def test_a_zone_at_an_angle():
     cost = world(SEARCH, zones=((0.5, 0.5, 0.05),)).costs[1]
     bearing = np.arctan2(0.4, 0.3)
-    view = cost.extra_obs(searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3]))
+    view = cost.extra_obs(
+        searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3])
+    )
     # 0.5 away: straight ahead, 30 degrees to the left, 60 degrees to the right
     expected = [[0.5, 0, 0.45], [0.25 * np.sqrt(3), 0.25, 0.45], [0.25, -0.25 * np.sqrt(3), 0.45]]
     np.testing.assert_allclose(view, expected, atol=1e-6)
@@ -227,7 +250,10 @@ def test_the_zones_are_appended_to_view_and_state():
     np.testing.assert_allclose(timestep.obs.agents_view[:, -3:], [[0.2, 0.15, edge]] * 3, atol=1e-6)
     np.testing.assert_allclose(timestep.obs.global_state[-3:], [edge] * 3, atol=1e-6)
     plain = make("jumanji/search-and-rescue-3s-3t").spec
-    assert env.spec.obs_size == plain.obs_size + 6 and env.spec.global_state_size == plain.global_state_size + 6
+    assert (
+        env.spec.obs_size == plain.obs_size + 6
+        and env.spec.global_state_size == plain.global_state_size + 6
+    )
 
 
 def test_the_nearest_other_searcher_is_seen_in_every_direction():
@@ -235,15 +261,20 @@ def test_the_nearest_other_searcher_is_seen_in_every_direction():
     places, headings = [[0.495, 0.98], [0.495, 0.02], [0.8, 0.02]], [0.0, np.pi / 2, 0.75 * np.pi]
     state = searchers_at(places, headings)
     cost = env.costs[0]
-    # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is half ahead, half left
+    # 0: the next one is 0.04 to its left, over the edge; 1: 0.04 behind; 2: number 1 is half ahead,
+    # half left
     expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305 / 2**0.5, 0.305 / 2**0.5, 0.305]]
     np.testing.assert_allclose(cost.extra_obs(state), expected, atol=1e-6)
     np.testing.assert_allclose(cost.extra_global_state(state), [0.04, 0.04, 0.305], atol=1e-6)
     after, timestep = step(state, jnp.asarray(STILL, float))
     np.testing.assert_allclose(timestep.obs.agents_view[:, -6:-3], cost.extra_obs(after), atol=1e-6)
-    np.testing.assert_allclose(timestep.obs.global_state[-6:-3], cost.extra_global_state(after), atol=1e-6)
+    np.testing.assert_allclose(
+        timestep.obs.global_state[-6:-3], cost.extra_global_state(after), atol=1e-6
+    )
     alone = make("safe/search-and-rescue-1s-3t")
-    np.testing.assert_array_equal(alone.costs[0].extra_obs(alone.reset(jax.random.key(0))[0]), [[0, 0, 0]])
+    np.testing.assert_array_equal(
+        alone.costs[0].extra_obs(alone.reset(jax.random.key(0))[0]), [[0, 0, 0]]
+    )
 
 
 def test_the_nearest_zone_is_the_one_with_the_nearest_edge():
@@ -257,8 +288,14 @@ def test_lengths_are_shares_of_the_worlds_side():
     places = np.array([[0.25, 0.25], [0.31, 0.25], [0.5, 0.02]])
     one, two = searchers_at(places, [0.0] * 3), searchers_at(2 * places, [0.0] * 3)
     for cost, same in zip(small.costs, large.costs, strict=True):
-        assert cost.fn(one, None, one).tolist() == same.fn(two, None, two).tolist() == [True, True, False]
-    np.testing.assert_allclose(small.costs[1].extra_obs(one), large.costs[1].extra_obs(two), atol=1e-6)
+        assert (
+            cost.fn(one, None, one).tolist()
+            == same.fn(two, None, two).tolist()
+            == [True, True, False]
+        )
+    np.testing.assert_allclose(
+        small.costs[1].extra_obs(one), large.costs[1].extra_obs(two), atol=1e-6
+    )
 
 
 # Random play against plain formulas
@@ -276,13 +313,18 @@ def plain_cleaner(before, action, after):
 
 def plain_warehouse(before, action, after):
     x, y = after.agents.position
-    return [[float(any(j != i and abs(x[i] - x[j]) + abs(y[i] - y[j]) <= 1 for j in range(3)))] for i in range(3)]
+    return [
+        [float(any(j != i and abs(x[i] - x[j]) + abs(y[i] - y[j]) <= 1 for j in range(3)))]
+        for i in range(3)
+    ]
 
 
 def plain_foraging(before, action, after):
     def fruit(place):
         new = after.food_items.eaten & ~before.food_items.eaten
-        return any(new[f] and abs(p - place).sum() == 1 for f, p in enumerate(after.food_items.position))
+        return any(
+            new[f] and abs(p - place).sum() == 1 for f, p in enumerate(after.food_items.position)
+        )
 
     return [[float(action[i] == LOAD and not fruit(after.agents.position[i]))] for i in range(2)]
 
@@ -299,7 +341,9 @@ def plain_search(before, action, after):
     return np.stack([near, zones], -1).astype(float)
 
 
-PLAIN = dict(zip(SAFE_WORLDS, (plain_foraging, plain_warehouse, plain_cleaner, plain_search), strict=True))
+PLAIN = dict(
+    zip(SAFE_WORLDS, (plain_foraging, plain_warehouse, plain_cleaner, plain_search), strict=True)
+)
 
 
 @pytest.mark.parametrize("env_id", SAFE_WORLDS)
@@ -314,14 +358,18 @@ def test_random_play_costs_what_the_plain_formulas_say(env_id):
             action = legal_action(env.spec, timestep.obs.action_mask, random)
             after, timestep = step(state, action)
             before, plain = (jax.tree.map(np.asarray, x.replace(key=0)) for x in (state, after))
-            np.testing.assert_array_equal(timestep.cost, PLAIN[env_id](before, np.asarray(action), plain))
+            np.testing.assert_array_equal(
+                timestep.cost, PLAIN[env_id](before, np.asarray(action), plain)
+            )
             seen, state = seen + np.asarray(timestep.cost).sum(0), after
     assert (seen > 0).all(), "every cost was met"
 
 
 def test_costs_of_many_worlds_are_those_of_each():
     env, reset, step = compiled(CLEANER)
-    states = [cleaner_with(cells)[1] for cells in ([[2, 1], [1, 3], [3, 4]], [[2, 3], [3, 2], [4, 3]])]
+    states = [
+        cleaner_with(cells)[1] for cells in ([[2, 1], [1, 3], [3, 4]], [[2, 3], [3, 2], [4, 3]])
+    ]
     actions = jnp.array([[RIGHT, DOWN, LEFT], [DOWN, RIGHT, UP]])
     together = jax.tree.map(lambda *x: jnp.stack(x), *states)
     _, timesteps = jax.jit(jax.vmap(env.step))(together, actions)
@@ -334,7 +382,11 @@ def test_play_is_the_scenarios():
     same = LBF.replace("safe", "jumanji")
     assert SAFE_WORLDS[LBF] == WORLDS[same]
     for (_, mine), (_, its) in zip(play(LBF, 4), play(same, 4), strict=True):
-        for x, y in zip(jax.tree.leaves(mine._replace(cost=0)), jax.tree.leaves(its._replace(cost=0)), strict=True):
+        for x, y in zip(
+            jax.tree.leaves(mine._replace(cost=0)),
+            jax.tree.leaves(its._replace(cost=0)),
+            strict=True,
+        ):
             np.testing.assert_array_equal(x, y)
 
 
@@ -344,7 +396,10 @@ def test_limits_can_be_given():
     own = make("safe/search-and-rescue-2s-3t").spec.cost_limits
     given = make("safe/search-and-rescue-2s-3t", cost_limit={"closed_zone": (1, 2)})
     assert given.spec.cost_limits == (own[0], (1.0, 2.0))
-    assert dataclasses.replace(given.spec, cost_limits=own) == make("safe/search-and-rescue-2s-3t").spec
+    assert (
+        dataclasses.replace(given.spec, cost_limits=own)
+        == make("safe/search-and-rescue-2s-3t").spec
+    )
 
 
 def test_limits_grow_with_the_episode():

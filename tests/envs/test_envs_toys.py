@@ -9,9 +9,9 @@ import pytest
 from small_envs import TOY_WORLDS, compiled
 
 from jaxmarl_lite.envs import check_environment, make
-from jaxmarl_lite.envs.delayed import DelayedRewardWrapper
-from jaxmarl_lite.envs.toys.limited import Budget, Risky
+from jaxmarl_lite.envs.toys.constrained import Budget, Risky
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
+from jaxmarl_lite.envs.wrappers.delayed_reward import DelayedRewardWrapper
 
 
 def best_action(env, state):
@@ -76,7 +76,11 @@ def test_memory_hides_the_cue_until_the_answer():
     np.testing.assert_array_equal(timestep.obs.agents_view[:, :2], jax.nn.one_hot(state.cue, 2))
     for t in range(1, 4):
         state, timestep = step(state, jnp.zeros(2, jnp.int32))
-        assert not timestep.obs.agents_view[:, :2].any() and not timestep.last and not timestep.reward.any()
+        assert (
+            not timestep.obs.agents_view[:, :2].any()
+            and not timestep.last
+            and not timestep.reward.any()
+        )
         assert timestep.obs.agents_view[:, 2].tolist() == [float(t == 3)] * 2
     half = state._replace(cue=jnp.array([0, 1], jnp.int32))
     _, timestep = step(half, jnp.zeros(2, jnp.int32))
@@ -88,7 +92,9 @@ def test_pursuit_pays_when_both_approach():
     state, _ = reset(jax.random.key(0))
 
     def after(offsets, moves, time=0):
-        begun = state._replace(offset=jnp.array(offsets, jnp.int32), time=jnp.array(time, jnp.int32))
+        begun = state._replace(
+            offset=jnp.array(offsets, jnp.int32), time=jnp.array(time, jnp.int32)
+        )
         return step(begun, jnp.array(moves, jnp.int32) + 1)
 
     for offsets, moves, reward, then in [
@@ -101,14 +107,18 @@ def test_pursuit_pays_when_both_approach():
         ((0, 1), (0, 1), 1.01, (0, 0)),
     ]:
         now, timestep = after(offsets, moves)
-        assert timestep.reward.tolist() == pytest.approx([reward] * 2) and now.offset.tolist() == list(then)
+        assert timestep.reward.tolist() == pytest.approx(
+            [reward] * 2
+        ) and now.offset.tolist() == list(then)
         np.testing.assert_allclose(timestep.obs.agents_view[:, 0], np.array(then) / 5, rtol=1e-6)
         assert bool(timestep.last) == (then == (0, 0)) == (timestep.discount == 0)
     _, timestep = after((3, 3), (0, 0), time=19)
     assert timestep.last and timestep.discount == 1
     best = np.mean([1.0 + 0.01 * max(a, b) for a in range(1, 6) for b in range(1, 6)])
     assert env.spec.max_return == pytest.approx(best)
-    starts = jax.vmap(lambda key: env.reset(key)[0].offset)(jax.random.split(jax.random.key(1), 500))
+    starts = jax.vmap(lambda key: env.reset(key)[0].offset)(
+        jax.random.split(jax.random.key(1), 500)
+    )
     assert set(np.unique(starts)) == set(range(-5, 6)) - {0}
 
 
@@ -131,16 +141,24 @@ def test_the_first_choice_is_paid_for_at_the_end():
     env, reset, step = compiled("toy/relay")
     for is_correct in (0, 1):
         state, timestep = reset(jax.random.key(3))
-        assert timestep.obs.alive.tolist() == [True, True] and timestep.obs.agents_view[0, :4].sum() == 1
+        assert (
+            timestep.obs.alive.tolist() == [True, True]
+            and timestep.obs.agents_view[0, :4].sum() == 1
+        )
         rewards = []
         for t in range(16):
-            assert timestep.obs.action_mask[0].sum() == (4 if t == 0 else 1) and timestep.obs.alive[0] == (t == 0)
+            assert timestep.obs.action_mask[0].sum() == (4 if t == 0 else 1) and timestep.obs.alive[
+                0
+            ] == (t == 0)
             assert timestep.obs.global_state[8] == (t > 0 and is_correct)
             first = (state.target[0] + 1 - is_correct) % 4 if t == 0 else 0
             second = state.target[1] if t % 2 else (state.target[1] + 1) % 4
             state, timestep = step(state, jnp.stack([jnp.asarray(first, jnp.int32), second]))
             rewards.append(float(timestep.reward[1]))
-        assert rewards == [0.25 * (t % 2) for t in range(15)] + [0.25 + is_correct] and timestep.discount == 0
+        assert (
+            rewards == [0.25 * (t % 2) for t in range(15)] + [0.25 + is_correct]
+            and timestep.discount == 0
+        )
 
 
 def test_counter_ends_and_is_cut_off():
@@ -183,7 +201,10 @@ def test_unequal_masks_and_deaths():
         state, timestep = step(state, state.target)
         assert timestep.reward[0] == pytest.approx(2 / 6)
     assert timestep.obs.alive.tolist() == [True, False]
-    assert timestep.obs.action_mask[1].tolist() == [True, False, False, False] and not timestep.obs.agents_view[1].any()
+    assert (
+        timestep.obs.action_mask[1].tolist() == [True, False, False, False]
+        and not timestep.obs.agents_view[1].any()
+    )
     _, timestep = step(state, state.target)
     assert timestep.reward[0] == pytest.approx(1 / 6)
 
@@ -197,7 +218,11 @@ def test_unequal_masks_and_deaths():
         ("reach", {"dims": (2, 0)}, "dims is 0; allowed is a whole number, 1 or more"),
         ("counter", {"goal": 9}, "goal must be between 1 and limit=6, not 9"),
         ("relay", {"steps": 1}, "steps is 1; allowed is a whole number, 2 or more"),
-        ("relay", {"immediate_reward": float("nan")}, "immediate_reward is nan; allowed is a finite number"),
+        (
+            "relay",
+            {"immediate_reward": float("nan")},
+            "immediate_reward is nan; allowed is a finite number",
+        ),
         ("pursuit", {"reach": 0}, "reach is 0; allowed is a whole number, 1 or more"),
         ("pursuit", {"agents": "two"}, "agents is 'two'; allowed is a whole number, 1 or more"),
         ("pursuit", {"limit": 3}, "limit is 3; allowed is reach, 5, or more"),
@@ -206,7 +231,11 @@ def test_unequal_masks_and_deaths():
         ("budget", {"costs": ((0.0, 1.0),)}, "rewards and costs must have rows of one length"),
         ("budget", {"costs": ((1.0, 1.0, 2.0),)}, "action 0 is rest"),
         ("budget", {"limits": (1.0, 1.0)}, "costs, limits and cost_names must be equally many"),
-        ("budget", {"limits": ((1.0, 1.0, 1.0),)}, "limit of 'energy' is .* or a tuple of 2, one per agent"),
+        (
+            "budget",
+            {"limits": ((1.0, 1.0, 1.0),)},
+            "limit of 'energy' is .* or a tuple of 2, one per agent",
+        ),
         ("budget", {"limits": (-1.0,)}, "limits is -1.0; allowed is a number from 0 up"),
         ("risky", {"costs": ((1.0, 0.0), (0.0, 1.0))}, r"costs\[0\]\[0\] must be 0"),
         ("risky", {"payoff": ((1.0,),)}, "payoff must be two rows of two"),
@@ -220,24 +249,41 @@ def test_impossible_toys(name, keywords, words):
 def test_delayed_rewards_are_paid_in_one_sum():
     inner, env = make("toy/pursuit", limit=6), make("delayed/toy/pursuit", limit=6)
     assert env.spec.name == "delayed/toy/pursuit" and env.spec.max_return == inner.spec.max_return
-    assert env.spec.global_state_size == inner.spec.global_state_size + 2 and env.spec.obs_size == inner.spec.obs_size
-    (state, timestep), (delayed_state, delayed) = inner.reset(jax.random.key(0)), env.reset(jax.random.key(0))
+    assert (
+        env.spec.global_state_size == inner.spec.global_state_size + 2
+        and env.spec.obs_size == inner.spec.obs_size
+    )
+    (state, timestep), (delayed_state, delayed) = (
+        inner.reset(jax.random.key(0)),
+        env.reset(jax.random.key(0)),
+    )
     pending = 0.0
     for t in range(6):
         np.testing.assert_array_equal(delayed.obs.agents_view, timestep.obs.agents_view)
         np.testing.assert_allclose(
-            delayed.obs.global_state, jnp.append(timestep.obs.global_state, jnp.full(2, pending)), rtol=1e-6
+            delayed.obs.global_state,
+            jnp.append(timestep.obs.global_state, jnp.full(2, pending)),
+            rtol=1e-6,
         )
         action = jnp.array([t % 3, (t + 1) % 3])
-        (state, timestep), (delayed_state, delayed) = inner.step(state, action), env.step(delayed_state, action)
+        (state, timestep), (delayed_state, delayed) = (
+            inner.step(state, action),
+            env.step(delayed_state, action),
+        )
         pending += float(timestep.reward[0])
         assert delayed.last == timestep.last and delayed.discount == timestep.discount
         assert delayed.reward.tolist() == pytest.approx([pending if timestep.last else 0.0] * 2)
-    assert timestep.last and not delayed.obs.global_state[-2:].any()  # paid is not owed: a time limit is looked beyond
-    with pytest.raises(AttributeError, match="'DelayedRewardWrapper' object has no attribute 'nothing'"):
+    assert (
+        timestep.last and not delayed.obs.global_state[-2:].any()
+    )  # paid is not owed: a time limit is looked beyond
+    with pytest.raises(
+        AttributeError, match="'DelayedRewardWrapper' object has no attribute 'nothing'"
+    ):
         _ = env.nothing
     assert not hasattr(env, "animate")
-    with pytest.raises(ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"):
+    with pytest.raises(
+        ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"
+    ):
         make("delayed/toy/pursiut")
 
 

@@ -1,4 +1,5 @@
-"""Reads a checkpoint of one device on eight, changes it, saves it: ``python eight_devices.py FOLDER``."""
+"""Reads a checkpoint of one device on eight, changes it, saves it: ``python eight_devices.py
+FOLDER``."""
 
 import sys
 
@@ -22,11 +23,16 @@ def main(folder):
         "w": jax.ShapeDtypeStruct((5,), jnp.bfloat16, sharding=same),
     }
     state = checkpoint.restore(folder, template).state
-    assert {name: leaf.sharding for name, leaf in state.items()} == {"keys": spread, "x": spread, "w": same}
+    assert {name: leaf.sharding for name, leaf in state.items()} == {
+        "keys": spread,
+        "x": spread,
+        "w": same,
+    }
     assert len({shard.device for shard in state["x"].addressable_shards}) == 8
     assert np.array_equal(state["x"], np.arange(48).reshape(16, 3))
     assert np.array_equal(
-        jax.random.key_data(state["keys"]), jax.random.key_data(jax.random.split(jax.random.key(1), 8))
+        jax.random.key_data(state["keys"]),
+        jax.random.key_data(jax.random.split(jax.random.key(1), 8)),
     )
     checkpoint.save(folder, 2, state | {"x": state["x"] * 2})
 

@@ -1,4 +1,5 @@
-"""Saves for ever, each state filled with its step, and says which steps are saved: ``python saving.py FOLDER``."""
+"""Saves for ever, each state filled with its step, and says which steps are saved: ``python
+saving.py FOLDER``."""
 
 import sys
 

@@ -33,10 +33,24 @@ class State(NamedTuple):
 
 
 def make_state(seed=0, width=4):
-    params = {"Dense_0": {"kernel": jax.random.normal(jax.random.key(seed), (3, width)), "bias": jnp.zeros(width)}}
+    params = {
+        "Dense_0": {
+            "kernel": jax.random.normal(jax.random.key(seed), (3, width)),
+            "bias": jnp.zeros(width),
+        }
+    }
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
-    keys = {"one": jax.random.key(seed), "many": jax.random.split(jax.random.key(seed, impl="rbg"), 5)}
-    numbers = (jnp.int32(-3), jnp.uint32(2**32 - 1), jnp.float32(np.pi), jnp.bfloat16(0.1), jnp.int8(-128))
+    keys = {
+        "one": jax.random.key(seed),
+        "many": jax.random.split(jax.random.key(seed, impl="rbg"), 5),
+    }
+    numbers = (
+        jnp.int32(-3),
+        jnp.uint32(2**32 - 1),
+        jnp.float32(np.pi),
+        jnp.bfloat16(0.1),
+        jnp.int8(-128),
+    )
     return State(params, tx.init(params), keys, (), [jnp.array([True, False]), numbers], None)
 
 
@@ -55,7 +69,9 @@ def bits(tree):
 def test_every_bit_comes_back_in_the_same_tree(tmp_path, abstract):
     state = make_state()
     state.params["Dense_0"]["bias"] = jnp.array([jnp.nan, jnp.inf, -0.0, 1e-45])
-    checkpoint.save(tmp_path, 7, state, {"algorithm": "liir", "sizes": (3, 4), "limit": np.float32(0.5)})
+    checkpoint.save(
+        tmp_path, 7, state, {"algorithm": "liir", "sizes": (3, 4), "limit": np.float32(0.5)}
+    )
     template = jax.eval_shape(lambda: make_state()) if abstract else make_state(seed=1)
     found = checkpoint.restore(tmp_path, template)
     assert bits(found.state) == bits(state)
@@ -67,10 +83,17 @@ def test_every_bit_comes_back_in_the_same_tree(tmp_path, abstract):
 
 def test_float64_and_int64_come_back(tmp_path):
     with jax.enable_x64(True):
-        state = {"x": jnp.array([np.pi, 5e-324]), "i": jnp.array(2**62), "c": jnp.array(1 + 2j), "n": 3}
+        state = {
+            "x": jnp.array([np.pi, 5e-324]),
+            "i": jnp.array(2**62),
+            "c": jnp.array(1 + 2j),
+            "n": 3,
+        }
         assert state["x"].dtype == jnp.float64
         checkpoint.save(tmp_path, 0, state)
-        found = checkpoint.restore(tmp_path, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state)))
+        found = checkpoint.restore(
+            tmp_path, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state))
+        )
         assert bits(found.state) == bits(jax.tree.map(jnp.asarray, state))
     with pytest.raises(CheckpointError, match=r"state\['c'\] was saved as complex128"):
         checkpoint.restore(tmp_path, jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), state))
@@ -82,8 +105,12 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     @jax.jit
     def step(state):
         traces.append(1)
-        grads = jax.tree.map(lambda p: p + jax.random.normal(state.keys["one"], p.shape), state.params)
-        updates, opt = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).update(grads, state.opt)
+        grads = jax.tree.map(
+            lambda p: p + jax.random.normal(state.keys["one"], p.shape), state.params
+        )
+        updates, opt = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).update(
+            grads, state.opt
+        )
         keys = state.keys | {"one": jax.random.fold_in(state.keys["one"], 1)}
         return state._replace(params=optax.apply_updates(state.params, updates), opt=opt, keys=keys)
 
@@ -99,7 +126,11 @@ def test_numpy_leaves_and_python_numbers(tmp_path):
     checkpoint.save(tmp_path, 0, state)
     found = checkpoint.restore(tmp_path, state).state
     assert isinstance(found["np"], np.ndarray) and found["np"].dtype == np.int16
-    assert found["bool"].dtype == jnp.bool_ and found["float"].dtype == jnp.float32 and found["float"] == 0.5
+    assert (
+        found["bool"].dtype == jnp.bool_
+        and found["float"].dtype == jnp.float32
+        and found["float"] == 0.5
+    )
     with pytest.raises(TypeError, match=r"state\['x'\] is float64"):
         checkpoint.save(tmp_path, 1, {"x": np.zeros(3)})
     with pytest.raises(TypeError, match=r"state\['x'\] is a str"):
@@ -113,7 +144,9 @@ def test_the_newest_two_are_kept_and_steps_do_not_go_back(tmp_path):
         checkpoint.save(tmp_path, step, {"x": jnp.array(step)})
     assert checkpoint.steps(tmp_path) == [9, 12] and checkpoint.latest(tmp_path) == 12
     assert checkpoint.restore(tmp_path, {"x": jnp.array(0)}, step=9).state["x"] == 9
-    with pytest.raises(CheckpointError, match="already holds step 12, later than 10; call delete_after"):
+    with pytest.raises(
+        CheckpointError, match="already holds step 12, later than 10; call delete_after"
+    ):
         checkpoint.save(tmp_path, 10, {"x": jnp.array(10)})
     assert checkpoint.delete_after(tmp_path, 9) == [12]
     checkpoint.save(tmp_path, 10, {"x": jnp.array(10)}, max_checkpoints=1)
@@ -133,7 +166,12 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 def test_arrays_without_entries_come_back(tmp_path):
     """A world without costs has arrays of shape [B, N, 0], which orbax refuses."""
     keys = jax.random.split(jax.random.key(0), 3)[:0]
-    state = {"cost": jnp.zeros((2, 3, 0)), "keys": keys, "mask": jnp.zeros((0,), bool), "n": jnp.array(1)}
+    state = {
+        "cost": jnp.zeros((2, 3, 0)),
+        "keys": keys,
+        "mask": jnp.zeros((0,), bool),
+        "n": jnp.array(1),
+    }
     checkpoint.save(tmp_path, 0, state)
     assert bits(checkpoint.restore(tmp_path, jax.eval_shape(lambda: state)).state) == bits(state)
     for nothing in ({}, {"a": (), "b": None, "c": jnp.zeros((0, 2))}):
@@ -151,11 +189,26 @@ def test_no_checkpoint_is_said(tmp_path):
 
 def foreign_templates():
     wide, other = make_state(width=8), make_state()
-    yield wide, r"state\.params\['Dense_0'\]\['bias'\] was saved as float32\[4\], here it is float32\[8\]"
-    yield other._replace(memory=(jnp.zeros(2),)), r"it has state\.flags\[0\] where state\.memory\[0\] is expected"
-    yield other._replace(nothing=jnp.zeros(2)), r"it lacks state\.nothing \(15 leaves saved, 16 expected\)"
-    yield other._replace(flags=[other.flags[0]]), r"it has state\.flags\[1\]\[0\] \(15 leaves saved, 10 expected\)"
-    yield other._replace(keys=other.keys | {"one": jax.random.key(0, impl="rbg")}), r"key<fry>\[\], here it is key<rbg>"
+    yield (
+        wide,
+        r"state\.params\['Dense_0'\]\['bias'\] was saved as float32\[4\], here it is float32\[8\]",
+    )
+    yield (
+        other._replace(memory=(jnp.zeros(2),)),
+        r"it has state\.flags\[0\] where state\.memory\[0\] is expected",
+    )
+    yield (
+        other._replace(nothing=jnp.zeros(2)),
+        r"it lacks state\.nothing \(15 leaves saved, 16 expected\)",
+    )
+    yield (
+        other._replace(flags=[other.flags[0]]),
+        r"it has state\.flags\[1\]\[0\] \(15 leaves saved, 10 expected\)",
+    )
+    yield (
+        other._replace(keys=other.keys | {"one": jax.random.key(0, impl="rbg")}),
+        r"key<fry>\[\], here it is key<rbg>",
+    )
 
 
 @pytest.mark.parametrize("which", range(5))
@@ -198,7 +251,9 @@ def test_when_all_are_damaged_all_are_named(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, step, {"x": jnp.zeros(1)})
         (tmp_path / f"step_{step:012d}" / "manifest.json").write_text("{")
-    with pytest.raises(CheckpointError, match="every checkpoint.*step_000000000002.*step_000000000001"):
+    with pytest.raises(
+        CheckpointError, match="every checkpoint.*step_000000000002.*step_000000000001"
+    ):
         checkpoint.restore(tmp_path, {"x": jnp.zeros(1)}, fallback=True)
 
 
@@ -207,7 +262,8 @@ class Crash(BaseException):
 
 
 def test_a_crash_at_any_call_of_the_system_leaves_a_readable_newest(tmp_path, monkeypatch):
-    """Stop at the n-th rename, sync or removal, for every n, while step 3 is saved and step 1 dropped."""
+    """Stop at the n-th rename, sync or removal, for every n, while step 3 is saved and step 1
+    dropped."""
     real = {"replace": os.replace, "fsync": os.fsync, "rmtree": shutil.rmtree}
     left = [0]
 
@@ -216,7 +272,9 @@ def test_a_crash_at_any_call_of_the_system_leaves_a_readable_newest(tmp_path, mo
             left[0] -= 1
             if left[0] == 0:
                 if name == "rmtree":  # half removed
-                    next((p for p in Path(args[0]).rglob("*") if p.is_file()), Path(args[0], "-")).unlink(True)
+                    next(
+                        (p for p in Path(args[0]).rglob("*") if p.is_file()), Path(args[0], "-")
+                    ).unlink(True)
                 raise Crash
             return real[name](*args, **kwargs)
 
@@ -262,7 +320,9 @@ def test_kill_9_at_random_moments(tmp_path):
         interrupted += any(path.name.startswith(".") for path in tmp_path.iterdir())
         template = {f"leaf {i}": jax.ShapeDtypeStruct((500 + i,), jnp.int32) for i in range(30)}
         found = checkpoint.restore(tmp_path, template)
-        assert found.step == checkpoint.latest(tmp_path) >= said and found.meta == {"step": found.step}
+        assert found.step == checkpoint.latest(tmp_path) >= said and found.meta == {
+            "step": found.step
+        }
         assert all(np.all(np.asarray(leaf) == found.step) for leaf in jax.tree.leaves(found.state))
         said = found.step
     assert interrupted >= 3  # most kills hit the middle of a save
@@ -281,7 +341,13 @@ def test_one_device_writes_eight_read_and_write_one_reads(tmp_path):
         "w": jnp.arange(5, dtype=jnp.bfloat16),
     }
     checkpoint.save(tmp_path, 1, state)
-    process = start(HERE / "eight_devices.py", tmp_path, devices=8, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(
+        HERE / "eight_devices.py",
+        tmp_path,
+        devices=8,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
     assert out == b"" and err == b""  # and neither jax nor orbax makes noise
@@ -295,16 +361,21 @@ def test_two_processes_write_together_and_read_together_and_one_alone_can_read(t
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        both = [start(HERE / "two_processes.py", rank, port, tmp_path, what, devices=4, **quiet) for rank in (0, 1)]
+        both = [
+            start(HERE / "two_processes.py", rank, port, tmp_path, what, devices=4, **quiet)
+            for rank in (0, 1)
+        ]
         for rank, process in enumerate(both):
             _, err = process.communicate(timeout=120)
             assert process.returncode == 0, err.decode()
             assert (tmp_path / f"done_{rank}").read_text() == "3"
     assert checkpoint.steps(tmp_path) == [2, 3]
     template = {
-        "spread": jnp.zeros((8, 3)), "same": jnp.zeros(3), "local": jnp.array(0, jnp.int32),
+        "spread": jnp.zeros((8, 3)),
+        "same": jnp.zeros(3),
+        "local": jnp.array(0, jnp.int32),
         "keys": jax.random.split(jax.random.key(0), 8),
-    }  # fmt: skip
+    }
     found = checkpoint.restore(tmp_path, template).state
     assert np.array_equal(found["spread"], np.arange(24).reshape(8, 3)) and found["local"] == 7
     wanted = jax.random.key_data(jax.random.split(jax.random.key(5), 8))
@@ -330,28 +401,45 @@ def test_a_state_of_five_megabytes_is_saved_in_half_a_second(tmp_path):
     checkpoint.restore(tmp_path, state)
     restored = time.perf_counter() - begin
     print(f"save {min(took):.3f} s, restore {restored:.3f} s")
-    assert min(took) < 1.5 and restored < 3.0  # measured 0.15 and 0.15 on two cores; room for a busy machine
+    assert (
+        min(took) < 1.5 and restored < 3.0
+    )  # measured 0.15 and 0.15 on two cores; room for a busy machine
 
 
 def test_the_manifest_can_be_read_by_people(tmp_path):
-    path = checkpoint.save(tmp_path, 3, {"w": jnp.zeros((2, 3)), "k": jax.random.key(0)}, {"algorithm": "liir"})
+    path = checkpoint.save(
+        tmp_path, 3, {"w": jnp.zeros((2, 3)), "k": jax.random.key(0)}, {"algorithm": "liir"}
+    )
     found = json.loads((path / "manifest.json").read_text())
-    assert found["leaves"] == [["['k']", [], "key<fry>", "threefry2x32"], ["['w']", [2, 3], "float32", None]]
+    assert found["leaves"] == [
+        ["['k']", [], "key<fry>", "threefry2x32"],
+        ["['w']", [2, 3], "float32", None],
+    ]
     assert found["step"] == 3 and found["meta"] == {"algorithm": "liir"}
 
 
-@pytest.mark.parametrize("name", ["a[1]", "[abc]", "back\\slash", "x:/y", "dot..dot", "bad\udce9byte"])
+@pytest.mark.parametrize(
+    "name", ["a[1]", "[abc]", "back\\slash", "x:/y", "dot..dot", "bad\udce9byte"]
+)
 def test_any_folder_name_can_be_read_back(tmp_path, name):
     """orbax takes brackets for a pattern and a backslash for a slash."""
     folder = tmp_path / name.replace("/", "") / "in[side]"
     for step in (1, 2):
-        checkpoint.save(folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, max_checkpoints=1)
+        checkpoint.save(
+            folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, max_checkpoints=1
+        )
     found = checkpoint.restore(folder, {"x": jnp.arange(5), "k": jax.random.key(0)})
-    assert found.step == 2 and found.state["x"].tolist() == [2, 3, 4, 5, 6] and checkpoint.steps(folder) == [2]
+    assert (
+        found.step == 2
+        and found.state["x"].tolist() == [2, 3, 4, 5, 6]
+        and checkpoint.steps(folder) == [2]
+    )
 
 
 @pytest.mark.parametrize("harm", ["remove", "change"])
-def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(tmp_path, monkeypatch, harm):
+def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(
+    tmp_path, monkeypatch, harm
+):
     checkpoint.save(tmp_path, 1, {"x": jnp.arange(5)})
     write = checkpoint.ocp.Checkpointer.save
 
@@ -363,7 +451,10 @@ def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(tmp_path
             shutil.rmtree(path / "d")
 
     monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", damaged)
-    with pytest.raises(CheckpointError, match=f"written to {tmp_path} cannot be read back: .*those before it are kept"):
+    with pytest.raises(
+        CheckpointError,
+        match=f"written to {tmp_path} cannot be read back: .*those before it are kept",
+    ):
         checkpoint.save(tmp_path, 2, {"x": jnp.arange(5)}, max_checkpoints=1)
     monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [1]
@@ -404,9 +495,15 @@ def forge(path, change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"leaves": [["['x']", [10**12], "float32", None]]}, {"leaves": 5}, {"leaves": [[1]]}, {"meta": 1}, {"files": [1]},
-     {"step": "3"}],
-)  # fmt: skip
+    [
+        {"leaves": [["['x']", [10**12], "float32", None]]},
+        {"leaves": 5},
+        {"leaves": [[1]]},
+        {"meta": 1},
+        {"files": [1]},
+        {"step": "3"},
+    ],
+)
 def test_a_forged_manifest_is_an_error(tmp_path, change):
     forge(checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)}), change)
     with pytest.raises(CheckpointError):
@@ -434,5 +531,8 @@ def test_links_are_removed_and_not_followed(tmp_path):
     (folder / ".deleting_step_000000000001").symlink_to(tmp_path / "mine")
     for step in (2, 3, 4):
         checkpoint.save(folder, step, {"x": jnp.zeros(2)})
-    assert sorted(path.name for path in folder.iterdir()) == ["step_000000000003", "step_000000000004"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "step_000000000003",
+        "step_000000000004",
+    ]
     assert (tmp_path / "mine" / "precious").exists()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxmarl_lite.report import plots, statistics
+from jaxmarl_lite.report import plotting, statistics
 from jaxmarl_lite.report.agents import worst_agent
 
 STEPS = np.array([0, 1000])
@@ -10,48 +10,80 @@ INF = np.inf
 
 
 def costs(*agents):
-    """Costs ``[2 seeds, 2, N, 1]`` of agents that cost so much, the second seed 2 more at the end."""
+    """Costs ``[2 seeds, 2, N, 1]`` of agents that cost so much, the second seed 2 more at the
+    end."""
     one = np.broadcast_to(np.asarray(agents, float)[:, None], (2, 2, len(agents), 1)).copy()
     one[1, 1] += 2
     return one
 
 
 def lines(axes):
-    return {line.get_label(): list(line.get_ydata()) for line in axes.lines if not line.get_label().startswith("_")}
+    return {
+        line.get_label(): list(line.get_ydata())
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    }
 
 
 def levels(axes):
     """Limit lines: their level -> (label beside it, color)."""
-    dashed = [line for line in axes.lines if line.get_linestyle() == "--" and line.get_label().startswith("_")]
+    dashed = [
+        line
+        for line in axes.lines
+        if line.get_linestyle() == "--" and line.get_label().startswith("_")
+    ]
     words = {text.xy[1]: text.get_text() for text in axes.texts}
     return {line.get_ydata()[0]: (words[line.get_ydata()[0]], line.get_color()) for line in dashed}
 
 
 def test_a_panel_per_cost_beside_the_returns(tmp_path):
     both = np.concatenate([costs(1, 5), costs(10, 50)], -1)
-    figure = plots.run_curves(
-        "macpo", (STEPS, RETURNS, both), limits=[[4, INF], [4, INF]], names=("speed", "hits"), path=tmp_path / "a.png",
-        meanings=("metres per second", "collisions"), best=9.0, random=0.5,
-    )  # fmt: skip
+    figure = plotting.run_curves(
+        "macpo",
+        (STEPS, RETURNS, both),
+        limits=[[4, INF], [4, INF]],
+        names=("speed", "hits"),
+        path=tmp_path / "a.png",
+        meanings=("metres per second", "collisions"),
+        best=9.0,
+        random=0.5,
+    )
     returns, speed, hits = figure.axes
     assert (tmp_path / "a.png").stat().st_size > 5000
     assert lines(returns) == {"macpo": [0, 2]} and {"best possible", "random policy"} <= {
         text.get_text() for text in returns.texts
     }
-    assert lines(speed) == {"agent 0": [1, 2], "agent 1": [5, 6]} and lines(hits)["agent 1"] == [50, 51]
-    assert [text for text, _ in levels(speed).values()] == ["limit"] and list(levels(speed)) == [4] and not levels(hits)
+    assert lines(speed) == {"agent 0": [1, 2], "agent 1": [5, 6]} and lines(hits)["agent 1"] == [
+        50,
+        51,
+    ]
+    assert (
+        [text for text, _ in levels(speed).values()] == ["limit"]
+        and list(levels(speed)) == [4]
+        and not levels(hits)
+    )
     assert (speed.get_title(loc="left"), speed.get_ylabel()) == ("cost: speed", "metres per second")
     corners = speed.collections[0].get_paths()[0].vertices[:, 1]
-    assert (corners.min(), corners.max()) == (1, statistics.bootstrap_interval([1.0, 3.0], statistics.mean).high)
+    assert (corners.min(), corners.max()) == (
+        1,
+        statistics.bootstrap_interval([1.0, 3.0], statistics.mean).high,
+    )
 
 
 def test_unequal_limits_have_the_colour_of_their_agent():
-    (axes,) = plots.run_curves("a", (STEPS, None, costs(1, 2, 3, 4)), limits=[[3], [5], [5], [INF]]).axes
-    assert levels(axes) == {3: ("limit of agent 0", plots.PALETTE[0]), 5: ("limit of agents 1, 2", "#262626")}
+    (axes,) = plotting.run_curves(
+        "a", (STEPS, None, costs(1, 2, 3, 4)), limits=[[3], [5], [5], [INF]]
+    ).axes
+    assert levels(axes) == {
+        3: ("limit of agent 0", plotting.PALETTE[0]),
+        5: ("limit of agents 1, 2", "#262626"),
+    }
 
 
 def test_many_agents_are_a_mean_and_a_range():
-    (axes,) = plots.run_curves("a", (STEPS, None, costs(*range(7))), limits=np.full((7, 1), 3.0)).axes
+    (axes,) = plotting.run_curves(
+        "a", (STEPS, None, costs(*range(7))), limits=np.full((7, 1), 3.0)
+    ).axes
     assert lines(axes) == {"mean of 7 agents": [3, 4]} and list(levels(axes)) == [3]
     corners = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (corners.min(), corners.max()) == (0, 7)
@@ -69,7 +101,7 @@ def test_many_agents_are_a_mean_and_a_range():
 )
 def test_several_runs_have_a_line_each(limits, agents, line, level, words):
     runs = {"macpo": (STEPS, RETURNS, costs(1, 5)), "mappo": (STEPS, RETURNS, costs(3, 5) + 1)}
-    returns, axes = plots.constrained_curves(runs, limits=limits, agents=agents).axes
+    returns, axes = plotting.constrained_curves(runs, limits=limits, agents=agents).axes
     assert set(lines(returns)) == set(runs) == set(lines(axes))
     assert lines(axes)["macpo"] == line and list(levels(axes)) == ([] if level is None else [level])
     assert axes.get_ylabel().replace("\n", " ") == f"cost per episode ({words})"
@@ -78,38 +110,43 @@ def test_several_runs_have_a_line_each(limits, agents, line, level, words):
 def test_runs_may_have_limits_of_their_own():
     runs = {name: (STEPS, None, costs(1, 5)) for name in ("tight", "loose", "free")}
     limits = {"tight": [[1], [1]], "loose": [[7], [7]], "free": None}
-    (axes,) = plots.constrained_curves(runs, limits=limits).axes
-    colors = plots.PALETTE
+    (axes,) = plotting.constrained_curves(runs, limits=limits).axes
+    colors = plotting.PALETTE
     assert levels(axes) == {1: ("limit of tight", colors[0]), 7: ("limit of loose", colors[1])}
 
 
 def test_diverged_seeds_are_left_out():
     lost = costs(1, 5)
     lost[1] = np.nan
-    (axes,) = plots.constrained_curves({"a": (STEPS, None, lost)}).axes
+    (axes,) = plotting.constrained_curves({"a": (STEPS, None, lost)}).axes
     assert lines(axes) == {"a": [5, 5]}
     many = np.concatenate([lost] * 4, axis=2)
-    (axes,) = plots.run_curves("a", (STEPS, None, many)).axes
+    (axes,) = plotting.run_curves("a", (STEPS, None, many)).axes
     assert lines(axes) == {"mean of 8 agents": [3, 3]}
 
 
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"'bad'.*\(2, 2, 2\)"):
-        plots.run_curves("bad", (STEPS, RETURNS, costs(1, 2)[..., 0]))
+        plotting.run_curves("bad", (STEPS, RETURNS, costs(1, 2)[..., 0]))
     with pytest.raises(ValueError, match=r"'bad'.*limits \(2,\)"):
-        plots.run_curves("bad", (STEPS, RETURNS, costs(1, 2)), limits=[1, 2])
+        plotting.run_curves("bad", (STEPS, RETURNS, costs(1, 2)), limits=[1, 2])
     with pytest.raises(ValueError, match="allowed is one"):
-        plots.constrained_curves({"a": (STEPS, None, costs(1)), "b": (STEPS, None, costs(1, 2))})
+        plotting.constrained_curves({"a": (STEPS, None, costs(1)), "b": (STEPS, None, costs(1, 2))})
     with pytest.raises(ValueError, match="agents is 'best'"):
-        plots.constrained_curves({"a": (STEPS, None, costs(1))}, agents="best")
+        plotting.constrained_curves({"a": (STEPS, None, costs(1))}, agents="best")
     with pytest.raises(ValueError, match="no runs"):
-        plots.constrained_curves({})
+        plotting.constrained_curves({})
 
 
 def test_metric_panels_have_a_panel_per_cost():
     names = [f"eval_cost/agent_{i}/cost_{k}" for i in range(2) for k in range(2)]
-    figure = plots.metric_panels({name: (STEPS, RETURNS) for name in names}, cost_names=("speed",))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["eval cost: speed", "eval cost: cost 1"]
+    figure = plotting.metric_panels(
+        {name: (STEPS, RETURNS) for name in names}, cost_names=("speed",)
+    )
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "eval cost: speed",
+        "eval cost: cost 1",
+    ]
     assert [list(lines(axes)) for axes in figure.axes] == [["agent 0", "agent 1"]] * 2
 
 

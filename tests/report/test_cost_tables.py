@@ -11,7 +11,9 @@ INF = np.inf
 
 def shown(table, colors=False):
     written = io.StringIO()
-    console = Console(width=100, color_system="standard" if colors else None, force_terminal=colors, file=written)
+    console = Console(
+        width=100, color_system="standard" if colors else None, force_terminal=colors, file=written
+    )
     console.print(table)
     return written.getvalue()
 
@@ -23,7 +25,9 @@ def words(table):
 def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
     costs = np.array([[[1.0, 3.0], [8.0, 0.0]], [[1.0, 5.0], [8.0, 0.0]]])
     limits = [[2.0, 4.5], [9.0, INF]]
-    table = cost_tables.run_table(costs, limits, [[1, 0.75], [0.5, np.nan]], [[0, 3.5], [0, np.nan]], 10, ("speed",))
+    table = cost_tables.run_table(
+        costs, limits, [[1, 0.75], [0.5, np.nan]], [[0, 3.5], [0, np.nan]], 10, ("speed",)
+    )
     lines = words(table)
     assert ["speed,", "agent", "0", "2", "1.00", "[1.00,", "1.00]", "1.000", "0.0"] in lines
     assert ["cost", "1,", "agent", "0", "4.5", "4.00", "[3.00,", "5.00]", "0.750", "3.5"] in lines
@@ -35,28 +39,55 @@ def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
 
 def test_many_agents_have_two_lines_unless_their_limits_differ():
     costs = np.arange(8.0)[None, :, None]
-    equal = words(cost_tables.run_table(costs, np.full((8, 1), 5.0), np.eye(8)[:, :1], np.zeros((8, 1)), 10))
+    equal = words(
+        cost_tables.run_table(costs, np.full((8, 1), 5.0), np.eye(8)[:, :1], np.zeros((8, 1)), 10)
+    )
     assert ["cost", "0,", "mean", "of", "8", "agents", "5", "3.50", "0.125", "0.0"] in equal
     assert ["cost", "0,", "worst", "agent", "(7)", "5", "7.00", "0.000", "0.0"] in equal
-    unequal = shown(cost_tables.run_table(costs, np.arange(8.0)[:, None], np.ones((8, 1)), np.zeros((8, 1)), 10))
+    unequal = shown(
+        cost_tables.run_table(costs, np.arange(8.0)[:, None], np.ones((8, 1)), np.zeros((8, 1)), 10)
+    )
     assert all(f"agent {i}" in unequal for i in range(8)) and "worst" not in unequal
 
 
 def test_an_evaluation_pools_episodes_and_shows_every_seed():
-    played = {0: np.array([[[1.0], [5.0]]] * 10), 3: np.array([[[2.0], [7.0]]] * 10), 7: np.full((10, 2, 1), np.nan)}
+    played = {
+        0: np.array([[[1.0], [5.0]]] * 10),
+        3: np.array([[[2.0], [7.0]]] * 10),
+        7: np.full((10, 2, 1), np.nan),
+    }
     pooled, by_seed = cost_tables.evaluation_tables(played, [[INF], [6.0]], ("speed",), "here")
     lines = words(pooled)
     # Wilson's interval of 10 of 20 episodes
-    assert "here" in shown(pooled) and lines[-2][:6] == ["speed,", "agent", "1", "6", "6.00", lines[-2][5]]
-    assert lines[-2][-3:] == ["0.500", "[0.299,", "0.701]"] and lines[-3][:4] == ["speed,", "agent", "0", "none"]
+    assert "here" in shown(pooled) and lines[-2][:6] == [
+        "speed,",
+        "agent",
+        "1",
+        "6",
+        "6.00",
+        lines[-2][5],
+    ]
+    assert lines[-2][-3:] == ["0.500", "[0.299,", "0.701]"] and lines[-3][:4] == [
+        "speed,",
+        "agent",
+        "0",
+        "none",
+    ]
     lines = words(by_seed)
-    assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and ["seed", "7", "left", "out"] in lines
+    assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and [
+        "seed",
+        "7",
+        "left",
+        "out",
+    ] in lines
     assert ["seed", "3", "7.00", "(agent", "1),", "0.000"] in lines
     red = [line for line in shown(by_seed, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "7.00" in red[0]
     assert len(cost_tables.evaluation_tables({0: played[0]}, [[INF], [6.0]])) == 1
 
 
-@pytest.mark.parametrize(("values", "text"), [([1, 1], "1"), ([0.1, 2], "0.1, 2"), ([INF, INF], "none")])
+@pytest.mark.parametrize(
+    ("values", "text"), [([1, 1], "1"), ([0.1, 2], "0.1, 2"), ([INF, INF], "none")]
+)
 def test_limits_in_words(values, text):
     assert cost_tables.format_limit(np.asarray(values, np.float32)) == text

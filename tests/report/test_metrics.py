@@ -8,22 +8,42 @@ from jaxmarl_lite.report.metrics import METRICS, base_name, describe, flatten
 def test_every_metric_has_one_sentence():
     for name, sentence in METRICS.items():
         assert name == base_name(name) and name.isidentifier()
-        assert sentence.endswith(".") and (sentence[0].isupper() or sentence[0].isdigit()) and len(sentence) > 30, name
+        assert (
+            sentence.endswith(".")
+            and (sentence[0].isupper() or sentence[0].isdigit())
+            and len(sentence) > 30
+        ), name
 
 
 def test_describe_knows_the_parts():
     assert describe("return") == METRICS["return"]
-    assert describe("seed_3/intrinsic_reward_std/agent_1") == METRICS["intrinsic_reward_std"] + " (agent 1)"
+    assert (
+        describe("seed_3/intrinsic_reward_std/agent_1")
+        == METRICS["intrinsic_reward_std"] + " (agent 1)"
+    )
     with pytest.raises(KeyError, match="retrun"):
         describe("retrun/agent_0")
 
 
 def test_flatten():
-    found = flatten({"return": jnp.float32(2), "r": np.array([1.0, 3.0]), "c": np.array([[1, 2], [3, 4]]), "f": True})
+    found = flatten(
+        {
+            "return": jnp.float32(2),
+            "r": np.array([1.0, 3.0]),
+            "c": np.array([[1, 2], [3, 4]]),
+            "f": True,
+        }
+    )
     assert found == {
-        "return": 2.0, "r/agent_0": 1.0, "r/agent_1": 3.0,
-        "c/agent_0/cost_0": 1.0, "c/agent_0/cost_1": 2.0, "c/agent_1/cost_0": 3.0, "c/agent_1/cost_1": 4.0, "f": 1.0,
-    }  # fmt: skip
+        "return": 2.0,
+        "r/agent_0": 1.0,
+        "r/agent_1": 3.0,
+        "c/agent_0/cost_0": 1.0,
+        "c/agent_0/cost_1": 2.0,
+        "c/agent_1/cost_0": 3.0,
+        "c/agent_1/cost_1": 4.0,
+        "f": 1.0,
+    }
     assert all(type(value) is float for value in found.values())
     assert base_name("c/agent_1/cost_0") == "c"
     with pytest.raises(ValueError, match="'x'.*\\(1, 2, 3\\)"):

@@ -46,8 +46,16 @@ def test_interval_against_all_possible_draws():
     x = np.array([0.0, 1.0, 5.0])
     every = np.sort([np.mean(draw) for draw in itertools.product(x, repeat=3)])
     found = bootstrap_interval(x, statistic=mean, confidence=0.8, resamples=50_000)
-    assert found.low == pytest.approx(np.quantile(every, 0.1, method="inverted_cdf")) == pytest.approx(1 / 3)
-    assert found.high == pytest.approx(np.quantile(every, 0.9, method="inverted_cdf")) == pytest.approx(11 / 3)
+    assert (
+        found.low
+        == pytest.approx(np.quantile(every, 0.1, method="inverted_cdf"))
+        == pytest.approx(1 / 3)
+    )
+    assert (
+        found.high
+        == pytest.approx(np.quantile(every, 0.9, method="inverted_cdf"))
+        == pytest.approx(11 / 3)
+    )
     assert found.estimate == 2.0 and found.count == 3 and not found.degenerate
 
 
@@ -74,7 +82,9 @@ def test_one_seed_gives_a_degenerate_interval_and_none_gives_nan():
     one = bootstrap_interval([0.7])
     assert (one.estimate, one.low, one.high, one.count) == (0.7, 0.7, 0.7, 1) and one.degenerate
     none = bootstrap_interval([np.nan, np.nan])
-    assert np.isnan([none.estimate, none.low, none.high]).all() and none.count == 0 and none.seeds == 2
+    assert (
+        np.isnan([none.estimate, none.low, none.high]).all() and none.count == 0 and none.seeds == 2
+    )
 
 
 def test_a_diverged_seed_is_left_out_and_counted():
@@ -99,7 +109,11 @@ def test_every_column_gets_the_interval_it_would_get_alone():
 def test_interval_by_task_draws_inside_each_task():
     flat = np.array([[0.0] * 4, [10.0] * 4])
     found = bootstrap_interval(flat, by_task=True)
-    assert (found.estimate, found.low, found.high) == (5.0, 5.0, 5.0)  # whatever is drawn, every task keeps its weight
+    assert (found.estimate, found.low, found.high) == (
+        5.0,
+        5.0,
+        5.0,
+    )  # whatever is drawn, every task keeps its weight
     x = np.random.default_rng(0).normal(size=(3, 6)) + np.array([[0.0], [1.0], [2.0]])
     found = bootstrap_interval(x, by_task=True)
     assert found.estimate == pytest.approx(scipy.stats.trim_mean(x, 0.25, axis=None))
@@ -118,7 +132,12 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_bad_input_is_refused():
-    for x, arguments in (([], {}), (3.0, {}), ([1.0, 2.0], {"by_task": True}), ([1.0], {"confidence": 95})):
+    for x, arguments in (
+        ([], {}),
+        (3.0, {}),
+        ([1.0, 2.0], {"by_task": True}),
+        ([1.0], {"confidence": 95}),
+    ):
         with pytest.raises(ValueError):
             bootstrap_interval(x, **arguments)
     with pytest.raises(ValueError, match=r"\[seeds, evaluations\]"):
@@ -126,14 +145,18 @@ def test_bad_input_is_refused():
 
 
 def test_probability_of_improvement():
-    assert probability_of_improvement([1, 2, 3], [0, 2]) == pytest.approx((1 + 2 + 2 - 0.5) / 6)  # 4 wins, 1 tie
+    assert probability_of_improvement([1, 2, 3], [0, 2]) == pytest.approx(
+        (1 + 2 + 2 - 0.5) / 6
+    )  # 4 wins, 1 tie
     assert probability_of_improvement([1, 1], [1, 1]) == 0.5
     generator = np.random.default_rng(0)
     x, y = generator.normal(0.3, 1, 11), generator.normal(0, 1, 8)
     u = scipy.stats.mannwhitneyu(x, y).statistic / (11 * 8)
     assert probability_of_improvement(x, y) == pytest.approx(u)
     assert probability_of_improvement(np.append(x, np.nan), y) == pytest.approx(u)
-    assert probability_of_improvement([[2, 3], [0, 0]], [[1, 1], [1, 1]]) == 0.5  # the mean over tasks
+    assert (
+        probability_of_improvement([[2, 3], [0, 0]], [[1, 1], [1, 1]]) == 0.5
+    )  # the mean over tasks
     with pytest.raises(ValueError):
         probability_of_improvement([[1, 2]], [[1, 2], [3, 4]])
 
@@ -152,11 +175,15 @@ def test_wilsons_interval_by_hand():
 
 def test_the_mean_leaves_nans_out():
     assert statistics.mean([1.0, np.nan, 3.0]) == 2 and np.isnan(statistics.mean([np.nan]))
-    assert np.array_equal(statistics.mean([[1.0, np.nan], [3.0, np.nan]], axis=0), [2, np.nan], equal_nan=True)
+    assert np.array_equal(
+        statistics.mean([[1.0, np.nan], [3.0, np.nan]], axis=0), [2, np.nan], equal_nan=True
+    )
 
 
 def test_the_area_under_a_curve_is_its_mean_over_training():
-    assert statistics.area_under_curve([0, 10, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]).tolist() == [0.875, 2.0]
+    assert statistics.area_under_curve(
+        [0, 10, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    ).tolist() == [0.875, 2.0]
     assert np.isnan(statistics.area_under_curve([0, 1], [0.0, np.nan]))
     for steps, x in (([0], [1.0]), ([0, 1], [1.0]), ([1, 0], [1.0, 2.0])):
         with pytest.raises(ValueError, match="rising steps"):

@@ -27,12 +27,19 @@ def test_interval_text():
 
 def test_number_text_keeps_the_decimals_of_its_neighbours():
     assert tables.format_number(0.0123) == "0.0123" and tables.format_number(0.0) == "0.00"
-    assert tables.format_number(3.0, [250.0]) == "3.0" and tables.format_number(float("nan")) == "left out"
+    assert (
+        tables.format_number(3.0, [250.0]) == "3.0"
+        and tables.format_number(float("nan")) == "left out"
+    )
 
 
 def test_result_table():
     returns = {0: 0.9, 1: 1.0, 2: float("nan"), 3: 0.8, 4: 0.7}
-    text = shown(tables.result_table(returns, random=0.1, best=1.0, meaning="team return", extra={"cost": {0: 3.5}}))
+    text = shown(
+        tables.result_table(
+            returns, random=0.1, best=1.0, meaning="team return", extra={"cost": {0: 3.5}}
+        )
+    )
     lines = [line.split() for line in text.splitlines()]
     assert ["seed", "0", "0.90", "3.50"] in lines and ["seed", "2", "left", "out"] in lines
     assert ["random", "policy", "0.10"] in lines and ["best", "possible", "1.00"] in lines
@@ -41,19 +48,32 @@ def test_result_table():
 
 def test_summary_table():
     text = shown(tables.summary_table({"liir": Interval(0.5, 0.4, 0.6, 8, 8)}, random=0.1))
-    assert "liir" in text and "0.50 [0.40, 0.60]" in text and "random policy" in text and "best" not in text
+    assert (
+        "liir" in text
+        and "0.50 [0.40, 0.60]" in text
+        and "random policy" in text
+        and "best" not in text
+    )
 
 
 def test_list_table_shows_brackets_and_refuses_ragged_rows():
-    text = shown(tables.list_table(["name", "agents"], [["matrix[climbing]", 2], ["lbf", None]], title="Worlds"))
+    text = shown(
+        tables.list_table(
+            ["name", "agents"], [["matrix[climbing]", 2], ["lbf", None]], title="Worlds"
+        )
+    )
     assert "matrix[climbing]" in text and "Worlds" in text and "None" not in text
     with pytest.raises(ValueError, match="2 entries"):
         tables.list_table(["a", "b"], [[1]])
 
 
-@pytest.mark.parametrize("text", ["speed [m/s]", "[/red]", "[bold]b[/bold]", ":warning:", "\x1b[31m", "[link=x]"])
+@pytest.mark.parametrize(
+    "text", ["speed [m/s]", "[/red]", "[bold]b[/bold]", ":warning:", "\x1b[31m", "[link=x]"]
+)
 def test_words_in_tables_are_text(text: str) -> None:
-    console = Console(width=200, color_system="truecolor", force_terminal=True, legacy_windows=False)
+    console = Console(
+        width=200, color_system="truecolor", force_terminal=True, legacy_windows=False
+    )
     interval = bootstrap_interval([1.0, 2.0])
     pooled = {0: np.zeros((3, 1, 1)), 1: np.zeros((3, 1, 1))}
     for table in (

@@ -1,4 +1,5 @@
-"""One of two processes that share a checkpoint: ``python two_processes.py RANK PORT FOLDER {save,restore}``."""
+"""One of two processes that share a checkpoint: ``python two_processes.py RANK PORT FOLDER
+{save,restore}``."""
 
 import sys
 from pathlib import Path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from jaxmarl_lite.algorithms import configs, ppo
+from jaxmarl_lite.algorithms import base_config, ppo
 
 
-@configs.config_record
+@base_config.config_record
 class LIIRConfig(ppo.ActorCriticConfig):
     """Settings of LIIR: those of PPO's policy step, and those of the learned reward."""
 
@@ -16,24 +16,25 @@ class LIIRConfig(ppo.ActorCriticConfig):
     intrinsic_lr: float = 5e-4
     """β, the learning rate of the intrinsic reward."""
     intrinsic_eps: float = 1e-5
-    """ε of the intrinsic reward's optimizer, as a share of the root mean square of its second moments: its steps depend
-    neither on the scale of the meta-gradient nor on λ."""
+    """ε of the intrinsic reward's optimizer, as a share of the root mean square of its second
+    moments: its steps depend neither on the scale of the meta-gradient nor on λ."""
     intrinsic_init_scale: float = 0.01
-    """Gain of the intrinsic reward's head at first: near 0, learning begins as without it. With intrinsic_lr 0 the
-    reward stays as it was drawn."""
+    """Gain of the intrinsic reward's head at first: near 0, learning begins as without it. With
+    intrinsic_lr 0 the reward stays as it was drawn."""
     intrinsic_bound: float = 10.0
     """Bound b of the intrinsic reward, b tanh(x/b)."""
     meta_gradient: Literal["exact", "immediate", "reference"] = "exact"
-    """What carries η: the whole return, the immediate reward (equation 9), or the authors' one scalar
-    (theirs exactly where all actions are legal)."""
+    """What carries η: the whole return, the immediate reward (equation 9), or the authors' one
+    scalar (theirs exactly where all actions are legal)."""
     outer_ratio: Literal["agent", "joint"] = "agent"
-    """Importance ratio of the outer step: each agent's own (equation 8), or the product over the team."""
+    """Importance ratio of the outer step: each agent's own (equation 8), or the product over the
+    team."""
     extrinsic_critic_input: Literal["local", "global_state"] = "global_state"
     """What the extrinsic critic sees; `critic_input` is the proxy critics'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(
+        base_config.check_range(
             self,
             intrinsic_coef=(0, 1e6),
             intrinsic_lr=(0, 10),
@@ -41,26 +42,45 @@ class LIIRConfig(ppo.ActorCriticConfig):
             intrinsic_init_scale=(0, 1e3),
             intrinsic_bound=(1e-6, 1e6),
         )
-        configs.check_unused(self, ("intrinsic_eps",), self.optimizer == "sgd", "with optimizer 'sgd'")
+        base_config.check_unused(
+            self, ("intrinsic_eps",), self.optimizer == "sgd", "with optimizer 'sgd'"
+        )
         if self.optimizer != "sgd" and isinstance(self.eps_root, float) and self.eps_root <= 0:
             raise ValueError(
-                f"LIIRConfig.eps_root is {self.eps_root!r} with optimizer {self.optimizer!r}; allowed is a positive "
-                "number, because the meta-gradient through this optimizer is NaN where a gradient is zero (or use sgd)"
+                f"LIIRConfig.eps_root is {self.eps_root!r} with optimizer {self.optimizer!r}; "
+                "allowed is a positive "
+                "number, because the meta-gradient through this optimizer is NaN where a gradient "
+                "is zero (or use sgd)"
             )
 
     @classmethod
     def reference(cls, **changes: Any) -> LIIRConfig:
-        """The choices and numbers of the authors' program, as far as they are choices; 32 worlds were its batch.
+        """The choices and numbers of the authors' program, as far as they are choices; 32 worlds
+        were its batch.
 
-        One step of the policy per batch by RMSprop, memories of 64, TD(0.8), and their one scalar for all samples:
-        give ``meta_gradient="exact"`` for the paper's gradient at the authors' settings. Their policy keeps a floor
-        under every probability, where ours has an entropy bonus. Their RMSprop adds an absolute 1e-5 to the root of the
-        meta-gradient's second moment, which ours adds as a share (``intrinsic_eps``).
-        """
+        One step of the policy per batch by RMSprop, memories of 64, TD(0.8), and their one scalar
+        for all samples: give ``meta_gradient="exact"`` for the paper's gradient at the authors'
+        settings. Their policy keeps a floor under every probability, where ours has an entropy
+        bonus. Their RMSprop adds an absolute 1e-5 to the root of the meta-gradient's second moment,
+        which ours adds as a share (``intrinsic_eps``)."""
         theirs: dict[str, Any] = dict(
-            meta_gradient="reference", outer_ratio="joint", intrinsic_coef=0.01, intrinsic_bound=10.0, lr=5e-4,
-            critic_lr=5e-4, intrinsic_lr=5e-4, optimizer="rmsprop", eps_root=1e-10, max_grad_norm=10.0, gamma=0.99,
-            gae_lambda=0.8, num_epochs=1, num_minibatches=1, recurrent=True, rnn_hidden_size=64, hidden_sizes=(64,),
+            meta_gradient="reference",
+            outer_ratio="joint",
+            intrinsic_coef=0.01,
+            intrinsic_bound=10.0,
+            lr=5e-4,
+            critic_lr=5e-4,
+            intrinsic_lr=5e-4,
+            optimizer="rmsprop",
+            eps_root=1e-10,
+            max_grad_norm=10.0,
+            gamma=0.99,
+            gae_lambda=0.8,
+            num_epochs=1,
+            num_minibatches=1,
+            recurrent=True,
+            rnn_hidden_size=64,
+            hidden_sizes=(64,),
             critic_input="global_state",
-        )  # fmt: skip
-        return configs.override(cls, theirs, changes)
+        )
+        return base_config.override(cls, theirs, changes)

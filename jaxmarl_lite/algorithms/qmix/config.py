@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from jaxmarl_lite.algorithms import configs, settings
+from jaxmarl_lite.algorithms import base_config, settings
 
 
-@configs.config_record
+@base_config.config_record
 class QMIXConfig(settings.LearnerConfig):
     """Settings of QMIX."""
 
@@ -52,9 +52,17 @@ class QMIXConfig(settings.LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        configs.check_range(self, lr=(0, 10), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15))
-        configs.check_unused(self, ("mixing_embed_dim", "hypernet_embed_dim"), self.mixer == "vdn", "with mixer 'vdn'")
+        base_config.check_range(
+            self, lr=(0, 10), epsilon_start=(0, 1), epsilon_end=(0, 1), epsilon_steps=(0, 1e15)
+        )
+        base_config.check_unused(
+            self,
+            ("mixing_embed_dim", "hypernet_embed_dim"),
+            self.mixer == "vdn",
+            "with mixer 'vdn'",
+        )
         if self.buffer_size < self.batch_size:
             raise ValueError(
-                f"QMIXConfig.buffer_size is {self.buffer_size}; allowed is batch_size, {self.batch_size}, or more"
+                f"QMIXConfig.buffer_size is {self.buffer_size}; allowed is batch_size, "
+                f"{self.batch_size}, or more"
             )

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
-from jaxmarl_lite.maths import mixing
-from jaxmarl_lite.nets.actor_critic import Network, make_network, orthogonal
+from jaxmarl_lite.networks.recurrent import Network, make_network, orthogonal
+from jaxmarl_lite.ops import monotonic_mixing
 from jaxmarl_lite.types import Array, EnvSpec, PyTree
 
 
@@ -30,7 +30,7 @@ class Hypernetworks(nn.Module):
     hidden_size: int
 
     @nn.compact
-    def __call__(self, state: Array) -> mixing.Mixer:
+    def __call__(self, state: Array) -> monotonic_mixing.Mixer:
         dense = functools.partial(nn.Dense, param_dtype=jnp.result_type(float))
 
         def two(name: str, hidden: int, size: int, gain: float = 1.0) -> Array:
@@ -38,12 +38,13 @@ class Hypernetworks(nn.Module):
             kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
             return dense(size, kernel_init=kernel, name=f"{name}_out")(nn.relu(inner))
 
-        # A value reaches Q_tot through M hidden units: at first its gain is below one, whatever M is.
+        # A value reaches Q_tot through M hidden units: at first its gain is below one, whatever M
+        # is.
         gain = self.width**-0.5
         w1 = two("w1", self.hidden_size, self.num_agents * self.width, gain)
         w1 = w1.reshape(*state.shape[:-1], self.num_agents, self.width)
         b1, b2 = dense(self.width, name="b1")(state), two("b2", self.width, 1)[..., 0]
-        return mixing.Mixer(w1, b1, two("w2", self.hidden_size, self.width, gain), b2)
+        return monotonic_mixing.Mixer(w1, b1, two("w2", self.hidden_size, self.width, gain), b2)
 
 
 class QMIXNetworks(NamedTuple):
@@ -62,8 +63,8 @@ class QMIXNetworks(NamedTuple):
     def mix(self, weights: QMIXParams, state: Array, q: Array) -> Array:
         """Q_tot ``[...]`` of the agents' values ``[..., N]``."""
         if self.hyper is None:
-            return mixing.sum_mixing(q)
-        return mixing.mix(self.hyper.apply({"params": weights.mixer}, state), q)  # type: ignore[arg-type]
+            return monotonic_mixing.sum_mixing(q)
+        return monotonic_mixing.mix(self.hyper.apply({"params": weights.mixer}, state), q)  # type: ignore[arg-type]
 
 
 def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:
@@ -77,4 +78,6 @@ def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:
     )
     if config.mixer == "vdn":
         return QMIXNetworks(net, None)
-    return QMIXNetworks(net, Hypernetworks(spec.num_agents, config.mixing_embed_dim, config.hypernet_embed_dim))
+    return QMIXNetworks(
+        net, Hypernetworks(spec.num_agents, config.mixing_embed_dim, config.hypernet_embed_dim)
+    )

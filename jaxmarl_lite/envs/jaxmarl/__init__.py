@@ -1,9 +1,11 @@
-"""JaxMARL's cooperative environments behind our own protocol: ``smax/``, ``mpe/``, ``safe-mpe/``, ``overcooked/``.
+"""JaxMARL's cooperative environments behind our own protocol: ``smax/``, ``mpe/``, ``safe-mpe/``,
+``overcooked/``.
 
-``smax/<map>`` is StarCraft micromanagement without StarCraft (SMAX), against the heuristic enemy: each unit is an
-agent, alive while the environment says so. ``mpe/spread-<agents>a``, ``mpe/reference`` and ``mpe/speaker-listener`` are
-particles; in ``safe-mpe/spread-<agents>a`` collisions are a cost and leave the reward. ``overcooked/<kitchen>`` is
-Overcooked with two cooks. Keywords of `jaxmarl_lite.make`, beside those of the JaxMARL class itself:
+``smax/<map>`` is StarCraft micromanagement without StarCraft (SMAX), against the heuristic enemy:
+each unit is an agent, alive while the environment says so. ``mpe/spread-<agents>a``,
+``mpe/reference`` and ``mpe/speaker-listener`` are particles; in ``safe-mpe/spread-<agents>a``
+collisions are a cost and leave the reward. ``overcooked/<kitchen>`` is Overcooked with two cooks.
+Keywords of `jaxmarl_lite.make`, beside those of the JaxMARL class itself:
 
     reward        "team" (default): every agent gets the team's number, the sum over agents where they differ;
                   "individual": each its own, where JaxMARL tells them apart (``mpe/spread``, ``mpe/reference``).
@@ -17,8 +19,8 @@ Overcooked with two cooks. Keywords of `jaxmarl_lite.make`, beside those of the 
     won_battle_bonus, observation_type, world_steps_per_env_step, time_per_step, map_width, map_height; of
     ``overcooked`` random_reset.
 
-Works with JaxMARL 0.2 (its extra here is ``smax``), whose own dependencies hold JAX below 0.12. Before 0.2 the states'
-fields have other names and SMAX's observations another scale. Where JaxMARL departs from what it stands for:
-particles play one step more than ``max_steps`` there, and as many as it says here; the state of a battle has places up
-to 32 and cooldowns that fall without end there, and is scaled as the views are here.
-"""
+Works with JaxMARL 0.2 (its extra here is ``smax``), whose own dependencies hold JAX below 0.12.
+Before 0.2 the states' fields have other names and SMAX's observations another scale. Where JaxMARL
+departs from what it stands for: particles play one step more than ``max_steps`` there, and as many
+as it says here; the state of a battle has places up to 32 and cooldowns that fall without end
+there, and is scaled as the views are here."""

@@ -51,10 +51,9 @@ class AdapterSpec:
 class JaxMARLEnvironment:
     """A JaxMARL environment as the library's ``Environment``; built by ``jaxmarl_lite.make``.
 
-    env: JaxMARL's. its: what is known about its kind. name: how it is called in ``spec``.
-    reward, agent_id, shaping: see the package's docstring.
-    Views and actions of unequal agents are padded with zeros; ``mask`` says which actions there are.
-    """
+    env: JaxMARL's. its: what is known about its kind. name: how it is called in ``spec``. reward,
+    agent_id, shaping: see the package's docstring. Views and actions of unequal agents are padded
+    with zeros; ``mask`` says which actions there are."""
 
     def __init__(
         self,
@@ -74,7 +73,10 @@ class JaxMARLEnvironment:
         self._there = np.arange(max(self._sizes)) < np.array(self._sizes)[:, None]  # [N, A]
 
     def __repr__(self) -> str:
-        return f"JaxMARLEnvironment({self._name!r}, reward={self._reward!r}, agent_id={self._agent_id})"
+        return (
+            f"JaxMARLEnvironment({self._name!r}, reward={self._reward!r}, "
+            f"agent_id={self._agent_id})"
+        )
 
     @property
     def unwrapped(self) -> Any:
@@ -103,7 +105,9 @@ class JaxMARLEnvironment:
             action_low=None if self._discrete else (0.0,) * widest,
             action_high=None if self._discrete else (1.0,) * widest,
             win_condition=self._its.win_condition,
-            action_names=self._its.action_names(self._env) if self._its.action_names and self._discrete else (),
+            action_names=self._its.action_names(self._env)
+            if self._its.action_names and self._discrete
+            else (),
         )
 
     def reset(self, key: Array) -> tuple[JaxMARLState, TimeStep]:
@@ -113,9 +117,12 @@ class JaxMARLEnvironment:
         inner = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), inner)
         agents = len(self._sizes)
         timestep = TimeStep(
-            self._observe(inner, obs), jnp.zeros(agents, float), jnp.zeros((agents, 0), float), jnp.ones((), float),
+            self._observe(inner, obs),
+            jnp.zeros(agents, float),
+            jnp.zeros((agents, 0), float),
+            jnp.ones((), float),
             jnp.zeros((), bool),
-        )  # fmt: skip
+        )
         return JaxMARLState(inner, jnp.zeros((), jnp.int32), rest), timestep
 
     def step(self, state: JaxMARLState, action: Array) -> tuple[JaxMARLState, TimeStep]:
@@ -123,18 +130,25 @@ class JaxMARLEnvironment:
         its, env, agents = self._its, self._env, len(self._sizes)
         now, rest = jax.random.split(state.key)
         obs, inner, rewards, _, infos = env.step_env(now, state.inner, self._acts(action))
-        inner = jax.tree.map(lambda old, new: jax.lax.convert_element_type(new, old.dtype), state.inner, inner)
+        inner = jax.tree.map(
+            lambda old, new: jax.lax.convert_element_type(new, old.dtype), state.inner, inner
+        )
         reward = jnp.stack([jnp.asarray(rewards[agent], float) for agent in env.agents])
         if self._reward == "team":
-            reward = jnp.broadcast_to(reward[0] if its.team_reward_only else reward.sum(), (agents,))
+            reward = jnp.broadcast_to(
+                reward[0] if its.team_reward_only else reward.sum(), (agents,)
+            )
         if its.shaped_reward is not None and self._shaping:
             reward = reward + self._shaping * its.shaped_reward(infos).sum()
         over = jnp.zeros((), bool) if its.is_terminal is None else its.is_terminal(env, inner)
         after = JaxMARLState(inner, state.time + 1, rest)
         return after, TimeStep(
-            self._observe(inner, obs), reward, jnp.zeros((agents, 0), float), 1.0 - over.astype(float),
+            self._observe(inner, obs),
+            reward,
+            jnp.zeros((agents, 0), float),
+            1.0 - over.astype(float),
             over | (after.time >= env.max_steps),
-        )  # fmt: skip
+        )
 
     def is_win(self, state: JaxMARLState) -> Array:
         """Whether the episode that ended in this state was won."""

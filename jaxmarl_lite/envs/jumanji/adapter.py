@@ -18,7 +18,7 @@ from jumanji.environments.routing.robot_warehouse.env import RobotWarehouse
 from jumanji.environments.swarms.search_and_rescue.env import SearchAndRescue
 
 from jaxmarl_lite.envs.jumanji import animation, graphs, grids, swarms
-from jaxmarl_lite.envs.jumanji.particulars import AdapterSpec
+from jaxmarl_lite.envs.jumanji.adapter_spec import AdapterSpec
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 ADAPTER_SPECS: dict[type, AdapterSpec] = {
@@ -38,17 +38,24 @@ def _find_adapter_spec(env: Any) -> AdapterSpec:
         if isinstance(env, kind):
             return particulars
     allowed = ", ".join(kind.__name__ for kind in ADAPTER_SPECS)
-    raise ValueError(f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: {allowed}")
+    raise ValueError(
+        f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: "
+        f"{allowed}"
+    )
 
 
 def _strong_dtypes(state: Any) -> Any:
-    """The same values with firm dtypes: Python numbers in a state would make ``step`` compile twice."""
+    """The same values with firm dtypes: Python numbers in a state would make ``step`` compile
+    twice."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
 
 
 def _cast_like(before: Any, after: Any) -> Any:
-    """The values of ``after`` with the dtypes of ``before``: under x64 some of Jumanji's steps widen their state."""
-    return jax.tree.map(lambda old, new: jax.lax.convert_element_type(new, old.dtype), before, after)
+    """The values of ``after`` with the dtypes of ``before``: under x64 some of Jumanji's steps
+    widen their state."""
+    return jax.tree.map(
+        lambda old, new: jax.lax.convert_element_type(new, old.dtype), before, after
+    )
 
 
 class JumanjiEnvironment:
@@ -56,14 +63,14 @@ class JumanjiEnvironment:
 
     env: one of the classes in ``ADAPTER_SPECS``, built as you like.
     name: how it is called in ``spec``; by default the class's name.
-    reward: ``team``: every agent gets the team's number (Jumanji's scalar, or the sum over its agents);
-        ``individual``: each its own, where Jumanji gives one per agent.
+    reward: ``team``: every agent gets the team's number (Jumanji's scalar, or the sum over its
+        agents); ``individual``: each its own, where Jumanji gives one per agent.
     agent_id: append the agent's one-hot number to its view (never to the state).
 
-    The states are Jumanji's own. Time limits are truncations here (last, with discount 1), whatever Jumanji calls them.
-    With 64-bit numbers Connector and MMST do not run: branches inside Jumanji then differ in dtype.
-    Raises ValueError, naming the field, when the environment or the reward form cannot be had.
-    """
+    The states are Jumanji's own. Time limits are truncations here (last, with discount 1), whatever
+    Jumanji calls them. With 64-bit numbers Connector and MMST do not run: branches inside Jumanji
+    then differ in dtype. Raises ValueError, naming the field, when the environment or the reward
+    form cannot be had."""
 
     def __init__(
         self,
@@ -81,14 +88,26 @@ class JumanjiEnvironment:
         if complaint:
             raise ValueError(f"{self._name}: {complaint}")
         if not isinstance(agent_id, bool):
-            raise ValueError(f"{self._name}: agent_id is {agent_id!r}; allowed is one of True, False")
+            raise ValueError(
+                f"{self._name}: agent_id is {agent_id!r}; allowed is one of True, False"
+            )
         allowed = ("team", "individual") if self._its.individual else ("team",)
         if reward not in allowed:
-            why = "" if self._its.individual else f" ({type(env).__name__} gives one number for the whole team)"
-            raise ValueError(f"{self._name}: reward must be {' or '.join(map(repr, allowed))}{why}, not {reward!r}")
+            why = (
+                ""
+                if self._its.individual
+                else f" ({type(env).__name__} gives one number for the whole team)"
+            )
+            raise ValueError(
+                f"{self._name}: reward must be {' or '.join(map(repr, allowed))}{why}, not "
+                f"{reward!r}"
+            )
 
     def __repr__(self) -> str:
-        return f"JumanjiEnvironment({self._name!r}, reward={self._reward!r}, agent_id={self._agent_id})"
+        return (
+            f"JumanjiEnvironment({self._name!r}, reward={self._reward!r}, "
+            f"agent_id={self._agent_id})"
+        )
 
     @property
     def unwrapped(self) -> Any:
@@ -158,10 +177,11 @@ class JumanjiEnvironment:
         return after, timestep
 
     def animate(self, states: Sequence[Any], path: str | Path, fps: int = 5) -> Path:
-        """Write a GIF of a list of states of one world with Jumanji's own viewer; no window is opened.
+        """Write a GIF of a list of states of one world with Jumanji's own viewer; no window is
+        opened.
 
-        fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that is not ``.gif``.
-        """
+        fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that
+        is not ``.gif``."""
         return animation.write_gif(self._env, states, path, fps, self._its.video_limits)
 
     def _observe(self, state: Any, seen: Any) -> Observation:
@@ -173,5 +193,8 @@ class JumanjiEnvironment:
             view = jnp.concatenate([view, jnp.eye(num_agents, dtype=view.dtype)], axis=-1)
         alive = jnp.ones(num_agents, bool) if its.alive is None else its.alive(env, state, seen)
         return Observation(
-            agents_view=view, global_state=whole, action_mask=its.action_mask(env, state, seen), alive=alive
+            agents_view=view,
+            global_state=whole,
+            action_mask=its.action_mask(env, state, seen),
+            alive=alive,
         )

@@ -14,11 +14,16 @@ import numpy as np
 
 @contextmanager
 def _without_windows() -> Iterator[Any]:
-    """Draw with Agg, and afterwards leave matplotlib as it was: backend, interactive mode, open figures."""
+    """Draw with Agg, and afterwards leave matplotlib as it was: backend, interactive mode, open
+    figures."""
     import matplotlib
     import matplotlib.pyplot as plt
 
-    backend, interactive, before = matplotlib.get_backend(), plt.isinteractive(), set(plt.get_fignums())
+    backend, interactive, before = (
+        matplotlib.get_backend(),
+        plt.isinteractive(),
+        set(plt.get_fignums()),
+    )
     plt.switch_backend("agg")
     try:
         yield plt
@@ -30,12 +35,18 @@ def _without_windows() -> Iterator[Any]:
 
 
 def _to_host(state: Any) -> Any:
-    """Arrays as numpy, so that a viewer's cell-by-cell reading is quick; typed keys stay as they are."""
-    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state)
+    """Arrays as numpy, so that a viewer's cell-by-cell reading is quick; typed keys stay as they
+    are."""
+    return jax.tree.map(
+        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state
+    )
 
 
-def write_gif(env: Any, states: Sequence[Any], path: str | Path, fps: int, limits: tuple[float, float] | None) -> Path:
-    """Write a GIF of a list of single-world states of a Jumanji environment; see ``JumanjiEnvironment.animate``."""
+def write_gif(
+    env: Any, states: Sequence[Any], path: str | Path, fps: int, limits: tuple[float, float] | None
+) -> Path:
+    """Write a GIF of a list of single-world states of a Jumanji environment; see
+    ``JumanjiEnvironment.animate``."""
     path = Path(path)
     if not states:
         raise ValueError("animate: states is empty; give at least one state")

@@ -1,4 +1,5 @@
-"""Particulars of Jumanji's grid worlds: level-based foraging, robot warehouse, connector, cleaner."""
+"""Particulars of Jumanji's grid worlds: level-based foraging, robot warehouse, connector,
+cleaner."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from jumanji.environments.routing.connector import reward as connector_rewards
 from jumanji.environments.routing.connector.constants import PATH
 from jumanji.environments.routing.robot_warehouse.constants import _AGENTS
 
-from jaxmarl_lite.envs.jumanji.particulars import (
+from jaxmarl_lite.envs.jumanji.adapter_spec import (
     AdapterSpec,
     Env,
     NativeObs,
@@ -25,7 +26,8 @@ from jaxmarl_lite.types import Array
 
 
 def _foraging_view(env: Env, state: State, seen: NativeObs) -> Array:
-    """Cells seen are divided by the widest one, levels by the highest level of an agent; -1 for "not seen" stays."""
+    """Cells seen are divided by the widest one, levels by the highest level of an agent; -1 for
+    "not seen" stays."""
     view = seen.agents_view.astype(float)
     max_level = env._generator.max_agent_level
     if view.ndim == 4:  # grid observation: agents' levels, food levels, free cells
@@ -42,7 +44,10 @@ def _foraging_meaning(env: Env) -> str:
     if env.normalize_reward:
         words = "share of all food eaten, by level, per episode; 1 is everything"
     else:
-        words = "levels of the food eaten, each times the summed levels of the agents that ate it, per episode"
+        words = (
+            "levels of the food eaten, each times the summed levels of the agents that ate "
+            "it, per episode"
+        )
     return words + (f", less {env.penalty} per agent for a failed attempt" if env.penalty else "")
 
 
@@ -60,7 +65,8 @@ foraging = AdapterSpec(
 
 
 def _warehouse_view(env: Env, state: State, seen: NativeObs) -> Array:
-    """The agent's row and column are divided by the last row and column; all other entries are 0 or 1 already."""
+    """The agent's row and column are divided by the last row and column; all other entries are 0 or
+    1 already."""
     view = seen.agents_view.astype(float)
     rows, columns = env.grid_size
     return view.at[:, :2].multiply(jnp.array([1 / (rows - 1), 1 / (columns - 1)]))
@@ -75,21 +81,27 @@ def _warehouse_collision(env: Env, before: State, action: Array, after: State) -
 warehouse = AdapterSpec(
     agents_view=_warehouse_view,
     is_terminal=_warehouse_collision,
-    return_description=lambda env: "requested shelves that the team delivered per episode (a collision ends it)",
+    return_description=lambda env: (
+        "requested shelves that the team delivered per episode (a collision ends it)"
+    ),
     individual=False,
     action_names=("stay", "forward", "turn left", "turn right", "load"),
 )
 
 
-# Connector. Jumanji tells the two ends apart, but gives each agent its own discount, 0 once it is connected or blocked.
+# Connector. Jumanji tells the two ends apart, but gives each agent its own discount, 0 once it is
+# connected or blocked.
 
 
 def _connector_view(env: Env, state: State, seen: NativeObs) -> Array:
-    """Five grids of 0 and 1: own head, own target, the others' heads, the others' targets, all paths."""
+    """Five grids of 0 and 1: own head, own target, the others' heads, the others' targets, all
+    paths."""
     shape = state.grid.shape
     heads = one_hot_cells(state.agents.position, shape)
     targets = one_hot_cells(state.agents.target, shape)
-    return concat_features([heads, targets, sum_over_others(heads), sum_over_others(targets)], [state.grid % 3 == PATH])
+    return concat_features(
+        [heads, targets, sum_over_others(heads), sum_over_others(targets)], [state.grid % 3 == PATH]
+    )
 
 
 def _connector_state(env: Env, state: State, seen: NativeObs) -> Array:
@@ -105,7 +117,10 @@ def _connector_meaning(env: Env) -> str:
     reward = env._rewarder
     if type(reward) is connector_rewards.DenseRewardFn:
         per_step = f"{reward.timestep_reward:+g} per agent and step until it is connected"
-        return f"{reward.connected_reward:g} per connection and {per_step}, summed over the team, per episode"
+        return (
+            f"{reward.connected_reward:g} per connection and {per_step}, summed over the team, "
+            "per episode"
+        )
     return f"sum over agents and steps of Jumanji's {type(reward).__name__}"
 
 
@@ -113,7 +128,10 @@ def _connector_refuse(env: Env) -> str | None:
     shared = (connector_rewards.SharedDenseRewardFn, connector_rewards.SharedSparseRewardFn)
     if isinstance(env._rewarder, shared):
         name = type(env._rewarder).__name__
-        return f"reward_fn={name} gives every agent the sum already; leave 'Shared' away and use reward='team'"
+        return (
+            f"reward_fn={name} gives every agent the sum already; leave 'Shared' away and use "
+            "reward='team'"
+        )
     return None
 
 
@@ -140,7 +158,8 @@ def _cleaner_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Four grids: own place, number of others over N, dirt, walls."""
     places = one_hot_cells(state.agents_locations, state.grid.shape)
     return concat_features(
-        [places, sum_over_others(places) / env.num_agents], [state.grid == DIRTY, state.grid == WALL]
+        [places, sum_over_others(places) / env.num_agents],
+        [state.grid == DIRTY, state.grid == WALL],
     )
 
 
@@ -158,7 +177,10 @@ def _cleaner_over(env: Env, before: State, action: Array, after: State) -> Array
 def _cleaner_refuse(env: Env) -> str | None:
     if env.num_rows != env.num_cols:
         size = f"{env.num_rows} rows and {env.num_cols} columns"
-        return f"{size}: Jumanji's Cleaner mixes up rows and columns in its legal moves, so only square grids work"
+        return (
+            f"{size}: Jumanji's Cleaner mixes up rows and columns in its legal moves, so only "
+            "square grids work"
+        )
     return None
 
 
@@ -166,7 +188,9 @@ cleaner = AdapterSpec(
     agents_view=_cleaner_view,
     global_state=_cleaner_state,
     is_terminal=_cleaner_over,
-    return_description=lambda env: f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode",
+    return_description=lambda env: (
+        f"tiles cleaned less {env.penalty_per_timestep:g} per step, per episode"
+    ),
     individual=False,
     validate=_cleaner_refuse,
     action_names=("up", "right", "down", "left"),

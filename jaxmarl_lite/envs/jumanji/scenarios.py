@@ -15,8 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxmarl_lite.envs.naming import check_names
-from jaxmarl_lite.validation import MOST, check_bool, check_int, check_number, invalid, one_line, show
+from jaxmarl_lite.envs.errors import check_names
+from jaxmarl_lite.validation import (
+    MOST,
+    check_bool,
+    check_int,
+    check_number,
+    invalid,
+    one_line,
+    show,
+)
 
 Settings = dict[str, Any]
 ADAPTER_KEYWORDS = ("reward", "agent_id")
@@ -105,7 +113,9 @@ def _search(match: re.Match[str]) -> tuple[Settings, Settings]:
 
 def _spanning_tree(match: re.Match[str]) -> tuple[Settings, Settings]:
     agents, nodes = map(int, match.groups())
-    generator = dict(num_nodes=nodes, num_edges=2 * nodes, max_degree=5, num_agents=agents, num_nodes_per_agent=4)
+    generator = dict(
+        num_nodes=nodes, num_edges=2 * nodes, max_degree=5, num_agents=agents, num_nodes_per_agent=4
+    )
     return generator | dict(max_step=70), dict(time_limit=70)
 
 
@@ -141,7 +151,13 @@ FAMILIES = (
         settings=_warehouse,
         agents_key="num_agents",
         actions="5 actions",
-        examples=("rware-tiny-2ag", "rware-tiny-4ag", "rware-tiny-4ag-easy", "rware-small-4ag", "rware-small-4ag-hard"),
+        examples=(
+            "rware-tiny-2ag",
+            "rware-tiny-4ag",
+            "rware-tiny-4ag-easy",
+            "rware-small-4ag",
+            "rware-small-4ag-hard",
+        ),
     ),
     ScenarioFamily(
         template="connector-<grid>x<grid>x<agents>a",
@@ -151,7 +167,12 @@ FAMILIES = (
         settings=_connector,
         agents_key="num_agents",
         actions="5 actions",
-        examples=("connector-5x5x3a", "connector-7x7x5a", "connector-10x10x10a", "connector-15x15x23a"),
+        examples=(
+            "connector-5x5x3a",
+            "connector-7x7x5a",
+            "connector-10x10x10a",
+            "connector-15x15x23a",
+        ),
         fits=_connector_fits,
     ),
     ScenarioFamily(
@@ -185,7 +206,8 @@ FAMILIES = (
         examples=("mmst-2a-20n", "mmst-3a-36n"),
     ),
     ScenarioFamily(
-        template="multi-cvrp-<vehicles>v-<customers>c (2 or 3 vehicles with 6 or 20 customers, 2 to 5 with 50 or 100)",
+        template="multi-cvrp-<vehicles>v-<customers>c (2 or 3 vehicles with 6 or 20 customers, 2 "
+        "to 5 with 50 or 100)",
         regex=r"multi-cvrp-(\d+)v-(\d+)c",
         environment=f"{_ROUTING}.multi_cvrp.env:MultiCVRP",
         generator=f"{_ROUTING}.multi_cvrp.generator:UniformRandomGenerator",
@@ -199,7 +221,8 @@ FAMILIES = (
 
 
 def examples() -> list[tuple[str, str]]:
-    """The field's own scenario names, each with its number of agents, its actions and its episode limit in words."""
+    """The field's own scenario names, each with its number of agents, its actions and its episode
+    limit in words."""
     return [(name, describe(family, name)) for family in FAMILIES for name in family.examples]
 
 
@@ -231,12 +254,18 @@ def _settings(family: ScenarioFamily, name: str) -> tuple[Settings, Settings]:
 
 def _construct(family: ScenarioFamily, name: str, keywords: Settings, also: Iterable[str]) -> Any:
     environment_class, generator_class = load(family.environment), load(family.generator)
-    generator_names, environment_names = keywords_of(generator_class), keywords_of(environment_class)
+    generator_names, environment_names = (
+        keywords_of(generator_class),
+        keywords_of(environment_class),
+    )
     check_names(name, keywords, [*ADAPTER_KEYWORDS, *also, *environment_names, *generator_names])
     with_own_generator = "generator" in keywords
     clash = sorted(set(keywords) & set(generator_names)) if with_own_generator else []
     if clash:
-        raise ValueError(f"{name}: {', '.join(clash)} would be ignored, as generator is given; give one of the two")
+        raise ValueError(
+            f"{name}: {', '.join(clash)} would be ignored, as generator is given; give one of the "
+            "two"
+        )
     try:
         generator, environment = _settings(family, name)
         generator |= {k: v for k, v in keywords.items() if k in generator_names}
@@ -249,8 +278,14 @@ def _construct(family: ScenarioFamily, name: str, keywords: Settings, also: Iter
             environment["generator"] = generator_class(**generator)
         return environment_class(**environment)
     except Exception as error:
-        text = " ".join(str(error).split()) if isinstance(error, (AssertionError, ValueError)) else one_line(error)
-        given = ", ".join(f"{field}={show(value)}" for field, value in keywords.items() if field not in text)
+        text = (
+            " ".join(str(error).split())
+            if isinstance(error, (AssertionError, ValueError))
+            else one_line(error)
+        )
+        given = ", ".join(
+            f"{field}={show(value)}" for field, value in keywords.items() if field not in text
+        )
         raise ValueError(f"{name}: {text}" + (f" (with {given})" if given else "")) from error
 
 
@@ -290,4 +325,6 @@ def load(path: str) -> Any:
 def keywords_of(constructor: Any) -> list[str]:
     """Names of the keywords that a class takes."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, p in inspect.signature(constructor).parameters.items() if p.kind not in kinds]
+    return [
+        name for name, p in inspect.signature(constructor).parameters.items() if p.kind not in kinds
+    ]

@@ -1,17 +1,20 @@
-"""The robots' models: Gymnasium's files, or built here, with settings of the physics that a compiled program can bear.
+"""The robots' models: Gymnasium's files, or built here, with settings of the physics that a
+compiled program can bear.
 
-``physics="reference"`` keeps a model as its file has it: Runge-Kutta's fourth order in most, up to 100 iterations of
-Newton's solver, every pair of geoms that may touch. ``physics="fast"``, the default, takes Euler's step with the
-damping implicit, few iterations, and only the contacts with the floor that a living robot makes; each robot below says
-what it leaves out. Rewards, costs and sizes are the same. After one step of the environment, positions differ from the
-reference's by a median of 0 (halfcheetah), 0.4 to 1.1 % (swimmer, hopper, humanoid, walker2d) and 1.8 % (ant), as
-``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories part soon.
+``physics="reference"`` keeps a model as its file has it: Runge-Kutta's fourth order in most, up to
+100 iterations of Newton's solver, every pair of geoms that may touch. ``physics="fast"``, the
+default, takes Euler's step with the damping implicit, few iterations, and only the contacts with
+the floor that a living robot makes; each robot below says what it leaves out. Rewards, costs and
+sizes are the same. After one step of the environment, positions differ from the reference's by a
+median of 0 (halfcheetah), 0.4 to 1.1 % (swimmer, hopper, humanoid, walker2d) and 1.8 % (ant), as
+``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories part
+soon.
 
-In float32 a step on MJX differs from the C engine's, on the same model, by a median of 4e-8 to 2e-7 (positions) and
-1e-7 to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty links is worse, 8e-6 and 3e-4: its
-mass matrix has a condition of 4e5, and in float64 the same step agrees to 1e-12. Returns of 50 steps agree within
-0.4 %, and the ant's, whose feet part its trajectories, within what chance explains (-1.0 % ± 0.8 %).
-"""
+In float32 a step on MJX differs from the C engine's, on the same model, by a median of 4e-8 to 2e-7
+(positions) and 1e-7 to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty
+links is worse, 8e-6 and 3e-4: its mass matrix has a condition of 4e5, and in float64 the same step
+agrees to 1e-12. Returns of 50 steps agree within 0.4 %, and the ant's, whose feet part its
+trajectories, within what chance explains (-1.0 % ± 0.8 %)."""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmarl_lite.envs.mujoco.importing import mujoco
+from jaxmarl_lite.envs.mujoco._import import mujoco
 
 Physics = Literal["fast", "reference"]
 
@@ -62,7 +65,10 @@ def build(robot: str, number_of_segments: int = 0, physics: Physics = "fast") ->
         driven = [actuator.name for actuator in spec.actuators]
         each = len(driven) // number_of_segments
         joints = tuple(tuple(driven[i : i + each]) for i in range(0, len(driven), each))
-    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1  # deprecated in files; set below
+    mass, spec.compiler.settotalmass = (
+        spec.compiler.settotalmass,
+        -1,
+    )  # deprecated in files; set below
     model = spec.compile()
     if mass > 0:
         mujoco.mj_setTotalmass(model, mass)
@@ -77,8 +83,14 @@ def specification(robot: str, number_of_segments: int = 0, physics: Physics = "f
     if robot in _FILES:
         spec = _shipped(_FILES[robot])
     else:
-        spec = _coupled_cheetah() if robot == "coupled-halfcheetah" else _SEGMENTED[robot](number_of_segments)
-    spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON  # the humanoid's file asks for one that MJX lacks
+        spec = (
+            _coupled_cheetah()
+            if robot == "coupled-halfcheetah"
+            else _SEGMENTED[robot](number_of_segments)
+        )
+    spec.option.solver = (
+        mujoco.mjtSolver.mjSOL_NEWTON
+    )  # the humanoid's file asks for one that MJX lacks
     if physics == "fast":
         _FAST[robot](spec)
     return spec
@@ -94,16 +106,25 @@ _FILES = {
 }
 """Robot -> its file in Gymnasium."""
 _FRAME_SKIPS = {
-    "ant": 5, "halfcheetah": 5, "coupled-halfcheetah": 5, "humanoid": 5, "hopper": 4, "swimmer": 4, "walker2d": 4,
-    "manyagent-ant": 4, "manyagent-swimmer": 4,
-}  # fmt: skip
+    "ant": 5,
+    "halfcheetah": 5,
+    "coupled-halfcheetah": 5,
+    "humanoid": 5,
+    "hopper": 4,
+    "swimmer": 4,
+    "walker2d": 4,
+    "manyagent-ant": 4,
+    "manyagent-swimmer": 4,
+}
 """Robot -> steps of the physics per step of the environment."""
 
 
 def _shipped(file: str) -> Any:
     found = importlib.util.find_spec("gymnasium")
     assert found is not None and found.origin is not None
-    return mujoco.MjSpec.from_file(str(Path(found.origin).parent / "envs" / "mujoco" / "assets" / file))
+    return mujoco.MjSpec.from_file(
+        str(Path(found.origin).parent / "envs" / "mujoco" / "assets" / file)
+    )
 
 
 def _euler(spec: Any, iterations: int, ls_iterations: int) -> None:
@@ -113,11 +134,11 @@ def _euler(spec: Any, iterations: int, ls_iterations: int) -> None:
 
 
 def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
-    """Let only these geoms touch the floor, and none another; ``by_ends``: capsules by a ball at either end.
+    """Let only these geoms touch the floor, and none another; ``by_ends``: capsules by a ball at
+    either end.
 
-    A capsule touches a plane with its ends alone. MJX turns the friction of a capsule that stands upright otherwise
-    than the C engine does; that of a ball is the same in both.
-    """
+    A capsule touches a plane with its ends alone. MJX turns the friction of a capsule that stands
+    upright otherwise than the C engine does; that of a ball is the same in both."""
     for geom in list(spec.geoms):
         floor = geom.name == "floor"
         touches = not floor and geom.name in names
@@ -125,16 +146,29 @@ def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
         geom.contype, geom.conaffinity = int(touches and not ends), int(floor)
         for k in range(2 if ends else 0):
             geom.parent.add_geom(
-                name=f"{geom.name}_end_{k}", type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=geom.fromto[3 * k : 3 * k + 3],
-                size=geom.size, mass=0, contype=1, conaffinity=0, condim=geom.condim, friction=geom.friction,
-                margin=geom.margin, solref=geom.solref, solimp=geom.solimp, rgba=geom.rgba,
-            )  # fmt: skip
+                name=f"{geom.name}_end_{k}",
+                type=mujoco.mjtGeom.mjGEOM_SPHERE,
+                pos=geom.fromto[3 * k : 3 * k + 3],
+                size=geom.size,
+                mass=0,
+                contype=1,
+                conaffinity=0,
+                condim=geom.condim,
+                friction=geom.friction,
+                margin=geom.margin,
+                solref=geom.solref,
+                solimp=geom.solimp,
+                rgba=geom.rgba,
+            )
 
 
 def _fast_ant(spec: Any) -> None:
-    """Feet, lower legs and torso touch the floor; the thighs' ends do only where the ant lies on its side."""
+    """Feet, lower legs and torso touch the floor; the thighs' ends do only where the ant lies on
+    its side."""
     _euler(spec, 8 if len(spec.actuators) > 8 else 6, 8)
-    _touching(spec, ("torso_geom", *(g.name for g in spec.geoms if "ankle" in g.name)), by_ends=True)
+    _touching(
+        spec, ("torso_geom", *(g.name for g in spec.geoms if "ankle" in g.name)), by_ends=True
+    )
 
 
 def _fast_cheetah(spec: Any) -> None:
@@ -145,13 +179,15 @@ def _fast_cheetah(spec: Any) -> None:
 
 
 def _fast_hopper(spec: Any) -> None:
-    """The foot and the leg touch the floor: a hopper that falls is at its end before more of it does."""
+    """The foot and the leg touch the floor: a hopper that falls is at its end before more of it
+    does."""
     _euler(spec, 4, 6)
     _touching(spec, ("foot_geom", "leg_geom"))
 
 
 def _fast_humanoid(spec: Any) -> None:
-    """Feet and shins touch the floor, and no part another: the episode ends when the torso sinks below 1 m."""
+    """Feet and shins touch the floor, and no part another: the episode ends when the torso sinks
+    below 1 m."""
     _euler(spec, 6, 8)
     _touching(spec, ("left_foot", "right_foot", "left_shin1", "right_shin1"), by_ends=True)
 
@@ -181,7 +217,8 @@ _FAST: dict[str, Callable[[Any], None]] = {
 
 
 def _coupled_cheetah() -> Any:
-    """Two cheetahs a metre to either side of the middle, bound by an elastic band between their torsos."""
+    """Two cheetahs a metre to either side of the middle, bound by an elastic band between their
+    torsos."""
     spec = _shipped("half_cheetah.xml")
     other = _shipped("half_cheetah.xml")
     first = spec.body("torso")
@@ -192,7 +229,12 @@ def _coupled_cheetah() -> Any:
     for body, site in ((first, "band_1"), (second, "band_2")):
         body.add_site(name=site, size=[0.1, 0.1, 0.1])
     band = spec.add_tendon(
-        name="band", limited=True, range=[1.5, 3.5], stiffness=[0.1, 0, 0], width=0.05, rgba=[0.95, 0.3, 0.3, 1]
+        name="band",
+        limited=True,
+        range=[1.5, 3.5],
+        stiffness=[0.1, 0, 0],
+        width=0.05,
+        rgba=[0.95, 0.3, 0.3, 1],
     )
     for site in ("band_1", "band_2"):
         band.wrap_site(site)
@@ -202,9 +244,9 @@ def _coupled_cheetah() -> Any:
 def _soften_band(model: Any) -> None:
     """Take the stiffness of the band's end from a stretched band.
 
-    At the first pose the band lies across the way that the cheetahs can move, nothing seems to give in to it, and
-    MuJoCo makes its end 1e15 times too stiff: float32 answers NaN as soon as it is reached.
-    """
+    At the first pose the band lies across the way that the cheetahs can move, nothing seems to give
+    in to it, and MuJoCo makes its end 1e15 times too stiff: float32 answers NaN as soon as it is
+    reached."""
     data = mujoco.MjData(model)
     along = int(model.joint("second_rootx").qposadr[0])
     data.qpos[:] = model.qpos0
@@ -217,7 +259,11 @@ def _soften_band(model: Any) -> None:
     model.tendon_invweight0[0] = given @ across
 
 
-_HINGE, _FREE, _SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE
+_HINGE, _FREE, _SLIDE = (
+    mujoco.mjtJoint.mjJNT_HINGE,
+    mujoco.mjtJoint.mjJNT_FREE,
+    mujoco.mjtJoint.mjJNT_SLIDE,
+)
 _CAPSULE, _PLANE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE
 
 
@@ -228,15 +274,24 @@ def _world(timestep: float) -> Any:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
     spec.compiler.degree = True
     spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
-    spec.worldbody.add_light(pos=[0, 0, 3], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    spec.worldbody.add_light(
+        pos=[0, 0, 3], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    )
     spec.worldbody.add_geom(
-        name="floor", type=_PLANE, size=[40, 40, 40], contype=1, conaffinity=1, condim=3, rgba=[0.8, 0.9, 0.8, 1]
+        name="floor",
+        type=_PLANE,
+        size=[40, 40, 40],
+        contype=1,
+        conaffinity=1,
+        condim=3,
+        rgba=[0.8, 0.9, 0.8, 1],
     )
     return spec
 
 
 def _manyagent_ant(number: int) -> Any:
-    """A rigid spine of segments a metre apart, each with two legs of hip and ankle; the first carries the head.
+    """A rigid spine of segments a metre apart, each with two legs of hip and ankle; the first
+    carries the head.
 
     Sizes, masses, axes and gears are those of Gu et al. 2021's model; its walls are left out.
     """
@@ -247,10 +302,16 @@ def _manyagent_ant(number: int) -> Any:
         torso = parent.add_body(name=f"torso_{i}", pos=[0, 0, 0.75] if i == 0 else [-1, 0, 0])
         if i == 0:
             torso.add_joint(name="root", type=_FREE, armature=0, damping=[0, 0, 0], limited=False)
-            legs = (((0.2, 0.2), (0.2, 0.2), (-1, 1), (30, 70)), ((0.2, -0.2), (0.2, -0.2), (1, 1), (30, 70)))
+            legs = (
+                ((0.2, 0.2), (0.2, 0.2), (-1, 1), (30, 70)),
+                ((0.2, -0.2), (0.2, -0.2), (1, 1), (30, 70)),
+            )
         else:
             _capsule(torso, f"spine_{i}", (1, 0, 0), 0.1, density=100)
-            legs = (((0.0, 0.2), (-0.2, 0.2), (1, 1), (-70, -30)), ((0.0, -0.2), (-0.2, -0.2), (-1, 1), (-70, -30)))
+            legs = (
+                ((0.0, 0.2), (-0.2, 0.2), (1, 1), (-70, -30)),
+                ((0.0, -0.2), (-0.2, -0.2), (-1, 1), (-70, -30)),
+            )
         for k, leg in enumerate(legs, start=1):
             joints += _leg(torso, f"{k}_{i}", *leg)
         parent = torso
@@ -262,9 +323,13 @@ def _drive(spec: Any, joints: Sequence[str]) -> None:
     """A motor of 150 N m at full signal for each joint."""
     for name in joints:
         spec.add_actuator(
-            name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, gear=[150, 0, 0, 0, 0, 0], ctrllimited=True,
+            name=name,
+            target=name,
+            trntype=mujoco.mjtTrn.mjTRN_JOINT,
+            gear=[150, 0, 0, 0, 0, 0],
+            ctrllimited=True,
             ctrlrange=[-1, 1],
-        )  # fmt: skip
+        )
 
 
 def _leg(torso: Any, name: str, hip: Any, thigh: Any, axis: Any, bounds: Any) -> list[str]:
@@ -281,24 +346,44 @@ def _leg(torso: Any, name: str, hip: Any, thigh: Any, axis: Any, bounds: Any) ->
 
 def _hinge(body: Any, name: str, axis: Any, bounds: Any) -> None:
     body.add_joint(
-        name=name, type=_HINGE, axis=list(axis), range=list(bounds), limited=True, armature=1, damping=[1, 0, 0]
+        name=name,
+        type=_HINGE,
+        axis=list(axis),
+        range=list(bounds),
+        limited=True,
+        armature=1,
+        damping=[1, 0, 0],
     )
 
 
 def _capsule(body: Any, name: str, end: Any, radius: float, density: float = 5.0) -> None:
     body.add_geom(
-        name=name, type=_CAPSULE, fromto=[0, 0, 0, *end], size=[radius, 0, 0], density=density, condim=3, contype=1,
-        conaffinity=0, margin=0.01, friction=[1, 0.5, 0.5], rgba=[0.8, 0.6, 0.4, 1],
-    )  # fmt: skip
+        name=name,
+        type=_CAPSULE,
+        fromto=[0, 0, 0, *end],
+        size=[radius, 0, 0],
+        density=density,
+        condim=3,
+        contype=1,
+        conaffinity=0,
+        margin=0.01,
+        friction=[1, 0.5, 0.5],
+        rgba=[0.8, 0.6, 0.4, 1],
+    )
 
 
 def _manyagent_swimmer(number: int) -> Any:
-    """A chain of links in a viscous plane, as in Gu et al. 2021's model, one motor at each link's joint."""
+    """A chain of links in a viscous plane, as in Gu et al. 2021's model, one motor at each link's
+    joint."""
     spec = _world(0.005)
     spec.option.density, spec.option.viscosity = 4000, 0.1
     spec.geom("floor").contype = spec.geom("floor").conaffinity = 0
     body = spec.worldbody.add_body(name="torso")
-    roots = (("slider1", _SLIDE, (1, 0, 0)), ("slider2", _SLIDE, (0, 1, 0)), ("rot", _HINGE, (0, 0, 1)))
+    roots = (
+        ("slider1", _SLIDE, (1, 0, 0)),
+        ("slider2", _SLIDE, (0, 1, 0)),
+        ("rot", _HINGE, (0, 0, 1)),
+    )
     for name, kind, axis in roots:
         body.add_joint(name=name, type=kind, axis=list(axis), armature=0.1)
     _link(body, "head", (1.5, 0, 0, 0.5, 0, 0))
@@ -306,7 +391,14 @@ def _manyagent_swimmer(number: int) -> Any:
     for i in range(number):
         body = body.add_body(name=f"link_{i}", pos=[0.5 if i == 0 else -1.0, 0, 0])
         sign = -1 if 0 < i < number - 1 and i % 2 == 0 else 1
-        body.add_joint(name=f"rot{i}", type=_HINGE, axis=[0, 0, sign], range=[-100, 100], limited=True, armature=0.1)
+        body.add_joint(
+            name=f"rot{i}",
+            type=_HINGE,
+            axis=[0, 0, sign],
+            range=[-100, 100],
+            limited=True,
+            armature=0.1,
+        )
         _link(body, f"link_{i}", (0, 0, 0, -1, 0, 0))
         names.append(f"rot{i}")
     _drive(spec, names)
@@ -315,9 +407,19 @@ def _manyagent_swimmer(number: int) -> Any:
 
 def _link(body: Any, name: str, ends: Any) -> None:
     body.add_geom(
-        name=name, type=_CAPSULE, fromto=list(ends), size=[0.1, 0, 0], density=1000, condim=1, contype=0, conaffinity=0,
+        name=name,
+        type=_CAPSULE,
+        fromto=list(ends),
+        size=[0.1, 0, 0],
+        density=1000,
+        condim=1,
+        contype=0,
+        conaffinity=0,
         rgba=[0.8, 0.6, 0.4, 1],
-    )  # fmt: skip
+    )
 
 
-_SEGMENTED: dict[str, Callable[[int], Any]] = {"manyagent-ant": _manyagent_ant, "manyagent-swimmer": _manyagent_swimmer}
+_SEGMENTED: dict[str, Callable[[int], Any]] = {
+    "manyagent-ant": _manyagent_ant,
+    "manyagent-swimmer": _manyagent_swimmer,
+}

@@ -1,9 +1,9 @@
 """Which joints belong to which agent, and which joints are neighbors.
 
-The partitions are those of Peng et al. 2021 (multi-agent MuJoCo) and Gu et al. 2021, each a list of joints per agent.
-The authors' wrapper never applies them: it cuts the actuators, in the order of the model's file, into consecutive
-slices of the same lengths, by which ``ant-2x4`` and ``ant-2x4d`` become one task. ``consecutive`` gives those slices.
-"""
+The partitions are those of Peng et al. 2021 (multi-agent MuJoCo) and Gu et al. 2021, each a list of
+joints per agent. The authors' wrapper never applies them: it cuts the actuators, in the order of
+the model's file, into consecutive slices of the same lengths, by which ``ant-2x4`` and ``ant-2x4d``
+become one task. ``consecutive`` gives those slices."""
 
 from __future__ import annotations
 
@@ -17,12 +17,26 @@ _LEGS = tuple((f"hip_{k}", f"ankle_{k}") for k in range(1, 5))
 _BACK, _FRONT = ("bfoot", "bshin", "bthigh"), ("ffoot", "fshin", "fthigh")
 _SECOND = tuple(f"second_{name}" for name in (*_BACK, *_FRONT))
 _UPPER = (
-    "left_shoulder1", "left_shoulder2", "abdomen_x", "abdomen_y", "abdomen_z", "right_shoulder1", "right_shoulder2",
-    "right_elbow", "left_elbow",
-)  # fmt: skip
+    "left_shoulder1",
+    "left_shoulder2",
+    "abdomen_x",
+    "abdomen_y",
+    "abdomen_z",
+    "right_shoulder1",
+    "right_shoulder2",
+    "right_elbow",
+    "left_elbow",
+)
 _LOWER = (
-    "left_hip_x", "left_hip_y", "left_hip_z", "right_hip_x", "right_hip_y", "right_hip_z", "right_knee", "left_knee",
-)  # fmt: skip
+    "left_hip_x",
+    "left_hip_y",
+    "left_hip_z",
+    "right_hip_x",
+    "right_hip_y",
+    "right_hip_z",
+    "right_knee",
+    "left_knee",
+)
 
 
 def _alone(joints: Sequence[str]) -> Agents:
@@ -59,12 +73,14 @@ SEGMENTED = {"manyagent-ant": 2, "manyagent-swimmer": 2}
 
 
 def segments(agents: int, each: int, joints_of: Sequence[Sequence[str]]) -> Agents:
-    """Agents that own ``each`` neighbouring segments: ``joints_of`` has the joints of every segment."""
+    """Agents that own ``each`` neighbouring segments: ``joints_of`` has the joints of every
+    segment."""
     return tuple(sum(map(tuple, joints_of[i * each : (i + 1) * each]), ()) for i in range(agents))
 
 
 def consecutive(agents: Agents, actuated: Sequence[str]) -> Agents:
-    """Slices of the actuators in the model's order, as long as the agents' own parts (the authors' program)."""
+    """Slices of the actuators in the model's order, as long as the agents' own parts (the authors'
+    program)."""
     found, start = [], 0
     for own in agents:
         found.append(tuple(actuated[start : start + len(own)]))
@@ -78,30 +94,58 @@ _EDGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "hopper": (("foot_joint", "leg_joint"), ("leg_joint", "thigh_joint")),
     "humanoid": (
         ("abdomen_x", "abdomen_y", "abdomen_z"),
-        *((f"{side}_elbow", f"{side}_shoulder1", f"{side}_shoulder2") for side in ("left", "right")),
-        *((f"{side}_hip_x", f"{side}_hip_y", f"{side}_hip_z", f"{side}_knee") for side in ("left", "right")),
-        *((f"{side}_shoulder1", f"{side}_shoulder2", "abdomen_x", "abdomen_y", "abdomen_z")
-          for side in ("left", "right")),
-        *((f"{side}_hip_x", f"{side}_hip_y", f"{side}_hip_z", "abdomen_x", "abdomen_y", "abdomen_z")
-          for side in ("left", "right")),
+        *(
+            (f"{side}_elbow", f"{side}_shoulder1", f"{side}_shoulder2")
+            for side in ("left", "right")
+        ),
+        *(
+            (f"{side}_hip_x", f"{side}_hip_y", f"{side}_hip_z", f"{side}_knee")
+            for side in ("left", "right")
+        ),
+        *(
+            (f"{side}_shoulder1", f"{side}_shoulder2", "abdomen_x", "abdomen_y", "abdomen_z")
+            for side in ("left", "right")
+        ),
+        *(
+            (
+                f"{side}_hip_x",
+                f"{side}_hip_y",
+                f"{side}_hip_z",
+                "abdomen_x",
+                "abdomen_y",
+                "abdomen_z",
+            )
+            for side in ("left", "right")
+        ),
     ),
     "swimmer": (("motor1_rot", "motor2_rot"),),
     "walker2d": (
-        ("foot_joint", "leg_joint"), ("leg_joint", "thigh_joint"), ("foot_left_joint", "leg_left_joint"),
-        ("leg_left_joint", "thigh_left_joint"), ("thigh_joint", "thigh_left_joint"),
+        ("foot_joint", "leg_joint"),
+        ("leg_joint", "thigh_joint"),
+        ("foot_left_joint", "leg_left_joint"),
+        ("leg_left_joint", "thigh_left_joint"),
+        ("thigh_joint", "thigh_left_joint"),
     ),
     "coupled-halfcheetah": (
-        *pairwise(_BACK), ("bthigh", "fthigh"), *pairwise(reversed(_FRONT)),
-        *(pairwise(_SECOND[:3])), ("second_bthigh", "second_fthigh"), *pairwise(reversed(_SECOND[3:])),
+        *pairwise(_BACK),
+        ("bthigh", "fthigh"),
+        *pairwise(reversed(_FRONT)),
+        *(pairwise(_SECOND[:3])),
+        ("second_bthigh", "second_fthigh"),
+        *pairwise(reversed(_SECOND[3:])),
     ),
-}  # fmt: skip
+}
 
 
 def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
-    """Sets of joints that are neighbors of each other; ``joints_of``: the segments' of a robot of any size."""
+    """Sets of joints that are neighbors of each other; ``joints_of``: the segments' of a robot of
+    any size."""
     if robot == "manyagent-ant":
-        within = [pair for hip1, ankle1, hip2, ankle2 in joints_of
-                  for pair in ((hip1, ankle1), (hip2, ankle2), (hip1, hip2))]  # fmt: skip
+        within = [
+            pair
+            for hip1, ankle1, hip2, ankle2 in joints_of
+            for pair in ((hip1, ankle1), (hip2, ankle2), (hip1, hip2))
+        ]
         between = [(one[0], one[2], other[0], other[2]) for one, other in pairwise(joints_of)]
         return (*within, *between)
     if robot == "manyagent-swimmer":
@@ -110,7 +154,8 @@ def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[st
 
 
 def within(own: Sequence[str], linked: Sequence[Sequence[str]], distance: int) -> tuple[str, ...]:
-    """Joints at most ``distance`` edges from an agent's own; the nearest first, each distance in order of its name."""
+    """Joints at most ``distance`` edges from an agent's own; the nearest first, each distance in
+    order of its name."""
     seen = list(own)
     newest = set(own)
     for _ in range(distance):

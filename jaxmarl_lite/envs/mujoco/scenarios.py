@@ -1,4 +1,5 @@
-"""Names of the robots' tasks: ``safe-mujoco/...``, ``safe-velocity/...`` and, without costs, ``mujoco/...``.
+"""Names of the robots' tasks: ``safe-mujoco/...``, ``safe-velocity/...`` and, without costs,
+``mujoco/...``.
 
 Reading a name costs nothing: MuJoCo is imported only when an environment is built.
 """
@@ -12,9 +13,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from jaxmarl_lite.envs.errors import check_names, unknown_name_error
 from jaxmarl_lite.envs.mujoco import partitions
-from jaxmarl_lite.envs.mujoco.dangers import BombCost, BoxCost, CorridorCost, CostFunction, VelocityCost
-from jaxmarl_lite.envs.naming import check_names, unknown_name_error
+from jaxmarl_lite.envs.mujoco.cost_functions import (
+    BombCost,
+    BoxCost,
+    CorridorCost,
+    CostFunction,
+    VelocityCost,
+)
 from jaxmarl_lite.validation import check_int, check_limit, check_number, invalid
 
 SUITES = ("safe-mujoco", "safe-velocity", "mujoco")
@@ -28,8 +35,9 @@ COST_FUNCTIONS: dict[str, CostFunction] = {
     "coupled-halfcheetah": BombCost(limit=5.0, distance=5.0, start=-34.0, furthest=-4.0),
     "hopper": BoxCost(limit=10.0),
 }
-"""Robot -> what is dangerous in ``safe-mujoco``, and its limit in expected cost per episode: the ant's is that of the
-authors' script, the cheetah's that of their README, which has 0.2 and 1 for the ants; the others are ours."""
+"""Robot -> what is dangerous in ``safe-mujoco``, and its limit in expected cost per episode: the
+ant's is that of the authors' script, the cheetah's that of their README, which has 0.2 and 1 for
+the ants; the others are ours."""
 
 VELOCITIES: dict[str, CostFunction] = {
     "ant-2x4": VelocityCost(25.0, 2.522, plane=True),
@@ -51,12 +59,25 @@ _FIELDS = {
     **dict.fromkeys(("standardize", "agent_id", "outside"), (True, False)),
 }
 _KEYWORDS = (
-    *_FIELDS, "distance", "max_episode_steps", "segments", "cost_limit", "threshold",
-)  # fmt: skip
+    *_FIELDS,
+    "distance",
+    "max_episode_steps",
+    "segments",
+    "cost_limit",
+    "threshold",
+)
 
 _MOST = 10**9
 """The highest whole number that a keyword may be: steps are counted in 32 bits."""
-_PASSED_ON = ("observation", "distance", "standardize", "agent_id", "costs", "physics", "max_episode_steps")
+_PASSED_ON = (
+    "observation",
+    "distance",
+    "standardize",
+    "agent_id",
+    "costs",
+    "physics",
+    "max_episode_steps",
+)
 
 
 def examples() -> list[tuple[str, str]]:
@@ -77,9 +98,23 @@ def name_patterns() -> list[str]:
 def _names(room: str) -> list[str]:
     if room == "safe-velocity":
         return list(VELOCITIES)
-    robots = COST_FUNCTIONS if room == "safe-mujoco" else {**COST_FUNCTIONS, "swimmer": None, "walker2d": None}
-    named = [f"{robot}-{conf}" for robot in robots for conf in partitions.NAMED.get(robot, {}) if conf != "1p1"]
-    several = ["manyagent-ant-2x3", "manyagent-ant-3x2", "manyagent-ant-6x1", "manyagent-swimmer-10x2"]
+    robots = (
+        COST_FUNCTIONS
+        if room == "safe-mujoco"
+        else {**COST_FUNCTIONS, "swimmer": None, "walker2d": None}
+    )
+    named = [
+        f"{robot}-{conf}"
+        for robot in robots
+        for conf in partitions.NAMED.get(robot, {})
+        if conf != "1p1"
+    ]
+    several = [
+        "manyagent-ant-2x3",
+        "manyagent-ant-3x2",
+        "manyagent-ant-6x1",
+        "manyagent-swimmer-10x2",
+    ]
     return [*named, *several, "coupled-halfcheetah"]
 
 
@@ -110,25 +145,38 @@ def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     robot, conf = _split(name)
     robots = _robots(room)
     if robot not in robots:
-        raise unknown_name_error("environment", env_id, [f"{room}/{known}" for known in _names(room)],
-                      f"Allowed in {room}: {', '.join(_allowed(room))}.")  # fmt: skip
+        raise unknown_name_error(
+            "environment",
+            env_id,
+            [f"{room}/{known}" for known in _names(room)],
+            f"Allowed in {room}: {', '.join(_allowed(room))}.",
+        )
     agents, segments = _agents_of(env_id, robot, conf, keywords.get("segments"))
     danger = _danger(room, robot, conf)
     if room == "safe-velocity" and danger is None:
         raise unknown_name_error("environment", env_id, [f"{room}/{known}" for known in VELOCITIES])
     if "costs" in keywords and "costs" not in _allowed_keywords(danger, robot):
         raise ValueError(
-            f"costs of {env_id} is {keywords['costs']!r}; allowed is no such keyword: only in a corridor, and of two "
+            f"costs of {env_id} is {keywords['costs']!r}; allowed is no such keyword: only in a "
+            "corridor, and of two "
             "cheetahs, can agents be told apart by what they are near"
         )
     check_names(env_id, keywords, _allowed_keywords(danger, robot))
     for field, allowed in _FIELDS.items():
         value = keywords.get(field, allowed[0])
-        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
-            raise ValueError(f"{field} of {env_id} is {value!r}; allowed is one of {', '.join(map(str, allowed))}")
+        if not any(
+            value is choice or (isinstance(value, str) and value == choice) for choice in allowed
+        ):
+            raise ValueError(
+                f"{field} of {env_id} is {value!r}; allowed is one of "
+                f"{', '.join(map(str, allowed))}"
+            )
     for field, lowest in (("distance", 0), ("max_episode_steps", 1)):
         if field in keywords:
-            keywords = {**keywords, field: check_int(f"{field} of {env_id}", keywords[field], lowest, _MOST)}
+            keywords = {
+                **keywords,
+                field: check_int(f"{field} of {env_id}", keywords[field], lowest, _MOST),
+            }
     threshold = keywords.get("threshold", 1.0)
     if not check_number(f"threshold of {env_id}", threshold, 0.0) > 0:
         raise invalid(f"threshold of {env_id}", threshold, "a speed above 0, in m/s")
@@ -157,8 +205,16 @@ def _robots(room: str) -> list[str]:
 def _allowed(room: str) -> list[str]:
     if room == "safe-velocity":
         return list(VELOCITIES)
-    named = [f"{robot}-{{{','.join(partitions.NAMED[robot])}}}" for robot in _robots(room) if robot in partitions.NAMED]
-    return named + [f"{robot}-<agents>x<segments of each>" for robot in _robots(room) if robot in partitions.SEGMENTED]
+    named = [
+        f"{robot}-{{{','.join(partitions.NAMED[robot])}}}"
+        for robot in _robots(room)
+        if robot in partitions.NAMED
+    ]
+    return named + [
+        f"{robot}-<agents>x<segments of each>"
+        for robot in _robots(room)
+        if robot in partitions.SEGMENTED
+    ]
 
 
 def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitions.Agents, int]:
@@ -172,14 +228,16 @@ def _agents_of(env_id: str, robot: str, conf: str, total: Any) -> tuple[partitio
     lowest = partitions.SEGMENTED[robot]
     if number < lowest:
         raise ValueError(
-            f"partition of {env_id} is {conf!r}; allowed is <agents>x<segments of each>, with {lowest} segments or more"
+            f"partition of {env_id} is {conf!r}; allowed is <agents>x<segments of each>, with "
+            f"{lowest} segments or more"
         )
     if total is not None:
         total = check_int(f"segments of {env_id}", total, lowest, _MOST)
     if total not in (None, number):
         fitting = [f"{n}x{total // n}" for n in range(1, int(total) + 1) if int(total) % n == 0]
         raise ValueError(
-            f"partition of {env_id} covers {number} segments, but segments is {total}; allowed is {', '.join(fitting)}"
+            f"partition of {env_id} covers {number} segments, but segments is {total}; allowed is "
+            f"{', '.join(fitting)}"
         )
     return (), number
 
@@ -205,7 +263,9 @@ def _allowed_keywords(danger: CostFunction | None, robot: str) -> list[str]:
     return [name for name in _KEYWORDS if name not in absent]
 
 
-def _adjusted(env_id: str, danger: CostFunction | None, keywords: Mapping[str, Any], agents: int) -> tuple[Any, Any]:
+def _adjusted(
+    env_id: str, danger: CostFunction | None, keywords: Mapping[str, Any], agents: int
+) -> tuple[Any, Any]:
     """The danger as the keywords want it, and the limit."""
     changes = {name: keywords[name] for name in ("outside", "threshold") if name in keywords}
     if danger is None:
@@ -219,7 +279,9 @@ def _adjusted(env_id: str, danger: CostFunction | None, keywords: Mapping[str, A
     if limit is not None:
         limit = check_limit(f"cost_limit of {env_id}", limit)
         if isinstance(limit, tuple) and len(limit) not in (1, agents):
-            raise invalid(f"cost_limit of {env_id}", limit, f"a number from 0 up, or {agents}, one per agent")
+            raise invalid(
+                f"cost_limit of {env_id}", limit, f"a number from 0 up, or {agents}, one per agent"
+            )
         limit = limit[0] if limit and isinstance(limit, tuple) and len(limit) == 1 else limit
     return dataclasses.replace(danger, **changes), limit
 
@@ -237,4 +299,7 @@ def _there(name: str) -> bool:
     found = importlib.util.find_spec(package)
     if found is None or not inside:
         return found is not None
-    return importlib.machinery.PathFinder.find_spec(inside, found.submodule_search_locations) is not None
+    return (
+        importlib.machinery.PathFinder.find_spec(inside, found.submodule_search_locations)
+        is not None
+    )

@@ -1,24 +1,26 @@
 """Tiny worlds whose best return is known, for tests and first steps.
 
-All have two agents (``pursuit`` may have more) and give every agent the team's reward unless told otherwise.
-``budget``, ``budget-two`` and ``risky`` have costs and limits, and know the best return that keeps them; the others
-cost nothing.
-"""
+All have two agents (``pursuit`` may have more) and give every agent the team's reward unless told
+otherwise. ``budget``, ``budget-two`` and ``risky`` have costs and limits, and know the best return
+that keeps them; the others cost nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from jaxmarl_lite.envs.toys.constrained import Budget, Risky
 from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
-from jaxmarl_lite.envs.toys.limited import Budget, Risky
+from jaxmarl_lite.envs.toys.heterogeneous import HeterogeneousActions, Reach
 from jaxmarl_lite.envs.toys.pursuit import Pursuit
 from jaxmarl_lite.envs.toys.relay import Relay
-from jaxmarl_lite.envs.toys.unequal import HeterogeneousActions, Reach
 from jaxmarl_lite.types import EnvSpec
 
 TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "coordination": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5)), "agent_id": True}),
-    "climbing": (MatrixGame, {"payoff": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)), "agent_id": True}),
+    "climbing": (
+        MatrixGame,
+        {"payoff": ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0)), "agent_id": True},
+    ),
     "payoff": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5))}),
     "memory": (Memory, {}),
     "reach": (Reach, {}),
@@ -48,4 +50,7 @@ def summary(name: str) -> str:
     toy, fixed = TOYS[name]
     spec: EnvSpec = toy(**fixed).spec
     kind = "actions" if spec.action_type == "discrete" else "continuous dimensions"
-    return f"{spec.num_agents} agents, {spec.action_size} {kind}, at most {spec.max_episode_steps} steps"
+    return (
+        f"{spec.num_agents} agents, {spec.action_size} {kind}, at most "
+        f"{spec.max_episode_steps} steps"
+    )

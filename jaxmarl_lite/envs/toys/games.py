@@ -8,19 +8,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, check_tables, make_timestep
+from jaxmarl_lite.envs.toys.timestep import check_numbers, check_tables, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 from jaxmarl_lite.validation import check_bool
 
 
 @dataclasses.dataclass(frozen=True)
 class MatrixGame:
-    """One step, one table: the team receives ``payoff[a0][a1]``; best return: the table's largest entry.
+    """One step, one table: the team receives ``payoff[a0][a1]``; best return: the table's largest
+    entry.
 
-    The view is constant, so softmax policies p0 and p1 have the expected return ``p0 @ payoff @ p1`` exactly, and every
-    derivative of it, LIIR's meta-gradient among them, can be written down.
+    The view is constant, so softmax policies p0 and p1 have the expected return ``p0 @ payoff @
+    p1`` exactly, and every derivative of it, LIIR's meta-gradient among them, can be written down.
 
-    payoff: one row per action of agent 0, one column per action of agent 1, as many rows as columns.
+    payoff: one row per action of agent 0, one column per action of agent 1, as many rows as
+    columns.
     agent_id: append the one-hot agent number, so that agents with shared weights can differ.
     """
 
@@ -32,19 +34,37 @@ class MatrixGame:
         check_tables(self, "payoff")
         object.__setattr__(self, "agent_id", check_bool(f"{self.name}: agent_id", self.agent_id))
         if len(self.payoff[0]) != len(self.payoff):
-            raise ValueError(f"{self.name}: payoff must have as many columns in every row as rows, not {self.payoff}")
+            raise ValueError(
+                f"{self.name}: payoff must have as many columns in every row as rows, not "
+                f"{self.payoff}"
+            )
 
     @property
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
         best = max(max(row) for row in self.payoff)
         size = 3 if self.agent_id else 1
-        return EnvSpec(self.name, 2, size, 1, "discrete", len(self.payoff), 1, "team", "payoff of the game", best)
+        return EnvSpec(
+            self.name,
+            2,
+            size,
+            1,
+            "discrete",
+            len(self.payoff),
+            1,
+            "team",
+            "payoff of the game",
+            best,
+        )
 
     def _observe(self) -> Observation:
         constant = jnp.ones((2, 1), float)
-        view = jnp.concatenate([constant, jnp.eye(2, dtype=float)], -1) if self.agent_id else constant
-        return Observation(view, jnp.ones(1, float), jnp.ones((2, len(self.payoff)), bool), jnp.ones(2, bool))
+        view = (
+            jnp.concatenate([constant, jnp.eye(2, dtype=float)], -1) if self.agent_id else constant
+        )
+        return Observation(
+            view, jnp.ones(1, float), jnp.ones((2, len(self.payoff)), bool), jnp.ones(2, bool)
+        )
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
         """Begin; the state is the number of steps taken."""
@@ -67,9 +87,9 @@ class MemoryState(NamedTuple):
 class Memory:
     """Each agent sees a cue at first only, and must name it after ``delay`` steps; best return 1.
 
-    The team receives the share of agents that are right, at the last step. Without memory the expected return is at
-    most ``1 / cues``. View: the one-hot cue (zeros later), and 1 when it is time to answer.
-    """
+    The team receives the share of agents that are right, at the last step. Without memory the
+    expected return is at most ``1 / cues``. View: the one-hot cue (zeros later), and 1 when it is
+    time to answer."""
 
     cues: int = 2
     delay: int = 3
@@ -94,7 +114,9 @@ class Memory:
 
     def reset(self, key: Array) -> tuple[MemoryState, TimeStep]:
         """Begin with fresh cues."""
-        state = MemoryState(jax.random.randint(key, (2,), 0, self.cues, jnp.int32), jnp.zeros((), jnp.int32))
+        state = MemoryState(
+            jax.random.randint(key, (2,), 0, self.cues, jnp.int32), jnp.zeros((), jnp.int32)
+        )
         return state, make_timestep(self._observe(state))
 
     def step(self, state: MemoryState, action: Array) -> tuple[MemoryState, TimeStep]:
@@ -114,11 +136,11 @@ class CounterState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Counter:
-    """Counts up when both agents choose 1; the goal truly ends the episode, the time limit cuts it off; best return 1.
+    """Counts up when both agents choose 1; the goal truly ends the episode, the time limit cuts it
+    off; best return 1.
 
-    The team receives 1 on reaching the goal. When both happen at the same step, the episode is truly over.
-    View and state: the count over the goal.
-    """
+    The team receives 1 on reaching the goal. When both happen at the same step, the episode is
+    truly over. View and state: the count over the goal."""
 
     goal: int = 3
     limit: int = 6
@@ -127,12 +149,16 @@ class Counter:
     def __post_init__(self):
         check_numbers(self, {"goal": 1, "limit": 1}, ())
         if self.goal > self.limit:
-            raise ValueError(f"{self.name}: goal must be between 1 and limit={self.limit}, not {self.goal}")
+            raise ValueError(
+                f"{self.name}: goal must be between 1 and limit={self.limit}, not {self.goal}"
+            )
 
     @property
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
-        return EnvSpec(self.name, 2, 1, 1, "discrete", 2, self.limit, "team", "1 when the goal is reached", 1.0)
+        return EnvSpec(
+            self.name, 2, 1, 1, "discrete", 2, self.limit, "team", "1 when the goal is reached", 1.0
+        )
 
     def _observe(self, state: CounterState) -> Observation:
         share = state.count / self.goal
@@ -148,4 +174,6 @@ class Counter:
         """Count, or wait: action ``[2]`` int."""
         state = CounterState(state.count + (action == 1).all().astype(jnp.int32), state.time + 1)
         over = state.count >= self.goal
-        return state, make_timestep(self._observe(state), over.astype(float), over, last=state.time >= self.limit)
+        return state, make_timestep(
+            self._observe(state), over.astype(float), over, last=state.time >= self.limit
+        )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, make_timestep
+from jaxmarl_lite.envs.toys.timestep import check_numbers, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
@@ -23,14 +23,15 @@ class PursuitState(NamedTuple):
 class Pursuit:
     """All agents must come to a target that stands still; LIIR's first study (Du et al. 2019).
 
-    The actions are -1, 0 and +1 along a line. The team receives ``approach_reward`` for a step in which all agents
-    approach the target, or wait on it, and minus ``approach_reward`` for every other, and ``catch_reward`` when all are
-    on the target, which ends the episode; a time limit cuts it off. What one agent does is seen in the reward only
-    through what the others do. The paper describes the game of two in words; the numbers are ours.
+    The actions are -1, 0 and +1 along a line. The team receives ``approach_reward`` for a step in
+    which all agents approach the target, or wait on it, and minus ``approach_reward`` for every
+    other, and ``catch_reward`` when all are on the target, which ends the episode; a time limit
+    cuts it off. What one agent does is seen in the reward only through what the others do. The
+    paper describes the game of two in words; the numbers are ours.
 
-    agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1 to ``reach``, on
-    either side. limit: steps at most. Rewards: as above. View: the own offset of the target over ``reach``.
-    """
+    agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1
+    to ``reach``, on either side. limit: steps at most. Rewards: as above. View: the own offset of
+    the target over ``reach``."""
 
     agents: int = 2
     reach: int = 5
@@ -40,9 +41,13 @@ class Pursuit:
     name: str = "toy/pursuit"
 
     def __post_init__(self):
-        check_numbers(self, {"agents": 1, "reach": 1, "limit": 1}, ("approach_reward", "catch_reward"))
+        check_numbers(
+            self, {"agents": 1, "reach": 1, "limit": 1}, ("approach_reward", "catch_reward")
+        )
         if self.limit < self.reach:
-            raise ValueError(f"{self.name}: limit is {self.limit}; allowed is reach, {self.reach}, or more")
+            raise ValueError(
+                f"{self.name}: limit is {self.limit}; allowed is reach, {self.reach}, or more"
+            )
 
     @property
     def spec(self) -> EnvSpec:
@@ -53,7 +58,9 @@ class Pursuit:
         meaning = f"{caught}; {self.approach_reward:g} for a step of all towards it, else minus"
         best = self.catch_reward + self.approach_reward * longest
         sizes = (self.agents, 1, self.agents, "discrete", 3, self.limit)
-        return EnvSpec(self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right"))
+        return EnvSpec(
+            self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right")
+        )
 
     def _observe(self, state: PursuitState) -> Observation:
         gap = state.offset / self.reach
@@ -73,6 +80,11 @@ class Pursuit:
         offset = jnp.clip(state.offset - (action - 1), -self.reach, self.reach)
         toward = (jnp.abs(offset) < jnp.abs(state.offset)) | ((offset == 0) & (state.offset == 0))
         over = (offset == 0).all()
-        reward = jnp.where(toward.all(), self.approach_reward, -self.approach_reward) + self.catch_reward * over
+        reward = (
+            jnp.where(toward.all(), self.approach_reward, -self.approach_reward)
+            + self.catch_reward * over
+        )
         state = PursuitState(offset, state.time + 1)
-        return state, make_timestep(self._observe(state), reward, over, last=state.time >= self.limit)
+        return state, make_timestep(
+            self._observe(state), reward, over, last=state.time >= self.limit
+        )

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.toys.steps import check_numbers, make_timestep
+from jaxmarl_lite.envs.toys.timestep import check_numbers, make_timestep
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
 class RelayState(NamedTuple):
-    """What each agent should choose, ``[2]`` int; whether the first did; the steps taken, [] int; the next key."""
+    """What each agent should choose, ``[2]`` int; whether the first did; the steps taken, [] int;
+    the next key."""
 
     target: Array
     is_correct: Array
@@ -23,13 +24,14 @@ class RelayState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Relay:
-    """The first agent chooses once, and is paid for at the end; the second chooses and is paid for at every step.
+    """The first agent chooses once, and is paid for at the end; the second chooses and is paid for
+    at every step.
 
-    At the first step the first agent sees what it should choose; the team receives ``delayed_reward`` for it at the
-    last step. Then it has action 0 left, and is out of play. The second agent sees a new wish at every step, and the
-    team receives ``immediate_reward`` for each that it meets. After ``steps`` steps the episode is truly over. View:
-    the one-hot wish, and 1 for the second agent.
-    """
+    At the first step the first agent sees what it should choose; the team receives
+    ``delayed_reward`` for it at the last step. Then it has action 0 left, and is out of play. The
+    second agent sees a new wish at every step, and the team receives ``immediate_reward`` for each
+    that it meets. After ``steps`` steps the episode is truly over. View: the one-hot wish, and 1
+    for the second agent."""
 
     choices: int = 4
     steps: int = 16
@@ -44,7 +46,10 @@ class Relay:
     def spec(self) -> EnvSpec:
         """Sizes and meanings."""
         best = self.delayed_reward + self.immediate_reward * self.steps
-        meaning = f"{self.immediate_reward:g} for each wish met, and {self.delayed_reward:g} for the first choice"
+        meaning = (
+            f"{self.immediate_reward:g} for each wish met, and {self.delayed_reward:g} for "
+            "the first choice"
+        )
         sizes = (2, self.choices + 1, 2 * self.choices + 2, "discrete", self.choices, self.steps)
         return EnvSpec(self.name, *sizes, "team", meaning, best)
 
@@ -52,13 +57,17 @@ class Relay:
         alive = jnp.stack([state.time == 0, jnp.ones((), bool)])
         wish = jax.nn.one_hot(state.target, self.choices, dtype=float) * alive[:, None]
         view = jnp.concatenate([wish, jnp.array([[0.0], [1.0]], wish.dtype)], -1)
-        whole = jnp.append(wish.reshape(-1), jnp.stack([state.is_correct.astype(float), state.time / self.steps]))
+        whole = jnp.append(
+            wish.reshape(-1), jnp.stack([state.is_correct.astype(float), state.time / self.steps])
+        )
         mask = jnp.where(alive[:, None], True, jnp.arange(self.choices)[None] == 0)
         return Observation(view, whole, mask, alive)
 
     def _drawn(self, key: Array, right: Array, time: Array) -> RelayState:
         key, now = jax.random.split(key)
-        return RelayState(jax.random.randint(now, (2,), 0, self.choices, jnp.int32), right, time, key)
+        return RelayState(
+            jax.random.randint(now, (2,), 0, self.choices, jnp.int32), right, time, key
+        )
 
     def reset(self, key: Array) -> tuple[RelayState, TimeStep]:
         """Begin with fresh wishes."""

@@ -1,0 +1,360 @@
+"""``jaxmarl-lite evaluate``, ``plot``, ``render`` and ``list``: all that looks at runs and at what
+there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jaxmarl_lite import envs, keys
+from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.cli import arguments, cost_plot
+from jaxmarl_lite.envs import errors
+from jaxmarl_lite.evaluate import make_evaluate
+from jaxmarl_lite.experiment import compilation, constraint_stats, run_logger
+from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.experiment.result import load_run
+from jaxmarl_lite.report import cost_tables, run_dir, statistics, tables
+from jaxmarl_lite.report.text import printable
+from jaxmarl_lite.types import EnvSpec
+from jaxmarl_lite.validation import MOST, check_int
+
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+Run = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Play episodes with what every seed of a run has learned."""
+
+    run: Run
+    """Folder of the run."""
+    episodes: int = 128
+    """Episodes of each seed."""
+    greedy: bool = False
+    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
+    sampled: bool = False
+    """Play sampled actions."""
+    seed: int = 0
+    """Seed of the episodes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw a metric of one or several runs: IQM and 95 % interval over seeds; of eval_cost and
+    cost, a panel per cost with the limits."""
+
+    runs: Runs
+    """Folders of the runs."""
+    metric: str = "eval_return"
+    """Which metric; a wrong name lists those there are."""
+    out: Path | None = None
+    """Where to write it, in the format of its ending; by default METRIC.png, in the run's folder if
+    there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Render:
+    """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's worlds and robots; of
+    LIIR, in any environment, also a picture of each agent's learned reward in it."""
+
+    run: Run
+    """Folder of the run."""
+    seed: int | None = None
+    """Which of the run's seeds; by default the first that did not diverge."""
+    episode_seed: int = 0
+    """Seed of the episode."""
+    greedy: bool = False
+    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
+    sampled: bool = False
+    """Play sampled actions."""
+    out: Path | None = None
+    """Where to write it; by default episode.gif in the run's folder. LIIR's picture goes beside it,
+    as .rewards.png."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Show algorithms and environments."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Algorithms or environments to show in detail."""
+    sizes: bool = False
+    """Build every environment to show its sizes."""
+
+
+def evaluate(words: list[str]) -> None:
+    """``evaluate RUN``."""
+    options = tyro.cli(
+        Evaluate, prog="jaxmarl-lite evaluate", args=words, registry=arguments.REGISTRY
+    )
+    check_int("--seed", options.seed, -(2**31), 2**32 - 1)
+    check_int("--episodes", options.episodes, 1, MOST)
+    result = load_run(options.run)
+    algorithm = compilation.algorithm_of(result.plan, result.env)
+    chosen = _chosen_greedy(options)
+    greedy = result.plan.greedy if chosen is None else chosen
+    play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
+    means, texts, paid, won = {}, [], {}, {}
+    for seed in result.seeds:
+        key = jax.random.fold_in(keys.for_purpose(options.seed, keys.AFTERWARDS), seed)
+        played = jax.device_get(play(result.learner(seed), key))
+        if seed in result.diverged:  # its policy may act all the same, and mean nothing
+            played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
+        returns = np.asarray(result.spec.team_return(played.returns), float)
+        means[seed], paid[seed], won[seed] = (
+            float(returns.mean()),
+            played.costs,
+            np.asarray(played.wins),
+        )
+        interval = (
+            statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
+        )
+        length = None if interval is None else round(float(played.lengths.mean()), 1)
+        texts.append(
+            (f"seed {seed}", "left out" if interval is None else _interval(interval), length)
+        )
+    table = tables.list_table(
+        (
+            "",
+            f"{result.spec.return_description}: mean [95 % interval] over {options.episodes} "
+            "episodes",
+            "episode length",
+        ),
+        texts,
+        title=f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}",
+    )
+    table.add_section()
+    overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
+    table.add_row("IQM [95 % interval] over seeds", tables.format_interval(overall), "")
+    _console().print(table)
+    if result.spec.win_condition:
+        _console().print(_wins(won, result.spec.win_condition))
+    if result.spec.num_costs:
+        title = f"costs over {options.episodes} episodes of each seed, together"
+        for part in cost_tables.evaluation_tables(
+            paid, result.limits, result.spec.cost_names, title
+        ):
+            _console().print(part)
+
+
+def _chosen_greedy(options: Evaluate | Render) -> bool | None:
+    """What --greedy and --sampled say; None where neither is given."""
+    if options.greedy and options.sampled:
+        raise ValueError("--greedy and --sampled are both given; allowed is one of them")
+    return True if options.greedy else False if options.sampled else None
+
+
+def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
+    """Share of won episodes of every seed, with Wilson's interval over its episodes."""
+    rows = []
+    for seed, each in won.items():
+        text = "left out"
+        if np.isfinite(each).all():
+            among = statistics.proportion_interval(int(each.sum()), len(each))
+            text = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
+        rows.append((f"seed {seed}", text))
+    return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
+
+
+def plot(words: list[str]) -> None:
+    """``plot RUN...``."""
+    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words, registry=arguments.REGISTRY)
+    if not options.runs:
+        raise ValueError("no run was named; allowed is the folder of a run, or of several")
+    from jaxmarl_lite.report import drawing, plotting
+
+    drawing.check_path(options.out, "--out")
+    runs = {}
+    for path in options.runs:
+        run = run_dir.load(path)
+        run_logger.check_rows(
+            experiment_config.from_dict(run.config, run.folder.config), run.rows, run.folder.metrics
+        )
+        runs[
+            f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name
+        ] = run
+    name = options.metric.replace("/", "_")
+    home = options.runs[0] if len(options.runs) == 1 else Path()
+    out = options.out or home / f"{name}.png"
+    title = " and ".join(dict.fromkeys(str(run.config.get("env", "")) for run in runs.values()))
+    if all(cost_plot.has_costs(run, options.metric) for run in runs.values()):
+        cost_plot.draw(runs, options.metric, title, out)
+    else:
+        found = ((label, _curves(run, options.metric)) for label, run in runs.items())
+        curves = {label + ending: curve for label, some in found for ending, curve in some.items()}
+        plotting.learning_curve(
+            curves, ylabel=options.metric.replace("_", " "), title=title, path=out
+        )
+    print(printable(out))
+
+
+def _curves(run: run_dir.Run, metric: str) -> dict[str, Any]:
+    """A metric's curve, or those of its agents, by the end of their label."""
+    names = [name for name in run.names() if name == metric or name.startswith(f"{metric}/")]
+    if not names:
+        raise ValueError(
+            f"metric is {metric!r}; the run in {run.folder.path} has "
+            f"{', '.join(run.names()) or 'none'}"
+        )
+    found = {
+        name[len(metric) :].replace("/", " ").replace("_", " "): run.series(name) for name in names
+    }
+    return {ending: (series.steps, series.values) for ending, series in found.items()}
+
+
+def render(words: list[str]) -> None:
+    """``render RUN``."""
+    options = tyro.cli(Render, prog="jaxmarl-lite render", args=words, registry=arguments.REGISTRY)
+    greedy = _chosen_greedy(options)
+    result = load_run(options.run)
+    animate = getattr(result.env, "animate", None)
+    if animate is None and result.algorithm != "liir":
+        raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
+    film = options.out or options.run / "episode.gif"
+    if not film.suffix or film.is_dir():
+        raise ValueError(
+            f"out is {str(film)!r}; allowed is a file's name with its ending, such as episode.gif"
+        )
+    episode = result.episode(options.seed, options.episode_seed, greedy)
+    written = []
+    if animate is not None:
+        shows = "rewards" in inspect.signature(animate).parameters
+        told = (
+            {"rewards": episode.intrinsic_reward}
+            if shows and episode.intrinsic_reward is not None
+            else {}
+        )
+        written.append(animate(episode.states, film, **told))
+    if episode.intrinsic_reward is not None:
+        written.append(film.with_suffix(".rewards.png"))
+        result.plot_intrinsic_rewards(written[-1], episode=episode)
+    missing = "; no film: the environment has no `animate`" if animate is None else ""
+    played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
+    print(*map(printable, written), f"({episode.length} steps, {played} actions{missing})")
+
+
+def list_names(words: list[str]) -> None:
+    """``list``."""
+    options = tyro.cli(List, prog="jaxmarl-lite list", args=words, registry=arguments.REGISTRY)
+    console = _console()
+    for name in options.names:
+        if name in registry.ALGORITHMS:
+            console.print(_algorithm(name))
+            continue
+        if "/" not in name:
+            known = [*registry.ALGORITHMS, *(each for each, _ in envs.list_environments())]
+            raise errors.unknown_name_error(
+                "algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows."
+            )
+        console.print(_environments([name]))
+        console.print(
+            f"keywords of {name} (--env-args KEYWORD=VALUE): {', '.join(envs.keywords_of(name))}\n"
+        )
+    if not options.names:
+        console.print(_algorithms())
+        listed = envs.list_environments()
+        if options.sizes:
+            console.print(_environments([name for name, _ in listed], where_possible=True))
+        else:
+            console.print(
+                tables.list_table(("environment", "agents, actions, episode limit"), listed)
+            )
+            console.print("delayed/NAME is any of them, paid in one sum at the end of an episode.")
+            console.print(
+                "list --sizes builds every environment and shows N, O, S and A; list NAME shows "
+                "one."
+            )
+
+
+def _algorithms() -> Any:
+    """The algorithms with the settings that one compares first."""
+    names = ("hidden_sizes", "recurrent", "critic_input", "num_epochs", "lr")
+    shown = {name: name.replace("_", " ") for name in names}
+    rows = []
+    for name in registry.ALGORITHMS:
+        kind = registry.config_of(name)
+        values = kind()
+        rows.append(
+            (
+                name,
+                len(dataclasses.fields(kind)),
+                *(_plain(getattr(values, field, "")) for field in shown),
+            )
+        )
+    return tables.list_table(("algorithm", "settings", *shown.values()), rows)
+
+
+def _algorithm(name: str) -> Any:
+    """All settings of one algorithm with their defaults."""
+    values = registry.config_of(name)()
+    rows = [(f.name, f.type, _plain(getattr(values, f.name))) for f in dataclasses.fields(values)]
+    return tables.list_table(
+        ("setting", "kind", "default"), rows, title=f"{name}; what they mean: train {name} --help"
+    )
+
+
+def _environments(names: list[str], where_possible: bool = False) -> Any:
+    """Environments with their sizes; ``where_possible``: of those that need what is not installed,
+    that."""
+    rows = []
+    for name in names:
+        try:
+            spec = envs.make(name).spec
+        except ImportError as error:
+            if not where_possible:
+                raise
+            rows.append((name, *[""] * 7, str(error).partition(": ")[2]))
+            continue
+        actions = f"{spec.action_size} {spec.action_type}"
+        best = "" if spec.max_return is None else f"{spec.max_return:g}"
+        sizes = (
+            spec.num_agents,
+            spec.obs_size,
+            spec.global_state_size,
+            actions,
+            spec.max_episode_steps,
+            best,
+        )
+        rows.append((name, *sizes, spec.num_costs, _costs(spec)))
+    title = (
+        "N agents, O entries of a view, S of the state, A actions; the longest episode; the "
+        "highest return; "
+        "K costs per agent and the environment's own limits on them, in cost per episode"
+    )
+    return tables.list_table(
+        ("environment", "N", "O", "S", "A", "steps", "best", "K", "limits"), rows, title=title
+    )
+
+
+def _costs(spec: EnvSpec) -> str:
+    """Names of an environment's costs with its own limits."""
+    bounds = constraint_stats.limits_of(None, spec)
+    return "; ".join(
+        f"{name} {cost_tables.format_limit(bounds[:, k])}" for k, name in enumerate(spec.cost_names)
+    )
+
+
+def _console() -> Console:
+    """Where tables go; wide enough for them in a file or a pipe."""
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 110)
+    return console
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _interval(interval: statistics.Interval) -> str:
+    numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
+    centre, low, high = (tables.format_number(value, numbers) for value in numbers)
+    return f"{centre} [{low}, {high}]"

@@ -1,0 +1,145 @@
+"""Settings that were tuned for an algorithm in one environment; they stand wherever the user gives
+none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+NUM_ENVS, NUM_STEPS = 64, 64
+"""Worlds and steps of a rollout where nothing was tuned."""
+
+_FORAGING = {
+    "num_envs": 64,
+    "num_steps": 64,
+    "hidden_sizes": (64, 64),
+    "critic_lr": 1e-3,
+    "entropy_coef": 0.002,
+    "num_minibatches": 4,
+}
+
+_SEARCH = _FORAGING | {"entropy_coef": 0.0}
+_WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
+_FORAGING_STEP = {name: x for name, x in _FORAGING.items() if name != "entropy_coef"}
+_STEP = {"cost_critic_lr": 1e-3, "adaptive_margin_lr": 0.1, "cg_iters": 20, "fvp_stride": 4}
+
+_ROBOT = {
+    "num_envs": 16,
+    "num_steps": 128,
+    "stagger_episodes": True,
+    "hidden_sizes": (64, 64),
+    "normalize_observations": True,
+    "normalize_values": True,
+    "lr": 3e-4,
+    "critic_lr": 1e-3,
+    "num_epochs": 10,
+    "num_minibatches": 4,
+    "entropy_coef": 0.0,
+}
+_OF_GRADIENTS = ("lr", "entropy_coef")  # a step in a trust region has neither
+_ROBOT_STEP = {name: x for name, x in _ROBOT.items() if name not in _OF_GRADIENTS} | {
+    "num_steps": 512,
+    "target_kl": 0.03,
+}
+_ROBOT_COST = {"cost_critic_lr": 1e-3, "cost_gamma": 0.99}
+_ROBOTS = {
+    "ippo": _ROBOT | {"parameter_sharing": False},
+    "mappo": _ROBOT | {"parameter_sharing": False},
+    "happo": _ROBOT,
+    "hatrpo": _ROBOT_STEP,
+    "mappo-lagrangian": _ROBOT
+    | _ROBOT_COST
+    | {
+        "multiplier_ki": 0.05,
+        "multiplier_kp": 1.0,
+        "cost_margin": 0.5,
+        "cost_average_episodes": 16.0,
+    },
+    "macpo": _ROBOT_STEP
+    | _ROBOT_COST
+    | {
+        "hidden_sizes": (32, 32),
+        "cg_damping": 0.3,
+        "target_kl": 0.05,
+        "cost_margin": 0.2,
+        "cost_average_episodes": 8.0,
+    }
+    | {"pessimism_ki": 0.05, "pessimism_kp": 0.5, "pessimism_max_initial": 0.3},
+}
+"""Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
+
+_BATTLE = {
+    "num_envs": 64,
+    "num_steps": 64,
+    "hidden_sizes": (64, 64),
+    "lr": 1e-3,
+    "critic_lr": 1e-3,
+    "num_epochs": 10,
+    "num_minibatches": 8,
+    "entropy_coef": 0.0,
+}
+_GRADIENT = {"num_envs": 64, "hidden_sizes": (64, 64), "lr": 1e-3, "critic_lr": 1e-3}
+_BATTLES = {
+    "iac": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
+    "central-v": _GRADIENT | {"num_steps": 16, "entropy_coef": 0.003},
+    "coma": _GRADIENT | {"num_steps": 32, "entropy_coef": 0.01, "normalize_advantages": True},
+    "qmix": {"num_envs": 32, "num_steps": 32, "gradient_steps": 4, "epsilon_share": 0.05},
+    "ippo": _BATTLE,
+    "mappo": _BATTLE,
+    "liir": _BATTLE | {"critic_input": "global_state", "intrinsic_lr": 5e-5},
+}
+"""PPO's and LIIR's tuned on smax/3m, the others from one or two trials there; taken for all
+battles."""
+
+DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
+    ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
+    ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
+    ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"intrinsic_lr": 1e-4},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP | {"cost_margin": 0.3},
+    ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "lr_anneal_share": 1.0},
+    ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
+    ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
+    ("macpo", "safe/rware-tiny-2ag"): _FORAGING_STEP | _STEP | {"cost_margin": 0.1},
+    ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
+    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "lr_anneal_share": 1.0},
+    ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
+    ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
+    **{
+        (name, room): of
+        for room in ("mujoco/", "safe-mujoco/", "safe-velocity/")
+        for name, of in _ROBOTS.items()
+    },
+    **{(name, "smax/"): of for name, of in _BATTLES.items()},
+    ("qmix", ""): {"num_envs": 16, "num_steps": 32},
+    ("macpo", "toy/budget"): {"cost_margin": 0.1, "adaptive_margin_lr": 0.1},
+    ("mappo-lagrangian", "toy/budget"): {
+        "cost_margin": 0.1,
+        "multiplier_ki": 0.1,
+        "multiplier_kp": 2.0,
+    },
+}
+"""(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger_episodes`` and any field of
+the algorithm's config. An id that ends in / stands for what begins with it, and an empty one for
+all, where nothing nearer has an entry."""
+
+
+class Preset(NamedTuple):
+    """What stands where the user says nothing."""
+
+    num_envs: int
+    num_steps: int
+    stagger_episodes: bool
+    fields: dict[str, Any]
+    """Of the algorithm's config."""
+
+
+def lookup(algorithm: str, env_id: str) -> Preset:
+    """What was tuned for an algorithm in an environment, and else the same for all; delayed pay
+    changes nothing."""
+    env_id = env_id.removeprefix("delayed/")
+    room = env_id[: env_id.find("/") + 1]
+    names = [(algorithm, name) for name in (env_id, room, "") if (algorithm, name) in DEFAULTS]
+    found = dict(DEFAULTS[names[0]] if names else {})
+    sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
+    return Preset(*sizes, found.pop("stagger_episodes", False), found)

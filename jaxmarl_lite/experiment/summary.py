@@ -1,0 +1,78 @@
+"""A run's outcome as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+from jaxmarl_lite.report import cost_tables, run_dir, statistics, tables
+from jaxmarl_lite.report.text import literal
+
+if TYPE_CHECKING:
+    from jaxmarl_lite.experiment.result import Result
+
+
+def table(result: Result) -> Table:
+    """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what
+    the run took."""
+    won, spec, final = result.win_rates, result.spec, result.returns[:, -1].tolist()
+    made = tables.result_table(
+        dict(zip(result.seeds, final, strict=True)),
+        meaning=spec.return_description,
+        title=f"{result.algorithm} on {result.plan.env}, {int(result.steps[-1]):,} steps a seed",
+        extra=None
+        if won is None
+        else {"win rate": dict(zip(result.seeds, won[:, -1].tolist(), strict=True))},
+    )
+    if won is not None:
+        made.add_row(
+            "win rate, IQM [95 %]",
+            tables.format_interval(result.final_win_rate()),
+            "",
+            style="bold",
+        )
+    if result.random_returns is not None:
+        interval = statistics.bootstrap_interval(result.random_returns)
+        made.add_row("random policy", tables.format_interval(interval), style="dim")
+    if spec.max_return is not None:
+        made.add_row("best possible", tables.format_number(spec.max_return, final), style="dim")
+    made.add_section()
+    for name, text in _facts(result):
+        made.add_row(name, literal(text), style="dim")
+    return made if result.costs is None else _below(made, _costs(result, result.costs))
+
+
+def _costs(result: Result, costs: np.ndarray) -> Table:
+    return cost_tables.run_table(
+        costs[:, -1],
+        result.limits,
+        result.satisfaction_rate(),
+        result.num_violations(),
+        result.updates_with_cost(),
+        result.spec.cost_names,
+    )
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    took = result.timings
+    facts = [
+        (
+            "steps per second",
+            "-" if np.isnan(took.steps_per_second) else f"{took.steps_per_second:,.0f}",
+        ),
+        ("minutes", f"{took.elapsed_seconds / 60:.1f}"),
+        ("compiling, seconds", f"{took.compile_seconds:.1f}"),
+    ]
+    if result.path is not None:
+        facts.append(("curve", str(run_dir.RunFolder(result.path).curve)))
+    return facts
+
+
+def _below(*parts: Table) -> Table:
+    """Tables one below the other, as one, which a notebook can show."""
+    whole = Table.grid()
+    for part in parts:
+        whole.add_row(part)
+    return whole

@@ -1,0 +1,247 @@
+import json
+import math
+import struct
+import sys
+import types
+
+import pytest
+
+from jaxmarl_lite.report.loggers import (
+    JsonlWriter,
+    MarlEvalWriter,
+    TensorBoardWriter,
+    WandbWriter,
+    marl_eval_json,
+    read_rows,
+)
+
+
+def write_some(writer, updates, seeds=2):
+    for update in updates:
+        for seed in range(seeds):
+            writer.write(
+                update, update * 100, seed, {"return": update + seed / 10, "loss": 1 / (update + 1)}
+            )
+
+
+def test_rows_come_back_as_they_went_and_at_once(tmp_path):
+    writer = JsonlWriter(tmp_path / "deep" / "metrics.jsonl")
+    writer.write(1, 64, 0, {"a": 0.1, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 1e-300})
+    row = read_rows(tmp_path / "deep" / "metrics.jsonl")[0]  # before any close
+    assert math.isnan(row.pop("b"))
+    assert row == {
+        "update": 1,
+        "step": 64,
+        "seed": 0,
+        "a": 0.1,
+        "c": math.inf,
+        "d": -math.inf,
+        "e": 1e-300,
+    }
+    text = (tmp_path / "deep" / "metrics.jsonl").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON"))
+    writer.close()
+    writer.close()
+
+
+def test_names_of_the_index_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="seed"):
+        JsonlWriter(tmp_path / "m").write(1, 1, 0, {"seed": 1.0})
+
+
+def test_resumed_rows_equal_undisturbed_rows_byte_for_byte(tmp_path):
+    calm, broken = tmp_path / "calm", tmp_path / "broken"
+    writer = JsonlWriter(calm)
+    write_some(writer, range(1, 9))
+    writer.close()
+    writer = JsonlWriter(broken)
+    write_some(writer, range(1, 7))
+    writer._file.write(
+        b'{"update": 7, "st'
+    )  # killed in the middle of a row, the checkpoint being of update 4
+    writer.close()
+    writer = JsonlWriter(broken)
+    assert writer.truncate_after(4) == 4
+    write_some(writer, range(5, 9))
+    writer.close()
+    assert broken.read_bytes() == calm.read_bytes()
+
+
+def test_opening_cuts_a_half_written_line(tmp_path):
+    path = tmp_path / "m"
+    path.write_text('{"update": 1, "step": 1, "seed": 0, "a": 1.0}\n{"upda')
+    assert len(read_rows(path)) == 1
+    writer = JsonlWriter(path)
+    writer.write(2, 2, 0, {"a": 2.0})
+    writer.close()
+    assert [row["a"] for row in read_rows(path)] == [1.0, 2.0]
+
+
+def test_truncate_one_seed_only(tmp_path):
+    writer = JsonlWriter(tmp_path / "m")
+    write_some(writer, range(1, 4))
+    assert writer.truncate_after(1, seed=1) == 2
+    writer.close()
+    assert [(r["update"], r["seed"]) for r in read_rows(tmp_path / "m")] == [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (3, 0),
+    ]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    (tmp_path / "m").write_text(
+        '{"update": 1, "step": 1, "seed": 0}\nrubbish\n{"update": 2, "step": 1, "seed": 0}\n'
+    )
+    with pytest.raises(ValueError, match="m, line 2 is no metrics row"):
+        read_rows(tmp_path / "m")
+
+
+def events_of(folder):
+    """Events of all files of a TensorBoard folder, read by the format: length, its CRC, data, its
+    CRC."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
+
+
+def test_tensorboard_has_a_curve_per_seed(tmp_path):
+    writer = TensorBoardWriter(tmp_path, config={"lr": 0.5})
+    write_some(writer, [1, 2])
+    writer.close()
+    writer.close()
+    events = events_of(tmp_path)
+    points = {
+        (v.tag, e.step): v.simple_value
+        for e in events
+        for v in e.summary.value
+        if not v.HasField("tensor")
+    }
+    assert points["seed_1/return", 200] == pytest.approx(2.1) and len(points) == 8
+    texts = [
+        v.tensor.string_val[0] for e in events for v in e.summary.value if v.HasField("tensor")
+    ]
+    assert b'"lr": 0.5' in texts[0]
+    assert not any(e.HasField("session_log") for e in events)
+
+
+def test_tensorboard_hides_what_lies_beyond_the_checkpoint(tmp_path):
+    TensorBoardWriter(tmp_path, resume_step=200).close()
+    start = [e for e in events_of(tmp_path) if e.HasField("session_log")]
+    assert (
+        len(start) == 1
+        and start[0].step == 201
+        and start[0].session_log.status == start[0].session_log.START
+    )
+
+
+ROWS = [
+    {"update": 2, "step": 20, "seed": 0, "return": 9.0, "eval_return": 3.0, "elapsed_seconds": 1.5},
+    {"update": 1, "step": 10, "seed": 0, "return": 9.0, "eval_return": 5.0, "elapsed_seconds": 0.5},
+    {"update": 1, "step": 10, "seed": 1, "eval_return": math.nan, "cost/agent_0": 1.0},
+    {"update": 2, "step": 20, "seed": 1, "eval_return": 4.0, "cost/agent_0": 2.0},
+    {"update": 3, "step": 30, "seed": 0, "return": 9.0},
+]
+NAMES = {"environment": "matrix", "task": "climbing", "algorithm": "liir"}
+
+
+def test_marl_eval_form_by_hand():
+    found = marl_eval_json(ROWS[:2] + ROWS[3:], **NAMES, metrics=("eval_return", "cost/agent_0"))
+    assert found == {
+        "matrix": {
+            "climbing": {
+                "liir": {
+                    "seed_0": {
+                        "step_0": {"step_count": 10, "elapsed_time": 0.5, "eval_return": [5.0]},
+                        "step_1": {"step_count": 20, "elapsed_time": 1.5, "eval_return": [3.0]},
+                        "absolute_metrics": {"eval_return": [5.0]},
+                    },
+                    "seed_1": {
+                        "step_0": {"step_count": 20, "eval_return": [4.0], "cost/agent_0": [2.0]},
+                        "absolute_metrics": {"eval_return": [4.0], "cost/agent_0": [2.0]},
+                    },
+                }
+            }
+        }
+    }
+
+
+def test_absolute_metrics_skip_nans_or_are_given():
+    runs = marl_eval_json(ROWS, **NAMES)["matrix"]["climbing"]["liir"]
+    assert runs["seed_1"]["absolute_metrics"] == {"eval_return": [4.0]}
+    assert math.isnan(runs["seed_1"]["step_0"]["eval_return"][0])
+    runs = marl_eval_json(ROWS, **NAMES, absolute={0: {"eval_return": [1, 2]}})["matrix"][
+        "climbing"
+    ]["liir"]
+    assert runs["seed_0"]["absolute_metrics"] == {"eval_return": [1.0, 2.0]}
+
+
+def test_marl_eval_file_follows_the_rows(tmp_path):
+    rows = JsonlWriter(tmp_path / "metrics.jsonl")
+    writer = MarlEvalWriter(
+        tmp_path / "marl_eval.json", tmp_path / "metrics.jsonl", **NAMES, metrics=("return",)
+    )
+    write_some(rows, [1, 2, 3])
+    writer.flush()
+    rows.truncate_after(1)
+    write_some(rows, [2])
+    rows.close()
+    writer.close()
+    found = json.loads((tmp_path / "marl_eval.json").read_text())
+    assert found == marl_eval_json(
+        read_rows(tmp_path / "metrics.jsonl"), **NAMES, metrics=("return",)
+    )
+    assert list(found["matrix"]["climbing"]["liir"]["seed_1"]) == [
+        "step_0",
+        "step_1",
+        "absolute_metrics",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["marl_eval.json", "metrics.jsonl"]
+
+
+def test_wandb_missing_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"pip install jaxmarl-lite\[wandb\]"):
+        WandbWriter("p", "n")
+
+
+def test_wandb_gets_a_run_per_seed(monkeypatch):
+    calls = []
+
+    class FakeRun:
+        def __init__(self, name):
+            self.name = name
+
+        def log(self, values, step):
+            calls.append(("log", self.name, step, values))
+
+        def finish(self):
+            calls.append(("finish", self.name))
+
+    def init(**arguments):
+        calls.append(("init", arguments))
+        return FakeRun(arguments["name"])
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    writer = WandbWriter("p", "liir", {"lr": 1}, run_id="abc")
+    writer.write(1, 10, 0, {"return": 1.0})
+    writer.write(1, 10, 1, {"return": 2.0})
+    writer.write(2, 20, 0, {"return": 3.0})
+    writer.close()
+    started = [call[1] for call in calls if call[0] == "init"]
+    assert [s["id"] for s in started] == ["abc-seed-0", "abc-seed-1"] and {
+        s["group"] for s in started
+    } == {"liir"}
+    assert calls[-3:] == [
+        ("log", "liir/seed_0", 20, {"update": 2, "return": 3.0}),
+        ("finish", "liir/seed_0"),
+        ("finish", "liir/seed_1"),
+    ]

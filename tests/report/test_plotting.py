@@ -1,0 +1,260 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from jaxmarl_lite.report import drawing, plotting, reward_plots, statistics
+from jaxmarl_lite.report.text import printable
+
+STEPS = np.array([0, 1000, 2000])
+VALUES = np.array([[0.0, 1, 2], [0, 2, 4], [0, 3, 6], [0, 10, 20], [np.nan, np.nan, np.nan]])
+
+
+def test_the_line_is_the_iqm_and_the_band_its_interval(tmp_path):
+    figure = plotting.learning_curve(
+        {"liir": (STEPS, VALUES)}, best=5.0, random=-1.0, path=tmp_path / "a.png"
+    )
+    (axes,) = figure.axes
+    line = next(line for line in axes.lines if line.get_label() == "liir")
+    assert np.array_equal(line.get_xdata(), STEPS) and np.allclose(line.get_ydata(), [0, 2.5, 5])
+    _, low, high = statistics.curve(VALUES)
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].max() == pytest.approx(high.max()) and corners[
+        :, 1
+    ].min() == pytest.approx(low.min())
+    levels = {
+        line.get_ydata()[0]
+        for line in axes.lines
+        if np.ptp(np.asarray(line.get_ydata(), float)) == 0
+    }
+    assert {5.0, -1.0} <= levels
+    assert {"best possible", "random policy"} <= {text.get_text() for text in axes.texts}
+    assert imread(tmp_path / "a.png").shape == (660, 1080, 4)
+
+
+def test_seeds_can_be_left_out():
+    few = plotting.learning_curve({"a": (STEPS, VALUES)}, seeds=False).axes[0].lines
+    many = plotting.learning_curve({"a": (STEPS, VALUES)}).axes[0].lines
+    assert len(many) - len(few) == len(VALUES)
+
+
+def test_single_seed_single_point_and_all_nan_can_be_drawn(tmp_path):
+    runs = {"one": ([100], [[0.5]]), "flat": (STEPS, VALUES[0]), "gone": (STEPS, VALUES[4:])}
+    plotting.learning_curve(runs, path=tmp_path / "a.png")
+    plotting.metric_panels(runs, path=tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 5000
+
+
+def test_panels_put_the_agents_of_a_metric_together():
+    metrics = {
+        "entropy": (STEPS, VALUES),
+        "r/agent_0": (STEPS, VALUES),
+        "r/agent_1": (STEPS, 2 * VALUES),
+    }
+    first, second = plotting.metric_panels(metrics, columns=2).axes
+    assert np.allclose(first.lines[0].get_ydata(), [0, 4, 8])
+    corners = first.collections[0].get_paths()[0].vertices
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (0, 20)
+    assert [line.get_label() for line in second.lines] == ["agent 0", "agent 1"]
+
+
+def test_wrong_lengths_are_named():
+    with pytest.raises(ValueError, match="'bad'"):
+        plotting.learning_curve({"bad": (STEPS, np.zeros((3, 2)))})
+    with pytest.raises(ValueError, match="no runs"):
+        plotting.learning_curve({})
+
+
+def test_steps_are_readable():
+    assert [plotting.format_steps(x) for x in (0, 500, 20_000, 1_500_000, 2e9)] == [
+        "0",
+        "500",
+        "20k",
+        "1.5M",
+        "2B",
+    ]
+
+
+def test_no_figure_is_left_with_pyplot():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    plotting.learning_curve({"a": (STEPS, VALUES)})
+    assert plt.get_fignums() == before
+
+
+ACTIONS = ("move north", "move south", "stop", "attack 0", "attack 1")
+
+
+def rewarded(agents: int, steps: int = 12) -> dict:
+    draw = np.random.default_rng(0)
+    alive = np.arange(steps)[:, None] < np.arange(steps, steps - agents, -1)
+    return dict(
+        intrinsic=draw.normal(size=(steps, agents)),
+        action=draw.integers(0, 5, (steps, agents)),
+        reward=draw.uniform(size=steps),
+        alive=alive,
+    )
+
+
+def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
+    given = rewarded(3)
+    figure = reward_plots.plot_intrinsic_rewards(
+        **given, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png"
+    )
+    team, *agents = figure.axes
+    assert [bar.get_height() for bar in team.patches] == given["reward"].tolist()
+    legend = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(
+            figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True
+        )
+    }
+    assert (
+        set(legend) == {"move", "stop", "attack", "(out of play)"}
+        and len(set(legend.values())) == 4
+    )
+    for i, axes in enumerate(agents):
+        there = np.flatnonzero(given["alive"][:, i])
+        assert len(there) == 12 - i == len(axes.patches)
+        shaded = axes.collections[0].get_paths()
+        gone = [(t + 0.5, t + 1.5) for t in range(12) if t not in there]
+        assert [tuple(path.get_extents().intervalx) for path in shaded] == gone
+        for t, bar in zip(there, axes.patches, strict=True):
+            assert bar.get_x() + bar.get_width() / 2 == pytest.approx(t + 1)
+            assert bar.get_height() == given["intrinsic"][t, i]
+            assert bar.get_facecolor() == legend[ACTIONS[given["action"][t, i]].split()[0]]
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() -> None:
+    many = rewarded(reward_plots.MOST_PANELS + 1)
+    shown = reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
+    np.testing.assert_array_equal(shown.mask, ~many["alive"].T)
+    assert reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_extent()[:2] == [
+        0.5,
+        12.5,
+    ]  # steps from 1
+    np.testing.assert_array_equal(shown.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
+    few = rewarded(2) | {"action": np.zeros((12, 2, 3)), "alive": np.ones((12, 2), bool)}
+    assert not reward_plots.plot_intrinsic_rewards(**few).legends
+    assert reward_plots.action_categories(np.array([[0, 2]]))[1] == [
+        "action 0",
+        "action 1",
+        "action 2",
+    ]
+
+
+def test_no_two_kinds_of_action_share_a_colour() -> None:
+    given = rewarded(2, steps=40)
+    action = np.arange(80).reshape(40, 2) % 9
+    action[:20] = 3
+    figure = reward_plots.plot_intrinsic_rewards(**given | {"action": action})
+    shown = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(
+            figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True
+        )
+    }
+    assert len(set(shown.values())) == len(shown) == 7 + 1 and {"action 3", "others"} < set(shown)
+    for i, axes in enumerate(figure.axes[1:]):
+        for t, bar in zip(np.flatnonzero(given["alive"][:, i]), axes.patches, strict=True):
+            assert bar.get_facecolor() == shown.get(f"action {action[t, i]}", shown["others"])
+
+
+@pytest.mark.parametrize("name", ["action", "reward", "alive"])
+def test_rewards_that_do_not_fit(name: str) -> None:
+    given = rewarded(2)
+    with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
+        reward_plots.plot_intrinsic_rewards(**given | {name: given[name][1:]})
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.pdf", b"%PDF"), ("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.jpeg", b"\xff\xd8")],
+)
+def test_a_picture_has_the_format_of_its_suffix(name: str, begins: bytes, tmp_path: Path) -> None:
+    plotting.learning_curve({"a": (STEPS, VALUES)}, path=tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_every_format_can_be_written(tmp_path: Path) -> None:
+    for ending in drawing.FORMATS:
+        plotting.metric_panels({"a": (STEPS, VALUES)}, path=tmp_path / f"a.{ending}")
+        assert (tmp_path / f"a.{ending}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt", ".png", "folder.png"])
+def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for draw in (
+        lambda path: plotting.learning_curve({"a": (STEPS, VALUES)}, path=path),
+        lambda path: plotting.run_curves("a", (STEPS, None, VALUES[..., None, None]), path=path),
+        lambda path: reward_plots.plot_intrinsic_rewards(**rewarded(2), path=path),
+    ):
+        with pytest.raises(ValueError, match=f"path is '.*{name}'.*; allowed is a file's name"):
+            draw(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def styles(axes) -> list[tuple]:
+    return [
+        (line.get_color(), line._dash_pattern, line.get_marker())
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    ]
+
+
+def test_many_curves_can_be_told_apart() -> None:
+    runs = {f"run {i}": (STEPS, VALUES[:1]) for i in range(40)}
+    panels = {f"x/agent_{i}": (STEPS, VALUES[:1]) for i in range(40)}
+    costs = {f"run {i}": (STEPS, None, VALUES[:1, :, None, None]) for i in range(40)}
+    points = {f"run {i}": ([100], [[0.5]]) for i in range(20)}
+    for figure, count in (
+        (plotting.learning_curve(runs), 40),
+        (plotting.metric_panels(panels), 40),
+        (plotting.constrained_curves(costs), 40),
+        (plotting.learning_curve(points), 20),
+    ):
+        found = styles(figure.axes[0])
+        assert len(found) == count and len({repr(style) for style in found}) == count
+    markers = {
+        (color, marker) for color, _, marker in styles(plotting.learning_curve(points).axes[0])
+    }
+    assert len(markers) == 20, "a lone point has no line to tell it apart by"
+
+
+ODD = [
+    "a $x_$ b",
+    "$\\frac{1$",
+    "[/red] [m/s]",
+    "100 % \\& {",
+    "_hidden",
+    ":warning:",
+    "\x1b[31mred",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_words_in_pictures_are_text(text: str, tmp_path: Path) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": False}):
+        figure = plotting.learning_curve(
+            {text: (STEPS, VALUES)}, ylabel=text, title=text, path=tmp_path / "a.svg"
+        )
+    axes = figure.axes[0]
+    (label,) = [each.get_text().strip() for each in axes.get_legend().get_texts()]
+    assert label == axes.get_title(loc="left") == printable(text)
+    names = {"names": [text], "meanings": [text]}
+    plotting.run_curves(
+        text, (STEPS, VALUES, VALUES[..., None, None]), title=text, path=tmp_path / "b.png", **names
+    )
+    plotting.metric_panels(
+        {text.replace("/", ""): (STEPS, VALUES)}, title=text, path=tmp_path / "c.png"
+    )
+    reward_plots.plot_intrinsic_rewards(
+        **rewarded(2), action_names=[text] * 5, title=text, path=tmp_path / "d.png"
+    )

@@ -1,0 +1,113 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxmarl_lite.report import run_dir
+from jaxmarl_lite.report.loggers import JsonlWriter
+from jaxmarl_lite.report.run_dir import RunFolderError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    lr: float = 0.1
+    limit: float = math.inf
+    sizes: tuple[int, ...] = (64, 64)
+    name: str | None = None
+
+
+def test_a_run_goes_in_and_comes_out(tmp_path):
+    folder = run_dir.create(tmp_path / "a" / "run", Config())
+    writer = JsonlWriter(folder.metrics)
+    for update in (1, 2, 3):
+        for seed in (4, 2):
+            writer.write(update, 10 * update, seed, {"return": update + seed, "finite": 1.0})
+        writer.write(update, 10 * update, 2, {"eval_return": float(update)})
+    writer.close()
+    run = run_dir.load(folder.path)
+    assert run.config == {"lr": 0.1, "limit": math.inf, "sizes": [64, 64], "name": None}
+    assert run.names() == ["return", "finite", "eval_return"]
+    found = run.series("return")
+    assert (
+        found.seeds == (2, 4)
+        and found.updates.tolist() == [1, 2, 3]
+        and found.steps.tolist() == [10, 20, 30]
+    )
+    assert np.array_equal(found.values, [[3, 4, 5], [5, 6, 7]])
+    assert run.series("eval_return").values.shape == (1, 3)
+    assert run_dir.read_config(folder.path) == run.config
+    with pytest.raises(KeyError, match="'retrun'.*'finite', 'return'"):
+        run.series("retrun")
+
+
+def test_missing_entries_are_nan_and_later_rows_count():
+    rows = [
+        {"update": 1, "step": 5, "seed": 0, "x": 1.0},
+        {"update": 2, "step": 10, "seed": 1, "x": 2.0},
+        {"update": 1, "step": 5, "seed": 0, "x": 7.0},
+    ]
+    assert np.array_equal(
+        run_dir.series(rows, "x").values, [[7, np.nan], [np.nan, 2]], equal_nan=True
+    )
+
+
+def test_versions_say_what_ran(tmp_path):
+    folder = run_dir.create(tmp_path / "run", {})
+    found = json.loads(folder.versions.read_text())
+    assert {"jax", "flax", "optax", "numpy", "jaxmarl-lite"} <= set(found["packages"])
+    assert found["device_count"] >= 1 and found["device_kind"] and found["python"].startswith("3.")
+
+
+@pytest.mark.parametrize("kept", ["config.json", "metrics.jsonl", "checkpoints"])
+def test_an_existing_run_is_never_overwritten(tmp_path, kept):
+    folder = run_dir.create(tmp_path / "run", {"seed": 1})
+    before = folder.config.read_bytes()
+    if kept != "config.json":
+        folder.config.unlink()
+        (folder.path / kept).mkdir() if kept == "checkpoints" else (folder.path / kept).write_text(
+            ""
+        )
+    with pytest.raises(
+        RunFolderError, match=f"{folder.path} already holds a run.*--resume {folder.path}.*--out"
+    ):
+        run_dir.create(tmp_path / "run", {"seed": 2})
+    assert kept != "config.json" or folder.config.read_bytes() == before
+
+
+def test_a_folder_with_other_things_may_hold_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    run_dir.create(tmp_path, {})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(RunFolderError, match="nowhere is no folder"):
+        run_dir.load(tmp_path / "nowhere")
+    with pytest.raises(RunFolderError, match=f"{tmp_path} holds no run"):
+        run_dir.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="file"):
+        run_dir.create(tmp_path / "file", {})
+
+
+@pytest.mark.parametrize("content", ['{"lr": 0.', "[1, 2]", ""])
+def test_a_damaged_config_is_named(tmp_path, content):
+    folder = run_dir.create(tmp_path / "run", {})
+    folder.config.write_text(content)
+    with pytest.raises(RunFolderError, match="config.json is damaged"):
+        run_dir.load(folder.path)
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    folder = run_dir.create(tmp_path / "run", {})
+    folder.metrics.write_text("rubbish\n")
+    with pytest.raises(RunFolderError, match="metrics.jsonl, line 1"):
+        run_dir.load(folder.path)
+
+
+def test_a_config_that_is_no_json_is_refused_before_the_folder_is_taken(tmp_path):
+    with pytest.raises(RunFolderError, match="cannot be kept as JSON"):
+        run_dir.create(tmp_path / "run", {"f": print})
+    assert not run_dir.RunFolder(tmp_path / "run").exists()
