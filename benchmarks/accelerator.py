@@ -9,7 +9,8 @@ cannot be built is named and its row left out. The table has seconds an update, 
 counted in the compiled program (`hlo.py`), and their quotient, the microseconds of a kernel: near
 its start-up time where the card is not filled. Rows that were measured with the same settings
 (``XLA_FLAGS`` among them), versions and device stay in the file, so it may be run row by row
-(``--rows``)."""
+(``--rows``).
+"""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ ROWS: dict[str, tuple[str, str | None]] = {
 
 class Program:
     """A driver in a process of its own; its answers are read by a thread, so that many can compile
-    at once."""
+    at once.
+    """
 
     def __init__(self, command: list[str], log: Path):
         self.facts: dict[str, Any] | None = None
@@ -170,7 +172,8 @@ def commands(chosen: argparse.Namespace) -> dict[tuple[str, str], list[str]]:
 
 def main(words: list[str] | None = None) -> int:
     """Compile all, then time row by row; the table is written after each. 1 when a program could
-    not be built."""
+    not be built.
+    """
     chosen = options(words)
     chosen.out.mkdir(parents=True, exist_ok=True)
     chosen.logs.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ CHECKOUT is a clone of https://github.com/FLAIROx/JaxMARL; PYTHON is an interpre
 before each head, all of 128. IPPO is one such network with two heads.
 
 Training is timed as `side_by_side.py` says. The bare environment is stepped with random legal
-actions, through JaxMARL's own ``step`` and through ours, and both keep what the agents see."""
+actions, through JaxMARL's own ``step`` and through ours, and both keep what the agents see.
+"""
 
 from __future__ import annotations
 
@@ -95,8 +96,8 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
         "--env",
         f"smax/{name}",
     ]
-    ours += "--num-envs 128 --num-steps 128 --num-minibatches 4".split()
-    ours += "--recurrent --hidden-sizes 128 --head-hidden-sizes 128".split()
+    ours += ["--num-envs", "128", "--num-steps", "128", "--num-minibatches", "4"]
+    ours += ["--recurrent", "--hidden-sizes", "128", "--head-hidden-sizes", "128"]
     ours += ["--shared-torso"] if system == "ippo" else []
     row = side_by_side.in_turns({"jaxmarl": theirs, "own": ours}, chosen.rounds, chosen.updates, 1)
     return {"system": system, "map": name} | row
@@ -104,7 +105,8 @@ def compare(system: str, name: str, chosen: argparse.Namespace) -> dict[str, Any
 
 def bare(name: str, worlds: int, rounds: int, steps: int = 64) -> dict[str, Any]:
     """Steps per second of the environment alone, theirs and ours in turns, with random legal
-    actions and resets."""
+    actions and resets.
+    """
     import jax
     import jax.numpy as jnp
 

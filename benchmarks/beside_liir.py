@@ -7,7 +7,8 @@ pyyaml``. Both get 32 whole episodes of random data: 60 steps of 3 agents (the m
 agents (8m). Ours is one update at `LIIRConfig.reference` with the exact meta-gradient: one step of
 the policy, the gradient through it, one step of the intrinsic reward, and one of each critic.
 Theirs is ``learner.train``: one step of the policy, their one scalar, one step of the intrinsic
-reward, and for the critic one step per time step; the time without that loop is told apart."""
+reward, and for the critic one step per time step; the time without that loop is told apart.
+"""
 
 from __future__ import annotations
 

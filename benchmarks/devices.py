@@ -10,7 +10,8 @@ one device: the training state after one update in float32 and after twenty in f
 twenty in float64 of which the first ten were made, and saved, by the other. An error is the largest
 difference in an array over the largest number in it, the worst of all arrays; what is no real
 number (actions, time steps, keys) must be equal. Also lists what the devices exchange in one update
-of the compiled program."""
+of the compiled program.
+"""
 
 from __future__ import annotations
 
@@ -232,7 +233,8 @@ def _run(job: dict[str, Any], devices: int) -> None:
 
 def exchanges(program: str) -> list[dict[str, Any]]:
     """What devices exchange, from the text of a compiled program: each kind and size, how often it
-    is written there."""
+    is written there.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for match in re.finditer(
         rf"^ *(?:ROOT )?\S+ = (.*?) ({COLLECTIVES})(?:-start)?\(.*$", program, re.MULTILINE
@@ -284,7 +286,8 @@ def saved(path: Path) -> Any:
 
 def difference(one: Any, other: Any) -> dict[str, Any]:
     """Worst relative error of the real numbers of two states, in which array, and which other
-    arrays differ at all."""
+    arrays differ at all.
+    """
     import jax
     import numpy as np
 

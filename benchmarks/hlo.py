@@ -5,7 +5,8 @@ A kernel is counted for every instruction that computes or moves data: all but p
 constants, tuples, their elements and bitcasts. A `while` multiplies its body by the trip count that
 XLA knows (once where it knows none), a `conditional` counts its longest branch, a fusion is one
 kernel. On a GPU that a program does not fill, its time is about the number of kernels times the few
-microseconds that starting one takes."""
+microseconds that starting one takes.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +15,17 @@ import re
 from typing import Any
 
 FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all opt-barrier iota "
-    "partition-id".split()
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "opt-barrier",
+        "iota",
+        "partition-id",
+    ]
 )
 """Instructions that start nothing."""
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")

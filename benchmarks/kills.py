@@ -14,7 +14,8 @@ every row of its metrics except for timings.
 With ``--frozen`` one process trains all runs, and a kill is a SIGSTOP, a copy of the folder as it
 is at that moment, which is what SIGKILL would have left, and a SIGCONT; the copy is resumed.
 Nothing is imported or compiled twice, so that hundreds of moments, all of them while the run writes
-or trains, take minutes. The runs that were stopped must come through in the same bits as well."""
+or trains, take minutes. The runs that were stopped must come through in the same bits as well.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +42,20 @@ from jaxmarl_lite.cli import main as cli_main
 from jaxmarl_lite.experiment.run_logger import TIMINGS
 from jaxmarl_lite.report import checkpoint, run_dir, tables
 
-RUN = (
-    "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden-sizes 8"
-).split()
+RUN = [
+    "--env",
+    "toy/counter",
+    "--seeds",
+    "2",
+    "--eval-episodes",
+    "4",
+    "--num-envs",
+    "8",
+    "--num-steps",
+    "8",
+    "--hidden-sizes",
+    "8",
+]
 BATCH = 64  # environment steps of an update of these sizes
 
 
@@ -176,7 +188,8 @@ def undisturbed(options: argparse.Namespace, out: Path) -> float:
 
 def disturbed(options: argparse.Namespace, out: Path, moment: float) -> tuple[bool, float]:
     """A run, or its next part, killed after ``moment`` seconds; whether it came through before, and
-    its seconds."""
+    its seconds.
+    """
     began = time.perf_counter()
     process = start(options, out)
     try:

@@ -14,7 +14,8 @@ agent's each cost beside its limit as well; where it has wins, their share.
 Every algorithm trains through `jaxmarl_lite.run` with its settings for this environment as they
 are, in a process of its own on one core, ``--workers`` of them at a time. Stopped at any moment,
 the same command goes on: finished runs are left as they are, the others continue from their newest
-checkpoint."""
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def main(words: list[str] | None = None) -> int:
 
 def check(chosen: argparse.Namespace) -> None:
     """Raise ValueError for what cannot be trained, for runs begun with other settings or more
-    steps, and for results of other sizes that this would replace."""
+    steps, and for results of other sizes that this would replace.
+    """
     from jaxmarl_lite.experiment import config as experiment_config
     from jaxmarl_lite.report import run_dir
 
@@ -207,7 +209,8 @@ def work(chosen: argparse.Namespace) -> None:
 
 def train_all(chosen: argparse.Namespace, words: list[str]) -> dict[str, str]:
     """Start a process for every algorithm, as many at a time as there are workers; why some
-    failed."""
+    failed.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     free: list[int] = list(range(max(1, min(chosen.workers, len(cores) or chosen.workers))))
     waiting, running, failed = list(chosen.variants), {}, {}
@@ -337,7 +340,8 @@ def _still(chosen: argparse.Namespace, name: str, data: dict[str, Any]) -> Any:
 
 def interval(values: Any, by_task: bool = False) -> Any:
     """IQM of ``[seeds]`` with its 95 % interval; by task of ``[tasks, seeds]``, each task apart.
-    None of None."""
+    None of None.
+    """
     from jaxmarl_lite.report import statistics
 
     if values is None:
@@ -392,7 +396,8 @@ def _costs(result: Any) -> list[dict[str, Any]]:
 
 def _broken(result: Any, at: tuple[int, int]) -> dict[str, float]:
     """Share of updates whose episodes cost more than the limit on average: of all, and of the
-    second half."""
+    second half.
+    """
     import numpy as np
 
     shares = result.metrics["violation_rate"][:, 1:, *at]

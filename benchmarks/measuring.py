@@ -1,5 +1,6 @@
 """What the benchmarks share: a clock, the machine's own rates, operation counts, and result
-files."""
+files.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def repeated(
     the last carry.
 
     ``group`` calls are made before they are waited for, so that a fast device is not held up by the
-    host."""
+    host.
+    """
     held = [carry]
 
     def call() -> Any:
@@ -84,7 +86,8 @@ def product_operations(function: Callable[..., Any], *args: Any) -> float:
 
     Counted in the traced program after unused results are dropped; the larger branch of a `cond`
     counts, and nothing else does. XLA's own analysis is of no use here: it counts the body of a
-    loop once."""
+    loop once.
+    """
     from jax.interpreters import partial_eval
 
     traced = jax.make_jaxpr(function)(*args)
@@ -197,14 +200,16 @@ def cell_text(value: Any) -> str:
 
 def write(path: Path, data: Mapping[str, Any], text: str) -> None:
     """Put ``data`` at ``path`` as JSON and ``text`` beside it as Markdown, each whole or not at
-    all."""
+    all.
+    """
     atomic_io.replace_text(path, atomic_io.to_json(data, indent=2) + "\n")
     atomic_io.replace_text(path.with_suffix(".md"), text)
 
 
 def begun(path: Path, settings: dict[str, str]) -> dict[str, Any]:
     """The earlier result with these settings, or an empty one; a result with others ends the
-    program, as it is."""
+    program, as it is.
+    """
     found = read(path)
     if not found:
         return {"settings": settings, "rows": {}}

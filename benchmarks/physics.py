@@ -12,7 +12,8 @@ speed       steps per second of the bare environment by worlds, and seconds to c
 A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from
 random play. Differences of returns are per cent of the mean size of a return: of the mean over all
 states, with its standard error, and the median of one trajectory's, which contacts soon make
-another."""
+another.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ def played(
     model: Any, frame_skip: int, number: int, seed: int, is_healthy: Any, longest: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
     """States of random play by the C engine in which the robot is healthy: positions and
-    velocities."""
+    velocities.
+    """
     draw = np.random.default_rng(seed)
     data = mujoco.MjData(model)
     states: list[tuple[np.ndarray, np.ndarray]] = []

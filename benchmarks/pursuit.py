@@ -8,7 +8,8 @@ The team is paid when both agents approach the target (`toy/pursuit`), so that w
 may go unpaid. Over training, the script asks every agent's intrinsic reward about all places and
 moves, and draws its mean for moves towards the target, away from it, and for staying; with it the
 returns of the episodes in training. Variants are LIIR's meta-gradients, and ``none``: intrinsic_lr
-0, a reward that stays as it began."""
+0, a reward that stays as it began.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ def main(words: list[str] | None = None) -> int:
 
 def study(changes: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
     """Curves of one variant: ``[seeds][checks + 1]`` of each kind of move, ``[seeds][checks]`` of
-    the returns."""
+    the returns.
+    """
     env, init, train = _setup(changes, chosen)
     batch = chosen.num_envs * chosen.num_steps
     updates = math.ceil(chosen.steps / batch / chosen.checks)
@@ -127,7 +129,8 @@ def _setup(changes: dict[str, Any], chosen: argparse.Namespace) -> Any:
 
 def asked(env: Any, learner: Any) -> dict[str, jax.Array]:
     """Mean intrinsic reward of each kind of move, over both agents and all places but the
-    target's."""
+    target's.
+    """
     reach = env.reach
     offset, move = jnp.meshgrid(
         jnp.concatenate([jnp.arange(-reach, 0), jnp.arange(1, reach + 1)]), jnp.arange(3)

@@ -14,7 +14,8 @@ Every run is one of `learning.py`, with all learning rates falling to 0 at the e
 moment, the same command goes on where it was. The likeliest actions are evaluated, as is usual in
 these battles. The report has win rates (returns, where nothing is won) at the end and as the mean
 over training, IQM with 95 % bootstrap intervals over seeds, stratified where maps are pooled, and
-how likely a run of LIIR is to beat one of each other algorithm."""
+how likely a run of LIIR is to beat one of each other algorithm.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +141,8 @@ def _words(env: str, chosen: argparse.Namespace) -> list[str]:
 
 def annealed(word: str, steps: int) -> str:
     """The same algorithm, its learning rates falling to 0 at the end of training, unless the word
-    says otherwise."""
+    says otherwise.
+    """
     variant = variants.parse(word)
     if {"lr_anneal_steps", "lr_anneal_share"} & set(variant.fields):
         return word
@@ -157,7 +159,8 @@ def curves(row: dict[str, Any]) -> Any:
 
 def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, Any]]:
     """A row for each environment and algorithm, then for all environments together where there are
-    several."""
+    several.
+    """
     import numpy as np
 
     from jaxmarl_lite.report import statistics
@@ -313,7 +316,8 @@ def draw(
     found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: str, path: Path
 ) -> None:
     """A panel of curves for each environment, and below how likely ``against`` is to be better at
-    the end."""
+    the end.
+    """
     import numpy as np
 
     from jaxmarl_lite.report import drawing

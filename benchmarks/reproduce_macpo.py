@@ -8,7 +8,8 @@ beside the paper's.
 Every run is one of `learning.py`, with the settings that were tuned for it. Stopped at any moment,
 the same command goes on where it was. The table has the end of training beside the paper's, read
 off its figures; the paper's costs are means over the episodes of training, ours of the last
-evaluation."""
+evaluation.
+"""
 
 from __future__ import annotations
 

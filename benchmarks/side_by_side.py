@@ -2,7 +2,8 @@
 
 Each is compiled in a process that then waits; in turns A B A B ... each is asked for a few updates,
 so that only one computes at a time and nothing is compiled twice. A round's ratio is that of its
-two turns' medians."""
+two turns' medians.
+"""
 
 from __future__ import annotations
 

@@ -191,7 +191,8 @@ def time_parts(
     planned: experiment_config.RunConfig, env: Environment, repeats: int, group: int
 ) -> dict[str, Any]:
     """Seconds of the rollout alone, of the update alone, and of the bare environment; operations of
-    the update."""
+    the update.
+    """
     timed = functools.partial(measuring.repeated, repeats=repeats, warm=2, group=group)
     algorithm = registry.make_algorithm(planned.algorithm, env.spec, planned.config)
     key = jax.random.key(1)
@@ -244,7 +245,8 @@ def time_environment(
     env: Environment, num_envs: int, num_steps: int, timed: Callable[..., Any]
 ) -> float:
     """Seconds of ``num_steps`` steps of all worlds under random legal actions; no transition is
-    kept."""
+    kept.
+    """
     random = random_policy.random_policy(env.spec)
 
     def play(acting: RolloutState, key: Any) -> RolloutState:

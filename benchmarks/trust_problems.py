@@ -1,5 +1,6 @@
 """Problems for `trust_step.py`: random ones of any size, those of policies in training, and how
-well conjugate gradients solve the latter."""
+well conjugate gradients solve the latter.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def random_case(sizes: tuple[int, int, int, int], hidden: tuple[int, ...], costs
 
 def trained(world: str, updates: int, num_envs: int = 32, num_steps: int = 128) -> list[Case]:
     """The problems of a training by HATRPO: of the last few updates, each agent's of each, in the
-    order of time."""
+    order of time.
+    """
     env = jml.make(world)
     algorithm = registry.make_algorithm("hatrpo", env.spec, USUAL)
     actor = actor_critic.single_agent_actor(env.spec, USUAL.network_spec)
@@ -162,7 +164,8 @@ def _outcomes(
     solvers: Mapping[str, Callable[..., Any]], case: Case, before: Any
 ) -> tuple[dict[tuple[str, int], tuple[float, float]], Any]:
     """Residual and share of the best gain for each method and number of products; and the plain
-    solution after ten."""
+    solution after ten.
+    """
     given = case.theta, case.problem
     zero = jax.tree.map(jnp.zeros_like, case.theta)
     plain = solvers["plain"]
@@ -184,7 +187,8 @@ def _solver(
     actor: actor_critic.Actor, damping: float, make: Callable[..., Any]
 ) -> Callable[..., Any]:
     """``(theta, problem, start, iterations) -> (x, relative residual, gain of the step along x of
-    length 1)``."""
+    length 1)``.
+    """
     config = trust_region_update.TrustRegionConfig(cg_damping=damping)
 
     def solve(
@@ -221,7 +225,8 @@ def _inside(
     actor: actor_critic.Actor, theta: Any, data: ppo.PolicyBatch
 ) -> dict[str, tuple[Any, Any]]:
     """What comes into each layer ``[n, i]``, and the gradient of each sample's log-probability by
-    what leaves it before its activation ``[n, o]``, both times the root of the sample's weight."""
+    what leaves it before its activation ``[n, o]``, both times the root of the sample's weight.
+    """
     names = [*sorted(name for name in theta if name.startswith("layers_")), "head"]
     obs, action = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (data.obs, data.action))
     count = obs.alive.size
@@ -249,7 +254,8 @@ def _jacobi(
     actor: actor_critic.Actor, theta: Any, data: ppo.PolicyBatch, damping: float
 ) -> Callable[[Any], Any]:
     """By the diagonal of the Fisher matrix, from the squared gradients of each sample's
-    log-probability."""
+    log-probability.
+    """
     diagonal = {
         name: {"kernel": (came**2).T @ slope**2, "bias": (slope**2).sum(0)}
         for name, (came, slope) in _inside(actor, theta, data).items()
@@ -263,7 +269,8 @@ def _kronecker(
     actor: actor_critic.Actor, theta: Any, data: ppo.PolicyBatch, damping: float
 ) -> Callable[[Any], Any]:
     """Each layer by ``A⊗G``, the second moments of what comes in and of the slopes; the damping is
-    dealt to both."""
+    dealt to both.
+    """
     alive = data.obs.alive.reshape(-1)
     weight = (alive / jnp.maximum(alive.sum(), 1))[:, None]
     factors = {}

@@ -117,7 +117,8 @@ def main(words: list[str] | None = None) -> int:
 
 def settings_of(chosen: argparse.Namespace, **other: Any) -> trust_region_update.TrustRegionConfig:
     """The settings of the timed step: all iterations run, and the damping and first try are the
-    authors'."""
+    authors'.
+    """
     usual: dict[str, Any] = {
         "cg_iters": chosen.iterations,
         "cg_tol": 0.0,
@@ -139,7 +140,8 @@ def compiled(
     case: trust_problems.Case, config: trust_region_update.TrustRegionConfig
 ) -> tuple[Callable[[], Any], dict[str, Any], float]:
     """The compiled step as a call without arguments, its info, and the seconds that compiling
-    took."""
+    took.
+    """
     step = jax.jit(
         lambda theta, problem: trust_region_update.policy_step(case.actor, theta, problem, config)
     )
@@ -152,7 +154,8 @@ def compiled(
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call; one of each in turn, so that what slows the machine slows all of
-    them."""
+    them.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         jax.block_until_ready(call())
@@ -389,7 +392,8 @@ def operations(
     case: trust_problems.Case, config: Any, right: Any, info: Mapping[str, Any]
 ) -> dict[str, float]:
     """GFLOP counted in the traced programs; a loop without a fixed length is counted once there, so
-    that what it adds is counted apart."""
+    that what it adds is counted apart.
+    """
     count, theta = measuring.product_operations, case.theta
 
     def fisher() -> Any:
@@ -419,7 +423,8 @@ def operations(
 
 def _head(case: trust_problems.Case) -> float:
     """Operations of the head, which a Gaussian's Fisher matrix does not need: it is the same at
-    every mean."""
+    every mean.
+    """
     samples = case.problem.data.obs.alive.size
     return 2.0 * samples * case.theta["head"]["kernel"].size
 
@@ -429,7 +434,8 @@ def by_hand(chosen: argparse.Namespace, costs: int, info: Mapping[str, Any]) -> 
 
     Forwards a layer has one product, backwards two, and a Fisher product four (the tangent's, of
     what comes in and of the weights; the same two transposed); in the first layer nothing comes in
-    that depends on the weights."""
+    that depends on the weights.
+    """
     widths = [chosen.view, *chosen.hidden_sizes, chosen.actions]
     each = [i * o for i, o in zip(widths, widths[1:], strict=False)]
     unit = 2 * chosen.num_steps * chosen.num_envs / 1e9

@@ -1,5 +1,6 @@
 """Algorithms with some settings changed, as words of a command line:
-``LABEL=ALGORITHM:FIELD=VALUE,FIELD=VALUE``."""
+``LABEL=ALGORITHM:FIELD=VALUE,FIELD=VALUE``.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def _value(text: str) -> Any:
 
 def check(found: Variant, env: str, **sizes: Any) -> Any:
     """The plan that `jaxmarl_lite.run` would make; before anything is compiled, ValueError for what
-    cannot be."""
+    cannot be.
+    """
     from jaxmarl_lite.experiment import config as experiment_config
 
     try:
@@ -83,7 +85,8 @@ def check(found: Variant, env: str, **sizes: Any) -> Any:
 
 def to_the_end(main: Callable[[], int]) -> NoReturn:
     """Run a benchmark that may be stopped and started again as a program; Ctrl-C ends it in one
-    line."""
+    line.
+    """
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -17,7 +17,8 @@ episode's end; relay (one agent's part is paid for at the end alone, after 16 or
 game with a second-best equilibrium; foraging, also paid at the end. ``central critic`` is lambda =
 0 again, with a critic that sees the state: what LIIR's extrinsic critic knows, given to the policy
 directly. ``exact without`` is lambda = 0 at the settings that were chosen for LIIR (``exact``):
-what the reward alone does there."""
+what the reward alone does there.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Task by task; what is there already with these settings is left as it is, and the report is
-    written anew."""
+    written anew.
+    """
     chosen = options(arguments)
     path = chosen.out / "where-it-helps.json"
     settings = {
@@ -222,7 +224,8 @@ def tuned(
     """The trials of both rounds: settings, and their mean return over training.
 
     ``program`` answers to each of `CHOICES` with a function of keys and configs, ``[trials *
-    seeds]``, to their curves."""
+    seeds]``, to their curves.
+    """
     keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
 
     def scored(drawn: list[Any]) -> list[tuple[Any, float]]:

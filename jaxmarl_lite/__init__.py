@@ -107,7 +107,8 @@ def _submodule(package: str, name: str) -> ModuleType:
 
 class _Subpackage(ModuleType):
     """A package whose modules are imported when they are first used, as in
-    ``jaxmarl_lite.ops.returns``."""
+    ``jaxmarl_lite.ops.returns``.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -124,7 +125,8 @@ class _Subpackage(ModuleType):
 
 def _make_lazy(package: ModuleType, name: str, value: Any) -> None:
     """Makes an attribute of a package a `_Subpackage`, and the packages in it, if it is a package
-    below this one."""
+    below this one.
+    """
     if (
         isinstance(value, ModuleType)
         and value.__name__ == f"{package.__name__}.{name}"

@@ -97,7 +97,8 @@ def make_play(
     pictures.
 
     Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left
-    out."""
+    out.
+    """
     num_steps, greedy = check_int("num_steps", num_steps), check_bool("greedy", greedy)
     check_fits(algorithm, env)
 

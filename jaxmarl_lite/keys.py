@@ -2,7 +2,8 @@
 
 ``jax.random.split(key, n)[i]`` and ``jax.random.fold_in(key, i)`` are the same key. A key that is
 split for one purpose can therefore be folded for another only with a number that no split reaches:
-the numbers below, each used once."""
+the numbers below, each used once.
+"""
 
 from __future__ import annotations
 

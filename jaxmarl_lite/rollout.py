@@ -213,7 +213,8 @@ def _auto_reset(env: Environment, acting: RolloutState, last: Array) -> RolloutS
 
 def _staggered_truncation(acting: RolloutState, max_episode_steps: int) -> Array:
     """Whether the step under way is the last of a world's first episode, so that worlds get out of
-    step, ``[B]``."""
+    step, ``[B]``.
+    """
     share = jax.vmap(lambda key: jax.random.uniform(keys.for_purpose(key, keys.STAGGER)))(
         acting.reset_key
     )
@@ -224,7 +225,8 @@ def _staggered_truncation(acting: RolloutState, max_episode_steps: int) -> Array
 
 def _env_flag(env: Environment, what: str, tells: bool, env_state: PyTree, last: Array) -> Array:
     """1 for the worlds of which the environment's own function says that they broke, or were won,
-    ``[B]``."""
+    ``[B]``.
+    """
     if not tells:
         return jnp.zeros(last.shape)
     return jax.vmap(getattr(env, what))(env_state).astype(float)

@@ -3,7 +3,8 @@
 Two layouts. ``envs``: every seed's worlds are spread over the devices and its learner is on all of
 them, so that one run is faster. ``seeds``: each device trains some of the seeds on its own, so that
 no step communicates. The compiler inserts the exchange between devices; the numbers are those of
-one device up to rounding."""
+one device up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def state_shardings(states: TrainState, mesh: Mesh, layout: Layout = "envs") -> 
 
     With layout ``envs`` the leaves of ``rollout_state``, except for its sums ``unreported``, and
     the hidden states that a learner keeps for each world (its ``critic_hidden_state`` or
-    ``critic_hidden_states``), are split along B; all others are on every device."""
+    ``critic_hidden_states``), are split along B; all others are on every device.
+    """
     if layout == "seeds":
         return jax.tree.map(lambda _: NamedSharding(mesh, P(AXIS)), states)
     split, whole = NamedSharding(mesh, P(None, AXIS)), NamedSharding(mesh, P())
@@ -132,7 +134,8 @@ def is_primary() -> bool:
 
 def fetch(tree: PyTree) -> PyTree:
     """Every leaf as a whole numpy array, gathered over the processes if need be. All processes must
-    call it."""
+    call it.
+    """
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     from jax.experimental import multihost_utils

@@ -122,7 +122,8 @@ def _static_field_error(config: Any, made: Any) -> ValueError:
 
 def rollout_metrics(spec: EnvSpec, batch: Rollout) -> dict[str, Array]:
     """Metrics of a batch: the episodes that ended in it (NaN where none did), and whether its
-    numbers are finite."""
+    numbers are finite.
+    """
     ended = batch.episode_stats
     count = jnp.where(ended.count > 0, ended.count, jnp.nan)
     info = {

@@ -173,7 +173,8 @@ class EnvSpec:
 
     def team_return(self, returns: Array) -> Array:
         """The reported return from per-agent returns ``[..., N]``: the team's, whichever the reward
-        kind."""
+        kind.
+        """
         return returns.mean(-1) if self.reward_type == "team" else returns.sum(-1)
 
 
@@ -186,7 +187,8 @@ class Environment(Protocol):
     ``animate(states, path)``, if there is one, writes a GIF of a list of states; with
     ``spec.can_diverge``, ``is_non_finite(state)`` tells whether the episode ended because the
     world's numbers were no longer finite; with ``spec.win_condition``, ``is_win(state)`` tells of
-    an episode's last state whether it was won."""
+    an episode's last state whether it was won.
+    """
 
     @property
     def spec(self) -> EnvSpec:

@@ -1,5 +1,6 @@
 """Checks of values that users give: one rule for numbers, one phrasing of errors, ``NAME is VALUE;
-allowed is ...``."""
+allowed is ...``.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def to_python(value: Any) -> Any:
     unchanged.
 
     ``np.float32(0.99)`` is 0.99, and not 0.9900000095367432: the same in single precision, and the
-    same in JSON."""
+    same in JSON.
+    """
     if (
         isinstance(value, Tracer)
         or not isinstance(value, (np.generic, np.ndarray, jax.Array))
@@ -145,7 +147,8 @@ def check_limit(name: str, value: Any) -> Any:
 
 def check_table(name: str, value: Any, low: float = -math.inf) -> tuple[tuple[float, ...], ...]:
     """Returns rows of equally many finite numbers as tuples; raises ValueError for anything
-    else."""
+    else.
+    """
     allowed = "rows of equally many numbers, such as ((1.0, 0.0), (0.0, 1.0))"
     rows = to_plain(value)
     if (
@@ -167,7 +170,8 @@ def one_line(error: BaseException) -> str:
 
 def check_bool(name: str, value: Any) -> bool:
     """Returns a bool, Python's, NumPy's or JAX's, as Python's; raises ValueError for anything
-    else."""
+    else.
+    """
     flag = to_python(value)
     if not isinstance(flag, bool):
         raise invalid(name, value, "True or False")
@@ -187,7 +191,8 @@ def check_path(name: str, value: Any) -> Path:
 
     Raises:
         ValueError: for anything but text or a path, for an empty one, for one that no file system
-    can have."""
+    can have.
+    """
     allowed = "the path of a file or folder"
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise invalid(name, value, allowed)
@@ -227,7 +232,8 @@ def nearest_names(name: Any, known: Iterable[str], most: int = 3) -> list[str]:
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> ValueError:
     """Returns the error for a name that does not exist, with what is allowed and the nearest
-    names."""
+    names.
+    """
     known = list(known)
     near = nearest_names(name, known)
     hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -236,7 +242,8 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> ValueError:
 
 def check_environment_object(env: Any) -> EnvSpec:
     """Returns the spec of an object that is an environment by its looks; raises ValueError for
-    anything else."""
+    anything else.
+    """
     spec = getattr(env, "spec", None)
     if isinstance(env, type) or not isinstance(spec, EnvSpec):
         raise invalid(
@@ -294,7 +301,8 @@ def check_like(name: str, tree: PyTree, form: PyTree) -> None:
 
 def check_obs(obs: Any, spec: EnvSpec) -> None:
     """Raise ValueError for anything but the observation of one copy of an environment of these
-    sizes."""
+    sizes.
+    """
     if not isinstance(obs, Observation):
         raise invalid("obs", obs, "an Observation, such as timestep.obs")
     agents = spec.num_agents

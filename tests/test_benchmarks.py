@@ -63,9 +63,18 @@ def test_help(script: str) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_speed(tmp_path: Path) -> None:
-    words = (
-        "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4"
-    ).split()
+    words = [
+        "--cases",
+        "ippo:none:toy/counter",
+        "--num-envs",
+        "4",
+        "--num-steps",
+        "4",
+        "--repeats",
+        "2",
+        "--hidden-sizes",
+        "4",
+    ]
     run("speed", *words, "--out", tmp_path)
     (path,) = tmp_path.glob("speed-*.json")
     found = json.loads(path.read_text())
@@ -205,14 +214,27 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
-    words = (
-        "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 --actions 2 "
-        "--hidden-sizes 6 6"
-    ).split()
+    words = [
+        "--sections",
+        "parts",
+        "memory",
+        "residuals",
+        "--num-steps",
+        "8",
+        "--num-envs",
+        "8",
+        "--view",
+        "5",
+        "--actions",
+        "2",
+        "--hidden-sizes",
+        "6",
+        "6",
+    ]
     run(
         "trust_step",
         *words,
-        *"--repeats 1 --updates 4 --worlds toy/counter".split(),
+        *["--repeats", "1", "--updates", "4", "--worlds", "toy/counter"],
         "--out",
         tmp_path,
     )
@@ -482,7 +504,18 @@ def test_an_old_result_is_not_told_after_a_failure(
         json.dumps({"rows": {"iac": {"plan": plan}}})
     )
     monkeypatch.setattr(reproduce_liir.learning, "main", lambda words: 1)
-    words = "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4".split()
+    words = [
+        "--envs",
+        "toy/payoff",
+        "--algorithms",
+        "iac",
+        "--steps",
+        "128",
+        "--seeds",
+        "2",
+        "--eval-episodes",
+        "4",
+    ]
     assert reproduce_liir.main([*words, "--runs", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.glob("reproduce-liir*"))
 
@@ -492,9 +525,19 @@ def test_what_is_there_already_may_be_compared_with(tmp_path: Path) -> None:
     (tmp_path / "learning-toy-payoff.json").write_text(
         json.dumps({"rows": {"liir": {"plan": plan}}})
     )
-    words = (
-        "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4 --out".split()
-    )
+    words = [
+        "--envs",
+        "toy/payoff",
+        "--algorithms",
+        "iac",
+        "--steps",
+        "128",
+        "--seeds",
+        "2",
+        "--eval-episodes",
+        "4",
+        "--out",
+    ]
     assert reproduce_liir.options([*words, str(tmp_path)]).against == "liir"
     assert reproduce_liir.options([*words, str(tmp_path / "other")]).against == "iac"
 
@@ -629,10 +672,23 @@ def test_where_it_helps(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pursuit(tmp_path: Path) -> None:
-    words = (
-        "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 --num-steps 16 "
-        "--hidden-sizes 4"
-    ).split()
+    words = [
+        "--steps",
+        "1024",
+        "--seeds",
+        "2",
+        "--checks",
+        "2",
+        "--variants",
+        "exact",
+        "none",
+        "--num-envs",
+        "4",
+        "--num-steps",
+        "16",
+        "--hidden-sizes",
+        "4",
+    ]
     run("pursuit", *words, "--out", tmp_path)
     rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
     assert set(rows) == {"exact", "none"}

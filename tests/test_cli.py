@@ -27,9 +27,20 @@ from jaxmarl_lite.envs.mujoco import scenarios
 from jaxmarl_lite.report import run_dir
 
 LENIENT_RANKS = True  # Jumanji's
-SIZES = (
-    "--num-envs 4 --num-steps 4 --eval-episodes 4 --num-evaluations 2 --total-steps 64 --seeds 2"
-).split()
+SIZES = [
+    "--num-envs",
+    "4",
+    "--num-steps",
+    "4",
+    "--eval-episodes",
+    "4",
+    "--num-evaluations",
+    "2",
+    "--total-steps",
+    "64",
+    "--seeds",
+    "2",
+]
 SIZES += ["--hidden-sizes", "4"]
 
 

@@ -43,7 +43,7 @@ def _two_rollouts(env):
 
 @pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
 def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
-    begun, middle, after, first, second, steps = _two_rollouts(env)
+    begun, _middle, _after, _first, _second, steps = _two_rollouts(env)
     actions = steps.action
     wanted, *_ = reference_impl.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
     for t in range(2 * T):
@@ -60,7 +60,7 @@ def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
 
 @pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
 def test_sums_of_the_ended_episodes(env):
-    begun, middle, after, first, second, steps = _two_rollouts(env)
+    begun, _middle, _after, first, second, steps = _two_rollouts(env)
     before, whole = (
         reference_impl.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[1]
         for end in (T, 2 * T)
@@ -100,7 +100,7 @@ def test_where_the_worlds_then_stand(env):
 
 def test_the_uneven_worlds_are_uneven():
     steps = _two_rollouts(WORLDS["uneven"])[-1]
-    assert ((0 < steps.last.sum(1)) & (steps.last.sum(1) < B)).any()
+    assert ((steps.last.sum(1) > 0) & (steps.last.sum(1) < B)).any()
 
 
 def test_every_episode_of_every_world_begins_differently():

@@ -92,7 +92,7 @@ def test_a_loaded_run_is_the_run(result: jml.Result) -> None:
 
 
 def test_a_trained_policy_acts(result: jml.Result) -> None:
-    state, timestep = result.env.reset(jax.random.key(0))
+    _state, timestep = result.env.reset(jax.random.key(0))
     for greedy in (True, False):
         policy = result.policy(1, greedy=greedy)
         policy.reset(jax.random.key(0))

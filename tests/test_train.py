@@ -186,7 +186,7 @@ def test_other_floats_and_seeds_do_not_compile_anew():
 def test_costs_and_returns_of_the_batch_are_reported():
     env = Tally(over_at=3)
     init, go = train.make_train(algorithm("ippo", env), env, num_envs=2, num_steps=4)
-    state, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 3)
+    _state, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 3)
     # Two worlds, twelve steps, episodes of three: one ends in each of the first two updates, two in
     # the third.
     assert metrics["episodes"].tolist() == [2, 2, 4]

@@ -8,7 +8,8 @@ anew for so many updates as it was compiled for, and one more, and prints the se
 ends as a JSON list.
 
 Nothing of JaxMARL is copied here. Its call of W&B after every update is answered by a clock;
-environments come from the installed package, the baseline and its settings from the checkout."""
+environments come from the installed package, the baseline and its settings from the checkout.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import hlo  # noqa: E402
+import hlo
 
 SYSTEMS = {
     "ippo": ("IPPO/ippo_rnn_smax.py", "IPPO/config/ippo_rnn_smax.yaml"),
@@ -36,7 +37,8 @@ def build(
     checkout: Path, system: str, name: str, updates: int, worlds: int | None, ends: list[float]
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline's training function and its settings; ``ends`` gets the time at which each
-    update ended."""
+    update ended.
+    """
     from omegaconf import OmegaConf
 
     clock: Any = ModuleType("wandb")

@@ -10,7 +10,8 @@ JSON list.
 Nothing of the authors' is copied here: their learner, controller and batch are built with the
 numbers of their own settings files. They step the critic between a forward pass and the backward
 pass over it, which the torch of their time allowed: the steps are told not to count as changes of
-the weights, as they were not then."""
+the weights, as they were not then.
+"""
 
 from __future__ import annotations
 

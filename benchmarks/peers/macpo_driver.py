@@ -11,7 +11,8 @@ their ``train_mujoco.sh``; the package's ``__init__``, which wants gym and MuJoC
 step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so that neither
 the advantages nor the picking of minibatches count. What they do there beyond the policy's step is
 to fit two critics; with ``--alone`` each critic is a single number, which leaves the work that ours
-is timed for."""
+is timed for.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ def fill(buffer: Any, policy: Any, args: Any) -> None:
 
 def watch(trainer: Any, policy: Any) -> dict[str, Any]:
     """Adds up seconds of the trainer's steps, its Fisher products, and evaluations of the
-    policy."""
+    policy.
+    """
     seen: dict[str, Any] = {}
 
     def counted(name: str, inner: Any) -> Any:

@@ -9,7 +9,8 @@ input, makes so many updates and prints their seconds as a JSON list.
 Nothing of Mava is copied here. Its snapshots expect a fork of Jumanji from before 1.0, whose specs
 are methods: the adapter below makes them methods again over Jumanji 1.x, and stands in for packages
 that Mava imports for other environments and for logging. Evaluation is left out: only the learner
-is compiled and timed."""
+is compiled and timed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
-import hlo  # noqa: E402
+import hlo
 
 ABSENT = ("matrax", "gigastep", "neptune", "tensorboard_logger", "marl_eval", "pandas")
 """Packages that the learner does not need."""

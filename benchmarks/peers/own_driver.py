@@ -4,7 +4,8 @@
     python own_driver.py --algorithm ippo --env jumanji/lbf-2s-8x8-2p-2f-coop
 
 After compiling, prints one JSON line of facts; then, for every line with a number on its standard
-input, makes so many updates and prints their seconds as a JSON list."""
+input, makes so many updates and prints their seconds as a JSON list.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import registry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import hlo  # noqa: E402
+import hlo
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What a critic says of a rollout: the advantage of a reward or a cost, and what the critic is to
-be fitted to."""
+be fitted to.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ not."""
 
 class AdvantageEstimate(NamedTuple):
     """What a rollout says of the policy that made it, ``[T, B, N]``, or ``[T, B, N, K]`` of
-    costs."""
+    costs.
+    """
 
     advantage: Array  # in the unit of the signal
     target: Array  # of the critic, in the critic's unit

@@ -1,5 +1,6 @@
 """Configs: frozen records whose floats may be traced, and whose values are checked when they are
-made."""
+made.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def config_record(cls: type[Config]) -> type[Config]:
 
     A config is rebuilt from its leaves without `__init__`, so that a tree function may put anything
     in their place (shapes, masks, stacked sweeps); values are checked where a config is made by
-    hand and where it is put to use."""
+    hand and where it is put to use.
+    """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = [
@@ -97,7 +99,8 @@ def _check_widths(name: str, value: Any) -> tuple[int, ...]:
 
 def check_range(config: Any, **ranges: tuple[float, float]) -> None:
     """Raise ValueError for a number outside ``[low, high]``; traced values are let through
-    unseen."""
+    unseen.
+    """
     for name, (low, high) in ranges.items():
         value = validation.check_number(
             f"{type(config).__name__}.{name}", getattr(config, name), low, high
@@ -127,7 +130,8 @@ def check_unused(config: Any, fields: tuple[str, ...], unused: bool, why: str) -
 
 def checked(config: Config) -> Config:
     """Returns a config of the same values after the checks of its constructor: one made by a tree
-    function had none."""
+    function had none.
+    """
     return dataclasses.replace(config)  # type: ignore[type-var]
 
 
@@ -160,7 +164,8 @@ SHARES = {"lr_anneal_share": "lr_anneal_steps", "epsilon_share": "epsilon_steps"
 
 def check_shares(config: Any) -> None:
     """Raise ValueError for a share outside 0 to 1, or for one beside the number of steps that it
-    stands for."""
+    stands for.
+    """
     for share, steps in shares_of(type(config)).items():
         check_range(config, **{share: (0, 1)})
         if _is_set(config, share) and getattr(config, steps) != getattr(type(config), steps):
@@ -200,7 +205,8 @@ def _is_set(config: Any, share: str) -> bool:
 
 def check_resolved(config: Any) -> None:
     """Raise ValueError for a share of a run: only `jaxmarl_lite.run` knows the length that it is a
-    share of."""
+    share of.
+    """
     for share, steps in shares_of(type(config)).items():
         if _is_set(config, share):
             raise ValueError(

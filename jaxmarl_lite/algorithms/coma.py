@@ -15,7 +15,8 @@ u'_t is the action that was taken next; where an episode or the rollout ends it 
 policy. The critic learns first, and the policy from what it says then, as in the authors' program.
 The critic has no memory, whatever ``recurrent`` gives the actors; r is the team's, or the sum of
 what each agent receives. Exploration comes from the entropy bonus and not from a floor under the
-probabilities, as for the algorithms beside it."""
+probabilities, as for the algorithms beside it.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class JointCritic(nn.Module):
     others' actions.
 
     The first layer adds up what it is given, so that the others' part is the joint one less the
-    own: no array of all pairs of agents is made."""
+    own: no array of all pairs of agents is made.
+    """
 
     hidden: tuple[int, ...]
     actions: int
@@ -232,7 +234,8 @@ def next_actions(
     actor: actor_critic.Actor, theta: PyTree, hidden_state: PyTree, steps: Transition, key: Array
 ) -> Array:
     """What was done after each step, ``[T, B, N]``; drawn from the policy where an episode or the
-    rollout ended."""
+    rollout ended.
+    """
     _, hidden_states = actor.net.unroll(
         theta, hidden_state, steps.obs.agents_view, actor_critic.is_first_step(steps.last)
     )

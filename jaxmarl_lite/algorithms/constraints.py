@@ -15,7 +15,8 @@ lower bound of it: where that is over the limit it stands for J, and elsewhere c
 room under a limit is claimed. The reserve s is 0 in the paper. A step keeps its limit in the linear
 model of the cost, and the cost itself may settle above it all the same; a reserve that grows while
 it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it
-cannot help a limit of 0."""
+cannot help a limit of 0.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +140,8 @@ def estimate_costs(
     steps: Transition,
 ) -> tuple[CostState, CostEstimate, dict[str, Array]]:
     """Advantages, targets and excesses of a rollout; ``steps`` are the batch's as the networks see
-    them."""
+    them.
+    """
     found, moments, explained = advantages.estimate_advantages(
         critic,
         state.critic_params,
@@ -180,7 +182,8 @@ def estimate_costs(
 
 def relative_violation(state: CostState, found: CostEstimate) -> Array:
     """``(d + s) / (J + limit)``, ``[N, K]``, between -1 and 1 without a reserve; 0 without a limit,
-    and 0 while the cost is not known, unless what has been paid so far is over the limit."""
+    and 0 while the cost is not known, unless what has been paid so far is over the limit.
+    """
     limited = ~jnp.isinf(found.violation) & (
         (state.has_estimate > 0) | (found.violation > state.adaptive_margin)
     )
@@ -191,7 +194,8 @@ def relative_violation(state: CostState, found: CostEstimate) -> Array:
 
 def _use_running_episodes(state: CostState, begun: EpisodeStats) -> CostState:
     """Replaces J and the episode length by lower bounds: means over the first episodes, of which
-    some still run."""
+    some still run.
+    """
     count = jnp.maximum(begun.count, 1.0)
     return state._replace(
         episode_cost=begun.costs / count,
@@ -204,7 +208,8 @@ def _use_running_episodes(state: CostState, begun: EpisodeStats) -> CostState:
 
 def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
     """The mean cost with the episodes that ended in a rollout, and the reserve; the old ones where
-    none did."""
+    none did.
+    """
     ended = batch.episode_stats
     some = ended.count > 0
     if batch.first_episodes is not None:

@@ -26,7 +26,8 @@ _ALLOWED = "a number from 0 up (inf for no limit), or one for each agent"
 @dataclasses.dataclass(frozen=True)
 class CostLimits:
     """Limits by name; a pytree whose leaves are the numbers, so that they may be traced and
-    swept."""
+    swept.
+    """
 
     names: tuple[str, ...] = ()
     values: tuple[tuple[Number, ...], ...] = ()
@@ -83,7 +84,8 @@ def _numbers(field: str, value: Any) -> tuple[Any, ...]:
 
 def check(limits: CostLimits, spec: EnvSpec, field: str) -> None:
     """Raise ValueError unless there is a limit for every cost of the environment, and none for
-    others."""
+    others.
+    """
     costs = ", ".join(spec.cost_names)
     if not spec.num_costs:
         raise ValueError(
@@ -119,7 +121,8 @@ def with_defaults(limits: CostLimits, spec: EnvSpec) -> CostLimits:
 
 def override(given: CostLimits, base: CostLimits) -> CostLimits:
     """The limits given, and of the base those of which nothing is given; one for every cost leaves
-    none of the base."""
+    none of the base.
+    """
     if ALL_COSTS in given.names:
         return given
     return parse_cost_limits(base.to_dict() | given.to_dict(), "cost_limit")

@@ -5,7 +5,8 @@
 
 ``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`).
 Every agent has weights of its own. With one agent it is PPO. The team's advantage is estimated
-once, with the critic as it was."""
+once, with the critic as it was.
+"""
 
 from __future__ import annotations
 

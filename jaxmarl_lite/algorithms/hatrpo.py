@@ -7,7 +7,8 @@ equations 8 to 10).
 the step that of `trust_step` without costs: ``sqrt(2δ / g·H⁻¹g) H⁻¹g``, shortened until the policy
 itself keeps δ and improves. With one agent it is TRPO (Schulman et al. 2015). Like the authors', it
 takes one step an agent and rollout, on the whole of it. The search compares the surrogate with the
-same ratios as the gradient has; in the authors' program it does not."""
+same ratios as the gradient has; in the authors' program it does not.
+"""
 
 from __future__ import annotations
 

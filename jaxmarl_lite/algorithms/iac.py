@@ -6,7 +6,8 @@ Foerster et al. 2018 (COMA), sections 4 and 6: the critic of IAC-V sees what its
 central-V's the state. A is the generalized advantage, so that A + V is the TD(λ) target which both
 critics are fitted to. A batch moves the policy once, while the ratio to the policy that acted is 1;
 the critic, which may go on, takes several passes. The paper shares layers of actor and critic and
-has one step of the critic per time step; here they are apart, as everywhere."""
+has one step of the critic per time step; here they are apart, as everywhere.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class CentralVConfig(IACConfig):
 
 def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
     """IAC or central-V for an environment of these sizes; the config's static fields decide the
-    networks."""
+    networks.
+    """
     return ppo.make_ppo(name, spec, config, _update)
 
 

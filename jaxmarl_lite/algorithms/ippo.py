@@ -4,7 +4,8 @@
 
 One network spares the values layers of their own, and is what several public programs of IPPO have;
 what the values need may be in the way of the policy, and the other way round. The settings are
-`ppo.IPPOConfig`."""
+`ppo.IPPOConfig`.
+"""
 
 from __future__ import annotations
 

@@ -186,7 +186,8 @@ def update_agent(
     factor: Array,
 ) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
     """A step in the trust region under the agent's limits; several, where the worlds are dealt into
-    minibatches."""
+    minibatches.
+    """
     data, hidden_state, advantage, limited = given
     assert isinstance(limited, sequential_update.AgentConstraints)
     old = actor.unroll(model.params, hidden_state, data.obs, data.is_first)

@@ -13,7 +13,8 @@ is in effect a constant. Departures, each a setting: the price also answers to t
 violation, by the gain κ, because a price that only sums violations up swings around its place
 (Stooke et al. 2020); A^(λ) is divided by one plus the sum of the prices; and prices are by default
 relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k + limit_k)``, between -1 and 1,
-so that α and κ depend on no unit. What is reported is λ, in reward per cost."""
+so that α and κ depend on no unit. What is reported is λ, in reward per cost.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
         Its multipliers move at each of 200 minibatches, by ratios and advantages besides the
         violation; ours move once an update, by the violation as a share, at 200 times the rate,
         with their factor of 1 - gamma. Either way they are in effect constant. Its 40 minibatches
-        are of samples, ours of worlds."""
+        are of samples, ours of worlds.
+        """
         theirs: dict[str, Any] = dict(
             multiplier_init=0.78,
             multiplier_ki=200 * 1e-7 * 0.01,
@@ -100,7 +102,8 @@ class MultiplierState(NamedTuple):
 
 def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
     """MAPPO-Lagrangian for an environment of these sizes; the config's static fields decide the
-    networks."""
+    networks.
+    """
     made = sequential_update.make_sequential(
         name,
         spec,

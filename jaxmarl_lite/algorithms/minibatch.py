@@ -16,7 +16,8 @@ from jaxmarl_lite.types import Array, Number, PyTree
 
 class Optimizer(NamedTuple):
     """``init(params) -> state``; ``step(params, state, grads, lr, max_norm) -> (params, state)``,
-    downhill."""
+    downhill.
+    """
 
     init: Callable[[PyTree], PyTree]
     step: Callable[[PyTree, PyTree, PyTree, Number, Number], tuple[PyTree, PyTree]]
@@ -29,7 +30,8 @@ def make_optimizer(
 
     ``eps_root`` stands under the square root of the second moment: with it the step is
     differentiable where a gradient is zero. ``per_agent`` treats each entry of the leading axis as
-    a model of its own, clipped by its own norm."""
+    a model of its own, clipped by its own norm.
+    """
     rule: Any
     if name == "adam":
         rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)  # type: ignore[arg-type]
@@ -105,20 +107,23 @@ def make_scale_free_optimizer(
 
 def linear_schedule(lr: Number, env_steps: Array, lr_anneal_steps: Number) -> Array:
     """The learning rate after so many environment steps: constant, or falling linearly to 0 at
-    ``lr_anneal_steps``."""
+    ``lr_anneal_steps``.
+    """
     left = jnp.maximum(1.0 - env_steps / jnp.maximum(lr_anneal_steps, 1.0), 0.0)
     return lr * jnp.where(lr_anneal_steps > 0, left, 1.0)
 
 
 def learning_rate_metric(config: Any, env_steps: Array) -> dict[str, Array]:
     """The metric ``learning_rate`` of an update that begins after ``env_steps`` environment
-    steps."""
+    steps.
+    """
     return {"learning_rate": linear_schedule(config.reported_lr, env_steps, config.lr_anneal_steps)}
 
 
 class SequenceBatch(NamedTuple):
     """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``initial_states`` has leaves
-    ``[B, ...]``."""
+    ``[B, ...]``.
+    """
 
     steps: Any
     initial_states: Any
@@ -130,7 +135,8 @@ def make_minibatches(key: Array, data: SequenceBatch, number: int) -> SequenceBa
 
     Each run of ``number`` neighbouring worlds gives one world, at random, to every minibatch. The
     worlds are alike, so nothing is lost against a shuffle of all, and where they are spread over
-    devices no world moves."""
+    devices no world moves.
+    """
     if number == 1:
         return jax.tree.map(lambda x: x[None], data)
     num_envs = jax.tree.leaves(data.steps)[0].shape[1]
@@ -156,7 +162,8 @@ def run_epochs(
     num_minibatches: int,
 ) -> tuple[Any, dict[str, Array]]:
     """Go over the data ``num_epochs`` times, one ``step`` a minibatch; info is the mean over all
-    steps."""
+    steps.
+    """
 
     def epoch(learner: Any, key: Array) -> tuple[Any, dict[str, Array]]:
         return jax.lax.scan(step, learner, make_minibatches(key, data, num_minibatches))

@@ -5,7 +5,8 @@
 One algorithm: IPPO (de Witt et al. 2020) has critics that see the agent's own view, MAPPO (Yu et
 al. 2022) critics that see the state. Minibatches are whole sequences of some of the worlds, for
 memoryless networks as well, so that both kinds of network share one code and LIIR can differentiate
-through whole returns."""
+through whole returns.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +176,8 @@ def value_loss(
     shared: bool,
 ) -> Array:
     """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N,
-    K]`` of costs."""
+    K]`` of costs.
+    """
     value, _ = critic.unroll(phi, hidden_state, data.obs, data.is_first)
     return value_loss_from_values(value, target, shared)
 
@@ -184,7 +186,8 @@ def value_loss_from_values(value: Array, target: Array, shared: bool) -> Array:
     """`value_loss` of the values that the critic has come to.
 
     Agents out of play count: a team is paid after some have fallen, and their values then are what
-    the returns of their last steps in play are estimated from."""
+    the returns of their last steps in play are estimated from.
+    """
     error = (value - target) ** 2
     error = error.mean(tuple(range(3, error.ndim)))
     return 0.5 * actor_critic.masked_agent_mean(error, jnp.ones_like(error), shared)
@@ -273,7 +276,8 @@ def estimate(
     """Advantages and targets by the critic, and the learner with its moments of returns widened.
 
     The learner is a `PPOState`, or has its ``config``, ``critic_params``, ``critic_hidden_state``
-    and ``value_statistics``."""
+    and ``value_statistics``.
+    """
     config = learner.config
     found, moments, explained = advantages.estimate_advantages(
         of.critic,
@@ -366,7 +370,8 @@ def value_gradient_step(
     target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:
     """A critic's weights and optimizer after a gradient step, its loss before, and the gradient's
-    length."""
+    length.
+    """
     phi, opt = weights
     error, grads = jax.value_and_grad(value_loss)(
         phi, critic, data, hidden_state, target, config.parameter_sharing

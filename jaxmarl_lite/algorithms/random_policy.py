@@ -13,7 +13,8 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree
 
 def random_policy(spec: EnvSpec) -> Algorithm:
     """Acts uniformly over the legal actions, or within the bounds (standard normal where there are
-    none)."""
+    none).
+    """
 
     def act(
         learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False

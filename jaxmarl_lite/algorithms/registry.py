@@ -63,7 +63,8 @@ def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
 
     Raises:
         ValueError: for an unknown name, or a config with a share of a run; TypeError: for another
-    algorithm's config."""
+    algorithm's config.
+    """
     kind = config_of(name)
     config = kind() if config is None else config
     if type(config) is not kind:

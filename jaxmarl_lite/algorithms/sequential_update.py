@@ -4,7 +4,8 @@
 
 In each update the agents take their turns in a random order ``i_1 .. i_N``. Each sees the advantage
 multiplied by how much likelier, or less likely, those before it have made the actions that they
-took: the advantage itself is not estimated anew."""
+took: the advantage itself is not estimated anew.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def simultaneous_update(
     key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn
 ) -> tuple[PyTree, dict[str, Array]]:
     """Every agent's turn at the same time, so that none meets another's ratios; arguments as in
-    `sequential_update`."""
+    `sequential_update`.
+    """
     agents = alive.shape[0]
     keys, factor = jax.random.split(key, agents), jnp.ones(alive.shape, jnp.result_type(float))
     models_of, _, info = jax.vmap(turn)(keys, models_of, data, factor)
@@ -89,7 +91,8 @@ def simultaneous_update(
 
 def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
     """The data of all agents ``[T, B, N, ...]`` as those of each, ``[N, T, B, ...]``; what is
-    common is repeated."""
+    common is repeated.
+    """
     agents = data.log_prob.shape[-1]
 
     def first(x: Array) -> Array:
@@ -113,7 +116,7 @@ def memory_by_agent(hidden_state: PyTree) -> PyTree:
 def log_ratio(
     actor: actor_critic.Actor, theta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch
 ) -> Array:
-    """log π_θ(u|o) - log π_old(u|o) of the actions that one agent took, ``[T, B]``."""
+    """Log π_θ(u|o) - log π_old(u|o) of the actions that one agent took, ``[T, B]``."""
     return (
         actor.unroll(theta, hidden_state, data.obs, data.is_first).log_prob(data.action)
         - data.log_prob
@@ -193,7 +196,8 @@ class SequentialNetworks(NamedTuple):
 
 def make_sequential(name: str, spec: EnvSpec, config: Any, rules: UpdateSpec) -> Algorithm:
     """An algorithm whose agents take their turns; all but the policies' step, and the costs, is
-    PPO's."""
+    PPO's.
+    """
     if rules.constrained:
         cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")  # type: ignore[attr-defined]
     plain = ppo.make_ppo(name, spec, config)
@@ -230,7 +234,8 @@ def _update(
     batch: Rollout,
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
     """Estimate the team's advantage and the costs', let every agent take its turn, fit the
-    critics."""
+    critics.
+    """
     turn_key, critic_key = jax.random.split(key)
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
     steps = steps._replace(reward=actor_critic.to_team_reward(spec.reward_type, steps.reward))

@@ -13,7 +13,8 @@ The line search asks of the policy itself, not of its models, that the mean KL d
 broken: then what it costs to meet it is paid), that the total violation ``Σ_k max(0, c_k + gain of
 the k-th cost's surrogate)`` falls by the same share of what is promised, and that no limit that is
 kept gets broken. In a recovery the last is not asked, for the least total violation may lie where
-one more limit is broken a little; totals are in cost per step, whatever the costs are."""
+one more limit is broken a little; totals are in cost per step, whatever the costs are.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ _CHUNK_ROWS = 1500  # samples whose activations fit a core's cache
 @base_config.config_record
 class TrustRegionConfig(settings.CriticConfig):
     """Settings of a step in a trust region; ``num_epochs`` and ``num_minibatches`` are the
-    critics'."""
+    critics'.
+    """
 
     num_epochs: int = 4
     """Passes of the critics over each batch."""
@@ -124,7 +126,8 @@ def policy_step(
 
     Where a curvature was not positive, where conjugate gradients left more than ``cg_max_residual``
     of a right-hand side, or where the direction is not finite, the step is refused, and theta
-    stays."""
+    stays.
+    """
     data = problem.data
     old = actor.unroll(theta, problem.hidden_state, data.obs, data.is_first)
     objectives = functools.partial(_surrogates, actor, problem)
@@ -256,7 +259,7 @@ def _step_metrics(step: constrained_optimization.ConstrainedStep) -> dict[str, A
 
 
 def log_prob(pi: Distribution, action: Array, per_dim_ratio: bool) -> Array:
-    """log π(u), ``[T, B]``, or its terms by dimension of the action, ``[T, B, A]``."""
+    """Log π(u), ``[T, B]``, or its terms by dimension of the action, ``[T, B, A]``."""
     return pi.per_dim_log_prob(action) if per_dim_ratio else pi.log_prob(action)
 
 
@@ -268,7 +271,8 @@ def fisher(
     config: TrustRegionConfig,
 ) -> trust_region.Product:
     """Products with the Fisher matrix of one agent's policy, mean over the samples in which it
-    lives."""
+    lives.
+    """
     stride = config.fvp_stride
 
     def worlds(x: Array, axis: int) -> Array:
@@ -309,7 +313,8 @@ def fisher(
 
 def num_chunks(num_steps: int, num_envs: int) -> int:
     """Into how many groups of worlds the samples are taken, so that one fits the cache; 1 on an
-    accelerator."""
+    accelerator.
+    """
     if jax.default_backend() != "cpu":
         return 1
     fitting = [

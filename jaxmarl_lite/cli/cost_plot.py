@@ -1,5 +1,6 @@
 """``jaxmarl-lite plot RUN --metric eval_cost``: costs of stored runs with the limits they are
-measured against."""
+measured against.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
 
 def _spec(run: Run, plan: experiment_config.RunConfig) -> EnvSpec | None:
     """The spec that the run's folder keeps. Runs of earlier versions keep none: it is the
-    environment's, or None where they were given an object."""
+    environment's, or None where they were given an object.
+    """
     if (kept := run_logger.read_spec(run.folder)) is not None:
         return kept
     return (

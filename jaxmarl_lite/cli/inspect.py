@@ -1,5 +1,6 @@
 """``jaxmarl-lite evaluate``, ``plot``, ``render`` and ``list``: all that looks at runs and at what
-there is."""
+there is.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Evaluate:
 @dataclasses.dataclass(frozen=True)
 class Plot:
     """Draw a metric of one or several runs: IQM and 95 % interval over seeds; of eval_cost and
-    cost, a panel per cost with the limits."""
+    cost, a panel per cost with the limits.
+    """
 
     runs: Runs
     """Folders of the runs."""
@@ -63,7 +65,8 @@ class Plot:
 @dataclasses.dataclass(frozen=True)
 class Render:
     """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's worlds and robots; of
-    LIIR, in any environment, also a picture of each agent's learned reward in it."""
+    LIIR, in any environment, also a picture of each agent's learned reward in it.
+    """
 
     run: Run
     """Folder of the run."""
@@ -303,7 +306,8 @@ def _algorithm(name: str) -> Any:
 
 def _environments(names: list[str], where_possible: bool = False) -> Any:
     """Environments with their sizes; ``where_possible``: of those that need what is not installed,
-    that."""
+    that.
+    """
     rows = []
     for name in names:
         try:

@@ -1,5 +1,6 @@
 """The command line. Imports what a command needs only when it runs, so that help and wrong names
-answer at once."""
+answer at once.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ COMMAND --help shows the options of a command, `train ALGORITHM --help` every se
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; answers the exit code: 0, 2 after bad input (said in one line), 130 after
-    Ctrl-C."""
+    Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -56,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _in_one_line(message: object) -> str:
     """The text of an error without line breaks, and with control characters, such as a terminal's,
-    made visible."""
+    made visible.
+    """
     text = " ".join(str(message).split()) or type(message).__name__
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -116,7 +119,8 @@ def _expected(error: Exception) -> bool:
 
 def _keep_compilations() -> None:
     """Keep compiled programs on disk, small ones too: a second start of the same run need not
-    compile."""
+    compile.
+    """
     cache = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         / "jaxmarl_lite"

@@ -1,5 +1,6 @@
 """``jaxmarl-lite train``: the arguments of `run` and every field of an algorithm's config as
-options."""
+options.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +147,8 @@ def train(words: list[str]) -> None:
 
     class Unchecked(kind):
         """The settings while they are parsed: which were given, and which were tuned, is not known
-        yet."""
+        yet.
+        """
 
         def __post_init__(self) -> None:
             pass
@@ -227,7 +229,8 @@ def _arguments(
 
 def _defaults(name: str, kind: type, stored: RunConfig | None, words: list[str]) -> Options[Any]:
     """What stands wherever no option is given: a stored plan's values, or those tuned for the
-    environment."""
+    environment.
+    """
     if stored is None:
         env = _value_of("--env", words)
         settings = kind(**presets.lookup(name, env or "").fields)
@@ -290,7 +293,8 @@ def _value_of(option: str, words: list[str]) -> str | None:
 
 def _keyword(text: str) -> tuple[str, Any]:
     """``name=value``, the value a Python literal where it can be read as one, or true or false;
-    else text."""
+    else text.
+    """
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"env_args has {text!r}; allowed is name=value")

@@ -1,5 +1,6 @@
 """Worlds: small ones with known answers, Jumanji's, costs put on either, and a check for your
-own."""
+own.
+"""
 
 from jaxmarl_lite.envs.checker import check_environment
 from jaxmarl_lite.envs.registry import keywords_of, list_environments, make

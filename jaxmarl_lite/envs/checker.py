@@ -22,7 +22,8 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
 
     env: any object with ``spec``, ``reset`` and ``step``; see ``jaxmarl_lite.types.Environment``.
     key: of the episode's reset; default ``jax.random.key(0)``. Answers the spec. Raises ValueError
-    that names the field that is wrong and says what is expected."""
+    that names the field that is wrong and says what is expected.
+    """
     if isinstance(env, type):
         raise _wrong("the environment", f"the class {env.__name__}", "an instance of it")
     for name in ("spec", "reset", "step"):
@@ -62,7 +63,8 @@ def _is_number(value: Any) -> bool:
 
 def check_spec(spec: Any) -> None:
     """Check the sizes and names of an environment; raises ValueError that names the field that is
-    wrong."""
+    wrong.
+    """
     if not isinstance(spec, EnvSpec):
         raise _wrong(
             "spec",
@@ -173,7 +175,8 @@ def _shapes(name: str, function: Any, *args: Any) -> Any:
 
 def _check_pure(name: str, env: Any) -> None:
     """Raise ValueError where a traced call left its numbers on the environment: they mean nothing
-    afterwards."""
+    afterwards.
+    """
     for owner in (env, *vars(env).values()) if hasattr(env, "__dict__") else ():
         for field, value in (
             vars(owner).items()
@@ -267,7 +270,8 @@ def _check_told(env: Any, spec: EnvSpec, state: Any) -> None:
 
 def _actions(spec: EnvSpec, mask: np.ndarray, random: np.random.Generator) -> Array:
     """A random legal joint action; padded dimensions of continuous actions get random numbers
-    too."""
+    too.
+    """
     if spec.action_type == "discrete":
         return jnp.asarray((random.random(mask.shape) * mask).argmax(-1), jnp.int32)
     low = -1.0 if spec.action_low is None else np.array(spec.action_low)

@@ -11,7 +11,8 @@ def unknown_name_error(what: str, name: str, known: Iterable[str], also: str = "
     """The error for a name that does not exist.
 
     what: the kind of name, for the message. known: names to compare with. also: a further sentence
-    on what is allowed."""
+    on what is allowed.
+    """
     known = list(known)
     near = nearest_names(name, known)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."

@@ -45,7 +45,8 @@ def make(env_id: str, **keywords: Any) -> Environment:
 
     The same call answers the same object where the keywords can be hashed, so that what was
     compiled for it is reused. Raises ValueError for a wrong name, naming the nearest ones and what
-    is allowed."""
+    is allowed.
+    """
     if not isinstance(env_id, str):
         raise invalid("env_id", env_id, "a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
     keywords = to_plain(keywords)
@@ -70,7 +71,8 @@ def keywords_of(env_id: str) -> list[str]:
 
 def list_environments() -> list[tuple[str, str]]:
     """Names to start from, each with its agents, actions and episode limit in words; nothing is
-    built or compiled."""
+    built or compiled.
+    """
     toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
     jumanji_rows = [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
     safe_rows = [(f"safe/{name}", words) for name, words in cost_functions.examples()]
@@ -88,7 +90,8 @@ def _cost_limit(value: Any) -> Any:
 
 class _CostLimit(dict[str, Any]):
     """Limits by the names of costs, which can be hashed, so that the same call of `make` is known
-    again."""
+    again.
+    """
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -101,7 +104,8 @@ def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environm
 
 def _make_or_say(env_id: str, keywords: dict[str, Any]) -> Environment:
     """`_make`, with what a simulator says of a size or keyword it cannot take in one line that
-    names them."""
+    names them.
+    """
     try:
         return _make(env_id, keywords)
     except ImportError:

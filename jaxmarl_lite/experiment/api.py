@@ -272,7 +272,8 @@ def _locked(folder: run_dir.RunFolder | None, new: RunConfig | None = None) -> I
     where it is refused.
 
     What is in the folder is looked at when nobody else can change it any more, and nothing is
-    written before."""
+    written before.
+    """
     if folder is None:
         yield
         return
@@ -307,7 +308,8 @@ def _continue(
     options: _Options,
 ) -> Result:
     """Go on from the newest checkpoint of a folder that can be read; ``stored`` is the plan that
-    was read from it."""
+    was read from it.
+    """
     _check_devices(plan)
     with _locked(folder):
         if experiment_config.read(folder.path) != stored:
@@ -357,7 +359,8 @@ def _warn_of_changes(
     stored: Mapping[str, str] | None, world: Environment, folder: run_dir.RunFolder
 ) -> None:
     """Warn, naming the fields, if the object that a run goes on in holds other data than when it
-    was saved."""
+    was saved.
+    """
     changed = changed_fields(stored, data_by_field(world)) if stored is not None else []
     if changed:
         warnings.warn(
@@ -438,7 +441,8 @@ def _warn(message: str) -> None:
 @contextlib.contextmanager
 def _disk_errors_named(plan: RunConfig, folder: run_dir.RunFolder | None) -> Iterator[None]:
     """Raise RunError that says what to do where the run's folder cannot be written, as on a full
-    disk."""
+    disk.
+    """
     try:
         yield
     except run_dir.RunFolderError:
@@ -467,7 +471,8 @@ def _resume_hint(plan: RunConfig, folder: run_dir.RunFolder | None, update: int)
 
 def _resume_command(plan: RunConfig, folder: run_dir.RunFolder) -> str:
     """What the user types to continue a run; the command line cannot make an environment given as
-    an object."""
+    an object.
+    """
     if plan.env_args is None:
         return f"resume_run({str(folder.path)!r}, env=...)"
     return f"jaxmarl-lite train --resume {shlex.quote(str(folder.path))}"

@@ -1,5 +1,6 @@
 """The compiled programs of a run. They are kept: a second run that differs in floats or seeds
-compiles nothing."""
+compiles nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expe
 
 class MetricAccumulator(NamedTuple):
     """What the host is told about one seed; the sums are over the updates since it last began a new
-    one."""
+    one.
+    """
 
     total: dict[str, Array]  # sums of the entries that are not NaN
     count: dict[str, Array]  # how many those are
@@ -49,7 +51,8 @@ class MetricAccumulator(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class CompiledRun:
     """Functions of all seeds at once, compiled for their sizes; every leaf leads with
-    ``[seeds]``."""
+    ``[seeds]``.
+    """
 
     init: Callable[[Any, Any], TrainState]
     """``(seeds, config) -> states``."""
@@ -72,7 +75,8 @@ class CompiledRun:
 @dataclasses.dataclass(frozen=True)
 class _ProgramKey:
     """What decides a program: everything of a plan but its floats, the values of its seeds and its
-    length."""
+    length.
+    """
 
     algorithm: str
     config: Any
@@ -91,7 +95,8 @@ class _ProgramKey:
 
 class _ByContent:
     """An environment as it is now: equal to itself, or to one that says so, while nothing in it has
-    changed."""
+    changed.
+    """
 
     def __init__(self, env: Environment):
         self.env, self.fingerprint = env, fingerprint(env)
@@ -162,7 +167,8 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
 
 def _static(config: Any) -> Any:
     """The config with its floats at their defaults, and the numbers inside its other fields
-    (limits) at 0."""
+    (limits) at 0.
+    """
     default = type(config)()
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(default, path[0].name) if len(path) == 1 else 0.0, config
@@ -185,7 +191,8 @@ def _over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Calla
 
 def _in_groups(function: Callable[..., Any], args: Any, at_once: int, seeds: int) -> Any:
     """Groups of ``at_once`` seeds one after the other, then the rest; `lax.map` with a batch size,
-    but for empty arrays, which it cannot take (there are some wherever nothing is constrained)."""
+    but for empty arrays, which it cannot take (there are some wherever nothing is constrained).
+    """
     groups = seeds // at_once
     whole = groups * at_once
     first = jax.tree.map(lambda x: x[:whole].reshape(groups, at_once, *x.shape[1:]), args)
@@ -315,7 +322,8 @@ def _empty_accumulator(form: _ProgramKey, states: TrainState) -> MetricAccumulat
 @functools.lru_cache(maxsize=16)
 def _compile(form: _ProgramKey) -> CompiledRun:
     """Trace, lower and compile everything, one compiling while the next is traced, the longest
-    first."""
+    first.
+    """
     of = _functions(form)
     mesh = sharding.make_mesh(form.devices, form.shard_over)
     seeds, config = _arguments(form.seeds, form.config)

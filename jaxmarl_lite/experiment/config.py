@@ -1,5 +1,6 @@
 """What a run is to do, as one record that is checked before anything is compiled and kept as
-config.json."""
+config.json.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ class RunConfig:
     @property
     def evaluation_updates(self) -> tuple[int, ...]:
         """The updates after which every seed is evaluated and saved: 0, the last, and evenly
-        between."""
+        between.
+        """
         parts = min(self.num_evaluations, self.num_updates)
         return tuple(round(i * self.num_updates / parts) for i in range(parts + 1))
 
@@ -183,7 +185,8 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 def _numbers(**fields: Any) -> dict[str, Any]:
     """The fields of a plan that are numbers, or may be None, as Python's numbers; ValueError for
-    what cannot be."""
+    what cannot be.
+    """
     checked: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "seeds":
@@ -212,7 +215,8 @@ def _check_sizes(plan: RunConfig) -> None:
 
 def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
     """The settings that were tuned, with those given by name in their place; or the whole config
-    that was given."""
+    that was given.
+    """
     if isinstance(given, kind):
         return base_config.checked(given)
     if given is not None and not isinstance(given, Mapping):
@@ -225,7 +229,8 @@ def _config(kind: type, tuned: Mapping[str, Any], given: Any) -> Any:
 
 def _with_limits(plan: RunConfig, world: Environment) -> RunConfig:
     """The plan with the limits that the environment has now, so that the run keeps them if these
-    ever change."""
+    ever change.
+    """
     given = getattr(plan.config, "cost_limit", None)
     if not isinstance(given, CostLimits):
         return plan
@@ -351,7 +356,8 @@ def check_resumable(
     given: RunConfig, stored: RunConfig, path: Path | str, fields: Sequence[str] = RESUME_FIELDS
 ) -> None:
     """Raise ValueError naming the first of the fields in which a plan differs from the run it is to
-    continue."""
+    continue.
+    """
     different = []
     for name in fields:
         one, other = getattr(given, name), getattr(stored, name)

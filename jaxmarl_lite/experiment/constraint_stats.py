@@ -29,7 +29,8 @@ def limits_of(config: Any, spec: EnvSpec) -> np.ndarray:
 
 def learned_leaves(learner: PyTree) -> list[Array]:
     """The leaves of a learner but the limits in its config, which may be infinite while all it
-    learned is finite."""
+    learned is finite.
+    """
 
     def given(x: Any) -> bool:
         return isinstance(x, cost_limits.CostLimits)
@@ -62,14 +63,16 @@ def mask_unlimited(values: Any, limit: np.ndarray) -> np.ndarray:
 
 def updates_with_cost(rows: list[dict[str, Any]], seeds: tuple[int, ...]) -> np.ndarray:
     """How many updates had ended episodes, as the latest row of every seed has it: ``[seeds]``, 0
-    without a row."""
+    without a row.
+    """
     latest = {row["seed"]: row for row in sorted(rows, key=lambda row: row["update"])}
     return np.asarray([latest.get(seed, {}).get("updates_with_cost", 0.0) for seed in seeds], float)
 
 
 def violations(rows: list[dict[str, Any]], seeds: tuple[int, ...], limit: np.ndarray) -> np.ndarray:
     """How many updates broke each limit, as the latest row of every seed has it: ``[seeds, N, K]``,
-    0 without a row."""
+    0 without a row.
+    """
     found = np.zeros((len(seeds), *limit.shape))
     for row in sorted(rows, key=lambda row: row["update"]):
         for agent, cost in np.argwhere(np.isfinite(limit)):

@@ -4,7 +4,8 @@ was compiled.
 A compiled program keeps the numbers that it was traced with. So it may be used again only while
 everything that its functions read is the same: fields of the environment and of what it wraps, at
 any depth, arrays by their bytes, attributes of classes, and what functions close over, have as
-defaults or read from the globals of their module."""
+defaults or read from the globals of their module.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def notice_changes(env: Any) -> None:
     since the last call.
 
     A method that is under `jax.jit` with ``self`` as a static argument would otherwise go on with
-    the old numbers."""
+    the old numbers.
+    """
     changed = False
     for each in _layers(env):
         now = fingerprint(each)
@@ -110,7 +112,8 @@ def _layers(env: Any) -> list[Any]:
 
 def changed_fields(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The names in two answers of `data_by_field` whose data differ, or that only one of them
-    has."""
+    has.
+    """
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
@@ -281,7 +284,7 @@ class _Reader:
         of_python = kind.__reduce__ is object.__reduce__ or isinstance(
             kind.__reduce__, types.FunctionType
         )
-        if fields and of_python or isinstance(parts, str):
+        if (fields and of_python) or isinstance(parts, str):
             return self._all("object", [kind, own])
         items = [list(part) for part in parts[3:5] if part is not None]
         return self._all("object", [kind, own, *parts[:3], *items])
@@ -353,7 +356,8 @@ def _names_read(code: types.CodeType) -> set[str]:
 @functools.cache
 def _is_library(module: str | None) -> bool:
     """Whether a module is installed, and not a person's own code that may change while the program
-    runs."""
+    runs.
+    """
     if module is None or module == "__main__":
         return False
     root = module.partition(".")[0]

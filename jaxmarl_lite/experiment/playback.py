@@ -40,7 +40,8 @@ EpisodeFn = Callable[[PyTree, int], Episode]
 
 def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> EpisodeFn:
     """``play(learner, seed) -> Episode``: one episode, drawn from ``seed``, with what has been
-    learned."""
+    learned.
+    """
     spec = env.spec
     compiled = jax.jit(_with_intrinsic(algorithm, env, greedy))
 
@@ -67,7 +68,8 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
 
 def _with_intrinsic(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
     """The play of one episode, with one step to spare for its last state, and what LIIR's rewards
-    say to it."""
+    say to it.
+    """
     play_one = make_play(algorithm, env, env.spec.max_episode_steps + 1, greedy)
 
     def episode(learner: PyTree, key: Array) -> Any:

@@ -1,5 +1,6 @@
 """Settings that were tuned for an algorithm in one environment; they stand wherever the user gives
-none."""
+none.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ class Preset(NamedTuple):
 
 def lookup(algorithm: str, env_id: str) -> Preset:
     """What was tuned for an algorithm in an environment, and else the same for all; delayed pay
-    changes nothing."""
+    changes nothing.
+    """
     env_id = env_id.removeprefix("delayed/")
     room = env_id[: env_id.find("/") + 1]
     names = [(algorithm, name) for name in (env_id, room, "") if (algorithm, name) in DEFAULTS]

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a moving bar on a terminal or in a notebook, plain lines
-anywhere else."""
+anywhere else.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ class ProgressBar:
 
     def update(self, update: int, speed: float, current: float) -> None:
         """A chunk is done: updates so far, environment steps per second of all seeds, current
-        return."""
+        return.
+        """
         if self._began is None:
             self._began = time.perf_counter(), update
         with _unharmed():
@@ -104,7 +106,8 @@ class ProgressBar:
 
 def _unharmed() -> contextlib.suppress:
     """Printing may fail: the terminal is gone, the pipe is closed, the disk of a log is full.
-    Training goes on."""
+    Training goes on.
+    """
     return contextlib.suppress(Exception)
 
 

@@ -40,7 +40,8 @@ class Timings(NamedTuple):
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What `run` gives back, and `load_run`. ``S`` seeds, ``E`` evaluations, the one at the start
-    among them."""
+    among them.
+    """
 
     plan: RunConfig
     """What was to be done."""
@@ -84,32 +85,37 @@ class Result:
     @property
     def diverged(self) -> tuple[int, ...]:
         """The seeds that came to numbers that are not finite, and are left out of every statistic
-        from then on."""
+        from then on.
+        """
         lost = (self.metrics["finite"] == 0).any(1)
         return tuple(seed for seed, each in zip(self.seeds, lost, strict=True) if each)
 
     @functools.cached_property
     def states(self) -> TrainState:
         """The last training states, every leaf ``[S, ...]``; read from the newest checkpoint when
-        first asked for."""
+        first asked for.
+        """
         return self._states()
 
     @functools.cached_property
     def limits(self) -> np.ndarray:
         """The limit of every agent and cost, ``[N, K]``, in cost per episode: the config's over the
-        environment's own; inf where there is none."""
+        environment's own; inf where there is none.
+        """
         return cost_rules.limits_of(self.config, self.spec)
 
     @property
     def costs(self) -> np.ndarray | None:
         """Mean cost per episode of each evaluation, ``[S, E, N, K]``, NaN from where a seed has
-        diverged; None where the environment has no costs."""
+        diverged; None where the environment has no costs.
+        """
         return self.metrics.get("eval_cost")
 
     @property
     def win_rates(self) -> np.ndarray | None:
         """Share of won episodes of each evaluation, ``[S, E]``, NaN from where a seed has diverged;
-        None where the environment has no wins."""
+        None where the environment has no wins.
+        """
         return self.metrics.get("eval_win_rate")
 
     def final_win_rate(self) -> statistics.Interval:
@@ -174,7 +180,8 @@ class Result:
 
     def _at_the_end(self, name: str, like: np.ndarray) -> np.ndarray:
         """A metric after the last evaluation, mean over seeds, ``[N, K]``; NaN where it was not
-        measured."""
+        measured.
+        """
         found = self.metrics.get(name)
         return (
             np.full(like.shape[2:], np.nan)
@@ -203,7 +210,8 @@ class Result:
 
     def table(self) -> Table:
         """The last evaluation of every seed, IQM and random policy with intervals, the costs, and
-        what the run took."""
+        what the run took.
+        """
         return summary.table(self)
 
     def summary(self) -> str:
@@ -293,7 +301,8 @@ class Result:
     @functools.cached_property
     def _players(self) -> dict[bool, tuple[playback.EpisodeFn, Fingerprint]]:
         """What was compiled to play episodes, greedy and not, and the content of the environment
-        that it holds for."""
+        that it holds for.
+        """
         return {}
 
     @functools.cached_property
@@ -398,7 +407,8 @@ def _warn_of_damage(damages: Sequence[str], step: int) -> None:
 
 def _on_these_devices(plan: RunConfig) -> RunConfig:
     """The plan on one device where there are fewer now than it trained on, which playing can do
-    without."""
+    without.
+    """
     if (plan.devices or 1) <= jax.device_count():
         return plan
     return dataclasses.replace(plan, devices=None, shard_over="envs")
@@ -422,7 +432,8 @@ class Saved(NamedTuple):
 
 def read_meta(intact: checkpoint.Intact) -> Saved:
     """What a run kept beside the states of a checkpoint; CheckpointError where something else is
-    there."""
+    there.
+    """
     meta = intact.meta
     try:
         diverged = np.asarray(meta["diverged"], np.int32)

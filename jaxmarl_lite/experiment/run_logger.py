@@ -1,5 +1,6 @@
 """What a run leaves behind: rows in memory, and, where it has a folder, every file in it but the
-checkpoints."""
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +169,8 @@ class RunLogger:
         written nowhere.
 
         A config.json that alone is gone is written again, since the run cannot be continued without
-        it."""
+        it.
+        """
         if self.folder is None or self.folder.config.is_file():
             return
         if self.folder.lock.is_file() and self.folder.checkpoints.is_dir():
@@ -205,7 +207,8 @@ class RunLogger:
 
     def read_random_returns(self) -> np.ndarray | None:
         """Return of the random policy for every seed, if it was measured in this folder and can be
-        read."""
+        read.
+        """
         try:
             returns = None if self.folder is None else read_random_returns(self.folder)
         except RunFolderError:
@@ -288,7 +291,8 @@ def rebuild(
 
 def read_random_returns(folder: run_dir.RunFolder) -> np.ndarray | None:
     """Return of the random policy for every seed, ``[seeds]``, or None where it was not
-    measured."""
+    measured.
+    """
     path = folder.random_policy
     try:
         returns = np.asarray(json.loads(atomic_io.read_bytes(path))["eval_return"], float)
@@ -311,7 +315,8 @@ def restore_rows(
     plan: RunConfig, folder: run_dir.RunFolder, update: int, mark: loggers.Mark | None
 ) -> str | None:
     """Cut a run's rows back to a checkpoint's; answers what was wrong with them, see
-    `writers.restore_rows`."""
+    `writers.restore_rows`.
+    """
 
     def belongs(row: loggers.Row) -> bool:
         return row_mismatch(plan, row) is None
@@ -321,7 +326,8 @@ def restore_rows(
 
 def _set_aside(folder: run_dir.RunFolder) -> str | None:
     """Empty the rows of a run that begins anew, but keep those of a training whose checkpoints were
-    lost."""
+    lost.
+    """
     old, complaint = folder.path / "metrics.old.jsonl", None
     content = atomic_io.read_bytes(folder.metrics) if folder.metrics.exists() else b""
     lines = content.split(b"\n")[:-1]  # what follows the last line break is no whole row
@@ -427,7 +433,8 @@ def plot_run(
 
 def write_spec(folder: run_dir.RunFolder, spec: EnvSpec) -> None:
     """Keep names, units and limits of an environment: no id leads back to one that was given as an
-    object."""
+    object.
+    """
     atomic_io.replace_text(
         folder.spec, atomic_io.to_json(dataclasses.asdict(spec), indent=2) + "\n"
     )

@@ -31,7 +31,8 @@ _NOT_LEARNED = "a number that it learned is not finite"
 
 class RunError(RuntimeError):
     """A run cannot go on: no seed is left, or its folder cannot be written. Its folder and
-    checkpoints are kept."""
+    checkpoints are kept.
+    """
 
 
 class ResumePoint(NamedTuple):
@@ -166,7 +167,8 @@ class Runner:
 
     def _random_returns(self) -> np.ndarray:
         """Mean return of each seed's episodes, ``[seeds]``; NaN where the environment gave wrong
-        numbers."""
+        numbers.
+        """
         played = sharding.fetch(self._programs.random(self._seeds))
         returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
         wrong = [
@@ -183,7 +185,8 @@ class Runner:
 
     def _non_finite_error(self, played: Any, i: int, where: str) -> str:
         """What was wrong with the environment's numbers in the episodes played for the seed of
-        index ``i``, or ''."""
+        index ``i``, or ''.
+        """
         bits = int(np.bitwise_or.reduce(np.asarray(played.faults)[i]))
         bits &= ~(1 << rollout.ENV_FIELDS.index("action_mask"))
         if not bits and not (
@@ -277,7 +280,8 @@ class Runner:
 
     def _save_between(self) -> None:
         """Save between two evaluations, if a signal asks for the end or the last checkpoint is too
-        old."""
+        old.
+        """
         signum = int(
             _agreed(self._stop.signum)
         )  # read once: a later signal would end the run without saving
@@ -332,12 +336,14 @@ class Runner:
 
     def _chunk_updates(self, pace: float, left: int) -> int:
         """How many updates to run at once, of ``left``, when one takes ``pace`` seconds (0: not
-        known yet)."""
+        known yet).
+        """
         return min(left, max(1, int(_CHUNK_SECONDS / pace))) if pace else 1
 
     def _check(self, diverged: np.ndarray, faulty: np.ndarray, faults: np.ndarray) -> None:
         """Leave out the seeds that are lost since the last look; raise RunError when none is
-        left."""
+        left.
+        """
         reasons = {}
         for i, before in enumerate(self._diverged):
             if before:
@@ -427,7 +433,8 @@ class Runner:
 
     def _violation_row(self, seed: int, share: Any) -> dict[str, np.ndarray]:
         """What a seed's row says of the limits that its updates broke; ``share`` of those since the
-        last row."""
+        last row.
+        """
         if not self._limited:
             return {}
         found = {"violations": self._violations[seed]} | (
@@ -518,7 +525,8 @@ def finished_result(
 
 def _agreed(value: Any, first: bool = False) -> Any:
     """The largest of the processes' values, or with ``first`` that of process 0: they have to take
-    the same way."""
+    the same way.
+    """
     if jax.process_count() == 1:
         return value
     values = multihost_utils.process_allgather(np.asarray(value, np.int32))

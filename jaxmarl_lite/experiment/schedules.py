@@ -1,5 +1,6 @@
 """Schedules that end with the run, such as annealed learning rates: what a longer run makes of
-them."""
+them.
+"""
 
 from __future__ import annotations
 

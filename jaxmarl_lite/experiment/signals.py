@@ -17,7 +17,8 @@ class StopRequest:
     Until `deferred` is set, a signal ends the process where it stands. From then on the run is to
     look at `signum` where its state is whole, save, and call `leave`. A second Ctrl-C ends the
     process at once, unless XLA compiles, which nothing can interrupt. Outside the main thread
-    Python installs no handlers, and nothing is noted."""
+    Python installs no handlers, and nothing is noted.
+    """
 
     def __init__(self) -> None:
         self.signum = 0

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def table(result: Result) -> Table:
     """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what
-    the run took."""
+    the run took.
+    """
     won, spec, final = result.win_rates, result.spec, result.returns[:, -1].tolist()
     made = tables.result_table(
         dict(zip(result.seeds, final, strict=True)),

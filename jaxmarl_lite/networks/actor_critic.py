@@ -79,14 +79,16 @@ def _actor(spec: EnvSpec, net: Network) -> Actor:
 
 def single_agent_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
     """The policy of one agent, without the agents' axis; its weights are one entry of those of
-    `make_actor` that are not shared."""
+    `make_actor` that are not shared.
+    """
     return make_actor(dataclasses.replace(spec, num_agents=1), form, None)
 
 
 class Critic(NamedTuple):
     """A value function of every agent, seeing what ``select_input`` picks of an observation; of its
     reward, or of K
-    costs: then all values have a further axis ``[K]``."""
+    costs: then all values have a further axis ``[K]``.
+    """
 
     net: Network
     select_input: Callable[[Observation], Array]
@@ -103,7 +105,8 @@ class Critic(NamedTuple):
         self, params: PyTree, hidden_state: PyTree, steps: Transition
     ) -> tuple[Array, Array, PyTree]:
         """Values ``[T, B, N]`` of every step and of its true successor, and the memory to go on
-        with ``[B, ...]``."""
+        with ``[B, ...]``.
+        """
         value, hidden_states = self.unroll(
             params, hidden_state, steps.obs, is_first_step(steps.last)
         )
@@ -205,7 +208,8 @@ def check_discrete(name: str, spec: EnvSpec) -> None:
 
 def to_team_reward(reward_type: str, reward: Array) -> Array:
     """The reward that all agents work for, ``[T, B, N]``: the team's, or the sum of what each
-    receives."""
+    receives.
+    """
     if reward_type == "team":
         return reward
     return jnp.broadcast_to(reward.sum(-1, keepdims=True), reward.shape)
@@ -213,20 +217,23 @@ def to_team_reward(reward_type: str, reward: Array) -> Array:
 
 def is_first_step(last: Array) -> Array:
     """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is
-    already reset."""
+    already reset.
+    """
     return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
 
 
 def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
     """The memory after a rollout ``[B, ...]`` from those after each step ``[T, ...]``; zero where
-    an episode ended."""
+    an episode ended.
+    """
     final = jax.tree.map(lambda m: m[-1], hidden_states)
     return tree_math.where(last[-1], jax.tree.map(jnp.zeros_like, final), final)
 
 
 def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     """Mean of ``[T, B, N]`` over the living samples. With one model an agent, the sum of each
-    agent's own mean, so that no agent's gradient depends on how many others there are. Scalar."""
+    agent's own mean, so that no agent's gradient depends on how many others there are. Scalar.
+    """
     if shared:
         return running_statistics.masked_mean(x, alive)
     return running_statistics.masked_mean(x, alive, (0, 1)).sum()
@@ -234,13 +241,15 @@ def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
 
 def expand_mask(alive: Array, x: Array) -> Array:
     """``alive [T, B, N]`` as a weight for every entry of ``x``, which may have an axis of costs
-    behind."""
+    behind.
+    """
     return jnp.broadcast_to(jnp.expand_dims(alive, tuple(range(alive.ndim, x.ndim))), x.shape)
 
 
 def standardize_advantages(advantage: Array, alive: Array, shared: bool) -> Array:
     """Advantages ``[T, B, N]`` with mean 0 and deviation 1: over all agents, or each agent's on its
-    own."""
+    own.
+    """
     return running_statistics.standardize(advantage, alive, None if shared else (0, 1))
 
 
@@ -285,7 +294,8 @@ def update_obs_normalizer(
     sight: ObsNormalizer | tuple[()], obs: Observation
 ) -> ObsNormalizer | tuple[()]:
     """The moments with the observations of a batch taken in; the views of agents out of play are
-    left out."""
+    left out.
+    """
     if not isinstance(sight, ObsNormalizer):
         return sight
     return ObsNormalizer(

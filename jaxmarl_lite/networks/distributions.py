@@ -2,7 +2,8 @@
 
 A masked action, or a padded dimension, has probability zero, adds zero to log-probability, entropy
 and KL, and receives zero gradient. All quantities are in nats and have the batch axes ``[...]`` of
-the parameters."""
+the parameters.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ class Categorical(NamedTuple):
         return jnp.argmax(jnp.where(self.mask, self.logits, -jnp.inf), -1).astype(jnp.int32)
 
     def log_prob(self, action: Array) -> Array:
-        """log π(u)."""
+        """Log π(u)."""
         return jnp.take_along_axis(self.logits, action[..., None], -1)[..., 0]
 
     def per_dim_log_prob(self, action: Array) -> Array:
@@ -57,13 +58,15 @@ class Categorical(NamedTuple):
 
     def fisher(self, tangent: Array) -> Array:
         """F t = π ⊙ t, the Hessian of the KL divergence in the log-probabilities along tangents
-        that keep their sum."""
+        that keep their sum.
+        """
         return jnp.where(self.mask, jnp.exp(self.logits) * tangent, 0.0)
 
 
 def categorical(logits: Array, mask: Array) -> Categorical:
     """Masked categorical; where no action is legal (an agent that is out of play) all are treated
-    as legal."""
+    as legal.
+    """
     mask = mask | ~mask.any(-1, keepdims=True)
     shift = jax.lax.stop_gradient(jnp.max(jnp.where(mask, logits, -jnp.inf), -1, keepdims=True))
     shifted = jnp.where(mask, logits - shift, 0.0)
@@ -125,7 +128,8 @@ class TanhGaussian(NamedTuple):
     short of either end.
 
     What lies beyond a cut is played as the end, a hair inside: there an action has the whole tail's
-    probability, no density."""
+    probability, no density.
+    """
 
     base: Gaussian
     low: Array  # [..., A]
@@ -155,7 +159,8 @@ class TanhGaussian(NamedTuple):
 
     def log_prob(self, action: Array) -> Array:
         """Σ_d log N(x_d) - log du_d/dx_d, x the artanh of the action brought to [-1, 1]; or log
-        P(beyond the cut)."""
+        P(beyond the cut).
+        """
         return self.per_dim_log_prob(action).sum(-1)
 
     def per_dim_log_prob(self, action: Array) -> Array:
@@ -176,7 +181,8 @@ class TanhGaussian(NamedTuple):
 
     def entropy(self) -> Array:
         """The entropy of the Gaussian before the squeeze: the squeezed one has no closed form, and
-        an estimate by one sample would make the loss random."""
+        an estimate by one sample would make the loss random.
+        """
         return self.base.entropy()
 
     def kl(self, other: TanhGaussian) -> Array:
@@ -204,7 +210,8 @@ def make_distribution(
         head: logits ``[..., A]``, or ``(mean, log_std)`` when actions are continuous.
         obs: whose mask ``[..., A]`` says what is legal or exists.
         bounds: ``(low, high)``, ``[A]`` each, of continuous actions, or None when they are
-    unbounded."""
+    unbounded.
+    """
     if not isinstance(head, tuple):
         return categorical(head, obs.action_mask)
     mean, log_std = head

@@ -1,7 +1,8 @@
 """Policies, critics and reward functions: a stack of dense layers, then perhaps a GRU, then a head.
 
 `make_network` hands out a record of pure functions, so that nothing outside this file knows which
-library keeps the weights, whether agents share them, or whether there is a memory."""
+library keeps the weights, whether agents share them, or whether there is a memory.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Network(NamedTuple):
     any leading axes; ``unroll(params, hidden_state, x, first) -> (out, hidden_states)`` over time:
     x ``[T, B, (N,) O]``, and
         first ``[T, B]`` marks where an episode begins; hidden_states ``[T, ...]`` are those after
-    each step."""
+    each step.
+    """
 
     init: Callable[[Array], PyTree]
     init_hidden_state: Callable[[int], PyTree]
@@ -50,7 +52,8 @@ class Network(NamedTuple):
 
 def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
     """Orthogonal weights (Saxe et al. 2014), one matrix after the other under `vmap`: XLA's QR of
-    several batches of matrices can wait for ever on a CPU of few cores (jaxlib 0.10)."""
+    several batches of matrices can wait for ever on a CPU of few cores (jaxlib 0.10).
+    """
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
         draw = jax.custom_batching.sequential_vmap(
@@ -67,7 +70,8 @@ Gates = tuple[Array, Array, Array]
 
 class _GRU(nn.Module):
     """Gated recurrent unit (Cho et al. 2014): the weights of `_gru_step`, and the product of all
-    inputs at once."""
+    inputs at once.
+    """
 
     size: int
 
@@ -106,8 +110,9 @@ def _gates(bias: Array, inputs: Gates, hidden: Array) -> tuple[Array, Array, Arr
 
 
 def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) -> Array:
-    """r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 -
-    z) ⊙ n + z ⊙ h."""
+    """R = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 -
+    z) ⊙ n + z ⊙ h.
+    """
     _, update, new, _ = _gates(bias, inputs, hidden_state @ kernel)
     return (1.0 - update) * new + update * hidden_state
 
@@ -121,7 +126,8 @@ def _gru_unroll(
 
     Its own derivative rule keeps all but the products with the memory out of the backward loop: the
     gradient of the kernel is one product for all steps. Three inputs apart, since XLA on a CPU
-    takes twice the time for a loop whose body cuts one array into three."""
+    takes twice the time for a loop whose body cuts one array into three.
+    """
     return _gru_forward(kernel, bias, hidden_state, inputs, keep)[0]
 
 
@@ -176,7 +182,8 @@ _gru_unroll.defvjp(_gru_forward, _gru_backward)
 class _MLPGRU(nn.Module):
     """Dense layers, perhaps a GRU, perhaps more layers, and a head of ``output_size`` numbers; with
     ``gaussian_head``, also log-deviations; with ``num_values``, a second head of so many
-    numbers."""
+    numbers.
+    """
 
     spec: NetworkSpec
     output_size: int
@@ -186,9 +193,7 @@ class _MLPGRU(nn.Module):
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
-        dense = lambda width, gain: nn.Dense(  # noqa: E731
-            width, kernel_init=orthogonal(gain), param_dtype=dtype
-        )
+        dense = lambda width, gain: nn.Dense(width, kernel_init=orthogonal(gain), param_dtype=dtype)
         self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden_sizes]
         self.cell = _GRU(self.spec.rnn_hidden_size) if self.spec.recurrent else None
         self.head_layers = [dense(width, 2.0**0.5) for width in self.spec.head_hidden_sizes]
@@ -249,7 +254,8 @@ def _apply_flattened(function: Callable[[Array], Any], x: Array) -> Any:
 
     On rows, the gradients of weights and biases need no transposed copies of the activations, which
     cost half the time of a backward pass. Worlds come before time in a row's number, so that worlds
-    spread over devices stay there."""
+    spread over devices stay there.
+    """
     lead = (x.shape[1], x.shape[0], *x.shape[2:-1])
     return jax.tree.map(
         lambda rows: jnp.moveaxis(rows.reshape(*lead, rows.shape[-1]), 1, 0), function(_flatten(x))
@@ -283,7 +289,8 @@ def make_network(
         head_init_scale: gain of the orthogonal head; 0.01 makes a first policy nearly uniform.
         gaussian_head: the head gives ``(mean, log_std)``; log_std does not depend on the input.
         num_values: of a second head, with gain 1, behind the same layers; what comes out is then
-    ``(head's, values)``."""
+    ``(head's, values)``.
+    """
     stack = _MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values)
     dtype = jnp.result_type(float)
 

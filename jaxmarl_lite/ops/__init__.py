@@ -1,5 +1,6 @@
 """Arrays and trees in, arrays and trees out; nothing here knows a network, a world or an
-algorithm."""
+algorithm.
+"""
 
 from jaxmarl_lite.ops.constrained_optimization import ConstrainedStep, constrained_step
 from jaxmarl_lite.ops.trust_region import (

@@ -14,7 +14,8 @@ those faces and from there along them,
 and the answer is the best of the 2^K that keep every limit. Where none does, the answer is the step
 of the trust region with the least total violation ``Σ_k max(0, c_k + b_k·x)``, of the same form:
 each violated cost counts into the objective with its gradient, each cost that ends at its limit is
-a face, and the best of the 3^K sign patterns is taken."""
+a face, and the best of the 3^K sign patterns is taken.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +193,8 @@ class _Candidate(NamedTuple):
 
 def _unit_gram(q: Array, r: Array, s: Array, live: Array, size: Array) -> Array:
     """Inner products ``[1 + K, 1 + K]`` of the gradients at unit length; those left out are at
-    right angles to all."""
+    right angles to all.
+    """
     whole = jnp.block([[q[None, None], r[None, :]], [r[:, None], 0.5 * (s + s.T)]])
     keep = jnp.concatenate([q[None] > 0, live])
     unit = whole / (size[:, None] * size[None, :])
@@ -235,7 +237,8 @@ def _best_feasible(
 
 def _least_violation(unit: Array, d: Array, live: Array, size: Array) -> _Candidate:
     """The candidate of least total violation: the violated costs (1) make the objective, a cost
-    that ends at its limit (2) is a face."""
+    that ends at its limit (2) is a face.
+    """
     k = d.shape[0]
     signs = jnp.asarray([p for p in itertools.product((0, 1, 2), repeat=k) if 1 in p])
 
@@ -260,7 +263,8 @@ def _candidate(
     unit: Array, offset: Array, has_gradient: Array, objective: Array, active: Array
 ) -> _Candidate:
     """The point of the unit ball on the faces ``active`` (0/1, ``[K]``) that is best for an
-    objective ``[1 + K]``."""
+    objective ``[1 + K]``.
+    """
     independent = _rank_tolerance(unit)
     slope = (unit @ objective)[1:]
     both = active[:, None] * jnp.stack([slope, offset], 1)
@@ -285,7 +289,8 @@ def _solve(matrix: Array, right: Array) -> tuple[Array, Array]:
     it maps over many.
 
     Also gives each row's pivot over its diagonal: about 0 where the row depends on those before it,
-    which is then left out (its unknown is 0)."""
+    which is then left out (its unknown is 0).
+    """
     n = matrix.shape[0]
     floor = _rank_tolerance(matrix)
     rows, answer, pivots = matrix, right, []
@@ -312,7 +317,8 @@ def _rank_tolerance(matrix: Array) -> float:
 
 def _multipliers(step: _Candidate, to_units: Array) -> tuple[Array, Array]:
     """λ and ν from ``x = (H⁻¹g - Σ ν_k H⁻¹b_k) / λ``; λ is 0 where g has no weight (a recovery), or
-    where the objective does not change along the faces (then ``g = Σ ν_k b_k``)."""
+    where the objective does not change along the faces (then ``g = Σ ν_k b_k``).
+    """
     weights = step.weights * to_units
     moving = (weights[0] > 0) & (step.length > 0)
     flat = (step.along[0] > 0) & ~moving

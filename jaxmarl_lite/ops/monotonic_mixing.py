@@ -13,7 +13,8 @@ from jaxmarl_lite.types import Array
 
 class Mixer(NamedTuple):
     """Weights of one state's mixer; those that meet values are used by their size, so that they are
-    never negative."""
+    never negative.
+    """
 
     w1: Array  # [..., N, M]
     b1: Array  # [..., M]

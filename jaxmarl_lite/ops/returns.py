@@ -2,7 +2,8 @@
 
 Time is the leading axis of every argument. ``discount`` is the environment's (0 where the episode
 is truly over), ``last`` marks the final step of an episode whether it is over or was cut off, and
-``next_value`` is the value of the true successor, before any reset."""
+``next_value`` is the value of the true successor, before any reset.
+"""
 
 from __future__ import annotations
 

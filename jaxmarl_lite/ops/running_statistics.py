@@ -12,7 +12,8 @@ from jaxmarl_lite.types import Array
 
 def masked_mean(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
     """Mean of ``x`` over the entries whose ``weight`` (0/1, same shape) is one; 0 where there are
-    none."""
+    none.
+    """
     chex.assert_equal_shape([x, weight])
     weight = weight.astype(x.dtype)
     return _weighted(x, weight).sum(axis) / jnp.maximum(weight.sum(axis), 1.0)
@@ -105,7 +106,8 @@ def update_running_statistics(
 
 def normalize(moments: RunningStatistics, x: Array) -> Array:
     """``(x - mean) / deviation``; the deviation of a constant is a few units in the last place of
-    it, of zeros 1e-3."""
+    it, of zeros 1e-3.
+    """
     mean, deviation = _mean_and_deviation(moments, x)
     return (x - mean) / deviation
 

@@ -1,5 +1,6 @@
 """Surrogate objectives of policy-gradient methods; all are to be maximised and none is averaged
-yet."""
+yet.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def clipped_surrogate(ratio: Array, advantage: Array, clip_eps: Number) -> Array
 
 def approximate_kl(log_ratio: Array) -> Array:
     """Per-sample estimate of KL(π_old || π) in nats: (ρ - 1) - log ρ, never negative (Schulman
-    2020)."""
+    2020).
+    """
     return jnp.expm1(log_ratio) - log_ratio
 
 

@@ -35,7 +35,8 @@ def add_scaled(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
 
 def cosine(a: PyTree, b: PyTree) -> Array:
     """Cosine of the angle between two trees, however short they are; 0 where either is zero. Scalar
-    in [-1, 1]."""
+    in [-1, 1].
+    """
     lengths = norm(a), norm(b)
     return _divide(_divide(vdot(a, b), lengths[0]), lengths[1])
 
@@ -48,7 +49,8 @@ def clip_by_norm(a: PyTree, max_norm: Array | float) -> PyTree:
     """``a`` shortened to ``max_norm`` where it is longer.
 
     Unlike optax's `clip_by_global_norm` it is differentiable where ``a`` is zero, as a
-    meta-gradient needs."""
+    meta-gradient needs.
+    """
     squared = vdot(a, a)
     length = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
     return scale(jnp.where(squared > max_norm**2, max_norm / length, 1.0), a)
@@ -64,7 +66,8 @@ def all_finite(a: PyTree) -> Array:
 
 def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
     """``a`` where the condition holds, else ``b``; the condition's axes lead those of every
-    leaf."""
+    leaf.
+    """
 
     def leaf(x: Array, y: Array) -> Array:
         return jnp.where(

@@ -6,7 +6,8 @@ search.
 ``J(o)`` is the derivative of a distribution's parameters by the policy's weights, ``F(o)`` the
 Fisher matrix in these parameters, which every distribution has in closed form, and ζ the damping.
 At the policy itself this is the Hessian of the mean KL divergence, by the Gauss-Newton identity and
-without any second derivative."""
+without any second derivative.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def fisher_vector_product(
         damping: ζ.
 
     Memory: the activations of all samples, and the tangents of one part; nothing grows with the
-    number of products."""
+    number of products.
+    """
     values, pulls = jax.lax.map(
         lambda part: jax.vjp(lambda weights: dist_params_fn(weights, part), params), chunks
     )
@@ -66,7 +68,8 @@ def _transpose(
     pull: Callable[[PyTree], tuple[PyTree]], value: PyTree
 ) -> Callable[[PyTree], tuple[PyTree]]:
     """``v -> (J v,)`` from ``u -> (Jᵀ u,)``; it serves a function with a reverse rule of its own as
-    well."""
+    well.
+    """
     transposed = jax.linear_transpose(pull, value)
     return lambda v: transposed((v,))
 

@@ -2,4 +2,5 @@
 run.
 
 Import the modules by name (``from jaxmarl_lite.report import checkpoint``); nothing here is needed
-to train."""
+to train.
+"""

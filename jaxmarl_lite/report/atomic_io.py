@@ -12,7 +12,8 @@ from typing import Any
 
 def sync_folder(folder: Path) -> None:
     """Ask the disk to keep the folder's entries (names and renames); a no-op where folders cannot
-    be opened."""
+    be opened.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -32,7 +33,8 @@ def sync_file(descriptor: int) -> None:
 
 def read_bytes(path: Path | str) -> bytes:
     """The content of a regular file; OSError for anything else: a pipe would never answer, a device
-    never end."""
+    never end.
+    """
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
     return Path(path).read_bytes()
@@ -43,7 +45,8 @@ def replace_bytes(path: Path | str, data: bytes) -> None:
 
     The data goes to a neighbouring file, is synced, and takes the name in one rename. The folder
     must be there: one that was deleted while a run trained in it must not come back with a part of
-    the run."""
+    the run.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -67,7 +70,8 @@ def to_json(value: Any, indent: int | None = None) -> str:
     TypeError.
 
     Strict JSON has no number for these, so NaN becomes ``null`` and the infinities the texts
-    ``"Infinity"`` and ``"-Infinity"``, which ``from_json`` and ``to_number`` turn back."""
+    ``"Infinity"`` and ``"-Infinity"``, which ``from_json`` and ``to_number`` turn back.
+    """
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 

@@ -14,7 +14,8 @@ back (NamedTuples, optax states, empty tuples) is the template's.
 
 In a ``jax.distributed`` run every process calls ``save`` and ``restore`` with the same arguments
 and a folder that all of them share; each writes its own shards and process 0 the rest. Leaves that
-a process holds whole are taken from process 0."""
+a process holds whole are taken from process 0.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ _PLAIN = re.compile(r"(?:[A-Za-z]:)?[\w./ -]+")
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged or of another run; the message names the path and what is
-    wrong."""
+    wrong.
+    """
 
 
 class Intact(NamedTuple):
@@ -143,7 +145,8 @@ def save(
 
 def steps(folder: Path | str) -> list[int]:
     """The steps of the complete checkpoints in a folder, oldest first; empty where there is no
-    folder."""
+    folder.
+    """
     return sorted(_complete(Path(folder)))
 
 
@@ -154,7 +157,8 @@ def latest(folder: Path | str) -> int | None:
 
 def delete_after(folder: Path | str, step: int) -> list[int]:
     """Delete the checkpoints later than ``step``, as going back to it must; returns the steps
-    deleted."""
+    deleted.
+    """
     doomed = {s: path for s, path in _complete(Path(folder)).items() if s > step}
     if jax.process_index() == 0:
         for s in sorted(
@@ -167,7 +171,8 @@ def delete_after(folder: Path | str, step: int) -> list[int]:
 
 def read_meta(folder: Path | str, step: int | None = None) -> dict[str, Any]:
     """The ``meta`` that was saved beside a state; the newest one's by default. Raises
-    CheckpointError."""
+    CheckpointError.
+    """
     _, path = _find(Path(folder).absolute(), step)
     return _read_manifest(path)["meta"]
 
@@ -252,7 +257,8 @@ def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTre
 
 def _read_arrays(path: Path, stored: Sequence[leaves.Leaf], values: Sequence[Any]) -> list[Any]:
     """The stored arrays of a checkpoint's leaves, as `leaves.restore_argument` reads them for
-    ``values``."""
+    ``values``.
+    """
     arguments = [
         leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)
     ]
@@ -271,7 +277,8 @@ def _check_shapes(path: Path, stored: Sequence[leaves.Leaf]) -> None:
     """Raise ValueError where the arrays of a checkpoint have other shapes than its manifest.
 
     Reading allocates what the arrays' own metadata ask for, and a process that asks for terabytes
-    is killed."""
+    is killed.
+    """
     with _readable(path) as readable:
         handler: Any = ocp.PyTreeCheckpointHandler()
         found = handler.metadata(readable / "state")
@@ -330,7 +337,8 @@ def _commit(
     max_checkpoints: int,
 ) -> Path:
     """Describe the written state, sync it, give it its name, drop what is too old. Process 0
-    only."""
+    only.
+    """
     written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
     manifest = {
         "format": _FORMAT,
@@ -461,7 +469,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _verify(path: Path, manifest: dict[str, Any]) -> None:
     """Compare every file of a checkpoint with its manifest; CheckpointError names the first that
-    differs."""
+    differs.
+    """
     for name, (size, checksum) in manifest["files"].items():
         if not (path / name).is_file():
             raise CheckpointError(f"{path} is damaged: {name} is missing")
@@ -479,7 +488,8 @@ def _verify(path: Path, manifest: dict[str, Any]) -> None:
 
 def _write_state(hidden: Path, tree: dict[str, Any]) -> str | None:
     """Write the arrays, with a barrier of all processes before and after; answers why that failed,
-    or None."""
+    or None.
+    """
     try:
         with _readable(hidden) as path, _checkpointer() as checkpointer:
             checkpointer.save(path / "state", args=ocp.args.PyTreeSave(tree))
@@ -496,7 +506,8 @@ def _write_state(hidden: Path, tree: dict[str, Any]) -> str | None:
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
     """Keep orbax's threads and tasks from printing tracebacks of an error that is raised as
-    well."""
+    well.
+    """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def is_other(record: logging.LogRecord) -> bool:
@@ -515,7 +526,8 @@ def _unlogged() -> Iterator[None]:
 
 def _checkpointer() -> ocp.Checkpointer:
     """Orbax, blocking: the asynchronous one saves no time here and leaves threads behind when
-    killed."""
+    killed.
+    """
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
@@ -528,7 +540,8 @@ def _named(described: Sequence[leaves.Leaf], values: Sequence[Any], first: Any) 
     """One value per leaf under its name, and ``first``, since orbax takes no empty tree.
 
     Leaves without entries (no costs, K = 0) are left out: orbax refuses them and the manifest tells
-    all of them."""
+    all of them.
+    """
     pairs = enumerate(zip(described, values, strict=True))
     return {"format": first} | {_name(i): value for i, (leaf, value) in pairs if not leaf.empty}
 

@@ -163,7 +163,8 @@ def _checked(label: str, run: CostRun, limits: Any) -> tuple[np.ndarray, np.ndar
 
 def _grid(with_returns: bool, costs: int) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for the returns, if any, and one per cost, at most three side by
-    side."""
+    side.
+    """
     count = int(with_returns) + costs
     columns = min(count, 3)
     rows = math.ceil(count / columns)
@@ -213,7 +214,8 @@ def _one_line(
     costs: np.ndarray, limits: np.ndarray, agents: str, less: bool
 ) -> tuple[np.ndarray, float | None]:
     """A run's line ``[seeds, E]`` of costs ``[seeds, E, N]``, ``less`` the limits or not; the level
-    of its limit."""
+    of its limit.
+    """
     bounded = np.isfinite(limits)
     some = bounded if bounded.any() else np.ones_like(bounded)
     values = costs[..., some]

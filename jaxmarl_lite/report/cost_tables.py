@@ -1,5 +1,6 @@
 """Tables of what agents cost, against their limits: a run's end, and an evaluation of its
-policies."""
+policies.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def cost_label(cost: int, names: Sequence[str]) -> str:
 
 def format_limit(values: Any) -> str:
     """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do
-    not."""
+    not.
+    """
     texts = [
         "none" if np.isinf(value) else f"{value:g}"
         for value in np.asarray(values, np.float64).round(6)

@@ -1,5 +1,6 @@
 """What every picture is made of: a figure, lines with bands, levels, words; no display and no
-global state needed."""
+global state needed.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def validate(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
     """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where
-    they do not fit."""
+    they do not fit.
+    """
     steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
     if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
         raise ValueError(
@@ -109,7 +111,8 @@ def plot_interval(
     statistic: statistics.Statistic = statistics.iqm,
 ) -> None:
     """One run ``[seeds, E]`` in the style of its index: thin seeds, the statistic over seeds, and
-    its interval."""
+    its interval.
+    """
     style = curve_style(index, steps.size)
     if seeds and values.shape[0] > 1:
         for line in values:
@@ -131,7 +134,8 @@ def plot_interval(
 
 def plot_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
     """One metric: mean over seeds and the band from least to greatest, where any seed has a
-    value."""
+    value.
+    """
     some = ~np.all(np.isnan(values), axis=0)
     steps, values = steps[some], values[:, some]
     if steps.size == 0:
@@ -203,7 +207,8 @@ def returns(
     confidence: float,
 ) -> None:
     """The returns of runs: IQM over seeds with its interval, one line per run, and the known
-    levels."""
+    levels.
+    """
     for i, (label, run) in enumerate(runs.items()):
         steps, values = validate(label, run)
         plot_interval(axes, steps, values, label, i, seeds, confidence)
@@ -217,7 +222,8 @@ def returns(
 
 def legend(axes: Axes, runs: int) -> None:
     """Inside the axes while it is short, to the right of them otherwise; one run needs a name
-    too."""
+    too.
+    """
     if runs > 4:
         axes.legend(
             loc="center left",
@@ -243,7 +249,8 @@ def caption(figure: Figure, counts: list[int], seeds: bool, confidence: float) -
 
 def check_path(path: Path | str | None, name: str = "path") -> None:
     """Raise ValueError for a file that no picture can be written to; names the argument and what is
-    allowed."""
+    allowed.
+    """
     if path is None:
         return
     if Path(path).suffix[1:].lower() not in FORMATS:
@@ -260,7 +267,8 @@ def save(figure: Figure, path: Path | str | None) -> Figure:
 
     Raises:
         ValueError: the path's ending is of no format that pictures can have, or the file cannot be
-    written."""
+    written.
+    """
     for text in figure.findobj(Text):  # names and units are no formulas, whatever signs are in them
         text.set_parse_math(False)
         text.set_usetex(False)

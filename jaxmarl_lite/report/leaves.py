@@ -1,5 +1,6 @@
 """The leaves of a state on their way to the disk and back: described, compared, put in their
-places."""
+places.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def describe(path: str, value: Any) -> Leaf:
 
     Raises:
         TypeError: it is no array, or a NumPy array whose dtype JAX cannot hold as configured; names
-    the leaf."""
+    the leaf.
+    """
     if isinstance(value, (bool, int, float, complex)):
         value = jax.eval_shape(lambda: jnp.asarray(value))
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
@@ -87,7 +89,8 @@ def describe(path: str, value: Any) -> Leaf:
 
 def first_mismatch(stored: Sequence[Leaf], wanted: Sequence[Leaf]) -> str | None:
     """The first leaf whose path, shape or dtype differs, worded to follow the checkpoint's name; or
-    None."""
+    None.
+    """
     for have, want in zip(stored, wanted, strict=False):
         if have.path != want.path:
             return (
@@ -123,7 +126,8 @@ def same(a: Any, b: Any) -> bool:
 
 def restore_argument(leaf: Leaf, value: Any) -> Any:
     """How orbax shall read a leaf: straight onto the template's devices where it spans processes,
-    else into NumPy."""
+    else into NumPy.
+    """
     sharding = getattr(value, "sharding", None)
     if leaf.impl is None and sharding is not None and not sharding.is_fully_addressable:
         return ocp.ArrayRestoreArgs(
@@ -134,7 +138,8 @@ def restore_argument(leaf: Leaf, value: Any) -> Any:
 
 def device_put_like(leaf: Leaf, value: Any, array: Any) -> Any:
     """A read array as the template's leaf ``value`` is: typed, and on its devices where it is bound
-    to any."""
+    to any.
+    """
     if isinstance(value, np.ndarray):
         return np.asarray(array)
     if leaf.impl is not None:

@@ -59,7 +59,8 @@ class JsonlWriter:
     Args:
         path: of the file.
         copy: of a second file that gets the same rows when they are flushed, for `restore_rows`;
-    None for none."""
+    None for none.
+    """
 
     def __init__(self, path: Path | str, copy: Path | str | None = None):
         self.path, self._copy = Path(path), None if copy is None else Path(copy)
@@ -79,7 +80,8 @@ class JsonlWriter:
 
     def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Append a row. Raises ValueError when a metric is called ``update``, ``step`` or
-        ``seed``."""
+        ``seed``.
+        """
         if taken := set(_INDEX) & set(values):
             raise ValueError(f"metrics may not be called {sorted(taken)}")
         row = {"update": int(update), "step": int(step), "seed": int(seed)}
@@ -116,7 +118,8 @@ class JsonlWriter:
 
     def is_intact(self) -> bool:
         """Whether file and copy are as long as what was written: neither was deleted, cut or
-        replaced meanwhile."""
+        replaced meanwhile.
+        """
         copied = self.mark.size - sum(map(len, self._uncopied))
         return _size(self.path) == self.mark.size and (
             self._copy is None or _size(self._copy) == copied

@@ -144,7 +144,8 @@ _SUFFIX = re.compile(r"(/(agent|cost)_\d+)+$")
 
 def base_name(name: str) -> str:
     """The name as it stands in ``METRICS``: without ``seed_0/`` in front and ``/agent_0``,
-    ``/cost_1`` behind."""
+    ``/cost_1`` behind.
+    """
     return _SUFFIX.sub("", re.sub(r"^seed_\d+/", "", name))
 
 

@@ -1,5 +1,6 @@
 """Learning curves and panels of metrics, drawn with matplotlib's objects: no display and no global
-state needed."""
+state needed.
+"""
 
 from __future__ import annotations
 

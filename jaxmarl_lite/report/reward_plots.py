@@ -25,7 +25,8 @@ def action_categories(
     """What the agents did as kinds of action: ``[T, N]`` numbers of a list of words.
 
     Actions whose names begin with the same word (``attack 0``, ``attack 1``) are of one kind, and
-    continuous ones."""
+    continuous ones.
+    """
     action = np.asarray(action)
     if action.ndim > 2:
         return np.zeros(action.shape[:2], int), [""]

@@ -36,12 +36,14 @@ _PACKAGES = (
 
 class RunFolderError(OSError):
     """A folder holds a run already, holds none, or holds a damaged one; the message names it and
-    the way out."""
+    the way out.
+    """
 
 
 class RunFolderWarning(UserWarning):
     """Something in a run's folder was damaged, and something else was read in its place; the
-    message names both."""
+    message names both.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ class RunFolder:
     @property
     def metrics_copy(self) -> Path:
         """The same rows once more, beside the checkpoints that count them: restores ``metrics``
-        when it is damaged."""
+        when it is damaged.
+        """
         return self.checkpoints / "metrics.jsonl"
 
     @property
@@ -159,7 +162,8 @@ class RunFolder:
         writes.
 
         A pipe would never answer; through a link, files outside the folder would be changed or
-        removed."""
+        removed.
+        """
         names = [self.config, self.versions, self.metrics, self.random_policy, self.spec]
         names += [self.marl_eval, self.curve, self.lock] if writing else []
         for path in names:
@@ -273,7 +277,8 @@ def load(path: Path | str) -> Run:
 
 def read_versions(folder: RunFolder) -> dict[str, Any]:
     """The content of versions.json; empty, with a warning, where it is damaged, since nothing
-    depends on it."""
+    depends on it.
+    """
     try:
         return read_object(folder.versions) if folder.versions.exists() else {}
     except RunFolderError as error:
@@ -381,7 +386,8 @@ def renew_versions(folder: RunFolder, update: int) -> str | None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The entries of two versions that differ, as ``name before -> now``; none where there is
-    nothing before."""
+    nothing before.
+    """
     lines = []
     for name, value in now.items():
         was = before.get(name, value)
@@ -397,7 +403,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def versions() -> dict[str, Any]:
     """What the numbers of a run depend on besides its config: packages, Python, platform,
-    devices."""
+    devices.
+    """
     devices = jax.devices()
     return {
         "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},

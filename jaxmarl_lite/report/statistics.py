@@ -5,7 +5,8 @@ Edge of the Statistical Precipice", NeurIPS 2021 (arXiv:2108.13264), sections 4.
 
 A diverged seed is a NaN. It is left out of every statistic here and counted beside it
 (``Interval.count`` against ``Interval.seeds``), so that a report can say "4 of 5 seeds" instead of
-hiding the fifth."""
+hiding the fifth.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Interval(NamedTuple):
     @property
     def degenerate(self) -> bool:
         """True where fewer than two values entered somewhere: low and high then say nothing about
-        the spread."""
+        the spread.
+        """
         return bool(np.min(self.count) < 2)
 
 
@@ -70,7 +72,8 @@ def iqm(x: Any, axis: int | None = None) -> Any:
 
 def mean(x: Any, axis: int | None = None) -> Any:
     """Arithmetic mean over an axis (None: over all); NaNs are left out, NaN where nothing is
-    left."""
+    left.
+    """
     x = np.asarray(x, dtype=np.float64)
     count = np.sum(~np.isnan(x), axis=axis)
     with np.errstate(invalid="ignore"):
@@ -239,7 +242,8 @@ def _beats(x: np.ndarray, y: np.ndarray) -> float:
 
 def _alike(columns: np.ndarray, resamples: int) -> list[np.ndarray]:
     """Groups of columns of ``[seeds, C]`` with NaNs in the same rows, each small enough to be drawn
-    at once."""
+    at once.
+    """
     _, group = np.unique(np.isnan(columns), axis=1, return_inverse=True)
     most = max(1, _MOST_NUMBERS_AT_ONCE // (resamples * columns.shape[0]))
     found = []
@@ -260,7 +264,8 @@ def _draws(columns: np.ndarray, statistic: Statistic, resamples: int, seed: int)
 
 def _draws_by_task(x: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
     """The pooled statistic of ``[tasks, seeds]``, each task's seeds drawn apart:
-    ``[resamples]``."""
+    ``[resamples]``.
+    """
     generator = np.random.default_rng(seed)
     tasks = [row[~np.isnan(row)] for row in x]
     drawn = [

@@ -22,7 +22,8 @@ def new_table(title: str | None = None) -> Table:
 
 def format_number(value: float, like: Sequence[float] = ()) -> str:
     """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan``
-    reads "left out"."""
+    reads "left out".
+    """
     if np.isnan(value):
         return "left out"
     sizes = [abs(entry) for entry in (value, *like) if np.isfinite(entry)]
@@ -33,7 +34,8 @@ def format_number(value: float, like: Sequence[float] = ()) -> str:
 
 def format_interval(interval: Interval) -> str:
     """``0.97 [0.94, 0.99]``, saying so where there was one seed only, or where seeds were left
-    out."""
+    out.
+    """
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (format_number(value, numbers) for value in numbers)
     count = int(np.min(interval.count))
@@ -99,7 +101,8 @@ def summary_table(
     title: str | None = None,
 ) -> Table:
     """Several runs side by side: a line per label with its IQM and interval, then the random policy
-    and the best."""
+    and the best.
+    """
     table = new_table(title)
     table.add_column("")
     table.add_column(literal(f"{meaning}: IQM [95 % interval]"), justify="right")

@@ -11,7 +11,8 @@ _HIDDEN = ("Cc", "Cs")  # control characters, and the stand-ins for bytes that a
 
 def printable(text: object) -> str:
     """The text with control characters and undecodable bytes as escapes, such as ``\\x1b``; line
-    breaks stay."""
+    breaks stay.
+    """
     return "".join(
         char.encode("unicode_escape").decode()
         if unicodedata.category(char) in _HIDDEN and char != "\n"

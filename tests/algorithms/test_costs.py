@@ -145,10 +145,12 @@ def plain_estimate(config, learner, of, found):
     steps = found.transitions
     value, after, _ = map(
         np.asarray,
-        critic.values_and_bootstrap(
-            learner.costs.critic_params, learner.costs.critic_hidden_state, steps
-        )[:2]
-        + (0.0,),
+        (
+            *critic.values_and_bootstrap(
+                learner.costs.critic_params, learner.costs.critic_hidden_state, steps
+            )[:2],
+            0.0,
+        ),
     )
     advantage, ahead = np.zeros_like(value), np.zeros_like(value[0])
     gamma, lam = float(config.cost_gamma), float(config.cost_gae_lambda)

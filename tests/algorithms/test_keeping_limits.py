@@ -47,7 +47,7 @@ def test_macpo_with_a_margin_stays_within_the_limits_once_it_keeps_them():
 
 
 def test_the_prices_of_mappo_lagrangian_are_those_of_the_linear_program():
-    cost, gained, metrics = _learned(
+    _cost, _gained, metrics = _learned(
         "mappo-lagrangian",
         "toy/budget-two",
         400,

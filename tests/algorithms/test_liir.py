@@ -291,7 +291,7 @@ def batch_of(data, given, policy_memory):
 def test_with_lambda_zero_the_policy_update_is_ippos(shared, recurrent):
     changes = dict(parameter_sharing=shared, recurrent=recurrent, num_epochs=2, num_minibatches=3)
     cfg = config(intrinsic_coef=0.0, **changes)
-    of, _, _, _, data, given, memories = problem(cfg)
+    _of, _, _, _, data, given, memories = problem(cfg)
     batch = batch_of(data, given, memories[0])
     common = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(ppo.ActorCriticConfig)}
     learned = registry.make_algorithm("liir", spec(), cfg)
@@ -413,7 +413,7 @@ def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
     fixed = registry.make_algorithm(
         "liir", spec(), config(intrinsic_init_scale=1.0, intrinsic_lr=0.0, num_minibatches=1)
     )
-    of, _, _, _, data, given, memories = problem(fixed.config)
+    _of, _, _, _, data, given, memories = problem(fixed.config)
     batch, learner = batch_of(data, given, memories[0]), fixed.init(jax.random.key(0), B)
     after, info = jax.jit(fixed.update)(jax.random.key(1), learner, batch)
     assert all(

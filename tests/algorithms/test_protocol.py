@@ -119,7 +119,7 @@ def _with_zero(config, name):
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_what_is_padded_never_moves(case):
-    env, ours, learner, carry, batch, update, _ = _case(*case)
+    _env, _ours, learner, _carry, batch, update, _ = _case(*case)
     after, _ = update(jax.random.key(1), learner, batch)
     exists = np.asarray(batch.transitions.obs.action_mask).any((0, 1))
     assert not exists.all()
@@ -135,7 +135,7 @@ def test_what_is_padded_never_moves(case):
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_an_agent_that_is_never_alive_learns_nothing(case):
-    env, ours, learner, carry, batch, update, _ = _case(*case)
+    _env, _ours, learner, _carry, batch, update, _ = _case(*case)
 
     def without(obs):
         return obs._replace(alive=obs.alive.at[..., 1].set(False))
@@ -184,7 +184,7 @@ def test_values_are_learned_of_agents_out_of_play():
 
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_greedy_is_the_mode_and_does_not_need_the_key(case):
-    env, ours, learner, carry, batch, *_ = _case(*case)
+    env, ours, learner, _carry, batch, *_ = _case(*case)
     obs = jax.tree.map(lambda x: x[0], batch.transitions.obs)
     act = jax.jit(functools.partial(ours.act, learner, greedy=True))
     found, log_prob, _ = act(jax.random.key(0), obs, batch.initial_hidden_state)

@@ -227,7 +227,7 @@ def test_wins_are_counted_in_rollouts(battle):
 
 
 def test_the_names_of_actions_are_what_they_do(battle):
-    env, step, state, timestep = battle
+    env, step, state, _timestep = battle
     names = env.spec.action_names
     assert len(names) == env.spec.action_size and names[4] == "stop" and names[-1] == "attack 2"
     ways = {

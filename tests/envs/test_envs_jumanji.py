@@ -16,7 +16,7 @@ NOOP, FORWARD, LOAD = 0, 1, 5
 
 def stand_still(env_id, state):
     """A legal joint action that changes as little as possible."""
-    env, _, _ = compiled(env_id)
+    _env, _, _ = compiled(env_id)
     if env_id == SEARCH:
         return jnp.zeros((2, 2))
     if env_id == CLEANER:
@@ -139,7 +139,7 @@ def test_foraging_pays_one_for_all_the_food():
 
 
 def test_team_reward_is_the_sum_of_the_individual_ones():
-    team, reset, step = compiled(CONNECTOR)
+    _team, reset, step = compiled(CONNECTOR)
     step_each = jax.jit(world(CONNECTOR, reward="individual").step)
     state, timestep = reset(jax.random.key(0))
     for seed in range(4):

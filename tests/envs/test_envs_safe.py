@@ -99,7 +99,7 @@ def robots_at(cells, directions):
     ],
 )
 def test_near_collision(cells, action, cost, over):
-    env, _, step = compiled(RWARE)
+    _env, _, step = compiled(RWARE)
     _, timestep = step(robots_at(cells, [1, 1, 1]), jnp.array(action))
     assert timestep.cost[:, 0].tolist() == cost
     assert (timestep.discount == 0) == over
@@ -366,7 +366,7 @@ def test_random_play_costs_what_the_plain_formulas_say(env_id):
 
 
 def test_costs_of_many_worlds_are_those_of_each():
-    env, reset, step = compiled(CLEANER)
+    env, _reset, step = compiled(CLEANER)
     states = [
         cleaner_with(cells)[1] for cells in ([[2, 1], [1, 3], [3, 4]], [[2, 3], [3, 2], [4, 3]])
     ]

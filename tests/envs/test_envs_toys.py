@@ -71,7 +71,7 @@ def test_matrix_game_pays_by_the_table():
 
 
 def test_memory_hides_the_cue_until_the_answer():
-    env, reset, step = compiled("toy/memory")
+    _env, reset, step = compiled("toy/memory")
     state, timestep = reset(jax.random.key(1))
     np.testing.assert_array_equal(timestep.obs.agents_view[:, :2], jax.nn.one_hot(state.cue, 2))
     for t in range(1, 4):
@@ -138,7 +138,7 @@ def test_many_pursuers_must_all_approach():
 
 
 def test_the_first_choice_is_paid_for_at_the_end():
-    env, reset, step = compiled("toy/relay")
+    _env, reset, step = compiled("toy/relay")
     for is_correct in (0, 1):
         state, timestep = reset(jax.random.key(3))
         assert (
@@ -162,7 +162,7 @@ def test_the_first_choice_is_paid_for_at_the_end():
 
 
 def test_counter_ends_and_is_cut_off():
-    env, reset, step = compiled("toy/counter")
+    _env, reset, step = compiled("toy/counter")
     state, timestep = reset(jax.random.key(0))
     for _ in range(3):
         state, timestep = step(state, jnp.ones(2, jnp.int32))
@@ -193,7 +193,7 @@ def test_reach_ignores_padding_and_sums_to_the_team():
 
 
 def test_unequal_masks_and_deaths():
-    env, reset, step = compiled("toy/mortal")
+    _env, reset, step = compiled("toy/mortal")
     state, timestep = reset(jax.random.key(0))
     assert timestep.obs.action_mask.tolist() == [[True, True, False, False], [True] * 4]
     for _ in range(2):

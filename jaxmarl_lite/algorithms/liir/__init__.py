@@ -34,13 +34,13 @@ from jaxmarl_lite.algorithms.liir.meta_gradient import (
 )
 
 __all__ = [
+    "AdvantageInputs",
     "LIIRConfig",
     "LIIRState",
-    "AdvantageInputs",
     "extrinsic_loss",
     "intrinsic_rewards",
     "make_liir",
-    "meta_step",
     "make_liir_networks",
+    "meta_step",
     "proxy_advantage",
 ]

@@ -62,7 +62,8 @@ class LIIRConfig(ppo.ActorCriticConfig):
         for all samples: give ``meta_gradient="exact"`` for the paper's gradient at the authors'
         settings. Their policy keeps a floor under every probability, where ours has an entropy
         bonus. Their RMSprop adds an absolute 1e-5 to the root of the meta-gradient's second moment,
-        which ours adds as a share (``intrinsic_eps``)."""
+        which ours adds as a share (``intrinsic_eps``).
+        """
         theirs: dict[str, Any] = dict(
             meta_gradient="reference",
             outer_ratio="joint",

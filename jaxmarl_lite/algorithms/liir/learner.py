@@ -102,7 +102,8 @@ def make_liir(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
 
 def _intrinsic_optimizer(config: LIIRConfig) -> minibatch.Optimizer:
     """The optimizer of η. The meta-gradient is many orders of magnitude shorter than the other
-    gradients."""
+    gradients.
+    """
     return minibatch.make_scale_free_optimizer(
         config.optimizer, config.intrinsic_eps, per_agent=not config.parameter_sharing
     )

@@ -1,5 +1,6 @@
 """LIIR's mathematics: the proxy advantage, the inner step, and the gradient of the extrinsic
-objective through it."""
+objective through it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
 
 class AdvantageInputs(NamedTuple):
     """What advantages are made of, and the extrinsic ones ready made; ``[T, b, N]`` or ``[T, b,
-    1]``."""
+    1]``.
+    """
 
     reward: Array
     discount: Array
@@ -43,7 +45,8 @@ class IntrinsicReward(NamedTuple):
         self, eta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch, bound: Number
     ) -> tuple[Array, PyTree]:
         """``b tanh(x/b)``, in ``[T, b, N]``, 0 for agents out of play, and the memory after each
-        step."""
+        step.
+        """
         view, action = data.obs.agents_view, data.action
         if self.discrete:
             out, hidden_states = self.net.unroll(eta, hidden_state, view, data.is_first)
@@ -91,7 +94,8 @@ def proxy_advantage(
     config: LIIRConfig,
 ) -> tuple[Array, tuple[Array, Array]]:
     """A_proxy as the policy step takes it, then as it is in the unit of reward, and r_in; all ``[T,
-    b, N]``."""
+    b, N]``.
+    """
     r_in, _ = reward.unroll(eta, hidden_state, data, config.intrinsic_bound)
     carrying = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
     raw = returns.generalized_advantage_estimation(
@@ -124,7 +128,8 @@ def extrinsic_loss(
     config: LIIRConfig,
 ) -> Array:
     """-J_ex at the policy ``theta``, by importance weights over the old samples (equation 8).
-    Scalar."""
+    Scalar.
+    """
     pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
     log_ratio = pi.log_prob(data.action) - data.log_prob
     if config.outer_ratio == "joint" or config.meta_gradient == "reference":
@@ -235,7 +240,8 @@ def official_gradient(
     π_θ], g2⟩.
 
     ``g2`` is the gradient of J_ex at the new policy, by the joint ratio. The scalar has expectation
-    near zero, because the mean score has, and its sign is the authors'."""
+    near zero, because the mean score has, and its sign is the authors'.
+    """
     policy_memory, reward_memory = hidden_state
     alive = data.obs.alive
 

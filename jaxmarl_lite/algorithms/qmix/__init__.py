@@ -12,7 +12,8 @@ What is replayed are ``sequence_length`` steps of one world, with the memory at 
 "stored state" of Kapturowski et al. 2019), so that they need not be an episode. The reward is the
 mean over the agents of what they receive. Agents that are out of play add nothing. Actions are
 drawn uniformly with a probability that falls from ``epsilon_start`` to ``epsilon_end``, else they
-are the best."""
+are the best.
+"""
 
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
 from jaxmarl_lite.algorithms.qmix.learner import QMIXState, epsilon_schedule, make_qmix
@@ -26,10 +27,10 @@ from jaxmarl_lite.algorithms.qmix.temporal_difference import targets, temporal_d
 
 __all__ = [
     "Hypernetworks",
-    "QMIXNetworks",
     "QMIXConfig",
-    "QMIXState",
+    "QMIXNetworks",
     "QMIXParams",
+    "QMIXState",
     "epsilon_schedule",
     "make_qmix",
     "make_qmix_networks",

@@ -121,7 +121,8 @@ def epsilon_schedule(config: QMIXConfig, seen: Array) -> Array:
 
 def epsilon_greedy(key: Array, q: Array, mask: Array, epsilon: Number) -> Array:
     """The best legal action of each agent, or with probability ``epsilon`` any; ``[..., A]`` to
-    ``[...]``."""
+    ``[...]``.
+    """
     coin_key, any_key = jax.random.split(key)
     anything = distributions.categorical(jnp.zeros_like(q), mask).sample(any_key)
     return jnp.where(
@@ -138,7 +139,8 @@ def _update(
     of: QMIXNetworks, buffer: Any, key: Array, learner: QMIXState, batch: Rollout
 ) -> tuple[QMIXState, dict[str, Array]]:
     """Put the rollout into the replay, and learn from what is drawn of it once there is a batch;
-    zeros before."""
+    zeros before.
+    """
     config = learner.config
     pieces = to_sequences(of, learner.params, learner.obs_normalizer, batch, config.sequence_length)
     with jax.numpy_rank_promotion("allow"):  # flashbax's

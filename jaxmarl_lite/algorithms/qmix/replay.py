@@ -57,7 +57,8 @@ def to_sequences(
     length: int,
 ) -> Sequence:
     """A rollout as pieces of ``length`` steps, ``[B * T/length, length, ...]``, with the memory at
-    each one's start."""
+    each one's start.
+    """
     steps = batch.transitions
     count = steps.last.shape[0] // length
     views = actor_critic.normalize_obs(sight, steps.obs).agents_view
@@ -67,7 +68,8 @@ def to_sequences(
 
     def starts(first: Array, after: Array) -> Array:
         """``[B * count, ...]``: the memory before every sequence; zero where an episode has just
-        ended."""
+        ended.
+        """
         before = after[length - 1 : -1 : length]
         ended = steps.last[length - 1 : -1 : length]
         before = tree_math.where(ended, jnp.zeros_like(before), before)

@@ -16,7 +16,8 @@ def temporal_difference_loss(
     weights: QMIXParams, of: QMIXNetworks, target: QMIXParams, data: Sequence, config: QMIXConfig
 ) -> tuple[Array, dict[str, Array]]:
     """The loss at the head of the package, on sequences ``[T, b, ...]``, and what one may look
-    at."""
+    at.
+    """
     steps, hidden_state = data
     q, following = agent_q_values(of, weights, steps, hidden_state)
     taken = jnp.take_along_axis(q, steps.action[..., None], -1)[..., 0]
@@ -35,7 +36,8 @@ def targets(
     config: QMIXConfig,
 ) -> Array:
     """``r + γ d Q'_tot(s', ...)``, ``[T, b]``; ``following``: the live values of the successors,
-    ``[T, b, N, A]``."""
+    ``[T, b, N, A]``.
+    """
     _, copied = agent_q_values(of, target, steps, hidden_state)
     choice = greedy_action(following if config.double_q else copied, steps.next_obs.action_mask)
     value = jnp.take_along_axis(copied, choice[..., None], -1)[..., 0]

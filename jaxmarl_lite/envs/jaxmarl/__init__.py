@@ -23,4 +23,5 @@ Works with JaxMARL 0.2 (its extra here is ``smax``), whose own dependencies hold
 Before 0.2 the states' fields have other names and SMAX's observations another scale. Where JaxMARL
 departs from what it stands for: particles play one step more than ``max_steps`` there, and as many
 as it says here; the state of a battle has places up to 32 and cooldowns that fall without end
-there, and is scaled as the views are here."""
+there, and is scaled as the views are here.
+"""

@@ -20,7 +20,8 @@ def quietly() -> Iterator[None]:
     """Without JaxMARL's lines and warnings about itself.
 
     Its import sets ``sys.stdout`` and ``sys.stderr`` to those that Python began with, which are not
-    a notebook's."""
+    a notebook's.
+    """
     kept = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -53,7 +53,8 @@ class JaxMARLEnvironment:
 
     env: JaxMARL's. its: what is known about its kind. name: how it is called in ``spec``. reward,
     agent_id, shaping: see the package's docstring. Views and actions of unequal agents are padded
-    with zeros; ``mask`` says which actions there are."""
+    with zeros; ``mask`` says which actions there are.
+    """
 
     def __init__(
         self,

@@ -101,7 +101,8 @@ def _describe(room: str, name: str) -> str:
 
 def build(room: str, name: str, keywords: Mapping[str, Any]) -> Any:
     """The environment of a name; ValueError for an unknown name or keyword, ImportError without
-    JaxMARL."""
+    JaxMARL.
+    """
     env_id, maker = (
         f"{room}/{name}",
         {"smax": _battle, "overcooked": _kitchen}.get(room, _particles),
@@ -213,7 +214,8 @@ def _with_collisions(env: Any, limit: Any) -> Any:
     """Collisions as a cost instead of a part of the reward.
 
     ``c_i`` counts the other agents that touch agent i after the step. Default limit: 1 per episode
-    and agent."""
+    and agent.
+    """
     import jax
     import jax.numpy as jnp
 

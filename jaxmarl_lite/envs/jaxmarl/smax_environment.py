@@ -32,7 +32,8 @@ class SMAXEnvironment(JaxMARLEnvironment):
         next, such as intrinsic rewards, for rings around the allies, green where positive, pink
         where negative, with the agent's number. Like the shots they are those of the step that led
         to what is seen. Raises ValueError for an empty list, a path that is not ``.gif``, or
-        rewards that are too few."""
+        rewards that are too few.
+        """
         from PIL import Image
 
         path = Path(path)
@@ -56,7 +57,8 @@ class SMAXEnvironment(JaxMARLEnvironment):
 
     def _window(self, states: Sequence[JaxMARLState]) -> tuple[float, float, float]:
         """The smallest square, with a margin, that shows every unit as long as it lives: left,
-        bottom, width."""
+        bottom, width.
+        """
         places = [
             np.asarray(s.inner.state.unit_positions)[np.asarray(s.inner.state.unit_alive)]
             for s in states

@@ -11,7 +11,8 @@ def import_jumanji() -> None:
 
     There its import switches matplotlib to the `ipympl` backend: an error where that is not
     installed, and a change of the user's own pictures where it is. Imported before, by the user, it
-    has done so already."""
+    has done so already.
+    """
     marker = builtins.__dict__.pop("__IPYTHON__", None)
     try:
         importlib.import_module("jumanji")

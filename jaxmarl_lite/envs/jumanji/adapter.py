@@ -46,13 +46,15 @@ def _find_adapter_spec(env: Any) -> AdapterSpec:
 
 def _strong_dtypes(state: Any) -> Any:
     """The same values with firm dtypes: Python numbers in a state would make ``step`` compile
-    twice."""
+    twice.
+    """
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
 
 
 def _cast_like(before: Any, after: Any) -> Any:
     """The values of ``after`` with the dtypes of ``before``: under x64 some of Jumanji's steps
-    widen their state."""
+    widen their state.
+    """
     return jax.tree.map(
         lambda old, new: jax.lax.convert_element_type(new, old.dtype), before, after
     )
@@ -70,7 +72,8 @@ class JumanjiEnvironment:
     The states are Jumanji's own. Time limits are truncations here (last, with discount 1), whatever
     Jumanji calls them. With 64-bit numbers Connector and MMST do not run: branches inside Jumanji
     then differ in dtype. Raises ValueError, naming the field, when the environment or the reward
-    form cannot be had."""
+    form cannot be had.
+    """
 
     def __init__(
         self,
@@ -181,7 +184,8 @@ class JumanjiEnvironment:
         opened.
 
         fps: frames per second. Answers the path. Raises ValueError for an empty list or a path that
-        is not ``.gif``."""
+        is not ``.gif``.
+        """
         return animation.write_gif(self._env, states, path, fps, self._its.video_limits)
 
     def _observe(self, state: Any, seen: Any) -> Observation:

@@ -1,7 +1,8 @@
 """What the adapter must know about one kind of Jumanji environment, as a record of small functions.
 
 In the functions below ``env`` is the Jumanji environment, ``state`` its state and ``seen`` the
-observation that it returned with that state."""
+observation that it returned with that state.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def nothing(env: Env) -> None:
 
 def one_hot_cells(positions: Array, shape: tuple[int, int]) -> Array:
     """One grid per position: positions ``[N, 2]`` (row, column) to ``[N, rows, columns]`` bool with
-    one True each."""
+    one True each.
+    """
     rows, columns = positions[:, 0, None], positions[:, 1, None]
     here_row = rows == jnp.arange(shape[0])
     here_column = columns == jnp.arange(shape[1])
@@ -51,7 +53,8 @@ def sum_over_others(per_agent: Array) -> Array:
 
 def concat_features(per_agent: list[Array], shared: list[Array]) -> Array:
     """Flatten and join per-agent arrays ``[N, ...]``, and arrays that all agents share, to ``[N,
-    O]``."""
+    O]``.
+    """
     num_agents = per_agent[0].shape[0]
     parts = [x.reshape(num_agents, -1) for x in per_agent]
     parts += [jnp.broadcast_to(x.reshape(-1), (num_agents, x.size)) for x in shared]
@@ -71,7 +74,8 @@ def has_non_noop_action(env: Env, state: State, seen: NativeObs) -> Array:
 @dataclasses.dataclass(frozen=True)
 class AdapterSpec:
     """One kind of Jumanji environment, told as functions; the adapter knows nothing else about
-    it."""
+    it.
+    """
 
     agents_view: Callable[[Env, State, NativeObs], Array]
     """Each agent's view, ``[N, O]``, already scaled."""

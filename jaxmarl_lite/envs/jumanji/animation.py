@@ -15,7 +15,8 @@ import numpy as np
 @contextmanager
 def _without_windows() -> Iterator[Any]:
     """Draw with Agg, and afterwards leave matplotlib as it was: backend, interactive mode, open
-    figures."""
+    figures.
+    """
     import matplotlib
     import matplotlib.pyplot as plt
 
@@ -36,7 +37,8 @@ def _without_windows() -> Iterator[Any]:
 
 def _to_host(state: Any) -> Any:
     """Arrays as numpy, so that a viewer's cell-by-cell reading is quick; typed keys stay as they
-    are."""
+    are.
+    """
     return jax.tree.map(
         lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state
     )
@@ -46,7 +48,8 @@ def write_gif(
     env: Any, states: Sequence[Any], path: str | Path, fps: int, limits: tuple[float, float] | None
 ) -> Path:
     """Write a GIF of a list of single-world states of a Jumanji environment; see
-    ``JumanjiEnvironment.animate``."""
+    ``JumanjiEnvironment.animate``.
+    """
     path = Path(path)
     if not states:
         raise ValueError("animate: states is empty; give at least one state")

@@ -2,7 +2,8 @@
 
 Every task below is a function from the Jumanji environment and the task's own keywords to its
 costs. Default limits are expected costs per episode and agent. They grow with the episode's limit,
-so that they fit every scenario of a family."""
+so that they fit every scenario of a family.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def crowding(env: Any, distance: int = 1, start: int = 2) -> tuple[Cost, ...]:
     Default limit: ``0.05 (N - 1)`` per step of the time limit, 10 per episode on 10x10 with 3
     agents. Unconstrained training: MAPPO (one seed, 600,000 steps) costs 24 per agent and episode
     with 3 agents on 10x10, and 44 with 5 agents (limit 20; 400,000 steps); random actions cost 13
-    and 25. Raises ValueError for a distance below 0 or a start below -1."""
+    and 25. Raises ValueError for a distance below 0 or a start below -1.
+    """
     _whole("distance", distance)
     _whole("start", start, lowest=-1)
 
@@ -70,7 +72,8 @@ def near_collision(env: Any, distance: int = 1) -> tuple[Cost, ...]:
     Default limit: ``0.01 (N - 1)`` per step of the time limit, 5 per episode for 2 robots.
     Unconstrained training: MAPPO (5 seeds, 1,000,000 steps) costs 24 per robot and episode in the
     tiny warehouse with 2 robots, and is still learning; random actions cost 7 to 9, in episodes of
-    340 steps. Raises ValueError for a distance below 0."""
+    340 steps. Raises ValueError for a distance below 0.
+    """
     _whole("distance", distance)
 
     def of(state: Any, action: Array, after: Any) -> Array:
@@ -93,7 +96,8 @@ def failed_loading(env: Any) -> tuple[Cost, ...]:
 
     Default limit: 0.015 per step of the time limit, 1.5 per episode. Unconstrained training: MAPPO
     (one seed, 1,000,000 steps) costs 6 per agent and episode on 8x8 with sight 2, with 2 agents and
-    2 foods that need both (return 0.9), after 21 to 27 early on; random actions cost 2.7."""
+    2 foods that need both (return 0.9), after 21 to 27 early on; random actions cost 2.7.
+    """
 
     def of(state: Any, action: Array, after: Any) -> Array:
         eaten_now = after.food_items.eaten & ~state.food_items.eaten
@@ -151,7 +155,8 @@ def separation_and_closed_zone(
     2 searchers. Unconstrained training: HAPPO (5 seeds, 1,000,000 steps) costs 12 and 53 per
     searcher and episode with 2 searchers and 40 targets (return 25); untrained policies cost 51 and
     55. Raises ValueError for a separation outside of (0, 0.5), no zones, or a zone that does not
-    fit into the world."""
+    fit into the world.
+    """
     if not 0 < check_number("separation", separation) < 0.5:
         raise ValueError(
             f"separation is {separation!r}, but must lie between 0 and 0.5, a share of the "
@@ -197,7 +202,8 @@ def separation_and_closed_zone(
 
 def _nearest_teammate(env: Any, state: Any) -> tuple[Array, Array]:
     """For each searcher the way to the nearest other one, and its length, in shares of the world's
-    side; alone: 0."""
+    side; alone: 0.
+    """
     size, pos = env.generator.env_size, state.searchers.pos
     ways = _shortest(pos[:, None, :], pos[None, :, :], size) / size
     lengths = jnp.sqrt(jnp.square(ways).sum(-1))
@@ -292,7 +298,8 @@ def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> CostWrapp
 
     env: a ``JumanjiEnvironment``. keywords: those of the task; ``cost_limit`` maps names of costs
     to limits, which replace the task's own, or is the limit itself where there is one cost. Raises
-    ValueError, naming the scenario, for a keyword's value that cannot be."""
+    ValueError, naming the scenario, for a keyword's value that cannot be.
+    """
     options = dict(keywords)
     limit = options.pop("cost_limit", None)
     try:
@@ -304,7 +311,8 @@ def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> CostWrapp
 
 def with_limits(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
     """The costs with other limits: by their names, or one where there is one cost. ValueError for
-    other names."""
+    other names.
+    """
     if limit is None:
         return costs
     names = [cost.name for cost in costs]

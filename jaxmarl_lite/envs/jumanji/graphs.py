@@ -1,5 +1,6 @@
 """Particulars of Jumanji's graph worlds: minimum spanning trees for several agents, routes for
-several vehicles."""
+several vehicles.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def _edges(state: State) -> Array:
 
 def _nodes(env: Env, state: State) -> tuple[Array, Array, Array]:
     """For each agent: nodes still to connect, nodes connected, the node it is at; each ``[N,
-    nodes]`` bool."""
+    nodes]`` bool.
+    """
     connected = state.connected_nodes_index >= 0
     wanted = state.node_types == jnp.arange(env.num_agents)[:, None]
     here = jnp.arange(env.num_nodes) == state.positions[:, None]
@@ -39,7 +41,8 @@ def _nodes(env: Env, state: State) -> tuple[Array, Array, Array]:
 
 def _tree_view(env: Env, state: State, seen: NativeObs) -> Array:
     """0 or 1 per node: own to connect, own connected, own place; the same summed over the others;
-    then all edges."""
+    then all edges.
+    """
     mine = _nodes(env, state)
     theirs = [sum_over_others(x) for x in mine]
     return concat_features([*mine, *theirs], [_edges(state)])
@@ -52,7 +55,8 @@ def _tree_state(env: Env, state: State, seen: NativeObs) -> Array:
 
 def _tree_mask(env: Env, state: State, seen: NativeObs) -> Array:
     """Jumanji leaves an agent that is finished or shut in without a legal action; here it may name
-    its own node."""
+    its own node.
+    """
     _, _, here = _nodes(env, state)
     stuck = ~seen.action_mask.any(-1, keepdims=True)
     return seen.action_mask | (stuck & here)
@@ -99,7 +103,8 @@ spanning_tree = AdapterSpec(
 
 def _customers(env: Env, state: State) -> Array:
     """Per node: place over the map's side, demand over the capacity, time window over its latest
-    end, coefficients."""
+    end, coefficients.
+    """
     demand = state.nodes.demands / env._max_capacity
     start, end = state.windows.start / env._max_end_window, state.windows.end / env._max_end_window
     return flatten(
@@ -114,7 +119,8 @@ def _customers(env: Env, state: State) -> Array:
 
 def _vehicles(env: Env, state: State) -> Array:
     """Per vehicle: place over the map's side, own clock over the latest window's end, free
-    capacity; ``[N, 4]``."""
+    capacity; ``[N, 4]``.
+    """
     place = state.nodes.coordinates[state.vehicles.positions] / env._map_max
     clock = state.vehicles.local_times / env._max_end_window
     free = state.vehicles.capacities / env._max_capacity

@@ -1,5 +1,6 @@
 """Particulars of Jumanji's grid worlds: level-based foraging, robot warehouse, connector,
-cleaner."""
+cleaner.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from jaxmarl_lite.types import Array
 
 def _foraging_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Cells seen are divided by the widest one, levels by the highest level of an agent; -1 for
-    "not seen" stays."""
+    "not seen" stays.
+    """
     view = seen.agents_view.astype(float)
     max_level = env._generator.max_agent_level
     if view.ndim == 4:  # grid observation: agents' levels, food levels, free cells
@@ -66,7 +68,8 @@ foraging = AdapterSpec(
 
 def _warehouse_view(env: Env, state: State, seen: NativeObs) -> Array:
     """The agent's row and column are divided by the last row and column; all other entries are 0 or
-    1 already."""
+    1 already.
+    """
     view = seen.agents_view.astype(float)
     rows, columns = env.grid_size
     return view.at[:, :2].multiply(jnp.array([1 / (rows - 1), 1 / (columns - 1)]))
@@ -95,7 +98,8 @@ warehouse = AdapterSpec(
 
 def _connector_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Five grids of 0 and 1: own head, own target, the others' heads, the others' targets, all
-    paths."""
+    paths.
+    """
     shape = state.grid.shape
     heads = one_hot_cells(state.agents.position, shape)
     targets = one_hot_cells(state.agents.target, shape)

@@ -222,7 +222,8 @@ FAMILIES = (
 
 def examples() -> list[tuple[str, str]]:
     """The field's own scenario names, each with its number of agents, its actions and its episode
-    limit in words."""
+    limit in words.
+    """
     return [(name, describe(family, name)) for family in FAMILIES for name in family.examples]
 
 

@@ -27,13 +27,15 @@ def _progress(env: Env, seen: NativeObs) -> Array:
 
 def _search_view(env: Env, state: State, seen: NativeObs) -> Array:
     """Distances along the rays as Jumanji scales them (share of the range; -1 for nothing), then
-    the progress."""
+    the progress.
+    """
     return concat_features([seen.searcher_views], [_progress(env, seen)])
 
 
 def _search_state(env: Env, state: State, seen: NativeObs) -> Array:
     """Places over the world's side, headings as cosine and sine, speeds over the highest one,
-    targets, progress."""
+    targets, progress.
+    """
     searchers, targets = state.searchers, state.targets
     size, fastest = env.generator.env_size, env.searcher_params.max_speed
     heading = (jnp.cos(searchers.heading), jnp.sin(searchers.heading))

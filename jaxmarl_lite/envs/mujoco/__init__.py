@@ -30,4 +30,5 @@ Keywords of `jaxmarl_lite.make`:
 What the published programs get wrong is put right: the hopper's reward, height and angle read the
 hopper and not its box (there every episode ends at its first step); the many-agent ant sees its
 joints; the coupled cheetahs' cost counts the bomb and not walls that are always near; diagonal legs
-are diagonal. Walls and bombs are no bodies (`hazards`)."""
+are diagonal. Walls and bombs are no bodies (`hazards`).
+"""

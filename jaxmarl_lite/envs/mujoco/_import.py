@@ -1,5 +1,6 @@
 """MuJoCo and MJX, imported without the lines that they print; their compiled parts have no
-types."""
+types.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def _imported() -> Any:
     only films need it.
 
     It is imported without any then: films are drawn in a process of their own, which asks once
-    more."""
+    more.
+    """
     try:
         return importlib.import_module("mujoco")
     except Exception:
@@ -51,7 +53,8 @@ def tracing() -> Iterator[None]:
 
     XLA fuses the products along a chain of bodies, and its code for a CPU computes each anew for
     every entry of the next one that asks for it: six links in a row take some 500 times as long as
-    they should, ten more than a thousand."""
+    they should, ten more than a thousand.
+    """
     try:
         math: Any = importlib.import_module("mujoco.mjx._src.math")
         product = math.quat_mul

@@ -1,5 +1,6 @@
 """Costs of the tasks, as functions of a robot's state: what counts, for whom, and what of it can be
-seen."""
+seen.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ class CostFunction(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class CorridorCost(CostFunction):
     """Walls that fold at 30 degrees; falling costs as well where a robot can fall. Never more than
-    1 per step."""
+    1 per step.
+    """
 
     name: ClassVar[str] = "wall"
     half_width: float

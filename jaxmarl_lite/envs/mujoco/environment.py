@@ -2,7 +2,8 @@
 GPU.
 
 Between steps a world keeps positions, velocities and the solver's warm start; MJX's own record is
-rebuilt from them inside each step, so that a rollout carries little."""
+rebuilt from them inside each step, so that a rollout carries little.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class RobotFeatures(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class MujocoEnvironment:
     """A robot of several agents; built by ``jaxmarl_lite.make``, which says what the keywords
-    mean."""
+    mean.
+    """
 
     name: str
     robot: str
@@ -120,7 +122,8 @@ class MujocoEnvironment:
     @functools.cached_property
     def _actuator_index(self) -> tuple[np.ndarray, np.ndarray]:
         """The actuator that each agent's each action drives, ``[N, A]``, and which of them there
-        are."""
+        are.
+        """
         order = {joint: i for i, joint in enumerate(self._body.actuated)}
         widest = max(map(len, self.agents))
         index = np.full((len(self.agents), widest), self._body.model.nu)
@@ -155,7 +158,8 @@ class MujocoEnvironment:
         clipped.
 
         Where it is NaN, or the physics breaks, the episode ends in its last sound state, and
-        `is_non_finite` says so. Raises ValueError for an action of another shape."""
+        `is_non_finite` says so. Raises ValueError for an action of another shape.
+        """
         body, robot = self._body, ROBOTS[self.robot]
         driven = self.to_ctrl(action)
         low, high = jnp.asarray(body.model.actuator_ctrlrange, float).T
@@ -213,7 +217,8 @@ class MujocoEnvironment:
 
     def to_ctrl(self, action: Array) -> Array:
         """Each actuator's action, ``[U]`` in [-1, 1], from the agents' ``[N, A]``; what only pads
-        is dropped."""
+        is dropped.
+        """
         index, _ = self._actuator_index
         if jnp.shape(action) != index.shape:
             raise ValueError(
@@ -226,7 +231,8 @@ class MujocoEnvironment:
     @functools.cached_property
     def _physics_step(self) -> Callable[[RobotState, Array], Any]:
         """MJX's record after a step of the environment; compiled apart, so that it is traced
-        once."""
+        once.
+        """
         model, blank = self._physics
         frame_skip = self._body.frame_skip
 
@@ -278,7 +284,8 @@ class MujocoEnvironment:
 
     def _seen(self, state: RobotState) -> RobotFeatures:
         """Its parts are the roots, or with ``costs="own"`` every body, as far as that tells agents
-        apart."""
+        apart.
+        """
         roots = jnp.stack([state.place, jnp.broadcast_to(state.qpos[1], state.place.shape)], -1)
         parts = roots
         if self.costs == "own" and self.danger is not None and self.danger.per_agent:
@@ -288,7 +295,8 @@ class MujocoEnvironment:
     @functools.cached_property
     def _agent_bodies(self) -> list[list[int]]:
         """The parts that belong to each agent: bodies that its joints move first, or one of two
-        robots."""
+        robots.
+        """
         model = self._body.model
         if self.danger is not None and self.danger.per_agent:
             return [[int(model.joint(joint).bodyid[0]) for joint in own] for own in self.agents]

@@ -3,7 +3,8 @@ box.
 
 Pure functions of places and times; the physics knows nothing of them. In the authors' models the
 walls and the bomb are bodies as well, so light that a robot pushes them away; here robots pass
-through, and only the cost remains."""
+through, and only the cost remains.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ _GEAR, _MASS, _DAMPING = (
 
 
 def centre_line(x: Array, level: bool = False) -> Array:
-    """y of the corridor's middle (m): out at 30 degrees to x = 20, back to 60, out to 100, then
+    """Y of the corridor's middle (m): out at 30 degrees to x = 20, back to 60, out to 100, then
     straight on.
 
     ``level``: up to x = 0 it runs along x, so that a long robot, which lies there at first, lies
-    within it."""
+    within it.
+    """
     far = jnp.where(x < 100, (x - 80) * SLOPE, _LAST)
     near = jnp.maximum(x, 0.0) if level else x
     return jnp.where(x < 20, near * SLOPE, jnp.where(x < 60, (40 - x) * SLOPE, far))
@@ -55,7 +57,8 @@ def wall_cost(
     x: Array, y: Array, half_width: float, outside: bool = False, level: bool = False
 ) -> Array:
     """1 where a wall is nearer than `WALL_NEAR`, else 0; ``outside``: also beyond a wall, where the
-    authors' ends."""
+    authors' ends.
+    """
     near = wall_distance(x, y, half_width, level) < WALL_NEAR
     if outside:
         near |= jnp.abs(y - centre_line(x, level)) > half_width
@@ -79,7 +82,8 @@ def bomb_after(bomb: Bomb, drive: Array, timestep: float, steps: int) -> Bomb:
     MuJoCo's Euler step.
 
     That is implicit in the damping, ``v <- v + h (F - d v)/(m + h d)``, and then ``x <- x + h v``;
-    the closed form of the steps."""
+    the closed form of the steps.
+    """
     keep = _MASS / (_MASS + timestep * _DAMPING)
     rest = _GEAR * drive / _DAMPING
     decay = keep**steps
@@ -89,7 +93,7 @@ def bomb_after(bomb: Bomb, drive: Array, timestep: float, steps: int) -> Bomb:
 
 
 def box_place(time: Array) -> Array:
-    """x of the box before the hopper (m) at a time (s): ``t + sin t + 3``."""
+    """X of the box before the hopper (m) at a time (s): ``t + sin t + 3``."""
     return time + jnp.sin(time) + 3.0
 
 

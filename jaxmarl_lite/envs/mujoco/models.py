@@ -14,7 +14,8 @@ In float32 a step on MJX differs from the C engine's, on the same model, by a me
 (positions) and 1e-7 to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty
 links is worse, 8e-6 and 3e-4: its mass matrix has a condition of 4e5, and in float64 the same step
 agrees to 1e-12. Returns of 50 steps agree within 0.4 %, and the ant's, whose feet part its
-trajectories, within what chance explains (-1.0 % ± 0.8 %)."""
+trajectories, within what chance explains (-1.0 % ± 0.8 %).
+"""
 
 from __future__ import annotations
 
@@ -138,7 +139,8 @@ def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
     either end.
 
     A capsule touches a plane with its ends alone. MJX turns the friction of a capsule that stands
-    upright otherwise than the C engine does; that of a ball is the same in both."""
+    upright otherwise than the C engine does; that of a ball is the same in both.
+    """
     for geom in list(spec.geoms):
         floor = geom.name == "floor"
         touches = not floor and geom.name in names
@@ -164,7 +166,8 @@ def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
 
 def _fast_ant(spec: Any) -> None:
     """Feet, lower legs and torso touch the floor; the thighs' ends do only where the ant lies on
-    its side."""
+    its side.
+    """
     _euler(spec, 8 if len(spec.actuators) > 8 else 6, 8)
     _touching(
         spec, ("torso_geom", *(g.name for g in spec.geoms if "ankle" in g.name)), by_ends=True
@@ -180,14 +183,16 @@ def _fast_cheetah(spec: Any) -> None:
 
 def _fast_hopper(spec: Any) -> None:
     """The foot and the leg touch the floor: a hopper that falls is at its end before more of it
-    does."""
+    does.
+    """
     _euler(spec, 4, 6)
     _touching(spec, ("foot_geom", "leg_geom"))
 
 
 def _fast_humanoid(spec: Any) -> None:
     """Feet and shins touch the floor, and no part another: the episode ends when the torso sinks
-    below 1 m."""
+    below 1 m.
+    """
     _euler(spec, 6, 8)
     _touching(spec, ("left_foot", "right_foot", "left_shin1", "right_shin1"), by_ends=True)
 
@@ -218,7 +223,8 @@ _FAST: dict[str, Callable[[Any], None]] = {
 
 def _coupled_cheetah() -> Any:
     """Two cheetahs a metre to either side of the middle, bound by an elastic band between their
-    torsos."""
+    torsos.
+    """
     spec = _shipped("half_cheetah.xml")
     other = _shipped("half_cheetah.xml")
     first = spec.body("torso")
@@ -246,7 +252,8 @@ def _soften_band(model: Any) -> None:
 
     At the first pose the band lies across the way that the cheetahs can move, nothing seems to give
     in to it, and MuJoCo makes its end 1e15 times too stiff: float32 answers NaN as soon as it is
-    reached."""
+    reached.
+    """
     data = mujoco.MjData(model)
     along = int(model.joint("second_rootx").qposadr[0])
     data.qpos[:] = model.qpos0
@@ -374,7 +381,8 @@ def _capsule(body: Any, name: str, end: Any, radius: float, density: float = 5.0
 
 def _manyagent_swimmer(number: int) -> Any:
     """A chain of links in a viscous plane, as in Gu et al. 2021's model, one motor at each link's
-    joint."""
+    joint.
+    """
     spec = _world(0.005)
     spec.option.density, spec.option.viscosity = 4000, 0.1
     spec.geom("floor").contype = spec.geom("floor").conaffinity = 0

@@ -3,7 +3,8 @@
 The partitions are those of Peng et al. 2021 (multi-agent MuJoCo) and Gu et al. 2021, each a list of
 joints per agent. The authors' wrapper never applies them: it cuts the actuators, in the order of
 the model's file, into consecutive slices of the same lengths, by which ``ant-2x4`` and ``ant-2x4d``
-become one task. ``consecutive`` gives those slices."""
+become one task. ``consecutive`` gives those slices.
+"""
 
 from __future__ import annotations
 
@@ -74,13 +75,15 @@ SEGMENTED = {"manyagent-ant": 2, "manyagent-swimmer": 2}
 
 def segments(agents: int, each: int, joints_of: Sequence[Sequence[str]]) -> Agents:
     """Agents that own ``each`` neighbouring segments: ``joints_of`` has the joints of every
-    segment."""
+    segment.
+    """
     return tuple(sum(map(tuple, joints_of[i * each : (i + 1) * each]), ()) for i in range(agents))
 
 
 def consecutive(agents: Agents, actuated: Sequence[str]) -> Agents:
     """Slices of the actuators in the model's order, as long as the agents' own parts (the authors'
-    program)."""
+    program).
+    """
     found, start = [], 0
     for own in agents:
         found.append(tuple(actuated[start : start + len(own)]))
@@ -139,7 +142,8 @@ _EDGES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
     """Sets of joints that are neighbors of each other; ``joints_of``: the segments' of a robot of
-    any size."""
+    any size.
+    """
     if robot == "manyagent-ant":
         within = [
             pair
@@ -155,7 +159,8 @@ def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[st
 
 def within(own: Sequence[str], linked: Sequence[Sequence[str]], distance: int) -> tuple[str, ...]:
     """Joints at most ``distance`` edges from an agent's own; the nearest first, each distance in
-    order of its name."""
+    order of its name.
+    """
     seen = list(own)
     newest = set(own)
     for _ in range(distance):

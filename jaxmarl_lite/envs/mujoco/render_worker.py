@@ -3,7 +3,8 @@
 MODEL: a compiled model, .mjb. FILM: .npz with ``qpos`` [F, nq], ``danger`` [F, 3], ``costly`` [F],
 ``robot`` (geoms), ``view`` (distance, azimuth, elevation, metres before the robot) and ``size``
 (width, height). FRAMES: .npy to write, [F, height, width, 3]. It imports no JAX: an OpenGL driver
-that crashes takes nothing with it, and Mesa's compiler and JAX's do not meet."""
+that crashes takes nothing with it, and Mesa's compiler and JAX's do not meet.
+"""
 
 from __future__ import annotations
 

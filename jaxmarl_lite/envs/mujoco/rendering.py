@@ -2,7 +2,8 @@
 
 Walls, bomb and box are drawn where the costs have them; while a step costs something the robot is
 red and the picture has a red edge. A clock tells the seconds since the episode began, and how much
-faster than they the film runs."""
+faster than they the film runs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ _CAMERA = Path(__file__).with_name("camera.py")
 
 def write_video(env: Any, states: Sequence[Any], path: str | Path) -> Path:
     """Write ``.gif`` or ``.mp4``; where no OpenGL can be had, say so and write the path from above
-    as ``.png``."""
+    as ``.png``.
+    """
     path = Path(path)
     if not states:
         raise ValueError("animate: states is empty; give at least one state")
@@ -97,7 +99,8 @@ def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarr
 
 def _view(env: Any) -> tuple[float, float, float, float]:
     """Distance, azimuth and elevation of the camera that follows the robot, and how far before it
-    the camera looks."""
+    the camera looks.
+    """
     if isinstance(env.danger, CorridorCost):
         return 14.0, 155.0, -30.0, 0.0
     if isinstance(env.danger, BombCost):

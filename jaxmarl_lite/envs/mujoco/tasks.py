@@ -14,7 +14,8 @@ x' the speed over the step:
 
 ``x'`` is of the first body; for the humanoid of the centre of mass; each of the two cheetahs has
 its own. Positions are those at the step's end, where MuJoCo's ``xpos``, which the authors' programs
-read, is a physics step older."""
+read, is a physics step older.
+"""
 
 from __future__ import annotations
 

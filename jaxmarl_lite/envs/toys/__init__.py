@@ -2,7 +2,8 @@
 
 All have two agents (``pursuit`` may have more) and give every agent the team's reward unless told
 otherwise. ``budget``, ``budget-two`` and ``risky`` have costs and limits, and know the best return
-that keeps them; the others cost nothing."""
+that keeps them; the others cost nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Choices that cost something, whose best return under limits is known: by linear programming, or
-in closed form."""
+in closed form.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ class Budget:
 
         limits: names of costs to one number, or one per agent, in cost per episode; those not named
         are the spec's. Raises ValueError for a name that does not exist, or a limit that is
-        negative or of a wrong length."""
+        negative or of a wrong length.
+        """
         from scipy.optimize import linprog
 
         best, used = 0.0, self.steps * np.asarray(self.costs, float)  # [K, A]
@@ -169,7 +171,8 @@ class Risky:
     payoff, costs: two rows of two, a row per action of agent 0; costs[0][0] must be 0, so that
     every limit can be kept.
     limit: cost per episode, one number or one per agent; the lower one counts, as both pay the
-    same."""
+    same.
+    """
 
     payoff: tuple[tuple[float, ...], ...] = ((0.0, 1.0), (1.0, 3.0))
     costs: tuple[tuple[float, ...], ...] = ((0.0, 0.0), (0.0, 1.0))
@@ -240,7 +243,8 @@ class Risky:
 
 def _best_row(payoff: np.ndarray, costs: np.ndarray, limit: float) -> Any:
     """The best return over the column player's grid, the row player answering each point with its
-    best policy."""
+    best policy.
+    """
     y = np.linspace(0.0, 1.0, _GRID + 1)
     mixed = np.stack([1 - y, y])  # [2, grid]
     (pay0, pay1), (cost0, cost1) = payoff @ mixed, costs @ mixed

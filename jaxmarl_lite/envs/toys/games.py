@@ -89,7 +89,8 @@ class Memory:
 
     The team receives the share of agents that are right, at the last step. Without memory the
     expected return is at most ``1 / cues``. View: the one-hot cue (zeros later), and 1 when it is
-    time to answer."""
+    time to answer.
+    """
 
     cues: int = 2
     delay: int = 3
@@ -140,7 +141,8 @@ class Counter:
     off; best return 1.
 
     The team receives 1 on reaching the goal. When both happen at the same step, the episode is
-    truly over. View and state: the count over the goal."""
+    truly over. View and state: the count over the goal.
+    """
 
     goal: int = 3
     limit: int = 6

@@ -1,5 +1,6 @@
 """Worlds whose agents may differ: continuous reaching, and choices among different numbers of
-actions."""
+actions.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Reach:
     cuts the episode off. View: target less place.
 
     dims: dimensions of each agent; the smaller ones are padded, and their padded action dimensions
-    do nothing."""
+    do nothing.
+    """
 
     dims: tuple[int, int] = (2, 2)
     steps: int = 4
@@ -78,7 +80,8 @@ class Reach:
 
 class HeterogeneousState(NamedTuple):
     """What each agent should choose, ``[2]`` int; the steps taken, [] int; the key of later
-    draws."""
+    draws.
+    """
 
     target: Array
     time: Array

@@ -31,7 +31,8 @@ class Pursuit:
 
     agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1
     to ``reach``, on either side. limit: steps at most. Rewards: as above. View: the own offset of
-    the target over ``reach``."""
+    the target over ``reach``.
+    """
 
     agents: int = 2
     reach: int = 5

@@ -14,7 +14,8 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 class RelayState(NamedTuple):
     """What each agent should choose, ``[2]`` int; whether the first did; the steps taken, [] int;
-    the next key."""
+    the next key.
+    """
 
     target: Array
     is_correct: Array
@@ -31,7 +32,8 @@ class Relay:
     ``delayed_reward`` for it at the last step. Then it has action 0 left, and is out of play. The
     second agent sees a new wish at every step, and the team receives ``immediate_reward`` for each
     that it meets. After ``steps`` steps the episode is truly over. View: the one-hot wish, and 1
-    for the second agent."""
+    for the second agent.
+    """
 
     choices: int = 4
     steps: int = 16

@@ -50,7 +50,8 @@ def make_timestep(
     num_costs: int = 0,
 ) -> TimeStep:
     """A time step; a single reward goes to every agent, what is over is last too, and no cost means
-    zeros."""
+    zeros.
+    """
     num_agents = obs.agents_view.shape[0]
     over = jnp.asarray(over)
     return TimeStep(

@@ -1,7 +1,8 @@
 """Costs put on an environment from outside: functions of the state, the action and the next state.
 
 The costs of step t are ``c_k(s_t, a_t, s_{t+1})``, ``[N]`` each, joined to ``[N, K]`` behind those
-the environment has. The dynamics, the reward and the ends of the episodes stay what they are."""
+the environment has. The dynamics, the reward and the ends of the episodes stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def with_costs(env: Environment, costs: Sequence[Cost]) -> CostWrapper:
     some costs only: the others' limit is infinite in ``spec.cost_limits``; of none: ``cost_limits``
     is None. Raises ValueError, naming the cost and what is allowed: no costs, a name that is there
     twice, a cost that cannot be traced or has another shape than ``[N]``, a view or state of a
-    wrong shape, a wrong number of limits per agent."""
+    wrong shape, a wrong number of limits per agent.
+    """
     check_environment_object(env)
     if not isinstance(costs, (list, tuple)):
         raise invalid("costs", costs, "a list of Cost objects")
@@ -77,7 +79,8 @@ def with_costs(env: Environment, costs: Sequence[Cost]) -> CostWrapper:
 @dataclasses.dataclass(frozen=True)
 class CostWrapper:
     """An environment with costs; built by `with_costs`. ``animate`` and ``unwrapped`` are the inner
-    environment's."""
+    environment's.
+    """
 
     env: Any
     costs: tuple[Cost, ...]
@@ -94,7 +97,8 @@ class CostWrapper:
     @property
     def spec(self) -> EnvSpec:
         """The inner environment's, with the costs, their limits and what they add to view and
-        state."""
+        state.
+        """
         inner = self.env.spec
         if self._specs.get("inner") != inner:  # tracing takes time, and it may have been changed
             self._specs.update(inner=inner, joined=self._joined_spec(inner))
@@ -215,7 +219,8 @@ def _traced(
     what: str, function: Any, shape: tuple[int | None, ...], letters: str, *args: Any
 ) -> int:
     """The length of the function's last axis; its shape must be the one given, None standing for
-    any length."""
+    any length.
+    """
     try:
         answer = jax.eval_shape(function, *args)
     except Exception as error:

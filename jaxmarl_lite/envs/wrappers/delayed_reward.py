@@ -25,7 +25,8 @@ class DelayedRewardWrapper:
 
     Returns, ends and costs are as they were. What is owed so far is added to the state that a
     central critic sees, N numbers, and not to the views. ``animate``, ``is_non_finite``, ``is_win``
-    and ``unwrapped`` are the inner environment's."""
+    and ``unwrapped`` are the inner environment's.
+    """
 
     env: Any
 
