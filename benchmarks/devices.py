@@ -315,7 +315,7 @@ def difference(one: Any, other: Any) -> dict[str, Any]:
 
 def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
     """Write the result files; 1 when an error is beyond its limit."""
-    import measuring
+    import bench_utils
 
     for row in rows:
         row["agrees"] = all(
@@ -328,15 +328,15 @@ def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
         if key not in ("out", "worker", "patience")
     }
     path = chosen.out / "devices.json"
-    data = {"settings": settings, "limits": LIMITS, "facts": measuring.facts(), "rows": rows}
-    measuring.write(path, data, text(data))
+    data = {"settings": settings, "limits": LIMITS, "facts": bench_utils.facts(), "rows": rows}
+    bench_utils.write(path, data, text(data))
     print(f"\n{text(data)}\n{path}")
     return 0 if all(row["agrees"] for row in rows) else 1
 
 
 def text(data: dict[str, Any]) -> str:
     """The table, with everything needed to read it."""
-    import measuring
+    import bench_utils
 
     def words(found: dict[str, Any]) -> str:
         flips = f", {len(found['unequal'])} arrays unequal" if found["unequal"] else ""
@@ -373,12 +373,12 @@ def text(data: dict[str, Any]) -> str:
         for row in data["rows"]
     )
     return (
-        f"# One device, eight, and two processes\n\n{measuring.facts_text(data['facts'])}\n\n"
+        f"# One device, eight, and two processes\n\n{bench_utils.facts_text(data['facts'])}\n\n"
         f"{s['env']}, {s['num_envs']} worlds x {s['num_steps']} steps, width {s['hidden_sizes']}; "
         "against one device, "
         f"relative to the largest number of each array. Limits: "
         + ", ".join(f"{name} {limit:g}" for name, limit in data["limits"].items())
-        + f".\n\n{measuring.table(columns, rows)}\nContinued: the first half by one device, "
+        + f".\n\n{bench_utils.table(columns, rows)}\nContinued: the first half by one device, "
         "saved, the second half "
         "here. Handed back: the first half here, the second by one device.\n\n"
         "Collective operations in the compiled training program, and the most numbers of "

@@ -243,7 +243,7 @@ def _start(
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{name}: core {'any' if core is None else core}, see {log}", flush=True)
     place = [] if core is None else ["--core", str(core)]
-    with open(log, "ab") as file:
+    with log.open("ab") as file:
         command = [sys.executable, str(Path(__file__).absolute()), *words, "--one", name, *place]
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
@@ -261,7 +261,7 @@ def _log(chosen: argparse.Namespace, name: str) -> Path:
 
 def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) -> None:
     """Result files and the picture of all curves."""
-    import measuring
+    import bench_utils
     import numpy as np
 
     import jaxmarl_lite as jml
@@ -271,7 +271,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
     first = results[done[0]]
     random = {name: interval(result.random_returns) for name, result in results.items()}
     data = {
-        "facts": measuring.facts(),
+        "facts": bench_utils.facts(),
         "env": chosen.env,
         "return_description": first.spec.return_description,
         "max_return": first.spec.max_return,
@@ -318,7 +318,7 @@ def report(chosen: argparse.Namespace, done: list[str], failed: dict[str, str]) 
             meanings=spec.cost_descriptions,
             **looks,
         )
-    measuring.write(chosen.out / f"{stem}.json", data, text(data, stem))
+    bench_utils.write(chosen.out / f"{stem}.json", data, text(data, stem))
     print(f"\n{text(data, stem)}\n{chosen.out / stem}.json")
 
 
@@ -409,7 +409,7 @@ def _broken(result: Any, at: tuple[int, int]) -> dict[str, float]:
 
 def _cost_text(rows: dict[str, Any]) -> str:
     """The costs as a table; empty where there are none."""
-    import measuring
+    import bench_utils
 
     found = [
         [
@@ -437,12 +437,12 @@ def _cost_text(rows: dict[str, Any]) -> str:
         "updates over it",
         "in the second half",
     ]
-    return f"{measuring.table(columns, found)}\n" if found else ""
+    return f"{bench_utils.table(columns, found)}\n" if found else ""
 
 
 def text(data: dict[str, Any], stem: str) -> str:
     """The table, with everything needed to read it."""
-    import measuring
+    import bench_utils
 
     def words(interval: dict[str, Any] | None) -> str:
         return (
@@ -489,13 +489,13 @@ def text(data: dict[str, Any], stem: str) -> str:
     absent = ", ".join(data.get("not drawn", ()))
     missing = f"Not drawn, as the runs are elsewhere: {absent}.\n\n" if absent else ""
     return (
-        f"# Learning on {data['env']}\n\n{measuring.facts_text(data['facts'])}\n\n"
+        f"# Learning on {data['env']}\n\n{bench_utils.facts_text(data['facts'])}\n\n"
         f"Return: {data['return_description']}; best possible: "
         f"{'not known' if best is None else f'{best:g}'}. "
         f"{len(first['seeds'])} seeds, {first['eval_episodes']} episodes of each seed's "
         f"{'likeliest' if first['greedy'] else 'sampled'} actions at each evaluation; intervals "
         "are bootstraps over "
-        f"seeds.\n\n{measuring.table(columns, rows)}\n{_cost_text(data['rows'])}"
+        f"seeds.\n\n{bench_utils.table(columns, rows)}\n{_cost_text(data['rows'])}"
         "Minutes are of all seeds one after another on one core, "
         "evaluations and checkpoints included, compiling not. Steps are those of the joint "
         "environment.\n\n"

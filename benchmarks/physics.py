@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bench_utils
 import jax
 import jax.numpy as jnp
-import measuring
 import mujoco
 import numpy as np
 
@@ -67,8 +67,8 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Measure robot by robot; what is in the file already stays unless it is measured anew."""
     chosen = options(words)
-    path = chosen.out / f"physics-{measuring.device_name()}.json"
-    data: dict[str, Any] = measuring.read(path) if path.exists() else {}
+    path = chosen.out / f"physics-{bench_utils.device_name()}.json"
+    data: dict[str, Any] = bench_utils.read(path) if path.exists() else {}
     for robot in chosen.robots:
         for section in chosen.sections:
             print(f"{robot}: {section} ...", flush=True)
@@ -77,10 +77,10 @@ def main(words: list[str] | None = None) -> int:
             )
             data.setdefault(section, {})[robot] = found
             print("   ", found, flush=True)
-            measuring.write(
+            bench_utils.write(
                 path,
-                {**data, "facts": measuring.facts()},
-                text({**data, "facts": measuring.facts()}),
+                {**data, "facts": bench_utils.facts()},
+                text({**data, "facts": bench_utils.facts()}),
             )
     return 0
 
@@ -243,7 +243,7 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         program = jax.jit(rollout).lower(states, jax.random.key(0)).compile()
         found[f"compile_s_{worlds}"] = time.perf_counter() - began
-        times = measuring.seconds(
+        times = bench_utils.seconds(
             lambda p=program, s=states: p(s, jax.random.key(1)), chosen.repeats
         )
         found[f"steps_per_s_{worlds}"] = worlds * chosen.steps / statistics.median(times)
@@ -261,7 +261,7 @@ def text(data: dict[str, Any]) -> str:
     """The tables."""
     parts = [
         "# Robots on MJX\n",
-        measuring.facts_text(data["facts"]) + "\n",
+        bench_utils.facts_text(data["facts"]) + "\n",
         *__doc__.split("\n\n")[2:],
         "",
     ]
@@ -272,7 +272,7 @@ def text(data: dict[str, Any]) -> str:
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
         parts += [
             f"\n## {section.capitalize()}\n",
-            measuring.table(
+            bench_utils.table(
                 ["robot", *(name.replace("_", " ") for name in columns)],
                 [[robot, *(row.get(name) for name in columns)] for robot, row in rows.items()],
             ),

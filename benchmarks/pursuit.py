@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bench_utils
 import jax
 import jax.numpy as jnp
-import measuring
 import numpy as np
 import variants
 
@@ -60,7 +60,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--intrinsic-coef", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy and the critics")
     parser.add_argument("--intrinsic-lr", type=float, default=1e-3)
-    parser.add_argument("--out", type=Path, default=measuring.RESULTS)
+    parser.add_argument("--out", type=Path, default=bench_utils.RESULTS)
     return parser.parse_args(words)
 
 
@@ -68,7 +68,7 @@ def main(words: list[str] | None = None) -> int:
     """Train every variant, and write what its rewards said."""
     chosen = options(words)
     path = chosen.out / "pursuit.json"
-    data = measuring.begun(
+    data = bench_utils.begun(
         path, {k: str(v) for k, v in vars(chosen).items() if k not in ("variants", "out")}
     )
     rows = data["rows"]
@@ -80,8 +80,8 @@ def main(words: list[str] | None = None) -> int:
         if name not in rows:
             rows[name] = study(VARIANTS[name], chosen)
             print(f"{name}: {_line(rows[name])}", flush=True)
-            data["facts"] = measuring.facts()
-            measuring.write(path, data, text(data))
+            data["facts"] = bench_utils.facts()
+            bench_utils.write(path, data, text(data))
             draw(rows, path.with_suffix(".png"))
     print(f"\n{text(data)}")
     return 0
@@ -196,7 +196,7 @@ def text(data: dict[str, Any]) -> str:
     )
     return (
         "# Pursuit on a "
-        f"line\n\n{measuring.facts_text(data['facts'])}\n\n{measuring.table(columns, cells)}\n"
+        f"line\n\n{bench_utils.facts_text(data['facts'])}\n\n{bench_utils.table(columns, cells)}\n"
         "IQM over seeds with 95 % bootstrap intervals. Rewards are intrinsic ones, before their "
         "weight intrinsic_coef, "
         "at the end of training, of both agents at all places but the target's; "

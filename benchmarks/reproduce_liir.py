@@ -248,7 +248,7 @@ def text(
     rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: argparse.Namespace
 ) -> str:
     """The table, with everything needed to read it."""
-    import measuring
+    import bench_utils
 
     first = next(iter(next(iter(found.values()))["rows"].values()))
     wins = any(
@@ -285,9 +285,9 @@ def text(
         settings += "".join(
             f"- {name} failed on {env}: {why}\n" for name, why in of["failed"].items()
         )
-    facts = measuring.facts_text(next(iter(found.values()))["facts"])
+    facts = bench_utils.facts_text(next(iter(found.values()))["facts"])
     return (
-        f"# LIIR's experiment\n\n{facts}\n\n{measuring.table(columns, cells)}\n"
+        f"# LIIR's experiment\n\n{facts}\n\n{bench_utils.table(columns, cells)}\n"
         f"{'Win rates, or returns where nothing is won,' if wins else 'Returns'} of "
         f"{first['plan']['eval_episodes']} "
         f"episodes of each seed's likeliest actions, {first['steps'][-1]:,} environment steps a "
@@ -301,12 +301,12 @@ def text(
 
 def write(found: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> None:
     """The report of what is there, and the picture."""
-    import measuring
+    import bench_utils
 
     rows = summary(found, chosen.against)
     said = text(rows, found, chosen)
-    measuring.write(
-        chosen.out / f"{chosen.name}.json", {"facts": measuring.facts(), "rows": rows}, said
+    bench_utils.write(
+        chosen.out / f"{chosen.name}.json", {"facts": bench_utils.facts(), "rows": rows}, said
     )
     draw(found, rows, chosen.against, chosen.out / f"{chosen.name}.png")
     print(f"\n{said}")

@@ -97,7 +97,7 @@ def _words(task: str, chosen: argparse.Namespace) -> list[str]:
 
 def write(chosen: argparse.Namespace) -> None:
     """The table of all tasks that have results, and the picture of their curves."""
-    import measuring
+    import bench_utils
 
     found = {task: _result(task, chosen.out) for task in PAPER}
     found = {task: data for task, data in found.items() if data is not None}
@@ -122,13 +122,13 @@ def write(chosen: argparse.Namespace) -> None:
         "seeds",
     ]
     text = (
-        f"# Gu et al. 2021, Safe MAMuJoCo\n\n{measuring.facts_text(measuring.facts())}\n\n"
-        f"{measuring.table(columns, rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
+        f"# Gu et al. 2021, Safe MAMuJoCo\n\n{bench_utils.facts_text(bench_utils.facts())}\n\n"
+        f"{bench_utils.table(columns, rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
         "costliest agent."
         "\n\n![Curves](reproduce-macpo.png)\n"
     )
-    measuring.write(
-        chosen.out / "reproduce-macpo.json", {"facts": measuring.facts(), "rows": rows}, text
+    bench_utils.write(
+        chosen.out / "reproduce-macpo.json", {"facts": bench_utils.facts(), "rows": rows}, text
     )
     draw(found, chosen.out / "reproduce-macpo.png")
 

@@ -26,9 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_utils
 import jax
 import jax.numpy as jnp
-import measuring
 import numpy as np
 
 from jaxmarl_lite import rollout, sharding
@@ -64,7 +64,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats of everything")
     parser.add_argument(
-        "--out", type=Path, default=measuring.RESULTS, help="folder of the result files"
+        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
     )
     found = parser.parse_args(words)
     for case in found.cases:
@@ -80,16 +80,16 @@ def main(words: list[str] | None = None) -> int:
     """Run all cases and write the table after each; 1 when one of them failed."""
     chosen = options(words)
     settings = {name: value for name, value in vars(chosen).items() if name not in ("cases", "out")}
-    path = chosen.out / f"speed-{measuring.device_name()}.json"
-    where = measuring.facts()
+    path = chosen.out / f"speed-{bench_utils.device_name()}.json"
+    where = bench_utils.facts()
     result = {
         "settings": settings,
         "facts": where,
-        "machine": measuring.machine(),
+        "machine": bench_utils.machine(),
         "rows": {},
         "failed": {},
     }
-    earlier = measuring.read(path)
+    earlier = bench_utils.read(path)
     if earlier.get("settings") == settings and _same_place(earlier["facts"], where):
         result["rows"] = earlier["rows"]  # of cases that are not asked for now
     for case in chosen.cases:
@@ -102,7 +102,7 @@ def main(words: list[str] | None = None) -> int:
             result["failed"][case] = (
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
-        measuring.write(path, result, text(result))
+        bench_utils.write(path, result, text(result))
         compilation._compile.cache_clear()
         jax.clear_caches()
         gc.collect()
@@ -171,12 +171,12 @@ def time_training(
 
         return call
 
-    first, carry = measuring.repeated(go(1), (state, compiled.empty), 2, warm=2)
+    first, carry = bench_utils.repeated(go(1), (state, compiled.empty), 2, warm=2)
     chunk = max(
         1, min(50, int(CHUNK_SECONDS / 4 / min(first)))
     )  # so that a fast device is not asked one by one
-    taken, carry = measuring.repeated(go(chunk), carry, repeats)
-    idle, carry = measuring.repeated(go(0), carry, max(repeats, 20), warm=2)
+    taken, carry = bench_utils.repeated(go(chunk), carry, repeats)
+    idle, carry = bench_utils.repeated(go(0), carry, max(repeats, 20), warm=2)
     each = [t / chunk for t in taken]
     return {
         "compile_seconds": compiling,
@@ -193,7 +193,7 @@ def time_parts(
     """Seconds of the rollout alone, of the update alone, and of the bare environment; operations of
     the update.
     """
-    timed = functools.partial(measuring.repeated, repeats=repeats, warm=2, group=group)
+    timed = functools.partial(bench_utils.repeated, repeats=repeats, warm=2, group=group)
     algorithm = registry.make_algorithm(planned.algorithm, env.spec, planned.config)
     key = jax.random.key(1)
     learner = jax.jit(lambda key: algorithm.init(key, planned.num_envs, planned.config))(key)
@@ -207,7 +207,7 @@ def time_parts(
         collect, donate_argnums=(1, 3), keep_unused=True
     )  # the old batch's memory holds the new one
     rolled, (acting, batch) = timed(lambda c: again(learner, c[0], key, c[1]), (acting, batch))
-    operations = measuring.product_operations(algorithm.update, key, learner, batch)
+    operations = bench_utils.product_operations(algorithm.update, key, learner, batch)
     update = jax.jit(algorithm.update, donate_argnums=1)
     updated, _ = timed(lambda c: update(key, c[0], batch), (learner, None))
     return {
@@ -315,13 +315,13 @@ def text(result: dict[str, Any]) -> str:
     ]
     head = (
         "# Speed on "
-        f"{result['facts']['device_kind']}\n\n{measuring.facts_text(result['facts'])}\n\n"
+        f"{result['facts']['device_kind']}\n\n{bench_utils.facts_text(result['facts'])}\n\n"
         f"{s['num_envs']} worlds x {s['num_steps']} steps, {s['num_epochs']} epochs x "
         f"{s['num_minibatches']} "
         f"minibatches, dense {'-'.join(map(str, s['hidden_sizes']))}, GRU {s['rnn_hidden_size']}; "
         f"medians of {s['repeats']} repeats.\n\n"
         "The machine: "
-        + ", ".join(f"{name} {measuring.cell_text(rate)}" for name, rate in rates.items())
+        + ", ".join(f"{name} {bench_utils.cell_text(rate)}" for name, rate in rates.items())
         + "\n\n"
     )
     foot = (
@@ -337,7 +337,7 @@ def text(result: dict[str, Any]) -> str:
         "by side.\n"
     )
     failed = "".join(f"\nFailed: {case}: {why}\n" for case, why in result["failed"].items())
-    return head + measuring.table(columns, rows) + foot + failed
+    return head + bench_utils.table(columns, rows) + foot + failed
 
 
 def _ordered(rows: dict[str, Any]) -> list[dict[str, Any]]:

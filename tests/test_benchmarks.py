@@ -23,23 +23,21 @@ reproduce_liir, variants = (
     importlib.import_module("reproduce_liir"),
     importlib.import_module("variants"),
 )
-accelerator, hlo = importlib.import_module("accelerator"), importlib.import_module("hlo")
-learning, measuring = importlib.import_module("learning"), importlib.import_module("measuring")
+compare_speed, hlo = importlib.import_module("compare_speed"), importlib.import_module("hlo")
+learning, bench_utils = importlib.import_module("learning"), importlib.import_module("bench_utils")
 SCRIPTS = (
     "speed",
-    "beside_mava",
-    "beside_jaxmarl",
-    "beside_liir",
-    "trust_step",
+    "compare_liir_update",
+    "constrained_step",
     "learning",
     "physics",
     "reproduce_macpo",
     "reproduce_liir",
-    "where_it_helps",
+    "liir_ablation",
     "pursuit",
     "devices",
     "kills",
-    "accelerator",
+    "compare_speed",
 )
 
 
@@ -122,12 +120,12 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 
 @pytest.mark.slow
 @pytest.mark.guard
-def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row without a peer; a program that cannot be built is named; rows of an earlier call
     stay."""
     tiny = "--num-envs 4 --num-steps 4 --hidden-sizes 4 --env toy/counter"
-    rows = {"good": (f"--algorithm ippo {tiny}", None), "bad": (f"--algorithm nobody {tiny}", None)}
-    monkeypatch.setattr(accelerator, "ROWS", rows)
+    rows = {"good": (f"--algorithm ippo {tiny}", ""), "bad": (f"--algorithm nobody {tiny}", "")}
+    monkeypatch.setattr(compare_speed, "ROWS", rows)
     words = [
         "--rounds",
         "1",
@@ -138,15 +136,15 @@ def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "--logs",
         str(tmp_path / "logs"),
     ]
-    assert accelerator.main([*words, "--rows", "good"]) == 0
-    assert accelerator.main([*words, "--rows", "bad"]) == 1
-    (path,) = tmp_path.glob("accelerator-*.json")
+    assert compare_speed.main([*words, "--rows", "good"]) == 0
+    assert compare_speed.main([*words, "--rows", "bad"]) == 1
+    (path,) = tmp_path.glob("compare-speed-*.json")
     found = json.loads(path.read_text())
     assert found["failed"] == [["bad", "own"]] and list(found["rows"]) == ["good"]
     facts = found["rows"]["good"]["facts"]["own"]
     assert facts["kernels"] > 4 * 4 and facts["env_steps_per_update"] == 16
     assert found["rows"]["good"]["seconds"]["own"][0] > 0
-    assert "nobody" in (tmp_path / "logs" / "00-own.txt").read_text()
+    assert "nobody" in (tmp_path / "logs" / "01-own.txt").read_text()
 
 
 @pytest.mark.slow
@@ -232,13 +230,13 @@ def test_trust_step(tmp_path: Path) -> None:
         "6",
     ]
     run(
-        "trust_step",
+        "constrained_step",
         *words,
         *["--repeats", "1", "--updates", "4", "--worlds", "toy/counter"],
         "--out",
         tmp_path,
     )
-    (path,) = tmp_path.glob("trust-step-*.json")
+    (path,) = tmp_path.glob("constrained-step-*.json")
     found = json.loads(path.read_text())["sections"]
     traced, by_hand = found["parts"]["gflop"], found["parts"]["gflop_by_hand"]
     assert all(abs(traced[name] / by_hand[name] - 1) < 0.01 for name in ("try", "product"))
@@ -404,8 +402,8 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    where_it_helps = importlib.import_module("where_it_helps")
-    chosen = where_it_helps.options(["--trials", "6", "--tuning-seeds", "2"])
+    liir_ablation = importlib.import_module("liir_ablation")
+    chosen = liir_ablation.options(["--trials", "6", "--tuning-seeds", "2"])
     rates = []
 
     def curve(keys: Any, config: Any) -> Any:
@@ -417,8 +415,8 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         found[np.flatnonzero(lr == lr.max())[-1]] = np.nan
         return found
 
-    monkeypatch.setattr(where_it_helps, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
-    tried = where_it_helps.tuned(
+    monkeypatch.setattr(liir_ablation, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
+    tried = liir_ablation.tuned(
         lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen
     )
     assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(
@@ -434,22 +432,22 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         "chosen": {"lr": 1e-3},
     }
     told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden_sizes=[4])
-    data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": measuring.facts()}
-    assert "| exact (1 of 2 seeds diverged) | 2.000" in where_it_helps.text(data)
+    data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": bench_utils.facts()}
+    assert "| exact (1 of 2 seeds diverged) | 2.000" in liir_ablation.text(data)
 
 
 def test_every_variant_searches_epochs_and_minibatches() -> None:
-    where_it_helps = importlib.import_module("where_it_helps")
-    chosen = where_it_helps.options(["--trials", "16", "--tuning-seeds", "2"])
+    liir_ablation = importlib.import_module("liir_ablation")
+    chosen = liir_ablation.options(["--trials", "16", "--tuning-seeds", "2"])
     drawn: dict[str, list[Any]] = {}
-    for variant in set(where_it_helps.VARIANTS) - set(where_it_helps.BORROWED):
+    for variant in set(liir_ablation.VARIANTS) - set(liir_ablation.BORROWED):
         compiled = []
 
         def program(epochs: int, num_minibatches: int, compiled: list[Any] = compiled) -> Any:
             compiled.append((epochs, num_minibatches))
             return lambda keys, config: np.full((len(keys), 3), float(epochs * num_minibatches))
 
-        tried = where_it_helps.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
+        tried = liir_ablation.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
         assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(
             e * m for e, m in compiled
         )
@@ -461,7 +459,7 @@ def test_every_variant_searches_epochs_and_minibatches() -> None:
         drawn[variant] = sorted(
             (config.lr, config.num_epochs, config.num_minibatches) for config, _ in tried[:8]
         )
-        assert where_it_helps.settings_of(tried[0][0])["num_epochs"] == tried[0][0].num_epochs
+        assert liir_ablation.settings_of(tried[0][0])["num_epochs"] == tried[0][0].num_epochs
     assert all(first == drawn["exact"] for first in drawn.values())
 
 
@@ -604,7 +602,7 @@ def test_reproduce_liir(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_where_it_helps(tmp_path: Path) -> None:
+def test_liir_ablation(tmp_path: Path) -> None:
     words = [
         "--tasks",
         "climbing",
@@ -630,8 +628,8 @@ def test_where_it_helps(tmp_path: Path) -> None:
         4,
     ]
     words += ["--points", 2, "--out", tmp_path]
-    run("where_it_helps", *words)
-    path = tmp_path / "where-it-helps.json"
+    run("liir_ablation", *words)
+    path = tmp_path / "liir-ablation.json"
     rows = json.loads(path.read_text())["rows"]["climbing"]
     same, without = rows["exact"]["chosen"], rows.pop("exact without")
     assert without["chosen"] == same | {"intrinsic_coef": 0.0} and not without["trials"]
@@ -658,15 +656,15 @@ def test_where_it_helps(tmp_path: Path) -> None:
     learned, plain = ([trial["lr"] for trial in row["trials"][:2]] for row in rows.values())
     assert learned == plain
     before = path.stat().st_mtime_ns
-    assert "after" not in run("where_it_helps", *words)  # nothing is trained again
+    assert "after" not in run("liir_ablation", *words)  # nothing is trained again
     assert path.stat().st_mtime_ns == before
     assert path.with_suffix(".png").stat().st_size > 1000
     with pytest.raises(AssertionError, match="holds results with seeds 3, not 4"):
-        run("where_it_helps", *words, "--seeds", 4)
+        run("liir_ablation", *words, "--seeds", 4)
     with pytest.raises(
         AssertionError, match="--variants has 'exact without'; allowed with 'exact', whose settings"
     ):
-        run("where_it_helps", *words, "--out", tmp_path / "other", "--variants", "exact without")
+        run("liir_ablation", *words, "--out", tmp_path / "other", "--variants", "exact without")
     assert path.stat().st_mtime_ns == before
 
 
@@ -755,14 +753,14 @@ def test_the_curves_of_stored_results_are_drawn(tmp_path: Path) -> None:
         name: json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
         for name in (
             "pursuit",
-            "where-it-helps",
+            "liir-ablation",
             "learning-safe-mujoco-halfcheetah-2x3",
             "learning-smax-3m",
         )
     }
     importlib.import_module("pursuit").draw(stored["pursuit"]["rows"], tmp_path / "pursuit.png")
-    importlib.import_module("where_it_helps").draw(
-        stored["where-it-helps"]["rows"], tmp_path / "where.png"
+    importlib.import_module("liir_ablation").draw(
+        stored["liir-ablation"]["rows"], tmp_path / "where.png"
     )
     robots = {"halfcheetah": stored["learning-safe-mujoco-halfcheetah-2x3"]}
     importlib.import_module("reproduce_macpo").draw(robots, tmp_path / "macpo.png")

@@ -131,7 +131,7 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
     actor, problems = actor_critic.single_agent_actor(of, config.network_spec), []
     with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
         patch.setattr(
-            macpo.trust_step,
+            macpo.constrained_step,
             "policy_step",
             lambda a, theta, problem, c: (problems.append(problem), (theta, {}))[1],
         )

@@ -557,7 +557,7 @@ def test_how_the_others_enter_a_cost(float64):
         raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(macpo.trust_step, "policy_step", spy)
+        patch.setattr(macpo.constrained_step, "policy_step", spy)
         for choice, scale in itertools.product(("own", "corrected", "product"), scales):
             config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio=choice, cost_scale=scale)
             actor = actor_critic.single_agent_actor(of, config.network_spec)

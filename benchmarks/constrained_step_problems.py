@@ -1,4 +1,4 @@
-"""Problems for `trust_step.py`: random ones of any size, those of policies in training, and how
+"""Problems for `constrained_step.py`: random ones of any size, those of policies in training, and how
 well conjugate gradients solve the latter.
 """
 

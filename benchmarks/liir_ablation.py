@@ -1,7 +1,7 @@
 """Where does LIIR's learned reward help? It and its ablation, each tuned by as many trials, on
 tasks that may need it.
 
-    python benchmarks/where_it_helps.py python benchmarks/where_it_helps.py --tasks relay pursuit-5
+    python benchmarks/liir_ablation.py python benchmarks/liir_ablation.py --tasks relay pursuit-5
     --trials 32 --seeds 30 --steps 300000
 
 Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy
@@ -31,9 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_utils
 import jax
 import jax.numpy as jnp
-import measuring
 import numpy as np
 import reproduce_liir
 import variants
@@ -98,7 +98,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-steps", type=variants.whole, default=32)
     parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
     parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
-    parser.add_argument("--out", type=Path, default=measuring.RESULTS)
+    parser.add_argument("--out", type=Path, default=bench_utils.RESULTS)
     chosen = parser.parse_args(arguments)
     if chosen.num_envs % max(CHOICES["num_minibatches"]):
         parser.error(
@@ -114,14 +114,14 @@ def main(arguments: list[str] | None = None) -> int:
     written anew.
     """
     chosen = options(arguments)
-    path = chosen.out / "where-it-helps.json"
+    path = chosen.out / "liir-ablation.json"
     settings = {
         name: str(value)
         for name, value in vars(chosen).items()
         if name not in ("tasks", "variants", "out")
     }
     settings["searched"] = str(COMMON | CHOICES | OWN)
-    data = measuring.begun(path, settings)
+    data = bench_utils.begun(path, settings)
     for task in chosen.tasks:
         for variant, lender in BORROWED.items():
             if variant in chosen.variants and lender not in {
@@ -143,8 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s",
                     flush=True,
                 )
-                data["facts"] = measuring.facts()
-                measuring.write(path, data, text(data))
+                data["facts"] = bench_utils.facts()
+                bench_utils.write(path, data, text(data))
         draw(data["rows"], path.with_suffix(".png"))
     print(f"\n{text(data)}")
     return 0
@@ -339,15 +339,15 @@ def text(data: dict[str, Any]) -> str:
         max(row["steps"][-1] for of in data["rows"].values() for row in of.values()),
     )
     return (
-        f"# Where the learned reward helps\n\n{measuring.facts_text(data['facts'])}\n\n"
-        f"{measuring.table(columns, rows)}\n"
+        f"# Where the learned reward helps\n\n{bench_utils.facts_text(data['facts'])}\n\n"
+        f"{bench_utils.table(columns, rows)}\n"
         f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the "
         "episodes in training "
         f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} "
         "draws in two rounds, "
         f"each with {s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds "
         f"x {s['num_steps']} "
-        f"steps, layers {s['hidden_sizes']}.\n\n![Curves](where-it-helps.png)\n"
+        f"steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
     )
 
 

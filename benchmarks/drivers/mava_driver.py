@@ -1,5 +1,5 @@
 """Times the learner of a checkout of Mava, its own and unchanged, on request. Started by
-`beside_mava.py`.
+`compare_speed.py`.
 
     python mava_driver.py --checkout DIR --system ff_ippo --env lbf
 
@@ -89,7 +89,7 @@ def adapt_jumanji() -> None:
 def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any, Any, Any, Any]:
     """Mava's learner, its first state, its environment, and the config, at the peer's own sizes."""
     os.chdir(checkout)
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     sys.meta_path.append(StandIns())
     adapt_jumanji()
     import jax
@@ -99,7 +99,7 @@ def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any
     module = importlib.import_module(f"mava.systems.ppo.anakin.{system}")
     make_env = importlib.import_module("mava.utils.make_env")
     with initialize_config_dir(
-        config_dir=os.path.abspath("mava/configs/default"), version_base="1.2"
+        config_dir=str(Path("mava/configs/default").resolve()), version_base="1.2"
     ):
         config = compose(system, overrides=[f"env={env}"])
     OmegaConf.set_struct(config, False)

@@ -1,6 +1,6 @@
 """LIIR's full update beside the authors' program at its own shapes, in turns on one machine.
 
-    python benchmarks/beside_liir.py --liir CHECKOUT --liir-python PYTHON
+    python benchmarks/compare_liir_update.py --liir CHECKOUT --liir-python PYTHON
 
 CHECKOUT is a clone of https://github.com/yalidu/liir; PYTHON is an interpreter with ``torch numpy
 pyyaml``. Both get 32 whole episodes of random data: 60 steps of 3 agents (the map 3m) and 120 of 8
@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bench_utils
+import interleave
 import jax
 import jax.numpy as jnp
-import measuring
-import side_by_side
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.types import EnvSpec, EpisodeStats, Observation, Rollout, Transition
@@ -52,7 +52,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=5, help="updates of a turn")
     parser.add_argument(
-        "--out", type=Path, default=measuring.RESULTS, help="folder of the result files"
+        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
     )
     found = parser.parse_args(words)
     if not (found.liir / "src" / "learners").is_dir():
@@ -63,18 +63,18 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """All comparisons; the table is written after each."""
     chosen = options(words)
-    path = chosen.out / f"beside-liir-{measuring.device_name()}.json"
+    path = chosen.out / f"compare-liir-update-{bench_utils.device_name()}.json"
     result: dict[str, Any] = {
-        "facts": measuring.facts(),
-        "machine": measuring.machine(),
-        "commit": measuring.commit(chosen.liir),
+        "facts": bench_utils.facts(),
+        "machine": bench_utils.machine(),
+        "commit": bench_utils.commit(chosen.liir),
         "settings": {name: getattr(chosen, name) for name in ("rounds", "updates", "threads")},
         "rows": [],
     }
     for name in chosen.cases:
         print(f"{name} ...", flush=True)
         result["rows"].append(compare(name, chosen, result["machine"]))
-        measuring.write(path, result, text(result))
+        bench_utils.write(path, result, text(result))
     print(f"\n{text(result)}\n{path}")
     return 0
 
@@ -117,44 +117,44 @@ def compare(name: str, chosen: argparse.Namespace, machine: dict[str, float]) ->
     began = time.perf_counter()
     update = jax.jit(algorithm.update).lower(jax.random.key(1), learner, batch).compile()
     compiling = time.perf_counter() - began
-    operations = measuring.product_operations(algorithm.update, jax.random.key(1), learner, batch)
+    operations = bench_utils.product_operations(algorithm.update, jax.random.key(1), learner, batch)
     sizes = dict(agents=agents, state=state, view=view, actions=actions, steps=steps, worlds=WORLDS)
     command = [
         chosen.liir_python,
-        str(HERE / "peers" / "liir_driver.py"),
+        str(HERE / "drivers" / "liir_driver.py"),
         "--checkout",
         str(chosen.liir.absolute()),
     ]
     command += [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    workers = {n: side_by_side.Worker([*command, "--threads", str(n)], 10) for n in chosen.threads}
+    programs = {n: interleave.Program([*command, "--threads", str(n)]) for n in chosen.threads}
     held = [learner]
 
     def ours() -> Any:
         held[0], info = update(jax.random.key(1), held[0], batch)
         return held[0], info
 
-    turns: dict[Any, list[Any]] = {"own": [], **{n: [] for n in workers}}
+    turns: dict[Any, list[Any]] = {"own": [], **{n: [] for n in programs}}
     try:
-        for worker in workers.values():
-            worker.updates(2)
-        measuring.seconds(ours, 2)
+        for program in programs.values():
+            program.updates(2)
+        bench_utils.seconds(ours, 2)
         for _ in range(chosen.rounds):
-            for n, worker in workers.items():
+            for n, program in programs.items():
                 time.sleep(0.2)  # the other's threads come to rest
-                turns[n].append(worker.updates(chosen.updates))
+                turns[n].append(program.updates(chosen.updates))
             time.sleep(0.2)
-            turns["own"].append(measuring.seconds(ours, 4 * chosen.updates, warm=0))
-        versions = next(iter(workers.values())).facts["versions"]
+            turns["own"].append(bench_utils.seconds(ours, 4 * chosen.updates, warm=0))
+        versions = next(iter(programs.values())).facts["versions"]
     finally:
-        for worker in workers.values():
-            worker.close()
+        for program in programs.values():
+            program.end()
     own = [statistics.median(turn) for turn in turns["own"]]
     theirs = {
-        n: [statistics.median(whole for whole, _ in turn) for turn in turns[n]] for n in workers
+        n: [statistics.median(whole for whole, _ in turn) for turn in turns[n]] for n in programs
     }
     apart = {
         n: [statistics.median(whole - loop for whole, loop in turn) for turn in turns[n]]
-        for n in workers
+        for n in programs
     }
     best = min(theirs, key=lambda n: statistics.median(theirs[n]))
     ratios = [a / b for a, b in zip(theirs[best], own, strict=True)]
@@ -212,18 +212,18 @@ def text(result: dict[str, Any]) -> str:
     of = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         "# LIIR's update beside the authors' "
-        f"program\n\n{measuring.facts_text(result['facts'])}\n\n"
+        f"program\n\n{bench_utils.facts_text(result['facts'])}\n\n"
         f"Theirs: commit {result['commit'][:9]}, {of}. Ours: "
         '`LIIRConfig.reference(meta_gradient="exact", '
         'outer_ratio="agent")`.\n\n'
         "The machine: "
-        + ", ".join(f"{k} {measuring.cell_text(v)}" for k, v in result["machine"].items())
+        + ", ".join(f"{k} {bench_utils.cell_text(v)}" for k, v in result["machine"].items())
         + "\n\n"
         f"{s['rounds']} rounds in turns, {s['updates']} updates of theirs and {4 * s['updates']} "
         "of ours each; medians "
         f"over rounds, least and greatest in brackets; of torch's threads {s['threads']} the "
         "fastest.\n\n"
-        f"{measuring.table(columns, rows)}\n"
+        f"{bench_utils.table(columns, rows)}\n"
         f"{WORLDS} episodes of 60 steps and 3 agents (3m), of 120 steps and 8 agents (8m). The "
         "product rate is that of "
         "4096x128x128. Their critic is two dense layers of 128 for rewards and values, and takes "

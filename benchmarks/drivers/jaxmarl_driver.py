@@ -1,5 +1,5 @@
 """Times a baseline of a checkout of JaxMARL, its own and unchanged, on request. Started by
-`beside_jaxmarl.py`.
+`compare_speed.py`.
 
     python jaxmarl_driver.py --checkout DIR --system mappo --map 3m --updates 4
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -99,7 +100,7 @@ def main() -> None:
         jax.block_until_ready(compiled(key))
         jax.effects_barrier()
         print(
-            json.dumps([b - a for a, b in zip(ends, ends[1:], strict=False)]),
+            json.dumps([b - a for a, b in itertools.pairwise(ends)]),
             file=answers,
             flush=True,
         )

@@ -1,5 +1,5 @@
 """Times an update of the authors' LIIR, theirs and unchanged, on request. Started by
-`beside_liir.py`.
+`compare_liir_update.py`.
 
     python liir_driver.py --checkout DIR --agents 3 --state 48 --view 30 --actions 9 --steps 60
 

@@ -1,5 +1,5 @@
 """Times one agent's policy step of the authors' MACPO, theirs and unchanged, on request. Started by
-`trust_step.py`.
+`constrained_step.py`.
 
     python macpo_driver.py --checkout DIR --minibatches 1 --threads 2
 
@@ -24,6 +24,7 @@ import os
 import sys
 import time
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def options() -> argparse.Namespace:
 def build(chosen: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The authors' trainer, policy and buffer."""
     package = types.ModuleType("macpo")
-    package.__path__ = [os.path.join(os.path.abspath(chosen.checkout), "MACPO", "macpo")]
+    package.__path__ = [str(Path(chosen.checkout).resolve() / "MACPO" / "macpo")]
     sys.modules["macpo"] = package
     place = "macpo.algorithms.r_mappo."
     flags = [

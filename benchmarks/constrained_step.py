@@ -1,9 +1,9 @@
-"""One agent's step in a trust region under one limit (`trust_step.policy_step`): its speed, its
+"""One agent's step in a trust region under one limit (`constrained_step.policy_step`): its speed, its
 parts, its convergence.
 
-    python benchmarks/trust_step.py                                        all but the authors' program
-    python benchmarks/trust_step.py --macpo CHECKOUT --macpo-python PYTHON       beside it, in turns
-    python benchmarks/trust_step.py --sections costs stride                only these; the others stay in the file
+    python benchmarks/constrained_step.py                                        all but the authors' program
+    python benchmarks/constrained_step.py --macpo CHECKOUT --macpo-python PYTHON       beside it, in turns
+    python benchmarks/constrained_step.py --sections costs stride                only these; the others stay in the file
 
 CHECKOUT is a clone of https://github.com/chauncygu/Multi-Agent-Constrained-Policy-Optimisation;
 PYTHON is an interpreter with ``torch numpy``. The step is on random data: 16 worlds x 1,000 steps,
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
@@ -30,11 +31,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import bench_utils
+import constrained_step_problems
+import interleave
 import jax
 import jax.numpy as jnp
-import measuring
-import side_by_side
-import trust_problems
 
 from jaxmarl_lite.algorithms import trust_region_update
 from jaxmarl_lite.ops import constrained_optimization, running_statistics, tree_math, trust_region
@@ -77,12 +78,12 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--worlds",
         nargs="+",
-        default=trust_problems.WORLDS,
+        default=constrained_step_problems.WORLDS,
         help="environments to train a policy in",
     )
     parser.add_argument("--updates", type=int, default=20, help="updates of that training")
     parser.add_argument(
-        "--out", type=Path, default=measuring.RESULTS, help="folder of the result files"
+        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
     )
     found = parser.parse_args(words)
     if (found.macpo is None) != (found.macpo_python is None):
@@ -92,8 +93,8 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
             f"--macpo: {found.macpo} is no checkout of the authors' program: it has no MACPO/macpo"
         )
     if found.sections is None:
-        found.sections = [name for name in SECTIONS if name != "peers" or found.macpo]
-    if "peers" in found.sections and not found.macpo:
+        found.sections = [name for name in SECTIONS if name != "drivers" or found.macpo]
+    if "drivers" in found.sections and not found.macpo:
         parser.error("--sections: peers needs --macpo and --macpo-python")
     return found
 
@@ -101,15 +102,15 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Every section asked for; the files are written after each."""
     chosen = options(words)
-    path = chosen.out / f"trust-step-{measuring.device_name()}.json"
+    path = chosen.out / f"constrained-step-{bench_utils.device_name()}.json"
     settings = {name: getattr(chosen, name) for name in SIZES}
-    earlier = measuring.read(path)
+    earlier = bench_utils.read(path)
     kept = earlier.get("sections", {}) if earlier.get("settings") == settings else {}
-    result = {"settings": settings, "facts": measuring.facts(), "sections": kept}
+    result = {"settings": settings, "facts": bench_utils.facts(), "sections": kept}
     for name in chosen.sections:
         print(f"{name} ...", flush=True)
-        result["sections"][name] = SECTIONS[name](chosen) | {"facts": measuring.facts()}
-        measuring.write(path, result, text(result))
+        result["sections"][name] = SECTIONS[name](chosen) | {"facts": bench_utils.facts()}
+        bench_utils.write(path, result, text(result))
         jax.clear_caches()
     print(f"\n{text(result)}\n{path}")
     return 0
@@ -130,14 +131,14 @@ def settings_of(chosen: argparse.Namespace, **other: Any) -> trust_region_update
     )
 
 
-def random_case(chosen: argparse.Namespace, costs: int = 1) -> trust_problems.Case:
+def random_case(chosen: argparse.Namespace, costs: int = 1) -> constrained_step_problems.Case:
     """The timed problem."""
     sizes = chosen.num_steps, chosen.num_envs, chosen.view, chosen.actions
-    return trust_problems.random_case(sizes, tuple(chosen.hidden_sizes), costs)
+    return constrained_step_problems.random_case(sizes, tuple(chosen.hidden_sizes), costs)
 
 
 def compiled(
-    case: trust_problems.Case, config: trust_region_update.TrustRegionConfig
+    case: constrained_step_problems.Case, config: trust_region_update.TrustRegionConfig
 ) -> tuple[Callable[[], Any], dict[str, Any], float]:
     """The compiled step as a call without arguments, its info, and the seconds that compiling
     took.
@@ -161,7 +162,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, f
         jax.block_until_ready(call())
     for _ in range(rounds):
         for name, call in calls.items():
-            taken[name] += measuring.seconds(call, 1, warm=0)
+            taken[name] += bench_utils.seconds(call, 1, warm=0)
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
@@ -174,33 +175,33 @@ def peers(chosen: argparse.Namespace) -> dict[str, Any]:
     own, info, compiling = compiled(
         random_case(chosen), settings_of(chosen, initial_step_size=0.27)
     )
-    workers: dict[str, side_by_side.Worker] = {}
+    workers: dict[str, interleave.Program] = {}
     try:
         for name, words in _programs(chosen).items():
-            workers[name] = side_by_side.Worker([chosen.macpo_python, *words], 10)
+            workers[name] = interleave.Program([chosen.macpo_python, *words])
             workers[name].updates(1)
         jax.block_until_ready(own())
         turns: dict[str, list[Any]] = {name: [] for name in ("own", *workers)}
         for _ in range(chosen.rounds):
-            turns["own"].append(statistics.median(measuring.seconds(own, 3, warm=1)))
+            turns["own"].append(statistics.median(bench_utils.seconds(own, 3, warm=1)))
             for name, worker in workers.items():
                 time.sleep(0.2)  # the other's threads come to rest
                 turns[name] += worker.updates(1)
         facts = {name: worker.facts for name, worker in workers.items()}
     finally:
         for worker in workers.values():
-            worker.close()
+            worker.end()
     return {
         "compile_seconds": compiling,
         "info": info,
-        "commit": measuring.commit(chosen.macpo),
+        "commit": bench_utils.commit(chosen.macpo),
         "programs": facts,
         "turns": turns,
     } | compared(turns)
 
 
 def _programs(chosen: argparse.Namespace) -> dict[str, list[str]]:
-    driver = [str(HERE / "peers" / "macpo_driver.py"), "--checkout", str(chosen.macpo.absolute())]
+    driver = [str(HERE / "drivers" / "macpo_driver.py"), "--checkout", str(chosen.macpo.absolute())]
     for name in ("num_steps", "num_envs", "view", "actions"):
         driver += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]
     driver += ["--hidden-sizes", str(chosen.hidden_sizes[0])]
@@ -257,7 +258,7 @@ def peers_text(found: Mapping[str, Any]) -> str:
         )
     versions = next(iter(found["programs"].values()))["versions"]
     return (
-        measuring.table(
+        bench_utils.table(
             ["program", "s", "least to greatest", "times ours", "Fisher products", "tries"], rows
         )
         + f"\nIn turns, {len(found['turns']['own'])} rounds, a round's ratio from its own two "
@@ -299,7 +300,7 @@ def parts(chosen: argparse.Namespace) -> dict[str, Any]:
         "try": lambda: attempt(case.theta),
     }
     taken = in_turns(calls, chosen.repeats)
-    rates = measuring.machine()
+    rates = bench_utils.machine()
     counted = operations(case, config, right, info)
     return {
         "compile_seconds": compiling,
@@ -334,7 +335,7 @@ def _breakdown(
     return found | {"rest": taken["whole"] - sum(found.values()), "whole": taken["whole"]}
 
 
-def _objectives(case: trust_problems.Case, theta: Any) -> tuple[Any, Any]:
+def _objectives(case: constrained_step_problems.Case, theta: Any) -> tuple[Any, Any]:
     problem = case.problem
     pi = case.actor.unroll(theta, problem.hidden_state, problem.data.obs, problem.data.is_first)
     ratio = jnp.exp(pi.log_prob(problem.data.action) - problem.data.log_prob)
@@ -344,12 +345,12 @@ def _objectives(case: trust_problems.Case, theta: Any) -> tuple[Any, Any]:
     ), pi
 
 
-def _gradients(case: trust_problems.Case, theta: Any) -> Any:
+def _gradients(case: constrained_step_problems.Case, theta: Any) -> Any:
     start, pull, _ = jax.vjp(lambda theta: _objectives(case, theta), theta, has_aux=True)
     return jax.vmap(pull)(jnp.eye(len(start)))[0]
 
 
-def _attempt(case: trust_problems.Case, theta: Any) -> Any:
+def _attempt(case: constrained_step_problems.Case, theta: Any) -> Any:
     """What one try of the line search computes, but for a few sums; the old policy is at hand."""
     obs = case.problem.data.obs
     reached, pi = _objectives(case, theta)
@@ -357,7 +358,7 @@ def _attempt(case: trust_problems.Case, theta: Any) -> Any:
     return reached, running_statistics.masked_mean(old.kl(pi), obs.alive)
 
 
-def _solver(case: trust_problems.Case, config: Any) -> Callable[..., Any]:
+def _solver(case: constrained_step_problems.Case, config: Any) -> Callable[..., Any]:
     """``(theta, right, iterations) -> Solutions``, compiled once for any number of iterations."""
     data, hidden_state = case.problem.data, case.problem.hidden_state
 
@@ -368,7 +369,7 @@ def _solver(case: trust_problems.Case, config: Any) -> Callable[..., Any]:
     return jax.jit(solve)
 
 
-def _vector_work(case: trust_problems.Case) -> Callable[..., Any]:
+def _vector_work(case: constrained_step_problems.Case) -> Callable[..., Any]:
     """Conjugate gradients of a diagonal matrix, compiled for any number of iterations."""
     key = jax.random.key(5)  # so wide a spectrum that the iterations do not end early
     diagonal = jax.tree.map(lambda x: 10.0 ** (-8.0 * jax.random.uniform(key, x.shape)), case.theta)
@@ -381,7 +382,9 @@ def _vector_work(case: trust_problems.Case) -> Callable[..., Any]:
     return jax.jit(solve)
 
 
-def _constrained(case: trust_problems.Case, right: Any, solved: Any) -> Callable[[], Any]:
+def _constrained(
+    case: constrained_step_problems.Case, right: Any, solved: Any
+) -> Callable[[], Any]:
     g, b = tree_math.split_first(right)
     images = jax.tree.map(jnp.subtract, right, solved.residual)
     step = jax.jit(constrained_optimization.subspace_constrained_step)
@@ -389,12 +392,12 @@ def _constrained(case: trust_problems.Case, right: Any, solved: Any) -> Callable
 
 
 def operations(
-    case: trust_problems.Case, config: Any, right: Any, info: Mapping[str, Any]
+    case: constrained_step_problems.Case, config: Any, right: Any, info: Mapping[str, Any]
 ) -> dict[str, float]:
     """GFLOP counted in the traced programs; a loop without a fixed length is counted once there, so
     that what it adds is counted apart.
     """
-    count, theta = measuring.product_operations, case.theta
+    count, theta = bench_utils.product_operations, case.theta
 
     def fisher() -> Any:
         return trust_region_update.fisher(
@@ -421,7 +424,7 @@ def operations(
     }
 
 
-def _head(case: trust_problems.Case) -> float:
+def _head(case: constrained_step_problems.Case) -> float:
     """Operations of the head, which a Gaussian's Fisher matrix does not need: it is the same at
     every mean.
     """
@@ -437,7 +440,7 @@ def by_hand(chosen: argparse.Namespace, costs: int, info: Mapping[str, Any]) -> 
     that depends on the weights.
     """
     widths = [chosen.view, *chosen.hidden_sizes, chosen.actions]
-    each = [i * o for i, o in zip(widths, widths[1:], strict=False)]
+    each = [i * o for i, o in itertools.pairwise(widths)]
     unit = 2 * chosen.num_steps * chosen.num_envs / 1e9
     forward, backward = unit * sum(each), unit * (2 * sum(each) - each[0])
     product = 2 * backward
@@ -457,14 +460,14 @@ def parts_text(found: Mapping[str, Any]) -> str:
     ]
     counts[1][0], counts[2][0] = "one Fisher product of both right-hand sides", "one try"
     return (
-        measuring.table(["part", "ms", "%"], rows)
+        bench_utils.table(["part", "ms", "%"], rows)
         + "\nEach part compiled and timed alone, in turns with the whole; the rest is what is "
         "left. The products are "
         f"the time of {int(found['info']['cg_iters'])} iterations for both right-hand sides less "
         "that of none, "
         "and less the vectors' work. Tries of the line search: "
         f"{int(found['info']['line_search_steps'])}.\n\n"
-        + measuring.table(["operations", "GFLOP, traced", "GFLOP, by hand"], counts)
+        + bench_utils.table(["operations", "GFLOP, traced", "GFLOP, by hand"], counts)
         + f"\n{found['gflops']:.1f} GFLOP/s, {100 * found['share_of_gemm']:.0f} % of the "
         "machine's own product of "
         f"4096x128x128 ({rates[GEMM]:.0f} GFLOP/s; of 2048^3: "
@@ -508,7 +511,7 @@ def costs_text(found: Mapping[str, Any]) -> str:
         rows.append([number, 1000 * seconds, added if added is not None else ""])
         before = number, seconds
     return (
-        measuring.table(["costs", "ms", "ms more for each further cost"], rows)
+        bench_utils.table(["costs", "ms", "ms more for each further cost"], rows)
         + "\nConjugate gradients of one right-hand side alone: "
         f"{1000 * found['one_solve_seconds']:.0f} ms; without "
         f"linearizing {1000 * found['one_solve_without_linearizing_seconds']:.0f} ms.\n"
@@ -519,7 +522,10 @@ def stride(chosen: argparse.Namespace) -> dict[str, Any]:
     """Time and direction of the step by `fvp_stride`."""
     cases = {"random": (random_case(chosen), settings_of(chosen))}
     for world in chosen.worlds:
-        cases[world] = trust_problems.trained(world, chosen.updates)[-1], trust_problems.USUAL
+        cases[world] = (
+            constrained_step_problems.trained(world, chosen.updates)[-1],
+            constrained_step_problems.USUAL,
+        )
     rows = []
     for name, (case, config) in cases.items():
         calls, infos, moved = {}, {}, {}
@@ -562,7 +568,7 @@ def stride_text(found: Mapping[str, Any]) -> str:
         for r in found["rows"]
     ]
     return (
-        measuring.table(columns, rows)
+        bench_utils.table(columns, rows)
         + "\nCosine and relative length of the accepted step against that of stride 1.\n"
     )
 
@@ -581,7 +587,7 @@ def memory(chosen: argparse.Namespace) -> dict[str, Any]:
             analysis: Any = program.memory_analysis()
             row = {"whole": whole, "iterations": iterations, "bytes": analysis.temp_size_in_bytes}
             if iterations == chosen.iterations:
-                row["seconds"] = measuring.median(
+                row["seconds"] = bench_utils.median(
                     lambda p=program: p(case.theta, case.problem), chosen.repeats
                 )
             rows.append(row)
@@ -603,14 +609,14 @@ def memory_text(found: Mapping[str, Any]) -> str:
         for r in found["rows"]
     ]
     columns = ["samples", "most iterations", "temporaries, MB", "ms"]
-    return measuring.table(columns, rows) + "\nBy the compiler's own account.\n"
+    return bench_utils.table(columns, rows) + "\nBy the compiler's own account.\n"
 
 
 def residuals(chosen: argparse.Namespace) -> dict[str, Any]:
     """Relative residuals on policies in training."""
     rows = []
     for world in chosen.worlds:
-        rows += trust_problems.residuals(world, chosen.updates)
+        rows += constrained_step_problems.residuals(world, chosen.updates)
     return {"rows": rows}
 
 
@@ -622,7 +628,7 @@ def residuals_text(found: Mapping[str, Any]) -> str:
         for r in found["rows"]
     ]
     return (
-        measuring.table(columns, rows)
+        bench_utils.table(columns, rows)
         + "\nMedians over the agents and the last updates of a training by HATRPO. Residual: |g - "
         "Hx| / |g|. Share of "
         "best gain: g·x of the step along x to the radius δ over that along H⁻¹g (200 "
@@ -657,7 +663,7 @@ def text(result: Mapping[str, Any]) -> str:
     s = result["settings"]
     head = (
         f"# A constrained step in a trust region on {result['facts']['device_kind']}\n\n"
-        f"{measuring.facts_text(result['facts'])}\n\n"
+        f"{bench_utils.facts_text(result['facts'])}\n\n"
         f"{s['num_steps']} steps x {s['num_envs']} worlds, views of {s['view']}, "
         f"dense {'-'.join(map(str, s['hidden_sizes']))}, {s['actions']} continuous actions, one "
         "cost unless said "

@@ -1,0 +1,257 @@
+"""Training steps per second beside JaxMARL's and Mava's, in turns on one machine.
+
+    python benchmarks/compare_speed.py --jaxmarl CHECKOUT --mava CHECKOUT --peer-python PYTHON
+    python benchmarks/compare_speed.py --rows "liir, LBF, 1024 x 64"        no peer needed
+
+Rows have the sizes and networks of the peer's own settings. Each program compiles in a process of
+its own and is then timed in turns with its peer (`interleave.py`). ``--together`` compiles all
+programs at once, for a short visit to a machine with many cores. Programs that fail are listed and
+their rows left out. Rows with the same settings (``XLA_FLAGS`` among them), versions and device are
+kept in the result file, so that rows can be measured one by one.
+
+The table counts the kernels of an update in the optimized HLO (`hlo.py`). Seconds over kernels is
+close to the start-up time of a kernel on a GPU that is not filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bench_utils
+import interleave
+
+DRIVERS = Path(__file__).parent / "drivers"
+LBF, RWARE = "jumanji/lbf-2s-8x8-2p-2f-coop", "jumanji/rware-tiny-2ag"
+CHEETAH = "--algorithm macpo --plain --env safe-mujoco/halfcheetah-2x3 --hidden-sizes 64 64"
+GRU = "--recurrent --hidden-sizes 128 --head-hidden-sizes 128 --num-steps 128 --num-minibatches 4"
+SMAX = f"--env smax/3m {GRU}"
+ROWS: dict[str, tuple[str, str]] = {
+    "mappo, GRU, smax/3m, 128 x 128": (
+        f"--algorithm mappo {SMAX} --num-envs 128",
+        "jaxmarl --system mappo --map 3m",
+    ),
+    "ippo, GRU, smax/3m, 128 x 128": (
+        f"--algorithm ippo --shared-torso {SMAX} --num-envs 128",
+        "jaxmarl --system ippo --map 3m",
+    ),
+    "mappo, GRU, smax/3m, 1024 x 128": (
+        f"--algorithm mappo {SMAX} --num-envs 1024",
+        "jaxmarl --system mappo --map 3m --num-envs 1024",
+    ),
+    "environment alone, smax/3m, 128 x 64": (
+        "--only-env --env smax/3m --num-envs 128 --num-steps 64",
+        "environment --map 3m --num-envs 128 --num-steps 64",
+    ),
+    "environment alone, smax/3m, 1024 x 64": (
+        "--only-env --env smax/3m --num-envs 1024 --num-steps 64",
+        "environment --map 3m --num-envs 1024 --num-steps 64",
+    ),
+    "ippo, LBF, 32 x 128": (f"--algorithm ippo --env {LBF}", "mava --system ff_ippo --env lbf"),
+    "mappo, LBF, 32 x 128": (f"--algorithm mappo --env {LBF}", "mava --system ff_mappo --env lbf"),
+    "ippo, RobotWarehouse, 32 x 128": (
+        f"--algorithm ippo --env {RWARE}",
+        "mava --system ff_ippo --env rware",
+    ),
+    "mappo, RobotWarehouse, 32 x 128": (
+        f"--algorithm mappo --env {RWARE}",
+        "mava --system ff_mappo --env rware",
+    ),
+    "mappo, LBF, 4096 x 128": (
+        f"--algorithm mappo --env {LBF} --num-envs 4096",
+        "mava --system ff_mappo --env lbf --num-envs 4096",
+    ),
+    "liir, LBF, 1024 x 64": (
+        f"--algorithm liir --env {LBF} --num-envs 1024 --num-steps 64",
+        "",
+    ),
+    "macpo, toy/budget, 1024 x 64": (
+        "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 "
+        "--hidden-sizes 64 64",
+        "",
+    ),
+    "macpo, safe half-cheetah 2x3, 1024 x 16": (f"{CHEETAH} --num-envs 1024 --num-steps 16", ""),
+    "macpo, safe half-cheetah 2x3, 4096 x 16": (f"{CHEETAH} --num-envs 4096 --num-steps 16", ""),
+}
+"""Row -> options of our driver, and the peer's driver with its options, empty without a peer."""
+
+
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jaxmarl", type=Path, help="a checkout of JaxMARL, for its rows")
+    parser.add_argument("--mava", type=Path, help="a checkout of Mava, for its rows")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="an interpreter with the peers' dependencies"
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        metavar="ROW",
+        help=f"default: all whose checkout is given; of {', '.join(map(repr, ROWS))}",
+    )
+    parser.add_argument("--together", action="store_true", help="compile all programs at once")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=4, help="updates of a turn")
+    parser.add_argument(
+        "--compile-minutes", type=float, default=15.0, help="programs that take longer are left out"
+    )
+    parser.add_argument("--name", default="compare-speed", help="of the result files")
+    parser.add_argument(
+        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
+    )
+    parser.add_argument("--logs", type=Path, help="folder of what the programs print")
+    args = parser.parse_args(argv)
+    for name, folder in (("jaxmarl", "baselines"), ("mava", "mava/systems")):
+        checkout = getattr(args, name)
+        if checkout is not None and not (checkout / folder).is_dir():
+            parser.error(f"--{name}: {checkout} is no checkout of {name}: it has no {folder}")
+    args.rows = args.rows or [row for row in ROWS if _checkout_given(row, args)]
+    return args
+
+
+def _checkout_given(row: str, args: argparse.Namespace) -> bool:
+    driver = ROWS[row][1].split(" ")[0]
+    return not driver or (args.mava if driver == "mava" else args.jaxmarl) is not None
+
+
+def commands(row: str, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Commands of a row's drivers, by ``own`` and the peer's name; without its checkout no peer."""
+    own, peer = ROWS[row]
+    found = {"own": [sys.executable, str(DRIVERS / "jaxmarl_lite_driver.py"), *own.split()]}
+    if peer and _checkout_given(row, args):
+        driver, *words = peer.split()
+        name = "mava" if driver == "mava" else "jaxmarl"
+        command = [args.peer_python, str(DRIVERS / f"{driver}_driver.py"), *words]
+        if driver != "environment":
+            command += ["--checkout", str(getattr(args, name).absolute())]
+        if driver == "jaxmarl":
+            command += ["--updates", str(args.updates)]
+        found[name] = command
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures the rows and writes the table after each; 1 if a program failed."""
+    args = options(argv)
+    settings: dict[str, Any] = {"rounds": args.rounds, "updates": args.updates}
+    settings["xla_flags"] = os.environ.get("XLA_FLAGS", "")
+    facts = bench_utils.facts()
+    path = args.out / f"{args.name}-{bench_utils.device_name()}.json"
+    result: dict[str, Any] = {"settings": settings, "facts": facts, "rows": {}, "failed": []}
+    result["commits"] = {
+        name: bench_utils.commit(checkout)
+        for name in ("jaxmarl", "mava")
+        if (checkout := getattr(args, name)) is not None
+    }
+    earlier = bench_utils.read(path)
+    if earlier.get("settings") == settings and _same_place(earlier["facts"], facts):
+        result["rows"] = earlier["rows"]
+    args.out.mkdir(parents=True, exist_ok=True)
+    batches = [args.rows] if args.together else [[row] for row in args.rows]
+    for rows in batches:
+        programs = start(rows, args)
+        try:
+            _await(programs, args.compile_minutes, result)
+            for row in rows:
+                pair = {name: p for (r, name), p in programs.items() if r == row and p.facts}
+                if "own" in pair:
+                    result["rows"][row] = interleave.in_turns(pair, args.rounds, args.updates)
+                    print(f"{row}: {_ratio_text(result['rows'][row])}", flush=True)
+                bench_utils.write(path, result, text(result))
+        finally:
+            for program in programs.values():
+                program.end()
+    print(f"\n{text(result)}\n{path}")
+    return 1 if result["failed"] else 0
+
+
+def _same_place(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return {**facts, "date": ""} == {**other, "date": ""}
+
+
+def start(rows: list[str], args: argparse.Namespace) -> dict[tuple[str, str], interleave.Program]:
+    """Starts the programs of some rows; (row, name) -> program."""
+    programs = {}
+    for row in rows:
+        for name, command in commands(row, args).items():
+            log = None
+            if args.logs is not None:
+                args.logs.mkdir(parents=True, exist_ok=True)
+                log = args.logs / f"{list(ROWS).index(row):02d}-{name}.txt"
+            programs[row, name] = interleave.Program(command, log)
+    return programs
+
+
+def _await(
+    programs: Mapping[tuple[str, str], interleave.Program], minutes: float, result: dict[str, Any]
+) -> None:
+    deadline = time.monotonic() + 60 * minutes
+    for key, program in programs.items():
+        if not program.ready(max(deadline - time.monotonic(), 0.0)):
+            print(f"failed: {key}", flush=True)
+            result["failed"].append(list(key))
+            program.end()
+
+
+def _ratio_text(row: Mapping[str, Any]) -> str:
+    if "ratio" not in row:
+        return ""
+    low, high = row["ratio_range"]
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """The table as Markdown, with everything needed to read it."""
+    rows = []
+    for label in (label for label in ROWS if label in result["rows"]):
+        row = result["rows"][label]
+        for name, facts in row["facts"].items():
+            second, kernels = statistics.median(row["seconds"][name]), facts.get("kernels")
+            temporary = facts.get("temporary_bytes")
+            rows.append(
+                [
+                    label,
+                    name,
+                    facts["env_steps_per_update"] / second,
+                    _ratio_text(row) if name == "own" else "",
+                    1e3 * second,
+                    "" if kernels is None else kernels,
+                    "" if kernels is None else 1e6 * second / kernels,
+                    "" if temporary is None else temporary / 1e6,
+                    facts["compile_seconds"],
+                ]
+            )
+    columns = [
+        "algorithm, envs x steps",
+        "program",
+        "env steps/s",
+        "ours over theirs",
+        "ms an update",
+        "kernels an update",
+        "us a kernel",
+        "temporary MB",
+        "compile s",
+    ]
+    settings = result["settings"]
+    failed = "".join(f"\nFailed: {row}, {name}.\n" for row, name in result["failed"])
+    commits = ", ".join(f"{name} {commit[:7]}" for name, commit in result["commits"].items())
+    return (
+        f"# Speed beside other libraries on {result['facts']['device_kind']}\n\n"
+        f"{bench_utils.facts_text(result['facts'])}\n\n{bench_utils.table(columns, rows)}\n"
+        f"Medians of {settings['rounds']} turns of {settings['updates']} updates. XLA_FLAGS: "
+        f"{settings['xla_flags'] or 'none'}. {f'Commits: {commits}.' if commits else ''}\n{failed}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
