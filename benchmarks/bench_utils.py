@@ -1,11 +1,10 @@
-"""What the benchmarks share: a clock, the machine's own rates, operation counts, and result
-files.
-"""
+"""A clock, the machine's own rates, operation counts, and result files of the benchmarks."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -21,72 +20,76 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.report import atomic_io, run_dir
 
-RESULTS = Path(__file__).parent / "results"
-"""Where result files lie."""
-
 
 def seconds(call: Callable[[], Any], repeats: int, warm: int = 1) -> list[float]:
-    """Wall-clock seconds of ``repeats`` calls after ``warm`` untimed ones; each is waited for."""
+    """Returns the wall-clock seconds of ``repeats`` calls, after ``warm`` calls without timing.
+
+    The clock stops when the result of a call is complete.
+    """
     for _ in range(warm):
         jax.block_until_ready(call())
-    taken = []
+    durations = []
     for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(call())
-        taken.append(time.perf_counter() - began)
-    return taken
+        durations.append(time.perf_counter() - began)
+    return durations
 
 
 def median(call: Callable[[], Any], repeats: int, warm: int = 1) -> float:
-    """Median of `seconds`."""
+    """Returns the median of `seconds`."""
     return statistics.median(seconds(call, repeats, warm))
 
 
 def repeated(
     function: Callable[..., Any], carry: Any, repeats: int, warm: int = 1, group: int = 1
 ) -> tuple[list[float], Any]:
-    """Seconds of ``carry = function(carry)``, for functions that use up what they are given; and
-    the last carry.
+    """Returns the seconds of ``carry = function(carry)``, and the last carry.
 
-    ``group`` calls are made before they are waited for, so that a fast device is not held up by the
-    host.
+    For functions that donate their argument. The clock stops once in ``group`` calls, so that the
+    host does not slow a fast device.
     """
-    held = [carry]
 
     def call() -> Any:
+        nonlocal carry
         for _ in range(group):
-            held[0] = function(held[0])
-        return held[0]
+            carry = function(carry)
+        return carry
 
-    return [taken / group for taken in seconds(call, repeats, warm)], held[0]
+    return [duration / group for duration in seconds(call, repeats, warm)], carry
 
 
 def machine(repeats: int = 15) -> dict[str, float]:
-    """Rates that bound everything else: float32 matrix products in GFLOP/s, and memory in GB/s.
+    """Measures the rates of float32 matrix products in GFLOP/s, and of memory in GB/s.
 
-    The precision of a product is JAX's default on this device, the same as in training.
+    They bound the speed of everything else. The precision of a product is JAX's default on this
+    device, the same as in training.
     """
     key = jax.random.key(0)
     product = jax.jit(lambda a, b: a @ b)
     rates = {}
     for m, k, n in ((2048, 2048, 2048), (4096, 128, 128)):
         a, b = jax.random.normal(key, (m, k)), jax.random.normal(key, (k, n))
-        taken = median(lambda a=a, b=b: product(a, b), repeats, warm=3)
-        rates[f"gemm_{m}x{k}x{n}_gflops"] = 2 * m * k * n / taken / 1e9
+        duration = median(lambda a=a, b=b: product(a, b), repeats, warm=3)
+        rates[f"gemm_{m}x{k}x{n}_gflops"] = 2 * m * k * n / duration / 1e9
     size = 1 << 24  # 64 MiB, read and written once
     add = jax.jit(lambda x: x + 1.0, donate_argnums=0)
-    taken, _ = repeated(add, jnp.ones(size), repeats, warm=3)
-    rates["memory_gbytes_per_second"] = 2 * 4 * size / statistics.median(taken) / 1e9
+    durations, _ = repeated(add, jnp.ones(size), repeats, warm=3)
+    rates["memory_gbytes_per_second"] = 2 * 4 * size / statistics.median(durations) / 1e9
     return rates
 
 
-def product_operations(function: Callable[..., Any], *args: Any) -> float:
-    """Operations of all matrix products in a function: 2 m k n for each, times the lengths of the
-    scans around it.
+def machine_text(rates: Mapping[str, float]) -> str:
+    """Formats the rates of `machine` as a line of text."""
+    return ", ".join(f"{name} {cell_text(rate)}" for name, rate in rates.items())
 
-    Counted in the traced program after unused results are dropped; the larger branch of a `cond`
-    counts, and nothing else does. XLA's own analysis is of no use here: it counts the body of a
-    loop once.
+
+def product_operations(function: Callable[..., Any], *args: Any) -> float:
+    """Counts the operations of all matrix products in a function.
+
+    A product counts 2 m k n, times the lengths of the scans around it; of a `cond` the larger
+    branch counts. The count is that of the traced program without unused results. XLA's own
+    analysis does not help: it counts the body of a loop once.
     """
     from jax.interpreters import partial_eval
 
@@ -98,13 +101,13 @@ def product_operations(function: Callable[..., Any], *args: Any) -> float:
 def _products(jaxpr: Any) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        inside = [_products(getattr(sub, "jaxpr", sub)) for sub in _inner(equation.params)]
+        inside = [_products(getattr(sub, "jaxpr", sub)) for sub in _inner_jaxprs(equation.params)]
         name = equation.primitive.name
         if name == "dot_general":
-            left, right = (v.aval.shape for v in equation.invars)
+            left_shape, right_shape = (v.aval.shape for v in equation.invars)
             (contracted, _), (batched, _) = equation.params["dimension_numbers"]
-            shared = _volume(left, contracted) * _volume(left, batched)
-            total += 2.0 * _volume(left) * _volume(right) / shared if shared else 0.0
+            shared = _volume(left_shape, contracted) * _volume(left_shape, batched)
+            total += 2.0 * _volume(left_shape) * _volume(right_shape) / shared if shared else 0.0
         elif name == "scan":
             total += equation.params["length"] * sum(inside)
         else:
@@ -112,28 +115,22 @@ def _products(jaxpr: Any) -> float:
     return total
 
 
-def _inner(params: Mapping[str, Any]) -> list[Any]:
-    found = []
-    for value in params.values():
-        entries = value if isinstance(value, (tuple, list)) else (value,)
-        found += [entry for entry in entries if hasattr(entry, "eqns") or hasattr(entry, "jaxpr")]
-    return found
+def _inner_jaxprs(params: Mapping[str, Any]) -> list[Any]:
+    lists = [value if isinstance(value, (tuple, list)) else (value,) for value in params.values()]
+    return [x for values in lists for x in values if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
 
 
 def _volume(shape: Sequence[int], axes: Sequence[int] | None = None) -> float:
-    size = 1.0
-    for axis in range(len(shape)) if axes is None else axes:
-        size *= shape[axis]
-    return size
+    return float(math.prod(shape if axes is None else (shape[axis] for axis in axes)))
 
 
 def device_name() -> str:
-    """The device as a part of a file name, for example ``cpu`` or ``nvidia-h200``."""
+    """Returns the device as a part of a file name, for example ``cpu`` or ``nvidia-h200``."""
     return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
 
 
 def facts() -> dict[str, Any]:
-    """What every result file says about where it comes from."""
+    """Returns date, processor, device, and versions, which every result file records."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -146,85 +143,87 @@ def facts() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    return found.group(1).strip() if found else platform.processor()
+        match = None
+    return match.group(1).strip() if match else platform.processor()
 
 
-def facts_text(where: Mapping[str, Any]) -> str:
-    """`facts` as a line of Markdown."""
-    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """Formats `facts` as a line of Markdown."""
+    packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     return (
-        f"{where['date']}; {where['device_count']} x {where['device_kind']} "
-        f"({where['device_platform']}), "
-        f"{where['cores']} cores of {where['processor']}, {where['platform']}; Python "
-        f"{where['python']}, {packages}."
+        f"{facts['date']}; {facts['device_count']} x {facts['device_kind']} "
+        f"({facts['device_platform']}), {facts['cores']} cores of {facts['processor']}, "
+        f"{facts['platform']}; Python {facts['python']}, {packages}."
     )
 
 
 def commit(checkout: Path) -> str:
-    """The commit of a checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    """Returns the commit of a checkout, or ``unknown``."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown; numbers stand right."""
-    right = [
-        all(isinstance(row[i], (int, float)) or not row[i] for row in rows)
-        for i in range(len(columns))
-    ]
-    lines = [
-        columns,
-        ["--:" if r else ":--" for r in right],
-        *([cell_text(cell) for cell in row] for row in rows),
-    ]
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Formats rows, column name -> cell, as a Markdown table; numbers are aligned to the right."""
+    if not rows:
+        return "(no rows)\n"
+    columns = list(rows[0])
+    is_number = [all(isinstance(r[c], (int, float)) or not r[c] for r in rows) for c in columns]
+    lines = [columns, ["--:" if right else ":--" for right in is_number]]
+    lines += [[cell_text(row[column]) for column in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def cell_text(value: Any) -> str:
-    """A number with three or more digits that mean something; anything else as it is."""
+    """Formats a number with at least three significant digits; None is empty."""
     if value is None:
         return ""
-    if isinstance(value, int) or not isinstance(value, float):
-        return (
-            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        )
-    if value != value or value in (float("inf"), float("-inf")):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_integer else str(value)
 
 
 def write(path: Path, data: Mapping[str, Any], text: str) -> None:
-    """Put ``data`` at ``path`` as JSON and ``text`` beside it as Markdown, each whole or not at
-    all.
-    """
+    """Writes ``data`` to ``path`` as JSON and ``text`` beside it as Markdown, both atomically."""
     atomic_io.replace_text(path, atomic_io.to_json(data, indent=2) + "\n")
     atomic_io.replace_text(path.with_suffix(".md"), text)
 
 
 def begun(path: Path, settings: dict[str, str]) -> dict[str, Any]:
-    """The earlier result with these settings, or an empty one; a result with others ends the
-    program, as it is.
+    """Returns the earlier result with these settings, or an empty one.
+
+    A result with other settings ends the program and stays as it is.
     """
-    found = read(path)
-    if not found:
+    result = read(path)
+    if not result:
         return {"settings": settings, "rows": {}}
-    had = found.get("settings", {})
-    for name in sorted({*settings, *had}):
-        if settings.get(name) != had.get(name):
-            told = f"{path} holds results with {name} {had.get(name)}, not {settings.get(name)}"
-            raise SystemExit(f"{told}; allowed is the same, or another --out")
-    return found
+    earlier = result.get("settings", {})
+    for name in sorted({*settings, *earlier}):
+        if settings.get(name) != earlier.get(name):
+            raise SystemExit(
+                f"{path} holds results with {name} {earlier.get(name)}, not {settings.get(name)}; "
+                "allowed is the same, or another --out"
+            )
+    return result
+
+
+def comparable_rows(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    """Returns the rows of an earlier result with the same settings, versions and device, or {}."""
+    earlier = read(path)
+    same = earlier.get("settings") == settings and {**earlier["facts"], "date": ""} == {
+        **facts,
+        "date": "",
+    }
+    return earlier["rows"] if same else {}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """An earlier result; empty where there is none that can be read."""
+    """Returns an earlier result; empty where no file can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}

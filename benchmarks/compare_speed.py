@@ -1,13 +1,13 @@
-"""Training steps per second beside JaxMARL's and Mava's, in turns on one machine.
+"""Compares training steps per second with JaxMARL and Mava, in turns on one machine.
 
     python benchmarks/compare_speed.py --jaxmarl CHECKOUT --mava CHECKOUT --peer-python PYTHON
     python benchmarks/compare_speed.py --rows "liir, LBF, 1024 x 64"        no peer needed
 
 Rows have the sizes and networks of the peer's own settings. Each program compiles in a process of
 its own and is then timed in turns with its peer (`interleave.py`). ``--together`` compiles all
-programs at once, for a short visit to a machine with many cores. Programs that fail are listed and
-their rows left out. Rows with the same settings (``XLA_FLAGS`` among them), versions and device are
-kept in the result file, so that rows can be measured one by one.
+programs at once, for a short session on a machine with many cores. Programs that fail are listed
+and their rows left out. Rows with the same settings (``XLA_FLAGS`` among them), versions and device
+are kept in the result file, so that rows can be measured one by one.
 
 The table counts the kernels of an update in the optimized HLO (`hlo.py`). Seconds over kernels is
 close to the start-up time of a kernel on a GPU that is not filled.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_utils
+import command_line
 import interleave
 
 DRIVERS = Path(__file__).parent / "drivers"
@@ -67,10 +68,7 @@ ROWS: dict[str, tuple[str, str]] = {
         f"--algorithm mappo --env {LBF} --num-envs 4096",
         "mava --system ff_mappo --env lbf --num-envs 4096",
     ),
-    "liir, LBF, 1024 x 64": (
-        f"--algorithm liir --env {LBF} --num-envs 1024 --num-steps 64",
-        "",
-    ),
+    "liir, LBF, 1024 x 64": (f"--algorithm liir --env {LBF} --num-envs 1024 --num-steps 64", ""),
     "macpo, toy/budget, 1024 x 64": (
         "--algorithm macpo --plain --env toy/budget --num-envs 1024 --num-steps 64 "
         "--hidden-sizes 64 64",
@@ -83,10 +81,8 @@ ROWS: dict[str, tuple[str, str]] = {
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("--jaxmarl", type=Path, help="a checkout of JaxMARL, for its rows")
     parser.add_argument("--mava", type=Path, help="a checkout of Mava, for its rows")
     parser.add_argument(
@@ -97,7 +93,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=ROWS,
         metavar="ROW",
-        help=f"default: all whose checkout is given; of {', '.join(map(repr, ROWS))}",
+        help=f"default: all whose checkout is known; of {', '.join(map(repr, ROWS))}",
     )
     parser.add_argument("--together", action="store_true", help="compile all programs at once")
     parser.add_argument("--rounds", type=int, default=3)
@@ -106,38 +102,35 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
         "--compile-minutes", type=float, default=15.0, help="programs that take longer are left out"
     )
     parser.add_argument("--name", default="compare-speed", help="of the result files")
-    parser.add_argument(
-        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
-    )
     parser.add_argument("--logs", type=Path, help="folder of what the programs print")
     args = parser.parse_args(argv)
     for name, folder in (("jaxmarl", "baselines"), ("mava", "mava/systems")):
         checkout = getattr(args, name)
-        if checkout is not None and not (checkout / folder).is_dir():
-            parser.error(f"--{name}: {checkout} is no checkout of {name}: it has no {folder}")
-    args.rows = args.rows or [row for row in ROWS if _checkout_given(row, args)]
+        if checkout is not None:
+            command_line.check_checkout(parser, name, checkout, folder)
+    args.rows = args.rows or [row for row in ROWS if _has_checkout(row, args)]
     return args
 
 
-def _checkout_given(row: str, args: argparse.Namespace) -> bool:
+def _has_checkout(row: str, args: argparse.Namespace) -> bool:
     driver = ROWS[row][1].split(" ")[0]
     return not driver or (args.mava if driver == "mava" else args.jaxmarl) is not None
 
 
 def commands(row: str, args: argparse.Namespace) -> dict[str, list[str]]:
-    """Commands of a row's drivers, by ``own`` and the peer's name; without its checkout no peer."""
-    own, peer = ROWS[row]
-    found = {"own": [sys.executable, str(DRIVERS / "jaxmarl_lite_driver.py"), *own.split()]}
-    if peer and _checkout_given(row, args):
-        driver, *words = peer.split()
+    """Returns the commands of a row: ``own``, and the peer's name if its checkout is known."""
+    ours, peer = ROWS[row]
+    by_name = {"own": [sys.executable, str(DRIVERS / "jaxmarl_lite_driver.py"), *ours.split()]}
+    if peer and _has_checkout(row, args):
+        driver, *options = peer.split()
         name = "mava" if driver == "mava" else "jaxmarl"
-        command = [args.peer_python, str(DRIVERS / f"{driver}_driver.py"), *words]
+        command = [args.peer_python, str(DRIVERS / f"{driver}_driver.py"), *options]
         if driver != "environment":
             command += ["--checkout", str(getattr(args, name).absolute())]
         if driver == "jaxmarl":
             command += ["--updates", str(args.updates)]
-        found[name] = command
-    return found
+        by_name[name] = command
+    return by_name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,15 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     settings["xla_flags"] = os.environ.get("XLA_FLAGS", "")
     facts = bench_utils.facts()
     path = args.out / f"{args.name}-{bench_utils.device_name()}.json"
-    result: dict[str, Any] = {"settings": settings, "facts": facts, "rows": {}, "failed": []}
+    result: dict[str, Any] = {"settings": settings, "facts": facts, "failed": []}
     result["commits"] = {
         name: bench_utils.commit(checkout)
         for name in ("jaxmarl", "mava")
         if (checkout := getattr(args, name)) is not None
     }
-    earlier = bench_utils.read(path)
-    if earlier.get("settings") == settings and _same_place(earlier["facts"], facts):
-        result["rows"] = earlier["rows"]
+    result["rows"] = bench_utils.comparable_rows(path, settings, facts)
     args.out.mkdir(parents=True, exist_ok=True)
     batches = [args.rows] if args.together else [[row] for row in args.rows]
     for rows in batches:
@@ -175,12 +166,8 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if result["failed"] else 0
 
 
-def _same_place(facts: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return {**facts, "date": ""} == {**other, "date": ""}
-
-
 def start(rows: list[str], args: argparse.Namespace) -> dict[tuple[str, str], interleave.Program]:
-    """Starts the programs of some rows; (row, name) -> program."""
+    """Starts the programs of the rows; returns (row, name) -> program."""
     programs = {}
     for row in rows:
         for name, command in commands(row, args).items():
@@ -197,7 +184,7 @@ def _await(
 ) -> None:
     deadline = time.monotonic() + 60 * minutes
     for key, program in programs.items():
-        if not program.ready(max(deadline - time.monotonic(), 0.0)):
+        if not program.wait_until_ready(max(deadline - time.monotonic(), 0.0)):
             print(f"failed: {key}", flush=True)
             result["failed"].append(list(key))
             program.end()
@@ -211,7 +198,7 @@ def _ratio_text(row: Mapping[str, Any]) -> str:
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """The table as Markdown, with everything needed to read it."""
+    """Formats the result as Markdown."""
     rows = []
     for label in (label for label in ROWS if label in result["rows"]):
         row = result["rows"][label]
@@ -219,35 +206,24 @@ def text(result: Mapping[str, Any]) -> str:
             second, kernels = statistics.median(row["seconds"][name]), facts.get("kernels")
             temporary = facts.get("temporary_bytes")
             rows.append(
-                [
-                    label,
-                    name,
-                    facts["env_steps_per_update"] / second,
-                    _ratio_text(row) if name == "own" else "",
-                    1e3 * second,
-                    "" if kernels is None else kernels,
-                    "" if kernels is None else 1e6 * second / kernels,
-                    "" if temporary is None else temporary / 1e6,
-                    facts["compile_seconds"],
-                ]
+                {
+                    "algorithm, envs x steps": label,
+                    "program": name,
+                    "env steps/s": facts["env_steps_per_update"] / second,
+                    "ours over theirs": _ratio_text(row) if name == "own" else "",
+                    "ms an update": 1e3 * second,
+                    "kernels an update": "" if kernels is None else kernels,
+                    "us a kernel": "" if kernels is None else 1e6 * second / kernels,
+                    "temporary MB": "" if temporary is None else temporary / 1e6,
+                    "compile s": facts["compile_seconds"],
+                }
             )
-    columns = [
-        "algorithm, envs x steps",
-        "program",
-        "env steps/s",
-        "ours over theirs",
-        "ms an update",
-        "kernels an update",
-        "us a kernel",
-        "temporary MB",
-        "compile s",
-    ]
     settings = result["settings"]
     failed = "".join(f"\nFailed: {row}, {name}.\n" for row, name in result["failed"])
     commits = ", ".join(f"{name} {commit[:7]}" for name, commit in result["commits"].items())
     return (
         f"# Speed beside other libraries on {result['facts']['device_kind']}\n\n"
-        f"{bench_utils.facts_text(result['facts'])}\n\n{bench_utils.table(columns, rows)}\n"
+        f"{bench_utils.facts_text(result['facts'])}\n\n{bench_utils.table(rows)}\n"
         f"Medians of {settings['rounds']} turns of {settings['updates']} updates. XLA_FLAGS: "
         f"{settings['xla_flags'] or 'none'}. {f'Commits: {commits}.' if commits else ''}\n{failed}"
     )

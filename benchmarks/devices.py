@@ -1,11 +1,10 @@
-"""Whether one device, eight devices, and two processes with four devices each compute the same
-numbers.
+"""Compares the numbers of one device, eight devices, and two processes with four devices each.
 
     python benchmarks/devices.py
     python benchmarks/devices.py --cases liir:gru:envs --updates 4
 
-For each case (algorithm : recurrent layer : what is spread over the devices) the same run is made
-on one device, on 8 forced host devices, and by two processes that join on loopback. Compared with
+For each case (algorithm : recurrent layer : axis sharded over the devices) the same run is made on
+one device, on 8 forced host devices, and by two processes that join on loopback. Compared with
 one device: the training state after one update in float32 and after twenty in float64; and after
 twenty in float64 of which the first ten were made, and saved, by the other. An error is the largest
 difference in an array over the largest number in it, the worst of all arrays; what is no real
@@ -17,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -30,6 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import command_line
+
 HERE = Path(__file__).parent
 CASES = ["liir:gru:envs", "liir:none:seeds", "mappo:none:envs", "ippo:gru:seeds"]
 SETUPS = {"one": 1, "eight": 8, "two": 4}
@@ -38,11 +40,9 @@ LIMITS = {"float32": 1e-5, "float64": 1e-9, "continued": 1e-9, "handed_back": 1e
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument(
         "--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:{envs,seeds}"
     )
@@ -65,107 +65,84 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=1800, help="seconds that one process may take"
     )
-    parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="folder of the result files"
-    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
-def main(words: list[str] | None = None) -> int:
-    """All runs and comparisons; 1 when one is beyond its limit."""
-    chosen = options(words)
-    if chosen.worker:
-        work(json.loads(chosen.worker))
+def main(argv: list[str] | None = None) -> int:
+    """Makes all runs and comparisons; returns 1 if an error is beyond its limit."""
+    args = options(argv)
+    if args.worker:
+        work(json.loads(args.worker))
         return 0
     rows = []
-    with tempfile.TemporaryDirectory() as place:
-        launch("one", jobs("one", chosen, place), chosen)
-        for setup in chosen.setups:
-            launch(setup, jobs(setup, chosen, place), chosen)
-        launch(
-            "one",
-            [job for setup in chosen.setups for job in handing_back(setup, chosen, place)],
-            chosen,
-        )
-        for case in chosen.cases:
-            rows += [
-                {"case": case, "setup": setup, **compare(case, setup, place)}
-                for setup in chosen.setups
-            ]
-    return report(chosen, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        launch("one", jobs("one", args, folder), args)
+        for setup in args.setups:
+            launch(setup, jobs(setup, args, folder), args)
+        back = [job for setup in args.setups for job in handing_back(setup, args, folder)]
+        launch("one", back, args)
+        for case, setup in itertools.product(args.cases, args.setups):
+            rows.append({"case": case, "setup": setup, **compare(case, setup, folder)})
+    return report(args, rows)
 
 
-def arguments(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """What `run` is given, the same everywhere."""
+def arguments(case: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of `run` that all setups share."""
     algorithm, cell, shard_over = case.split(":")
-    config = {"hidden_sizes": [chosen.hidden_sizes], "normalize_observations": True}
-    config |= {"recurrent": True, "rnn_hidden_size": chosen.hidden_sizes} if cell == "gru" else {}
+    config = {"hidden_sizes": [args.hidden_sizes], "normalize_observations": True}
+    config |= {"recurrent": True, "rnn_hidden_size": args.hidden_sizes} if cell == "gru" else {}
     return {
         "algorithm": algorithm,
         "config": config,
-        "env": chosen.env,
+        "env": args.env,
         "shard_over": shard_over,
-        "seeds": 8 if shard_over == "seeds" else chosen.seeds,
-        "num_envs": chosen.num_envs,
-        "num_steps": chosen.num_steps,
+        "seeds": 8 if shard_over == "seeds" else args.seeds,
+        "num_envs": args.num_envs,
+        "num_steps": args.num_steps,
     }
 
 
-def jobs(setup: str, chosen: argparse.Namespace, place: str) -> list[dict[str, Any]]:
-    """The runs of one setup; all but that of one device also continue what that began."""
-    found = []
-    for case in chosen.cases:
-        given, batch = arguments(case, chosen), chosen.num_envs * chosen.num_steps
-        at = f"{place}/{setup}/{case.replace(':', '-')}"
-        found.append(
-            given
-            | {"x64": False, "total_steps": batch, "num_evaluations": 1, "out": f"{at}/float32"}
-        )
-        whole = {
-            "x64": True,
-            "total_steps": chosen.updates * batch,
-            "num_evaluations": 2,
-            "out": f"{at}/float64",
-        }
-        found.append(given | whole)
+def jobs(setup: str, args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
+    """Returns the runs of a setup; eight and two also continue the runs of one device."""
+    result = []
+    for case in args.cases:
+        common, batch = arguments(case, args), args.num_envs * args.num_steps
+        at = f"{folder}/{setup}/{case.replace(':', '-')}"
+        for name, updates, evaluations in (("float32", 1, 1), ("float64", args.updates, 2)):
+            sizes = dict(total_steps=updates * batch, num_evaluations=evaluations)
+            result.append(common | {"x64": name == "float64", **sizes, "out": f"{at}/{name}"})
         if setup != "one":
-            found[-1]["exchanges"] = f"{at}/exchanges.json"
-            found.append(
-                continuing(given, at.replace(f"/{setup}/", "/one/") + "/float64", f"{at}/continued")
-            )
-    return found
+            result[-1]["exchanges"] = f"{at}/exchanges.json"
+            began = at.replace(f"/{setup}/", "/one/") + "/float64"
+            result.append(continuing(common, began, f"{at}/continued"))
+    return result
 
 
-def handing_back(setup: str, chosen: argparse.Namespace, place: str) -> list[dict[str, Any]]:
-    """One device continues what others began."""
-    found = []
-    for case in chosen.cases:
-        at = f"{place}/{setup}/{case.replace(':', '-')}"
-        found.append(continuing(arguments(case, chosen), f"{at}/float64", f"{at}/handed_back"))
-    return found
+def handing_back(setup: str, args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
+    """Returns the jobs with which one device continues the runs of a setup."""
+    paths = {case: f"{folder}/{setup}/{case.replace(':', '-')}" for case in args.cases}
+    return [
+        continuing(arguments(case, args), f"{path}/float64", f"{path}/handed_back")
+        for case, path in paths.items()
+    ]
 
 
-def continuing(given: dict[str, Any], began: str, out: str) -> dict[str, Any]:
-    """A job that goes on from the middle of another's run, in a copy of its folder."""
-    return {"x64": True, "copy": began, "resume": out, "shard_over": given["shard_over"]}
+def continuing(common: dict[str, Any], began: str, out: str) -> dict[str, Any]:
+    """Returns a job that resumes from the middle of another's run, in a copy of its folder."""
+    return {"x64": True, "copy": began, "resume": out, "shard_over": common["shard_over"]}
 
 
-def launch(setup: str, todo: list[dict[str, Any]], chosen: argparse.Namespace) -> None:
-    """Make the runs of ``todo`` in one process, or in two that join."""
-    copies = [(Path(job["copy"]), Path(job["resume"])) for job in todo if "copy" in job]
+def launch(setup: str, jobs: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Makes the runs of ``jobs`` in one process, or in two that join."""
+    copies = [(Path(job["copy"]), Path(job["resume"])) for job in jobs if "copy" in job]
     for began, out in copies:
         shutil.copytree(began, out)
-        shutil.rmtree(
-            max((out / "checkpoints").glob("step_*"))
-        )  # the later half is to be done again
+        # without the last checkpoint the second half is computed again
+        shutil.rmtree(max((out / "checkpoints").glob("step_*")))
     count = 2 if setup == "two" else 1
-    order = {
-        "jobs": todo,
-        "count": count,
-        "port": _free_port(),
-        "fast_compile": chosen.fast_compile,
-    }
+    order = {"jobs": jobs, "count": count, "port": _free_port()}
+    order["fast_compile"] = args.fast_compile
     flags = (
         os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={SETUPS[setup]}"
     )
@@ -176,22 +153,22 @@ def launch(setup: str, todo: list[dict[str, Any]], chosen: argparse.Namespace) -
         for rank in range(count)
     ]
     try:
-        codes = [process.wait(chosen.patience) for process in running]
+        codes = [process.wait(args.patience) for process in running]
     finally:
         for process in running:
             process.kill()
     if any(codes):
-        raise RuntimeError(f"setup {setup}: processes ended with {codes}; their words are above")
+        raise RuntimeError(f"setup {setup}: processes ended with {codes}; their messages are above")
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
 
 
 def work(order: dict[str, Any]) -> None:
-    """What a process does."""
+    """Makes the runs of a process."""
     import jax
 
     import jaxmarl_lite as jml
@@ -232,10 +209,8 @@ def _run(job: dict[str, Any], devices: int) -> None:
 
 
 def exchanges(program: str) -> list[dict[str, Any]]:
-    """What devices exchange, from the text of a compiled program: each kind and size, how often it
-    is written there.
-    """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """Lists the collective operations in a compiled program's text: kind, size, occurrences."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
     for match in re.finditer(
         rf"^ *(?:ROOT )?\S+ = (.*?) ({COLLECTIVES})(?:-start)?\(.*$", program, re.MULTILINE
     ):
@@ -247,11 +222,11 @@ def exchanges(program: str) -> list[dict[str, Any]]:
             "numbers": sum(map(_volume, arrays)),
             "times": 0,
         }
-        entry = found.setdefault(
+        entry = entries.setdefault(
             (match.group(2), str(arrays)), entry | {"from": where.group(1) if where else ""}
         )
         entry["times"] += 1
-    return sorted(found.values(), key=lambda entry: -entry["numbers"])
+    return sorted(entries.values(), key=lambda entry: -entry["numbers"])
 
 
 def _volume(array: str) -> int:
@@ -259,22 +234,22 @@ def _volume(array: str) -> int:
     return math.prod(int(size) for size in re.findall(r"\d+", array[array.index("[") :]))
 
 
-def compare(case: str, setup: str, place: str) -> dict[str, Any]:
-    """Errors of one setup against one device."""
+def compare(case: str, setup: str, folder: str) -> dict[str, Any]:
+    """Returns the errors of a setup against one device."""
     import jax
 
-    one, other = (Path(place, name, case.replace(":", "-")) for name in ("one", setup))
-    found: dict[str, Any] = {}
+    one, other = (Path(folder, name, case.replace(":", "-")) for name in ("one", setup))
+    errors: dict[str, Any] = {}
     for name in LIMITS:
         with jax.enable_x64(name != "float32"):
             reference = one / ("float32" if name == "float32" else "float64")
             states = [saved(path) for path in (reference, other / name)]
-            found[name] = difference(*states)
-    return found | {"exchanges": json.loads((other / "exchanges.json").read_text())}
+            errors[name] = difference(*states)
+    return errors | {"exchanges": json.loads((other / "exchanges.json").read_text())}
 
 
 def saved(path: Path) -> Any:
-    """The last state of a run, all of it on this process's device."""
+    """Returns the last state of a run, all of it on this process's device."""
     from jaxmarl_lite.experiment import compilation
     from jaxmarl_lite.experiment import config as experiment_config
     from jaxmarl_lite.report import checkpoint, run_dir
@@ -285,9 +260,7 @@ def saved(path: Path) -> Any:
 
 
 def difference(one: Any, other: Any) -> dict[str, Any]:
-    """Worst relative error of the real numbers of two states, in which array, and which other
-    arrays differ at all.
-    """
+    """Returns the worst relative error of two states' floats, its array, and unequal arrays."""
     import jax
     import numpy as np
 
@@ -313,8 +286,8 @@ def difference(one: Any, other: Any) -> dict[str, Any]:
     return {"error": worst, "where": where, "unequal": unequal}
 
 
-def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
-    """Write the result files; 1 when an error is beyond its limit."""
+def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
+    """Writes the result files; returns 1 if an error is beyond its limit."""
     import bench_utils
 
     for row in rows:
@@ -323,11 +296,9 @@ def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
             for name, limit in LIMITS.items()
         )
     settings = {
-        key: value
-        for key, value in vars(chosen).items()
-        if key not in ("out", "worker", "patience")
+        key: value for key, value in vars(args).items() if key not in ("out", "worker", "patience")
     }
-    path = chosen.out / "devices.json"
+    path = args.out / "devices.json"
     data = {"settings": settings, "limits": LIMITS, "facts": bench_utils.facts(), "rows": rows}
     bench_utils.write(path, data, text(data))
     print(f"\n{text(data)}\n{path}")
@@ -335,60 +306,48 @@ def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
 
 
 def text(data: dict[str, Any]) -> str:
-    """The table, with everything needed to read it."""
+    """Formats the result as Markdown."""
     import bench_utils
 
-    def words(found: dict[str, Any]) -> str:
-        flips = f", {len(found['unequal'])} arrays unequal" if found["unequal"] else ""
-        return f"{found['error']:.1e}{flips}"
+    def error_text(error: dict[str, Any]) -> str:
+        flips = f", {len(error['unequal'])} arrays unequal" if error["unequal"] else ""
+        return f"{error['error']:.1e}{flips}"
 
-    def sent(found: Sequence[dict[str, Any]]) -> str:
+    def sent(exchanges: Sequence[dict[str, Any]]) -> str:
         return (
-            ", ".join(f"{kind} of at most {size:,}" for kind, size in _largest(found).items())
+            ", ".join(f"{kind} of at most {size:,}" for kind, size in _largest(exchanges).items())
             or "nothing"
         )
 
     s = data["settings"]
     names = {"eight": "8 devices", "two": "2 processes x 4"}
-    columns = [
-        "case",
-        "setup",
-        "float32, 1 update",
-        f"float64, {s['updates']}",
-        "continued",
-        "handed back",
-        "agrees",
-    ]
-    rows = [
-        [
-            row["case"],
-            names[row["setup"]],
-            *(words(row[name]) for name in LIMITS),
-            "yes" if row["agrees"] else "NO",
-        ]
-        for row in data["rows"]
-    ]
+    titles = ["float32, 1 update", f"float64, {s['updates']}", "continued", "handed back"]
+    rows = []
+    for row in data["rows"]:
+        errors = [error_text(row[name]) for name in LIMITS]
+        rows.append({"case": row["case"], "setup": names[row["setup"]]})
+        rows[-1] |= dict(zip(titles, errors, strict=True))
+        rows[-1]["agrees"] = "yes" if row["agrees"] else "NO"
     exchanged = "".join(
         f"- {row['case']}, {names[row['setup']]}: {sent(row['exchanges'])}\n"
         for row in data["rows"]
     )
     return (
         f"# One device, eight, and two processes\n\n{bench_utils.facts_text(data['facts'])}\n\n"
-        f"{s['env']}, {s['num_envs']} worlds x {s['num_steps']} steps, width {s['hidden_sizes']}; "
-        "against one device, "
-        f"relative to the largest number of each array. Limits: "
+        f"{s['env']}, {s['num_envs']} environments x {s['num_steps']} steps, width "
+        f"{s['hidden_sizes']}; against one device, relative to the largest number of each array. "
+        "Limits: "
         + ", ".join(f"{name} {limit:g}" for name, limit in data["limits"].items())
-        + f".\n\n{bench_utils.table(columns, rows)}\nContinued: the first half by one device, "
-        "saved, the second half "
-        "here. Handed back: the first half here, the second by one device.\n\n"
-        "Collective operations in the compiled training program, and the most numbers of "
-        f"one:\n\n{exchanged}"
+        + f".\n\n{bench_utils.table(rows)}\nContinued: the first half by one device, "
+        "saved, the second half here. Handed back: the first half here, the second by one "
+        "device.\n\nCollective operations in the compiled training program, and the most "
+        f"numbers of one:\n\n{exchanged}"
     )
 
 
-def _largest(found: Sequence[dict[str, Any]]) -> dict[str, int]:
+def _largest(exchanges: Sequence[dict[str, Any]]) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for entry in found:
+    for entry in exchanges:
         sizes[entry["kind"]] = max(sizes.get(entry["kind"], 0), entry["numbers"])
     return sizes
 

@@ -1,5 +1,4 @@
-"""What a compiled program starts on an accelerator, read off its optimized HLO text: kernels, and
-its memory.
+"""Counts a compiled program's kernels on an accelerator, from its optimized HLO text.
 
 A kernel is counted for every instruction that computes or moves data: all but parameters,
 constants, tuples, their elements and bitcasts. A `while` multiplies its body by the trip count that
@@ -12,22 +11,12 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
-FREE = frozenset(
-    [
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "after-all",
-        "opt-barrier",
-        "iota",
-        "partition-id",
-    ]
-)
-"""Instructions that start nothing."""
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
+FREE += ("opt-barrier", "iota", "partition-id")
+"""Instructions that start no kernel."""
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -38,47 +27,47 @@ BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
 def kernels(text: str) -> int:
-    """Kernels that one run of a program starts, from the text of its optimized HLO."""
+    """Counts the kernels that one run of a program starts, from the text of its optimized HLO."""
     bodies: dict[str, list[tuple[str, str]]] = {}
-    entry, now = "", None
+    entry, instructions = "", None
     for line in text.splitlines():
         head = COMPUTATION.match(line)
         if head is not None:
-            now = bodies.setdefault(head.group(1), [])
+            instructions = bodies.setdefault(head.group(1), [])
             entry = head.group(1) if line.startswith("ENTRY") else entry
         elif line.startswith("}"):
-            now = None
-        elif now is not None:
-            found = INSTRUCTION.match(line)
-            if found is not None:
-                now.append((found.group(1), found.group(2)))
+            instructions = None
+        elif instructions is not None:
+            instruction = INSTRUCTION.match(line)
+            if instruction is not None:
+                instructions.append((instruction.group(1), instruction.group(2)))
 
     @functools.cache
-    def of(name: str) -> int:
-        return sum(_of_instruction(kind, rest, of) for kind, rest in bodies.get(name, []))
+    def kernels_of(name: str) -> int:
+        return sum(_of_instruction(kind, rest, kernels_of) for kind, rest in bodies.get(name, []))
 
-    return of(entry)
+    return kernels_of(entry)
 
 
-def _of_instruction(kind: str, rest: str, of: Any) -> int:
+def _of_instruction(kind: str, rest: str, kernels_of: Callable[[str], int]) -> int:
     if kind in FREE or kind.endswith("-done"):
         return 0
     if kind == "while":
         trips = TRIPS.search(rest)
         return (int(trips.group(1)) if trips else 1) * sum(
-            of(name) for name in CALLED.findall(rest)
+            kernels_of(name) for name in CALLED.findall(rest)
         )
     if kind == "conditional":
         listed = BRANCHES.search(rest)
         names = re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(rest)
-        return max((of(name) for name in names), default=0)
+        return max((kernels_of(name) for name in names), default=0)
     if kind in ("call", "async-start"):
-        return sum(of(name) for name in CALLED.findall(rest)) or 1
+        return sum(kernels_of(name) for name in CALLED.findall(rest)) or 1
     return 1
 
 
 def facts(compiled: Any) -> dict[str, int]:
-    """Kernels of a compiled function, and bytes of its arguments, results and temporary arrays."""
+    """Returns a compiled function's kernels, and bytes of arguments, results and temporaries."""
     memory = compiled.memory_analysis()
     return {
         "kernels": kernels(compiled.as_text()),

@@ -1,4 +1,4 @@
-"""Programs in processes of their own that compute in turns.
+"""Runs programs in processes of their own that compute in turns.
 
 Each program compiles once and then waits. In turns A B A B ... each is asked for a few updates, so
 that only one computes at a time and a slow moment of the machine slows both. The ratio of a round
@@ -25,7 +25,7 @@ class Program:
     A thread waits for its facts, so that several programs can compile at once.
 
     Attributes:
-        facts: what the driver printed, or None before that and if it failed.
+        facts: the driver's printed facts, or None until then and if it failed.
     """
 
     def __init__(self, command: Sequence[str], log: Path | None = None):
@@ -50,14 +50,14 @@ class Program:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
-    def ready(self, timeout: float | None = None) -> bool:
-        """Waits for the facts, at most ``timeout`` seconds; whether they have come."""
+    def wait_until_ready(self, timeout: float | None = None) -> bool:
+        """Waits for the facts, at most ``timeout`` seconds; returns whether they have come."""
         self._reader.join(timeout)
         return self.facts is not None
 
     def updates(self, number: int) -> list[Any]:
-        """Seconds of ``number`` updates, or what else the driver answers for each."""
-        if not self.ready():
+        """Returns the driver's answers for ``number`` updates: seconds, or several measurements."""
+        if not self.wait_until_ready():
             raise RuntimeError(f"{' '.join(self._command)} failed; its messages are above")
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\n")

@@ -1,15 +1,14 @@
-"""Kill a run with SIGKILL at random moments, resume it each time, and compare its end with an
-undisturbed run's.
+"""Kills a run at random moments, resumes it each time, and compares its end with an intact run's.
 
     python benchmarks/kills.py --kills 20 --truncated 0.5
     python benchmarks/kills.py --kills 200 --frozen --updates 8
 
-A run with a checkpoint after every update is started, killed after a time drawn uniformly from the
-length of an undisturbed one (its start, with nothing on the disk yet, and its end included),
-resumed, killed again, and so on until it comes through; then the next one begins, until there were
-enough kills. After a share of the kills its metrics.jsonl is cut at a random byte before it is
-resumed. Every run that came through must hold the undisturbed one's bits: final training state, and
-every row of its metrics except for timings.
+A run with a checkpoint after every update is started, killed with SIGKILL after a time drawn
+uniformly from the length of an undisturbed one (its start, with nothing on the disk yet, and its
+end included), resumed, killed again, and so on until it comes through; then the next one begins,
+until there were enough kills. After a share of the kills its metrics.jsonl is cut at a random byte
+before it is resumed. Every run that came through must hold the undisturbed one's bits: final
+training state, and every row of its metrics except for timings.
 
 With ``--frozen`` one process trains all runs, and a kill is a SIGSTOP, a copy of the folder as it
 is at that moment, which is what SIGKILL would have left, and a SIGCONT; the copy is resumed.
@@ -25,6 +24,7 @@ import json
 import os
 import random
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import command_line
 import jax
 import numpy as np
 from rich.console import Console
@@ -42,69 +43,49 @@ from jaxmarl_lite.cli import main as cli_main
 from jaxmarl_lite.experiment.run_logger import TIMINGS
 from jaxmarl_lite.report import checkpoint, run_dir, tables
 
-RUN = [
-    "--env",
-    "toy/counter",
-    "--seeds",
-    "2",
-    "--eval-episodes",
-    "4",
-    "--num-envs",
-    "8",
-    "--num-steps",
-    "8",
-    "--hidden-sizes",
-    "8",
-]
+RUN = shlex.split(
+    "--env toy/counter --seeds 2 --eval-episodes 4 --num-envs 8 --num-steps 8 --hidden-sizes 8"
+)
 BATCH = 64  # environment steps of an update of these sizes
 
 
 def arguments(options: argparse.Namespace, out: Path) -> list[str]:
-    """The command line that begins a run, or resumes it where there is one."""
+    """Returns the command line that begins a run, or resumes an existing one."""
     if (out / "config.json").exists():
         return ["train", "--resume", str(out)]
-    length = [
-        "--total-steps",
-        str(options.updates * BATCH),
-        "--num-evaluations",
-        str(options.updates),
-    ]
-    return ["train", options.algorithm, *RUN, *length, "--out", str(out)]
+    sizes = dict(total_steps=options.updates * BATCH, num_evaluations=options.updates, out=out)
+    return ["train", options.algorithm, *RUN, *command_line.to_words(sizes)]
 
 
 def start(options: argparse.Namespace, out: Path) -> subprocess.Popen[bytes]:
-    """Begin a run, or resume it where there is one."""
+    """Begins a run, or resumes an existing one."""
     command = [sys.executable, "-m", "jaxmarl_lite", *arguments(options, out)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 class Trainer:
-    """A process that trains one run after the other, and can be frozen on the way.
+    """A process that trains one run after the other, and can be frozen meanwhile.
 
     Args:
-        options: of the command line.
+        options: parsed command line.
     """
 
     def __init__(self, options: argparse.Namespace):
-        command = [
-            sys.executable,
-            str(Path(__file__)),
-            "--trainer",
-            "--algorithm",
-            options.algorithm,
-        ]
-        command += ["--updates", str(options.updates)]
+        command = [sys.executable, str(Path(__file__)), "--trainer"]
+        command += command_line.to_words(
+            {"algorithm": options.algorithm, "updates": options.updates}
+        )
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
     def train(self, out: Path, moment: float = 1e6, copy: Path | None = None) -> bool:
-        """Begin or resume a run and wait for its end; answers whether that came before ``moment``.
+        """Trains a run to its end; returns whether that came before ``moment``.
 
         Args:
             out: folder of the run.
             moment: seconds after which it is frozen.
-            copy: where its folder, as it was then, is put.
+            copy: path of a copy of its folder at that moment.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
@@ -121,13 +102,13 @@ class Trainer:
         return finished
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self._process.kill()
         self._process.communicate()
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Train the runs whose folders come in, a line each, and answer each with its exit code."""
+    """Trains the runs whose folders are lines of the input, and answers with their exit codes."""
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         out = Path(line.rstrip("\n"))
@@ -136,7 +117,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def freeze(options: argparse.Namespace, home: Path) -> int:
-    """Kills by ``--frozen``; answers how many runs ended otherwise than the undisturbed one."""
+    """Kills by ``--frozen``; returns how many runs ended otherwise than the undisturbed one."""
     trainer = Trainer(options)
     trainer.train(home / "first")
     began = time.perf_counter()
@@ -168,43 +149,43 @@ def freeze(options: argparse.Namespace, home: Path) -> int:
     trainer.close()
     print(
         f"{options.algorithm}: {kills} kills of runs of {options.updates} updates, "
-        f"{reached.count(-1)} of them before "
-        f"the first checkpoint, rows cut after {cuts}; {ended} runs ended, {wrong} in other bits "
-        "or rows; "
-        f"undisturbed: {length:.1f} s"
+        f"{reached.count(-1)} of them before the first checkpoint, rows cut after {cuts}; {ended} "
+        f"runs ended, {wrong} in other bits or rows; undisturbed: {length:.1f} s"
     )
     return wrong
 
 
 def undisturbed(options: argparse.Namespace, out: Path) -> float:
-    """A whole run; answers its seconds."""
+    """Makes a complete run and returns its seconds."""
     began = time.perf_counter()
     process = start(options, out)
-    _, said = process.communicate()
+    _, errors = process.communicate()
     if process.returncode:
-        raise RuntimeError(said.decode())
+        raise RuntimeError(errors.decode())
     return time.perf_counter() - began
 
 
 def disturbed(options: argparse.Namespace, out: Path, moment: float) -> tuple[bool, float]:
-    """A run, or its next part, killed after ``moment`` seconds; whether it came through before, and
-    its seconds.
+    """Makes a run or its next part, killed after ``moment`` seconds.
+
+    Returns:
+        Whether it ended before, and its seconds.
     """
     began = time.perf_counter()
     process = start(options, out)
     try:
-        _, said = process.communicate(timeout=moment)
+        _, errors = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         return False, time.perf_counter() - began
     if process.returncode:
-        raise RuntimeError(f"{out} could not be resumed: {said.decode()}")
+        raise RuntimeError(f"{out} could not be resumed: {errors.decode()}")
     return True, time.perf_counter() - began
 
 
 def truncate(path: Path, draw: random.Random) -> bool:
-    """Cut a file at a random byte; answers whether there was one."""
+    """Cuts a file at a random byte; returns whether there was one."""
     if not path.exists():
         return False
     data = path.read_bytes()
@@ -213,7 +194,7 @@ def truncate(path: Path, draw: random.Random) -> bool:
 
 
 def evidence(path: Path) -> tuple[list[bytes], list[str]]:
-    """The bits of a finished run: every leaf of its last state, and its rows without timings."""
+    """Returns a run's bits: every leaf of its last state, and its rows without timings."""
     states = jml.load_run(path).states
     typed = [
         jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -225,10 +206,8 @@ def evidence(path: Path) -> tuple[list[bytes], list[str]]:
 
 
 def main() -> int:
-    """Print a line per kill; answers 1 when some run ended otherwise than the undisturbed one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Prints a line per kill; returns 1 if a run ended otherwise than the undisturbed one."""
+    parser = command_line.make_parser(__doc__, out=False)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--algorithm", default="liir", choices=sorted(jml.ALGORITHMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -255,7 +234,7 @@ def main() -> int:
         return 1 if wrong else 0
     undisturbed(options, home / "first")  # fills the cache of compiled programs
     length = undisturbed(options, home / "whole")
-    wanted, draw = evidence(home / "whole"), random.Random(options.seed)
+    expected, draw = evidence(home / "whole"), random.Random(options.seed)
     rows, equal, number, kills, cuts = [], True, 0, 0, 0
     while kills < options.kills:
         out, done = home / f"run_{number}", False
@@ -263,28 +242,15 @@ def main() -> int:
             moment = draw.uniform(0.0, length) if kills < options.kills else 1e6
             done, seconds = disturbed(options, out, moment)
             kills += not done
-            reached = (
-                checkpoint.latest(out / "checkpoints") if (out / "checkpoints").exists() else None
-            )
-            ending = (
-                ("same bits" if evidence(out) == wanted else "OTHER BITS") if done else "killed"
-            )
-            equal &= ending != "OTHER BITS"
-            if (
-                not done
-                and draw.random() < options.truncated
-                and truncate(out / "metrics.jsonl", draw)
-            ):
+            checkpoints, ending = out / "checkpoints", "killed"
+            newest = checkpoint.latest(checkpoints) if checkpoints.exists() else None
+            if done:
+                ending = "same bits" if evidence(out) == expected else "OTHER BITS"
+                equal &= ending != "OTHER BITS"
+            elif draw.random() < options.truncated and truncate(out / "metrics.jsonl", draw):
                 ending, cuts = "killed, rows cut", cuts + 1
-            rows.append(
-                (
-                    number,
-                    kills,
-                    f"{seconds:.2f}",
-                    "none" if reached is None else str(reached),
-                    ending,
-                )
-            )
+            newest_text = "none" if newest is None else str(newest)
+            rows.append((number, kills, f"{seconds:.2f}", newest_text, ending))
         number += 1
     columns = ("run", "kills so far", "seconds", "newest checkpoint", "")
     title = (

@@ -1,21 +1,20 @@
-"""Where does LIIR's learned reward help? It and its ablation, each tuned by as many trials, on
-tasks that may need it.
+"""Compares LIIR with its ablations, each tuned by as many trials, on tasks that may need it.
 
-    python benchmarks/liir_ablation.py python benchmarks/liir_ablation.py --tasks relay pursuit-5
-    --trials 32 --seeds 30 --steps 300000
+    python benchmarks/liir_ablation.py
+    python benchmarks/liir_ablation.py --tasks relay pursuit-5 --trials 32 --seeds 30 --steps 300000
 
 Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy
-bonus, epochs and minibatches, the same draws for all; the second, at the best of them, what is the
-variant's own: lambda and the intrinsic reward's learning rate, so that they are chosen for what
-they do and not for the company they were drawn in. Plain learning (lambda = 0) draws the settings
-of the first round again. The best trial is that of the highest mean return over training, over a
-few seeds; what is reported are fresh seeds at its settings. The trials of a round with the same
-epochs and minibatches are one compiled program, and the fresh seeds another.
+bonus, epochs and minibatches, the same draws for all; the second, at the best of them, draws the
+settings of the variant alone: lambda and the intrinsic reward's learning rate, so that they are
+chosen for their own effect and not for the settings drawn with them. Plain learning (lambda = 0)
+draws the settings of the first round again. The best trial is that of the highest mean return over
+training, over a few seeds; the report is of fresh seeds at its settings. The trials of a round with
+the same epochs and minibatches are one compiled program, and the fresh seeds another.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an
 episode's end; relay (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix
 game with a second-best equilibrium; foraging, also paid at the end. ``central critic`` is lambda =
-0 again, with a critic that sees the state: what LIIR's extrinsic critic knows, given to the policy
+0 again, with a critic that sees the state, the input of LIIR's extrinsic critic, for the policy
 directly. ``exact without`` is lambda = 0 at the settings that were chosen for LIIR (``exact``):
 what the reward alone does there.
 """
@@ -32,13 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import bench_utils
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import reproduce_liir
-import variants
-from learning import interval
-from reproduce_liir import words
+from learning import interval, interval_text
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.ops import tree_math
@@ -63,82 +61,72 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random": {"intrinsic_lr": 0.0, "intrinsic_init_scale": 1.0},
     "central critic": {"intrinsic_coef": 0.0, "critic_input": "global_state"},
 }
-"""What each fixes. All but the last have LIIR's critics: the proxy's sees the own view, the
-extrinsic one the state."""
+"""Fixed settings of each variant. All but the last have LIIR's critics: the proxy critic sees the
+agent's observation, the extrinsic critic the state."""
 BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
 CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
-"""Setting -> what is drawn from, all equally likely; these decide the program."""
+"""Setting -> equally likely values; each combination is a program of its own."""
 OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
 """Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3
 if that is more."""
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
     )
-    parser.add_argument(
-        "--trials", type=variants.whole, default=16, help="draws of the settings, of each variant"
+    command_line.add_numbers(
+        parser,
+        trials=(16, "draws of the settings, for each variant"),
+        tuning_seeds=(4, "of each trial"),
+        seeds=(20, "fresh seeds, at the best trial's settings"),
+        steps=(100_000, "environment steps of each run"),
+        points=(20, "of a curve"),
     )
-    parser.add_argument("--tuning-seeds", type=variants.whole, default=4, help="of each trial")
-    parser.add_argument(
-        "--seeds", type=variants.whole, default=20, help="fresh ones, at the best trial's settings"
-    )
-    parser.add_argument(
-        "--steps", type=variants.whole, default=100_000, help="environment steps of each run"
-    )
-    parser.add_argument("--num-envs", type=variants.whole, default=16)
-    parser.add_argument("--num-steps", type=variants.whole, default=32)
-    parser.add_argument("--hidden-sizes", type=variants.whole, nargs="+", default=[32, 32])
-    parser.add_argument("--points", type=variants.whole, default=20, help="of a curve")
-    parser.add_argument("--out", type=Path, default=bench_utils.RESULTS)
-    chosen = parser.parse_args(arguments)
-    if chosen.num_envs % max(CHOICES["num_minibatches"]):
+    command_line.add_numbers(parser, num_envs=16, num_steps=32, hidden_sizes=[32, 32])
+    args = parser.parse_args(argv)
+    if args.num_envs % max(CHOICES["num_minibatches"]):
         parser.error(
-            f"--num-envs is {chosen.num_envs}; allowed is a multiple of "
+            f"--num-envs is {args.num_envs}; allowed is a multiple of "
             f"{max(CHOICES['num_minibatches'])}"
         )
-    chosen.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
-    return chosen
+    args.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
+    return args
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Task by task; what is there already with these settings is left as it is, and the report is
-    written anew.
-    """
-    chosen = options(arguments)
-    path = chosen.out / "liir-ablation.json"
+def main(argv: list[str] | None = None) -> int:
+    """Runs task by task and rewrites the report; earlier rows with these settings stay."""
+    args = options(argv)
+    path = args.out / "liir-ablation.json"
     settings = {
         name: str(value)
-        for name, value in vars(chosen).items()
+        for name, value in vars(args).items()
         if name not in ("tasks", "variants", "out")
     }
     settings["searched"] = str(COMMON | CHOICES | OWN)
     data = bench_utils.begun(path, settings)
-    for task in chosen.tasks:
+    for task in args.tasks:
         for variant, lender in BORROWED.items():
-            if variant in chosen.variants and lender not in {
-                *chosen.variants,
+            if variant in args.variants and lender not in {
+                *args.variants,
                 *data["rows"].get(task, {}),
             }:
                 sys.exit(
                     f"--variants has {variant!r}; allowed with {lender!r}, whose settings it takes"
                 )
-    for task in chosen.tasks:
+    for task in args.tasks:
         rows = data["rows"].setdefault(task, {})
-        for variant in chosen.variants:
+        for variant in args.variants:
             if variant not in rows:
                 began = time.perf_counter()
                 lent = rows[BORROWED[variant]]["chosen"] if variant in BORROWED else None
-                rows[variant] = measured(task, variant, chosen, lent)
-                last = words(interval(np.asarray(rows[variant]["returns"])[:, -1]))
+                rows[variant] = measured(task, variant, args, lent)
+                last = interval_text(interval(np.asarray(rows[variant]["returns"])[:, -1]))
                 print(
                     f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s",
                     flush=True,
@@ -151,27 +139,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(
-    task: str, variant: str, chosen: argparse.Namespace, lent: dict[str, float] | None = None
+    task: str, variant: str, args: argparse.Namespace, lent: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """The best trial's settings, or those that are lent, and the curves of fresh seeds at them."""
+    """Returns the best trial's settings (or ``lent``), and curves of fresh seeds at them."""
     env_id, keywords = TASKS[task]
     env = jml.make(env_id, **keywords)
-    plain = jml.LIIRConfig(hidden_sizes=tuple(chosen.hidden_sizes), **VARIANTS[variant])
-    updates = max(chosen.points, chosen.steps // (chosen.num_envs * chosen.num_steps))
-    updates -= updates % chosen.points
+    plain = jml.LIIRConfig(hidden_sizes=tuple(args.hidden_sizes), **VARIANTS[variant])
+    updates = max(args.points, args.steps // (args.num_envs * args.num_steps))
+    updates -= updates % args.points
 
     @functools.cache
     def program(epochs: int, num_minibatches: int) -> Callable[..., jax.Array]:
-        """Mean returns ``[points]`` of keys and configs that differ in floats."""
+        """Returns mean returns ``[points]`` of keys and configs that differ in floats."""
         config = dataclasses.replace(plain, num_epochs=epochs, num_minibatches=num_minibatches)
         algorithm = jml.make_algorithm("liir", env.spec, config)
-        init, train = jml.make_train(algorithm, env, chosen.num_envs, chosen.num_steps)
+        init, train = jml.make_train(algorithm, env, args.num_envs, args.num_steps)
 
         @jax.jit
         @jax.vmap
         def curve(key: jax.Array, config: Any) -> jax.Array:
             state, metrics = train(init(key, config), updates)
-            parts = metrics["return"].reshape(chosen.points, -1)
+            parts = metrics["episode_return"].reshape(args.points, -1)
             return jnp.where(
                 tree_math.all_finite(state.learner_state), jnp.nanmean(parts, axis=1), jnp.nan
             )
@@ -179,32 +167,25 @@ def measured(
         return curve
 
     if lent is None:
-        tried = tuned(program, plain, task, variant, chosen)
+        tried = tuned(program, plain, task, variant, args)
         best = max(tried, key=lambda trial: trial[1])[0]
     else:
         tried = []
         values = {name: value for name, value in lent.items() if name not in VARIANTS[variant]}
         best = dataclasses.replace(plain, **_with_critic(values))
-    fresh = jax.random.split(jax.random.key(2), chosen.seeds)
+    fresh = jax.random.split(jax.random.key(2), args.seeds)
     returns = np.asarray(program(*_choices(best))(*_stacked([(key, best) for key in fresh])))
     diverged = np.isnan(returns).all(1)
     if diverged.all():
         sys.exit(
-            f"{task}, {variant}: all {chosen.seeds} seeds diverged at the settings of the best "
-            "trial"
+            f"{task}, {variant}: all {args.seeds} seeds diverged at the settings of the best trial"
         )
     if np.isnan(returns[~diverged]).any():
         sys.exit(
             f"{task}: in a part of training no episode ended; allowed are more --steps or fewer "
             "--points"
         )
-    steps = (
-        (np.arange(chosen.points) + 1)
-        * updates
-        // chosen.points
-        * chosen.num_envs
-        * chosen.num_steps
-    )
+    steps = (np.arange(args.points) + 1) * updates // args.points * args.num_envs * args.num_steps
     return {
         "steps": steps.tolist(),
         "returns": returns.tolist(),
@@ -219,14 +200,14 @@ def tuned(
     config: Any,
     task: str,
     variant: str,
-    chosen: argparse.Namespace,
+    args: argparse.Namespace,
 ) -> list[tuple[Any, float]]:
-    """The trials of both rounds: settings, and their mean return over training.
+    """Runs the trials of both rounds; returns settings and their mean return over training.
 
-    ``program`` answers to each of `CHOICES` with a function of keys and configs, ``[trials *
-    seeds]``, to their curves.
+    ``program`` maps a combination of `CHOICES` to a function from keys and configs, ``[trials *
+    seeds]``, to curves.
     """
-    keys = jax.random.split(jax.random.key(1), chosen.tuning_seeds)
+    keys = jax.random.split(jax.random.key(1), args.tuning_seeds)
 
     def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
         alike: dict[tuple[int, ...], list[Any]] = {}
@@ -240,23 +221,26 @@ def tuned(
 
     def scored_alike(curve: Callable[..., jax.Array], drawn: list[Any]) -> list[tuple[Any, float]]:
         pairs = [(key, config) for config in drawn for key in keys]
-        found = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
-        diverged = np.isnan(found).all(2).any(1)  # a trial with such a seed is not to be chosen
+        curves = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
+        diverged = np.isnan(curves).all(2).any(1)  # a trial with such a seed is not to be chosen
         means = [
-            -np.inf if lost else np.nanmean(each)
-            for lost, each in zip(diverged, found, strict=True)
+            -np.inf if lost else np.nanmean(values)
+            for lost, values in zip(diverged, curves, strict=True)
         ]
         return list(zip(drawn, map(float, means), strict=True))
 
-    draw, second = np.random.default_rng(list(TASKS).index(task)), chosen.trials // 2
+    draw, second = np.random.default_rng(list(TASKS).index(task)), args.trials // 2
     common = COMMON | CHOICES
-    tried = scored(trials(config, common, chosen.trials - second, draw))
+    tried = scored(trials(config, common, args.trials - second, draw))
     if second:
         best = max(tried, key=lambda trial: trial[1])[0]
-        own = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
+        ranges = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
         tried += scored(
             trials(
-                best, common if VARIANTS[variant].get("intrinsic_coef") == 0 else own, second, draw
+                best,
+                common if VARIANTS[variant].get("intrinsic_coef") == 0 else ranges,
+                second,
+                draw,
             )
         )
     return tried
@@ -265,8 +249,8 @@ def tuned(
 def trials(
     config: Any, ranges: dict[str, tuple[float, ...]], number: int, draw: np.random.Generator
 ) -> list[Any]:
-    """The config with settings drawn at random."""
-    found = []
+    """Returns configs with settings drawn at random."""
+    configs = []
     for _ in range(number):
         values = {
             name: int(draw.choice(ends))
@@ -274,8 +258,8 @@ def trials(
             else float(np.exp(draw.uniform(*np.log(ends))))
             for name, ends in ranges.items()
         }
-        found.append(dataclasses.replace(config, **_with_critic(values)))
-    return found
+        configs.append(dataclasses.replace(config, **_with_critic(values)))
+    return configs
 
 
 def _choices(config: Any) -> tuple[int, ...]:
@@ -287,7 +271,7 @@ def _with_critic(values: dict[str, float]) -> dict[str, float]:
 
 
 def settings_of(config: Any) -> dict[str, float]:
-    """What may be drawn, as it is."""
+    """Returns the settings that may be drawn."""
     floats = {name: float(getattr(config, name)) for name in (*COMMON, *OWN)}
     return floats | dict(zip(CHOICES, _choices(config), strict=True))
 
@@ -298,78 +282,64 @@ def _stacked(pairs: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 
 def text(data: dict[str, Any]) -> str:
-    """The table, with everything needed to read it."""
+    """Formats the result as Markdown."""
     rows = []
-    for task, of in data["rows"].items():
-        plain = np.asarray(of["exact"]["returns"], float) if "exact" in of else None
-        for variant, row in of.items():
+    for task, task_rows in data["rows"].items():
+        plain = np.asarray(task_rows["exact"]["returns"], float) if "exact" in task_rows else None
+        for variant, row in task_rows.items():
             returns = np.asarray(row["returns"], float)
             lost = np.isnan(returns).any(1).sum()
             name = f"{variant} ({lost} of {len(returns)} seeds diverged)" if lost else variant
             beaten = ["", ""]
             if plain is not None and variant != "exact":
                 beaten = [
-                    words(reproduce_liir.beats(a, b))
+                    interval_text(reproduce_liir.beats(a, b))
                     for a, b in ((plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))
                 ]
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
             rows.append(
-                [
-                    task,
-                    name,
-                    words(interval(returns[:, -1])),
-                    words(interval(returns.mean(1))),
-                    *beaten,
-                    row["best"],
-                    settings,
-                ]
+                {
+                    "task": task,
+                    "variant": name,
+                    "return at the end": interval_text(interval(returns[:, -1])),
+                    "return over training": interval_text(interval(returns.mean(1))),
+                    "P(exact better) at the end": beaten[0],
+                    "P(exact better) over training": beaten[1],
+                    "best": row["best"],
+                    "settings": settings,
+                }
             )
-    columns = [
-        "task",
-        "variant",
-        "return at the end",
-        "over training",
-        "P(exact better) at the end",
-        "over training",
-        "best",
-        "settings",
-    ]
-    s, steps = (
-        data["settings"],
-        max(row["steps"][-1] for of in data["rows"].values() for row in of.values()),
-    )
+    s, all_rows = data["settings"], [row for x in data["rows"].values() for row in x.values()]
+    steps = max(row["steps"][-1] for row in all_rows)
     return (
         f"# Where the learned reward helps\n\n{bench_utils.facts_text(data['facts'])}\n\n"
-        f"{bench_utils.table(columns, rows)}\n"
-        f"IQM of {s['seeds']} fresh seeds with 95 % bootstrap intervals, of the returns of the "
-        "episodes in training "
-        f"(sampled actions), {steps:,} environment steps. Settings are the best of {s['trials']} "
-        "draws in two rounds, "
-        f"each with {s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} worlds "
-        f"x {s['num_steps']} "
-        f"steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
+        f"{bench_utils.table(rows)}\nIQM of {s['seeds']} fresh seeds with 95 % bootstrap "
+        f"intervals, of the returns of the episodes in training (sampled actions), {steps:,} "
+        f"environment steps. Settings are the best of {s['trials']} draws in two rounds, each with "
+        f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} environments x "
+        f"{s['num_steps']} steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
     )
 
 
 def draw(rows: dict[str, Any], path: Path) -> None:
-    """A panel per task."""
+    """Draws a panel per task."""
     figure = drawing.new_figure(3.6 * min(len(rows), 4), 3.2 * (1 + (len(rows) - 1) // 4))
-    shown: dict[str, Any] = {}
-    for place, (task, of) in enumerate(rows.items()):
-        axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), place + 1)
-        for variant, row in of.items():
+    legend: dict[str, Any] = {}
+    for index, (task, task_rows) in enumerate(rows.items()):
+        axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), index + 1)
+        for variant, row in task_rows.items():
             steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
             drawing.plot_interval(
                 axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95
             )
-        drawing.style_axes(axes, "return" if place % 4 == 0 else "", task, small=True)
+        drawing.style_axes(axes, "return" if index % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
-        shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        legend |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(
-        shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
+        legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False
     )
     drawing.save(figure, path)
 
 
 if __name__ == "__main__":
-    variants.to_the_end(main)
+    command_line.to_the_end(main)

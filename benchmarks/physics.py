@@ -1,18 +1,20 @@
-"""Robots on MJX beside MuJoCo's C engine: how near, and how fast.
+"""Measures accuracy and speed of the robots on MJX beside MuJoCo's C engine.
 
     python benchmarks/physics.py                                all robots
     python benchmarks/physics.py --robots ant halfcheetah --sections accuracy settings
-    python benchmarks/physics.py --sections speed --worlds 64 1024 4096
+    python benchmarks/physics.py --sections speed --num-envs 64 1024 4096
 
-accuracy    one step of the environment from random states and actions, and 50 steps, against the C engine on the same
-            model: relative errors of positions and velocities, and returns (ends of episodes passed over)
-settings    physics="fast" against "reference", both by the C engine: the same for what the settings change
-speed       steps per second of the bare environment by worlds, and seconds to compile, and the C engine's on one core
+accuracy    one step of the environment from random states and actions, and 50 steps, against the
+            C engine on the same model: relative errors of positions and velocities, and returns
+            (ends of episodes ignored)
+settings    physics="fast" against "reference", both by the C engine
+speed       steps per second of the environment alone by number of copies, seconds to compile, and
+            the C engine's speed on one core
 
 A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from
 random play. Differences of returns are per cent of the mean size of a return: of the mean over all
-states, with its standard error, and the median of one trajectory's, which contacts soon make
-another.
+states, with its standard error, and the median of single trajectories', which contacts soon drive
+apart.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bench_utils
+import command_line
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -49,48 +52,43 @@ SECTIONS = ("accuracy", "settings", "speed")
 STEPS = 50
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("--robots", nargs="+", choices=ROBOTS, default=list(ROBOTS))
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--states", type=int, default=1000, help="random states of the accuracy")
-    parser.add_argument("--worlds", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--steps", type=int, default=20, help="steps of a timed rollout")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    return parser.parse_args(words)
+    command_line.add_numbers(
+        parser,
+        states=(1000, "random states for the accuracy"),
+        num_envs=([64, 256, 1024], "numbers of environments to time"),
+        steps=(20, "steps of a timed rollout"),
+        repeats=3,
+    )
+    return parser.parse_args(argv)
 
 
-def main(words: list[str] | None = None) -> int:
-    """Measure robot by robot; what is in the file already stays unless it is measured anew."""
-    chosen = options(words)
-    path = chosen.out / f"physics-{bench_utils.device_name()}.json"
+def main(argv: list[str] | None = None) -> int:
+    """Measures robot by robot; other results in the file stay."""
+    args = options(argv)
+    path = args.out / f"physics-{bench_utils.device_name()}.json"
     data: dict[str, Any] = bench_utils.read(path) if path.exists() else {}
-    for robot in chosen.robots:
-        for section in chosen.sections:
+    for robot in args.robots:
+        for section in args.sections:
             print(f"{robot}: {section} ...", flush=True)
-            found = {"accuracy": accuracy, "settings": settings, "speed": speed}[section](
-                ROBOTS[robot], chosen
+            result = {"accuracy": accuracy, "settings": settings, "speed": speed}[section](
+                ROBOTS[robot], args
             )
-            data.setdefault(section, {})[robot] = found
-            print("   ", found, flush=True)
-            bench_utils.write(
-                path,
-                {**data, "facts": bench_utils.facts()},
-                text({**data, "facts": bench_utils.facts()}),
-            )
+            data.setdefault(section, {})[robot] = result
+            print("   ", result, flush=True)
+            data["facts"] = bench_utils.facts()
+            bench_utils.write(path, data, text(data))
     return 0
 
 
 def played(
     model: Any, frame_skip: int, number: int, seed: int, is_healthy: Any, longest: int = 100
 ) -> tuple[np.ndarray, np.ndarray]:
-    """States of random play by the C engine in which the robot is healthy: positions and
-    velocities.
-    """
+    """Returns positions and velocities of healthy states in random play by the C engine."""
     draw = np.random.default_rng(seed)
     data = mujoco.MjData(model)
     states: list[tuple[np.ndarray, np.ndarray]] = []
@@ -107,27 +105,35 @@ def played(
     return qpos, qvel
 
 
-class Way(NamedTuple):
-    """Some steps from many states."""
+class Trajectories(NamedTuple):
+    """Some steps from many states.
 
-    qpos: np.ndarray  # [steps, number, nq] after each step
-    qvel: np.ndarray  # [steps, number, nv]
-    returns: np.ndarray  # [number] sum of the rewards
+    Attributes:
+        qpos: ``[steps, number, nq]`` positions at the end of each step.
+        qvel: ``[steps, number, nv]`` velocities at the end of each step.
+        returns: ``[number]`` sums of the rewards.
+    """
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    returns: np.ndarray
 
 
-def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
-    """The steps by the C engine with a robot's model; ``actions`` ``[steps, number, N, A]``."""
+def engine(
+    env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray
+) -> Trajectories:
+    """Makes the steps by the C engine with a robot's model; actions ``[steps, number, N, A]``."""
     robot, model = ROBOTS_OF[env.robot], body.model
-    driven = np.asarray(jax.vmap(jax.vmap(env.to_ctrl))(jnp.asarray(actions, float)), np.float64)
+    controls = np.asarray(jax.vmap(jax.vmap(env.to_ctrl))(jnp.asarray(actions, float)), np.float64)
     low, high = model.actuator_ctrlrange.T
-    signals = low + (driven + 1.0) / 2.0 * (high - low)
+    signals = low + (controls + 1.0) / 2.0 * (high - low)
     data, mass = mujoco.MjData(model), model.body_mass
     steps, number = actions.shape[:2]
-    after = np.zeros((steps, number, model.nq)), np.zeros((steps, number, model.nv))
+    states = np.zeros((steps, number, model.nq)), np.zeros((steps, number, model.nv))
     speeds = np.zeros((steps, number, 1 if robot.use_com_velocity else len(robot.roots)))
     forces = np.zeros((steps, number, model.nbody if robot.forces else 0, 6))
 
-    def place() -> np.ndarray:
+    def position() -> np.ndarray:
         if not robot.use_com_velocity:
             return data.qpos[list(robot.roots)].copy()
         mujoco.mj_kinematics(model, data)
@@ -136,31 +142,31 @@ def engine(env: Any, body: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.
     for i in range(number):
         mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = qpos[i], qvel[i]
-        here = place()
+        current_position = position()
         for t in range(steps):
             data.ctrl[:] = signals[t, i]
             mujoco.mj_step(model, data, body.frame_skip)
             if robot.forces:
                 mujoco.mj_rnePostConstraint(model, data)
                 forces[t, i] = data.cfrc_ext
-            before, here = here, place()
-            after[0][t, i], after[1][t, i], speeds[t, i] = (
+            last_position, current_position = current_position, position()
+            states[0][t, i], states[1][t, i], speeds[t, i] = (
                 data.qpos,
                 data.qvel,
-                (here - before) / body.step_seconds,
+                (current_position - last_position) / body.step_seconds,
             )
-    rewards = jax.vmap(jax.vmap(robot.reward))(speeds, driven, signals, forces)
-    return Way(*after, np.asarray(rewards).sum(0))
+    rewards = jax.vmap(jax.vmap(robot.reward))(speeds, controls, signals, forces)
+    return Trajectories(*states, np.asarray(rewards).sum(0))
 
 
-def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Way:
-    """The steps by the environment."""
+def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Trajectories:
+    """Makes the steps by the environment."""
     number = len(qpos)
     start = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(
         jax.random.split(jax.random.key(0), number)
     )
     start = start._replace(qpos=jnp.asarray(qpos, float), qvel=jnp.asarray(qvel, float))
-    start = start._replace(place=jax.vmap(env._position)(start.qpos))
+    start = start._replace(position=jax.vmap(env._position)(start.qpos))
 
     def step(state: Any, action: Any) -> Any:
         state, timestep = jax.vmap(env.step)(state, action)
@@ -168,29 +174,29 @@ def mjx(env: Any, qpos: np.ndarray, qvel: np.ndarray, actions: np.ndarray) -> Wa
 
     played = jax.jit(lambda state, actions: jax.lax.scan(step, state, actions)[1])
     places, speeds, rewards = map(np.asarray, played(start, jnp.asarray(actions, float)))
-    return Way(places, speeds, rewards.sum(0))
+    return Trajectories(places, speeds, rewards.sum(0))
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Entry by entry, no more than a hundred times the error itself."""
+    """Returns relative errors by entry, at most a hundred times the absolute error."""
     return np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-2)
 
 
-def compared(ours: Way, theirs: Way) -> dict[str, float]:
-    """Errors after one step, and of the returns over all of them."""
-    found: dict[str, float] = {}
+def compared(ours: Trajectories, theirs: Trajectories) -> dict[str, float]:
+    """Returns errors of positions and velocities of one step, and of returns over all steps."""
+    errors: dict[str, float] = {}
     for name in ("qpos", "qvel"):
         error = relative(getattr(ours, name)[0], getattr(theirs, name)[0])
-        each = error.max(-1)
-        found |= {
+        state_errors = error.max(-1)
+        errors |= {
             f"{name}_median": float(np.median(error)),
-            f"{name}_state_median": float(np.median(each)),
-            f"{name}_state_p99": float(np.quantile(each, 0.99)),
-            f"{name}_state_largest": float(each.max()),
+            f"{name}_state_median": float(np.median(state_errors)),
+            f"{name}_state_p99": float(np.quantile(state_errors, 0.99)),
+            f"{name}_state_largest": float(state_errors.max()),
         }
     difference, mean = ours.returns - theirs.returns, float(theirs.returns.mean())
     scale = np.abs(theirs.returns).mean()
-    return found | {
+    return errors | {
         "return_mean": mean,
         "return_mean_difference_%": float(100 * difference.mean() / scale),
         "return_difference_se_%": float(100 * difference.std() / np.sqrt(len(difference)) / scale),
@@ -198,30 +204,30 @@ def compared(ours: Way, theirs: Way) -> dict[str, float]:
     }
 
 
-def _task(env_id: str, chosen: argparse.Namespace, physics: str) -> tuple[Any, ...]:
-    """The environment, and states and actions of random play with some physics."""
+def _task(env_id: str, args: argparse.Namespace, physics: str) -> tuple[Any, ...]:
+    """Returns the environment, and states and actions of random play with some physics."""
     env = jml.make(env_id)
     body = jml.make(env_id, physics=physics)._body
-    states = played(body.model, body.frame_skip, chosen.states, 0, ROBOTS_OF[env.robot].is_healthy)
-    size = STEPS, chosen.states, env.spec.num_agents, env.spec.action_size
+    states = played(body.model, body.frame_skip, args.states, 0, ROBOTS_OF[env.robot].is_healthy)
+    size = STEPS, args.states, env.spec.num_agents, env.spec.action_size
     return env, *states, np.random.default_rng(1).uniform(-1.0, 1.0, size)
 
 
-def accuracy(env_id: str, chosen: argparse.Namespace) -> dict[str, float]:
-    """MJX against the C engine on one model."""
-    env, *task = _task(env_id, chosen, "fast")
+def accuracy(env_id: str, args: argparse.Namespace) -> dict[str, float]:
+    """Compares MJX with the C engine on one model."""
+    env, *task = _task(env_id, args, "fast")
     return compared(mjx(env, *task), engine(env, env._body, *task))
 
 
-def settings(env_id: str, chosen: argparse.Namespace) -> dict[str, float]:
-    """What the fast settings change, by the C engine in double precision."""
-    env, *task = _task(env_id, chosen, "reference")
+def settings(env_id: str, args: argparse.Namespace) -> dict[str, float]:
+    """Measures the effect of the fast settings, by the C engine in double precision."""
+    env, *task = _task(env_id, args, "reference")
     reference = jml.make(env_id, physics="reference")._body
     return compared(engine(env, env._body, *task), engine(env, reference, *task))
 
 
-def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Steps per second by worlds, and the seconds to compile."""
+def speed(env_id: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measures steps per second by number of environments, and the seconds to compile."""
     env = jml.make(env_id)
     agents, size = env.spec.num_agents, env.spec.action_size
 
@@ -233,20 +239,20 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
             states, timestep = jax.vmap(env.step)(states, action)
             return states, timestep.reward.sum()
 
-        return jax.lax.scan(step, states, jax.random.split(key, chosen.steps))
+        return jax.lax.scan(step, states, jax.random.split(key, args.steps))
 
-    found: dict[str, Any] = {}
-    for worlds in chosen.worlds:
+    result: dict[str, Any] = {}
+    for num_envs in args.num_envs:
         states = jax.vmap(lambda key: env.reset(key)[0])(
-            jax.random.split(jax.random.key(0), worlds)
+            jax.random.split(jax.random.key(0), num_envs)
         )
         began = time.perf_counter()
         program = jax.jit(rollout).lower(states, jax.random.key(0)).compile()
-        found[f"compile_s_{worlds}"] = time.perf_counter() - began
+        result[f"compile_s_{num_envs}"] = time.perf_counter() - began
         times = bench_utils.seconds(
-            lambda p=program, s=states: p(s, jax.random.key(1)), chosen.repeats
+            lambda p=program, s=states: p(s, jax.random.key(1)), args.repeats
         )
-        found[f"steps_per_s_{worlds}"] = worlds * chosen.steps / statistics.median(times)
+        result[f"steps_per_s_{num_envs}"] = num_envs * args.steps / statistics.median(times)
     body = env._body
     data = mujoco.MjData(body.model)
     began, count = time.perf_counter(), 0
@@ -254,11 +260,11 @@ def speed(env_id: str, chosen: argparse.Namespace) -> dict[str, Any]:
         data.ctrl[:] = np.random.uniform(*body.model.actuator_ctrlrange.T)
         mujoco.mj_step(body.model, data, body.frame_skip)
         count += 1
-    return found | {"c_steps_per_s": count / (time.perf_counter() - began)}
+    return result | {"c_steps_per_s": count / (time.perf_counter() - began)}
 
 
 def text(data: dict[str, Any]) -> str:
-    """The tables."""
+    """Formats the tables as Markdown."""
     parts = [
         "# Robots on MJX\n",
         bench_utils.facts_text(data["facts"]) + "\n",
@@ -269,14 +275,12 @@ def text(data: dict[str, Any]) -> str:
         rows = data.get(section, {})
         if not rows:
             continue
-        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        parts += [
-            f"\n## {section.capitalize()}\n",
-            bench_utils.table(
-                ["robot", *(name.replace("_", " ") for name in columns)],
-                [[robot, *(row.get(name) for name in columns)] for robot, row in rows.items()],
-            ),
+        names = dict.fromkeys(name for row in rows.values() for name in row)
+        table = [
+            {"robot": robot} | {name.replace("_", " "): row.get(name) for name in names}
+            for robot, row in rows.items()
         ]
+        parts += [f"\n## {section.capitalize()}\n", bench_utils.table(table)]
     return "\n".join(parts)
 
 

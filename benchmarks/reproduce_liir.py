@@ -1,14 +1,13 @@
-"""LIIR's experiment (Du et al. 2019) on SMAX, with what the paper lacks: does the learned reward
-help?
+"""Reproduces LIIR's experiment (Du et al. 2019) on SMAX, with ablations of the learned reward.
 
-    python benchmarks/reproduce_liir.py                                    four maps, all algorithms, 1e7 steps, 5 seeds
-    python benchmarks/reproduce_liir.py --maps 3m 2s3z --algorithms liir lam0 reference mappo --steps 1000000
+    python benchmarks/reproduce_liir.py              four maps, all algorithms, 1e7 steps, 5 seeds
+    python benchmarks/reproduce_liir.py --maps 3m 2s3z --algorithms liir lam0 --steps 1000000
     python benchmarks/reproduce_liir.py --envs toy/pursuit mpe/spread-3a --algorithms liir lam0
 
 The algorithms are LIIR, its ablation (``immediate``: equation 9 alone; ``reference``: the authors'
-one scalar; ``lam0``: no intrinsic reward; ``random``: one that stays as it was drawn; ``authors``:
-the settings of the authors' program, with the exact meta-gradient), and the paper's baselines. Any
-other may be added as ``NAME=ALGORITHM:FIELD=VALUE,...``.
+one scalar; ``lam0``: no intrinsic reward; ``random``: one that stays at its initial weights;
+``authors``: the settings of the authors' program, with the exact meta-gradient), and the paper's
+baselines. Any other may be added as ``NAME=ALGORITHM:FIELD=VALUE,...``.
 
 Every run is one of `learning.py`, with all learning rates falling to 0 at the end. Stopped at any
 moment, the same command goes on where it was. The likeliest actions are evaluated, as is usual in
@@ -23,6 +22,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import command_line
 import learning
 import variants
 
@@ -42,14 +42,12 @@ KNOWN = {
     "coma": "coma",
     "qmix": "qmix",
 }
-"""Name -> what `learning.py` is told."""
+"""Name -> argument of `learning.py`."""
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument(
         "--maps", nargs="*", help=f"of SMAX; default: {' '.join(MAPS)}, without --envs"
     )
@@ -58,31 +56,22 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--algorithms", nargs="+", default=list(KNOWN), help=f"of {', '.join(KNOWN)}, or others"
     )
     parser.add_argument(
-        "--against", help="whose probability of beating others is told; default: liir, or the first"
+        "--against", help="report its probability of beating others; default: liir, or the first"
     )
     parser.add_argument(
-        "--steps", type=variants.whole, default=10_000_000, help="environment steps of each seed"
+        "--steps", type=command_line.whole_number, default=10_000_000, help="of each seed"
     )
-    parser.add_argument("--seeds", type=variants.whole, default=5)
-    parser.add_argument("--num-evaluations", type=variants.whole, default=20)
-    parser.add_argument("--eval-episodes", type=variants.whole, default=128)
-    parser.add_argument("--num-envs", type=variants.whole, help="default: as tuned")
-    parser.add_argument("--num-steps", type=variants.whole, help="default: as tuned")
-    parser.add_argument(
-        "--workers", type=variants.whole, help="runs at a time; default: one per core"
-    )
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "reproduce-liir")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    learning.add_run_options(parser, "reproduce-liir", seeds=5, eval_episodes=128)
     parser.add_argument("--name", default="reproduce-liir", help="of the result files")
-    chosen = parser.parse_args(arguments)
-    maps = chosen.maps if chosen.maps is not None else ([] if chosen.envs else MAPS)
-    chosen.environments = [*(f"smax/{name}" for name in maps), *chosen.envs]
-    if not chosen.environments:
+    args = parser.parse_args(argv)
+    maps = args.maps if args.maps is not None else ([] if args.envs else MAPS)
+    args.environments = [*(f"smax/{name}" for name in maps), *args.envs]
+    if not args.environments:
         parser.error(
             "--maps names none, and there are no --envs; allowed is at least one environment"
         )
     try:
-        plans = [learning.options(_words(env, chosen)) for env in chosen.environments]
+        plans = [learning.options(_words(env, args)) for env in args.environments]
         for plan in plans:
             learning.check(plan)
     except ValueError as error:
@@ -90,249 +79,198 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     labels = list(
         dict.fromkeys(name for plan in plans for name in [*plan.variants, *learning.earlier(plan)])
     )
-    chosen.against = chosen.against or ("liir" if "liir" in labels else labels[0])
-    if chosen.against not in labels:
-        parser.error(f"--against is {chosen.against!r}; allowed is one of {', '.join(labels)}")
-    return chosen
+    args.against = args.against or ("liir" if "liir" in labels else labels[0])
+    if args.against not in labels:
+        parser.error(f"--against is {args.against!r}; allowed is one of {', '.join(labels)}")
+    return args
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Environment by environment; the report is written anew after each."""
-    chosen = options(arguments)
-    failed, found = 0, {}
-    for env in chosen.environments:
+def main(argv: list[str] | None = None) -> int:
+    """Trains environment by environment and rewrites the report after each."""
+    args = options(argv)
+    failed, results = 0, {}
+    for env in args.environments:
         print(f"\n== {env}", flush=True)
-        path = chosen.out / learning.file_name(env)
-        before = path.stat().st_mtime_ns if path.exists() else 0
-        failed |= learning.main(_words(env, chosen))
-        if path.exists() and path.stat().st_mtime_ns > before:
-            found[env] = learning.read(path)
-        if found:
-            write(found, chosen)
+        path = args.out / learning.file_name(env)
+        modified = path.stat().st_mtime_ns if path.exists() else 0
+        failed |= learning.main(_words(env, args))
+        if path.exists() and path.stat().st_mtime_ns > modified:
+            results[env] = learning.read(path)
+        if results:
+            write(results, args)
     return failed
 
 
-def _words(env: str, chosen: argparse.Namespace) -> list[str]:
-    """The command line of `learning.py` for an environment."""
-    algorithms = [annealed(KNOWN.get(name, name), chosen.steps) for name in chosen.algorithms]
-    words = [
-        "--env",
-        env,
-        "--algorithms",
-        *algorithms,
-        "--total-steps",
-        str(chosen.steps),
-        "--greedy",
-    ]
-    for name in (
-        "seeds",
-        "num_evaluations",
-        "eval_episodes",
-        "num_envs",
-        "num_steps",
-        "workers",
-        "runs",
-        "out",
-    ):
-        value = getattr(chosen, name)
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    return words
+def _words(env: str, args: argparse.Namespace) -> list[str]:
+    """Returns the command line of `learning.py` for an environment."""
+    algorithms = [annealed(KNOWN.get(name, name), args.steps) for name in args.algorithms]
+    options = {"env": env, "algorithms": algorithms, "total_steps": args.steps, "greedy": True}
+    return command_line.to_words(options | learning.run_options(args))
 
 
 def annealed(word: str, steps: int) -> str:
-    """The same algorithm, its learning rates falling to 0 at the end of training, unless the word
-    says otherwise.
-    """
+    """Returns the algorithm with learning rates that fall to 0, unless the word sets them."""
     variant = variants.parse(word)
     if {"lr_anneal_steps", "lr_anneal_share"} & set(variant.fields):
         return word
-    whole = word if "=" in word.partition(":")[0] else f"{variant.label}={word}"
-    return f"{whole}{',' if ':' in whole else ':'}lr_anneal_steps={steps}"
+    variant_text = word if "=" in word.partition(":")[0] else f"{variant.label}={word}"
+    return f"{variant_text}{',' if ':' in variant_text else ':'}lr_anneal_steps={steps}"
 
 
 def curves(row: dict[str, Any]) -> Any:
-    """Win rates ``[seeds, evaluations]``, or returns where nothing is won."""
+    """Returns win rates ``[seeds, evaluations]``, or returns where nothing is won."""
     import numpy as np
 
     return np.asarray(row["returns"] if row["win_rates"] is None else row["win_rates"], float)
 
 
-def summary(found: dict[str, dict[str, Any]], against: str) -> list[dict[str, Any]]:
-    """A row for each environment and algorithm, then for all environments together where there are
-    several.
-    """
+def summary(results: dict[str, dict[str, Any]], against: str) -> list[dict[str, Any]]:
+    """Returns a row for each environment and algorithm, and rows of all environments pooled."""
     import numpy as np
 
     from jaxmarl_lite.report import statistics
 
     ends, areas = {}, {}
-    for env, data in found.items():
+    for env, data in results.items():
         for name, row in data["rows"].items():
             values = curves(row)
-            ends[env, name], areas[env, name] = (
-                values[:, -1],
-                statistics.area_under_curve(row["steps"], values),
-            )
+            ends[env, name] = values[:, -1]
+            areas[env, name] = statistics.area_under_curve(row["steps"], values)
+    measures = {"end": ends, "mean over training": areas}
     rows = []
-    for env, data in found.items():
+    for env, data in results.items():
         for name in data["rows"]:
-            given = {"end": ends, "mean over training": areas}
             row: dict[str, Any] = {"env": env, "algorithm": name, "seeds": len(ends[env, name])}
-            for title, values in given.items():
+            for title, values in measures.items():
                 row[title] = learning.interval(values[env, name])
                 if (env, against) in values and name != against:
                     row[f"beaten, {title}"] = beats(values[env, against], values[env, name])
             rows.append(row)
+    common = [set(data["rows"]) for data in results.values()]
     names = [
-        name
-        for name in next(iter(found.values()))["rows"]
-        if all(name in d["rows"] for d in found.values())
+        name for name in next(iter(results.values()))["rows"] if all(name in x for x in common)
     ]
     won = all(
-        row["win_rates"] is not None for data in found.values() for row in data["rows"].values()
+        row["win_rates"] is not None for data in results.values() for row in data["rows"].values()
     )
-    if len(found) > 1 and won:  # returns of different environments have no common unit
+    if len(results) > 1 and won:  # returns of different environments have no common unit
         for name in names:
-            row = {
-                "env": "all",
-                "algorithm": name,
-                "seeds": min(len(ends[env, name]) for env in found),
-            }
-            for title, values in {"end": ends, "mean over training": areas}.items():
-                x = np.stack([values[env, name][: row["seeds"]] for env in found])
+            row = {"env": "all", "algorithm": name}
+            row["seeds"] = min(len(ends[env, name]) for env in results)
+            for title, values in measures.items():
+                x = np.stack([values[env, name][: row["seeds"]] for env in results])
                 row[title] = learning.interval(x, by_task=True)
                 if against in names and name != against:
-                    y = np.stack([values[env, against][: row["seeds"]] for env in found])
+                    y = np.stack([values[env, against][: row["seeds"]] for env in results])
                     row[f"beaten, {title}"] = beats(y, x)
             rows.append(row)
     return rows
 
 
 def beats(x: Any, y: Any, resamples: int = 2000) -> dict[str, float]:
-    """P(a run of x beats one of y), with its 95 % interval: both sides' seeds drawn anew, each
-    task's apart.
+    """Returns P(a run of x beats one of y) with its 95 % bootstrap interval.
 
-    Seeds that diverged are left out, on both sides.
+    The bootstrap resamples the seeds of both sides within each task. Seeds that diverged are left
+    out on both sides.
     """
     import numpy as np
 
     from jaxmarl_lite.report import statistics
 
-    x, y = (
-        [task[~np.isnan(task)] for task in np.atleast_2d(z)] for z in (x, y)
-    )  # those that did not diverge
+    x, y = ([task[~np.isnan(task)] for task in np.atleast_2d(z)] for z in (x, y))
     draw = np.random.default_rng(0)
 
-    def likely(x: Any, y: Any) -> float:
-        return float(
-            np.mean(
-                [statistics.probability_of_improvement(*pair) for pair in zip(x, y, strict=True)]
-            )
-        )
+    def probability(x: Any, y: Any) -> float:
+        pairs = zip(x, y, strict=True)
+        return float(np.mean([statistics.probability_of_improvement(*pair) for pair in pairs]))
 
-    def again(z: Any) -> Any:
+    def resampled(z: Any) -> Any:
         return [task[draw.integers(task.size, size=task.size)] for task in z]
 
     if not all(task.size for task in [*x, *y]):
         return dict.fromkeys(("iqm", "low", "high"), float("nan"))
-    low, high = np.quantile([likely(again(x), again(y)) for _ in range(resamples)], [0.025, 0.975])
-    return {"iqm": likely(x, y), "low": float(low), "high": float(high)}
-
-
-def words(each: dict[str, float] | None) -> str:
-    """An interval to three decimals; empty for none."""
-    return "" if each is None else f"{each['iqm']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+    low, high = np.quantile(
+        [probability(resampled(x), resampled(y)) for _ in range(resamples)], [0.025, 0.975]
+    )
+    return {"iqm": probability(x, y), "low": float(low), "high": float(high)}
 
 
 def text(
-    rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], chosen: argparse.Namespace
+    rows: list[dict[str, Any]], results: dict[str, dict[str, Any]], args: argparse.Namespace
 ) -> str:
-    """The table, with everything needed to read it."""
+    """Formats the result as Markdown."""
     import bench_utils
 
-    first = next(iter(next(iter(found.values()))["rows"].values()))
+    first = next(iter(next(iter(results.values()))["rows"].values()))
     wins = any(
-        row["win_rates"] is not None for data in found.values() for row in data["rows"].values()
+        row["win_rates"] is not None for data in results.values() for row in data["rows"].values()
     )
-    columns = [
-        "environment",
-        "algorithm",
-        "seeds",
-        "end, IQM [95 %]",
-        "mean over training, IQM [95 %]",
-        f"P({chosen.against} better) at the end",
-        "over training",
-    ]
     cells = [
-        [
-            row["env"],
-            row["algorithm"],
-            row["seeds"],
-            words(row["end"]),
-            words(row["mean over training"]),
-            words(row.get("beaten, end")),
-            words(row.get("beaten, mean over training")),
-        ]
+        {
+            "environment": row["env"],
+            "algorithm": row["algorithm"],
+            "seeds": row["seeds"],
+            "end, IQM [95 %]": learning.interval_text(row["end"]),
+            "mean over training, IQM [95 %]": learning.interval_text(row["mean over training"]),
+            f"P({args.against} better) at the end": learning.interval_text(row.get("beaten, end")),
+            "over training": learning.interval_text(row.get("beaten, mean over training")),
+        }
         for row in rows
     ]
     trained = dict.fromkeys(
-        [*chosen.algorithms, *(name for of in found.values() for name in of["rows"])]
+        [*args.algorithms, *(name for data in results.values() for name in data["rows"])]
     )
     settings = "".join(
         f"- `{KNOWN.get(name, name)}`\n" for name in trained if "=" in KNOWN.get(name, name)
     )
-    for env, of in found.items():
+    for env, data in results.items():
         settings += "".join(
-            f"- {name} failed on {env}: {why}\n" for name, why in of["failed"].items()
+            f"- {name} failed on {env}: {why}\n" for name, why in data["failed"].items()
         )
-    facts = bench_utils.facts_text(next(iter(found.values()))["facts"])
+    facts = bench_utils.facts_text(next(iter(results.values()))["facts"])
     return (
-        f"# LIIR's experiment\n\n{facts}\n\n{bench_utils.table(columns, cells)}\n"
+        f"# LIIR's experiment\n\n{facts}\n\n{bench_utils.table(cells)}\n"
         f"{'Win rates, or returns where nothing is won,' if wins else 'Returns'} of "
-        f"{first['plan']['eval_episodes']} "
-        f"episodes of each seed's likeliest actions, {first['steps'][-1]:,} environment steps a "
-        "seed. Intervals are "
-        "bootstraps over seeds; where environments are pooled, each one's seeds are drawn apart. "
-        "Settings of each run: "
-        "the files of its environment "
-        f"({', '.join(learning.file_name(env) for env in found)}).\n\n{settings}\n![Curves]({chosen.name}.png)\n"
+        f"{first['plan']['eval_episodes']} episodes of each seed's likeliest actions, "
+        f"{first['steps'][-1]:,} environment steps a seed. Intervals are bootstraps over seeds; "
+        "where environments are pooled, each one's seeds are drawn separately. Settings of each "
+        f"run: the files of its environment ({', '.join(map(learning.file_name, results))}).\n\n"
+        f"{settings}\n![Curves]({args.name}.png)\n"
     )
 
 
-def write(found: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> None:
-    """The report of what is there, and the picture."""
+def write(results: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
+    """Writes the report of the results, and the figure."""
     import bench_utils
 
-    rows = summary(found, chosen.against)
-    said = text(rows, found, chosen)
+    rows = summary(results, args.against)
+    markdown = text(rows, results, args)
     bench_utils.write(
-        chosen.out / f"{chosen.name}.json", {"facts": bench_utils.facts(), "rows": rows}, said
+        args.out / f"{args.name}.json", {"facts": bench_utils.facts(), "rows": rows}, markdown
     )
-    draw(found, rows, chosen.against, chosen.out / f"{chosen.name}.png")
-    print(f"\n{said}")
+    draw(results, rows, args.against, args.out / f"{args.name}.png")
+    print(f"\n{markdown}")
 
 
 def draw(
-    found: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: str, path: Path
+    results: dict[str, dict[str, Any]], rows: list[dict[str, Any]], against: str, path: Path
 ) -> None:
-    """A panel of curves for each environment, and below how likely ``against`` is to be better at
-    the end.
-    """
+    """Draws a panel of curves for each environment, and below it P(``against`` is better)."""
     import numpy as np
 
     from jaxmarl_lite.report import drawing
 
-    names = list(dict.fromkeys(name for data in found.values() for name in data["rows"]))
+    names = list(dict.fromkeys(name for data in results.values() for name in data["rows"]))
     looks = {name: (drawing.PALETTE[i % 7], "-" if i < 7 else "--") for i, name in enumerate(names)}
-    figure = drawing.new_figure(4.2 * len(found) + 1.6, 6.2)
-    panels = figure.subplots(2, len(found), squeeze=False, height_ratios=[3, 2])
-    for column, (env, data) in enumerate(found.items()):
+    figure = drawing.new_figure(4.2 * len(results) + 1.6, 6.2)
+    panels = figure.subplots(2, len(results), squeeze=False, height_ratios=[3, 2])
+    for column, (env, data) in enumerate(results.items()):
         for name, row in data["rows"].items():
-            above = panels[0, column]
+            panel = panels[0, column]
             drawing.plot_interval(
-                above, np.asarray(row["steps"]), curves(row), name, names.index(name), False, 0.95
+                panel, np.asarray(row["steps"]), curves(row), name, names.index(name), False, 0.95
             )
-            above.lines[-1].set_linestyle(looks[name][1])
+            panel.lines[-1].set_linestyle(looks[name][1])
         wins = next(iter(data["rows"].values()))["win_rates"] is not None
         drawing.style_axes(panels[0, column], "win rate" if wins else "return", env)
         panels[0, column].set_xlabel("environment steps")
@@ -341,24 +279,24 @@ def draw(
             for row in rows
             if row["env"] == env and "beaten, end" in row
         }
-        below = panels[1, column]
-        for place, (name, each) in enumerate(likely.items()):
-            below.plot(
-                [each["low"], each["high"]],
-                [place] * 2,
+        bars = panels[1, column]
+        for index, (name, interval) in enumerate(likely.items()):
+            bars.plot(
+                [interval["low"], interval["high"]],
+                [index] * 2,
                 color=looks[name][0],
                 linewidth=6,
                 alpha=0.35,
             )
-            below.plot(each["iqm"], place, "o", color=looks[name][0])
-        below.axvline(0.5, color=drawing.MUTED_COLOR, linestyle="--", linewidth=1)
-        below.set(xlim=(-0.02, 1.02), yticks=range(len(likely)), yticklabels=list(likely))
-        below.invert_yaxis()
-        below.set_xlabel(f"P({against} is better at the end)")
+            bars.plot(interval["iqm"], index, "o", color=looks[name][0])
+        bars.axvline(0.5, color=drawing.MUTED_COLOR, linestyle="--", linewidth=1)
+        bars.set(xlim=(-0.02, 1.02), yticks=range(len(likely)), yticklabels=list(likely))
+        bars.invert_yaxis()
+        bars.set_xlabel(f"P({against} is better at the end)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     drawing.save(figure, path)
 
 
 if __name__ == "__main__":
-    variants.to_the_end(main)
+    command_line.to_the_end(main)

@@ -1,12 +1,11 @@
-"""The figures of Gu et al. 2021 (MACPO): return and cost against steps, 9 tasks, 5 algorithms,
-beside the paper's.
+"""Measures return and cost over training on the tasks of Gu et al. 2021 (MACPO).
 
-    python benchmarks/reproduce_macpo.py                                             all of it: 1e7 steps, 5 seeds
+    python benchmarks/reproduce_macpo.py             9 tasks, 5 algorithms, 1e7 steps, 5 seeds
     python benchmarks/reproduce_macpo.py --tasks halfcheetah-2x3 --steps 1000000 --seeds 3
     python benchmarks/reproduce_macpo.py --algorithms macpo mappo-lagrangian happo
 
 Every run is one of `learning.py`, with the settings that were tuned for it. Stopped at any moment,
-the same command goes on where it was. The table has the end of training beside the paper's, read
+the same command resumes. The table has the values at the end of training beside the paper's, read
 off its figures; the paper's costs are means over the episodes of training, ours of the last
 evaluation.
 """
@@ -18,8 +17,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command_line
 import learning
-import variants
 
 HERE = Path(__file__).parent
 ALGORITHMS = ("macpo", "mappo-lagrangian", "happo", "mappo", "ippo")
@@ -38,99 +37,57 @@ PAPER: dict[str, tuple[tuple[float, float], ...]] = {
 figures."""
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=PAPER, default=list(PAPER), metavar="TASK")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument(
         "--steps", type=int, default=10_000_000, help="environment steps of each seed"
     )
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--num-evaluations", type=int, default=20)
-    parser.add_argument("--eval-episodes", type=int, default=16)
-    parser.add_argument("--num-envs", type=int, help="default: as tuned for the task")
-    parser.add_argument("--num-steps", type=int, help="default: as tuned for the task")
-    parser.add_argument("--workers", type=int, help="runs at a time; default: one per core")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "reproduce-macpo")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    return parser.parse_args(words)
+    learning.add_run_options(parser, "reproduce-macpo", seeds=5, eval_episodes=16)
+    return parser.parse_args(argv)
 
 
-def main(words: list[str] | None = None) -> int:
-    """Task by task; the table is written anew after each."""
-    chosen = options(words)
+def main(argv: list[str] | None = None) -> int:
+    """Trains task by task and rewrites the table after each."""
+    args = options(argv)
     failed = 0
-    for task in chosen.tasks:
+    for task in args.tasks:
         print(f"\n== {task}", flush=True)
-        failed |= learning.main(_words(task, chosen))
-        write(chosen)
+        failed |= learning.main(_words(task, args))
+        write(args)
     return failed
 
 
-def _words(task: str, chosen: argparse.Namespace) -> list[str]:
-    """The command line of `learning.py` for a task."""
-    words = [
-        "--env",
-        f"safe-mujoco/{task}",
-        "--algorithms",
-        *chosen.algorithms,
-        "--total-steps",
-        str(chosen.steps),
-    ]
-    for name in (
-        "seeds",
-        "num_evaluations",
-        "eval_episodes",
-        "num_envs",
-        "num_steps",
-        "workers",
-        "runs",
-        "out",
-    ):
-        value = getattr(chosen, name)
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    return words
+def _words(task: str, args: argparse.Namespace) -> list[str]:
+    """Returns the command line of `learning.py` for a task."""
+    options = {"env": f"safe-mujoco/{task}", "algorithms": args.algorithms}
+    return command_line.to_words(options | {"total_steps": args.steps} | learning.run_options(args))
 
 
-def write(chosen: argparse.Namespace) -> None:
-    """The table of all tasks that have results, and the picture of their curves."""
+def write(args: argparse.Namespace) -> None:
+    """Writes the table of all tasks that have results, and the figure of their curves."""
     import bench_utils
 
-    found = {task: _result(task, chosen.out) for task in PAPER}
-    found = {task: data for task, data in found.items() if data is not None}
-    if not found:
+    results = {task: _result(task, args.out) for task in PAPER}
+    results = {task: data for task, data in results.items() if data is not None}
+    if not results:
         return
     rows = [
-        [task, name, *_paper(task, name), *_ours(data["rows"][name])]
-        for task, data in found.items()
+        {"task": task, "algorithm": name, **_paper(task, name), **_ours(data["rows"][name])}
+        for task, data in results.items()
         for name in ALGORITHMS
         if name in data["rows"]
     ]
-    columns = [
-        "task",
-        "algorithm",
-        "paper: return",
-        "paper: cost",
-        "ours: return, IQM [95 %]",
-        "ours: cost, mean [95 %]",
-        "limit",
-        "upper end within",
-        "steps a seed",
-        "seeds",
-    ]
     text = (
         f"# Gu et al. 2021, Safe MAMuJoCo\n\n{bench_utils.facts_text(bench_utils.facts())}\n\n"
-        f"{bench_utils.table(columns, rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
-        "costliest agent."
-        "\n\n![Curves](reproduce-macpo.png)\n"
+        f"{bench_utils.table(rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
+        "costliest agent.\n\n![Curves](reproduce-macpo.png)\n"
     )
-    bench_utils.write(
-        chosen.out / "reproduce-macpo.json", {"facts": bench_utils.facts(), "rows": rows}, text
-    )
-    draw(found, chosen.out / "reproduce-macpo.png")
+    data = {"facts": bench_utils.facts(), "rows": [list(row.values()) for row in rows]}
+    bench_utils.write(args.out / "reproduce-macpo.json", data, text)
+    draw(results, args.out / "reproduce-macpo.png")
 
 
 def _result(task: str, folder: Path) -> dict[str, Any] | None:
@@ -138,40 +95,49 @@ def _result(task: str, folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _paper(task: str, name: str) -> tuple[float, float]:
-    return PAPER[task][ALGORITHMS.index(name)]
+def _paper(task: str, name: str) -> dict[str, float]:
+    mean_return, cost = PAPER[task][ALGORITHMS.index(name)]
+    return {"paper: return": mean_return, "paper: cost": cost}
 
 
-def _ours(row: dict[str, Any]) -> list[Any]:
-    final, cost = row["final"], max(row["costs"], key=lambda of: of["mean"])
-    return [
-        f"{final['iqm']:.0f} [{final['low']:.0f}, {final['high']:.0f}]",
-        f"{cost['mean']:.3g} [{cost['low']:.3g}, {cost['high']:.3g}]",
-        cost["limit"],
-        "yes" if all(of["high"] <= of["limit"] for of in row["costs"]) else "no",
-        row["steps"][-1],
-        len(row["final_of_each_seed"]),
-    ]
+def _ours(row: dict[str, Any]) -> dict[str, Any]:
+    costliest = max(row["costs"], key=lambda cost: cost["mean"])
+    within = all(cost["high"] <= cost["limit"] for cost in row["costs"])
+    cost_interval = costliest | {"iqm": costliest["mean"]}
+    return {
+        "ours: return, IQM [95 %]": learning.interval_text(row["final"], ".0f"),
+        "ours: cost, mean [95 %]": learning.interval_text(cost_interval, ".3g"),
+        "limit": costliest["limit"],
+        "upper end within": "yes" if within else "no",
+        "steps a seed": row["steps"][-1],
+        "seeds": len(row["final_of_each_seed"]),
+    }
 
 
-def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """Return above and cost below, a column per task."""
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draws returns in the upper row and costs in the lower, a column per task."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from jaxmarl_lite.report import drawing
 
-    figure = Figure(figsize=(4 * len(found), 6), layout="constrained")
+    figure = Figure(figsize=(4 * len(results), 6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(found), squeeze=False)
-    for column, (task, data) in enumerate(found.items()):
+    panels = figure.subplots(2, len(results), squeeze=False)
+    for column, (task, data) in enumerate(results.items()):
         for i, name in enumerate(name for name in ALGORITHMS if name in data["rows"]):
             row = data["rows"][name]
-            for line, values in enumerate((row["returns"], row["cost_curves"])):
+            for row_index, values in enumerate((row["returns"], row["cost_curves"])):
                 values = np.asarray(values, float)
                 drawing.plot_interval(
-                    panels[line, column], np.asarray(row["steps"]), values, name, i, False, 0.95
+                    panels[row_index, column],
+                    np.asarray(row["steps"]),
+                    values,
+                    name,
+                    i,
+                    False,
+                    0.95,
                 )
         panels[0, column].set_title(task)
         panels[1, column].axhline(
@@ -185,4 +151,4 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    variants.to_the_end(main)
+    command_line.to_the_end(main)

@@ -1,4 +1,4 @@
-"""How fast training is, where its time goes, and how that compares with what the machine can do.
+"""Measures the speed of training, the share of each part, and the machine's own rates.
 
     python benchmarks/speed.py                                   everything, at Mava's sizes
     python benchmarks/speed.py --cases liir:gru:jumanji/lbf-2s-8x8-2p-2f-coop --repeats 3
@@ -23,10 +23,10 @@ import statistics
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bench_utils
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,64 +39,47 @@ from jaxmarl_lite.types import Algorithm, Environment, Rollout, RolloutState
 
 ENVIRONMENTS = ("jumanji/lbf-2s-8x8-2p-2f-coop", "jumanji/rware-tiny-2ag")
 ALGORITHMS, CELLS = ("liir", "mappo", "ippo"), ("none", "gru")
-CASES = [
-    f"{algorithm}:{cell}:{env}"
-    for env in ENVIRONMENTS
-    for cell in CELLS
-    for algorithm in ALGORITHMS
-]
-CHUNK_SECONDS = 1.0  # between two looks of `run` at the device
+CASES = [f"{name}:{cell}:{env}" for env in ENVIRONMENTS for cell in CELLS for name in ALGORITHMS]
+CHUNK_SECONDS = 1.0  # between two reads of the metrics by `run`
 
 
-def options(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = command_line.make_parser(__doc__)
     parser.add_argument(
         "--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:environment; default: all"
     )
-    parser.add_argument("--num-envs", type=int, default=32)
-    parser.add_argument("--num-steps", type=int, default=128)
-    parser.add_argument("--hidden-sizes", type=int, nargs="+", default=[128, 128])
-    parser.add_argument("--rnn-hidden-size", type=int, default=128)
-    parser.add_argument("--num-epochs", type=int, default=4)
-    parser.add_argument("--num-minibatches", type=int, default=2)
+    command_line.add_numbers(parser, num_envs=32, num_steps=128, hidden_sizes=[128, 128])
+    command_line.add_numbers(parser, rnn_hidden_size=128, num_epochs=4, num_minibatches=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats of everything")
-    parser.add_argument(
-        "--out", type=Path, default=bench_utils.RESULTS, help="folder of the result files"
-    )
-    found = parser.parse_args(words)
-    for case in found.cases:
+    args = parser.parse_args(argv)
+    for case in args.cases:
         if case.count(":") != 2 or case.split(":")[1] not in CELLS:
             parser.error(
                 f"--cases: {case!r}; allowed is ALGORITHM:{{none,gru}}:ENVIRONMENT, such as "
                 f"{CASES[0]}"
             )
-    return found
+    return args
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run all cases and write the table after each; 1 when one of them failed."""
-    chosen = options(words)
-    settings = {name: value for name, value in vars(chosen).items() if name not in ("cases", "out")}
-    path = chosen.out / f"speed-{bench_utils.device_name()}.json"
-    where = bench_utils.facts()
+def main(argv: list[str] | None = None) -> int:
+    """Runs all cases and writes the table after each; returns 1 if a case failed."""
+    args = options(argv)
+    settings = {name: value for name, value in vars(args).items() if name not in ("cases", "out")}
+    path = args.out / f"speed-{bench_utils.device_name()}.json"
+    facts = bench_utils.facts()
     result = {
         "settings": settings,
-        "facts": where,
+        "facts": facts,
         "machine": bench_utils.machine(),
-        "rows": {},
+        "rows": bench_utils.comparable_rows(path, settings, facts),
         "failed": {},
     }
-    earlier = bench_utils.read(path)
-    if earlier.get("settings") == settings and _same_place(earlier["facts"], where):
-        result["rows"] = earlier["rows"]  # of cases that are not asked for now
-    for case in chosen.cases:
+    for case in args.cases:
         print(f"{case} ...", flush=True)
         result["rows"].pop(case, None)
         try:
-            result["rows"][case] = measure(case, chosen)
+            result["rows"][case] = measure(case, args)
         except Exception as error:  # the other cases are worth having
             traceback.print_exc()
             result["failed"][case] = (
@@ -110,89 +93,71 @@ def main(words: list[str] | None = None) -> int:
     return 1 if result["failed"] else 0
 
 
-def _same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results may stand in one table."""
-    return {**one, "date": 0} == {**other, "date": 0}
-
-
-def measure(case: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """One row: seconds of each part, and what follows from them."""
+def measure(case: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measures a case: seconds of each part, and rates and shares from them."""
     name, cell, env_id = case.split(":")
     recurrent = cell == "gru"
     config = registry.config_of(name)(
-        hidden_sizes=tuple(chosen.hidden_sizes),
-        **({"recurrent": True, "rnn_hidden_size": chosen.rnn_hidden_size} if recurrent else {}),
-        num_epochs=chosen.num_epochs,
-        num_minibatches=chosen.num_minibatches,
+        hidden_sizes=tuple(args.hidden_sizes),
+        **({"recurrent": True, "rnn_hidden_size": args.rnn_hidden_size} if recurrent else {}),
+        num_epochs=args.num_epochs,
+        num_minibatches=args.num_minibatches,
     )
     planned, env = experiment_config.make_run_config(
         name,
         env_id,
         config=config,
         seeds=1,
-        num_envs=chosen.num_envs,
-        num_steps=chosen.num_steps,
+        num_envs=args.num_envs,
+        num_steps=args.num_steps,
         total_steps=1,
         num_evaluations=1,
         eval_episodes=32,
     )
-    row: dict[str, Any] = {
-        "algorithm": name,
-        "recurrent": recurrent,
-        "env": env_id,
-        "agents": env.spec.num_agents,
-    }
-    row |= time_training(planned, env, chosen.repeats)
-    row |= time_parts(planned, env, chosen.repeats, row["updates_timed"] // chosen.repeats)
+    row: dict[str, Any] = {"algorithm": name, "recurrent": recurrent, "env": env_id}
+    row["agents"] = env.spec.num_agents
+    row |= time_training(planned, env, args.repeats)
+    row |= time_parts(planned, env, args.repeats, row["updates_timed"] // args.repeats)
     return row | derived(row, planned.batch_steps, env.spec.num_agents)
 
 
 def time_training(
     planned: experiment_config.RunConfig, env: Environment, repeats: int
 ) -> dict[str, Any]:
-    """Seconds of an update as `run` trains, of the host's part in a chunk, and of compiling."""
+    """Times an update as `run` trains, the host's part in a chunk, and compiling."""
     compiled, compiling = compilation.compile_run(planned, env)
     state = compiled.init(
         np.asarray(planned.seeds, np.uint32), base_config.as_arrays(planned.learner_config)
     )
 
-    def go(updates: int) -> Callable[[Any], Any]:
+    def chunk_of(updates: int) -> Callable[[Any], Any]:
         def call(carry: Any) -> Any:
             states, tally = compiled.train_chunk(*carry, np.int32(updates))
-            sharding.fetch(
-                (
-                    tally.diverged,
-                    tally.env_fault_update,
-                    tally.total["return"],
-                    tally.count["return"],
-                )
-            )
+            returns = tally.total["episode_return"], tally.count["episode_return"]
+            sharding.fetch((tally.diverged, tally.env_fault_update, *returns))
             return states, tally
 
         return call
 
-    first, carry = bench_utils.repeated(go(1), (state, compiled.empty), 2, warm=2)
-    chunk = max(
-        1, min(50, int(CHUNK_SECONDS / 4 / min(first)))
-    )  # so that a fast device is not asked one by one
-    taken, carry = bench_utils.repeated(go(chunk), carry, repeats)
-    idle, carry = bench_utils.repeated(go(0), carry, max(repeats, 20), warm=2)
-    each = [t / chunk for t in taken]
+    first, carry = bench_utils.repeated(chunk_of(1), (state, compiled.empty), 2, warm=2)
+    # one call makes many updates, so that the host does not slow a fast device
+    chunk = max(1, min(50, int(CHUNK_SECONDS / 4 / min(first))))
+    durations, carry = bench_utils.repeated(chunk_of(chunk), carry, repeats)
+    host_seconds, carry = bench_utils.repeated(chunk_of(0), carry, max(repeats, 20), warm=2)
+    seconds = [duration / chunk for duration in durations]
     return {
         "compile_seconds": compiling,
-        "update_seconds": statistics.median(each),
-        "update_seconds_range": [min(each), max(each)],
+        "update_seconds": statistics.median(seconds),
+        "update_seconds_range": [min(seconds), max(seconds)],
         "updates_timed": chunk * repeats,
-        "host_seconds_per_chunk": statistics.median(idle),
+        "host_seconds_per_chunk": statistics.median(host_seconds),
     }
 
 
 def time_parts(
     planned: experiment_config.RunConfig, env: Environment, repeats: int, group: int
 ) -> dict[str, Any]:
-    """Seconds of the rollout alone, of the update alone, and of the bare environment; operations of
-    the update.
-    """
+    """Times the rollout, the update, and the bare environment; counts the update's operations."""
     timed = functools.partial(bench_utils.repeated, repeats=repeats, warm=2, group=group)
     algorithm = registry.make_algorithm(planned.algorithm, env.spec, planned.config)
     key = jax.random.key(1)
@@ -203,9 +168,8 @@ def time_parts(
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(collect, learner, acting, key, None)[1],
     )
-    again = jax.jit(
-        collect, donate_argnums=(1, 3), keep_unused=True
-    )  # the old batch's memory holds the new one
+    # donated: the new batch takes the memory of the old one
+    again = jax.jit(collect, donate_argnums=(1, 3), keep_unused=True)
     rolled, (acting, batch) = timed(lambda c: again(learner, c[0], key, c[1]), (acting, batch))
     operations = bench_utils.product_operations(algorithm.update, key, learner, batch)
     update = jax.jit(algorithm.update, donate_argnums=1)
@@ -244,100 +208,76 @@ def _rollout(
 def time_environment(
     env: Environment, num_envs: int, num_steps: int, timed: Callable[..., Any]
 ) -> float:
-    """Seconds of ``num_steps`` steps of all worlds under random legal actions; no transition is
-    kept.
-    """
+    """Times ``num_steps`` steps of the environments alone, under random legal actions."""
     random = random_policy.random_policy(env.spec)
 
-    def play(acting: RolloutState, key: Any) -> RolloutState:
-        return rollout.rollout(env, lambda *given: random.act((), *given), acting, key, num_steps)[
-            0
-        ]
+    def play(rollout_state: RolloutState, key: Any) -> RolloutState:
+        act = functools.partial(random.act, ())
+        return rollout.rollout(env, act, rollout_state, key, num_steps)[0]
 
     step, key = jax.jit(play, donate_argnums=0), jax.random.key(2)
-    taken, _ = timed(lambda acting: step(acting, key), _begin(random, env, num_envs, key))
-    return statistics.median(taken)
+    durations, _ = timed(
+        lambda rollout_state: step(rollout_state, key), _begin(random, env, num_envs, key)
+    )
+    return statistics.median(durations)
 
 
 def derived(row: dict[str, Any], batch: int, agents: int) -> dict[str, Any]:
-    """Rates, and each part's share of the three parts' sum."""
+    """Returns rates, and each part's share of the three parts' sum."""
     per_chunk = max(1, int(CHUNK_SECONDS / row["update_seconds"]))
     host = row["host_seconds_per_chunk"] / per_chunk
-    whole = row["rollout_seconds"] + row["learning_seconds"] + host
+    total = row["rollout_seconds"] + row["learning_seconds"] + host
     return {
         "steps_per_second": batch / row["update_seconds"],
         "agent_steps_per_second": batch * agents / row["update_seconds"],
         "environment_steps_per_second": batch / row["environment_seconds"],
-        "share_rollout": row["rollout_seconds"] / whole,
-        "share_learning": row["learning_seconds"] / whole,
-        "share_host": host / whole,
-        "parts_over_whole": whole / row["update_seconds"],
+        "share_rollout": row["rollout_seconds"] / total,
+        "share_learning": row["learning_seconds"] / total,
+        "share_host": host / total,
+        "parts_over_whole": total / row["update_seconds"],
         "learning_gflops": row["learning_gflop"] / row["learning_seconds"],
     }
 
 
 def text(result: dict[str, Any]) -> str:
-    """The table, with everything needed to read it."""
+    """Formats the result as Markdown."""
     s, rates = result["settings"], result["machine"]
-    columns = [
-        "algorithm",
-        "recurrent",
-        "environment",
-        "env steps/s",
-        "bare env steps/s",
-        "rollout %",
-        "update %",
-        "host %",
-        "parts/whole",
-        "update GFLOP",
-        "GFLOP/s",
-        "of GEMM %",
-        "compile s",
-    ]
     small = rates["gemm_4096x128x128_gflops"]
     rows = [
-        [
-            r["algorithm"],
-            "yes" if r["recurrent"] else "no",
-            r["env"],
-            r["steps_per_second"],
-            r["environment_steps_per_second"],
-            100 * r["share_rollout"],
-            100 * r["share_learning"],
-            100 * r["share_host"],
-            r["parts_over_whole"],
-            r["learning_gflop"],
-            r["learning_gflops"],
-            100 * r["learning_gflops"] / small,
-            r["compile_seconds"],
-        ]
+        {
+            "algorithm": r["algorithm"],
+            "recurrent": "yes" if r["recurrent"] else "no",
+            "environment": r["env"],
+            "env steps/s": r["steps_per_second"],
+            "bare env steps/s": r["environment_steps_per_second"],
+            "rollout %": 100 * r["share_rollout"],
+            "update %": 100 * r["share_learning"],
+            "host %": 100 * r["share_host"],
+            "parts/whole": r["parts_over_whole"],
+            "update GFLOP": r["learning_gflop"],
+            "GFLOP/s": r["learning_gflops"],
+            "of GEMM %": 100 * r["learning_gflops"] / small,
+            "compile s": r["compile_seconds"],
+        }
         for r in _ordered(result["rows"])
     ]
     head = (
-        "# Speed on "
-        f"{result['facts']['device_kind']}\n\n{bench_utils.facts_text(result['facts'])}\n\n"
-        f"{s['num_envs']} worlds x {s['num_steps']} steps, {s['num_epochs']} epochs x "
-        f"{s['num_minibatches']} "
-        f"minibatches, dense {'-'.join(map(str, s['hidden_sizes']))}, GRU {s['rnn_hidden_size']}; "
-        f"medians of {s['repeats']} repeats.\n\n"
-        "The machine: "
-        + ", ".join(f"{name} {bench_utils.cell_text(rate)}" for name, rate in rates.items())
-        + "\n\n"
+        f"# Speed on {result['facts']['device_kind']}\n\n"
+        f"{bench_utils.facts_text(result['facts'])}\n\n{s['num_envs']} environments x "
+        f"{s['num_steps']} steps, {s['num_epochs']} epochs x {s['num_minibatches']} minibatches, "
+        f"dense {'-'.join(map(str, s['hidden_sizes']))}, GRU {s['rnn_hidden_size']}; medians of "
+        f"{s['repeats']} repeats.\n\nThe machine: {bench_utils.machine_text(rates)}\n\n"
     )
     foot = (
         "\nEnv steps are steps of the joint environment. Rollout, update (learning) and host are "
-        "shares of the sum of "
-        "the three, each timed on its own; parts/whole is that sum over the time of a real update "
-        "(below 1: the parts "
-        "alone run faster than together). Bare env: random legal actions, episodes renewed, no "
-        "transition kept. "
-        "GFLOP: matrix products alone, 2mkn each times the lengths of the scans around it, "
-        "counted in the traced "
-        "update; of GEMM: against the 4096x128x128 product. Compile: all programs of a run, side "
-        "by side.\n"
+        "shares of the sum of the three, each timed on its own; parts/whole is that sum over the "
+        "time of a real update (below 1: the parts alone run faster than together). Bare env: "
+        "random legal actions, episodes renewed, no transition kept. GFLOP: matrix products alone, "
+        "2mkn each times the lengths of the scans around it, counted in the traced update; of "
+        "GEMM: against the 4096x128x128 product. Compile: all programs of a run, side by side.\n"
     )
     failed = "".join(f"\nFailed: {case}: {why}\n" for case, why in result["failed"].items())
-    return head + bench_utils.table(columns, rows) + foot + failed
+    return head + bench_utils.table(rows) + foot + failed
 
 
 def _ordered(rows: dict[str, Any]) -> list[dict[str, Any]]:

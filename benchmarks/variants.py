@@ -1,39 +1,36 @@
-"""Algorithms with some settings changed, as words of a command line:
-``LABEL=ALGORITHM:FIELD=VALUE,FIELD=VALUE``.
-"""
+"""Algorithms with changed settings on a command line: ``LABEL=ALGORITHM:FIELD=VALUE,...``."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
-import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 
 class Variant(NamedTuple):
-    """What is trained under one name."""
+    """An algorithm with changed settings, under a name of its own.
+
+    Attributes:
+        label: its name.
+        algorithm: name of the algorithm.
+        published: whether the settings begin from those of the authors' program
+            (``ALGORITHM.reference``) instead of the tuned ones.
+        fields: changed settings.
+    """
 
     label: str
     algorithm: str
     published: bool
-    """Begin from the settings of the authors' program (``ALGORITHM.reference``) instead of the
-    tuned ones."""
     fields: dict[str, Any]
 
     def config(self) -> Any:
-        """What `jaxmarl_lite.run` takes as ``config``."""
+        """Returns the argument ``config`` of `jaxmarl_lite.run`."""
         from jaxmarl_lite.algorithms import registry
 
         if self.published:
-            has = [
-                name
-                for name in registry.ALGORITHMS
-                if hasattr(registry.config_of(name), "reference")
-            ]
-            if self.algorithm not in has:
-                known = [f"{name}.reference" for name in has]
+            configs = {name: registry.config_of(name) for name in registry.ALGORITHMS}
+            known = [f"{n}.reference" for n, kind in configs.items() if hasattr(kind, "reference")]
+            if f"{self.algorithm}.reference" not in known:
                 raise ValueError(
                     f"algorithm is '{self.algorithm}.reference'; allowed is {' or '.join(known)}"
                 )
@@ -42,22 +39,22 @@ class Variant(NamedTuple):
 
 
 def parse(word: str) -> Variant:
-    """A variant from ``ALGORITHM``, or ``LABEL=ALGORITHM[.reference][:FIELD=VALUE,...]``.
+    """Parses ``ALGORITHM``, or ``LABEL=ALGORITHM[.reference][:FIELD=VALUE,...]``.
 
     Raises:
         ValueError: the word is neither.
     """
-    found = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.reference)?(?::(.+))?", word)
+    match = re.fullmatch(r"(?:([\w.-]+)=)?([\w-]+)(\.reference)?(?::(.+))?", word)
     if (
-        found is None
-        or set(found[1] or "") == {"."}
-        or (found[1] is None and (found[3] or found[4]))
+        match is None
+        or set(match[1] or "") == {"."}
+        or (match[1] is None and (match[3] or match[4]))
     ):
         allowed = "ALGORITHM or LABEL=ALGORITHM[.reference][:FIELD=VALUE,FIELD=VALUE]"
         raise ValueError(f"algorithm is {word!r}; allowed is {allowed}")
-    pairs = re.split(r",(?=\w+=)", found[4]) if found[4] else []
+    pairs = re.split(r",(?=\w+=)", match[4]) if match[4] else []
     fields = {name: _value(text) for name, _, text in (pair.partition("=") for pair in pairs)}
-    return Variant(found[1] or found[2], found[2], bool(found[3]), fields)
+    return Variant(match[1] or match[2], match[2], bool(match[3]), fields)
 
 
 def _value(text: str) -> Any:
@@ -69,32 +66,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def check(found: Variant, env: str, **sizes: Any) -> Any:
-    """The plan that `jaxmarl_lite.run` would make; before anything is compiled, ValueError for what
-    cannot be.
+def check(variant: Variant, env: str, **sizes: Any) -> Any:
+    """Returns the plan that `jaxmarl_lite.run` would make, without compiling anything.
+
+    Raises:
+        ValueError: the plan is not possible.
     """
     from jaxmarl_lite.experiment import config as experiment_config
 
     try:
         return experiment_config.make_run_config(
-            found.algorithm, env, config=found.config(), **sizes
+            variant.algorithm, env, config=variant.config(), **sizes
         )[0]
     except (ValueError, TypeError, ImportError) as error:
-        raise ValueError(f"{found.label}: {error}") from error
-
-
-def to_the_end(main: Callable[[], int]) -> NoReturn:
-    """Run a benchmark that may be stopped and started again as a program; Ctrl-C ends it in one
-    line.
-    """
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
-
-
-def whole(text: str) -> int:
-    """A whole number of at least 1, of a command line."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number, 1 or more")
-    return int(text)
+        raise ValueError(f"{variant.label}: {error}") from error

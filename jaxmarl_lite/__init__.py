@@ -1,6 +1,6 @@
 """Cooperative and safe multi-agent reinforcement learning in JAX, compiled end to end.
 
-Names are imported when they are first used, so that ``import jaxmarl_lite`` costs nothing.
+A name is imported when it is first used, so that ``import jaxmarl_lite`` costs nothing.
 """
 
 from __future__ import annotations
@@ -80,12 +80,14 @@ _NAMES = {
     "run": "experiment.api",
     "with_costs": "envs",
 }
+"""Public name -> the module that defines it."""
 
 __version__ = metadata.version("jaxmarl-lite")
 __all__ = [*_MODULES, *_NAMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    """Imports a public name, or a module of the package, when it is first used."""
     if name not in _NAMES:
         return _submodule(__name__, name)
     value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
@@ -94,27 +96,30 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Returns all names, those not yet imported included."""
     return sorted({*globals(), *__all__})
 
 
 def _submodule(package: str, name: str) -> ModuleType:
-    """A module of a package, imported now; AttributeError if there is none of this name."""
-    full = f"{package}.{name}"
-    if name.startswith("__") or importlib.util.find_spec(full) is None:
+    """Imports and returns a module of a package.
+
+    Raises:
+        AttributeError: The package has no module of this name.
+    """
+    full_name = f"{package}.{name}"
+    if name.startswith("__") or importlib.util.find_spec(full_name) is None:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return importlib.import_module(full)
+    return importlib.import_module(full_name)
 
 
 class _Subpackage(ModuleType):
-    """A package whose modules are imported when they are first used, as in
-    ``jaxmarl_lite.ops.returns``.
-    """
+    """A package that imports its modules at first use, as in ``jaxmarl_lite.ops.returns``."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         _make_lazy(self, name, value)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> ModuleType:
         return _submodule(self.__name__, name)
 
     def __dir__(self) -> list[str]:
@@ -123,18 +128,23 @@ class _Subpackage(ModuleType):
         )
 
 
-def _make_lazy(package: ModuleType, name: str, value: Any) -> None:
-    """Makes an attribute of a package a `_Subpackage`, and the packages in it, if it is a package
-    below this one.
+def _make_lazy(package: ModuleType, name: str, value: object) -> None:
+    """Makes an attribute a `_Subpackage`, with the packages in it, if it is a package below this.
+
+    Args:
+        package: The package that has the attribute.
+        name: Name of the attribute.
+        value: Its value, of any kind.
     """
     if (
         isinstance(value, ModuleType)
         and value.__name__ == f"{package.__name__}.{name}"
         and "__path__" in vars(value)
     ):
+        # a module keeps its content when its class changes
         value.__class__ = _Subpackage
-        for inner in list(vars(value).items()):
-            _make_lazy(value, *inner)
+        for attribute in list(vars(value).items()):
+            _make_lazy(value, *attribute)
 
 
 sys.modules[__name__].__class__ = _Subpackage

@@ -1,4 +1,4 @@
-"""``python -m jaxmarl_lite``: the command line."""
+"""Entry point of ``python -m jaxmarl_lite``: the command line."""
 
 import sys
 

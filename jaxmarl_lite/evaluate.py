@@ -1,90 +1,140 @@
-"""Episodes of a fixed policy."""
+"""Evaluation: whole episodes of a fixed policy, as pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import rollout
-from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TimeStep
+from jaxmarl_lite.types import Algorithm, Array, Environment, EpisodeStats, PyTree, TimeStep
 from jaxmarl_lite.validation import check_bool, check_fits, check_int
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted sums over each of E episodes."""
+    """Undiscounted sums over each of E episodes.
 
-    returns: Array  # [E, N]
-    costs: Array  # [E, N, K]
-    lengths: Array  # [E]
-    wins: Array | float = 0.0  # [E] 1 where the episode was won, by the environment's word
-    faults: Array | int = (
-        0  # [E] int: which of the environment's numbers were wrong, see `rollout.env_faults`
-    )
+    Attributes:
+        returns: ``[E, N]``, return of each agent.
+        costs: ``[E, N, K]``, cost of each agent.
+        lengths: ``[E]``, time steps.
+        wins: ``[E]``, 1 where the episode was won, as the environment defines it.
+        faults: ``[E]`` int, which numbers of the environment were wrong, see `rollout.env_faults`.
+    """
+
+    returns: Array
+    costs: Array
+    lengths: Array
+    wins: Array | float = 0.0
+    faults: Array | int = 0
+
+
+class _EvaluationState(NamedTuple):
+    """The loop state of an evaluation; all leaves but ``num_steps`` lead with ``[E]``."""
+
+    num_steps: Array
+    env_state: PyTree
+    timestep: TimeStep
+    hidden_state: PyTree
+    sums: EpisodeStats
+    faults: Array
 
 
 def make_evaluate(
     algorithm: Algorithm, env: Environment, num_episodes: int = 32, greedy: bool = False
 ) -> Callable[[PyTree, Array], Evaluation]:
-    """A pure function ``evaluate(learner, key) -> Evaluation`` that plays ``num_episodes`` whole
-    episodes.
+    """Makes a pure function that plays ``num_episodes`` whole episodes with a fixed policy.
 
     Args:
-        algorithm: whose `act` is played.
-        env: the environment, of one world.
-        num_episodes: E; they run side by side.
-        greedy: play the likeliest action instead of a sampled one.
+        algorithm: The algorithm whose `act` is played.
+        env: One environment.
+        num_episodes: E, 1 or more; the episodes run side by side.
+        greedy: Play the likeliest action instead of a sampled one.
+
+    Returns:
+        ``evaluate(learner_state, key) -> Evaluation``.
+
+    Raises:
+        ValueError: The environment has other sizes than the algorithm was made for, or an argument
+            has the wrong type or range.
+
+    Example:
+        In this environment the team receives 1 where both agents take action 0, 0.5 where both take
+        action 1, and nothing else, in episodes of one step:
+
+        >>> import jax
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/coordination")
+        >>> config = jml.IPPOConfig(hidden_sizes=(8,))
+        >>> algorithm = jml.make_algorithm("ippo", env.spec, config)
+        >>> init, _ = jml.make_train(algorithm, env, num_envs=4, num_steps=8)
+        >>> evaluate = jml.make_evaluate(algorithm, env, num_episodes=16)
+        >>> learner_state = jax.jit(init)(jax.random.key(0)).learner_state
+        >>> result = evaluate(learner_state, jax.random.key(1))
+        >>> result.returns.shape
+        (16, 2)
+        >>> set(result.returns[:, 0].tolist()) <= {0.0, 0.5, 1.0}
+        True
+        >>> result.lengths.max().item()
+        1.0
     """
     num_episodes, greedy = check_int("num_episodes", num_episodes), check_bool("greedy", greedy)
     spec = check_fits(algorithm, env)
 
-    def evaluate(learner: PyTree, key: Array) -> Evaluation:
-        begin_key, act_key = jax.random.split(key)
-        state, timestep = jax.vmap(env.reset)(jax.random.split(begin_key, num_episodes))
+    def evaluate(learner_state: PyTree, key: Array) -> Evaluation:
+        reset_key, act_key = jax.random.split(key)
+        env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
         sums = rollout.zero_episode_stats((num_episodes,), spec.num_agents, spec.num_costs)
         faults = jax.vmap(rollout.env_faults)(timestep)
-        carry = (
+        initial_state = _EvaluationState(
             jnp.zeros((), jnp.int32),
-            state,
+            env_state,
             timestep,
             algorithm.init_hidden_state(num_episodes),
             sums,
             faults,
         )
 
-        def step(carry: tuple[Array, Any, TimeStep, PyTree, rollout.EpisodeStats, Array]) -> Any:
-            moment, state, timestep, hidden_state, sums, faults = carry
-            playing = ~timestep.last
-            key = jax.random.fold_in(act_key, moment)
+        def step(state: _EvaluationState) -> _EvaluationState:
+            num_steps, env_state, timestep, hidden_state, sums, faults = state
+            running = ~timestep.last
+            key = jax.random.fold_in(act_key, num_steps)
             action, _, hidden_state = algorithm.act(
-                learner, key, timestep.obs, hidden_state, greedy=greedy
+                learner_state, key, timestep.obs, hidden_state, greedy=greedy
             )
-            state, after = jax.vmap(env.step)(state, action)
-            sums = rollout.EpisodeStats(
+            env_state, next_timestep = jax.vmap(env.step)(env_state, action)
+            sums = EpisodeStats(
                 sums.count,
-                sums.returns + jnp.where(playing[:, None], after.reward, 0.0),
-                sums.costs + jnp.where(playing[:, None, None], after.cost, 0.0),
-                sums.lengths + playing,
-                sums.living_steps + (playing[:, None] & timestep.obs.alive),
+                sums.returns + jnp.where(running[:, None], next_timestep.reward, 0.0),
+                sums.costs + jnp.where(running[:, None, None], next_timestep.cost, 0.0),
+                sums.lengths + running,
+                sums.living_steps + (running[:, None] & timestep.obs.alive),
                 sums.non_finite,
-                jnp.where(playing, win(state), sums.wins),
+                jnp.where(running, win(env_state), sums.wins),
             )
-            acted = jax.vmap(lambda x: jnp.isfinite(x).all())(
-                action
-            )  # else the fault is the policy's
-            faults = faults | jnp.where(playing & acted, jax.vmap(rollout.env_faults)(after), 0)
-            after = after._replace(last=after.last | timestep.last)
-            return moment + 1, state, after, hidden_state, sums, faults
+            # where the action is not finite, the fault is the policy's
+            is_finite = jax.vmap(lambda x: jnp.isfinite(x).all())(action)
+            faults = faults | jnp.where(
+                running & is_finite, jax.vmap(rollout.env_faults)(next_timestep), 0
+            )
+            # environments step on after their episode, so that its end must be remembered
+            next_timestep = next_timestep._replace(last=next_timestep.last | timestep.last)
+            return _EvaluationState(
+                num_steps + 1, env_state, next_timestep, hidden_state, sums, faults
+            )
 
-        def win(state: Any) -> Array | float:
-            return jax.vmap(env.is_win)(state).astype(float) if spec.win_condition else 0.0  # type: ignore[attr-defined]
+        def win(env_state: PyTree) -> Array | float:
+            if not spec.win_condition:
+                return 0.0
+            return jax.vmap(env.is_win)(env_state).astype(float)  # type: ignore[attr-defined]
 
-        def playing_still(carry: Any) -> Array:
-            return ~carry[2].last.all() & (carry[0] < spec.max_episode_steps)
+        def any_running(state: _EvaluationState) -> Array:
+            return ~state.timestep.last.all() & (state.num_steps < spec.max_episode_steps)
 
-        sums, faults = jax.lax.while_loop(playing_still, step, carry)[-2:]
+        final_state = jax.lax.while_loop(any_running, step, initial_state)
+        sums, faults = final_state.sums, final_state.faults
         return Evaluation(sums.returns, sums.costs, sums.lengths, sums.wins, faults)
 
     return evaluate
@@ -92,29 +142,61 @@ def make_evaluate(
 
 def make_play(
     algorithm: Algorithm, env: Environment, num_steps: int, greedy: bool = False
-) -> Callable[..., Any]:
-    """A pure function ``play(learner, key) -> (states, timesteps, actions)`` of one world, for
-    pictures.
+) -> Callable[[PyTree, Array], tuple[PyTree, TimeStep, Array]]:
+    """Makes a pure function that records the steps of one environment, for videos and figures.
 
-    Leaves lead with ``[num_steps]``; states and time steps after the first ``last`` are to be left
-    out.
+    Args:
+        algorithm: The algorithm whose `act` is played.
+        env: One environment.
+        num_steps: Time steps to record, 1 or more.
+        greedy: Play the likeliest action instead of a sampled one.
+
+    Returns:
+        ``play(learner_state, key) -> (states, timesteps, actions)``, whose leaves lead with
+        ``[num_steps]``: the state and time step before each action, and the action. States and time
+        steps after the first ``last`` are to be left out.
+
+    Raises:
+        ValueError: The environment has other sizes than the algorithm was made for, or an argument
+            has the wrong type or range.
+
+    Example:
+        Entry 0 is the start of the episode, and the one step of this environment ends it:
+
+        >>> import jax
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/coordination")
+        >>> config = jml.IPPOConfig(hidden_sizes=(8,))
+        >>> algorithm = jml.make_algorithm("ippo", env.spec, config)
+        >>> init, _ = jml.make_train(algorithm, env, num_envs=4, num_steps=8)
+        >>> play = jml.make_play(algorithm, env, num_steps=2, greedy=True)
+        >>> learner_state = jax.jit(init)(jax.random.key(0)).learner_state
+        >>> states, timesteps, actions = play(learner_state, jax.random.key(1))
+        >>> actions.shape
+        (2, 2)
+        >>> timesteps.last.tolist()
+        [False, True]
     """
     num_steps, greedy = check_int("num_steps", num_steps), check_bool("greedy", greedy)
     check_fits(algorithm, env)
 
-    def play(learner: PyTree, key: Array) -> tuple[PyTree, TimeStep, Array]:
-        begin_key, act_key = jax.random.split(key)
-        state, timestep = jax.tree.map(lambda x: x[None], env.reset(begin_key))
+    def play(learner_state: PyTree, key: Array) -> tuple[PyTree, TimeStep, Array]:
+        reset_key, act_key = jax.random.split(key)
+        # a batch of one environment, because `act` takes a leading ``B``
+        env_state, timestep = jax.tree.map(lambda x: x[None], env.reset(reset_key))
 
-        def step(carry: Any, key: Array) -> Any:
-            state, timestep, hidden_state = carry
+        def step(
+            carry: tuple[PyTree, TimeStep, PyTree], key: Array
+        ) -> tuple[tuple[PyTree, TimeStep, PyTree], tuple[PyTree, TimeStep, Array]]:
+            env_state, timestep, hidden_state = carry
             action, _, hidden_state = algorithm.act(
-                learner, key, timestep.obs, hidden_state, greedy=greedy
+                learner_state, key, timestep.obs, hidden_state, greedy=greedy
             )
-            after = jax.vmap(env.step)(state, action)
-            return (*after, hidden_state), jax.tree.map(lambda x: x[0], (state, timestep, action))
+            next_env_state, next_timestep = jax.vmap(env.step)(env_state, action)
+            record = jax.tree.map(lambda x: x[0], (env_state, timestep, action))
+            return (next_env_state, next_timestep, hidden_state), record
 
-        carry = (state, timestep, algorithm.init_hidden_state(1))
+        carry = (env_state, timestep, algorithm.init_hidden_state(1))
         return jax.lax.scan(step, carry, jax.random.split(act_key, num_steps))[1]
 
     return play

@@ -24,17 +24,27 @@ AFTERWARDS = (1 << 20) + 4
 COST_CRITIC = (1 << 20) + 5
 """Weights of the cost critics, so that the other networks begin as they would without costs."""
 STAGGER = 2**32 - 1
-"""Step at which an environment's first episode is cut; beyond any episode's number."""
+"""Step at which an environment's first episode is cut; beyond the number of any episode."""
 
 
 def for_purpose(key: Array | int, purpose: int) -> Array:
     """Derives the key of one purpose.
 
     Args:
-        key: a typed key, or a seed.
-        purpose: one of this module's numbers.
+        key: A typed key, or a seed.
+        purpose: One of the numbers of this module.
 
     Returns:
-        A typed key that no split of ``key`` gives.
+        A typed key that no split of ``key`` returns.
+
+    Example:
+        A seed stands for its key, and two purposes have different keys:
+
+        >>> import jax
+        >>> from jaxmarl_lite import keys
+        >>> bool(keys.for_purpose(0, keys.PLAY) == keys.for_purpose(jax.random.key(0), keys.PLAY))
+        True
+        >>> bool(keys.for_purpose(0, keys.PLAY) == keys.for_purpose(0, keys.ACT))
+        False
     """
     return jax.random.fold_in(key if isinstance(key, jax.Array) else jax.random.key(key), purpose)

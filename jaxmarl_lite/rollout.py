@@ -1,9 +1,8 @@
-"""Act, step, scan: runs any `act` function in many worlds; knows no algorithm and no network."""
+"""Rollouts: run any `act` function in many environments, independent of algorithm and network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,32 +21,65 @@ from jaxmarl_lite.types import (
 )
 
 Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
+"""``(key, obs, hidden_state) -> (action, log_prob, hidden_state)``; all but the key lead with B."""
 
 
 def init_rollout_state(
     env: Environment, key: Array, num_envs: int, hidden_state: PyTree
 ) -> RolloutState:
-    """The first moment of ``num_envs`` worlds, each with a key of its own."""
+    """Returns the state of ``num_envs`` environments at the start of their first episodes.
+
+    Args:
+        env: One environment.
+        key: A random key; every environment gets a key of its own from it.
+        num_envs: B, number of parallel environments.
+        hidden_state: ``[B, ...]``, hidden state of the policy at the start of an episode.
+
+    Returns:
+        The `RolloutState`, whose leaves lead with ``[B]``.
+    """
     reset_key = jax.random.split(key, num_envs)
-    episode = jnp.ones((num_envs,), jnp.int32)
-    env_state, timestep = jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(reset_key, episode - 1))
+    episode_index = jnp.ones((num_envs,), jnp.int32)
+    env_state, timestep = jax.vmap(env.reset)(
+        jax.vmap(jax.random.fold_in)(reset_key, episode_index - 1)
+    )
     sizes = env.spec.num_agents, env.spec.num_costs
     return RolloutState(
         env_state,
         timestep,
         hidden_state,
         reset_key,
-        episode,
+        episode_index,
         zero_episode_stats((num_envs,), *sizes),
         zero_episode_stats((), *sizes),
     )
 
 
-def zero_episode_stats(lead: tuple[int, ...], agents: int, costs: int) -> EpisodeStats:
-    """Sums over no episodes."""
-    zeros = lambda *shape: jnp.zeros((*lead, *shape), jnp.result_type(float))  # noqa: E731
+def zero_episode_stats(
+    leading_shape: tuple[int, ...], num_agents: int, num_costs: int
+) -> EpisodeStats:
+    """Returns the sums over no episodes.
+
+    Args:
+        leading_shape: Axes before those of `EpisodeStats`, such as ``(B,)``.
+        num_agents: N.
+        num_costs: K.
+
+    Returns:
+        An `EpisodeStats` of zeros, with leaves ``[*leading_shape, ...]``.
+    """
+
+    def zeros(*shape: int) -> Array:
+        return jnp.zeros((*leading_shape, *shape), jnp.result_type(float))
+
     return EpisodeStats(
-        zeros(), zeros(agents), zeros(agents, costs), zeros(), zeros(agents), zeros(), zeros()
+        zeros(),
+        zeros(num_agents),
+        zeros(num_agents, num_costs),
+        zeros(),
+        zeros(num_agents),
+        zeros(),
+        zeros(),
     )
 
 
@@ -59,178 +91,215 @@ def env_faults(timestep: TimeStep) -> Array:
     """Finds the fields of time steps that no learner can use.
 
     Args:
-        timestep: of one world, or of many with leading axes.
+        timestep: Time step of one environment, or of many with leading axes.
 
-    Returns: ``[]`` int32, the sum of ``2**i`` over the indices ``i`` of `ENV_FIELDS` that are wrong
+    Returns:
+        ``[]`` int32, the sum of ``2**i`` over the indices ``i`` of `ENV_FIELDS` that are wrong
         anywhere: a number that is not finite, or a mask that leaves an agent in play no action.
     """
     obs = timestep.obs
     numbers = (obs.agents_view, obs.global_state, timestep.reward, timestep.cost, timestep.discount)
-    wrong = [~jnp.isfinite(x).all() for x in numbers] + [
+    flags = [~jnp.isfinite(x).all() for x in numbers] + [
         (obs.alive & ~obs.action_mask.any(-1)).any()
     ]
     return sum(
-        (flag.astype(jnp.int32) << i for i, flag in enumerate(wrong)), jnp.zeros((), jnp.int32)
+        (flag.astype(jnp.int32) << i for i, flag in enumerate(flags)), jnp.zeros((), jnp.int32)
     )
 
 
 def rollout(
     env: Environment,
     act: Act,
-    acting: RolloutState,
+    rollout_state: RolloutState,
     key: Array,
     num_steps: int,
     stagger_episodes: bool = False,
 ) -> tuple[RolloutState, Rollout]:
-    """Take ``num_steps`` steps in every world; where an episode ends, the next one begins at once.
+    """Takes ``num_steps`` steps in every environment; an episode that ends is followed by the next.
 
     The transitions keep the true last observation of every episode. The first observation of the
-    next one costs a reset of all worlds, but only at the steps at which some episode ends.
+    next one costs a reset of all environments, but only at the steps at which some episode ends.
 
     Args:
-        env: the environment, of one world.
-        act: ``(key, obs, hidden_state) -> (action, log_prob, hidden_state)`` for all worlds at
-            once.
-        acting: where the worlds stand.
-        key: for the actions.
+        env: One environment.
+        act: ``(key, obs, hidden_state) -> (action, log_prob, hidden_state)`` for all B environments
+            at once.
+        rollout_state: State of the environments before the first step.
+        key: Random key of the actions.
         num_steps: T.
-        stagger_episodes: cut the first episode of every world at a random step, as a time limit
-            would, and leave it out of the sums. Worlds whose episodes are equally long then stand
-            at different steps of theirs, where otherwise every rollout would see one part of an
+        stagger_episodes: Cut the first episode of every environment at a random step, as a time
+            limit would, and leave it out of the sums. Environments whose episodes are equally long
+            then are at different steps of them; otherwise every rollout would see one part of an
             episode, and most would see none end.
 
     Returns:
-        Where the worlds then stand, and the batch ``[T, B, ...]``.
+        The state of the environments after the last step, and the batch ``[T, B, ...]``.
     """
     spec = env.spec
-    start = acting.hidden_state
+    initial_hidden_state = rollout_state.hidden_state
+    # index of the first episode that counts in the sums: a staggered one (the first) is left out
     first = 2 if stagger_episodes else 1
 
     def step(
         carry: tuple[RolloutState, EpisodeStats], key: Array
     ) -> tuple[tuple[RolloutState, EpisodeStats], Transition]:
-        now, ended = carry
-        obs = now.timestep.obs
-        action, log_prob, hidden_state = act(key, obs, now.hidden_state)
-        env_state, after = jax.vmap(env.step)(now.env_state, action)
-        ends = after.last
+        state, ended_stats = carry
+        obs = state.timestep.obs
+        action, log_prob, hidden_state = act(key, obs, state.hidden_state)
+        env_state, timestep = jax.vmap(env.step)(state.env_state, action)
+        episode_ends = timestep.last
         last = (
-            ends | _staggered_truncation(now, spec.max_episode_steps) if stagger_episodes else ends
+            episode_ends | _staggered_truncation(state, spec.max_episode_steps)
+            if stagger_episodes
+            else episode_ends
         )
         transition = Transition(
-            obs, action, log_prob, after.reward, after.cost, after.discount, last, after.obs
+            obs,
+            action,
+            log_prob,
+            timestep.reward,
+            timestep.cost,
+            timestep.discount,
+            last,
+            timestep.obs,
         )
         running = EpisodeStats(
-            now.episode_stats.count,
-            now.episode_stats.returns + after.reward,
-            now.episode_stats.costs + after.cost,
-            now.episode_stats.lengths + 1.0,
-            now.episode_stats.living_steps + obs.alive,
+            state.episode_stats.count,
+            state.episode_stats.returns + timestep.reward,
+            state.episode_stats.costs + timestep.cost,
+            state.episode_stats.lengths + 1.0,
+            state.episode_stats.living_steps + obs.alive,
             _env_flag(env, "is_non_finite", env.spec.can_diverge, env_state, last),
             _env_flag(env, "is_win", bool(env.spec.win_condition), env_state, last),
         )
-        counted = ends & ((now.episode_index == first) | (now.episode_index > first).all())
+        # until all environments have ended episode `first`, later episodes do not count: `_report`
+        counted = episode_ends & (
+            (state.episode_index == first) | (state.episode_index > first).all()
+        )
         finished = jax.tree.map(lambda x: jnp.where(_expand_to(counted, x), x, 0.0), running)
         finished = finished._replace(
-            count=counted.astype(float), non_finite=jnp.where(ends, running.non_finite, 0.0)
+            count=counted.astype(float), non_finite=jnp.where(episode_ends, running.non_finite, 0.0)
         )
-        ended = jax.tree.map(lambda total, x: total + x.sum(0), ended, finished)
-        moved = now._replace(
-            env_state=env_state, timestep=after, hidden_state=hidden_state, episode_stats=running
+        ended_stats = jax.tree.map(lambda total, x: total + x.sum(0), ended_stats, finished)
+        next_state = state._replace(
+            env_state=env_state,
+            timestep=timestep,
+            hidden_state=hidden_state,
+            episode_stats=running,
         )
         return (
-            jax.lax.cond(last.any(), lambda: _auto_reset(env, moved, last), lambda: moved),
-            ended,
+            jax.lax.cond(
+                last.any(), lambda: _auto_reset(env, next_state, last), lambda: next_state
+            ),
+            ended_stats,
         ), transition
 
-    (acting, ended), steps = jax.lax.scan(
-        step, (acting, acting.unreported), jax.random.split(key, num_steps)
+    (rollout_state, ended_stats), transitions = jax.lax.scan(
+        step, (rollout_state, rollout_state.unreported), jax.random.split(key, num_steps)
     )
-    acting, episodes, begun = _report(acting, ended, first)
-    return acting, Rollout(steps, start, episodes, _rollout_faults(steps), begun)
+    rollout_state, episode_stats, first_episodes = _report(rollout_state, ended_stats, first)
+    return rollout_state, Rollout(
+        transitions,
+        initial_hidden_state,
+        episode_stats,
+        _rollout_faults(transitions),
+        first_episodes,
+    )
 
 
-def _rollout_faults(steps: Transition) -> Array:
-    """`env_faults` of a whole rollout, after it, so that the loop over its steps stays short."""
+def _rollout_faults(transitions: Transition) -> Array:
+    """Computes `env_faults` of a whole rollout, after it: the loop over its steps stays short."""
 
     def faults_of_step(step: Transition) -> Array:
         timestep = TimeStep(step.next_obs, step.reward, step.cost, step.discount, step.last)
         # both observations, because a reset replaces the last one of an episode
-        wrong = env_faults(timestep) | env_faults(timestep._replace(obs=step.obs))
+        faults = env_faults(timestep) | env_faults(timestep._replace(obs=step.obs))
         # an action that is not finite is the policy's fault, whatever the environment makes of it
-        return jnp.where(jnp.isfinite(step.action).all(), wrong, 0)
+        return jnp.where(jnp.isfinite(step.action).all(), faults, 0)
 
-    return jax.lax.reduce(jax.vmap(faults_of_step)(steps), jnp.int32(0), jax.lax.bitwise_or, (0,))
+    faults = jax.vmap(faults_of_step)(transitions)
+    return jax.lax.reduce(faults, jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
 def _report(
-    acting: RolloutState, ended: EpisodeStats, first: int
+    rollout_state: RolloutState, ended_stats: EpisodeStats, first: int
 ) -> tuple[RolloutState, EpisodeStats, EpisodeStats]:
     """Splits the sums over ended episodes into those to report now, and those to hold back.
 
     The first episodes to end are the short ones, whose returns and costs say nothing of the long
-    ones. So each environment's episode number ``first`` is held back until the last of them has
+    ones. So episode number ``first`` of each environment is held back until the last of them has
     ended, and until then no other episode counts: an environment with short episodes would end many
     of them meanwhile.
 
+    Args:
+        rollout_state: State of the environments after a rollout.
+        ended_stats: Sums over the episodes that ended, with those held back before.
+        first: Index of the first episode that counts, 1 or 2.
+
     Returns:
-        Where the environments stand, the sums to report, and `Rollout.first_episodes`.
+        The state of the environments with the sums held back, the sums to report, and
+        `Rollout.first_episodes`.
     """
-    complete = (acting.episode_index > first).all()
-    episodes = jax.tree.map(lambda x: jnp.where(complete, x, 0.0), ended)
-    unreported = jax.tree.map(jnp.subtract, ended, episodes)
-    under_way = acting.episode_index == first
-    running = acting.episode_stats._replace(count=jnp.ones_like(acting.episode_stats.count))
-    begun = jax.tree.map(
-        lambda x, y: x + jnp.where(_expand_to(under_way, y), y, 0.0).sum(0), unreported, running
+    complete = (rollout_state.episode_index > first).all()
+    reported = jax.tree.map(lambda x: jnp.where(complete, x, 0.0), ended_stats)
+    unreported = jax.tree.map(jnp.subtract, ended_stats, reported)
+    in_first = rollout_state.episode_index == first
+    running = rollout_state.episode_stats._replace(
+        count=jnp.ones_like(rollout_state.episode_stats.count)
     )
-    return acting._replace(unreported=unreported), episodes, begun
+    first_episodes = jax.tree.map(
+        lambda x, y: x + jnp.where(_expand_to(in_first, y), y, 0.0).sum(0), unreported, running
+    )
+    return rollout_state._replace(unreported=unreported), reported, first_episodes
 
 
-def _auto_reset(env: Environment, acting: RolloutState, last: Array) -> RolloutState:
-    """Begin the next episode in the worlds whose last one ended."""
+def _auto_reset(env: Environment, rollout_state: RolloutState, last: Array) -> RolloutState:
+    """Begins the next episode in the environments whose episode ended (``last``, ``[B]`` bool)."""
     env_state, timestep = jax.vmap(env.reset)(
-        jax.vmap(jax.random.fold_in)(acting.reset_key, acting.episode_index)
+        jax.vmap(jax.random.fold_in)(rollout_state.reset_key, rollout_state.episode_index)
     )
-    fresh = acting._replace(
+    fresh = rollout_state._replace(
         env_state=env_state,
         timestep=timestep,
-        hidden_state=jax.tree.map(jnp.zeros_like, acting.hidden_state),
-        episode_index=acting.episode_index + 1,
-        episode_stats=jax.tree.map(jnp.zeros_like, acting.episode_stats),
+        hidden_state=jax.tree.map(jnp.zeros_like, rollout_state.hidden_state),
+        episode_index=rollout_state.episode_index + 1,
+        episode_stats=jax.tree.map(jnp.zeros_like, rollout_state.episode_stats),
     )
 
-    def pick(new: Any, old: Any) -> Any:
+    def pick(new: Array, old: Array) -> Array:
         return jnp.where(_expand_to(last, new), new, old)
 
-    no_copies = {
-        "reset_key": (),
-        "unreported": (),
-    }  # the same for every environment, or no array of numbers
-    picked = jax.tree.map(pick, fresh._replace(**no_copies), acting._replace(**no_copies))
-    return picked._replace(reset_key=acting.reset_key, unreported=acting.unreported)
+    # the same for every environment, or no array of numbers
+    excluded = {"reset_key": (), "unreported": ()}
+    picked = jax.tree.map(pick, fresh._replace(**excluded), rollout_state._replace(**excluded))
+    return picked._replace(reset_key=rollout_state.reset_key, unreported=rollout_state.unreported)
 
 
-def _staggered_truncation(acting: RolloutState, max_episode_steps: int) -> Array:
-    """Whether the step under way is the last of a world's first episode, so that worlds get out of
-    step, ``[B]``.
+def _staggered_truncation(rollout_state: RolloutState, max_episode_steps: int) -> Array:
+    """Returns whether this step is the last of a staggered first episode, ``[B]`` bool.
+
+    The cut falls at a random share of the episode limit, so that environments get out of step.
     """
     share = jax.vmap(lambda key: jax.random.uniform(keys.for_purpose(key, keys.STAGGER)))(
-        acting.reset_key
+        rollout_state.reset_key
     )
-    return (acting.episode_index == 1) & (
-        acting.episode_stats.lengths + 1.0 >= jnp.ceil(share * max_episode_steps)
+    return (rollout_state.episode_index == 1) & (
+        rollout_state.episode_stats.lengths + 1.0 >= jnp.ceil(share * max_episode_steps)
     )
 
 
-def _env_flag(env: Environment, what: str, tells: bool, env_state: PyTree, last: Array) -> Array:
-    """1 for the worlds of which the environment's own function says that they broke, or were won,
-    ``[B]``.
+def _env_flag(
+    env: Environment, method: str, is_defined: bool, env_state: PyTree, last: Array
+) -> Array:
+    """Returns 1.0 where a method of the environment, such as ``is_win``, is true, ``[B]``.
+
+    Zeros of the shape of ``last`` where the environment does not define the method.
     """
-    if not tells:
+    if not is_defined:
         return jnp.zeros(last.shape)
-    return jax.vmap(getattr(env, what))(env_state).astype(float)
+    return jax.vmap(getattr(env, method))(env_state).astype(float)
 
 
 def _expand_to(flag: Array, x: Array) -> Array:
+    """Appends axes of length 1 to ``flag`` until it has as many as ``x``."""
     return flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim))

@@ -1,14 +1,18 @@
-"""Several devices, processes and hosts: where each part of a training state lives.
+"""Several devices, processes and hosts: the device layout of each part of a training state.
 
-Two layouts. ``envs``: every seed's worlds are spread over the devices and its learner is on all of
-them, so that one run is faster. ``seeds``: each device trains some of the seeds on its own, so that
-no step communicates. The compiler inserts the exchange between devices; the numbers are those of
-one device up to rounding.
+There are two layouts:
+
+- ``envs``: the environments of every seed are spread over the devices and its learner is on all of
+  them, so that one run is faster.
+- ``seeds``: each device trains some of the seeds on its own, so that no step communicates.
+
+The compiler inserts the exchange between devices; the numbers are those of one device up to
+rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -21,42 +25,57 @@ from jaxmarl_lite.validation import check_choice, check_int
 
 Layout = Literal["envs", "seeds"]
 AXIS = "devices"
-_PER_ENVIRONMENT = (
-    "critic_hidden_state",
-    "critic_hidden_states",
-)  # fields of a learner with an entry for each copy
+"""Name of the only axis of a mesh."""
+_PER_ENVIRONMENT = ("critic_hidden_state", "critic_hidden_states")
+"""Fields of a learner's state with an entry for each environment."""
 
 
 def make_mesh(devices: int | None = None, layout: Layout = "envs") -> Mesh | None:
-    """A line of devices, those of all processes together; None when there is one device and nothing
-    to lay out.
+    """Returns a line of devices, those of all processes together.
 
     Args:
-        devices: how many to use; None takes one, or all where several processes have joined.
-        layout: only checked here.
+        devices: Number of devices, 1 up to those available; None takes one, or all of them where
+            several processes have joined.
+        layout: Layout of the training state; only checked here.
+
+    Returns:
+        A mesh with the one axis `AXIS`; None for one device, where there is nothing to lay out.
 
     Raises:
-        ValueError: for an unknown layout or more devices than there are.
+        ValueError: The layout is unknown, there are fewer devices, or several processes are to use
+            only some of the devices.
     """
     check_choice("shard_over", layout, ("envs", "seeds"))
     available = jax.device_count()
-    wanted = (available if jax.process_count() > 1 else 1) if devices is None else devices
-    wanted = check_int("devices", wanted, 1, available)
-    if jax.process_count() > 1 and wanted != available:
+    count = (available if jax.process_count() > 1 else 1) if devices is None else devices
+    count = check_int("devices", count, 1, available)
+    if jax.process_count() > 1 and count != available:
         raise ValueError(
             f"devices is {devices!r}; allowed with several processes is all of them, {available}"
         )
-    if wanted == 1:
+    if count == 1:
         return None
     return jax.make_mesh(
-        (wanted,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:wanted]
+        (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
     )
 
 
 def check_layout(
     mesh: Mesh | None, layout: Layout, num_seeds: int, num_envs: int, num_minibatches: int = 1
 ) -> None:
-    """Raise ValueError when seeds or worlds do not divide over the devices."""
+    """Checks that seeds or environments divide over the devices.
+
+    Args:
+        mesh: The devices; None, one device, fits everything.
+        layout: Layout of the training state.
+        num_seeds: Number of seeds that train together.
+        num_envs: B, number of environments of a seed.
+        num_minibatches: Minibatches into which the environments of a seed are dealt.
+
+    Raises:
+        ValueError: With ``seeds``, ``num_seeds`` is no multiple of the number of devices; with
+            ``envs``, ``num_envs`` is no multiple of devices times minibatches.
+    """
     if mesh is None:
         return
     count = mesh.size
@@ -68,73 +87,103 @@ def check_layout(
     if layout == "envs" and num_envs % (count * num_minibatches):
         raise ValueError(
             f"num_envs is {num_envs} on {count} devices with {num_minibatches} minibatches; "
-            "allowed with shard_over "
-            f"envs is a multiple of {count * num_minibatches}"
+            f"allowed with shard_over envs is a multiple of {count * num_minibatches}"
         )
 
 
 def state_shardings(states: TrainState, mesh: Mesh, layout: Layout = "envs") -> TrainState:
-    """The sharding of every leaf of a training state whose leaves lead with ``[seeds]``.
+    """Returns the sharding of every leaf of a training state.
 
     With layout ``envs`` the leaves of ``rollout_state``, except for its sums ``unreported``, and
-    the hidden states that a learner keeps for each world (its ``critic_hidden_state`` or
-    ``critic_hidden_states``), are split along B; all others are on every device.
+    the hidden states that a learner keeps for each environment (its ``critic_hidden_state`` or
+    ``critic_hidden_states``), are split along B; all others are on every device. With layout
+    ``seeds`` all leaves are split along the seeds.
+
+    Args:
+        states: Training states of several seeds; leaves lead with ``[seeds]``.
+        mesh: The devices.
+        layout: Layout of the training state.
+
+    Returns:
+        A `TrainState` with a `NamedSharding` in the place of each leaf.
     """
     if layout == "seeds":
         return jax.tree.map(lambda _: NamedSharding(mesh, P(AXIS)), states)
-    split, whole = NamedSharding(mesh, P(None, AXIS)), NamedSharding(mesh, P())
+    split_envs, replicated = NamedSharding(mesh, P(None, AXIS)), NamedSharding(mesh, P())
 
-    def place(path: Sequence[Any], _: Any) -> NamedSharding:
+    def leaf_sharding(path: jax.tree_util.KeyPath, _: object) -> NamedSharding:
         names = [getattr(entry, "name", None) for entry in path[:2]]
-        by_copy = names[0] == "rollout_state" and names[1] != "unreported"
-        return (
-            split
-            if by_copy or (names[0] == "learner_state" and names[1] in _PER_ENVIRONMENT)
-            else whole
+        # `unreported` has sums over all environments, and no axis B
+        has_envs = (names[0] == "rollout_state" and names[1] != "unreported") or (
+            names[0] == "learner_state" and names[1] in _PER_ENVIRONMENT
         )
+        return split_envs if has_envs else replicated
 
-    return jax.tree_util.tree_map_with_path(place, states)
+    return jax.tree_util.tree_map_with_path(leaf_sharding, states)
 
 
 def map_over_seeds(
     function: Callable[..., Any], mesh: Mesh | None, layout: Layout = "envs"
 ) -> Callable[..., Any]:
-    """A function over ``[seeds, ...]`` that runs on each device's own seeds with layout ``seeds``;
-    else itself.
+    """Makes a function over seeds run on each device's own seeds, with layout ``seeds``.
 
     With layout ``envs`` the shardings of the arguments are enough: the compiler does the rest.
+
+    Args:
+        function: A function whose arguments and results lead with ``[seeds]``.
+        mesh: The devices, or None for one device.
+        layout: Layout of the training state.
+
+    Returns:
+        The mapped function with layout ``seeds`` on several devices, else ``function`` itself.
     """
     if mesh is None or layout == "envs":
         return function
     return jax.shard_map(function, mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device is to have whole."""
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds in full.
+
+    Args:
+        mesh: The devices.
+
+    Returns:
+        A sharding that splits no axis.
+    """
     return NamedSharding(mesh, P())
 
 
 def initialize_distributed(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join this process to the others through JAX's own runtime, which finds Slurm and the like by
-    itself.
+    """Joins this process to the others through JAX's own runtime.
+
+    The runtime finds Slurm and the like by itself.
 
     Args:
         coordinator: ``host:port`` of process 0; None lets the runtime find it.
-        num_processes, process_id: how many there are and which this is; None likewise.
+        num_processes: Number of processes; None lets the runtime find it.
+        process_id: Number of this process, from 0; None lets the runtime find it.
     """
     jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def is_primary() -> bool:
-    """Whether this process writes files and shows progress: the first one does."""
+    """Returns whether this process, as the first one, writes files and shows progress."""
     return jax.process_index() == 0
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Every leaf as a whole numpy array, gathered over the processes if need be. All processes must
-    call it.
+    """Gathers every leaf as a complete NumPy array, over the processes if need be.
+
+    All processes must call it.
+
+    Args:
+        tree: Arrays, possibly spread over devices and processes.
+
+    Returns:
+        The same tree with NumPy arrays as leaves.
     """
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)

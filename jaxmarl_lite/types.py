@@ -1,13 +1,15 @@
-"""The records that every room of the library shares.
+"""The records and protocols that all modules of the library share.
 
-Letters in shape comments, everywhere in the library:
+Letters in shapes, everywhere in the library:
 
-    T  time steps of a rollout          B  parallel worlds (copies of the environment)
+    T  time steps of a rollout          B  parallel environments (copies of one environment)
     N  agents                           K  costs per agent (0 when nothing is constrained)
-    O  entries of one agent's view      S  entries of the state that a central critic sees
+    O  entries of an observation        S  entries of the state that a central critic sees
     A  discrete actions, or dimensions of a continuous action
 
-Everything an agent has is an array with an axis ``N``, never a dictionary of agents.
+Everything an agent has is an array with an axis ``N``, never a dictionary of agents. Shapes below
+are those of one environment at one time step unless a leading ``T``, ``B`` or ``E`` (episodes) is
+written; ``[]`` is a scalar.
 """
 
 from __future__ import annotations
@@ -21,99 +23,156 @@ from jax import export
 
 Array = jax.Array
 PyTree = Any
+"""Nested tuples, dicts and records whose leaves are arrays."""
 Number = jax.Array | float
+"""A scalar, traced or not."""
 EnvState = TypeVar("EnvState")
 
 
 class Observation(NamedTuple):
-    """What the agents, and a central critic, see at one moment."""
+    """The inputs of the policies and of a central critic at one time step.
 
-    agents_view: Array  # [N, O] float: each agent's own observation
-    global_state: Array  # [S] float: what a central critic may see
-    action_mask: (
-        Array  # [N, A] bool: legal actions; for continuous actions the dimensions that exist
-    )
-    alive: Array  # [N] bool: agents that act at all, by the environment's word
+    Attributes:
+        agents_view: ``[N, O]`` float, the observation of each agent.
+        global_state: ``[S]`` float, the state that a central critic may see.
+        action_mask: ``[N, A]`` bool, the legal actions; for continuous actions the dimensions
+            that exist.
+        alive: ``[N]`` bool, the agents that act at all, as the environment defines it.
+    """
+
+    agents_view: Array
+    global_state: Array
+    action_mask: Array
+    alive: Array
 
 
 class TimeStep(NamedTuple):
-    """What an environment answers to a joint action.
+    """The answer of an environment to a joint action.
 
     ``discount`` 0 means that the episode is truly over; ``last`` with discount 1 means that a time
     limit cut it off, so that a critic still looks beyond it.
+
+    Attributes:
+        obs: Observation after the action, `Observation`.
+        reward: ``[N]`` float, reward of each agent.
+        cost: ``[N, K]`` float, by agent and constraint.
+        discount: ``[]`` float, 0 or 1.
+        last: ``[]`` bool, whether this is the final time step of the episode.
     """
 
     obs: Observation
-    reward: Array  # [N] float
-    cost: Array  # [N, K] float: [agent, constraint]
-    discount: Array  # [] float, 0 or 1
-    last: Array  # [] bool: this is the final time step of the episode
+    reward: Array
+    cost: Array
+    discount: Array
+    last: Array
 
 
 class Transition(NamedTuple):
-    """One step of every world; a rollout stacks them to ``[T, B, ...]``."""
+    """One step of every environment; a rollout stacks them to ``[T, B, ...]``.
+
+    Attributes:
+        obs: Observation that the action was chosen from.
+        action: ``[N]`` int when discrete, ``[N, A]`` float when continuous.
+        log_prob: ``[N]``, log-probability of the action under the policy that took it, in nats.
+        reward: ``[N]``, reward of each agent.
+        cost: ``[N, K]``, by agent and constraint.
+        discount: ``[]``, 0 where the episode is truly over, else 1.
+        last: ``[]`` bool, whether the step ends the episode.
+        next_obs: The true successor of ``obs``, before any reset.
+    """
 
     obs: Observation
-    action: Array  # [N] int or [N, A] float
-    log_prob: Array  # [N]: log-probability of the action under the policy that took it, in nats
-    reward: Array  # [N]
-    cost: Array  # [N, K]
-    discount: Array  # []
-    last: Array  # []
-    next_obs: Observation  # the true successor, before any reset
+    action: Array
+    log_prob: Array
+    reward: Array
+    cost: Array
+    discount: Array
+    last: Array
+    next_obs: Observation
 
 
 class EpisodeStats(NamedTuple):
-    """Sums over the episodes that ended during a rollout (undiscounted)."""
+    """Undiscounted sums over the episodes that ended during a rollout.
 
-    count: Array  # []
-    returns: Array  # [N]
-    costs: Array  # [N, K]
-    lengths: Array  # []
-    living_steps: Array  # [N] steps in which the agent was in play
-    non_finite: Array | float = (
-        0.0  # [] episodes that ended because the world's own numbers were no longer finite
-    )
-    wins: Array | float = 0.0  # [] episodes that ended in a win, by the environment's word
+    Attributes:
+        count: ``[]``, number of episodes.
+        returns: ``[N]``, sum of rewards.
+        costs: ``[N, K]``, sum of costs.
+        lengths: ``[]``, sum of time steps.
+        living_steps: ``[N]``, steps in which the agent was in play.
+        non_finite: ``[]``, episodes that ended because the numbers of the environment itself were
+            no longer finite.
+        wins: ``[]``, episodes that ended in a win, as the environment defines it.
+    """
+
+    count: Array
+    returns: Array
+    costs: Array
+    lengths: Array
+    living_steps: Array
+    non_finite: Array | float = 0.0
+    wins: Array | float = 0.0
 
 
 class Rollout(NamedTuple):
-    """What an algorithm learns from."""
+    """The batch that an algorithm learns from.
 
-    transitions: Transition  # [T, B, ...]
-    initial_hidden_state: (
-        PyTree  # the policy's memory before the first step, [B, ...]; () when feed-forward
-    )
+    Attributes:
+        transitions: ``[T, B, ...]``, a `Transition` for each step and environment.
+        initial_hidden_state: ``[B, ...]``, hidden state of the policy before the first step; ``()``
+            for a feed-forward policy.
+        episode_stats: Sums over the episodes that ended.
+        env_faults: ``[]`` int, which numbers of the environment were wrong, see
+            `rollout.env_faults`.
+        first_episodes: Sums over the first episodes so far, ended or not, while ``episode_stats``
+            waits for the last of them to end.
+    """
+
+    transitions: Transition
+    initial_hidden_state: PyTree
     episode_stats: EpisodeStats
-    env_faults: Array | int = (
-        0  # [] int: which of the environment's numbers were wrong, see `rollout.env_faults`
-    )
+    env_faults: Array | int = 0
     first_episodes: EpisodeStats | None = None
-    """Sums over the first episodes so far, ended or not, while `episode_stats` waits for the last
-    of them to end."""
 
 
 class RolloutState(NamedTuple):
-    """What the worlds carry from one rollout to the next; every leaf leads with ``[B]``."""
+    """The state of the environments between two rollouts; leaves lead with ``[B]``.
+
+    Attributes:
+        env_state: ``[B, ...]``, states of the environments.
+        timestep: ``[B, ...]``, their latest `TimeStep`.
+        hidden_state: ``[B, ...]``, hidden state of the policy; ``()`` for a feed-forward policy.
+        reset_key: ``[B]`` typed keys; the n-th episode of an environment starts from
+            ``fold_in(reset_key, n)``.
+        episode_index: ``[B]`` int, episodes begun so far.
+        episode_stats: ``[B, ...]``, sums of the running episode; ``count`` stays 0.
+        unreported: Sums over the first episode of each environment, held back until every
+            environment has finished it; the only leaves without ``[B]``.
+    """
 
     env_state: PyTree
     timestep: TimeStep
-    hidden_state: PyTree  # the policy's memory; () when feed-forward
-    reset_key: (
-        Array  # [B] typed keys: the n-th episode of a world starts from fold_in(reset_key, n)
-    )
-    episode_index: Array  # [B] int: episodes begun so far
-    episode_stats: EpisodeStats  # [B, ...] sums of the episode under way; `count` stays 0
-    unreported: EpisodeStats  # sums over each environment's first episode, until every environment has finished it
+    hidden_state: PyTree
+    reset_key: Array
+    episode_index: Array
+    episode_stats: EpisodeStats
+    unreported: EpisodeStats
 
 
 class TrainState(NamedTuple):
-    """All that a resumed run needs; saving it saves everything."""
+    """The complete state of a training run: saving it saves all that a resumed run needs.
 
-    learner_state: PyTree  # parameters, optimizers, normalizers, hyperparameters
+    Attributes:
+        learner_state: Parameters, optimizers, normalizers and hyperparameters of the algorithm.
+        rollout_state: State of the environments, `RolloutState`.
+        key: A typed random key.
+        num_updates: ``[]`` int, updates done so far.
+    """
+
+    learner_state: PyTree
     rollout_state: RolloutState
-    key: Array  # typed key
-    num_updates: Array  # [] int: updates done so far
+    key: Array
+    num_updates: Array
 
 
 for _record in (Observation, TimeStep, Transition, EpisodeStats, Rollout, RolloutState, TrainState):
@@ -125,7 +184,37 @@ for _record in (Observation, TimeStep, Transition, EpisodeStats, Rollout, Rollou
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """The sizes and meanings of an environment, known before anything is compiled."""
+    """The sizes and meanings of an environment, known before anything is compiled.
+
+    Attributes:
+        name: Name of the environment.
+        num_agents: N, number of agents.
+        obs_size: O, entries of the observation of one agent.
+        global_state_size: S, entries of the state that a central critic sees.
+        action_type: Whether actions are ``discrete`` or ``continuous``.
+        action_size: A, number of discrete actions, or of dimensions of a continuous action.
+        max_episode_steps: Most steps of an episode.
+        reward_type: ``team``: every agent receives the same number; ``individual``: every agent
+            receives its own.
+        return_description: Meaning of the reported return, in words, for tables and axes.
+        max_return: The highest return that can be reached, where it is known.
+        action_low: Lower bound of each continuous dimension, length A; None, together with
+            ``action_high``, where actions are unbounded.
+        action_high: Upper bound of each continuous dimension, length A.
+        cost_names: A word for each of the K costs, as ``--cost-limit`` takes it.
+        cost_descriptions: The quantity that each cost counts, in words with its unit, for tables
+            and axes; ``()`` or one per cost.
+        cost_limits: The limit of the environment itself for each cost, one number or one per
+            agent: expected undiscounted cost per episode. Runs are measured against these limits,
+            and constrained algorithms keep them, unless other limits are set.
+        can_diverge: Whether the environment has a method ``is_non_finite(state)``; rows then count
+            the episodes for which it returns True.
+        action_names: A word, or a few, for each discrete action, for figures; ``()`` where the
+            actions have no names.
+        win_condition: The meaning of winning an episode, in words, where it can be won: the
+            environment then has a method ``is_win(state)``, and the share of won episodes is
+            reported.
+    """
 
     name: str
     num_agents: int
@@ -133,38 +222,18 @@ class EnvSpec:
     global_state_size: int
     action_type: Literal["discrete", "continuous"]
     action_size: int
-    """Number of discrete actions, or of dimensions of a continuous action."""
     max_episode_steps: int
-    """Most steps of an episode."""
     reward_type: Literal["team", "individual"] = "team"
-    """``team``: every agent receives the same number; ``individual``: each its own."""
     return_description: str = "undiscounted team return per episode"
-    """What the reported return is, in words, for tables and axes."""
     max_return: float | None = None
-    """The highest return that can be reached, where it is known."""
     action_low: tuple[float, ...] | None = None
-    """Lower bound of each continuous dimension; None, together with `action_high`, where actions
-    are unbounded."""
     action_high: tuple[float, ...] | None = None
     cost_names: tuple[str, ...] = ()
-    """A word for each cost, as ``--cost-limit`` takes it."""
     cost_descriptions: tuple[str, ...] = ()
-    """What each cost counts, in words with its unit, for tables and axes; () or one per cost."""
     cost_limits: tuple[float | tuple[float, ...], ...] | None = None
-    """The environment's own limit for each cost, one number or one per agent: expected undiscounted
-    cost per episode. Runs are measured against them, and constrained algorithms keep them, unless
-    they are given others."""
-
     can_diverge: bool = False
-    """The world has a method ``is_non_finite(state)``, and rows count the episodes that it tells
-    of."""
-
     action_names: tuple[str, ...] = ()
-    """A word, or a few, for each discrete action, for pictures; ``()`` where they have none."""
-
     win_condition: str = ""
-    """What winning an episode means, in words, where it can be won: the world then has a method
-    ``is_win(state)``, and the share of won episodes is reported."""
 
     @property
     def num_costs(self) -> int:
@@ -172,52 +241,85 @@ class EnvSpec:
         return len(self.cost_names)
 
     def team_return(self, returns: Array) -> Array:
-        """The reported return from per-agent returns ``[..., N]``: the team's, whichever the reward
-        kind.
+        """Computes the reported return of the team, whichever the reward type.
+
+        It is the mean over the agents when all of them receive the team's reward, and the sum when
+        every agent receives its own.
+
+        Args:
+            returns: ``[..., N]``, return of each agent.
+
+        Returns:
+            ``[...]``, return of the team.
         """
         return returns.mean(-1) if self.reward_type == "team" else returns.sum(-1)
 
 
 @runtime_checkable
 class Environment(Protocol):
-    """What a world must offer; any object with these three will do.
+    """The interface of an environment; any object with these three members will do.
 
-    ``step`` never resets: it answers the true last time step, and the rollout begins the next
-    episode. Both functions are pure and may be transformed by ``jit`` and ``vmap``. A method
-    ``animate(states, path)``, if there is one, writes a GIF of a list of states; with
-    ``spec.can_diverge``, ``is_non_finite(state)`` tells whether the episode ended because the
-    world's numbers were no longer finite; with ``spec.win_condition``, ``is_win(state)`` tells of
-    an episode's last state whether it was won.
+    ``step`` never resets: it returns the true last time step, and the rollout begins the next
+    episode. Both functions are pure and may be transformed by ``jit`` and ``vmap``.
+
+    Optional methods:
+
+    - ``animate(states, path)`` writes a GIF of a list of states.
+    - ``is_non_finite(state)``, with ``spec.can_diverge``: whether the episode ended because the
+      numbers of the environment were no longer finite.
+    - ``is_win(state)``, with ``spec.win_condition``: whether an episode with this last state was
+      won.
     """
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         ...
 
-    def reset(self, key: Array) -> tuple[Any, TimeStep]:
-        """Begin an episode; its reward and cost are zero, its discount one, its last False."""
+    def reset(self, key: Array) -> tuple[PyTree, TimeStep]:
+        """Begins an episode.
+
+        Args:
+            key: A random key.
+
+        Returns:
+            The state, and a time step whose reward and cost are zero, discount one and last False.
+        """
         ...
 
-    def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
-        """Take one joint action: ``[N]`` int when discrete, ``[N, A]`` float when continuous."""
+    def step(self, state: PyTree, action: Array) -> tuple[PyTree, TimeStep]:
+        """Takes one joint action.
+
+        Args:
+            state: The state that ``reset`` or the previous ``step`` returned.
+            action: ``[N]`` int when discrete, ``[N, A]`` float when continuous.
+
+        Returns:
+            The next state and its time step.
+        """
         ...
 
 
 class Algorithm(NamedTuple):
     """A learning algorithm as a record of pure functions.
 
-    ``init(key, num_envs, config) -> learner``, the learner's state, which carries the config's
-        floats, so that changing them, or ``vmap`` over them, compiles nothing anew;
-    ``init_hidden_state(num_envs) -> hidden_state``, the policy's memory at the start of an episode;
-    ``act(learner, key, obs, hidden_state, greedy=False) -> (action, log_prob, hidden_state)``, all
-    with a leading
-        ``B``; ``update(key, learner, batch) -> (learner, info)``; info is a dict of numbers one may
-    look at; ``check_sizes(num_envs, num_steps)`` raises ValueError when these sizes cannot be
-    trained on; ``spec``: the environment's sizes that it was made for, None when it fits any;
-    ``first_learning_update(num_envs, num_steps)``: the number of the first update that can learn, 1
-    but for a replay to
-        fill.
+    Attributes:
+        name: Name of the algorithm.
+        config: Config that the algorithm was made with.
+        init: ``init(key, num_envs, config) -> learner``, the state of the learner. It carries the
+            floats of the config, so that changing them, or ``vmap`` over them, compiles nothing
+            anew.
+        init_hidden_state: ``init_hidden_state(num_envs) -> hidden_state``, the hidden state of the
+            policy at the start of an episode, with a leading ``B``.
+        act: ``act(learner, key, obs, hidden_state, greedy=False) -> (action, log_prob,
+            hidden_state)``, all with a leading ``B``.
+        update: ``update(key, learner, batch) -> (learner, info)``, where ``info`` is a dict of
+            numbers to look at.
+        check_sizes: ``check_sizes(num_envs, num_steps)`` raises ValueError when the algorithm
+            cannot train on these sizes.
+        spec: Sizes of the environment that the algorithm was made for; None when it fits any.
+        first_learning_update: ``first_learning_update(num_envs, num_steps)``, the number of the
+            first update that can learn: 1, except where a replay has to fill.
     """
 
     name: str

@@ -1,5 +1,7 @@
-"""Checks of values that users give: one rule for numbers, one phrasing of errors, ``NAME is VALUE;
-allowed is ...``.
+"""Checks of users' values: one rule for numbers and one phrasing of errors.
+
+Errors read ``NAME is VALUE; allowed is ...``; most functions take the name of the field for that
+message.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, Observation, PyT
 
 MOST = 2**31 - 1
 """The largest count: steps, sizes and updates are kept in 32 bits."""
-_LONGEST = 120  # characters of a value in a message
+_MAX_CHARACTERS = 120
+"""Most characters of a value in a message."""
 
-_WORDS = (
+_DESCRIPTIVE_FIELDS = (
     "name",
     "return_description",
     "max_return",
@@ -36,11 +39,21 @@ _WORDS = (
 
 
 def to_python(value: Any) -> Any:
-    """Returns a concrete 0-d number of NumPy or JAX as the Python number it shows, anything else
-    unchanged.
+    """Returns a concrete 0-d number of NumPy or JAX as the Python number that it prints.
 
     ``np.float32(0.99)`` is 0.99, and not 0.9900000095367432: the same in single precision, and the
     same in JSON.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        A Python number or bool; any other value, traced ones included, unchanged.
+
+    Example:
+        >>> import numpy as np
+        >>> to_python(np.float32(0.99))
+        0.99
     """
     if (
         isinstance(value, Tracer)
@@ -54,30 +67,57 @@ def to_python(value: Any) -> Any:
     return value.item() if is_number else value
 
 
-def show(value: Any) -> str:
-    """Returns a value as one short line for a message."""
+def show(value: object) -> str:
+    """Returns a value as one short line for a message.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        Its ``repr`` on one line of at most 120 characters.
+    """
     try:
         text = " ".join(repr(to_python(value)).split())
     except Exception:  # the repr of a user's object, or of an integer with thousands of digits
         text = f"a {type(value).__name__} that cannot be printed"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 4]} ..."
 
 
-def invalid(name: str, value: Any, allowed: str) -> ValueError:
-    """Returns the error for a value that is not allowed."""
+def invalid(name: str, value: object, allowed: str) -> ValueError:
+    """Returns the error for a value that is not allowed.
+
+    Args:
+        name: Name of the field.
+        value: The value.
+        allowed: The values that are allowed, in words.
+
+    Returns:
+        The error, for the caller to raise.
+    """
     return ValueError(f"{name} is {show(value)}; allowed is {allowed}")
 
 
-def check_int(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+def check_int(name: str, value: object, low: int = 1, high: int | None = None) -> int:
     """Returns a whole number as a Python int.
 
     Args:
-        name: of the field, for the message.
-        value: an integer or a float without a fraction (``1e6``), Python's, NumPy's or JAX's.
-        low, high: the range that is allowed; ``high`` None for no upper bound.
+        name: Name of the field, for the message.
+        value: An integer or a float without a fraction (``1e6``), of Python, NumPy or JAX.
+        low: The lowest number allowed.
+        high: The highest number allowed; None for no upper bound.
+
+    Returns:
+        The number.
 
     Raises:
-        ValueError: for anything else, bools among it.
+        ValueError: The value is anything else, a bool for example.
+
+    Example:
+        >>> check_int("num_envs", 1e3)
+        1000
+        >>> check_int("num_envs", 0)
+        Traceback (most recent call last):
+        ValueError: num_envs is 0; allowed is a whole number, 1 or more
     """
     number = to_python(value)
     if isinstance(number, float) and math.isfinite(number) and number.is_integer():
@@ -99,17 +139,23 @@ def check_int(name: str, value: Any, low: int = 1, high: int | None = None) -> i
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, infinite: bool = False
 ) -> Any:
-    """Returns a number as a Python float; a traced scalar is returned unchanged, because it has no
-    value yet.
+    """Returns a number as a Python float.
+
+    A traced scalar is returned unchanged, because it has no value yet.
 
     Args:
-        name: of the field, for the message.
-        value: a number, Python's, NumPy's or JAX's, of no axes.
-        low, high: the range that is allowed.
-        infinite: whether infinities inside of the range are allowed.
+        name: Name of the field, for the message.
+        value: A number without axes, of Python, NumPy or JAX.
+        low: The lowest number allowed.
+        high: The highest number allowed.
+        infinite: Whether infinities inside of the range are allowed.
+
+    Returns:
+        The number, or the tracer.
 
     Raises:
-        ValueError: for anything else; bools, NaN and arrays of more than one entry among it.
+        ValueError: The value is anything else, for example a bool, NaN or an array of several
+            entries.
     """
     if isinstance(value, Tracer) and value.shape == ():
         return value
@@ -118,7 +164,7 @@ def check_number(
         try:
             number = float(number)
         except OverflowError:  # an int beyond the largest float
-            number = math.nan
+            number = math.nan  # in no range
         if low <= number <= high and (infinite or math.isfinite(number)):
             return number
     bounds = f" from {low:g}" if low > -math.inf else ""
@@ -128,26 +174,45 @@ def check_number(
 
 
 def check_limit(name: str, value: Any) -> Any:
-    """Returns a limit on a cost: a number from 0 up, inf for none, or a tuple of them, one per
-    agent.
+    """Returns a limit on a cost, or a tuple of limits, one per agent.
+
+    Args:
+        name: Name of the field, for the message.
+        value: A number from 0 up, inf for no limit; or a tuple, list or array of them, one per
+            agent.
+
+    Returns:
+        A float, or a tuple of floats.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: The value is anything else.
     """
-    is_array = isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1
-    each = list(value) if is_array or isinstance(value, (tuple, list)) else [value]
+    is_sequence = isinstance(value, (tuple, list)) or (
+        isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1
+    )
+    numbers = list(value) if is_sequence else [value]
     try:
-        limits = tuple(check_number(name, x, 0.0, infinite=True) for x in each)
+        limits = tuple(check_number(name, x, 0.0, infinite=True) for x in numbers)
     except ValueError:
         limits = ()
     if not limits:
         raise invalid(name, value, "a number from 0 up (inf for no limit), or one for each agent")
-    return limits if is_array or isinstance(value, (tuple, list)) else limits[0]
+    return limits if is_sequence else limits[0]
 
 
 def check_table(name: str, value: Any, low: float = -math.inf) -> tuple[tuple[float, ...], ...]:
-    """Returns rows of equally many finite numbers as tuples; raises ValueError for anything
-    else.
+    """Returns rows of equally many finite numbers as tuples.
+
+    Args:
+        name: Name of the field, for the message.
+        value: A sequence of rows, or a 2-d array, with one row and one column or more.
+        low: The lowest number allowed.
+
+    Returns:
+        A tuple of rows, each a tuple of floats.
+
+    Raises:
+        ValueError: The value is anything else.
     """
     allowed = "rows of equally many numbers, such as ((1.0, 0.0), (0.0, 1.0))"
     rows = to_plain(value)
@@ -163,14 +228,30 @@ def check_table(name: str, value: Any, low: float = -math.inf) -> tuple[tuple[fl
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an error from beneath says, as one line."""
+    """Returns the message of an underlying error as one line, after the name of its class.
+
+    Args:
+        error: The error.
+
+    Returns:
+        At most 300 characters of the message.
+    """
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + ' ...'}"
 
 
-def check_bool(name: str, value: Any) -> bool:
-    """Returns a bool, Python's, NumPy's or JAX's, as Python's; raises ValueError for anything
-    else.
+def check_bool(name: str, value: object) -> bool:
+    """Returns a bool of Python, NumPy or JAX as a Python bool.
+
+    Args:
+        name: Name of the field, for the message.
+        value: The value.
+
+    Returns:
+        The bool.
+
+    Raises:
+        ValueError: The value is anything else, 0 and 1 included.
     """
     flag = to_python(value)
     if not isinstance(flag, bool):
@@ -178,20 +259,39 @@ def check_bool(name: str, value: Any) -> bool:
     return flag
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """Returns a word that is one of the choices; raises ValueError for anything else."""
+def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """Returns a word that is one of the choices.
+
+    Args:
+        name: Name of the field, for the message.
+        value: The value.
+        choices: The words that are allowed.
+
+    Returns:
+        The word.
+
+    Raises:
+        ValueError: The value is anything else.
+    """
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
         raise invalid(name, value, f"one of {', '.join(choices)}")
     return str(value)
 
 
-def check_path(name: str, value: Any) -> Path:
+def check_path(name: str, value: object) -> Path:
     """Returns a path with ``~`` expanded.
 
+    Args:
+        name: Name of the field, for the message.
+        value: Text or a path.
+
+    Returns:
+        The path, which need not exist.
+
     Raises:
-        ValueError: for anything but text or a path, for an empty one, for one that no file system
-    can have.
+        ValueError: The value is no text and no path, is empty, or is a path that no file system can
+            have.
     """
     allowed = "the path of a file or folder"
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
@@ -208,7 +308,19 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns arrays and lists as tuples of Python numbers, mappings as dicts, at every depth."""
+    """Returns arrays and lists as tuples of Python numbers, mappings as dicts, at every depth.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        The plain value; traced arrays and other objects unchanged.
+
+    Example:
+        >>> import numpy as np
+        >>> to_plain({"a": [np.ones(2), 3]})
+        {'a': ((1.0, 1.0), 3)}
+    """
     if isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, Tracer) and value.ndim:
         value = list(value)
     if isinstance(value, (list, tuple)):
@@ -218,31 +330,72 @@ def to_plain(value: Any) -> Any:
     return to_python(value)
 
 
-def check_mapping(name: str, value: Any) -> dict[str, Any]:
-    """Returns a mapping from words as a dict; raises ValueError for anything else."""
+def check_mapping(name: str, value: object) -> dict[str, Any]:
+    """Returns a mapping from names to values as a dict.
+
+    Args:
+        name: Name of the field, for the message.
+        value: A mapping whose keys are strings.
+
+    Returns:
+        A new dict.
+
+    Raises:
+        ValueError: The value is anything else.
+    """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise invalid(name, value, "a mapping from names to values")
     return dict(value)
 
 
-def nearest_names(name: Any, known: Iterable[str], most: int = 3) -> list[str]:
-    """Returns the known names that are most like a wrong one."""
-    return difflib.get_close_matches(name, list(known), most, 0.5) if isinstance(name, str) else []
+def nearest_names(name: object, known: Iterable[str], max_names: int = 3) -> list[str]:
+    """Returns the known names that are most like a wrong one.
+
+    Args:
+        name: The wrong name; anything but a string is like none.
+        known: The names that exist.
+        max_names: Most names to return, 1 or more.
+
+    Returns:
+        The names, the most similar first; empty where none is similar.
+
+    Example:
+        >>> nearest_names("hapo", ["ippo", "mappo", "happo", "qmix"], 1)
+        ['happo']
+    """
+    if not isinstance(name, str):
+        return []
+    return difflib.get_close_matches(name, list(known), max_names, 0.5)
 
 
-def unknown_name(what: str, name: Any, known: Iterable[str]) -> ValueError:
-    """Returns the error for a name that does not exist, with what is allowed and the nearest
-    names.
+def unknown_name(field: str, name: object, known: Iterable[str]) -> ValueError:
+    """Returns the error for a name that does not exist, with the allowed and the nearest names.
+
+    Args:
+        field: Name of the field that holds the wrong name.
+        name: The wrong name.
+        known: The names that exist.
+
+    Returns:
+        The error, for the caller to raise.
     """
     known = list(known)
     near = nearest_names(name, known)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    return invalid(what, name, f"one of {', '.join(known)}{hint}")
+    return invalid(field, name, f"one of {', '.join(known)}{hint}")
 
 
-def check_environment_object(env: Any) -> EnvSpec:
-    """Returns the spec of an object that is an environment by its looks; raises ValueError for
-    anything else.
+def check_environment_object(env: object) -> EnvSpec:
+    """Returns the spec of an object that looks like an environment.
+
+    Args:
+        env: The object; only its ``spec`` is looked at.
+
+    Returns:
+        The spec.
+
+    Raises:
+        ValueError: The object is a class, or has no `EnvSpec` as its ``spec``.
     """
     spec = getattr(env, "spec", None)
     if isinstance(env, type) or not isinstance(spec, EnvSpec):
@@ -253,28 +406,45 @@ def check_environment_object(env: Any) -> EnvSpec:
 
 
 def check_fits(algorithm: Algorithm, env: Environment) -> EnvSpec:
-    """Returns the spec of an environment whose sizes are those an algorithm was made for.
+    """Returns the spec of an environment after checking that an algorithm fits it.
+
+    Args:
+        algorithm: The algorithm; one without a spec fits any environment.
+        env: The environment.
+
+    Returns:
+        The spec of the environment.
 
     Raises:
-        ValueError: for sizes that differ, for what is no `Algorithm` or no environment.
+        ValueError: The environment differs from the one that the algorithm was made for in more
+            than words and limits, or an argument is no `Algorithm` or no environment.
     """
     if not isinstance(algorithm, Algorithm):
         raise invalid("algorithm", algorithm, "an Algorithm, as make_algorithm returns it")
     spec = check_environment_object(env)
-    for field in dataclasses.fields(EnvSpec) if algorithm.spec is not None else ():
-        made, have = getattr(algorithm.spec, field.name), getattr(spec, field.name)
-        if made != have and field.name not in _WORDS:
+    if algorithm.spec is None:
+        return spec
+    for field in dataclasses.fields(EnvSpec):
+        expected, value = getattr(algorithm.spec, field.name), getattr(spec, field.name)
+        if expected != value and field.name not in _DESCRIPTIVE_FIELDS:
             raise ValueError(
-                f"env has {field.name} {have!r}; allowed is {made!r}, for which {algorithm.name} "
-                "was made "
-                f"(its spec is that of {algorithm.spec.name}, this is "
-                f"{spec.name})"  # type: ignore[union-attr]
+                f"env has {field.name} {value!r}; allowed is {expected!r}, for which "
+                f"{algorithm.name} was made (its spec is that of {algorithm.spec.name}, this is "
+                f"{spec.name})"
             )
     return spec
 
 
-def check_key(name: str, key: Any) -> None:
-    """Raise ValueError for anything but one random key of JAX, traced or not."""
+def check_key(name: str, key: object) -> None:
+    """Checks that a value is one random key of JAX, traced or not.
+
+    Args:
+        name: Name of the field, for the message.
+        key: A typed key, or a raw key of the older form.
+
+    Raises:
+        ValueError: The value is anything else, for example an array of several keys.
+    """
     is_key = isinstance(key, jax.Array) and (
         (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ())
         or (key.dtype == np.uint32 and key.ndim == 1)  # the older raw form
@@ -286,22 +456,38 @@ def check_key(name: str, key: Any) -> None:
 
 
 def check_like(name: str, tree: PyTree, form: PyTree) -> None:
-    """Raise ValueError for a tree whose structure or shapes differ from those of ``form``."""
+    """Checks that a tree has the structure and the shapes of another one.
+
+    Args:
+        name: Name of the field, for the message.
+        tree: The tree.
+        form: A tree of arrays or of their shapes (``jax.ShapeDtypeStruct``).
+
+    Raises:
+        ValueError: The structure differs, or the shape of a leaf, which the message names.
+    """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     expected, expected_structure = jax.tree_util.tree_flatten_with_path(form)
     if structure != expected_structure:
         raise ValueError(
             f"{name} is of another algorithm or environment; allowed is what `init` returned"
         )
-    for (path, leaf), (_, like) in zip(leaves, expected, strict=True):
-        if np.shape(leaf) != np.shape(like):
-            where = name + jax.tree_util.keystr(path)
-            raise ValueError(f"{where} has the shape {np.shape(leaf)}; allowed is {np.shape(like)}")
+    for (path, leaf), (_, expected_leaf) in zip(leaves, expected, strict=True):
+        shape, expected_shape = np.shape(leaf), np.shape(expected_leaf)
+        if shape != expected_shape:
+            leaf_name = name + jax.tree_util.keystr(path)
+            raise ValueError(f"{leaf_name} has the shape {shape}; allowed is {expected_shape}")
 
 
-def check_obs(obs: Any, spec: EnvSpec) -> None:
-    """Raise ValueError for anything but the observation of one copy of an environment of these
-    sizes.
+def check_obs(obs: object, spec: EnvSpec) -> None:
+    """Checks that a value is the observation of one environment, without a batch axis.
+
+    Args:
+        obs: An `Observation`.
+        spec: Sizes of the environment.
+
+    Raises:
+        ValueError: The value is no `Observation`, or a field has another shape than ``spec`` says.
     """
     if not isinstance(obs, Observation):
         raise invalid("obs", obs, "an Observation, such as timestep.obs")

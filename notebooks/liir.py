@@ -11,12 +11,12 @@
 # ---
 
 # %% [markdown]
-# # What does a learned reward say?
+# # Which moves does a learned reward favour?
 #
 # Two foragers see only the cells around them, and each food needs both. LIIR (Du et al., NeurIPS
 # 2019) gives every agent an intrinsic reward of its own, and changes it by the gradient of the
 # *team's* return, taken through the agent's policy step. Here we train it, draw the curve, and look
-# at what each agent's reward says over an episode.
+# at each agent's reward over an episode.
 
 # %%
 import os
@@ -37,8 +37,9 @@ result = jml.run("liir", ENV, seeds=3, total_steps=STEPS, num_evaluations=8, qui
 print(result.summary())
 result.plot()
 
-# %% [markdown] How strongly does the team's return pull on the rewards, and do the two policy
-# gradients agree? The first picture is the norm of the meta-gradient. The second is the cosine
+# %% [markdown]
+# How strongly does the team's return pull on the rewards, and do the two policy
+# gradients agree? The first plot is the norm of the meta-gradient. The second is the cosine
 # between the policy gradient by the proxy reward, which the agents follow, and the one by the
 # team's reward: at 1 the intrinsic reward would change nothing.
 
@@ -49,8 +50,9 @@ for ax, name in zip(axes, ["meta_gradient_norm", "proxy_extrinsic_cosine"], stri
     ax.set(xlabel="environment steps", title=name.replace("_", " "))
 fig
 
-# %% [markdown] Now one episode of the first seed: what the agents saw and did, what the team
-# received, and what each agent's learned reward says to every step of it. `plot_intrinsic_rewards`
+# %% [markdown]
+# Now one episode of the first seed: the agents' observations and actions, the team's
+# reward, and each agent's learned reward at every step. `plot_intrinsic_rewards`
 # draws it: the team's reward above (a food eaten), below a panel per agent, in the colors of the
 # actions.
 
@@ -58,7 +60,8 @@ fig
 episode = result.episode()
 result.plot_intrinsic_rewards(episode=episode)
 
-# %% [markdown] Which actions does each agent's reward favor? For every action, the mean intrinsic
+# %% [markdown]
+# Which actions does each agent's reward favor? For every action, the mean intrinsic
 # reward of the steps that took it.
 
 # %%

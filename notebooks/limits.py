@@ -14,10 +14,10 @@
 # # A team that keeps two limits
 #
 # Two agents choose how hard to work, five times an episode. Work pays the team; it also costs its
-# agent *energy* and *noise*, each of which has a limit per agent. We train a team that knows
-# nothing of the limits, look at what it costs, and then two that keep them: MACPO, whose steps stay
+# agent *energy* and *noise*, each of which has a limit per agent. We train a team without
+# limits, measure its costs, and then train two teams with limits: MACPO, whose steps stay
 # inside the limits, and MAPPO-Lagrangian, which prices the costs. The best return under the limits
-# is a linear program here, so we know how much keeping them must take.
+# is the solution of a linear program here, so the price of the limits is known.
 
 # %%
 import os
@@ -42,8 +42,8 @@ print(
 # %% [markdown]
 # ## Without limits
 #
-# HAPPO maximises the return. The table says what that costs each agent, and how many episodes stay
-# within a limit.
+# HAPPO maximises the return. The table shows each agent's costs, and the share of episodes within
+# each limit.
 
 # %%
 common = dict(seeds=3, total_steps=STEPS, num_evaluations=10, eval_episodes=256, quiet=True)
@@ -65,7 +65,8 @@ safe = jml.run("macpo", "toy/budget-two", config=config, **common)
 print(safe.summary())
 safe.plot()
 
-# %% [markdown] MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a
+# %% [markdown]
+# MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a
 # price, and moves the prices.
 
 # %%
@@ -76,8 +77,8 @@ print(priced.summary())
 # %% [markdown]
 # ## Side by side
 #
-# The return that the limits leave is reached, and not more: what is above the line in the first
-# panel breaks a limit in the others.
+# The constrained algorithms reach the best return under the limits, and no more: a curve above the
+# line in the first panel breaks a limit in the others.
 
 # %%
 runs = {r.algorithm: (r.steps, r.returns, r.costs) for r in (free, safe, priced)}
@@ -90,7 +91,8 @@ plotting.constrained_curves(
     best=env.constrained_best(),
 )
 
-# %% [markdown] What happened inside: the share of MACPO's steps that had to recover, met a broken
+# %% [markdown]
+# The next figure shows the share of MACPO's steps that had to recover, met a broken
 # limit, or were cut by one; and the prices of MAPPO-Lagrangian, in reward per unit of cost. The
 # prices of the linear program's dual are what they should settle at.
 
@@ -102,7 +104,7 @@ for k, name in enumerate(spec.cost_names):
     for agent in range(spec.num_agents):
         axes[1].plot(
             priced.steps,
-            np.nanmean(priced.metrics["multiplier"][..., agent, k], 0),
+            np.nanmean(priced.metrics["lagrange_multiplier"][..., agent, k], 0),
             label=f"{name}, {agent}",
         )
 axes[0].set(title="MACPO: share of steps", xlabel="environment steps")
@@ -111,7 +113,8 @@ for ax in axes:
     ax.legend(fontsize=7)
 fig
 
-# %% [markdown] The probability of keeping each limit in an episode is another number than keeping
+# %% [markdown]
+# The probability of keeping each limit in an episode is another number than keeping
 # it on average, and usually smaller:
 
 # %%

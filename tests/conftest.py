@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import chex
 import jax
 import pytest
 
@@ -94,6 +95,7 @@ def _forget(*modules: ModuleType) -> None:
             if callable(getattr(value, "cache_clear", None)):
                 value.cache_clear()
     jax.clear_caches()
+    chex.clear_trace_counter()  # a function whose program is gone may be traced once more
     gc.collect()
     with contextlib.suppress(
         OSError, AttributeError

@@ -19,7 +19,7 @@ class Limited:
     """`Tally` with limits. An episode costs agent 1 three of 'a' and thirty of 'b', or, where its
     start is above one half and `uneven`, ten and a hundred; agent 0 nothing."""
 
-    cost_limits: tuple[float | tuple[float, ...], ...] | None
+    limits: tuple[float | tuple[float, ...], ...] | None
     uneven: bool = False
 
     @property
@@ -37,7 +37,7 @@ class Limited:
 
 
 @contextmanager
-def world_by_id(env_id: str, env: Environment) -> Iterator[str]:
+def env_by_id(env_id: str, env: Environment) -> Iterator[str]:
     """The id, for which `make` answers this environment meanwhile; an object would be checked in
     every run anew."""
     make, keywords_of = envs.make, envs.keywords_of

@@ -23,19 +23,19 @@ def batch(agents, kind="discrete", seed=0, hidden_state=(), learner=None, act=No
         alive = draw.uniform(size=(T, B, agents)) < 0.85
         return Observation(*map(jnp.asarray, (view, view.reshape(T, B, -1), mask, alive)))
 
-    now = obs()
+    current = obs()
     if kind == "discrete":
         action = jnp.asarray(
-            np.argmax(now.action_mask * draw.uniform(size=now.action_mask.shape), -1).astype(
-                np.int32
-            )
+            np.argmax(
+                current.action_mask * draw.uniform(size=current.action_mask.shape), -1
+            ).astype(np.int32)
         )
     else:
-        action = jnp.asarray(draw.normal(size=(T, B, agents, A))) * now.action_mask
+        action = jnp.asarray(draw.normal(size=(T, B, agents, A))) * current.action_mask
     reward = np.repeat(draw.normal(size=(T, B, 1)), agents, -1)
     over, cut = draw.uniform(size=(T, B)) < 0.15, draw.uniform(size=(T, B)) < 0.15
     transitions = Transition(
-        now,
+        current,
         action,
         jnp.asarray(draw.uniform(-2, -0.2, size=(T, B, agents))),
         jnp.asarray(reward),

@@ -16,15 +16,15 @@ def advantage(reward, value, next_value, discount, last, gamma, lam):
     the episode."""
     horizon = len(reward)
     delta = [reward[t] + gamma * discount[t] * next_value[t] - value[t] for t in range(horizon)]
-    found = np.zeros(horizon)
+    result = np.zeros(horizon)
     for t in range(horizon):
         weight = 1.0
         for later in range(t, horizon):
-            found[t] += weight * delta[later]
+            result[t] += weight * delta[later]
             if last[later]:
                 break
             weight *= gamma * lam
-    return found
+    return result
 
 
 def clip_by_norm(flat, max_norm):
@@ -35,11 +35,11 @@ def clip_by_norm(flat, max_norm):
 
 def softmax(logits, legal):
     """Probabilities over the legal actions; an illegal one has exactly 0."""
-    found = np.zeros(len(logits))
+    result = np.zeros(len(logits))
     best = max(x for x, ok in zip(logits, legal, strict=True) if ok)
     for a, ok in enumerate(legal):
-        found[a] = np.exp(logits[a] - best) if ok else 0.0
-    return found / found.sum()
+        result[a] = np.exp(logits[a] - best) if ok else 0.0
+    return result / result.sum()
 
 
 def sigmoid(x):
@@ -93,14 +93,14 @@ def play_tally(
         time, returns, costs = 0, np.zeros(2), np.zeros((2, 2))
         for t in range(num_steps):
             action = choose(t, b)
-            seen, reward = (start, time), np.array([start + time, action[1]])
+            observed, reward = (start, time), np.array([start + time, action[1]])
             cost = np.array([[0.0, 0.0], [time, 10.0 * time]])
             time += 1
             end = env.over_at + 2 if env.uneven and start > 0.5 else env.over_at
             over, cut = time >= end, time >= env.limit
             steps[t].append(
                 {
-                    "seen": seen,
+                    "seen": observed,
                     "next": (start, time),
                     "reward": reward,
                     "cost": cost,

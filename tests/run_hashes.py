@@ -27,7 +27,7 @@ if __name__ == "__main__":  # compile quickly, as the tests do
             os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
         )
 
-import small_runs
+import tiny_runs
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment.run_logger import TIMINGS
@@ -38,47 +38,47 @@ EFFORT = "toy/reach-unequal with a cost"
 
 def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
     """Name of a case -> algorithm, environment and settings."""
-    found = {}
+    result = {}
     for algorithm in jml.ALGORITHMS:
         discrete_only = algorithm in ("coma", "qmix")
-        worlds = {"discrete": "toy/budget-two" if algorithm in COSTS else "toy/mortal"}
+        env_ids = {"discrete": "toy/budget-two" if algorithm in COSTS else "toy/mortal"}
         if not discrete_only:
-            worlds["continuous"] = EFFORT if algorithm in COSTS else "toy/reach-unequal"
-        for actions, env in worlds.items():
+            env_ids["continuous"] = EFFORT if algorithm in COSTS else "toy/reach-unequal"
+        for actions, env in env_ids.items():
             for recurrent in (False, True):
                 sizes = {"recurrent": recurrent} | ({"rnn_hidden_size": 3} if recurrent else {})
                 case = f"{algorithm} {actions} {'gru' if recurrent else 'none'}"
-                found[case] = algorithm, env, sizes | {"normalize_observations": True}
-    apart = {"parameter_sharing": False}
-    found["liir apart"] = "liir", "toy/relay", apart
-    found["liir official"] = "liir", "toy/relay", {"meta_gradient": "reference"}
-    found["macpo apart"] = "macpo", "toy/budget-two", apart | {"cost_ratio": "corrected"}
-    found["macpo authors"] = "macpo", "toy/risky", {"cost_ratio": "product", "per_dim_ratio": True}
-    found["ippo trunk"] = (
+                result[case] = algorithm, env, sizes | {"normalize_observations": True}
+    separate = {"parameter_sharing": False}
+    result["liir apart"] = "liir", "toy/relay", separate
+    result["liir official"] = "liir", "toy/relay", {"meta_gradient": "reference"}
+    result["macpo apart"] = "macpo", "toy/budget-two", separate | {"cost_ratio": "corrected"}
+    result["macpo authors"] = "macpo", "toy/risky", {"cost_ratio": "product", "per_dim_ratio": True}
+    result["ippo trunk"] = (
         "ippo",
         "toy/memory",
         {"shared_torso": True, "recurrent": True, "rnn_hidden_size": 3},
     )
-    return found
+    return result
 
 
 def hashes(algorithm: str, env: str, fields: dict[str, Any]) -> dict[str, list[str]]:
     """Sorted hashes of the leaves of the last state and of the metrics of one run."""
-    config = small_runs.config(algorithm, **fields)
-    world: Any = env
+    config = tiny_runs.config(algorithm, **fields)
+    one_env: Any = env
     if env == EFFORT:
         effort = jml.Cost(
-            "effort", "squared actions", lambda state, action, after: (action**2).sum(-1), 0.2
+            "effort", "squared actions", lambda state, action, next_state: (action**2).sum(-1), 0.2
         )
-        world = jml.with_costs(jml.make("toy/reach-unequal"), [effort])
+        one_env = jml.with_costs(jml.make("toy/reach-unequal"), [effort])
     with tempfile.TemporaryDirectory() as folder:
-        kept = dict(
-            small_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run"
+        sizes = dict(
+            tiny_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run"
         )
-        jml.run(algorithm, world, total_steps=small_runs.updates(2), **kept)
-        again = None if isinstance(world, str) else world
+        jml.run(algorithm, one_env, total_steps=tiny_runs.updates(2), **sizes)
+        again = None if isinstance(one_env, str) else one_env
         result = jml.resume_run(
-            Path(folder) / "run", env=again, total_steps=small_runs.updates(4), quiet=True
+            Path(folder) / "run", env=again, total_steps=tiny_runs.updates(4), quiet=True
         )
         states = jax.tree.map(_data, result.states)
     learned = sorted(_hash(x) for x in jax.tree.leaves(states) if x.size)
@@ -106,27 +106,27 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     options = parser.parse_args()
     stored = json.loads(options.check.read_text()) if options.check else {}
-    found, different = {}, 0
+    result, different = {}, 0
     for name, case in cases().items():
         if options.only not in name:
             continue
-        found[name] = hashes(*case)
+        result[name] = hashes(*case)
         jax.clear_caches()
         if options.check:
-            for kind, now in found[name].items():
-                lost = collections.Counter(stored[name][kind]) - collections.Counter(now)
-                new = collections.Counter(now) - collections.Counter(stored[name][kind])
+            for kind, current in result[name].items():
+                lost = collections.Counter(stored[name][kind]) - collections.Counter(current)
+                new = collections.Counter(current) - collections.Counter(stored[name][kind])
                 different += bool(lost or new)
                 verdict = (
                     "same"
                     if not lost and not new
-                    else f"{lost.total()} of {len(now)} differ, {new.total()} new"
+                    else f"{lost.total()} of {len(current)} differ, {new.total()} new"
                 )
                 print(f"{name}, {kind}: {verdict}", flush=True)
         else:
-            print(name, len(found[name]["leaves"]), len(found[name]["metrics"]), flush=True)
+            print(name, len(result[name]["leaves"]), len(result[name]["metrics"]), flush=True)
         if options.write:
-            options.write.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            options.write.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     return int(different > 0)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from toy_envs import algorithm, serves, world_for
+import source_numbers
+from toy_envs import algorithm, env_for, serves
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import train
@@ -58,7 +59,7 @@ def _is_for_types_only(node):
 def _imports(path, of_functions=True):
     """Dotted names of all that a file imports, as tuples; with `from a import b` both `a` and `a.b`
     are meant."""
-    found, here = [], _module(path)
+    result, here = [], _module(path)
     package = here if path.name == "__init__.py" else here[:-1]
 
     def visit(node):
@@ -70,22 +71,22 @@ def _imports(path, of_functions=True):
             ):
                 continue
             if isinstance(child, ast.Import):
-                found.extend(tuple(alias.name.split(".")) for alias in child.names)
+                result.extend(tuple(alias.name.split(".")) for alias in child.names)
             if isinstance(child, ast.ImportFrom):
                 base = package[: len(package) - child.level + 1] if child.level else ()
                 base += tuple(child.module.split(".")) if child.module else ()
-                found.extend((*base, alias.name) for alias in child.names)
+                result.extend((*base, alias.name) for alias in child.names)
             visit(child)
 
     visit(ast.parse(path.read_text()))
-    return found
+    return result
 
 
 def test_the_reading_of_imports(tmp_path):
     path = PACKAGE / "algorithms" / "coma.py"
-    found = _imports(path)
-    assert ("jaxmarl_lite", "networks", "recurrent", "orthogonal") in found
-    assert ("jaxmarl_lite", "algorithms", "minibatch") in found
+    result = _imports(path)
+    assert ("jaxmarl_lite", "networks", "recurrent", "orthogonal") in result
+    assert ("jaxmarl_lite", "algorithms", "minibatch") in result
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -126,7 +127,7 @@ def test_no_circle_of_imports():
 def _undocumented(path):
     """Public functions and classes, and public methods of public classes, without a docstring."""
     tree = ast.parse(path.read_text())
-    found = [] if ast.get_docstring(tree) else ["the module"]
+    result = [] if ast.get_docstring(tree) else ["the module"]
 
     def look(nodes, prefix):
         for node in nodes:
@@ -135,12 +136,12 @@ def _undocumented(path):
             ) or node.name.startswith("_"):
                 continue
             if not ast.get_docstring(node):
-                found.append(prefix + node.name)
+                result.append(prefix + node.name)
             if isinstance(node, ast.ClassDef):
                 look(node.body, f"{prefix}{node.name}.")
 
     look(tree.body, "")
-    return found
+    return result
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -150,7 +151,7 @@ def test_every_public_name_has_a_docstring(path):
 
 def _sentences(cls):
     """Field -> the string below it, of a class and what it inherits from."""
-    found = {}
+    result = {}
     for base in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
         for node, below in zip(body, [*body[1:], None], strict=True):
@@ -158,8 +159,8 @@ def _sentences(cls):
                 is_text = isinstance(below, ast.Expr) and isinstance(
                     getattr(below.value, "value", None), str
                 )
-                found[node.target.id] = below.value.value if is_text else ""
-    return found
+                result[node.target.id] = below.value.value if is_text else ""
+    return result
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
@@ -175,13 +176,13 @@ def test_every_config_field_has_its_sentence(name):
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_reported_number_is_described(name):
-    env = world_for(name, "toy/reach-unequal" if serves(name, "continuous") else "toy/mortal")
+    env = env_for(name, "toy/reach-unequal" if serves(name, "continuous") else "toy/mortal")
     init, go = train.make_train(algorithm(name, env, recurrent=True), env, num_envs=2, num_steps=3)
     state, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
     of_policy = (
         {"policy_loss", "entropy"} if hasattr(state.learner_state, "actor_params") else {"epsilon"}
     )
-    assert {"return", "value_loss"} | of_policy <= info.keys()
+    assert {"episode_return", "value_loss"} | of_policy <= info.keys()
     assert set(info) <= set(metrics.METRICS), set(info) - set(metrics.METRICS)
 
 
@@ -190,12 +191,12 @@ def test_every_described_metric_is_emitted():
     by a run of it."""
     emitted = set()
     for name in registry.ALGORITHMS:
-        env = Everything(world_for("macpo", "toy/mortal"))
+        env = Everything(env_for("macpo", "toy/mortal"))
         init, go = train.make_train(algorithm(name, env), env, num_envs=2, num_steps=3)
         emitted |= jax.eval_shape(lambda init=init, go=go: go(init(jax.random.key(0)), 1)[1]).keys()
     result = jml.run(
         "ippo",
-        Everything(world_for("macpo", "toy/mortal")),
+        Everything(env_for("macpo", "toy/mortal")),
         config={"hidden_sizes": (4,)},
         seeds=1,
         total_steps=64,
@@ -232,7 +233,19 @@ class Everything:
     is_non_finite = is_win
 
 
+def test_names_say_what_they_name():
+    """No identifier is one of the words that name nothing."""
+    assert source_numbers.banned() == {}
+
+
+def test_public_functions_describe_their_arguments_and_results():
+    docs = source_numbers.docstrings()
+    assert docs["no Args"] == []
+    assert len(docs["no Returns"]) <= 0.06 * len(docs["returning"]), docs["no Returns"]
+    assert source_numbers.examples() >= 60
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_no_file_knows_this_machine(path):
-    for place in ("/" + "tmp", "/" + "work", "/" + "home/"):
-        assert place not in path.read_text()
+    for position in ("/" + "tmp", "/" + "work", "/" + "home/"):
+        assert position not in path.read_text()

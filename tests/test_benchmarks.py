@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -24,6 +25,7 @@ reproduce_liir, variants = (
     importlib.import_module("variants"),
 )
 compare_speed, hlo = importlib.import_module("compare_speed"), importlib.import_module("hlo")
+command_line = importlib.import_module("command_line")
 learning, bench_utils = importlib.import_module("learning"), importlib.import_module("bench_utils")
 SCRIPTS = (
     "speed",
@@ -41,9 +43,9 @@ SCRIPTS = (
 )
 
 
-def run(script: str, *words: object) -> str:
+def run(script: str, *message: object) -> str:
     """A script's output; it must succeed."""
-    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *map(str, words)]
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *map(str, message)]
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=550, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -61,24 +63,15 @@ def test_help(script: str) -> None:
 @pytest.mark.slow
 @pytest.mark.guard
 def test_speed(tmp_path: Path) -> None:
-    words = [
-        "--cases",
-        "ippo:none:toy/counter",
-        "--num-envs",
-        "4",
-        "--num-steps",
-        "4",
-        "--repeats",
-        "2",
-        "--hidden-sizes",
-        "4",
-    ]
-    run("speed", *words, "--out", tmp_path)
+    message = shlex.split(
+        "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4"
+    )
+    run("speed", *message, "--out", tmp_path)
     (path,) = tmp_path.glob("speed-*.json")
-    found = json.loads(path.read_text())
-    row = found["rows"]["ippo:none:toy/counter"]
+    result = json.loads(path.read_text())
+    row = result["rows"]["ippo:none:toy/counter"]
     assert (
-        not found["failed"]
+        not result["failed"]
         and row["steps_per_second"] > 0
         and row["environment_steps_per_second"] > 0
     )
@@ -126,59 +119,44 @@ def test_compare_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = "--num-envs 4 --num-steps 4 --hidden-sizes 4 --env toy/counter"
     rows = {"good": (f"--algorithm ippo {tiny}", ""), "bad": (f"--algorithm nobody {tiny}", "")}
     monkeypatch.setattr(compare_speed, "ROWS", rows)
-    words = [
-        "--rounds",
-        "1",
-        "--updates",
-        "2",
+    message = [
+        *shlex.split("--rounds 1 --updates 2"),
         "--out",
         str(tmp_path),
         "--logs",
         str(tmp_path / "logs"),
     ]
-    assert compare_speed.main([*words, "--rows", "good"]) == 0
-    assert compare_speed.main([*words, "--rows", "bad"]) == 1
+    assert compare_speed.main([*message, "--rows", "good"]) == 0
+    assert compare_speed.main([*message, "--rows", "bad"]) == 1
     (path,) = tmp_path.glob("compare-speed-*.json")
-    found = json.loads(path.read_text())
-    assert found["failed"] == [["bad", "own"]] and list(found["rows"]) == ["good"]
-    facts = found["rows"]["good"]["facts"]["own"]
+    result = json.loads(path.read_text())
+    assert result["failed"] == [["bad", "own"]] and list(result["rows"]) == ["good"]
+    facts = result["rows"]["good"]["facts"]["own"]
     assert facts["kernels"] > 4 * 4 and facts["env_steps_per_update"] == 16
-    assert found["rows"]["good"]["seconds"]["own"][0] > 0
+    assert result["rows"]["good"]["seconds"]["own"][0] > 0
     assert "nobody" in (tmp_path / "logs" / "01-own.txt").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.guard
 def test_learning_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = [
-        "--env",
-        "toy/counter",
-        "--algorithms",
-        "ippo",
-        "--total-steps",
-        128,
-        "--num-evaluations",
-        2,
-    ]
-    words += [
-        "--eval-episodes",
-        4,
-        "--num-envs",
-        8,
-        "--num-steps",
-        8,
+    message = shlex.split(
+        "--env toy/counter --algorithms ippo --total-steps 128 --num-evaluations 2"
+    )
+    message += [
+        *shlex.split("--eval-episodes 4 --num-envs 8 --num-steps 8"),
         "--runs",
         tmp_path / "runs",
         "--out",
         tmp_path,
     ]
-    run("learning", *words)
+    run("learning", *message)
     first = json.loads((tmp_path / "learning-toy-counter.json").read_text())
     assert (tmp_path / "learning-toy-counter.png").stat().st_size > 1000
     assert len(first["rows"]["ippo"]["final_of_each_seed"]) == 3 and first["rows"]["ippo"][
         "steps"
     ] == [0, 64, 128]
-    run("learning", *words)  # finished: nothing is trained again
+    run("learning", *message)  # finished: nothing is trained again
     again = json.loads((tmp_path / "learning-toy-counter.json").read_text())
     assert again["rows"] == first["rows"]
     assert "| ippo |" in (tmp_path / "learning-toy-counter.md").read_text()
@@ -192,9 +170,11 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learning, "_start", lambda *given: begun.append(start(*given)) or begun[-1])
+    monkeypatch.setattr(
+        learning, "_start", lambda *inputs: begun.append(start(*inputs)) or begun[-1]
+    )
     monkeypatch.setattr(learning, "time", types.SimpleNamespace(sleep=interrupted))
-    words = [
+    message = [
         "--env",
         "toy/counter",
         "--runs",
@@ -205,46 +185,33 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "1",
     ]
     with pytest.raises(SystemExit, match="the same command goes on"):
-        variants.to_the_end(lambda: learning.main(words))
+        command_line.to_the_end(lambda: learning.main(message))
     assert [process.wait(60) != 0 for process in begun] == [True]
 
 
 @pytest.mark.slow
 @pytest.mark.guard
 def test_trust_step(tmp_path: Path) -> None:
-    words = [
-        "--sections",
-        "parts",
-        "memory",
-        "residuals",
-        "--num-steps",
-        "8",
-        "--num-envs",
-        "8",
-        "--view",
-        "5",
-        "--actions",
-        "2",
-        "--hidden-sizes",
-        "6",
-        "6",
-    ]
+    message = shlex.split(
+        "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 "
+        "--actions 2 --hidden-sizes 6 6"
+    )
     run(
         "constrained_step",
-        *words,
-        *["--repeats", "1", "--updates", "4", "--worlds", "toy/counter"],
+        *message,
+        *["--repeats", "1", "--updates", "4", "--envs", "toy/counter"],
         "--out",
         tmp_path,
     )
     (path,) = tmp_path.glob("constrained-step-*.json")
-    found = json.loads(path.read_text())["sections"]
-    traced, by_hand = found["parts"]["gflop"], found["parts"]["gflop_by_hand"]
+    result = json.loads(path.read_text())["sections"]
+    traced, by_hand = result["parts"]["gflop"], result["parts"]["gflop_by_hand"]
     assert all(abs(traced[name] / by_hand[name] - 1) < 0.01 for name in ("try", "product"))
-    for whole in (True, False):  # forty iterations take no more memory than five
-        assert len({row["bytes"] for row in found["memory"]["rows"] if row["whole"] is whole}) == 1
+    for full in (True, False):  # forty iterations take no more memory than five
+        assert len({row["bytes"] for row in result["memory"]["rows"] if row["whole"] is full}) == 1
     exact = [
         row
-        for row in found["residuals"]["rows"]
+        for row in result["residuals"]["rows"]
         if row["method"] == "plain" and row["products"] == 40
     ]
     assert exact and all(row["residual"] < 0.05 and row["gain"] > 0.99 for row in exact)
@@ -255,35 +222,26 @@ def test_trust_step(tmp_path: Path) -> None:
 @pytest.mark.guard
 def test_physics(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    words = [
-        "--robots",
-        "swimmer",
-        "--states",
-        3,
-        "--worlds",
-        2,
-        "--steps",
-        2,
-        "--repeats",
-        1,
+    message = [
+        *shlex.split("--robots swimmer --states 3 --num-envs 2 --steps 2 --repeats 1"),
         "--out",
         tmp_path,
     ]
-    run("physics", *words)
+    run("physics", *message)
     (path,) = tmp_path.glob("physics-*.json")
-    found = json.loads(path.read_text())
+    result = json.loads(path.read_text())
     largest = {
-        section: found[section]["swimmer"]["qpos_state_largest"]
+        section: result[section]["swimmer"]["qpos_state_largest"]
         for section in ("accuracy", "settings")
     }
     assert largest["accuracy"] < 1e-3 < largest["settings"]
-    assert abs(found["accuracy"]["swimmer"]["return_mean_difference_%"]) < 1
-    assert found["speed"]["swimmer"]["steps_per_s_2"] > 0
+    assert abs(result["accuracy"]["swimmer"]["return_mean_difference_%"]) < 1
+    assert result["speed"]["swimmer"]["steps_per_s_2"] > 0
     assert "swimmer" in path.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("word", "expected"),
     [
         ("liir", ("liir", "liir", False, {})),
         ("lam0=liir:intrinsic_coef=0", ("lam0", "liir", False, {"intrinsic_coef": 0})),
@@ -299,8 +257,8 @@ def test_physics(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_variants_of_algorithms(word: str, wanted: tuple) -> None:
-    assert tuple(variants.parse(word)) == wanted
+def test_variants_of_algorithms(word: str, expected: tuple) -> None:
+    assert tuple(variants.parse(word)) == expected
 
 
 def test_words_for_yes_and_no_are_flags() -> None:
@@ -319,7 +277,7 @@ def test_variants_that_cannot_be(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("word", "expected"),
     [
         ("mappo", "mappo=mappo:lr_anneal_steps=9"),
         ("lam0=liir:intrinsic_coef=0", "lam0=liir:intrinsic_coef=0,lr_anneal_steps=9"),
@@ -327,8 +285,8 @@ def test_variants_that_cannot_be(word: str) -> None:
         ("a=liir:lr_anneal_steps=0", "a=liir:lr_anneal_steps=0"),
     ],
 )
-def test_all_anneal_to_the_end(word: str, wanted: str) -> None:
-    assert reproduce_liir.annealed(word, 9) == wanted
+def test_all_anneal_to_the_end(word: str, expected: str) -> None:
+    assert reproduce_liir.annealed(word, 9) == expected
 
 
 def test_beating_is_of_the_right_one() -> None:
@@ -342,7 +300,7 @@ def test_beating_is_of_the_right_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("message", "text"),
     [
         ("--algorithms x=iac:qq=1", "x: config has the unknown field 'qq'; allowed are"),
         (
@@ -358,12 +316,12 @@ def test_beating_is_of_the_right_one() -> None:
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_trained(
-    words: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    message: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = [] if "--envs" in words else ["--envs", "toy/payoff"]
+    where = [] if "--envs" in message else ["--envs", "toy/payoff"]
     with pytest.raises(SystemExit):
         reproduce_liir.main(
-            [*where, *words.split(), "--runs", str(tmp_path), "--out", str(tmp_path)]
+            [*where, *message.split(), "--runs", str(tmp_path), "--out", str(tmp_path)]
         )
     assert text in capsys.readouterr().err and not list(tmp_path.iterdir())
 
@@ -373,19 +331,16 @@ def test_results_of_other_sizes_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "learning-toy-counter.json").write_text(
         json.dumps({"rows": {"ippo": {"plan": plan}}})
     )
-    words = [
+    message = [
         "--env",
         "toy/counter",
         "--out",
         str(tmp_path),
-        "--seeds",
-        "2",
-        "--eval-episodes",
-        "32",
+        *shlex.split("--seeds 2 --eval-episodes 32"),
     ]
 
     def check(*more: str) -> None:
-        learning.check(learning.options([*words, *more]))
+        learning.check(learning.options([*message, *more]))
 
     check("--algorithms", "mappo", "--total-steps", "128")
     check("--algorithms", "ippo", "--total-steps", "256")
@@ -411,19 +366,19 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         diverges."""
         lr = np.asarray(config.lr)
         rates.append(sorted(set(lr.tolist())))
-        found = np.repeat(lr[:, None], 3, 1)
-        found[np.flatnonzero(lr == lr.max())[-1]] = np.nan
-        return found
+        result = np.repeat(lr[:, None], 3, 1)
+        result[np.flatnonzero(lr == lr.max())[-1]] = np.nan
+        return result
 
     monkeypatch.setattr(liir_ablation, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
     tried = liir_ablation.tuned(
         lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen
     )
-    assert [len(each) for each in rates] == [3, 3] and [score for _, score in tried].count(
+    assert [len(item) for item in rates] == [3, 3] and [score for _, score in tried].count(
         -np.inf
     ) == 2
     assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(
-        max(each[-2] for each in rates), rel=1e-6
+        max(item[-2] for item in rates), rel=1e-6
     )
     row = {
         "steps": [1, 2],
@@ -431,8 +386,8 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
         "best": 2.0,
         "chosen": {"lr": 1e-3},
     }
-    told = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden_sizes=[4])
-    data = {"rows": {"relay": {"exact": row}}, "settings": told, "facts": bench_utils.facts()}
+    described = dict(trials=6, tuning_seeds=2, seeds=2, num_envs=4, num_steps=4, hidden_sizes=[4])
+    data = {"rows": {"relay": {"exact": row}}, "settings": described, "facts": bench_utils.facts()}
     assert "| exact (1 of 2 seeds diverged) | 2.000" in liir_ablation.text(data)
 
 
@@ -463,10 +418,10 @@ def test_every_variant_searches_epochs_and_minibatches() -> None:
     assert all(first == drawn["exact"] for first in drawn.values())
 
 
-def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) -> None:
-    words = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+def test_runs_that_cannot_be_resumed_are_reported_at_once(tmp_path: Path) -> None:
+    message = ["--env", "toy/counter", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     begun = learning.options(
-        [*words, "--algorithms", "a=ippo:lr_anneal_steps=128", "--total-steps", "128"]
+        [*message, "--algorithms", "a=ippo:lr_anneal_steps=128", "--total-steps", "128"]
     )
     plan = variants.check(
         begun.variants["a"],
@@ -478,7 +433,7 @@ def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) ->
     )
     run_dir.create(learning.folder(begun, "a"), plan.to_dict())
     learning.check(begun)
-    for word, steps, told in (
+    for word, steps, described in (
         (
             "a=ippo:lr_anneal_steps=256",
             "256",
@@ -490,31 +445,24 @@ def test_runs_that_cannot_be_gone_on_with_are_told_of_at_once(tmp_path: Path) ->
             "a: total_steps is 64, but the run in .* has 128; allowed is as many",
         ),
     ):
-        with pytest.raises(ValueError, match=told):
-            learning.check(learning.options([*words, "--algorithms", word, "--total-steps", steps]))
+        with pytest.raises(ValueError, match=described):
+            learning.check(
+                learning.options([*message, "--algorithms", word, "--total-steps", steps])
+            )
 
 
-def test_an_old_result_is_not_told_after_a_failure(
+def test_an_old_result_is_not_reported_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = {"total_steps": 128, "eval_episodes": 4, "greedy": True, "seeds": [0, 1]}
     (tmp_path / "learning-toy-payoff.json").write_text(
         json.dumps({"rows": {"iac": {"plan": plan}}})
     )
-    monkeypatch.setattr(reproduce_liir.learning, "main", lambda words: 1)
-    words = [
-        "--envs",
-        "toy/payoff",
-        "--algorithms",
-        "iac",
-        "--steps",
-        "128",
-        "--seeds",
-        "2",
-        "--eval-episodes",
-        "4",
-    ]
-    assert reproduce_liir.main([*words, "--runs", str(tmp_path), "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr(reproduce_liir.learning, "main", lambda message: 1)
+    message = shlex.split(
+        "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4"
+    )
+    assert reproduce_liir.main([*message, "--runs", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.glob("reproduce-liir*"))
 
 
@@ -523,21 +471,11 @@ def test_what_is_there_already_may_be_compared_with(tmp_path: Path) -> None:
     (tmp_path / "learning-toy-payoff.json").write_text(
         json.dumps({"rows": {"liir": {"plan": plan}}})
     )
-    words = [
-        "--envs",
-        "toy/payoff",
-        "--algorithms",
-        "iac",
-        "--steps",
-        "128",
-        "--seeds",
-        "2",
-        "--eval-episodes",
-        "4",
-        "--out",
-    ]
-    assert reproduce_liir.options([*words, str(tmp_path)]).against == "liir"
-    assert reproduce_liir.options([*words, str(tmp_path / "other")]).against == "iac"
+    message = shlex.split(
+        "--envs toy/payoff --algorithms iac --steps 128 --seeds 2 --eval-episodes 4 --out"
+    )
+    assert reproduce_liir.options([*message, str(tmp_path)]).against == "liir"
+    assert reproduce_liir.options([*message, str(tmp_path / "other")]).against == "iac"
 
 
 def test_win_rates_are_pooled_and_returns_are_not() -> None:
@@ -562,48 +500,29 @@ def test_win_rates_are_pooled_and_returns_are_not() -> None:
 
 @pytest.mark.slow
 def test_reproduce_liir(tmp_path: Path) -> None:
-    words = [
-        "--envs",
-        "toy/pursuit",
-        "toy/counter",
-        "--algorithms",
-        "liir",
-        "lam0",
-        "mappo",
-        "--steps",
-        128,
-    ]
-    words += [
-        "--seeds",
-        2,
-        "--num-evaluations",
-        2,
-        "--eval-episodes",
-        4,
-        "--num-envs",
-        4,
-        "--num-steps",
-        16,
-    ]
-    run("reproduce_liir", *words, "--runs", tmp_path / "runs", "--out", tmp_path)
+    message = shlex.split("--envs toy/pursuit toy/counter --algorithms liir lam0 mappo --steps 128")
+    message += shlex.split(
+        "--seeds 2 --num-evaluations 2 --eval-episodes 4 --num-envs 4 --num-steps 16"
+    )
+    run("reproduce_liir", *message, "--runs", tmp_path / "runs", "--out", tmp_path)
     rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
     assert [(row["env"], row["algorithm"]) for row in rows] == [
         (env, name) for env in ("toy/pursuit", "toy/counter") for name in ("liir", "lam0", "mappo")
     ]
     assert "beaten, end" not in rows[0] and 0 <= rows[1]["beaten, end"]["iqm"] <= 1
-    made = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
+    built = json.loads((tmp_path / "learning-toy-pursuit.json").read_text())["rows"]
     assert (
-        made["lam0"]["plan"]["config"]["intrinsic_coef"] == 0
-        and made["liir"]["plan"]["config"]["intrinsic_coef"] != 0
+        built["lam0"]["plan"]["config"]["intrinsic_coef"] == 0
+        and built["liir"]["plan"]["config"]["intrinsic_coef"] != 0
     )
-    assert made["liir"]["plan"]["greedy"]
+    assert built["liir"]["plan"]["greedy"]
     assert (tmp_path / "reproduce-liir.png").stat().st_size > 1000
     assert "lam0=liir:intrinsic_coef=0" in (tmp_path / "reproduce-liir.md").read_text()
 
 
 @pytest.mark.slow
 def test_liir_ablation(tmp_path: Path) -> None:
-    words = [
+    message = [
         "--tasks",
         "climbing",
         "--variants",
@@ -613,22 +532,11 @@ def test_liir_ablation(tmp_path: Path) -> None:
         "--trials",
         3,
     ]
-    words += [
-        "--tuning-seeds",
-        2,
-        "--seeds",
-        3,
-        "--steps",
-        64,
-        "--num-envs",
-        4,
-        "--num-steps",
-        4,
-        "--hidden-sizes",
-        4,
-    ]
-    words += ["--points", 2, "--out", tmp_path]
-    run("liir_ablation", *words)
+    message += shlex.split(
+        "--tuning-seeds 2 --seeds 3 --steps 64 --num-envs 4 --num-steps 4 --hidden-sizes 4"
+    )
+    message += ["--points", 2, "--out", tmp_path]
+    run("liir_ablation", *message)
     path = tmp_path / "liir-ablation.json"
     rows = json.loads(path.read_text())["rows"]["climbing"]
     same, without = rows["exact"]["chosen"], rows.pop("exact without")
@@ -655,46 +563,33 @@ def test_liir_ablation(tmp_path: Path) -> None:
         )
     learned, plain = ([trial["lr"] for trial in row["trials"][:2]] for row in rows.values())
     assert learned == plain
-    before = path.stat().st_mtime_ns
-    assert "after" not in run("liir_ablation", *words)  # nothing is trained again
-    assert path.stat().st_mtime_ns == before
+    previous = path.stat().st_mtime_ns
+    assert "after" not in run("liir_ablation", *message)  # nothing is trained again
+    assert path.stat().st_mtime_ns == previous
     assert path.with_suffix(".png").stat().st_size > 1000
     with pytest.raises(AssertionError, match="holds results with seeds 3, not 4"):
-        run("liir_ablation", *words, "--seeds", 4)
+        run("liir_ablation", *message, "--seeds", 4)
     with pytest.raises(
         AssertionError, match="--variants has 'exact without'; allowed with 'exact', whose settings"
     ):
-        run("liir_ablation", *words, "--out", tmp_path / "other", "--variants", "exact without")
-    assert path.stat().st_mtime_ns == before
+        run("liir_ablation", *message, "--out", tmp_path / "other", "--variants", "exact without")
+    assert path.stat().st_mtime_ns == previous
 
 
 @pytest.mark.slow
 def test_pursuit(tmp_path: Path) -> None:
-    words = [
-        "--steps",
-        "1024",
-        "--seeds",
-        "2",
-        "--checks",
-        "2",
-        "--variants",
-        "exact",
-        "none",
-        "--num-envs",
-        "4",
-        "--num-steps",
-        "16",
-        "--hidden-sizes",
-        "4",
-    ]
-    run("pursuit", *words, "--out", tmp_path)
+    message = shlex.split(
+        "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 "
+        "--num-steps 16 --hidden-sizes 4"
+    )
+    run("pursuit", *message, "--out", tmp_path)
     rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
     assert set(rows) == {"exact", "none"}
     for row in rows.values():
         assert (
             row["steps"] == [0, 512, 1024]
-            and len(row["return"]) == 2
-            and len(row["return"][0]) == 2
+            and len(row["episode_return"]) == 2
+            and len(row["episode_return"][0]) == 2
         )
         gaps = [
             [a - b for a, b in zip(*pair, strict=True)]
@@ -715,31 +610,17 @@ def test_pursuit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_reproduce_macpo(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    words = [
-        "--tasks",
-        "halfcheetah-2x3",
-        "--algorithms",
-        "happo",
-        "--steps",
-        32,
-        "--seeds",
-        2,
-        "--num-evaluations",
-        1,
-    ]
-    words += [
-        "--eval-episodes",
-        1,
-        "--num-envs",
-        4,
-        "--num-steps",
-        8,
+    message = shlex.split(
+        "--tasks halfcheetah-2x3 --algorithms happo --steps 32 --seeds 2 --num-evaluations 1"
+    )
+    message += [
+        *shlex.split("--eval-episodes 1 --num-envs 4 --num-steps 8"),
         "--runs",
         tmp_path / "runs",
         "--out",
         tmp_path,
     ]
-    run("reproduce_macpo", *words)
+    run("reproduce_macpo", *message)
     ((task, name, paper_return, paper_cost, *_, limit, within, steps, seeds),) = json.loads(
         (tmp_path / "reproduce-macpo.json").read_text()
     )["rows"]

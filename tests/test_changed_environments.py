@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SIZES, config, updates
+from tiny_runs import SIZES, config, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment.fingerprint import changed_fields, data_by_field, fingerprint
@@ -67,9 +67,11 @@ class Paid:
             self.closed(self.scale * self.factor * jnp.asarray(self.table)[action[0]])
             * self.device[0]
         )
-        return self.kept(paid - self.options["penalty"] - self.options["more"][0] + GLOBAL["bonus"])
+        return self.unchanged(
+            paid - self.options["penalty"] - self.options["more"][0] + GLOBAL["bonus"]
+        )
 
-    def kept(self, value):
+    def unchanged(self, value):
         return value
 
     def step(self, state, action):
@@ -89,7 +91,7 @@ CHANGES = {
     "closure": lambda env: env.bonus.__setitem__(0, 1.0),
     "default of a function": lambda env: setattr(env.closed, "__defaults__", ((1.0,),)),
     "attribute of the class": lambda env: setattr(type(env), "factor", 3.0),
-    "method of the class": lambda env: setattr(type(env), "kept", spoiled),
+    "method of the class": lambda env: setattr(type(env), "unchanged", spoiled),
     "global of its module": lambda env: GLOBAL.update(bonus=1.0),
     "another spec": lambda env: setattr(env, "spec", dataclasses.replace(env.spec, max_return=1.0)),
 }
@@ -98,7 +100,7 @@ CHANGES = {
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     monkeypatch.setattr(Paid, "factor", Paid.factor)
-    monkeypatch.setattr(Paid, "kept", Paid.kept)
+    monkeypatch.setattr(Paid, "unchanged", Paid.unchanged)
     monkeypatch.setitem(GLOBAL, "bonus", 0.0)
 
 
@@ -111,10 +113,10 @@ def test_every_change_is_seen(change, wrapped):
         if wrapped
         else env
     )
-    before = fingerprint(outer)
-    assert before.complete and before.same(fingerprint(outer))
+    previous = fingerprint(outer)
+    assert previous.complete and previous.same(fingerprint(outer))
     CHANGES[change](env)
-    assert not before.same(fingerprint(outer))
+    assert not previous.same(fingerprint(outer))
 
 
 def test_what_a_cost_closes_over_is_seen():
@@ -122,25 +124,24 @@ def test_what_a_cost_closes_over_is_seen():
     env = jml.with_costs(
         Paid(), [jml.Cost("some", "of action 1", lambda s, a, n: (a == 1) * weight)]
     )
-    before = fingerprint(env)
+    previous = fingerprint(env)
     weight[0] = 2.0
-    assert not before.same(fingerprint(env))
+    assert not previous.same(fingerprint(env))
 
 
 def test_a_cached_value_that_is_made_later_is_no_change():
     env = Paid()
-    before = fingerprint(env)
+    previous = fingerprint(env)
     env.derived  # noqa: B018
     between = fingerprint(env)
-    assert before.same(between)
+    assert previous.same(between)
     env.derived[0] = 5.0
     assert not between.same(fingerprint(env))
 
 
 def test_what_cannot_be_read_is_never_taken_for_unchanged():
     env = Paid()
-    env.file = open(__file__)
-    with env.file:
+    with Path(__file__).open() as env.file:
         assert not fingerprint(env).same(fingerprint(env))
     env.file, env.lock = env, threading.Lock()  # a circle, and an object that decides no numbers
     assert fingerprint(env).same(fingerprint(env))
@@ -151,9 +152,9 @@ def test_what_cannot_be_read_is_never_taken_for_unchanged():
 )
 def test_the_environments_of_the_library_are_read_whole(name):
     env = jml.make(name)
-    before = fingerprint(env)
+    previous = fingerprint(env)
     jax.eval_shape(env.reset, jax.random.key(0))
-    assert before.same(fingerprint(env)) and env.spec
+    assert previous.same(fingerprint(env)) and env.spec
 
 
 def test_a_second_run_compiles_only_if_the_environment_changed(monkeypatch):
@@ -222,7 +223,7 @@ def test_stored_hashes_are_those_of_another_process():
 def test_stored_hashes_name_the_field():
     env = Paid()
     outer = jml.with_costs(env, [jml.Cost("some", "of action 1", lambda s, a, n: a == 1)])
-    before = data_by_field(outer)
+    previous = data_by_field(outer)
     env.table[1] = 3.0
-    assert changed_fields(before, data_by_field(outer)) == ["env.table"]
-    assert changed_fields(before, {**before, "other": "0"}) == ["other"]
+    assert changed_fields(previous, data_by_field(outer)) == ["env.table"]
+    assert changed_fields(previous, {**previous, "other": "0"}) == ["other"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from constrained_envs import Limited, world_by_id
-from small_runs import assert_same_bits, rows
+from constrained_envs import Limited, env_by_id
+from tiny_runs import assert_same_bits, rows
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli import inspect
@@ -27,20 +28,9 @@ from jaxmarl_lite.envs.mujoco import scenarios
 from jaxmarl_lite.report import run_dir
 
 LENIENT_RANKS = True  # Jumanji's
-SIZES = [
-    "--num-envs",
-    "4",
-    "--num-steps",
-    "4",
-    "--eval-episodes",
-    "4",
-    "--num-evaluations",
-    "2",
-    "--total-steps",
-    "64",
-    "--seeds",
-    "2",
-]
+SIZES = shlex.split(
+    "--num-envs 4 --num-steps 4 --eval-episodes 4 --num-evaluations 2 --total-steps 64 --seeds 2"
+)
 SIZES += ["--hidden-sizes", "4"]
 
 
@@ -58,15 +48,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (
         main(
             [
-                "train",
-                "liir",
-                "--env",
-                "toy/counter",
+                *shlex.split("train liir --env toy/counter"),
                 *SIZES,
-                "--lr",
-                "1e-3",
-                "--intrinsic-coef",
-                "0.1",
+                *shlex.split("--lr 1e-3 --intrinsic-coef 0.1"),
                 "--out",
                 str(out),
             ]
@@ -82,11 +66,7 @@ def test_options_reach_the_run(trained: Path) -> None:
         config["config"]["lr"],
         config["config"]["intrinsic_coef"],
         config["config"]["hidden_sizes"],
-    ) == (
-        1e-3,
-        0.1,
-        [4],
-    )
+    ) == (1e-3, 0.1, [4])
     assert (config["seeds"], config["total_steps"], config["num_envs"]) == ([0, 1], 64, 4)
 
 
@@ -99,8 +79,8 @@ def test_what_is_damaged_is_said_in_one_printable_line(
         run / "metrics.jsonl",
         run / "checkpoints" / "step_000000000004" / "manifest.json",
     )
-    whole = metrics.read_text()
-    metrics.write_text(whole.replace("eval_return", "eval\\u001b[31m"))
+    full = metrics.read_text()
+    metrics.write_text(full.replace("eval_return", "eval\\u001b[31m"))
     manifest.write_text("{")
     assert main(["evaluate", str(run), "--episodes", "2"]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line]
@@ -110,13 +90,13 @@ def test_what_is_damaged_is_said_in_one_printable_line(
         and "the checkpoint of update 2 is read instead" in said[1]
     )
     metrics.write_text(
-        whole + whole.splitlines()[-1].replace('"finite"', '"\\u001b[31mred/[/red]"') + "\n"
+        full + full.splitlines()[-1].replace('"is_finite"', '"\\u001b[31mred/[/red]"') + "\n"
     )
     for command in ("evaluate", "plot", "render"):
         assert main([command, str(run)]) == 2
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1 and said[0].isprintable() and "line 7 is no metrics row" in said[0]
-    metrics.write_text(whole * 2)
+    metrics.write_text(full * 2)
     assert main(["plot", str(run)]) == 2
     assert "line 7 is no row of this run: there is another one" in capsys.readouterr().err
 
@@ -139,12 +119,7 @@ def test_a_config_repeats_its_run(
                 "liir",
                 "--config",
                 str(trained),
-                "--lr",
-                "0.5",
-                "--seeds",
-                "7",
-                "5",
-                "--quiet",
+                *shlex.split("--lr 0.5 --seeds 7 5 --quiet"),
             ]
         )
         == 0
@@ -180,10 +155,10 @@ def test_what_diverged_is_not_played(
     """In a discrete world weights that are not finite would act all the same, and get a return."""
     path = shutil.copytree(trained, tmp_path / "run")
     monkeypatch.setattr(run_dir, "_newest_mark", lambda folder: None)  # rows are put in by hand
-    kept = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    for row in kept:
-        row |= {"eval_return": None, "finite": 0} if row["seed"] == 0 and row["update"] else {}
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    retained = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for row in retained:
+        row |= {"eval_return": None, "is_finite": 0} if row["seed"] == 0 and row["update"] else {}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in retained))
     assert main(["evaluate", str(path), "--episodes", "8"]) == 0
     said = capsys.readouterr().out
     assert (
@@ -193,7 +168,7 @@ def test_what_diverged_is_not_played(
     )
     result = jml.load_run(path)
     assert result.diverged == (0,)
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-1]))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in retained[:-1]))
     assert jml.load_run(path).diverged == (0,)  # a row that is missing tells nothing
     jax.tree.map(np.testing.assert_array_equal, result.policy()._learner, result.learner(1))
     for ask in (result.policy, result.episode):
@@ -212,7 +187,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sizes: dict[str, Any] = dict(
         num_envs=4, num_steps=4, eval_episodes=4, total_steps=64, num_evaluations=2, quiet=True
     )
-    with world_by_id("test/tally", Limited(((math.inf, 2.5), 30.0))) as env:
+    with env_by_id("test/tally", Limited(((math.inf, 2.5), 30.0))) as env:
         jml.run("ippo", env, config=jml.IPPOConfig(hidden_sizes=(4,)), seeds=2, out=out, **sizes)
         yield out
 
@@ -267,12 +242,14 @@ def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
     again = ["train", "--config", str(first), "--cost-limit"]
     assert main([*again, f"{names[1]}=5", "--out", str(second)]) == 0
     assert main([*again, "6", "--out", str(third)]) == 0
-    kept, all_alike = (run_dir.read_config(run)["config"]["cost_limit"] for run in (second, third))
-    assert kept == {names[0]: [7, 8], names[1]: 5} and all_alike == {names[0]: 6, names[1]: 6}
+    retained, all_alike = (
+        run_dir.read_config(run)["config"]["cost_limit"] for run in (second, third)
+    )
+    assert retained == {names[0]: [7, 8], names[1]: 5} and all_alike == {names[0]: 6, names[1]: 6}
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("inputs", "said"),
     [
         (
             ["energy=3", "energy=4"],
@@ -286,10 +263,10 @@ def test_a_limit_goes_over_its_like_in_a_config(tmp_path: Path) -> None:
     ],
 )
 def test_limits_that_cannot_be(
-    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    inputs: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code = main(["train", "macpo", "--env", "toy/budget", *SIZES, "--cost-limit", *given])
+        code = main(["train", "macpo", "--env", "toy/budget", *SIZES, "--cost-limit", *inputs])
     except SystemExit as left:  # said by the parser of the command line, in its frame
         code = left.code
     assert code == 2 and said in " ".join(capsys.readouterr().err.split())
@@ -307,7 +284,13 @@ def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.Mo
         main(["plot", str(limited), "--metric", "eval_cost"]) == 0
         and (limited / "eval_cost.png").exists()
     )
-    both = ["plot", str(limited), str(limited.parent / "run" / ".." / "run"), "--metric", "cost"]
+    both = [
+        "plot",
+        str(limited),
+        str(limited.parent / "run" / ".." / "run"),
+        "--metric",
+        "episode_cost",
+    ]
     assert main([*both, "--out", str(tmp_path / "both.png")]) == 0
     for figure in drawn:
         levels = [
@@ -318,7 +301,14 @@ def test_plot_draws_limits(limited: Path, tmp_path: Path, monkeypatch: pytest.Mo
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["cost: a", "cost: b"]
     assert (
         main(
-            ["plot", str(limited), "--metric", "violations", "--out", str(tmp_path / "counts.png")]
+            [
+                "plot",
+                str(limited),
+                "--metric",
+                "num_violations",
+                "--out",
+                str(tmp_path / "counts.png"),
+            ]
         )
         == 0
     )
@@ -413,7 +403,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("message", "text"),
     [
         ("trian liir", "command is 'trian'; allowed is one of train, .*; nearest: train"),
         ("train lir --env toy/counter", "algorithm is 'lir'.*nearest: liir"),
@@ -463,21 +453,21 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    words: str, text: str, trained: Path, capsys: pytest.CaptureFixture[str]
+    message: str, text: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert main(words.replace("RUN", str(trained)).split()) == 2
+    assert main(message.replace("RUN", str(trained)).split()) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith("jaxmarl-lite: ") and not said.out
     assert re.search(text, said.err), said.err
 
 
 def test_words_for_true_and_false_are_no_text() -> None:
-    found = [
+    result = [
         cli_train._keyword(word)
         for word in ("a=false", "a=True", "a=TRUE", "a=0", "a=falsely", "a='true'")
     ]
-    assert found == [("a", x) for x in (False, True, True, 0, "falsely", "true")]
+    assert result == [("a", x) for x in (False, True, True, 0, "falsely", "true")]
 
 
 def test_sizes_are_listed_without_what_is_not_installed(
@@ -485,7 +475,7 @@ def test_sizes_are_listed_without_what_is_not_installed(
 ) -> None:
     listed = [("toy/counter", ""), ("mujoco/hopper-3x1", "")]
     monkeypatch.setattr(inspect.envs, "list_environments", lambda: listed)
-    monkeypatch.setattr(scenarios, "_there", lambda name: name != "mujoco.mjx")
+    monkeypatch.setattr(scenarios, "_is_installed", lambda name: name != "mujoco.mjx")
     registry._make_cached.cache_clear()
     assert main(["list", "--sizes"]) == 0
     said = capsys.readouterr().out
@@ -518,9 +508,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_is_quick_and_whole() -> None:
-    def ask(*words: str) -> str:
+    def ask(*message: str) -> str:
         return subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "jaxmarl_lite", *words],
+            [sys.executable, "-X", "importtime", "-m", "jaxmarl_lite", *message],
             capture_output=True,
             text=True,
             check=True,

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from constrained_envs import BoundedConfig, Limited, bounded_algorithm, world_by_id
-from small_runs import SIZES, config, rows, updates
+from constrained_envs import BoundedConfig, Limited, bounded_algorithm, env_by_id
 from test_run import compilations
+from tiny_runs import SIZES, config, rows, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
@@ -66,14 +66,14 @@ def test_a_config_goes_over_the_environment_goes_over_none() -> None:
 
 
 def test_every_row_counts_the_updates_that_broke_a_limit(result: jml.Result) -> None:
-    violations, share = result.metrics["violations"], result.metrics["violation_rate"]
+    violations, share = result.metrics["num_violations"], result.metrics["violation_rate"]
     assert violations.shape == share.shape == (2, 3, 2, 2)
     np.testing.assert_array_equal(violations[:, :, 1, 0], [[0, 2, 4]] * 2)
     np.testing.assert_array_equal(share[:, :, 1, 0], [[np.nan, 1, 1]] * 2)
     for untouched in (violations[..., 1], share[:, 1:, :, 1]):  # at its limit of 30 is not over it
         np.testing.assert_array_equal(untouched, 0)
     assert np.isnan(violations[:, :, 0, 0]).all(), "no limit, nothing to count"
-    for name in ("violations", "violation_rate", "eval_satisfaction_rate"):
+    for name in ("num_violations", "violation_rate", "eval_satisfaction_rate"):
         assert metrics.describe(f"{name}/agent_1/cost_0")
 
 
@@ -81,30 +81,30 @@ def test_updates_without_an_ended_episode_break_nothing() -> None:
     # rollouts of 2 steps and episodes of 3: the updates 2, 3, 5 and 6 of six see one end
     settings = changed(num_steps=2, total_steps=6 * 8, num_evaluations=6)
     result = jml.run("ippo", Limited(LIMITS), **settings)
-    found = result.metrics
-    np.testing.assert_array_equal(found["violations"][:, :, 1, 0], [[0, 0, 1, 2, 2, 3, 4]] * 2)
-    np.testing.assert_array_equal(found["updates_with_cost"], [[0, 0, 1, 2, 2, 3, 4]] * 2)
+    actual = result.metrics
+    np.testing.assert_array_equal(actual["num_violations"][:, :, 1, 0], [[0, 0, 1, 2, 2, 3, 4]] * 2)
+    np.testing.assert_array_equal(actual["updates_with_cost"], [[0, 0, 1, 2, 2, 3, 4]] * 2)
     assert result.updates_with_cost() == 4 and "of 4 measured" in result.summary()
     expected = [[np.nan, np.nan, 1, 1, np.nan, 1, 1]] * 2
-    np.testing.assert_array_equal(found["violation_rate"][:, :, 1, 0], expected)
+    np.testing.assert_array_equal(actual["violation_rate"][:, :, 1, 0], expected)
     settings["num_evaluations"] = 3
-    found = jml.run("ippo", Limited(LIMITS), **settings).metrics
-    np.testing.assert_array_equal(found["violations"][:, :, 1, 0], [[0, 1, 2, 4]] * 2)
-    np.testing.assert_array_equal(found["violation_rate"][:, 1:, 1, 0], 1)
+    actual = jml.run("ippo", Limited(LIMITS), **settings).metrics
+    np.testing.assert_array_equal(actual["num_violations"][:, :, 1, 0], [[0, 1, 2, 4]] * 2)
+    np.testing.assert_array_equal(actual["violation_rate"][:, 1:, 1, 0], 1)
 
 
 def test_counts_agree_with_the_costs_of_every_update_whatever_the_rows() -> None:
     env = Limited((5.0, 60.0), uneven=True)
     settings = changed(total_steps=updates(12), seeds=3)
     every = jml.run("ippo", env, **changed(**settings | {"num_evaluations": 12})).metrics
-    over = every["cost"][:, 1:] > [5.0, 60.0]
+    over = every["episode_cost"][:, 1:] > [5.0, 60.0]
     counts = np.concatenate([np.zeros((3, 1, 2, 2)), np.cumsum(over, axis=1)], axis=1)
     assert 0 < counts[:, -1, 1, 0].min() < 12 and (counts[..., 0] != counts[..., 1]).any()
-    np.testing.assert_array_equal(every["violations"], counts)
+    np.testing.assert_array_equal(every["num_violations"], counts)
     few = jml.run("ippo", env, **changed(**settings | {"num_evaluations": 3})).metrics
-    np.testing.assert_array_equal(few["violations"], counts[:, ::4])
+    np.testing.assert_array_equal(few["num_violations"], counts[:, ::4])
     measured = np.where(
-        np.isnan(every["cost"][:, 1:]), np.nan, over
+        np.isnan(every["episode_cost"][:, 1:]), np.nan, over
     )  # before its first episode ends, nothing is known
     assert np.isnan(measured[:, 0]).all() and not np.isnan(measured[:, 4:]).any()
     share = np.nanmean(measured.reshape(3, 3, 4, 2, 2), axis=2)
@@ -119,19 +119,19 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     jml.run("ippo", env, out=tmp_path / "parts", **RUN)
     parts = jml.resume_run(tmp_path / "parts", env=env, total_steps=updates(8), quiet=True)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    counts = parts.metrics["violations"][:, :, 1, 0]
+    counts = parts.metrics["num_violations"][:, :, 1, 0]
     assert (counts[:, 2] > 0).all() and (counts[:, -1] > counts[:, 2]).any()
 
 
 def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
-    found = jml.run("ippo", Limited((5.0, 30.0), uneven=True), **changed(eval_episodes=16)).metrics
-    short = 1 - (found["eval_cost"][:, :, 1, 0] - 3) / 7  # the episodes that cost 3, the others 10
+    actual = jml.run("ippo", Limited((5.0, 30.0), uneven=True), **changed(eval_episodes=16)).metrics
+    short = 1 - (actual["eval_cost"][:, :, 1, 0] - 3) / 7  # the episodes that cost 3, the others 10
     assert ((short > 0) & (short < 1)).any()
-    np.testing.assert_allclose(found["eval_satisfaction_rate"][:, :, 1, 0], short)
+    np.testing.assert_allclose(actual["eval_satisfaction_rate"][:, :, 1, 0], short)
     np.testing.assert_allclose(
-        found["eval_satisfaction_rate"][:, :, 1, 1], short
+        actual["eval_satisfaction_rate"][:, :, 1, 1], short
     )  # a cost at its limit keeps it
-    np.testing.assert_array_equal(found["eval_satisfaction_rate"][:, :, 0], 1)
+    np.testing.assert_array_equal(actual["eval_satisfaction_rate"][:, :, 0], 1)
     by_hand = constraint_stats.satisfaction_rate(
         [[[1.0, 9.0]], [[2.0, 9.0]], [[3.0, 9.0]], [[4.0, 9.0]]], np.asarray([[2.0, INF]])
     )
@@ -139,12 +139,12 @@ def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
 
 
 def test_without_limits_rows_hold_costs_alone_and_without_costs_nothing() -> None:
-    found = jml.run("ippo", Limited(None), **RUN)
-    assert {"cost", "eval_cost"} <= set(found.metrics)
-    none = {"violations", "violation_rate", "eval_satisfaction_rate"}
-    assert not none & set(found.metrics) and np.isnan(found.satisfaction_rate()).all()
+    actual = jml.run("ippo", Limited(None), **RUN)
+    assert {"episode_cost", "eval_cost"} <= set(actual.metrics)
+    none = {"num_violations", "violation_rate", "eval_satisfaction_rate"}
+    assert not none & set(actual.metrics) and np.isnan(actual.satisfaction_rate()).all()
     free = jml.run("ippo", "toy/counter", **RUN)
-    assert not (none | {"cost", "eval_cost"}) & set(free.metrics)
+    assert not (none | {"episode_cost", "eval_cost"}) & set(free.metrics)
     assert free.costs is None and free.limits.shape == (2, 0) and len(free.plot().axes) == 1
     assert "P(kept)" not in free.summary()
     for ask in (free.final_costs, free.satisfaction_rate):
@@ -177,15 +177,17 @@ def test_the_pictures_of_a_run_show_its_costs(result: jml.Result, tmp_path: Path
 
 def test_other_limits_compile_nothing(bounded: str) -> None:
     settings = changed(config=bounded_config(cost_limit={"a": 1.0, "b": (2.0, 3.0)}))
-    with world_by_id("test/tally", Limited((5.0, 5.0))) as env:
+    with env_by_id("test/tally", Limited((5.0, 5.0))) as env:
         first = jml.run(bounded, env, **settings)
-        with compilations() as seen:
+        with compilations() as observed:
             settings["config"] = bounded_config(cost_limit={"a": 4.0, "b": (INF, 3.0)}, lr=1e-2)
             other = jml.run(bounded, env, **settings)
-    assert not seen
-    np.testing.assert_array_equal(first.metrics["violations"][:, -1], [[[0, 0], [4, 4]]] * 2)
-    np.testing.assert_array_equal(other.metrics["violations"][:, -1], [[[0, np.nan], [0, 4]]] * 2)
-    assert (other.metrics["finite"] == 1).all(), "a limit of inf is no divergence"
+    assert not observed
+    np.testing.assert_array_equal(first.metrics["num_violations"][:, -1], [[[0, 0], [4, 4]]] * 2)
+    np.testing.assert_array_equal(
+        other.metrics["num_violations"][:, -1], [[[0, np.nan], [0, 4]]] * 2
+    )
+    assert (other.metrics["is_finite"] == 1).all(), "a limit of inf is no divergence"
 
 
 def test_limits_go_through_a_folder(bounded: str, tmp_path: Path) -> None:
@@ -203,7 +205,7 @@ def test_limits_go_through_a_folder(bounded: str, tmp_path: Path) -> None:
     assert loaded.config == settings["config"] and isinstance(loaded.config.cost_limit, CostLimits)
     np.testing.assert_array_equal(loaded.limits, [[INF, 29], [INF, 31]])
     longer = jml.resume_run(tmp_path / "run", env=env, total_steps=updates(5), quiet=True)
-    assert (longer.metrics["finite"] == 1).all()
+    assert (longer.metrics["is_finite"] == 1).all()
     with pytest.raises(ValueError, match="config.cost_limit is"):
         jml.run(
             bounded,
@@ -236,11 +238,11 @@ def test_only_limits_may_be_infinite_in_a_learner() -> None:
 
 def test_a_run_keeps_the_limits_it_began_with(tmp_path: Path) -> None:
     """Also where its environment is an object whose own limits have changed since."""
-    world = Limited(limits=(2.0, (3.0, 4.0)))
+    env = Limited(limits=(2.0, (3.0, 4.0)))
     settings = config("macpo", cost_limit={"a": 1.0})
     jml.run(
         "macpo",
-        world,
+        env,
         config=settings,
         total_steps=updates(1),
         num_evaluations=1,
@@ -258,10 +260,10 @@ def test_a_run_keeps_the_limits_it_began_with(tmp_path: Path) -> None:
 
 
 def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
-    world = Limited(limits=(2.0, 3.0))
+    env = Limited(limits=(2.0, 3.0))
     jml.run(
         "macpo",
-        world,
+        env,
         config=config("macpo"),
         total_steps=updates(1),
         num_evaluations=1,
@@ -275,4 +277,4 @@ def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
         ValueError,
         match="cost_limit of the run in .* names the cost 'nope'; allowed for .* is a, b",
     ):
-        jml.load_run(tmp_path, world)
+        jml.load_run(tmp_path, env)

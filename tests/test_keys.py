@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from jax.extend import random as jax_random
-from toy_envs import algorithm, world_for
+from toy_envs import algorithm, env_for
 
 from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import registry
@@ -51,9 +51,9 @@ class Recorder:
 
 @pytest.fixture
 def recorder(monkeypatch):
-    found, key = Recorder(), jax.random.key
-    monkeypatch.setattr(jax.random, "key", lambda seed, impl=None: key(seed, impl=found.impl))
-    return found
+    result, key = Recorder(), jax.random.key
+    monkeypatch.setattr(jax.random, "key", lambda seed, impl=None: key(seed, impl=result.impl))
+    return result
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def recorder(monkeypatch):
 def test_a_run_uses_each_key_once(name, recorder):
     """Weights, two rollouts and updates, an evaluation, the random policy, and what is played
     afterwards."""
-    env = world_for(name, ENV)
-    made = algorithm(name, env)
-    init, train = make_train(made, env, num_envs=2, num_steps=6)
+    env = env_for(name, ENV)
+    built = algorithm(name, env)
+    init, train = make_train(built, env, num_envs=2, num_steps=6)
     state = jax.jit(init)(jax.random.key(0))
     state, _ = jax.jit(train, static_argnums=1)(state, 2)
-    evaluate = jax.jit(make_evaluate(made, env, 2))
+    evaluate = jax.jit(make_evaluate(built, env, 2))
     for purpose in (keys.EVALUATION, keys.AFTERWARDS):
         evaluate(state.learner_state, keys.for_purpose(keys.for_purpose(0, purpose), 0))
     jax.jit(make_evaluate(random_policy(env.spec), env, 2))(
         (), keys.for_purpose(0, keys.RANDOM_POLICY)
     )
-    playback.make_episode_fn(made, env, greedy=False)(state.learner_state, 0)
-    act = playback.TrainedPolicy(made, state.learner_state, greedy=False)
+    playback.make_episode_fn(built, env, greedy=False)(state.learner_state, 0)
+    act = playback.TrainedPolicy(built, state.learner_state, greedy=False)
     observation = env.reset(jax.random.key(7))[1].obs
     for _ in range(2):
         act(observation)
@@ -103,7 +103,7 @@ def test_the_recorder_sees_a_key_that_is_used_twice(recorder):
 def test_no_two_networks_begin_equal(name):
     """Networks of one form are told apart by their first layers, heads that are scaled down being
     as distinct."""
-    env = world_for(name, "toy/climbing")
+    env = env_for(name, "toy/climbing")
     if name in ("macpo", "mappo-lagrangian"):
         env = one_cost(env)
     learner = jax.jit(algorithm(name, env).init, static_argnums=1)(jax.random.key(0), 2)

@@ -30,14 +30,15 @@ def shortened(text: str, changes: dict[str, str]) -> str:
 
 
 def test_the_first_command_trains_and_draws(tmp_path):
-    words = shlex.split(blocks("bash")[0].split("&&")[-1])
-    assert words[0] == ".venv/bin/jaxmarl-lite"
-    at = words.index("--total-steps") + 1
+    message = shlex.split(blocks("bash")[0].split("&&")[-1])
+    assert message[0] == ".venv/bin/jaxmarl-lite"
+    at = message.index("--total-steps") + 1
     assert (
-        words[words.index("--seeds") + 1] == "3" and words[words.index("--out") + 1] == "runs/liir"
+        message[message.index("--seeds") + 1] == "3"
+        and message[message.index("--out") + 1] == "runs/liir"
     )
-    words[at] = "8192"
-    command = [sys.executable, "-m", "jaxmarl_lite", *words[1:], "--num-evaluations", "1"]
+    message[at] = "8192"
+    command = [sys.executable, "-m", "jaxmarl_lite", *message[1:], "--num-evaluations", "1"]
     done = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
     )
@@ -81,7 +82,9 @@ def test_the_python_block_runs(tmp_path):
         "assert config == jml.LIIRConfig(**tuned.fields) and (tuned.num_envs, "
         "tuned.num_steps) == (64, 64)\n"
     )
-    code += "\nassert metrics['return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
+    code += (
+        "\nassert metrics['episode_return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"
+    )
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500
@@ -124,7 +127,7 @@ def test_the_own_environment_runs(tmp_path):
 
 
 def test_the_sweep_runs(tmp_path):
-    code = blocks("python")[3] + "\nassert metrics['return'].shape == (3, 20)\n"
+    code = blocks("python")[3] + "\nassert metrics['episode_return'].shape == (3, 20)\n"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SIZES, Lottery, config, updates
+from tiny_runs import SIZES, Lottery, config, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli.main import main
@@ -39,16 +39,16 @@ class Worded(Lottery):
         return dataclasses.replace(super().spec, return_description=self.meaning)
 
 
-@pytest.mark.parametrize("words", ["speed [m/s]", "[/red] $x_$ :warning: \x1b[31m"])
+@pytest.mark.parametrize("message", ["speed [m/s]", "[/red] $x_$ :warning: \x1b[31m"])
 def test_words_are_shown_as_they_are(
-    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / f"br[/a] {words.replace('/', '')}"
-    world = Worded(0.0, 0.0, f"test/{words.replace('/', '')}", words)
-    result = jml.run("ippo", world, out=path, **dict(RUN, quiet=False))
+    path = tmp_path / f"br[/a] {message.replace('/', '')}"
+    env = Worded(0.0, 0.0, f"test/{message.replace('/', '')}", message)
+    result = jml.run("ippo", env, out=path, **dict(RUN, quiet=False))
     said = capsys.readouterr().out
-    assert printable(words) in said and "\x1b[31m" not in said
-    assert printable(words) in result.summary() and (path / "curve.png").exists()
+    assert printable(message) in said and "\x1b[31m" not in said
+    assert printable(message) in result.summary() and (path / "curve.png").exists()
     assert "failed" not in said
     assert main(["evaluate", str(path / "none")]) == 2
     assert "\x1b" not in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_what_fails_beside_the_rows_does_not_end_a_run(
             said.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink")
             == 1
         )
-    assert "what was to be shown here failed: RuntimeError: out of" in said
+    assert "the result cannot be shown: RuntimeError: out of" in said
     np.testing.assert_array_equal(jml.load_run(tmp_path).returns, result.returns)
     monkeypatch.undo()
     jml.resume_run(tmp_path, quiet=True)  # it is finished, and what is missing is made
@@ -123,14 +123,14 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_ids_for_wandb_are_of_the_folder(wandb: list[dict[str, Any]], tmp_path: Path) -> None:
     for folder in ("lr:1e-3/ippo", "lr#?,;/ippo"):
         jml.run("ippo", "toy/counter", out=tmp_path / folder, wandb="p", **RUN)
-    ids = [each["id"] for each in wandb]
+    ids = [item["id"] for item in wandb]
     assert len(set(ids)) == 4 and not set("".join(ids)) & set(":;,#?/'\\ ")
-    assert {each["dir"] for each in wandb} == {
+    assert {item["dir"] for item in wandb} == {
         str(tmp_path / "lr:1e-3/ippo"),
         str(tmp_path / "lr#?,;/ippo"),
     }
     jml.resume_run(tmp_path / "lr#?,;/ippo", total_steps=updates(3), wandb="p", quiet=True)
-    assert [each["id"] for each in wandb[4:]] == ids[2:]
+    assert [item["id"] for item in wandb[4:]] == ids[2:]
 
 
 @pytest.mark.parametrize("project", ["a/b", "lr:1", "", "x" * 129, 5])
@@ -167,16 +167,21 @@ def test_costs_of_an_own_environment_keep_names_and_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    tax = Cost("tax", "coins paid [$/h]", lambda state, action, after: jnp.ones(2), 2.5)
-    world = with_costs(Lottery(0.0, 0.0), [tax])
-    jml.run("ippo", world, out=tmp_path / "run", **RUN)
+    tax = Cost("tax", "coins paid [$/h]", lambda state, action, later: jnp.ones(2), 2.5)
+    env = with_costs(Lottery(0.0, 0.0), [tax])
+    jml.run("ippo", env, out=tmp_path / "run", **RUN)
     assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost: tax", "coins paid [$/h]", [2.5])]
     folder = run_dir.RunFolder(tmp_path / "run")
-    assert run_logger.read_spec(folder) == world.spec
-    kept = folder.spec.read_text()
+    assert run_logger.read_spec(folder) == env.spec
+    stored = folder.spec.read_text()
     folder.spec.unlink()  # as in runs of earlier versions
     assert drawn_costs(tmp_path / "run", monkeypatch) == [("cost 0", "cost per episode", [])]
-    for damage in ("[]", "{", kept.replace('"tax"', "3"), kept.replace('"num_agents"', '"agents"')):
+    for damage in (
+        "[]",
+        "{",
+        stored.replace('"tax"', "3"),
+        stored.replace('"num_agents"', '"agents"'),
+    ):
         folder.spec.write_text(damage)
         assert main(["plot", str(folder.path), "--metric", "eval_cost"]) == 2
 
@@ -185,23 +190,23 @@ def test_evaluations_do_not_take_longer_and_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is made of all rows takes a share of the time; the clock stands still but for it."""
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    made: list[float] = []
+    current = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: current[0])
+    built: list[float] = []
 
     def make() -> None:
-        made.append(now[0])
-        now[0] += 0.01 * len(made)
+        built.append(current[0])
+        current[0] += 0.01 * len(built)
 
     file = run_logger._Rebuilt(make, stale=False)
     for _ in range(2000):
-        now[0] += 0.05  # an evaluation
+        current[0] += 0.05  # an evaluation
         file.refresh()
-    file.refresh(now=True)
-    spent = 0.01 * len(made) * (len(made) + 1) / 2
-    assert 3 < len(made) < 200 and spent < 0.06 * now[0]
-    file.refresh(now=True)
-    assert made[-1] <= now[0] and len(set(made)) == len(made), (
+    file.refresh(immediately=True)
+    spent = 0.01 * len(built) * (len(built) + 1) / 2
+    assert 3 < len(built) < 200 and spent < 0.06 * current[0]
+    file.refresh(immediately=True)
+    assert built[-1] <= current[0] and len(set(built)) == len(built), (
         "at the end it is made if something is missing"
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from small_runs import SIZES, Closed, assert_same_bits, config, rows, updates
+from tiny_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment import config as experiment_config
@@ -36,13 +36,13 @@ def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
     settings = config(algorithm, **sizes, normalize_observations=True)
     same = dict(SIZES, seeds=2, config=settings)
     env = "toy/budget-two" if hasattr(settings, "cost_limit") else "toy/memory"
-    whole = jml.run(
+    uninterrupted = jml.run(
         algorithm, env, total_steps=updates(4), num_evaluations=4, out=tmp_path / "a", **same
     )
     jml.run(algorithm, env, total_steps=updates(2), num_evaluations=2, out=tmp_path / "b", **same)
     parts = jml.resume_run(tmp_path / "b", total_steps=updates(4), quiet=True)
-    assert_same_bits(parts.states, whole.states)
-    assert_same_bits(jml.load_run(tmp_path / "b").states, whole.states)
+    assert_same_bits(parts.states, uninterrupted.states)
+    assert_same_bits(jml.load_run(tmp_path / "b").states, uninterrupted.states)
     assert rows(tmp_path / "b") == rows(tmp_path / "a")
     assert run_dir.read_config(tmp_path / "b") == run_dir.read_config(tmp_path / "a")
 
@@ -53,7 +53,7 @@ def start(path: Path, steps: int = updates(4)) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     start(tmp_path / "run", updates(2))
-    before = rows(tmp_path / "run")
+    previous = rows(tmp_path / "run")
     with run_dir.RunFolder(tmp_path / "run").lock_for_writing():
         with pytest.raises(
             run_dir.RunFolderError, match="is being trained by another process; allowed is one at a"
@@ -68,7 +68,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
                 resume=tmp_path / "run",
                 **RUN,
             )
-    assert rows(tmp_path / "run") == before and run_dir.read_config(tmp_path / "run")[
+    assert rows(tmp_path / "run") == previous and run_dir.read_config(tmp_path / "run")[
         "total_steps"
     ] == updates(2)
     assert len(jml.resume_run(tmp_path / "run", total_steps=updates(4), quiet=True).steps) == 5
@@ -82,9 +82,11 @@ def test_where_there_are_no_locks_one_trains_without(
         raise OSError(code, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(ValueError, match="from training") as caught:
-        with run_dir.RunFolder(tmp_path).lock_for_writing():
-            raise ValueError("from training")
+    with (
+        pytest.raises(ValueError, match="from training") as caught,
+        run_dir.RunFolder(tmp_path).lock_for_writing(),
+    ):
+        raise ValueError("from training")
     assert caught.value.__context__ is None
 
 
@@ -126,19 +128,19 @@ def test_a_damaged_newest_checkpoint_costs_only_its_updates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start(tmp_path / "run")
-    whole = jml.load_run(tmp_path / "run")
-    bits = whole.states
+    uninterrupted = jml.load_run(tmp_path / "run")
+    bits = uninterrupted.states
     newest = tmp_path / "run" / "checkpoints" / "step_000000000004" / "manifest.json"
     newest.write_text("{")
     with pytest.warns(
         run_dir.RunFolderWarning, match="manifest.json cannot be read.*of update 2 is read instead"
     ):
-        before = jml.load_run(tmp_path / "run")
+        previous = jml.load_run(tmp_path / "run")
         assert (
-            before.states.num_updates.tolist() == [2, 2]
-            and before.steps.tolist() == whole.steps.tolist()
+            previous.states.num_updates.tolist() == [2, 2]
+            and previous.steps.tolist() == uninterrupted.steps.tolist()
         )
-        assert before.policy(0) is not None
+        assert previous.policy(0) is not None
     plan_now = experiment_config.read(tmp_path / "run")
     assert plan_now.num_updates == 4
     jml.resume_run(tmp_path / "run", total_steps=updates(6))
@@ -184,9 +186,9 @@ def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_what_a_resumed_run_may_not_change(field: str, change: dict, tmp_path: Path) -> None:
-    given = {name: value for name, value in RUN.items() if name != "quiet"}
+    options = {name: value for name, value in RUN.items() if name != "quiet"}
     stored, _ = experiment_config.make_run_config(
-        "ippo", "toy/counter", total_steps=64, num_evaluations=2, **given
+        "ippo", "toy/counter", total_steps=64, num_evaluations=2, **options
     )
     run_dir.create(tmp_path, stored.to_dict())
     arguments = {"algorithm": "ippo", "env": "toy/counter", "total_steps": 64, **RUN, **change}
@@ -219,17 +221,17 @@ def test_an_edited_config_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run"
     jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
     return path
 
 
 @pytest.fixture(scope="module")
-def half(whole: Path) -> Path:
+def half(uninterrupted: Path) -> Path:
     """The run as a kill after update 2 leaves it: a checkpoint of update 1 as well, and rows behind
     the last one."""
-    path = whole.parent / "half"
+    path = uninterrupted.parent / "half"
     save = checkpoint.save
 
     def cut(folder: Path, step: int, *rest: Any) -> Path:
@@ -273,7 +275,7 @@ HARMS: dict[str, Callable[[list[str]], list[str]]] = {
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_damaged_rows_are_restored_from_their_copy(
-    harm: str, whole: Path, half: Path, tmp_path: Path
+    harm: str, uninterrupted: Path, half: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     (run / "metrics.jsonl").write_text("".join(HARMS[harm](lines(run))))
@@ -288,31 +290,31 @@ def test_damaged_rows_are_restored_from_their_copy(
             run_dir.RunFolderWarning, match=r"had changed and was restored from its copy \(6 rows\)"
         ):
             jml.resume_run(run, quiet=True)
-    assert rows(run) == rows(whole)
-    assert_same_bits(jml.load_run(run).states, jml.load_run(whole).states)
+    assert rows(run) == rows(uninterrupted)
+    assert_same_bits(jml.load_run(run).states, jml.load_run(uninterrupted).states)
 
 
 @pytest.mark.parametrize(
     "tail",
     [
         '{"update": 1e400, "step": 0, "seed": 0}',
-        '{"update": 3, "step": 48, "seed": 7, "eval_return": 1.0, "finite": 1.0}',
-        '{"update": 3, "step": 47, "seed": 0, "eval_return": 1.0, "finite": 1.0}',
-        '{"update": 2, "step": 32, "seed": 0, "eval_return": 1.0, "finite": 1.0}',
+        '{"update": 3, "step": 48, "seed": 7, "eval_return": 1.0, "is_finite": 1.0}',
+        '{"update": 3, "step": 47, "seed": 0, "eval_return": 1.0, "is_finite": 1.0}',
+        '{"update": 2, "step": 32, "seed": 0, "eval_return": 1.0, "is_finite": 1.0}',
         '{"update": 10000000000000000000000000, "step": 0, "seed": 0, "eval_return": 1.0, '
-        '"finite": 1.0}',
-        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, '
+        '"is_finite": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "is_finite": 1.0, '
         '"x/agent_1000000000": 1.0}',
-        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, "a/b": 1.0}',
-        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "finite": 1.0, '
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "is_finite": 1.0, "a/b": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": 1.0, "is_finite": 1.0, '
         '"\\u001b[31mred": 1.0}',
-        '{"update": 3, "step": 48, "seed": 0, "eval_return": [1.0], "finite": 1.0}',
+        '{"update": 3, "step": 48, "seed": 0, "eval_return": [1.0], "is_finite": 1.0}',
         '{"update": 3, "step": 48, "seed": 0}',
         "[" * 100_000,
     ],
 )
 def test_rows_that_no_run_wrote_are_named_and_a_resumed_run_drops_them(
-    tail: str, whole: Path, half: Path, tmp_path: Path
+    tail: str, uninterrupted: Path, half: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     (run / "metrics.jsonl").write_text("".join(lines(run)[:6]) + tail + "\n")
@@ -320,16 +322,16 @@ def test_rows_that_no_run_wrote_are_named_and_a_resumed_run_drops_them(
         jml.load_run(run)
     assert str(caught.value).isprintable()
     jml.resume_run(run, quiet=True)
-    assert rows(run) == rows(whole)
+    assert rows(run) == rows(uninterrupted)
 
 
 def test_where_the_copy_is_damaged_too_what_can_be_read_is_kept_and_the_rest_said(
     half: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
-    some = lines(run)
-    (run / "metrics.jsonl").write_text("".join([some[0], "rubbish\n", *some[3:]]))
-    (run / "checkpoints" / "metrics.jsonl").write_text(some[2])
+    subset = lines(run)
+    (run / "metrics.jsonl").write_text("".join([subset[0], "rubbish\n", *subset[3:]]))
+    (run / "checkpoints" / "metrics.jsonl").write_text(subset[2])
     with pytest.warns(
         run_dir.RunFolderWarning, match="and its copy, .*: 5 of 6 rows could be read and are kept"
     ):
@@ -338,35 +340,37 @@ def test_where_the_copy_is_damaged_too_what_can_be_read_is_kept_and_the_rest_sai
     assert np.isnan(again.returns).sum() == 1
 
 
-def test_a_damaged_copy_is_made_anew(whole: Path, half: Path, tmp_path: Path) -> None:
+def test_a_damaged_copy_is_made_anew(uninterrupted: Path, half: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     (run / "checkpoints" / "metrics.jsonl").unlink()
     jml.resume_run(run, quiet=True)
-    assert rows(run) == rows(whole)
+    assert rows(run) == rows(uninterrupted)
     assert (run / "checkpoints" / "metrics.jsonl").read_bytes() == (
         run / "metrics.jsonl"
     ).read_bytes()
 
 
-def test_a_finished_run_gets_its_rows_back(whole: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+def test_a_finished_run_gets_its_rows_back(uninterrupted: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     (run / "metrics.jsonl").unlink()
     with pytest.warns(run_dir.RunFolderWarning, match=r"restored from its copy \(10 rows\)"):
         assert len(jml.resume_run(run, quiet=True).steps) == 5
-    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
 
 
 def test_rows_without_a_checkpoint_are_kept_when_training_begins_anew(
-    whole: Path, tmp_path: Path
+    uninterrupted: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     with pytest.warns(
         run_dir.RunFolderWarning, match="has no checkpoint: .* kept in metrics.old.jsonl"
     ):
         jml.resume_run(run, quiet=True)
-    assert rows(run) == rows(whole)
-    assert (run / "metrics.old.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert rows(run) == rows(uninterrupted)
+    assert (run / "metrics.old.jsonl").read_bytes() == (
+        uninterrupted / "metrics.jsonl"
+    ).read_bytes()
 
 
 def test_a_prolonged_run_does_not_say_that_rows_are_lost(
@@ -381,15 +385,15 @@ def test_a_prolonged_run_does_not_say_that_rows_are_lost(
 
 
 def test_an_older_checkpoint_under_the_newest_name_is_passed_over(
-    whole: Path, half: Path, tmp_path: Path
+    uninterrupted: Path, half: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     older, newer = (run / "checkpoints" / f"step_{step:012d}" for step in (1, 2))
     shutil.rmtree(newer)
     shutil.copytree(older, newer)
     jml.resume_run(run, quiet=True)
-    assert rows(run) == rows(whole)
-    assert_same_bits(jml.load_run(run).states, jml.load_run(whole).states)
+    assert rows(run) == rows(uninterrupted)
+    assert_same_bits(jml.load_run(run).states, jml.load_run(uninterrupted).states)
 
 
 @pytest.mark.parametrize(
@@ -429,24 +433,28 @@ def test_odd_things_where_a_run_writes_are_named_before_it_does(
     else:
         (run / name).unlink(missing_ok=True)
         (run / name).mkdir()
-    before = (run / "metrics.jsonl").read_bytes()
+    previous = (run / "metrics.jsonl").read_bytes()
     with pytest.raises(run_dir.RunFolderError, match=f"{run / name} is .*move it"):
         jml.resume_run(run, quiet=True)
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert (run / "metrics.jsonl").read_bytes() == previous
     jml.load_run(run)
 
 
-def test_what_a_run_can_do_without_is_made_anew(whole: Path, half: Path, tmp_path: Path) -> None:
+def test_what_a_run_can_do_without_is_made_anew(
+    uninterrupted: Path, half: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(half, tmp_path / "run"))
     (run / "random_policy.json").write_text('{"eval_return": [1.0, "x"]}')
     (run / "versions.json").write_text("{")
     with pytest.warns(run_dir.RunFolderWarning, match="versions.json is damaged"):
         jml.resume_run(run, quiet=True)
-    assert (run / "random_policy.json").read_bytes() == (whole / "random_policy.json").read_bytes()
-    assert run_dir.load(run).versions["python"] == run_dir.load(whole).versions["python"]
+    assert (run / "random_policy.json").read_bytes() == (
+        uninterrupted / "random_policy.json"
+    ).read_bytes()
+    assert run_dir.load(run).versions["python"] == run_dir.load(uninterrupted).versions["python"]
 
 
-def test_a_checkpoint_of_another_run_is_not_loaded(whole: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_not_loaded(uninterrupted: Path, tmp_path: Path) -> None:
     other = {**RUN, "seeds": (5, 7)}
     jml.run(
         "ippo",
@@ -456,30 +464,30 @@ def test_a_checkpoint_of_another_run_is_not_loaded(whole: Path, tmp_path: Path) 
         out=tmp_path / "other",
         **other,
     )
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     shutil.copytree(tmp_path / "other" / "checkpoints", run / "checkpoints")
     shutil.copy(run / "metrics.jsonl", run / "checkpoints" / "metrics.jsonl")
     for read in (jml.load_run, jml.resume_run):
-        with pytest.warns() if read is jml.load_run else contextlib.nullcontext():
-            with pytest.raises(
-                ValueError, match=r"seeds is \(0, 1\), but the run in .* has \(5, 7\)"
-            ):
-                read(run)
+        with (
+            pytest.warns() if read is jml.load_run else contextlib.nullcontext(),
+            pytest.raises(ValueError, match=r"seeds is \(0, 1\), but the run in .* has \(5, 7\)"),
+        ):
+            read(run)
 
 
 @pytest.mark.parametrize("shard_over", ["seeds", "envs"])
 def test_a_run_of_more_devices_than_there_are_is_loaded_on_one(
-    shard_over: str, whole: Path, tmp_path: Path
+    shard_over: str, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     content = run_dir.read_config(run) | {
         "devices": 2 * jax.device_count(),
         "shard_over": shard_over,
     }
     (run / "config.json").write_text(json.dumps(content))
     result = jml.load_run(run)
-    assert_same_bits(result.states, jml.load_run(whole).states)
+    assert_same_bits(result.states, jml.load_run(uninterrupted).states)
     assert result.policy(1) is not None and result.episode(1).length > 0
 
 
@@ -493,10 +501,13 @@ def test_other_versions_are_said_and_both_are_kept(half: Path, tmp_path: Path) -
         run_dir.RunFolderWarning, match=r"jax 0\.1 -> .*python 2\.7\.1 -> .*device_kind abacus -> "
     ):
         jml.resume_run(run, quiet=True)
-    now = json.loads(path.read_text())
-    assert now["earlier"] == [{**content, "until_update": 2}] and now["packages"]["jax"] != "0.1"
+    current = json.loads(path.read_text())
+    assert (
+        current["earlier"] == [{**content, "until_update": 2}]
+        and current["packages"]["jax"] != "0.1"
+    )
     jml.resume_run(run, total_steps=updates(5), quiet=True)
-    assert json.loads(path.read_text()) == now
+    assert json.loads(path.read_text()) == current
 
 
 @pytest.mark.parametrize("harm", ["moved", "deleted"])
@@ -540,9 +551,9 @@ def test_a_config_that_is_deleted_while_a_run_trains_comes_back(
     "field, value", [("num_evaluations", 5), ("eval_episodes", 7), ("seeds", 9)]
 )
 def test_what_a_resumed_run_is_given_is_obeyed_or_refused(
-    whole: Path, tmp_path: Path, field: str, value: int
+    uninterrupted: Path, tmp_path: Path, field: str, value: int
 ) -> None:
-    path = shutil.copytree(whole, tmp_path / "run")
+    path = shutil.copytree(uninterrupted, tmp_path / "run")
     same = {
         name: x
         for name, x in RUN.items()
@@ -557,7 +568,7 @@ def test_what_a_resumed_run_is_given_is_obeyed_or_refused(
 
 
 def test_rows_that_are_deleted_while_a_run_trains_come_back(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, evaluate = tmp_path / "run", runner.Runner._evaluate
 
@@ -570,7 +581,7 @@ def test_rows_that_are_deleted_while_a_run_trains_come_back(
 
     monkeypatch.setattr(runner.Runner, "_evaluate", disturbed)
     jml.run("ippo", "toy/counter", total_steps=updates(4), num_evaluations=4, out=path, **RUN)
-    assert rows(path) == rows(whole) and len(jml.load_run(path).steps) == 5
+    assert rows(path) == rows(uninterrupted) and len(jml.load_run(path).steps) == 5
 
 
 def test_a_start_that_is_refused_leaves_the_other_run_alone(tmp_path: Path) -> None:
@@ -580,7 +591,7 @@ def test_a_start_that_is_refused_leaves_the_other_run_alone(tmp_path: Path) -> N
     with run_dir.RunFolder(path).lock_for_writing():
         with pytest.raises(run_dir.RunFolderError, match="is being trained by another process"):
             start(path)
-        assert [each.name for each in path.iterdir()] == [".lock"]
+        assert [item.name for item in path.iterdir()] == [".lock"]
 
 
 def test_a_run_in_an_object_needs_it_again(tmp_path: Path) -> None:
@@ -627,7 +638,7 @@ def test_a_run_can_be_prolonged_to_the_number_of_steps_that_is_the_default(tmp_p
         out=tmp_path / "run",
         **RUN,
     )
-    monkeypatch.setattr(sys.modules["jaxmarl_lite.run"], "_train", lambda plan, *_: plan)
+    monkeypatch.setattr(sys.modules["jaxmarl_lite.experiment.api"], "_train", lambda plan, *_: plan)
     longer = jml.run(
         "ippo",
         "toy/counter",

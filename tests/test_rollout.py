@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_impl
-from small_runs import Lottery
+from tiny_runs import Lottery
 from toy_envs import Tally
 
 from jaxmarl_lite import rollout
 
 B, T = 3, 7
-WORLDS = {
+ENVS = {
     "over": Tally(over_at=3),
     "cut": Tally(over_at=100, limit=4),
     "both at once": Tally(over_at=2, limit=2),
@@ -33,86 +33,88 @@ def _two_rollouts(env):
     @jax.jit
     def both(begun):
         middle, first = rollout.rollout(env, _act, begun, jax.random.key(1), T)
-        after, second = rollout.rollout(env, _act, middle, jax.random.key(2), T)
-        return middle, after, first, second
+        later, second = rollout.rollout(env, _act, middle, jax.random.key(2), T)
+        return middle, later, first, second
 
-    middle, after, first, second = both(begun)
+    middle, later, first, second = both(begun)
     steps = jax.tree.map(lambda a, b: np.concatenate([a, b]), first.transitions, second.transitions)
-    return begun, middle, after, first, second, steps
+    return begun, middle, later, first, second, steps
 
 
-@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
-def test_two_rollouts_are_a_loop_over_worlds_and_steps(env):
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
+def test_two_rollouts_are_a_loop_over_envs_and_steps(env):
     begun, _middle, _after, _first, _second, steps = _two_rollouts(env)
     actions = steps.action
-    wanted, *_ = reference_impl.play_tally(env, begun.reset_key, 2 * T, lambda t, b: actions[t, b])
+    expected, *_ = reference_impl.play_tally(
+        env, begun.reset_key, 2 * T, lambda t, b: actions[t, b]
+    )
     for t in range(2 * T):
         for b in range(B):
-            here, found = wanted[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
-            np.testing.assert_allclose(found.obs.agents_view, [here["seen"]] * 2, rtol=1e-6)
-            np.testing.assert_allclose(found.obs.global_state, here["seen"], rtol=1e-6)
-            np.testing.assert_allclose(found.next_obs.agents_view, [here["next"]] * 2, rtol=1e-6)
-            np.testing.assert_allclose(found.reward, here["reward"], rtol=1e-6)
-            np.testing.assert_allclose(found.cost, here["cost"])
-            assert found.discount == here["discount"] and found.last == here["last"]
-            np.testing.assert_allclose(found.log_prob, 2 * [sum(here["seen"])], rtol=1e-6)
+            here, result = expected[t][b], jax.tree.map(lambda x, t=t, b=b: x[t, b], steps)
+            np.testing.assert_allclose(result.obs.agents_view, [here["seen"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(result.obs.global_state, here["seen"], rtol=1e-6)
+            np.testing.assert_allclose(result.next_obs.agents_view, [here["next"]] * 2, rtol=1e-6)
+            np.testing.assert_allclose(result.reward, here["reward"], rtol=1e-6)
+            np.testing.assert_allclose(result.cost, here["cost"])
+            assert result.discount == here["discount"] and result.last == here["last"]
+            np.testing.assert_allclose(result.log_prob, 2 * [sum(here["seen"])], rtol=1e-6)
 
 
-@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
 def test_sums_of_the_ended_episodes(env):
     begun, _middle, _after, first, second, steps = _two_rollouts(env)
-    before, whole = (
+    previous, full = (
         reference_impl.play_tally(env, begun.reset_key, end, lambda t, b: steps.action[t, b])[1]
         for end in (T, 2 * T)
     )
-    both = ((first, before), (second, {name: whole[name] - before[name] for name in whole}))
+    both = ((first, previous), (second, {name: full[name] - previous[name] for name in full}))
     for batch, ended in both[env.uneven :]:  # of uneven episodes the first rollout leaves some out
         assert ended["count"] > 0
-        for name, found in zip(
+        for name, result in zip(
             ("count", "returns", "costs", "length"), batch.episode_stats[:4], strict=True
         ):
-            np.testing.assert_allclose(found, ended[name], rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(result, ended[name], rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("env", WORLDS.values(), ids=WORLDS)
-def test_where_the_worlds_then_stand(env):
-    begun, middle, after, first, second, steps = _two_rollouts(env)
-    for acting, end in ((middle, T), (after, 2 * T)):
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
+def test_state_of_the_envs_at_the_end(env):
+    begun, middle, next_state, first, second, steps = _two_rollouts(env)
+    for acting, end in ((middle, T), (next_state, 2 * T)):
         stand = reference_impl.play_tally(
             env, begun.reset_key, end, lambda t, b: steps.action[t, b]
         )[2]
         for b, here in enumerate(stand):
-            found = jax.tree.map(lambda x, b=b: x[b], acting._replace(unreported=()))
-            assert found.episode_index == here["episode"] + 1
-            assert (found.hidden_state == here["time"]).all()
-            np.testing.assert_allclose(found.env_state, (here["start"], here["time"]), rtol=1e-6)
+            result = jax.tree.map(lambda x, b=b: x[b], acting._replace(unreported=()))
+            assert result.episode_index == here["episode"] + 1
+            assert (result.hidden_state == here["time"]).all()
+            np.testing.assert_allclose(result.env_state, (here["start"], here["time"]), rtol=1e-6)
             np.testing.assert_allclose(
-                found.timestep.obs.agents_view, [[here["start"], here["time"]]] * 2, rtol=1e-6
+                result.timestep.obs.agents_view, [[here["start"], here["time"]]] * 2, rtol=1e-6
             )
-            assert not found.timestep.last and found.episode_stats.count == 0
-            assert found.episode_stats.lengths == here["time"]
-            np.testing.assert_allclose(found.episode_stats.returns, here["returns"], rtol=1e-5)
-            np.testing.assert_allclose(found.episode_stats.costs, here["costs"])
-            assert found.reset_key == begun.reset_key[b]
+            assert not result.timestep.last and result.episode_stats.count == 0
+            assert result.episode_stats.lengths == here["time"]
+            np.testing.assert_allclose(result.episode_stats.returns, here["returns"], rtol=1e-5)
+            np.testing.assert_allclose(result.episode_stats.costs, here["costs"])
+            assert result.reset_key == begun.reset_key[b]
     np.testing.assert_array_equal(first.initial_hidden_state, 0)
     np.testing.assert_array_equal(second.initial_hidden_state, middle.hidden_state)
 
 
-def test_the_uneven_worlds_are_uneven():
-    steps = _two_rollouts(WORLDS["uneven"])[-1]
+def test_the_uneven_envs_are_uneven():
+    steps = _two_rollouts(ENVS["uneven"])[-1]
     assert ((steps.last.sum(1) > 0) & (steps.last.sum(1) < B)).any()
 
 
-def test_every_episode_of_every_world_begins_differently():
-    steps = _two_rollouts(WORLDS["every step"])[-1]
+def test_every_episode_of_every_env_begins_differently():
+    steps = _two_rollouts(ENVS["every step"])[-1]
     starts = np.asarray(steps.obs.global_state[..., 0])
     assert len(np.unique(starts)) == 2 * T * B
 
 
-def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
+def test_an_episodes_beginning_does_not_depend_on_the_other_envs():
     """Worlds 0 to 1 alone live through the same episodes as beside a third world, whatever the
     actions."""
-    env = WORLDS["over"]
+    env = ENVS["over"]
     begun = rollout.init_rollout_state(env, jax.random.key(7), B, jnp.zeros((B, 2)))
     alone = jax.tree.map(lambda x: x[:2], begun._replace(unreported=()))._replace(
         unreported=begun.unreported
@@ -136,7 +138,7 @@ def test_an_episodes_beginning_does_not_depend_on_the_other_worlds():
 
 def test_under_vmap_as_one_by_one():
     """There the `cond` about new episodes becomes a select."""
-    env = WORLDS["over"]
+    env = ENVS["over"]
     keys = jax.random.split(jax.random.key(3), 2)
 
     def play(key):
@@ -146,9 +148,9 @@ def test_under_vmap_as_one_by_one():
 
     acting, batch = jax.jit(jax.vmap(play))(keys)
     for i, key in enumerate(keys):
-        wanted = jax.jit(play)(key)
-        found = jax.tree.map(lambda x, i=i: x[i], (acting, batch))
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        expected = jax.jit(play)(key)
+        result = jax.tree.map(lambda x, i=i: x[i], (acting, batch))
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
                 a, b = jax.random.key_data(a), jax.random.key_data(b)
             np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -165,7 +167,7 @@ class Breaking(Lottery):
         return state.drawn & (state.time >= 2)
 
 
-def test_worlds_that_broke_are_counted():
+def test_envs_that_broke_are_counted():
     env = Breaking(5.0, 300.0)
 
     def act(key, obs, hidden_state):
@@ -180,38 +182,38 @@ def test_worlds_that_broke_are_counted():
     assert batch.episode_stats.count == 64 * 4
 
 
-def test_staggered_worlds_are_cut_once_and_the_cut_episode_is_not_counted():
-    limit, worlds, steps = 20, 64, 100
+def test_staggered_envs_are_cut_once_and_the_cut_episode_is_not_counted():
+    limit, num_envs, steps = 20, 64, 100
     env = Tally(over_at=1000, limit=limit)
-    begun = rollout.init_rollout_state(env, jax.random.key(3), worlds, ())
+    begun = rollout.init_rollout_state(env, jax.random.key(3), num_envs, ())
 
     def act(key, obs, hidden_state):
-        return jnp.zeros((worlds, 2), jnp.int32), obs.agents_view.sum(-1), hidden_state
+        return jnp.zeros((num_envs, 2), jnp.int32), obs.agents_view.sum(-1), hidden_state
 
     run = jax.jit(
         lambda begun: rollout.rollout(
             env, act, begun, jax.random.key(1), steps, stagger_episodes=True
         )
     )
-    after, batch = run(begun)
+    later, batch = run(begun)
     last = np.asarray(batch.transitions.last)
     firsts = last.argmax(0) + 1
     assert firsts.min() >= 1 and firsts.max() <= limit
     assert len(set(firsts)) > limit // 2 and abs(firsts.mean() - limit / 2) < 3  # spread evenly
-    for world, first in enumerate(firsts):
+    for one_env, first in enumerate(firsts):
         np.testing.assert_array_equal(
-            np.flatnonzero(last[:, world]) + 1, np.arange(first, steps + 1, limit)
+            np.flatnonzero(last[:, one_env]) + 1, np.arange(first, steps + 1, limit)
         )
     assert (
         np.asarray(batch.transitions.discount) == 1
     ).all()  # as at a time limit: what follows is still to be had
-    whole = last.sum() - worlds
-    assert batch.episode_stats.count == whole and batch.episode_stats.lengths == limit * whole
+    full = last.sum() - num_envs
+    assert batch.episode_stats.count == full and batch.episode_stats.lengths == limit * full
     sums = sum(range(limit))
     np.testing.assert_allclose(
-        batch.episode_stats.costs / whole, [[0, 0], [sums, 10 * sums]], rtol=1e-5
+        batch.episode_stats.costs / full, [[0, 0], [sums, 10 * sums]], rtol=1e-5
     )
-    assert ((np.asarray(after.episode_index) - 1) == last.sum(0)).all()
+    assert ((np.asarray(later.episode_index) - 1) == last.sum(0)).all()
 
 
 def test_the_first_episodes_are_reported_when_every_environment_has_finished_one():

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, updates
+from tiny_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import keys
@@ -30,15 +30,15 @@ RUN: dict[str, Any] = dict(SIZES, seeds=2, total_steps=updates(4), num_evaluatio
 @contextmanager
 def compilations() -> Iterator[list[str]]:
     """What is compiled meanwhile."""
-    seen: list[str] = []
+    observed: list[str] = []
 
     def note(event: str, duration: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
+            observed.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
-        yield seen
+        yield observed
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
 
@@ -129,17 +129,17 @@ def test_the_curve_is_one_call(result: jml.Result, tmp_path: Path) -> None:
 
 def test_floats_and_seeds_compile_nothing(result: jml.Result) -> None:
     jml.run("ippo", "toy/counter", **RUN)  # whatever was let go of before
-    with compilations() as seen:
+    with compilations() as observed:
         other = jml.run(
             "ippo",
             "toy/counter",
             **RUN | dict(config=config("ippo", lr=1e-2, gamma=0.5), seeds=(9, 4)),
         )
-    assert not seen
+    assert not observed
     assert (other.returns != result.returns).any() and other.path is None
-    with compilations() as seen:  # the listener does hear
+    with compilations() as observed:  # the listener does hear
         jax.jit(lambda x: x + 0.123456)(1.0)
-    assert seen
+    assert observed
 
 
 def test_the_same_run_is_the_same_bits_whatever_the_chunks(
@@ -185,9 +185,9 @@ LOTTERY = dict(SIZES, seeds=(1, 2, 3), total_steps=updates(4), num_evaluations=4
 def test_a_diverged_seed_leaves_the_others_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = Lottery(1e30, 20.0)
+    env = Lottery(1e30, 20.0)
     settings = dict(LOTTERY, config=config("ippo"), quiet=False)
-    hit = jml.run("ippo", world, out=tmp_path, **settings)
+    hit = jml.run("ippo", env, out=tmp_path, **settings)
     lost = np.isnan(hit.returns[:, -1])
     assert lost.sum() == 1, "the draw of these seeds hits one of them"
     seed = int(np.asarray(hit.seeds)[lost][0])
@@ -195,14 +195,14 @@ def test_a_diverged_seed_leaves_the_others_alone(
         f"seed {seed} diverged at update" in (said := capsys.readouterr().out)
         and "2 of 3 seeds" in said
     )
-    assert hit.metrics["finite"][lost, -1] == 0 and (hit.metrics["finite"][~lost] == 1).all()
+    assert hit.metrics["is_finite"][lost, -1] == 0 and (hit.metrics["is_finite"][~lost] == 1).all()
     others = tuple(s for s in hit.seeds if s != seed)
-    calm = jml.run("ippo", world, **dict(settings, seeds=(*others, 20), quiet=True))
+    calm = jml.run("ippo", env, **dict(settings, seeds=(*others, 20), quiet=True))
     np.testing.assert_array_equal(hit.returns[~lost], calm.returns[:2])
     stored = [row for row in run_dir.load(tmp_path).rows if row["seed"] == seed]
-    assert stored[-1]["finite"] == 0 and np.isnan(stored[-1]["eval_return"])
-    longer = jml.resume_run(tmp_path, env=world, total_steps=updates(5), quiet=True)
-    assert longer.metrics["finite"][lost, -1] == 0 and np.isfinite(longer.returns[~lost]).all()
+    assert stored[-1]["is_finite"] == 0 and np.isnan(stored[-1]["eval_return"])
+    longer = jml.resume_run(tmp_path, env=env, total_steps=updates(5), quiet=True)
+    assert longer.metrics["is_finite"][lost, -1] == 0 and np.isfinite(longer.returns[~lost]).all()
 
 
 def test_when_all_seeds_diverge_the_run_stops(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ fault escapes."""
 def test_a_seed_whose_environment_gives_no_number_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world, loud = Lottery(float("nan"), 2.0), dict(RARE, quiet=False, config=config("ippo"))
-    hit = jml.run("ippo", world, out=tmp_path, **loud)
+    env, loud = Lottery(float("nan"), 2.0), dict(RARE, quiet=False, config=config("ippo"))
+    hit = jml.run("ippo", env, out=tmp_path, **loud)
     seeds, lost = np.asarray(hit.seeds), np.isnan(hit.returns[:, -1])
     assert lost.any() and not lost.all(), "each is hit with a probability of about one half"
     said = capsys.readouterr().out
@@ -229,13 +229,13 @@ def test_a_seed_whose_environment_gives_no_number_is_left_out(
             f"environment test/lottery gave a reward that is not finite to seed {seed} in " in said
         )
     assert f"to seed {seeds[~lost][0]}" not in said and "smaller lr" not in said
-    assert hit.diverged == tuple(seeds[lost]) and (hit.metrics["finite"][~lost] == 1).all()
+    assert hit.diverged == tuple(seeds[lost]) and (hit.metrics["is_finite"][~lost] == 1).all()
     others = seeds[~lost].tolist()
     calm = jml.run(
-        "ippo", world, **dict(loud, seeds=(*others, *range(20, 20 + lost.sum())), quiet=True)
+        "ippo", env, **dict(loud, seeds=(*others, *range(20, 20 + lost.sum())), quiet=True)
     )
     np.testing.assert_array_equal(hit.returns[~lost], calm.returns[: len(others)])
-    longer = jml.resume_run(tmp_path, env=world, total_steps=updates(44))
+    longer = jml.resume_run(tmp_path, env=env, total_steps=updates(44))
     assert f"to seed {seeds[lost][0]} in " in capsys.readouterr().out
     assert (
         np.isnan(longer.returns[lost, -1]).all() and longer.returns.shape[1] > hit.returns.shape[1]
@@ -254,7 +254,7 @@ def test_a_cost_that_is_no_number_names_the_environment(capsys: pytest.CaptureFi
     tax = Cost(
         "tax",
         "nothing",
-        lambda state, action, after: jnp.where(after.drawn, jnp.nan, 0.0) * jnp.ones(2),
+        lambda state, action, next_state: jnp.where(next_state.drawn, jnp.nan, 0.0) * jnp.ones(2),
     )
     rare = with_costs(Lottery(0.0, 2.0), [tax])
     result = jml.run("ippo", rare, config=config("ippo"), **dict(RARE, quiet=False))
@@ -284,7 +284,7 @@ class Blind(Lottery):
     ("field", "algorithm"),
     [("agents_view", "ippo"), ("global_state", "mappo"), ("discount", "ippo")],
 )
-def test_wrong_numbers_are_told_as_the_environments(
+def test_wrong_numbers_are_reported_as_the_environments(
     field: str, algorithm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = dict(LOTTERY, seeds=2, config=config(algorithm), quiet=False)
@@ -327,17 +327,17 @@ class Breaking(Lottery):
 
 
 def test_episodes_that_broke_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    found = jml.run(
+    actual = jml.run(
         "ippo", Breaking(0.0, 500.0), config=config("ippo"), **dict(LOTTERY, quiet=False)
     ).metrics
     said = capsys.readouterr().out
-    counts = found["non_finite_episodes"][:, 1:]
+    counts = actual["non_finite_episodes"][:, 1:]
     assert (
-        counts.shape == (3, 4) and (counts > 0).any() and (counts < found["episodes"][:, 1:]).any()
+        counts.shape == (3, 4) and (counts > 0).any() and (counts < actual["episodes"][:, 1:]).any()
     )
     assert (
-        f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the world's numbers were "
-        "not finite" in said
+        f"seed 1: {counts[0][counts[0] > 0][0]:g} episodes ended because the environment's numbers "
+        "were not finite" in said
     )
 
 
@@ -365,7 +365,9 @@ def test_win_rates_are_counted_shown_and_drawn(
     )  # a draw returns 2,000
     assert 0 < result.win_rates.mean() < 1
     trained = result.metrics["win_rate"][:, 1:]
-    np.testing.assert_allclose(trained, result.metrics["return"][:, 1:] / 2000.0, atol=2.0 / 2000.0)
+    np.testing.assert_allclose(
+        trained, result.metrics["episode_return"][:, 1:] / 2000.0, atol=2.0 / 2000.0
+    )
     assert (
         f"{result.final_win_rate().estimate:.2f}" in result.summary()
         and "win rate" in result.summary()
@@ -375,7 +377,8 @@ def test_win_rates_are_counted_shown_and_drawn(
     again = jml.load_run(tmp_path / "won", Winning(1000.0, 300.0))
     np.testing.assert_array_equal(again.win_rates, result.win_rates)
     with pytest.raises(
-        ValueError, match="test/lottery has no wins; allowed is a run in an environment that tells"
+        ValueError,
+        match="test/lottery has no wins; allowed is a run in an environment that reports",
     ):
         jml.run("ippo", Lottery(0.0, 0.0), config=config("ippo"), **LOTTERY).final_win_rate()
 
@@ -384,11 +387,11 @@ def test_an_environment_without_a_hash_is_compiled_once() -> None:
     class Unhashable(Closed):
         __hash__ = None  # type: ignore[assignment]
 
-    world = Unhashable()
-    given = {name: value for name, value in RUN.items() if name != "quiet"}
+    one_env = Unhashable()
+    options = {name: value for name, value in RUN.items() if name != "quiet"}
     forms = [
-        compilation._program_key(*experiment_config.make_run_config("ippo", env, **given))
-        for env in (world, world, Unhashable())
+        compilation._program_key(*experiment_config.make_run_config("ippo", env, **options))
+        for env in (one_env, one_env, Unhashable())
     ]
     assert forms[0] == forms[1] != forms[2] and hash(forms[0]) == hash(forms[1])
 
@@ -429,7 +432,7 @@ def test_bad_input_is_one_error_before_anything_is_compiled(
             {"config": {"vf_coef": 3.0}},
         ),
     ]
-    with compilations() as seen:
+    with compilations() as observed:
         for text, change in cases:
             with pytest.raises((ValueError, run_dir.RunFolderError), match=text):
                 jml.run(
@@ -441,7 +444,7 @@ def test_bad_input_is_one_error_before_anything_is_compiled(
                         **change,
                     }
                 )
-    assert not seen
+    assert not observed
 
 
 def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,17 +465,17 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
     tuned = {("ippo", "toy/counter"): {"num_envs": 8, "lr": 0.25, "stagger_episodes": True}}
     monkeypatch.setattr(presets, "DEFAULTS", tuned)
     counts = dict(total_steps=1, num_evaluations=1, eval_episodes=1)
-    found, _ = experiment_config.make_run_config("ippo", "toy/counter", **counts)
-    assert (found.num_envs, found.num_steps, found.stagger_episodes, found.config.lr) == (
+    actual, _ = experiment_config.make_run_config("ippo", "toy/counter", **counts)
+    assert (actual.num_envs, actual.num_steps, actual.stagger_episodes, actual.config.lr) == (
         8,
         64,
         True,
         0.25,
     )
-    found, _ = experiment_config.make_run_config(
+    actual, _ = experiment_config.make_run_config(
         "ippo", "toy/counter", num_envs=2, stagger_episodes=False, config=jml.IPPOConfig(), **counts
     )
-    assert (found.num_envs, found.stagger_episodes, found.config.lr) == (
+    assert (actual.num_envs, actual.stagger_episodes, actual.config.lr) == (
         2,
         False,
         jml.IPPOConfig().lr,
@@ -494,13 +497,13 @@ def test_tuned_defaults_stand_where_nothing_is_given(monkeypatch: pytest.MonkeyP
 def test_every_preset_fits_its_algorithm() -> None:
     for algorithm, env_id in presets.DEFAULTS:
         fields = presets.lookup(algorithm, env_id).fields
-        made = jml.ALGORITHMS[algorithm][0](**fields)
-        assert all(getattr(made, name) == value for name, value in fields.items())
+        built = jml.ALGORITHMS[algorithm][0](**fields)
+        assert all(getattr(built, name) == value for name, value in fields.items())
 
 
 def test_a_plan_goes_through_json(tmp_path: Path) -> None:
     settings = jml.LIIRConfig(hidden_sizes=(3, 5), intrinsic_coef=0.5, meta_gradient="immediate")
-    given, _ = experiment_config.make_run_config(
+    options, _ = experiment_config.make_run_config(
         "liir",
         "toy/reach",
         config=settings,
@@ -510,8 +513,8 @@ def test_a_plan_goes_through_json(tmp_path: Path) -> None:
         num_evaluations=1,
         eval_episodes=1,
     )
-    run_dir.create(tmp_path, given.to_dict())
-    assert experiment_config.read(tmp_path) == given
+    run_dir.create(tmp_path, options.to_dict())
+    assert experiment_config.read(tmp_path) == options
     wrong = (
         ({"lr": 1}, "unknown field 'lr'"),
         (
@@ -521,10 +524,10 @@ def test_a_plan_goes_through_json(tmp_path: Path) -> None:
     )
     for change, text in wrong:
         with pytest.raises(ValueError, match=text):
-            experiment_config.from_dict(given.to_dict() | change, "config.json")
+            experiment_config.from_dict(options.to_dict() | change, "config.json")
     with pytest.raises(ValueError, match="lacks the field 'env'"):
         experiment_config.from_dict(
-            {k: v for k, v in given.to_dict().items() if k != "env"}, "config.json"
+            {k: v for k, v in options.to_dict().items() if k != "env"}, "config.json"
         )
 
 
@@ -539,12 +542,10 @@ def test_public_names_are_there() -> None:
 def test_every_module_is_there_in_a_fresh_process() -> None:
     package = Path(jml.__file__).parent
     parts = [path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")]
-    names = sorted(
-        ".".join(part) for part in parts if not part[-1].startswith("__") and part != ("run",)
-    )
+    names = sorted(".".join(part) for part in parts if not part[-1].startswith("__"))
     assert {"ops.returns", "envs.toys.relay", "experiment.result", "train"} <= {*names}
     code = "import jaxmarl_lite as jml, operator\n"
-    code += "assert not hasattr(jml, 'nothing') and not hasattr(jml.nets, 'nothing')\n"
+    code += "assert not hasattr(jml, 'nothing') and not hasattr(jml.networks, 'nothing')\n"
     code += (
         f"for name in {names}:\n    assert operator.attrgetter(name)(jml).__name__ == "
         f"f'jaxmarl_lite.{{name}}'\n"
@@ -558,11 +559,11 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
     episode = result.episode(seed=1, episode_seed=3, greedy=True)
     length, env = episode.length, result.env
     assert 1 <= length <= 20 and len(episode.states) == length + 1
-    for now, then, action, reward in zip(
+    for current, then, action, reward in zip(
         episode.states[:-1], episode.states[1:], episode.action, episode.team_reward, strict=True
     ):
-        after, timestep = env.step(now, jnp.asarray(action))
-        assert_same_bits(after, then)
+        next_state, timestep = env.step(current, jnp.asarray(action))
+        assert_same_bits(next_state, then)
         assert timestep.reward[0] == reward
     policy = result.policy(seed=1, greedy=True)
     _, timestep = env.reset(jax.random.split(keys.for_purpose(3, keys.PLAY))[0])
@@ -594,12 +595,12 @@ def test_an_episode_of_what_was_learned(tmp_path: Path) -> None:
 def test_some_settings_by_name_leave_the_others_as_tuned() -> None:
     tuned = presets.lookup("macpo", "toy/budget").fields
     sizes = dict(total_steps=64, num_evaluations=1, eval_episodes=4)
-    made, _ = experiment_config.make_run_config(
+    built, _ = experiment_config.make_run_config(
         "macpo", "toy/budget", config={"target_kl": 0.5}, **sizes
     )
-    assert made.config.target_kl == 0.5 != jml.MACPOConfig().target_kl
+    assert built.config.target_kl == 0.5 != jml.MACPOConfig().target_kl
     assert all(
-        getattr(made.config, name) == value != getattr(jml.MACPOConfig(), name)
+        getattr(built.config, name) == value != getattr(jml.MACPOConfig(), name)
         for name, value in tuned.items()
     )
     with pytest.raises(ValueError, match="config has the unknown field 'lamda'"):

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import BATCH, SIZES, config, rows, updates
-from toy_envs import algorithm, world_for
+from tiny_runs import BATCH, SIZES, config, rows, updates
+from toy_envs import algorithm, env_for
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import train
@@ -42,28 +42,28 @@ def test_a_share_of_the_run_ends_with_it_and_the_learning_rate_is_reported():
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_algorithm_reports_its_learning_rate(name):
-    env = world_for(name, "toy/climbing")
-    made = algorithm(name, env, lr_anneal_steps=1e4)
-    info = jax.eval_shape(lambda key: _train(made, env)(key), jax.random.key(0))
+    env = env_for(name, "toy/climbing")
+    built = algorithm(name, env, lr_anneal_steps=1e4)
+    info = jax.eval_shape(lambda key: _train(built, env)(key), jax.random.key(0))
     assert info["learning_rate"].shape == (1,) and "learning_rate" in metrics.METRICS
 
 
-def _train(made, env):
-    init, go = train.make_train(made, env, num_envs=4, num_steps=6)
+def _train(built, env):
+    init, go = train.make_train(built, env, num_envs=4, num_steps=6)
     return lambda key: go(init(key), 1)[1]
 
 
 def test_without_a_run_a_share_is_refused():
-    env = world_for("ippo", "toy/climbing")
+    env = env_for("ippo", "toy/climbing")
     with pytest.raises(
         ValueError,
         match="lr_anneal_share is 0.5; allowed in jaxmarl_lite.run alone.*give lr_anneal_steps",
     ):
         jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(lr_anneal_share=0.5))
-    made = algorithm("ippo", env)
-    init, _ = train.make_train(made, env, num_envs=4, num_steps=6)
+    built = algorithm("ippo", env)
+    init, _ = train.make_train(built, env, num_envs=4, num_steps=6)
     with pytest.raises(ValueError, match="lr_anneal_share is 0.5"):
-        init(jax.random.key(0), dataclasses.replace(made.config, lr_anneal_share=0.5))
+        init(jax.random.key(0), dataclasses.replace(built.config, lr_anneal_share=0.5))
 
 
 def test_a_share_and_steps_together_are_refused():
@@ -90,7 +90,7 @@ def test_no_preset_stops_at_a_number_of_steps():
 
 
 def test_steps_replace_a_tuned_share():
-    made, _ = experiment_config.make_run_config(
+    built, _ = experiment_config.make_run_config(
         "happo",
         "safe/rware-tiny-2ag",
         config={"lr_anneal_steps": 64.0},
@@ -98,7 +98,7 @@ def test_steps_replace_a_tuned_share():
         num_evaluations=1,
         eval_episodes=2,
     )
-    assert made.config.lr_anneal_steps == 64 and made.config.lr_anneal_share == 0
+    assert built.config.lr_anneal_steps == 64 and built.config.lr_anneal_share == 0
     tuned = cli_train._defaults(
         "happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]
     ).settings
@@ -110,9 +110,9 @@ def test_steps_replace_a_tuned_share():
 
 
 def test_a_longer_run_stretches_its_schedules_and_says_so(tmp_path, capsys):
-    whole = config("ippo", lr_anneal_share=1.0)
+    full = config("ippo", lr_anneal_share=1.0)
     two = SIZES | {"seeds": 2, "total_steps": updates(2), "num_evaluations": 2}
-    jml.run("ippo", "toy/climbing", config=whole, out=tmp_path / "r", **two)
+    jml.run("ippo", "toy/climbing", config=full, out=tmp_path / "r", **two)
     capsys.readouterr()
     longer = jml.resume_run(tmp_path / "r", total_steps=updates(8))
     assert "goes on at a factor of 0.75, where it stood at 0" in capsys.readouterr().out

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
-from toy_envs import algorithm, world
+from toy_envs import algorithm, get_env
 
 from jaxmarl_lite import sharding
 from jaxmarl_lite.train import make_train
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SEEDS, WORLDS = 3, 4
+SEEDS, ENVS = 3, 4
 
 
 def line(devices: int = 1) -> Any:
@@ -32,8 +32,8 @@ def line(devices: int = 1) -> Any:
 
 def abstract(name: str, **settings: Any) -> Any:
     """States of several seeds, as shapes."""
-    env = world("toy/memory")
-    init, _ = make_train(algorithm(name, env, **settings), env, WORLDS, 2)
+    env = get_env("toy/memory")
+    init, _ = make_train(algorithm(name, env, **settings), env, ENVS, 2)
     return jax.eval_shape(
         lambda seeds: jax.vmap(lambda seed: init(jax.random.key(seed)))(seeds), jnp.arange(SEEDS)
     )
@@ -41,24 +41,24 @@ def abstract(name: str, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["liir", "mappo", "ippo"])
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_what_belongs_to_a_world_is_split_and_all_else_whole(name: str, recurrent: bool) -> None:
+def test_arrays_of_an_env_are_split_and_all_others_replicated(name: str, recurrent: bool) -> None:
     states = abstract(name, recurrent=recurrent, normalize_observations=True)
     places = sharding.state_shardings(states, line(), "envs")
-    split, whole = jax.P(None, sharding.AXIS), jax.P()
+    split, full = jax.P(None, sharding.AXIS), jax.P()
     specs = lambda tree: [at.spec for at in jax.tree.leaves(tree)]  # noqa: E731
     assert set(specs(places.rollout_state._replace(unreported=()))) == {split}
-    assert set(specs(places.rollout_state.unreported)) == {whole}  # sums over all worlds
+    assert set(specs(places.rollout_state.unreported)) == {full}  # sums over all worlds
     of_critics = "critic_hidden_states" if name == "liir" else "critic_hidden_state"
     assert set(specs(getattr(places.learner_state, of_critics))) == (
         {split} if recurrent else set()
     )
     others = places.learner_state._replace(**{of_critics: ()})
-    assert set(specs([others, places.key, places.num_updates])) == {whole}
-    of_worlds = [
+    assert set(specs([others, places.key, places.num_updates])) == {full}
+    of_envs = [
         states.rollout_state._replace(unreported=()),
         getattr(states.learner_state, of_critics),
     ]
-    assert all(leaf.shape[:2] == (SEEDS, WORLDS) for leaf in jax.tree.leaves(of_worlds))
+    assert all(leaf.shape[:2] == (SEEDS, ENVS) for leaf in jax.tree.leaves(of_envs))
 
 
 def test_over_seeds_everything_is_split_by_seeds() -> None:
@@ -124,8 +124,8 @@ def test_the_reading_of_exchanges() -> None:
   %b.2 = f32[16,4]{1,0} all-gather(%z), dimensions={0}
   %c = f32[5]{0} fusion(%all-gather.3), kind=kLoop
 """
-    found = [(e["kind"], e["numbers"], e["times"], e["from"]) for e in devices.exchanges(program)]
-    assert found == [("all-gather", 64, 2, ""), ("all-reduce", 7, 1, "here/sum")]
+    result = [(e["kind"], e["numbers"], e["times"], e["from"]) for e in devices.exchanges(program)]
+    assert result == [("all-gather", 64, 2, ""), ("all-reduce", 7, 1, "here/sum")]
 
 
 def _lies(x: Any, at: Any) -> bool:
@@ -140,11 +140,11 @@ def eight(name: str, shard_over: Any) -> dict[str, Any]:
     import devices
 
     jax.config.update("jax_disable_most_optimizations", True)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for precision, updates in (("float32", 1), ("float64", 20)):
         with jax.enable_x64(precision == "float64"):
-            env = world("toy/memory")
-            of = algorithm(
+            env = get_env("toy/memory")
+            function = algorithm(
                 name,
                 env,
                 recurrent=True,
@@ -152,7 +152,7 @@ def eight(name: str, shard_over: Any) -> dict[str, Any]:
                 rnn_hidden_size=4,
                 normalize_observations=True,
             )
-            init, train = make_train(of, env, 16, 3)
+            init, train = make_train(function, env, 16, 3)
             seeds = jnp.arange(8, dtype=jnp.uint32)
             begin = jax.jit(jax.vmap(lambda seed: init(jax.random.key(seed))))  # noqa: B023
             go = lambda states: jax.lax.map(lambda one: train(one, updates)[0], states)  # noqa: B023, E731
@@ -167,13 +167,15 @@ def eight(name: str, shard_over: Any) -> dict[str, Any]:
             )
             compiled = program.lower(laid).compile()
             other = compiled(laid)
-            now, wanted = jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(places)
-            moved = [path for (path, x), at in zip(now, wanted, strict=True) if not _lies(x, at)]
-            found[precision] = devices.difference(one, other) | {
-                "moved": list(map(jax.tree_util.keystr, moved))
+            current, expected = jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(places)
+            updated = [
+                path for (path, x), at in zip(current, expected, strict=True) if not _lies(x, at)
+            ]
+            result[precision] = devices.difference(one, other) | {
+                "moved": list(map(jax.tree_util.keystr, updated))
             }
-            found["exchanges"] = devices.exchanges(compiled.as_text())
-    return found
+            result["exchanges"] = devices.exchanges(compiled.as_text())
+    return result
 
 
 @pytest.mark.parametrize(("name", "shard_over"), [("ippo", "envs"), ("mappo", "seeds")])
@@ -185,26 +187,28 @@ def test_eight_devices_compute_what_one_does(name: str, shard_over: str) -> None
     command = [sys.executable, __file__, name, shard_over]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["float32"]["error"] <= 1e-5 and found["float64"]["error"] <= 1e-9, found
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["float32"]["error"] <= 1e-5 and result["float64"]["error"] <= 1e-9, result
     assert not any(
-        found[name]["unequal"] or found[name]["moved"] for name in ("float32", "float64")
-    ), found
+        result[name]["unequal"] or result[name]["moved"] for name in ("float32", "float64")
+    ), result
     if shard_over == "seeds":
-        assert found["exchanges"] == []
+        assert result["exchanges"] == []
     else:  # gradients and moments are summed; nothing as large as a batch travels
-        assert {entry["kind"] for entry in found["exchanges"]} == {"all-reduce"}, found["exchanges"]
+        assert {entry["kind"] for entry in result["exchanges"]} == {"all-reduce"}, result[
+            "exchanges"
+        ]
 
 
 @pytest.mark.slow
 @pytest.mark.guard
 @pytest.mark.parametrize("setup", ["eight", "two"])
 def test_runs_and_checkpoints_of_several_devices(setup: str, tmp_path: Path) -> None:
-    words = (
+    message = (
         "--cases ippo:gru:envs --env toy/memory --updates 4 --num-steps 3 --hidden-sizes 4 "
         "--fast-compile --seeds 1"
     )
-    command = [sys.executable, str(BENCHMARKS / "devices.py"), *words.split(), "--setups", setup]
+    command = [sys.executable, str(BENCHMARKS / "devices.py"), *message.split(), "--setups", setup]
     command += ["--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import SIZES, Closed, assert_same_bits, config, rows, updates
+from tiny_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment import runner
@@ -32,16 +32,16 @@ def usual_handlers() -> Iterator[None]:
     """Those of a program in a terminal; a background job starts with some of these signals
     ignored."""
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
-    before = [signal.getsignal(each) for each in signals]
-    for each in signals:
-        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    previous = [signal.getsignal(item) for item in signals]
+    for item in signals:
+        signal.signal(item, signal.default_int_handler if item == signal.SIGINT else signal.SIG_DFL)
     yield
-    for each, handler in zip(signals, before, strict=True):
-        signal.signal(each, handler)
+    for item, handler in zip(signals, previous, strict=True):
+        signal.signal(item, handler)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole")
     jml.run("ippo", "toy/counter", out=path, **RUN)
     return path
@@ -55,9 +55,9 @@ def at_update(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], No
     def act_at(update: int, action: Callable[[], None]) -> None:
         show_update = runner.ProgressBar.update
 
-        def act(self: Any, now: int, *rest: float) -> None:
-            show_update(self, now, *rest)
-            if now == update:
+        def act(self: Any, current: int, *rest: float) -> None:
+            show_update(self, current, *rest)
+            if current == update:
                 action()
 
         monkeypatch.setattr(runner.ProgressBar, "update", act)
@@ -74,17 +74,17 @@ def test_a_signal_saves_and_ends_the_run(
     name: str,
     code: int,
     update: int,
-    whole: Path,
+    uninterrupted: Path,
     tmp_path: Path,
     at_update: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before = signal.getsignal(getattr(signal, name))
+    previous = signal.getsignal(getattr(signal, name))
     at_update(update, lambda: signal.raise_signal(getattr(signal, name)))
     with pytest.raises(KeyboardInterrupt if name == "SIGINT" else SystemExit) as caught:
         jml.run("ippo", "toy/counter", out=tmp_path / "a run", **dict(RUN, quiet=False))
     assert name == "SIGINT" or caught.value.code == code
-    assert signal.getsignal(getattr(signal, name)) == before
+    assert signal.getsignal(getattr(signal, name)) == previous
     assert checkpoint.latest(tmp_path / "a run" / "checkpoints") == update
     command = f"jaxmarl-lite train --resume '{tmp_path}/a run'"
     assert (
@@ -92,13 +92,13 @@ def test_a_signal_saves_and_ends_the_run(
         in capsys.readouterr().out
     )
     jml.resume_run(tmp_path / "a run", quiet=True)
-    assert_same_bits(jml.load_run(tmp_path / "a run").states, jml.load_run(whole).states)
-    assert rows(tmp_path / "a run") == rows(whole)
+    assert_same_bits(jml.load_run(tmp_path / "a run").states, jml.load_run(uninterrupted).states)
+    assert rows(tmp_path / "a run") == rows(uninterrupted)
 
 
 def test_what_the_command_line_answers_to_signals(tmp_path: Path) -> None:
     """In processes of their own, as a scheduler sees them: SIGTERM in the middle of a long run."""
-    words = (
+    message = (
         "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 "
         "--total-steps 100000000 --seeds 1"
     )
@@ -106,7 +106,7 @@ def test_what_the_command_line_answers_to_signals(tmp_path: Path) -> None:
         sys.executable,
         "-m",
         "jaxmarl_lite",
-        *words.split(),
+        *message.split(),
         "--eval-episodes",
         "4",
         "--out",
@@ -163,26 +163,26 @@ def test_handlers_are_the_callers_again(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_other_threads_install_nothing() -> None:
-    seen: list[Any] = []
+    observed: list[Any] = []
 
     def look() -> None:
         with StopRequest():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            observed.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=look)
-    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert observed == [previous]
 
 
 def test_checkpoints_by_time_carry_the_sums(
-    whole: Path, tmp_path: Path, at_update: Any, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Path, tmp_path: Path, at_update: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept: list[int] = []
+    saved: list[int] = []
     save = checkpoint.save
     monkeypatch.setattr(
-        runner.checkpoint, "save", lambda *args: (kept.append(args[1]), save(*args))[1]
+        runner.checkpoint, "save", lambda *args: (saved.append(args[1]), save(*args))[1]
     )
 
     cuts = [OSError(errno.EIO, "gone")]  # as hard as a kill: nothing is saved on the way out
@@ -194,10 +194,10 @@ def test_checkpoints_by_time_carry_the_sums(
     at_update(7, cut)
     with pytest.raises(jml.RunError, match="gone"):
         jml.run("ippo", "toy/counter", out=tmp_path, checkpoint_minutes=1e-9, **RUN)
-    assert kept == [0, 1, 2, 3, 4, 5, 6]
+    assert saved == [0, 1, 2, 3, 4, 5, 6]
     jml.resume_run(tmp_path, quiet=True)
-    assert_same_bits(jml.load_run(tmp_path).states, jml.load_run(whole).states)
-    assert rows(tmp_path) == rows(whole)
+    assert_same_bits(jml.load_run(tmp_path).states, jml.load_run(uninterrupted).states)
+    assert rows(tmp_path) == rows(uninterrupted)
 
 
 def test_a_checkpoint_between_may_become_an_evaluation_when_prolonged(
@@ -223,7 +223,7 @@ def test_minutes_that_cannot_be(minutes: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", ["rows", "checkpoint", "random_policy.json"])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     written: str,
-    whole: Path,
+    uninterrupted: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -261,25 +261,23 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     if written == "rows":
         assert jml.load_run(tmp_path / "run").steps.tolist() == [0, updates(4)]
     jml.resume_run(tmp_path / "run", quiet=True)
-    assert_same_bits(jml.load_run(tmp_path / "run").states, jml.load_run(whole).states)
-    assert rows(tmp_path / "run") == rows(whole)
+    assert_same_bits(jml.load_run(tmp_path / "run").states, jml.load_run(uninterrupted).states)
+    assert rows(tmp_path / "run") == rows(uninterrupted)
 
 
 def test_a_limit_on_file_sizes_is_one_line(tmp_path: Path) -> None:
     """The kernel refuses, in a process of its own; orbax, tensorboardX and the rows each write in
     their own way."""
     program = (
-        "import resource, sys\n"
-        "from jaxmarl_lite.cli.main import main\n"
+        "import resource, sys\nfrom jaxmarl_lite.cli.main import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, "
-        "resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
-        "sys.exit(main(sys.argv[1:]))"
+        "resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\nsys.exit(main(sys.argv[1:]))"
     )
-    words = (
+    message = (
         "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 "
         "--total-steps 64 --seeds 1"
     )
-    command = [sys.executable, "-c", program, *words.split(), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", program, *message.split(), "--out", str(tmp_path / "run")]
     cache = str(tmp_path / "cache")  # JAX warns of what it cannot write there
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": cache}

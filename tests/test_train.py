@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_envs import Tally, algorithm, counted, world
+from toy_envs import Tally, algorithm, counted, get_env
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import train
@@ -22,7 +22,7 @@ RICH = {
 
 
 def _pure(name="mappo", env_id="toy/mortal", **settings):
-    env = world(env_id)
+    env = get_env(env_id)
     return train.make_train(algorithm(name, env, **settings), env, **SIZES)
 
 
@@ -33,10 +33,10 @@ def _plain(tree):
     )
 
 
-def _assert_same(found, wanted, **tolerance):
+def _assert_same(result, expected, **tolerance):
     """Every leaf, bit for bit unless a tolerance is given; NaN (no episode ended) equals NaN."""
-    found, wanted = jax.tree.leaves_with_path(_plain(found)), jax.tree.leaves(_plain(wanted))
-    for (path, a), b in zip(found, wanted, strict=True):
+    result, expected = jax.tree.leaves_with_path(_plain(result)), jax.tree.leaves(_plain(expected))
+    for (path, a), b in zip(result, expected, strict=True):
         np.testing.assert_allclose(
             a,
             b,
@@ -56,12 +56,12 @@ def rich():
 def test_four_updates_are_two_and_two_bit_for_bit(rich):
     begin, go = rich
     start = begin(jax.random.key(3))
-    whole, metrics = go(start, 4)
-    half, before = go(start, 2)
-    again, behind = go(half, 2)
-    _assert_same(again, whole)
-    _assert_same(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, behind), metrics)
-    assert whole.num_updates == 4 and whole.learner_state.env_steps == 4 * 4 * 6
+    full, metrics = go(start, 4)
+    half, previous = go(start, 2)
+    again, rest = go(half, 2)
+    _assert_same(again, full)
+    _assert_same(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), previous, rest), metrics)
+    assert full.num_updates == 4 and full.learner_state.env_steps == 4 * 4 * 6
     assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(metrics))
 
 
@@ -78,27 +78,27 @@ def test_one_seed_gives_one_run_and_another_seed_another(rich):
 def test_a_policy_that_stands_still_yet_acts_anew_in_every_update():
     init, go = _pure("ippo", "toy/climbing", lr=0.0, num_epochs=1)
     _, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 4)
-    assert len(np.unique(metrics["return"])) == 4
+    assert len(np.unique(metrics["episode_return"])) == 4
 
 
 def test_every_network_moves(rich):
     begin, go = rich
     start = begin(jax.random.key(3))
-    after = go(start, 2)[0].learner_state
+    later = go(start, 2)[0].learner_state
     for name in ("actor_params", "critic_params"):
         for old, new in zip(
-            *(jax.tree.leaves(getattr(x, name)) for x in (start.learner_state, after)), strict=True
+            *(jax.tree.leaves(getattr(x, name)) for x in (start.learner_state, later)), strict=True
         ):
             assert (old != new).any()
-    assert jax.tree.structure(after) == jax.tree.structure(start.learner_state)
-    for old, new in zip(jax.tree.leaves(start.learner_state), jax.tree.leaves(after), strict=True):
+    assert jax.tree.structure(later) == jax.tree.structure(start.learner_state)
+    for old, new in zip(jax.tree.leaves(start.learner_state), jax.tree.leaves(later), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
 
 
 def test_jit_is_no_jit():
     """Op by op, the scans unrolled by hand; float32 sums come in another order, hence the
     tolerance."""
-    env = world("toy/counter")
+    env = get_env("toy/counter")
     ours = algorithm("ippo", env, hidden_sizes=(8,), num_epochs=1, num_minibatches=1, lr=0.01)
     init, go = train.make_train(ours, env, num_envs=2, num_steps=2)
     start = jax.jit(init)(jax.random.key(0))
@@ -128,7 +128,7 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
 
 
 def test_a_sweep_compiles_once_and_equals_its_runs(float64):
-    env = world("toy/counter")
+    env = get_env("toy/counter")
     config = algorithm("ippo", env).config
     init, go = train.make_train(algorithm("ippo", env), env, **SIZES)
     key = jax.random.key(0)
@@ -150,37 +150,37 @@ def test_a_sweep_compiles_once_and_equals_its_runs(float64):
     assert len(traces) == 1
     separately = jax.jit(one)
     for i in range(3):
-        wanted = separately(
+        expected = separately(
             dataclasses.replace(config, lr=float(rates[i]), gamma=float(discounts[i]))
         )
         _assert_same(
             jax.tree.map(lambda x, i=i: x[i], _plain((state, metrics))),
-            wanted,
+            expected,
             rtol=1e-9,
             atol=1e-9,
         )
     # A rate of 0 leaves the policy where it began.
     begun = jax.jit(init)(key).learner_state.actor_params
     _assert_same(jax.tree.map(lambda x: x[2], state.learner_state.actor_params), begun)
-    moved = jax.tree.map(lambda x: jnp.abs(x[0] - x[1]).max(), state.learner_state.actor_params)
-    assert min(jax.tree.leaves(moved)) > 0
+    updated = jax.tree.map(lambda x: jnp.abs(x[0] - x[1]).max(), state.learner_state.actor_params)
+    assert min(jax.tree.leaves(updated)) > 0
 
 
 def test_other_floats_and_seeds_do_not_compile_anew():
-    env = world("toy/counter")
+    env = get_env("toy/counter")
     ours = algorithm("ippo", env)
     init, go = train.make_train(ours, env, **SIZES)
     (init, begun), (go, gone) = counted(init), counted(go)
     begin, go = jax.jit(init), jax.jit(go, static_argnums=1)
-    found = []
+    result = []
     for seed, changes in enumerate(
         [{}, {"lr": 0.02}, {"gamma": 0.5, "clip_eps": 0.1, "entropy_coef": 0.0}]
     ):
         state, _ = go(begin(jax.random.key(seed), dataclasses.replace(ours.config, **changes)), 2)
-        found.append(state.learner_state.config)
+        result.append(state.learner_state.config)
     assert len(begun) == len(gone) == 1
-    assert [float(c.lr) for c in found] == pytest.approx([5e-4, 0.02, 5e-4])
-    assert [float(c.gamma) for c in found] == pytest.approx([0.99, 0.99, 0.5])
+    assert [float(c.lr) for c in result] == pytest.approx([5e-4, 0.02, 5e-4])
+    assert [float(c.gamma) for c in result] == pytest.approx([0.99, 0.99, 0.5])
 
 
 def test_costs_and_returns_of_the_batch_are_reported():
@@ -191,8 +191,10 @@ def test_costs_and_returns_of_the_batch_are_reported():
     # the third.
     assert metrics["episodes"].tolist() == [2, 2, 4]
     assert metrics["episode_length"].tolist() == [3, 3, 3]
-    np.testing.assert_allclose(metrics["cost"], np.broadcast_to([[0, 0], [3, 30]], (3, 2, 2)))
-    assert metrics["reward_finite"].all() and jnp.isfinite(metrics["return"]).all()
+    np.testing.assert_allclose(
+        metrics["episode_cost"], np.broadcast_to([[0, 0], [3, 30]], (3, 2, 2))
+    )
+    assert metrics["reward_is_finite"].all() and jnp.isfinite(metrics["episode_return"]).all()
 
 
 def test_where_no_episode_ends_the_return_is_not_a_number():
@@ -200,7 +202,7 @@ def test_where_no_episode_ends_the_return_is_not_a_number():
     init, go = train.make_train(algorithm("ippo", env), env, num_envs=2, num_steps=4)
     _, metrics = jax.jit(go, static_argnums=1)(jax.jit(init)(jax.random.key(0)), 1)
     assert metrics["episodes"] == 0
-    assert jnp.isnan(metrics["return"]).all() and jnp.isnan(metrics["episode_length"]).all()
+    assert jnp.isnan(metrics["episode_return"]).all() and jnp.isnan(metrics["episode_length"]).all()
 
 
 def test_the_return_of_a_team_is_its_own_and_of_individuals_their_sum():
@@ -212,8 +214,8 @@ def test_the_return_of_a_team_is_its_own_and_of_individuals_their_sum():
     assert individual.team_return(returns).tolist() == [6.0, 2.0]
 
 
-def test_worlds_that_do_not_divide_are_named():
-    env = world("toy/counter")
+def test_numbers_of_envs_that_do_not_divide_are_named():
+    env = get_env("toy/counter")
     with pytest.raises(ValueError, match="num_envs is 6 and num_minibatches is 4.*for example 8"):
         train.make_train(algorithm("ippo", env, num_minibatches=4), env, num_envs=6)
 
@@ -221,7 +223,7 @@ def test_worlds_that_do_not_divide_are_named():
 @pytest.mark.parametrize("name", ["num_envs", "num_steps"])
 @pytest.mark.parametrize("value", [0, -2, 2.5, True, "4"])
 def test_sizes_that_are_none_are_named(name, value):
-    env = world("toy/counter")
+    env = get_env("toy/counter")
     with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}")):
         train.make_train(algorithm("ippo", env), env, **SIZES | {name: value})
 
@@ -232,7 +234,7 @@ def test_sizes_that_are_none_are_named(name, value):
 )
 def test_a_config_of_another_form_is_refused(change):
     init, _ = _pure("ippo", "toy/counter")
-    config = dataclasses.replace(algorithm("ippo", world("toy/counter")).config, **change)
+    config = dataclasses.replace(algorithm("ippo", get_env("toy/counter")).config, **change)
     name, value = next(iter(change.items()))
     with pytest.raises(
         ValueError, match=re.escape(f"config.{name} is {value!r}; allowed is ") + ".*with which the"
@@ -242,11 +244,11 @@ def test_a_config_of_another_form_is_refused(change):
 
 def test_limits_on_other_costs_than_the_algorithm_was_made_with_are_refused():
     env = jml.make("toy/budget")
-    made = jml.make_algorithm(
+    built = jml.make_algorithm(
         "macpo", env.spec, jml.MACPOConfig(hidden_sizes=(4,), num_minibatches=1)
     )
-    init, _ = train.make_train(made, env, 4, 4)
-    config = dataclasses.replace(made.config, cost_limit={"energy": 1.0})
+    init, _ = train.make_train(built, env, 4, 4)
+    config = dataclasses.replace(built.config, cost_limit={"energy": 1.0})
     with pytest.raises(
         ValueError, match="config.cost_limit is energy=1.0, and .* made with the environment's"
     ):
@@ -256,4 +258,4 @@ def test_limits_on_other_costs_than_the_algorithm_was_made_with_are_refused():
 def test_a_config_of_another_algorithm_is_refused():
     init, _ = _pure("ippo", "toy/counter")
     with pytest.raises(ValueError, match="config is a MAPPOConfig; allowed is a IPPOConfig"):
-        init(jax.random.key(0), algorithm("mappo", world("toy/counter")).config)
+        init(jax.random.key(0), algorithm("mappo", get_env("toy/counter")).config)

@@ -139,8 +139,8 @@ def test_keys_of_a_config_are_its_fields() -> None:
 
 
 def test_traced_settings_pass() -> None:
-    made = jax.jit(lambda lr: dataclasses.replace(jml.IPPOConfig(), lr=lr))(0.5)
-    assert made.lr == 0.5
+    built = jax.jit(lambda lr: dataclasses.replace(jml.IPPOConfig(), lr=lr))(0.5)
+    assert built.lr == 0.5
     vmapped = jax.vmap(lambda x: jml.MACPOConfig(cost_limit={"a": x, "b": (x, x)}))(jnp.arange(3.0))
     assert vmapped.cost_limit.values[1][0].shape == (3,)
 
@@ -169,8 +169,8 @@ def test_a_setting_without_effect_is_refused(
     ):
         kind(**settings)
     value = settings.pop(field)
-    made = base_config.override(kind, {field: value}, settings)  # as a preset has it
-    assert getattr(made, field) == getattr(kind, field)
+    built = base_config.override(kind, {field: value}, settings)  # as a preset has it
+    assert getattr(built, field) == getattr(kind, field)
     with pytest.raises(ValueError, match=field):
         base_config.override(kind, {}, settings | {field: value})
 
@@ -179,7 +179,7 @@ def test_a_setting_without_effect_is_refused(
 def test_settings_of_gradient_steps_are_none_of_a_trust_region(name: str) -> None:
     kind = jml.ALGORITHMS[name][0]
     for field in ("lr", "clip_eps", "entropy_coef"):
-        assert field not in {each.name for each in dataclasses.fields(kind)}
+        assert field not in {item.name for item in dataclasses.fields(kind)}
         with pytest.raises(ValueError, match=f"config has the unknown field '{field}'"):
             experiment_config.make_run_config(name, "toy/budget", config={field: 0.1}, **COUNTS)
     plan, _ = experiment_config.make_run_config(name, "toy/budget", **COUNTS)
@@ -250,8 +250,8 @@ def test_words_for_whole_numbers() -> None:
             arguments.to_int(word)
 
 
-def test_an_environment_that_keeps_traced_numbers_is_told_so() -> None:
-    class Kept(Counter):
+def test_an_environment_that_stores_traced_numbers_is_reported() -> None:
+    class Cached(Counter):
         def reset(self, key: Any) -> Any:
             object.__setattr__(self, "total", jnp.zeros(()) + jax.random.uniform(key))
             return super().reset(key)
@@ -259,7 +259,7 @@ def test_an_environment_that_keeps_traced_numbers_is_told_so() -> None:
     with pytest.raises(
         ValueError, match="reset keeps traced numbers in the environment's own field 'total'"
     ):
-        jml.check_environment(Kept())
+        jml.check_environment(Cached())
 
 
 @pytest.mark.parametrize(

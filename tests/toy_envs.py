@@ -49,8 +49,10 @@ class Tally:
         )
 
     def _observe(self, state: TallyState) -> Observation:
-        seen = jnp.stack([state.start, state.time.astype(state.start.dtype)])
-        return Observation(jnp.stack([seen, seen]), seen, jnp.ones((2, 3), bool), jnp.ones(2, bool))
+        observed = jnp.stack([state.start, state.time.astype(state.start.dtype)])
+        return Observation(
+            jnp.stack([observed, observed]), observed, jnp.ones((2, 3), bool), jnp.ones(2, bool)
+        )
 
     def reset(self, key: Array) -> tuple[TallyState, TimeStep]:
         state = TallyState(jax.random.uniform(key), jnp.zeros((), jnp.int32))
@@ -59,12 +61,12 @@ class Tally:
         )
 
     def step(self, state: TallyState, action: Array) -> tuple[TallyState, TimeStep]:
-        before = state.time.astype(float)
+        previous = state.time.astype(float)
         state = state._replace(time=state.time + 1)
         end = self.over_at + jnp.where((state.start > 0.5) & self.uneven, 2, 0)
         over, cut = state.time >= end, state.time >= self.limit
-        reward = jnp.stack([state.start + before, action[1].astype(float)])
-        cost = jnp.stack([jnp.zeros(2), jnp.stack([before, 10.0 * before])])
+        reward = jnp.stack([state.start + previous, action[1].astype(float)])
+        cost = jnp.stack([jnp.zeros(2), jnp.stack([previous, 10.0 * previous])])
         return state, TimeStep(
             self._observe(state), reward, cost, 1.0 - over.astype(float), over | cut
         )
@@ -90,15 +92,15 @@ class Lenient:
 
 
 @functools.cache
-def world(env_id: str, **keywords: Any) -> Environment:
+def get_env(env_id: str, **keywords: Any) -> Environment:
     """A registered environment, safe under the tests' strict settings."""
     return Lenient(environments.make(env_id, **keywords))
 
 
 @functools.cache
-def world_for(algorithm: str, env_id: str) -> Environment:
+def env_for(algorithm: str, env_id: str) -> Environment:
     """A registered environment; with two costs, and limits, for an algorithm that needs some."""
-    env = world(env_id)
+    env = get_env(env_id)
     return limited(env) if hasattr(registry.config_of(algorithm)(), "cost_limit") else env
 
 
@@ -109,16 +111,16 @@ def limited(
     that is not 0."""
     discrete = env.spec.action_type == "discrete"
 
-    def some(state: Any, action: Array, after: Any) -> Array:
+    def subset(state: Any, action: Array, later: Any) -> Array:
         return (action == 1).astype(float) if discrete else jnp.square(action[:, 0])
 
-    def any_at_all(state: Any, action: Array, after: Any) -> Array:
+    def any_at_all(state: Any, action: Array, later: Any) -> Array:
         return (action != 0).astype(float) if discrete else jnp.abs(action).sum(-1)
 
     return with_costs(
         env,
         [
-            Cost("some", "of action 1", some, first),
+            Cost("some", "of action 1", subset, first),
             Cost("any", "of not resting", any_at_all, second),
         ],
     )
@@ -168,8 +170,8 @@ def of_agents(learner: Any) -> dict[str, Any]:
         "intrinsic_params",
     )
     names = ["actor_params", *(() if joint else critics)]
-    found = {name: getattr(learner, name) for name in names if hasattr(learner, name)}
-    return found | (
+    result = {name: getattr(learner, name) for name in names if hasattr(learner, name)}
+    return result | (
         {"cost critic": learner.costs.critic_params} if getattr(learner, "costs", ()) else {}
     )
 

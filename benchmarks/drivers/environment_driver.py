@@ -2,24 +2,17 @@
 
     python environment_driver.py --map 3m --num-envs 128 --num-steps 64
 
-After compiling, prints one JSON line of facts; then, for every number on its standard input, makes
-so many rollouts and prints their seconds as a JSON list. Our driver does the same with
-``--only-env``.
+After compiling, prints one JSON line of facts; then, for every number on its standard input, times
+so many rollouts and prints their seconds as a JSON list. `jaxmarl_lite_driver.py` does the same
+with ``--only-env``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import time
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import hlo
+import serving
 
 
 def main() -> None:
@@ -29,8 +22,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--num-steps", type=int, default=64)
     args = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # the peer's own output is not an answer
+    answers = serving.take_stdout()
     import jax
     import jax.numpy as jnp
     from jaxmarl import make
@@ -60,22 +52,12 @@ def main() -> None:
 
     key = jax.random.key(0)
     obs, state = jax.vmap(env.reset)(jax.random.split(key, args.num_envs))
-    began = time.perf_counter()
-    compiled = jax.jit(rollout).lower(key, state, obs).compile()
-    facts = {
-        "compile_seconds": time.perf_counter() - began,
-        "env_steps_per_update": args.num_envs * args.num_steps,
-        "device": jax.devices()[0].device_kind,
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxmarl")},
-    } | hlo.facts(compiled)
-    print(json.dumps(facts), file=answers, flush=True)
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            began = time.perf_counter()
-            key, state, obs = jax.block_until_ready(compiled(key, state, obs))
-            seconds.append(time.perf_counter() - began)
-        print(json.dumps(seconds), file=answers, flush=True)
+    compiled, facts = serving.compile_program(jax.jit(rollout), key, state, obs)
+    facts |= {"env_steps_per_update": args.num_envs * args.num_steps}
+    facts |= {"versions": serving.versions("jax", "jaxmarl")}
+    serving.serve(
+        answers, facts, serving.timed_steps(lambda carry: compiled(*carry), (key, state, obs))
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python jaxmarl_lite_driver.py --algorithm ippo --env jumanji/lbf-2s-8x8-2p-2f-coop
 
-After compiling, prints one JSON line of facts; then, for every number on its standard input, makes
+After compiling, prints one JSON line of facts; then, for every number on its standard input, times
 so many updates and prints their seconds as a JSON list. ``--only-env`` steps the environment alone
 with random legal actions.
 """
@@ -11,29 +11,21 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
-import time
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
+import serving
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout
 from jaxmarl_lite.algorithms import random_policy, registry
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import hlo
-
 
 def options() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algorithm", default="ippo")
     parser.add_argument("--env", default="jumanji/lbf-2s-8x8-2p-2f-coop")
     parser.add_argument("--num-envs", type=int, default=32)
@@ -55,7 +47,7 @@ def options() -> argparse.Namespace:
 
 
 def training(env: Any, args: argparse.Namespace) -> tuple[Callable[[Any], Any], Any]:
-    """One update, ``state -> (state, metrics)``, and the first state."""
+    """Returns one update, ``state -> (state, metrics)``, and the first state."""
     rates: dict[str, Any] = {"lr": 2.5e-4, "num_epochs": 4}
     rates |= {} if args.shared_torso else {"critic_lr": 2.5e-4}
     config = registry.config_of(args.algorithm)(
@@ -71,7 +63,7 @@ def training(env: Any, args: argparse.Namespace) -> tuple[Callable[[Any], Any], 
 
 
 def environment(env: Any, args: argparse.Namespace) -> tuple[Callable[[Any], Any], Any]:
-    """One rollout with random legal actions, ``state -> (state, ())``, and the first state."""
+    """Returns a rollout of random legal actions, ``state -> (state, ())``, and its first state."""
     policy = random_policy.random_policy(env.spec)
 
     def play(state: Any) -> tuple[Any, tuple[()]]:
@@ -90,26 +82,12 @@ def main() -> None:
     args = options()
     env = jml.make(args.env)
     update, state = (environment if args.only_env else training)(env, args)
-    began = time.perf_counter()
-    donated = () if args.only_env else (0,)
-    compiled = jax.jit(update, donate_argnums=donated).lower(state).compile()
-    facts = {
-        "compile_seconds": time.perf_counter() - began,
-        "env_steps_per_update": args.num_envs * args.num_steps,
-        "options": vars(args),
-        "device": jax.devices()[0].device_kind,
-        "versions": {
-            name: metadata.version(name) for name in ("jax", "flax", "jumanji", "jaxmarl-lite")
-        },
-    } | hlo.facts(compiled)
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            began = time.perf_counter()
-            state, _ = jax.block_until_ready(compiled(state))
-            seconds.append(time.perf_counter() - began)
-        print(json.dumps(seconds), flush=True)
+    jitted = jax.jit(update, donate_argnums=() if args.only_env else (0,))
+    compiled, facts = serving.compile_program(jitted, state)
+    facts |= {"env_steps_per_update": args.num_envs * args.num_steps, "options": vars(args)}
+    facts |= {"versions": serving.versions("jax", "flax", "jumanji", "jaxmarl-lite")}
+    measure = serving.timed_steps(lambda carry: compiled(carry[0]), (state, None))
+    serving.serve(sys.stdout, facts, measure)
 
 
 if __name__ == "__main__":

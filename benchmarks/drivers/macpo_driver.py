@@ -3,15 +3,15 @@
 
     python macpo_driver.py --checkout DIR --minibatches 1 --threads 2
 
-Prints one JSON line of facts; then, for every line with a number on its standard input, makes so
-many steps from one and the same policy and prints what each took as a JSON list.
+Prints one JSON line of facts; then, for every number on its standard input, makes so many steps
+from one and the same policy and prints the seconds, Fisher products and tries of each as JSON.
 
-Nothing of the authors' is copied here. Their trainer, policy and buffer are built with the flags of
-their ``train_mujoco.sh``; the package's ``__init__``, which wants gym and MuJoCo, is passed by. A
-step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so that neither
-the advantages nor the picking of minibatches count. What they do there beyond the policy's step is
-to fit two critics; with ``--alone`` each critic is a single number, which leaves the work that ours
-is timed for.
+Nothing of the authors' program is copied here. Their trainer, policy and buffer are built with the
+flags of their ``train_mujoco.sh``; the package's ``__init__``, which needs gym and MuJoCo, is
+skipped. A step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so that
+neither the advantages nor the choice of minibatches count. Beyond the policy's step that function
+fits two critics; with ``--alone`` each critic is a single number, which leaves the work that our
+step is timed for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import json
-import os
 import sys
 import time
 import types
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import serving
 import torch
 
 FLAGS = (
@@ -38,7 +37,7 @@ FLAGS = (
 
 
 class Box:
-    """A space as far as the authors look at one: the class's name, the shape, the bounds."""
+    """A space with the parts that the authors' program reads: class name, shape and bounds."""
 
     def __init__(self, size: int):
         self.shape = (size,)
@@ -47,71 +46,56 @@ class Box:
 
 
 class Number(torch.nn.Module):
-    """A critic that says the same everywhere."""
+    """A critic with the same value everywhere."""
 
     def __init__(self) -> None:
         super().__init__()
         self.value = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, seen: Any, memory: Any, masks: Any) -> tuple[torch.Tensor, Any]:
-        """Values ``[rows, 1]`` and the memory."""
-        return self.value.expand(len(seen), 1), memory
+    def forward(self, obs: Any, memory: Any, masks: Any) -> tuple[torch.Tensor, Any]:
+        """Returns values ``[rows, 1]`` and the memory."""
+        return self.value.expand(len(obs), 1), memory
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkout", required=True)
-    parser.add_argument("--num-steps", type=int, default=1000)
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--view", type=int, default=31)
-    parser.add_argument("--actions", type=int, default=4)
-    parser.add_argument("--hidden-sizes", type=int, default=128)
-    parser.add_argument("--minibatches", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    sizes = dict(num_steps=1000, num_envs=16, view=31, actions=4, hidden_sizes=128)
+    for name, default in (sizes | dict(minibatches=1, threads=2)).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--alone", action="store_true", help="critics of one number each")
     return parser.parse_args()
 
 
-def build(chosen: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The authors' trainer, policy and buffer."""
+def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Returns the authors' trainer, policy and buffer."""
     package = types.ModuleType("macpo")
-    package.__path__ = [str(Path(chosen.checkout).resolve() / "MACPO" / "macpo")]
+    package.__path__ = [str(Path(args.checkout).resolve() / "MACPO" / "macpo")]
     sys.modules["macpo"] = package
-    place = "macpo.algorithms.r_mappo."
-    flags = [
-        *FLAGS.split(),
-        "--hidden_size",
-        str(chosen.hidden_sizes),
-        "--num_mini_batch",
-        str(chosen.minibatches),
-        "--episode_length",
-        str(chosen.num_steps),
-        "--n_rollout_threads",
-        str(chosen.num_envs),
-    ]
-    args = importlib.import_module("macpo.config").get_config().parse_known_args(flags)[0]
-    view, actions = Box(chosen.view), Box(chosen.actions)
-    policy = importlib.import_module(place + "algorithm.MACPPOPolicy").MACPPOPolicy(
-        args, view, view, actions
-    )
-    if chosen.alone:
+    flags = (
+        f"{FLAGS} --hidden_size {args.hidden_sizes} --num_mini_batch {args.minibatches} "
+        f"--episode_length {args.num_steps} --n_rollout_threads {args.num_envs}"
+    ).split()
+    config = importlib.import_module("macpo.config").get_config().parse_known_args(flags)[0]
+    spaces = Box(args.view), Box(args.view), Box(args.actions)
+    r_mappo = "macpo.algorithms.r_mappo."
+    policies = importlib.import_module(r_mappo + "algorithm.MACPPOPolicy")
+    policy = policies.MACPPOPolicy(config, *spaces)
+    if args.alone:
         policy.critic, policy.cost_critic = Number(), Number()
         policy.critic_optimizer = torch.optim.Adam(policy.critic.parameters(), 1e-3)
         policy.cost_optimizer = torch.optim.Adam(policy.cost_critic.parameters(), 1e-3)
-    trainer = importlib.import_module(place + "r_macpo").R_MACTRPO_CPO(args, policy)
-    buffer = importlib.import_module("macpo.utils.separated_buffer").SeparatedReplayBuffer(
-        args, view, view, actions
-    )
-    fill(buffer, policy, args)
+    trainer = importlib.import_module(r_mappo + "r_macpo").R_MACTRPO_CPO(config, policy)
+    buffers = importlib.import_module("macpo.utils.separated_buffer")
+    buffer = buffers.SeparatedReplayBuffer(config, *spaces)
+    fill(buffer, policy, config)
     trainer.prep_training()
     return trainer, policy, buffer
 
 
 def fill(buffer: Any, policy: Any, args: Any) -> None:
-    """Random views and returns, and actions of the policy; the cost is a little below its limit."""
+    """Fills the buffer with random data and the policy's actions; the cost is below its limit."""
     random = np.random.default_rng(0)
     for name in ("obs", "share_obs", "returns", "cost_returns"):
         getattr(buffer, name)[:] = random.standard_normal(getattr(buffer, name).shape)
@@ -128,49 +112,44 @@ def fill(buffer: Any, policy: Any, args: Any) -> None:
 
 
 def watch(trainer: Any, policy: Any) -> dict[str, Any]:
-    """Adds up seconds of the trainer's steps, its Fisher products, and evaluations of the
-    policy.
-    """
-    seen: dict[str, Any] = {}
+    """Returns running sums: seconds of the steps, Fisher products, and policy evaluations."""
+    sums: dict[str, Any] = {}
 
     def counted(name: str, inner: Any) -> Any:
         def call(*args: Any, **keywords: Any) -> Any:
             began = time.perf_counter()
-            found = inner(*args, **keywords)
-            seen[name] = seen.get(name, 0) + (
-                time.perf_counter() - began if name == "seconds" else 1
-            )
-            return found
+            result = inner(*args, **keywords)
+            amount = time.perf_counter() - began if name == "seconds" else 1
+            sums[name] = sums.get(name, 0) + amount
+            return result
 
         return call
 
     trainer.trpo_update = counted("seconds", trainer.trpo_update)
     trainer.fisher_vector_product = counted("products", trainer.fisher_vector_product)
     policy.evaluate_actions = counted("evaluations", policy.evaluate_actions)
-    return seen
+    return sums
 
 
 def main() -> None:
-    """Build, then answer requests until the input ends."""
-    chosen = options()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the peer prints is not an answer
-    torch.set_num_threads(chosen.threads)
+    """Builds, then answers requests until the input ends."""
+    args = options()
+    answers = serving.take_stdout()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    trainer, policy, buffer = build(chosen)
-    seen, start = watch(trainer, policy), copy.deepcopy(policy.actor.state_dict())
+    trainer, policy, buffer = build(args)
+    sums, start = watch(trainer, policy), copy.deepcopy(policy.actor.state_dict())
+
+    def step() -> dict[str, Any]:
+        sums.clear()
+        policy.actor.load_state_dict(start)
+        trainer.train(buffer)
+        # one evaluation of each minibatch is not a try of its line search
+        return {**sums, "tries": sums["evaluations"] - args.minibatches}
+
     weights = sum(x.numel() for x in policy.actor.parameters())
     facts = {"versions": {"torch": torch.__version__, "numpy": np.__version__}, "weights": weights}
-    print(json.dumps(facts), file=answers, flush=True)
-    for line in sys.stdin:
-        taken = []
-        for _ in range(int(line)):
-            seen.clear()
-            policy.actor.load_state_dict(start)
-            trainer.train(buffer)
-            # one evaluation of each minibatch is not a try of its line search
-            taken.append({**seen, "tries": seen["evaluations"] - chosen.minibatches})
-        print(json.dumps(taken), file=answers, flush=True)
+    serving.serve(answers, facts, lambda number: [step() for _ in range(number)])
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 
     python mava_driver.py --checkout DIR --system ff_ippo --env lbf
 
-After compiling, prints one JSON line of facts; then, for every line with a number on its standard
-input, makes so many updates and prints their seconds as a JSON list.
+After compiling, prints one JSON line of facts; then, for every number on its standard input, times
+so many updates and prints their seconds as a JSON list.
 
 Nothing of Mava is copied here. Its snapshots expect a fork of Jumanji from before 1.0, whose specs
-are methods: the adapter below makes them methods again over Jumanji 1.x, and stands in for packages
-that Mava imports for other environments and for logging. Evaluation is left out: only the learner
-is compiled and timed.
+are methods: the adapter below makes methods of the specs of Jumanji 1.x, and mocks the packages
+that Mava imports for other environments and for logging. Only the learner is compiled and timed,
+not the evaluation.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ import argparse
 import importlib
 import importlib.abc
 import importlib.machinery
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).absolute().parents[1]))
-import hlo
+import serving
 
 ABSENT = ("matrax", "gigastep", "neptune", "tensorboard_logger", "marl_eval", "pandas")
 """Packages that the learner does not need."""
@@ -37,25 +34,25 @@ SPECS = ("observation_spec", "action_spec", "reward_spec", "discount_spec")
 
 
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers the import of any of `ABSENT` with a mock."""
+    """Imports a mock for each package of `ABSENT`."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """The spec of a mock, or None for other packages."""
-        wanted = name.split(".")[0] in ABSENT
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
+        """Returns the spec of a mock, or None for other packages."""
+        is_absent = name.split(".")[0] in ABSENT
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if is_absent else None
 
     def create_module(self, spec: Any) -> ModuleType:
-        """The mock."""
+        """Returns the mock."""
         module = mock.MagicMock(name=spec.name)
         module.__spec__, module.__path__ = spec, []
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is to be run."""
+        """Does nothing: a mock has no code."""
 
 
 def adapt_jumanji() -> None:
-    """Specs as methods, and the one class that Mava knows by another name."""
+    """Makes Jumanji's specs methods, and gives a class the name that Mava knows it by."""
     import jumanji
     import jumanji.wrappers as wrappers
     from jumanji.environments.routing import connector
@@ -65,29 +62,25 @@ def adapt_jumanji() -> None:
 
     def method(name: str, inner: bool) -> Callable[[Any], Any]:
         def spec(self: Any) -> Any:
-            found = getattr(self._env, name)
-            return (
-                found
-                if inner or not callable(found) or hasattr(found, "generate_value")
-                else found()
-            )
+            value = getattr(self._env, name)
+            is_method = not inner and callable(value) and not hasattr(value, "generate_value")
+            return value() if is_method else value
 
         return spec
 
     def init(self: Any, env: Any) -> None:
         self._env = env
 
-    innermost = type(
-        "Innermost", (plain,), {"__init__": init, **{name: method(name, True) for name in SPECS}}
-    )
-    wrappers.Wrapper = type(
-        "Wrapper", (plain,), {"__init__": init, **{name: method(name, False) for name in SPECS}}
-    )
+    def wrapper(name: str, inner: bool) -> type:
+        methods = {spec: method(spec, inner) for spec in SPECS}
+        return type(name, (plain,), {"__init__": init, **methods})
+
+    innermost, wrappers.Wrapper = wrapper("Innermost", True), wrapper("Wrapper", False)
     jumanji.make = lambda *args, **keywords: innermost(make(*args, **keywords))
 
 
-def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any, Any, Any, Any]:
-    """Mava's learner, its first state, its environment, and the config, at the peer's own sizes."""
+def build(checkout: str, system: str, name: str, num_envs: int | None) -> tuple[Any, Any, Any, Any]:
+    """Returns Mava's learner, its first state, the environment, and the config, at Mava's sizes."""
     os.chdir(checkout)
     sys.path.insert(0, str(Path.cwd()))
     sys.meta_path.append(StandIns())
@@ -98,84 +91,60 @@ def build(checkout: str, system: str, env: str, worlds: int | None) -> tuple[Any
 
     module = importlib.import_module(f"mava.systems.ppo.anakin.{system}")
     make_env = importlib.import_module("mava.utils.make_env")
-    with initialize_config_dir(
-        config_dir=str(Path("mava/configs/default").resolve()), version_base="1.2"
-    ):
-        config = compose(system, overrides=[f"env={env}"])
+    folder = str(Path("mava/configs/default").resolve())
+    with initialize_config_dir(config_dir=folder, version_base="1.2"):
+        config = compose(system, overrides=[f"env={name}"])
     OmegaConf.set_struct(config, False)
     config.logger.system_name = system
-    config.system.num_updates, config.system.num_updates_per_eval = (
-        1_000_000,
-        1,
-    )  # updates of one call: 1
-    if worlds is not None:
-        config.arch.num_envs = worlds // config.system.update_batch_size
-    world, _ = make_env.make(config, add_global_state="mappo" in system)
+    config.system.num_updates = 1_000_000
+    config.system.num_updates_per_eval = 1  # updates of one call
+    if num_envs is not None:
+        config.arch.num_envs = num_envs // config.system.update_batch_size
+    env, _ = make_env.make(config, add_global_state="mappo" in system)
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    learn, _, state = module.learner_setup(world, tuple(keys), config)
-    return learn, state, world, config
+    learn, _, state = module.learner_setup(env, tuple(keys), config)
+    return learn, state, env, config
 
 
-def facts(compiling: float, world: Any, config: Any) -> dict[str, Any]:
-    """What was built."""
-    import flax
+def facts(env: Any, config: Any) -> dict[str, Any]:
+    """Returns the sizes of the environment and of the learner, and versions."""
     import jax
-    import jumanji
 
     system = config.system
-    worlds = config.arch.num_envs * system.update_batch_size
-    view = world.observation_spec().agents_view.shape
+    num_envs = config.arch.num_envs * system.update_batch_size
+    layers = "-".join(map(str, config.network.actor_network.pre_torso.layer_sizes))
     return {
-        "compile_seconds": compiling,
-        "env_steps_per_update": worlds * system.rollout_length * len(jax.devices()),
-        "agents": int(world.num_agents),
-        "view": int(view[-1]),
+        "env_steps_per_update": num_envs * system.rollout_length * len(jax.devices()),
+        "agents": int(env.num_agents),
+        "view": int(env.observation_spec().agents_view.shape[-1]),
         "time_limit": int(config.env.kwargs.time_limit),
-        "sizes": f"{config.arch.num_envs} x {system.update_batch_size} worlds x "
-        f"{system.rollout_length} steps, "
-        f"{system.ppo_epochs} epochs x {system.num_minibatches} minibatches, "
-        f"dense {'-'.join(map(str, config.network.actor_network.pre_torso.layer_sizes))}",
-        "device": jax.devices()[0].device_kind,
-        "versions": {
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-            "jumanji": jumanji.__version__,
-        },
+        "sizes": f"{config.arch.num_envs} x {system.update_batch_size} environments x "
+        f"{system.rollout_length} steps, {system.ppo_epochs} epochs x {system.num_minibatches} "
+        f"minibatches, dense {layers}",
+        "versions": serving.versions("jax", "flax", "jumanji"),
     }
 
 
 def main() -> None:
-    """Build, compile, then answer requests until the input ends."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Builds, compiles, then answers requests until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkout", required=True)
     parser.add_argument("--system", choices=("ff_ippo", "ff_mappo"), default="ff_ippo")
     parser.add_argument("--env", default="lbf")
     parser.add_argument(
-        "--num-envs", type=int, help="of all its batches of worlds together; default: its own"
+        "--num-envs", type=int, help="of all its update batches together; default: its settings'"
     )
-    chosen = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the peer prints is not an answer
-    learn, state, world, config = build(chosen.checkout, chosen.system, chosen.env, chosen.num_envs)
-    import jax
+    args = parser.parse_args()
+    answers = serving.take_stdout()
+    learn, state, env, config = build(args.checkout, args.system, args.env, args.num_envs)
+    compiled, compiled_facts = serving.compile_program(learn, state)
 
-    began = time.perf_counter()
-    compiled = learn.lower(state).compile()
-    compiling = time.perf_counter() - began
-    print(
-        json.dumps(facts(compiling, world, config) | hlo.facts(compiled)), file=answers, flush=True
-    )
-    for line in sys.stdin:
-        taken = []
-        for _ in range(int(line)):
-            began = time.perf_counter()
-            out = compiled(state)
-            jax.block_until_ready(out)
-            taken.append(time.perf_counter() - began)
-            state = out.learner_state
-        print(json.dumps(taken), file=answers, flush=True)
+    def step(carry: Any) -> Any:
+        output = compiled(carry[0])
+        return output.learner_state, output
+
+    measure = serving.timed_steps(step, (state, None))
+    serving.serve(answers, facts(env, config) | compiled_facts, measure)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
-"""One paper, one file, with its config; what they share stands beside them, and `registry` lists
-them.
+"""Learning algorithms, one module and one config for each paper.
+
+Code that several algorithms use is in modules beside them; `registry` lists the algorithms by name.
 """

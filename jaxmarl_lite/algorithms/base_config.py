@@ -1,5 +1,6 @@
-"""Configs: frozen records whose floats may be traced, and whose values are checked when they are
-made.
+"""Config classes: frozen dataclasses with traceable floats, and the checks of their values.
+
+Values are checked when a config is made by its constructor, and again where it is put to use.
 """
 
 from __future__ import annotations
@@ -7,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, dataclass_transform
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -16,39 +17,52 @@ from jax.core import Tracer
 
 from jaxmarl_lite import validation
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
+from jaxmarl_lite.types import PyTree
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Config = TypeVar("Config")
 
 
 @dataclass_transform(frozen_default=True)
 def config_record(cls: type[Config]) -> type[Config]:
-    """Make a class a frozen dataclass and a pytree: float fields and limits are its data, all
-    others are static.
+    """Makes a class a frozen dataclass and a pytree.
 
-    A config is rebuilt from its leaves without `__init__`, so that a tree function may put anything
-    in their place (shapes, masks, stacked sweeps); values are checked where a config is made by
-    hand and where it is put to use.
+    Float fields and cost limits are the leaves of the pytree, all other fields are static.
+
+    JAX rebuilds a config from its leaves without ``__init__``, so that a tree function may put
+    anything in their place (shapes, masks, stacked sweeps). Values are therefore checked where a
+    config is made by hand and where it is put to use (`checked`), and not in between.
+
+    Args:
+        cls: a class with annotated fields, each with a default.
+
+    Returns:
+        The same class, as a frozen dataclass that is registered as a pytree.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    data = [
+    # Annotations are strings here, because modules postpone their evaluation.
+    data_names = [
         f.name for f in fields if f.type in ("float", float) or isinstance(f.default, CostLimits)
     ]
-    others = [f.name for f in fields if f.name not in data]
+    static_names = [f.name for f in fields if f.name not in data_names]
 
-    def flatten(config: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(config, name) for name in data), tuple(
-            getattr(config, name) for name in others
+    def flatten(config: Config) -> tuple[tuple[PyTree, ...], tuple[Any, ...]]:
+        return tuple(getattr(config, name) for name in data_names), tuple(
+            getattr(config, name) for name in static_names
         )
 
-    def flatten_with_keys(config: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         leaves, static = flatten(config)
-        return tuple(zip(map(jax.tree_util.GetAttrKey, data), leaves, strict=True)), static
+        return tuple(zip(map(jax.tree_util.GetAttrKey, data_names), leaves, strict=True)), static
 
-    def unflatten(static: tuple[Any, ...], leaves: Any) -> Any:
+    def unflatten(static: tuple[Any, ...], leaves: Iterable[PyTree]) -> Config:
+        # `__init__` would check the leaves, which need not be numbers.
         config = object.__new__(cls)
-        vars(config).update(zip(others, static, strict=True))
-        vars(config).update(zip(data, leaves, strict=True))
+        vars(config).update(zip(static_names, static, strict=True))
+        vars(config).update(zip(data_names, leaves, strict=True))
         return config
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
@@ -57,25 +71,27 @@ def config_record(cls: type[Config]) -> type[Config]:
 
 @functools.cache
 def _annotations(kind: type) -> dict[str, Any]:
-    """The types of the fields."""
+    """Returns the type of every field by its name."""
     return typing.get_type_hints(kind)
 
 
-def check_types(config: Any) -> None:
-    """Check every field against its annotation, and keep numbers of NumPy and JAX as Python's.
+def check_types(config: DataclassInstance) -> None:
+    """Checks every field against its annotation, and stores it as a plain Python value.
 
-    An int is a count: from 1 to what 32 bits hold.
+    Numbers of NumPy and JAX become Python numbers. An int is a count: from 1 to the largest that 32
+    bits hold.
+
+    Args:
+        config: a frozen config, whose fields are set in place.
 
     Raises:
-        ValueError: names the field, its value and what is allowed.
+        ValueError: for a value of the wrong type; the message names the field, its value and the
+            allowed values.
     """
     kinds = _annotations(type(config))
     for field in dataclasses.fields(config):
-        name, value, kind = (
-            f"{type(config).__name__}.{field.name}",
-            getattr(config, field.name),
-            kinds[field.name],
-        )
+        name = f"{type(config).__name__}.{field.name}"
+        value, kind = getattr(config, field.name), kinds[field.name]
         if kind is float:
             value = validation.check_number(name, value)
         elif kind is int:
@@ -89,17 +105,26 @@ def check_types(config: Any) -> None:
         object.__setattr__(config, field.name, value)
 
 
-def _check_widths(name: str, value: Any) -> tuple[int, ...]:
-    """Widths as a tuple of ints; an empty one is a network of its head."""
+def _check_widths(name: str, value: object) -> tuple[int, ...]:
+    """Returns layer widths as a tuple of ints; an empty one is a network of its head alone."""
+    # [0] is refused below, as a value that is no sequence has to be.
     widths = [validation.to_python(x) for x in value] if isinstance(value, (tuple, list)) else [0]
     if not all(type(width) is int and 1 <= width <= validation.MOST for width in widths):
         raise validation.invalid(name, value, "a tuple of positive whole numbers, such as (64, 64)")
     return tuple(widths)
 
 
-def check_range(config: Any, **ranges: tuple[float, float]) -> None:
-    """Raise ValueError for a number outside ``[low, high]``; traced values are let through
-    unseen.
+def check_range(config: object, **ranges: tuple[float, float]) -> None:
+    """Checks that numbers of a config lie in their ranges.
+
+    Traced values pass unchecked, because they have no value yet.
+
+    Args:
+        config: a frozen config, whose fields are set in place as Python numbers.
+        **ranges: ``[low, high]`` of each field that is to be checked, both ends included.
+
+    Raises:
+        ValueError: for a number outside its range.
     """
     for name, (low, high) in ranges.items():
         value = validation.check_number(
@@ -108,14 +133,18 @@ def check_range(config: Any, **ranges: tuple[float, float]) -> None:
         object.__setattr__(config, name, value)
 
 
-def check_unused(config: Any, fields: tuple[str, ...], unused: bool, why: str) -> None:
-    """Raise ValueError for a field that is not at its default where it has no effect.
+def check_unused(config: object, fields: tuple[str, ...], unused: bool, why: str) -> None:
+    """Checks that fields without effect are at their defaults.
 
     Args:
         config: the config.
-        fields: which ones.
-        unused: whether they have no effect; nothing is checked otherwise.
+        fields: names of the fields.
+        unused: whether the fields have no effect; nothing is checked otherwise.
         why: the setting that leaves them without effect, as in "with recurrent False".
+
+    Raises:
+        ValueError: for a field that is not at its default although it has no effect. The error's
+            attribute ``unused_field`` holds the field's name, for `override`.
     """
     for name in fields if unused else ():
         value, default = getattr(config, name), getattr(type(config), name)
@@ -124,30 +153,49 @@ def check_unused(config: Any, fields: tuple[str, ...], unused: bool, why: str) -
                 f"{type(config).__name__}.{name} is {value!r}, which has no effect {why}; allowed "
                 f"is {default!r}"
             )
-            error.unused_field = name  # type: ignore[attr-defined]  # for `override`
+            error.unused_field = name  # type: ignore[attr-defined]
             raise error
 
 
 def checked(config: Config) -> Config:
-    """Returns a config of the same values after the checks of its constructor: one made by a tree
-    function had none.
+    """Returns a config of the same values after the checks of its constructor.
+
+    A config that a tree function made has not passed these checks.
+
+    Args:
+        config: a config, in whatever way it was made.
+
+    Returns:
+        A new config with the same values.
+
+    Raises:
+        ValueError: as the constructor.
     """
     return dataclasses.replace(config)  # type: ignore[type-var]
 
 
 def override(kind: type[Config], base: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
-    """Returns a config of the values in ``base`` with ``changes`` in their place.
+    """Returns a config with the values of ``base``, where ``changes`` takes precedence.
 
-    A value of the base that says in another form what a change says (a share of the run, or a
-    number of steps), or that the changes leave without effect, makes way for the default; one of
-    the changes is refused.
+    A value of the base returns to its default where a change gives the same setting in another form
+    (a share of the run, or a number of steps), and where the changes leave it without effect. A
+    value of the changes that has no effect is refused.
+
+    Args:
+        kind: the config class.
+        base: values by field name.
+        changes: values by field name that replace those of the base.
+
+    Returns:
+        An instance of ``kind``.
 
     Raises:
         ValueError: as the constructor.
     """
     other_form = SHARES | {steps: share for share, steps in SHARES.items()}
-    dropped = {other_form.get(name) for name in changes}
-    base = {name: value for name, value in base.items() if name not in dropped}
+    replaced = {other_form.get(name) for name in changes}
+    base = {name: value for name, value in base.items() if name not in replaced}
+    # The constructor names one field without effect at a time: drop it from the base, try again.
     while True:
         try:
             return kind(**(base | dict(changes)))
@@ -159,12 +207,18 @@ def override(kind: type[Config], base: Mapping[str, Any], changes: Mapping[str, 
 
 
 SHARES = {"lr_anneal_share": "lr_anneal_steps", "epsilon_share": "epsilon_steps"}
-"""Field that gives a share of a run -> the field that gives the same in environment steps."""
+"""Field that gives a share of a run -> field that gives the same in environment steps."""
 
 
-def check_shares(config: Any) -> None:
-    """Raise ValueError for a share outside 0 to 1, or for one beside the number of steps that it
-    stands for.
+def check_shares(config: object) -> None:
+    """Checks every share of a run in a config.
+
+    Args:
+        config: a config.
+
+    Raises:
+        ValueError: for a share outside 0 to 1, or for a share together with the number of steps
+            that it stands for.
     """
     for share, steps in shares_of(type(config)).items():
         check_range(config, **{share: (0, 1)})
@@ -176,7 +230,14 @@ def check_shares(config: Any) -> None:
 
 
 def shares_of(kind: type) -> dict[str, str]:
-    """The entries of `SHARES` that a config has."""
+    """Returns the entries of `SHARES` whose share is a field of a config class.
+
+    Args:
+        kind: the config class.
+
+    Returns:
+        Field of the share -> field of the number of steps.
+    """
     return {share: steps for share, steps in SHARES.items() if hasattr(kind, share)}
 
 
@@ -184,7 +245,7 @@ def resolve_shares(config: Config, total_steps: int) -> Config:
     """Replaces every share of a run by its number of environment steps.
 
     Args:
-        config: of an algorithm.
+        config: the config of an algorithm.
         total_steps: environment steps of the whole run of one seed.
 
     Returns:
@@ -197,15 +258,22 @@ def resolve_shares(config: Config, total_steps: int) -> Config:
     return dataclasses.replace(config, **resolved) if resolved else config  # type: ignore[type-var]
 
 
-def _is_set(config: Any, share: str) -> bool:
-    """Whether a share is given; traced values and arrays are let through unseen."""
+def _is_set(config: object, share: str) -> bool:
+    """Returns whether a share is set; traced values and arrays count as not set."""
     value = getattr(config, share)
     return isinstance(value, (int, float)) and value != 0
 
 
-def check_resolved(config: Any) -> None:
-    """Raise ValueError for a share of a run: only `jaxmarl_lite.run` knows the length that it is a
-    share of.
+def check_resolved(config: object) -> None:
+    """Checks that a config has no share of a run.
+
+    Only `jaxmarl_lite.run` knows the length of the run that a share refers to.
+
+    Args:
+        config: a config.
+
+    Raises:
+        ValueError: for a share that is set.
     """
     for share, steps in shares_of(type(config)).items():
         if _is_set(config, share):
@@ -217,10 +285,16 @@ def check_resolved(config: Any) -> None:
 
 
 def as_arrays(config: Config) -> Config:
-    """The config with its floats as arrays of the working precision, as a learner carries it.
+    """Returns the config with its floats and cost limits as arrays, as a learner carries it.
+
+    Args:
+        config: a config without shares of a run.
+
+    Returns:
+        The config with scalar arrays of the working precision as its leaves.
 
     Raises:
-        ValueError: a share of a run is given, see `check_resolved`.
+        ValueError: for a share of a run, see `check_resolved`.
     """
     check_resolved(config)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), config)

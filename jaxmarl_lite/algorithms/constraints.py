@@ -1,21 +1,26 @@
-"""Costs of constrained algorithms: critics and advantages of each agent's each cost, and how far
-its limit is broken.
+"""Critics and advantages of costs for constrained algorithms, and the violations of their limits.
 
-    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,   c^i_k = (d^i_k +
-    s^i_k) / episode length
+    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,
+    c^i_k = (d^i_k + s^i_k) / episode length
 
-``J^i_k`` is the mean undiscounted cost of the episodes that ended last, or a moving average
-(``cost_average_episodes``; not in the paper). A step raises the cost of an episode by about its
-length times ``E[ρ A_k]``, hence c, in cost per step, is what stands beside that surrogate (Gu et
-al. 2021, section 4.2, for costs whose discount is close to 1). The mean is over all steps of an
-episode: of an agent in play for a part of them alone, whose ratio is 1 in the others, it is the
-mean over the steps in play times their share. Before every environment has finished an episode J is
-not known, for the first to end are the short ones. What the first episodes have cost so far is a
-lower bound of it: where that is over the limit it stands for J, and elsewhere c is 0, so that no
-room under a limit is claimed. The reserve s is 0 in the paper. A step keeps its limit in the linear
-model of the cost, and the cost itself may settle above it all the same; a reserve that grows while
-it does, and shrinks while it does not, brings it down. It stays between 0 and the limit, so it
-cannot help a limit of 0.
+for the k-th cost of agent i, whose critics estimate each agent's costs separately.
+
+**Surrogate.** ``J^i_k`` is the mean undiscounted cost of the episodes that ended last, or a moving
+average (``cost_average_episodes``; not in the paper). A step raises the cost of an episode by about
+its length times ``E[ρ A_k]``. Hence c, in cost per step, is the constant beside that surrogate (Gu
+et al. 2021, section 4.2, for costs whose discount is close to 1). The mean is over all steps of an
+episode: for an agent that is in play for only a part of them, and whose ratio is 1 in the others,
+it is the mean over the steps in play times their share.
+
+**First episodes.** J is not known before every environment has finished an episode, because the
+first episodes to end are the short ones. The costs of the first episodes so far are a lower bound
+of J: where this bound exceeds the limit it stands for J, and elsewhere c is 0, so that no slack
+under a limit is claimed.
+
+**Reserve.** The reserve s is 0 in the paper. A step keeps its limit in the linear model of the
+cost, and the cost itself may settle above the limit all the same; a reserve that grows while the
+cost is above its limit, and shrinks while it is not, brings the cost down. The reserve stays
+between 0 and the limit, so it cannot help a limit of 0.
 """
 
 from __future__ import annotations
@@ -31,20 +36,22 @@ from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import running_statistics, tree_math
 from jaxmarl_lite.types import Array, EnvSpec, EpisodeStats, PyTree, Rollout, Transition
 
+_ENVIRONMENT_LIMITS = CostLimits()  # no limit is set, so that the environment's hold
+
 
 @dataclasses.dataclass(frozen=True)
 class CostConfig:
     """Settings of algorithms that keep limits on costs."""
 
-    cost_limit: CostLimit = CostLimits()
-    """Limits by the cost's name, one for all agents or one each, in cost per episode; else the
+    cost_limit: CostLimit = _ENVIRONMENT_LIMITS
+    """Limits by the cost's name, one for all agents or one per agent, in cost per episode; else the
     environment's own."""
     cost_margin: float = 0.0
-    """Share of each limit that is kept as a margin."""
+    """Share of each limit that is reserved as a margin."""
     cost_average_episodes: float = 0.0
     """Earlier episodes w that the mean cost J remembers: as n end, J moves by n / (n + w) towards
-    their mean. Relative multipliers hardly see how far a rare costly episode is over a limit; in an
-    average over many they do."""
+    their mean. Relative multipliers hardly register how far a rare costly episode is over a limit;
+    in an average over many they do."""
     adaptive_margin_lr: float = 0.0
     """Growth of the reserve under a limit, per update with finished episodes and unit of cost
     beyond the limit."""
@@ -55,12 +62,19 @@ class CostConfig:
     cost_critic_lr: float = 5e-4
     """Learning rate of the cost critics."""
     standardize_cost_advantages: bool = False
-    """Scale cost advantages to deviation 1, as the authors' program does; else they are only
-    centred."""
+    """Scale cost advantages to deviation 1, as the reference implementation does; else they are
+    only centered."""
 
 
 def check(config: Any) -> None:
-    """Make ``cost_limit`` a record of limits; raise ValueError for a setting out of range."""
+    """Checks the settings of a `CostConfig`, and parses its ``cost_limit``.
+
+    Args:
+        config: a frozen config that is a `CostConfig`; its fields are set in place.
+
+    Raises:
+        ValueError: for a setting that is out of range.
+    """
     object.__setattr__(
         config,
         "cost_limit",
@@ -78,33 +92,61 @@ def check(config: Any) -> None:
 
 
 class CostState(NamedTuple):
-    """What a constrained learner carries besides PPO's state."""
+    """The part of a constrained learner's state that concerns costs, beside PPO's state.
+
+    Attributes:
+        critic_params: weights of the cost critics.
+        critic_opt_state: state of their optimizer.
+        critic_hidden_state: memory of the cost critics, ``[B, ...]``.
+        value_statistics: running moments ``[K]`` of the sums of costs, or ().
+        episode_cost: ``[N, K]`` J, mean undiscounted cost of the latest episodes.
+        episode_length: ``[]``, mean length in steps of the episodes that ended last.
+        living_share: ``[N]``, share of their steps in which the agent was in play, 0 to 1.
+        has_estimate: ``[]``, 1 once finished episodes were reported, else 0; J and the length are
+            lower bounds until then.
+        adaptive_margin: ``[N, K]``, the reserve s, in cost per episode, from 0 to the limit.
+        multiplier: state of the algorithm's own multipliers and of the rule that changes them.
+    """
 
     critic_params: PyTree
     critic_opt_state: PyTree
-    critic_hidden_state: PyTree  # the cost critics', [B, ...]
-    value_statistics: advantages.Moments  # [K] of the sums of costs
-    episode_cost: Array  # [N, K] J, mean undiscounted cost of the latest episodes
-    episode_length: Array  # [] mean length of those that ended last
-    living_share: Array  # [N] share of their steps in which the agent was in play
-    has_estimate: (
-        Array  # [] 1 once episodes were reported, else 0; J and the length are then lower bounds
-    )
-    adaptive_margin: Array  # [N, K] s, in cost per episode, from 0 to the limit
-    multiplier: Any = ()  # an algorithm's own, with the state of the rule by which they move
+    critic_hidden_state: PyTree
+    value_statistics: advantages.Moments
+    episode_cost: Array
+    episode_length: Array
+    living_share: Array
+    has_estimate: Array
+    adaptive_margin: Array
+    multiplier: PyTree = ()
 
 
 class CostEstimate(NamedTuple):
-    """What a rollout says of the costs."""
+    """Advantages and violations of the costs in a rollout.
 
-    advantage: Array  # [T, B, N, K] centred, in the unit of cost
-    target: Array  # [T, B, N, K] of the critics, in the critics' unit
-    violation: Array  # [N, K] d + s, in cost per episode; positive where a limit, less margin and reserve, is broken
-    critic_hidden_state: PyTree  # the critics' after the rollout
+    Attributes:
+        advantage: ``[T, B, N, K]``, centered, in the unit of cost.
+        target: ``[T, B, N, K]``, targets of the cost critics, in the critics' unit.
+        violation: ``[N, K]`` d + s, in cost per episode; positive where a limit, less margin and
+            reserve, is exceeded.
+        critic_hidden_state: memory of the cost critics after the rollout, ``[B, ...]``.
+    """
+
+    advantage: Array
+    target: Array
+    violation: Array
+    critic_hidden_state: PyTree
 
 
 def make_cost_critic(spec: EnvSpec, config: Any) -> actor_critic.Critic:
-    """The cost critics of all agents."""
+    """Returns the cost critics of all agents, each with its own weights.
+
+    Args:
+        spec: the environment's sizes.
+        config: a `settings.CriticConfig` with ``critic_input``.
+
+    Returns:
+        A critic with values ``[..., N, K]``.
+    """
     return actor_critic.make_critic(
         spec, config.network_spec, config.critic_input, shared=False, costs=spec.num_costs
     )
@@ -113,21 +155,32 @@ def make_cost_critic(spec: EnvSpec, config: Any) -> actor_critic.Critic:
 def init_cost_state(
     key: Array, critic: actor_critic.Critic, spec: EnvSpec, config: Any, num_envs: int
 ) -> CostState:
-    """Before anything was seen."""
-    phi = critic.net.init(key)
-    nothing = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
+    """Returns the state of the costs before the first rollout.
+
+    Args:
+        key: random key of the critics' weights.
+        critic: the cost critics.
+        spec: the environment's sizes.
+        config: a `settings.CriticConfig` with ``normalize_values`` that is a `CostConfig` as well.
+        num_envs: B.
+
+    Returns:
+        The state, with costs and reserves of 0 and without an estimate.
+    """
+    critic_params = critic.net.init(key)
+    zeros = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
     return CostState(
-        critic_params=phi,
-        critic_opt_state=ppo.optimizer_of(config).init(phi),
+        critic_params=critic_params,
+        critic_opt_state=ppo.optimizer_of(config).init(critic_params),
         critic_hidden_state=critic.net.init_hidden_state(num_envs),
         value_statistics=running_statistics.init_running_statistics((spec.num_costs,))
         if config.normalize_values
         else (),
-        episode_cost=nothing,
-        episode_length=jnp.ones((), nothing.dtype),
-        living_share=jnp.ones(spec.num_agents, nothing.dtype),
-        has_estimate=jnp.zeros((), nothing.dtype),
-        adaptive_margin=nothing,
+        episode_cost=zeros,
+        episode_length=jnp.ones((), zeros.dtype),
+        living_share=jnp.ones(spec.num_agents, zeros.dtype),
+        has_estimate=jnp.zeros((), zeros.dtype),
+        adaptive_margin=zeros,
     )
 
 
@@ -139,10 +192,21 @@ def estimate_costs(
     batch: Rollout,
     steps: Transition,
 ) -> tuple[CostState, CostEstimate, dict[str, Array]]:
-    """Advantages, targets and excesses of a rollout; ``steps`` are the batch's as the networks see
-    them.
+    """Computes advantages, critic targets and violations of all costs in a rollout.
+
+    Args:
+        critic: the cost critics.
+        spec: the environment's sizes and limits.
+        config: a `settings.CriticConfig` that is a `CostConfig` as well.
+        state: the state of the costs before the rollout.
+        batch: the rollout.
+        steps: the rollout's transitions as the networks see them, ``[T, B, ...]``.
+
+    Returns:
+        The state with updated moments, episode costs and reserves (its critics and their memory are
+        unchanged), the estimate, and metrics.
     """
-    found, moments, explained = advantages.estimate_advantages(
+    estimate, moments, explained = advantages.estimate_advantages(
         critic,
         state.critic_params,
         state.critic_hidden_state,
@@ -159,93 +223,130 @@ def estimate_costs(
     excess = jnp.where(
         (state.has_estimate > 0) | jnp.isinf(limit), excess, jnp.maximum(excess, 0.0)
     )
-    alive = actor_critic.expand_mask(steps.obs.alive, found.advantage)
+    alive = actor_critic.expand_mask(steps.obs.alive, estimate.advantage)
     if config.standardize_cost_advantages:
-        advantage = actor_critic.standardize_advantages(found.advantage, alive, shared=False)
+        advantage = actor_critic.standardize_advantages(estimate.advantage, alive, shared=False)
     else:
         advantage = (
-            found.advantage
-            - running_statistics.masked_mean(found.advantage, alive, (0, 1))[None, None]
+            estimate.advantage
+            - running_statistics.masked_mean(estimate.advantage, alive, (0, 1))[None, None]
         )
     info = {
         "cost_explained_variance": explained,
+        # The excess is -inf where there is no limit.
         "cost_violation": jnp.where(jnp.isinf(limit), 0.0, excess),
         "has_cost_estimate": state.has_estimate,
         "adaptive_margin": state.adaptive_margin,
     }
     return (
         state,
-        CostEstimate(advantage, found.target, excess + state.adaptive_margin, found.hidden_state),
+        CostEstimate(
+            advantage, estimate.target, excess + state.adaptive_margin, estimate.hidden_state
+        ),
         info,
     )
 
 
-def relative_violation(state: CostState, found: CostEstimate) -> Array:
-    """``(d + s) / (J + limit)``, ``[N, K]``, between -1 and 1 without a reserve; 0 without a limit,
-    and 0 while the cost is not known, unless what has been paid so far is over the limit.
+def relative_violation(state: CostState, estimate: CostEstimate) -> Array:
+    """Computes the violation of every limit relative to cost and limit.
+
+        v = (d + s) / (J + limit)
+
+    The limit here is the one less its margin.
+
+    Args:
+        state: the state of the costs after `estimate_costs`.
+        estimate: the estimate of the same call.
+
+    Returns:
+        ``[N, K]``, without unit, between -1 and 1 when there is no reserve. 0 without a limit, and
+        0 while the cost is not known, unless the cost so far already exceeds the limit.
     """
-    limited = ~jnp.isinf(found.violation) & (
-        (state.has_estimate > 0) | (found.violation > state.adaptive_margin)
+    limited = ~jnp.isinf(estimate.violation) & (
+        (state.has_estimate > 0) | (estimate.violation > state.adaptive_margin)
     )
-    limit = state.episode_cost - (found.violation - state.adaptive_margin)
+    # violation - s is J - limit, except where it was raised to 0; those entries are masked below.
+    limit = state.episode_cost - (estimate.violation - state.adaptive_margin)
     total = state.episode_cost + limit
-    return jnp.where(limited & (total > 0), found.violation / jnp.where(total > 0, total, 1.0), 0.0)
+    return jnp.where(
+        limited & (total > 0), estimate.violation / jnp.where(total > 0, total, 1.0), 0.0
+    )
 
 
-def _use_running_episodes(state: CostState, begun: EpisodeStats) -> CostState:
-    """Replaces J and the episode length by lower bounds: means over the first episodes, of which
-    some still run.
+def _use_running_episodes(state: CostState, first_episodes: EpisodeStats) -> CostState:
+    """Replaces J and the episode length by lower bounds, the means over the first episodes so far.
+
+    Some of these episodes still run.
     """
-    count = jnp.maximum(begun.count, 1.0)
+    count = jnp.maximum(first_episodes.count, 1.0)
     return state._replace(
-        episode_cost=begun.costs / count,
-        episode_length=jnp.maximum(begun.lengths / count, 1.0),
+        episode_cost=first_episodes.costs / count,
+        episode_length=jnp.maximum(first_episodes.lengths / count, 1.0),
         living_share=jnp.where(
-            begun.lengths > 0, begun.living_steps / jnp.maximum(begun.lengths, 1.0), 1.0
+            first_episodes.lengths > 0,
+            first_episodes.living_steps / jnp.maximum(first_episodes.lengths, 1.0),
+            1.0,
         ),
     )
 
 
 def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
-    """The mean cost with the episodes that ended in a rollout, and the reserve; the old ones where
-    none did.
+    """Updates J, the reserve and the lengths by the episodes that ended in a rollout.
+
+    All of them stay as they are where no episode ended.
     """
     ended = batch.episode_stats
-    some = ended.count > 0
+    any_ended = ended.count > 0
     if batch.first_episodes is not None:
         state = tree_math.where(
             state.has_estimate > 0, state, _use_running_episodes(state, batch.first_episodes)
         )
     count = jnp.maximum(ended.count, 1.0)
-    latest = ended.costs / count
+    mean_cost = ended.costs / count
+    # The first finished episodes replace the lower bound as a whole: it has no weight in J.
     weight = jnp.where(state.has_estimate > 0, count / (count + config.cost_average_episodes), 1.0)
-    up = config.adaptive_margin_lr * jnp.where(jnp.isinf(limit), 0.0, latest - limit)
-    reserve = jnp.clip(state.adaptive_margin + up, 0.0, limit)
+    growth = config.adaptive_margin_lr * jnp.where(jnp.isinf(limit), 0.0, mean_cost - limit)
+    reserve = jnp.clip(state.adaptive_margin + growth, 0.0, limit)
     return state._replace(
-        adaptive_margin=jnp.where(some, reserve, state.adaptive_margin),
+        adaptive_margin=jnp.where(any_ended, reserve, state.adaptive_margin),
         episode_cost=jnp.where(
-            some, state.episode_cost + weight * (latest - state.episode_cost), state.episode_cost
+            any_ended,
+            state.episode_cost + weight * (mean_cost - state.episode_cost),
+            state.episode_cost,
         ),
-        episode_length=jnp.where(some, ended.lengths / count, state.episode_length),
+        episode_length=jnp.where(any_ended, ended.lengths / count, state.episode_length),
         living_share=jnp.where(
-            some, ended.living_steps / jnp.maximum(ended.lengths, 1.0), state.living_share
+            any_ended, ended.living_steps / jnp.maximum(ended.lengths, 1.0), state.living_share
         ),
-        has_estimate=jnp.where(some, 1.0, state.has_estimate),
+        has_estimate=jnp.where(any_ended, 1.0, state.has_estimate),
     )
 
 
 def update_cost_critic(
     critic: actor_critic.Critic,
     config: Any,
-    seen: Array,
+    env_steps: Array,
     state: CostState,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
     target: Array,
 ) -> tuple[CostState, dict[str, Array]]:
-    """One gradient step of the cost critics on a minibatch."""
-    lr = minibatch.linear_schedule(config.cost_critic_lr, seen, config.lr_anneal_steps)
-    weights, error, length = ppo.value_gradient_step(
+    """Takes one gradient step of the cost critics on a minibatch.
+
+    Args:
+        critic: the cost critics.
+        config: a `settings.CriticConfig` that is a `CostConfig` as well.
+        env_steps: ``[]``, environment steps before the update, for the learning rate.
+        state: the state of the costs.
+        data: a minibatch, ``[T, b, ...]``.
+        hidden_state: the critics' memory at its start, ``[b, ...]``.
+        target: ``[T, b, N, K]``, in the critics' unit.
+
+    Returns:
+        The state with the critics' new weights and optimizer state, and metrics.
+    """
+    lr = minibatch.linear_schedule(config.cost_critic_lr, env_steps, config.lr_anneal_steps)
+    (critic_params, opt_state), loss, grad_norm = ppo.value_gradient_step(
         critic,
         config,
         lr,
@@ -254,5 +355,5 @@ def update_cost_critic(
         hidden_state,
         target,
     )
-    info = {"cost_value_loss": error, "cost_critic_grad_norm": length}
-    return state._replace(critic_params=weights[0], critic_opt_state=weights[1]), info
+    info = {"cost_value_loss": loss, "cost_critic_grad_norm": grad_norm}
+    return state._replace(critic_params=critic_params, critic_opt_state=opt_state), info

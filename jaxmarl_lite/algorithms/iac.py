@@ -1,12 +1,13 @@
-"""Independent actor-critic and central-V: one step along the policy gradient on every batch.
+"""Independent actor-critic and central-V: one policy gradient step on every batch.
 
     ∇_θ J = E[ ∇_θ log π_θ(u|o) A ] + c ∇_θ E[ H(π_θ) ]
 
-Foerster et al. 2018 (COMA), sections 4 and 6: the critic of IAC-V sees what its agent sees,
-central-V's the state. A is the generalized advantage, so that A + V is the TD(λ) target which both
-critics are fitted to. A batch moves the policy once, while the ratio to the policy that acted is 1;
-the critic, which may go on, takes several passes. The paper shares layers of actor and critic and
-has one step of the critic per time step; here they are apart, as everywhere.
+Foerster et al. 2018 (COMA), sections 4 and 6: the critic of IAC-V receives its agent's observation,
+the critic of central-V receives the global state. A is the generalized advantage, so that A + V is
+the TD(λ) target that both critics are fitted to. The policy takes one step per batch, while its
+ratio to the policy that acted is 1; the critic may continue and takes several passes. The paper
+shares layers between actor and critic and steps the critic once per time step; here actor and
+critic are separate networks, as in the other algorithms.
 """
 
 from __future__ import annotations
@@ -24,49 +25,82 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 @base_config.config_record
 class IACConfig(settings.AgentConfig):
-    """Settings of independent actor-critic."""
+    """Settings of independent actor-critic.
+
+    Example:
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/relay")
+        >>> algorithm = jml.make_algorithm("iac", env.spec, jml.IACConfig(critic_epochs=2))
+        >>> algorithm.config.critic_epochs, algorithm.config.critic_input
+        (2, 'local')
+    """
 
     gae_lambda: float = 0.8
     """λ of the TD(λ) targets and of the advantage: 0 is one step, 1 the whole return."""
     critic_epochs: int = 4
     """Passes of the critic over each batch; the policy takes one step."""
     critic_input: Literal["local", "global_state"] = "local"
-    """What the critic sees: the agent's own view (IAC) or the state (central-V)."""
+    """Input of the critic: the agent's own observation (IAC) or the global state (central-V)."""
     normalize_values: bool = False
     """Let the critic predict returns standardized by their running moments."""
 
 
 @base_config.config_record
 class CentralVConfig(IACConfig):
-    """Settings of central-V: independent actors with a critic of the state."""
+    """Settings of central-V: independent actors with a critic of the global state.
+
+    Example:
+        >>> import dataclasses
+        >>> import jaxmarl_lite as jml
+        >>> config = dataclasses.replace(jml.CentralVConfig(), gae_lambda=1.0)
+        >>> config.gae_lambda, config.critic_input
+        (1.0, 'global_state')
+        >>> jml.make_algorithm("central-v", jml.make("toy/relay").spec, config).name
+        'central-v'
+    """
 
     critic_input: Literal["local", "global_state"] = "global_state"
-    """What the critic sees: the agent's own view (IAC) or the state (central-V)."""
+    """Input of the critic: the agent's own observation (IAC) or the global state (central-V)."""
 
 
 def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
-    """IAC or central-V for an environment of these sizes; the config's static fields decide the
-    networks.
+    """Returns IAC or central-V for one environment.
+
+    The static fields of the config decide the networks.
+
+    Args:
+        name: name of the algorithm.
+        spec: the environment's sizes.
+        config: settings.
+
+    Returns:
+        The algorithm, whose learner's state is a `ppo.PPOState`.
     """
     return ppo.make_ppo(name, spec, config, _update)
 
 
 def policy_gradient_loss(
-    theta: PyTree,
+    actor_params: PyTree,
     actor: actor_critic.Actor,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
     advantage: Array,
     config: settings.AgentConfig,
 ) -> tuple[Array, dict[str, Array]]:
-    """Minus the function whose gradient is at the head of this file, and what one may look at.
+    """Computes minus the function whose gradient is in the module docstring.
 
     Args:
-        theta: the policy's weights.
-        data, hidden_state: a batch and the policy's memory at its start.
+        actor_params: parameters of the policy network.
+        actor: the policies.
+        data: a batch ``[T, B, ...]``.
+        hidden_state: the policy's hidden state at the start of the batch, ``[B, ...]``.
         advantage: ``[T, B, N]``.
+        config: settings; it reads ``entropy_coef`` and ``parameter_sharing``.
+
+    Returns:
+        The loss, scalar, and the metric ``entropy``, in nats.
     """
-    pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
+    pi = actor.unroll(actor_params, hidden_state, data.obs, data.is_first)
     entropy = pi.entropy()
     gain = pi.log_prob(data.action) * advantage + config.entropy_coef * entropy
     info = {"entropy": running_statistics.masked_mean(entropy, data.obs.alive)}
@@ -80,7 +114,20 @@ def policy_step(
     hidden_state: PyTree,
     advantage: Array,
 ) -> tuple[Any, dict[str, Array]]:
-    """One step of a learner's policy on a whole batch."""
+    """Takes one gradient step of a learner's policy on a whole batch.
+
+    Args:
+        actor: the policies.
+        learner: a NamedTuple with ``config``, ``actor_params``, ``actor_opt_state`` and
+            ``env_steps``, such as a `ppo.PPOState`.
+        data: a batch ``[T, B, ...]``.
+        hidden_state: the policy's hidden state at the start of the batch, ``[B, ...]``.
+        advantage: ``[T, B, N]``; standardized here if ``normalize_advantages`` is set.
+
+    Returns:
+        The learner after the step, and the metrics ``entropy``, ``policy_loss`` and
+        ``policy_grad_norm``.
+    """
     config = learner.config
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(
@@ -90,43 +137,52 @@ def policy_step(
         learner.actor_params, actor, data, hidden_state, advantage, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
-    policy, opt = ppo.optimizer_of(config).step(
+    actor_params, opt_state = ppo.optimizer_of(config).step(
         learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
     )
     info |= {"policy_loss": loss, "policy_grad_norm": tree_math.norm(grads)}
-    return learner._replace(actor_params=policy, actor_opt_state=opt), info
+    return learner._replace(actor_params=actor_params, actor_opt_state=opt_state), info
 
 
 def _update(
-    of: ppo.PPONetworks, key: Array, learner: ppo.PPOState, batch: Rollout
+    networks: ppo.PPONetworks, key: Array, learner: ppo.PPOState, batch: Rollout
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
+    """Learns from a rollout: one step of the policy, then epochs of the critic."""
     config = learner.config
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    learner, found, info = ppo.estimate(of, learner, steps)
+    learner, estimates, info = ppo.estimate(networks, learner, steps)
     data = ppo.to_policy_batch(steps)
-    learner, moved = policy_step(
-        of.actor, learner, data, batch.initial_hidden_state, found.advantage
+    learner, policy_info = policy_step(
+        networks.actor, learner, data, batch.initial_hidden_state, estimates.advantage
     )
-    minibatches = minibatch.SequenceBatch((data, found.target), learner.critic_hidden_state)
-    learner, fit = minibatch.run_epochs(
+    minibatches = minibatch.SequenceBatch((data, estimates.target), learner.critic_hidden_state)
+    learner, critic_info = minibatch.run_epochs(
         key,
         learner,
         minibatches,
-        functools.partial(_critic_step, of),
+        functools.partial(_critic_step, networks),
         config.critic_epochs,
         config.num_minibatches,
     )
-    return learner._replace(
-        critic_hidden_state=found.hidden_state,
-        obs_normalizer=actor_critic.update_obs_normalizer(
-            learner.obs_normalizer, batch.transitions.obs
+    # The moments of observations change last: the whole update reads the moments that acted.
+    return (
+        learner._replace(
+            critic_hidden_state=estimates.hidden_state,
+            obs_normalizer=actor_critic.update_obs_normalizer(
+                learner.obs_normalizer, batch.transitions.obs
+            ),
+            env_steps=learner.env_steps + batch.transitions.last.size,
         ),
-        env_steps=learner.env_steps + batch.transitions.last.size,
-    ), info | moved | fit | minibatch.learning_rate_metric(learner.config, learner.env_steps)
+        info
+        | policy_info
+        | critic_info
+        | minibatch.learning_rate_metric(learner.config, learner.env_steps),
+    )
 
 
 def _critic_step(
-    of: ppo.PPONetworks, learner: ppo.PPOState, batch: minibatch.SequenceBatch
+    networks: ppo.PPONetworks, learner: ppo.PPOState, batch: minibatch.SequenceBatch
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
+    """Takes one gradient step of the critic on a minibatch."""
     data, target = batch.steps
-    return ppo.update_critic(of.critic, learner, data, batch.initial_states, target)
+    return ppo.update_critic(networks.critic, learner, data, batch.initial_states, target)

@@ -1,10 +1,10 @@
-"""IPPO with policy and critic apart (`ppo`), or as two heads of one network.
+"""IPPO, with policy and critic as separate networks (`ppo`) or as two heads of one network.
 
     max_θ  E[ min(ρ A, clip(ρ, 1-ε, 1+ε) A) ] + c H(π_θ) - c_V ½ E[ (V_θ - target)² ]
 
-One network spares the values layers of their own, and is what several public programs of IPPO have;
-what the values need may be in the way of the policy, and the other way round. The settings are
-`ppo.IPPOConfig`.
+One network saves the layers that the values would otherwise have to themselves, and is the form of
+several public implementations of IPPO; the features that the values need may interfere with those
+that the policy needs, and the reverse. The settings are `ppo.IPPOConfig`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
 def make_ippo(name: str, spec: EnvSpec, config: ppo.IPPOConfig) -> Algorithm:
-    """IPPO for an environment of these sizes; the config's static fields decide the networks."""
+    """Returns IPPO for one environment; the static fields of the config decide the networks.
+
+    Args:
+        name: name of the algorithm.
+        spec: the environment's sizes.
+        config: settings.
+
+    Returns:
+        The algorithm, whose learner's state is a `ppo.PPOState`.
+    """
     if not config.shared_torso:
         return ppo.make_ppo(name, spec, config)
     return ppo.make_ppo(
@@ -33,37 +42,53 @@ def make_ippo(name: str, spec: EnvSpec, config: ppo.IPPOConfig) -> Algorithm:
 
 
 def loss(
-    theta: PyTree,
-    of: actor_critic.SharedActorCritic,
+    params: PyTree,
+    networks: actor_critic.SharedActorCritic,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
     advantage: Array,
     target: Array,
     config: ppo.IPPOConfig,
 ) -> tuple[Array, dict[str, Array]]:
-    """Minus the objective at the head of this file, and what one may look at.
+    """Computes minus the objective in the module docstring.
 
     Args:
-        theta: the weights of both heads and what is before them.
-        data, hidden_state: a minibatch and the memory at its start.
-        advantage, target: ``[T, b, N]``.
+        params: parameters of the shared layers and of both heads.
+        networks: the network with its two heads.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the network's hidden state at the start of the minibatch, ``[b, ...]``.
+        advantage: ``[T, b, N]``.
+        target: ``[T, b, N]``, of the values, in their unit.
+        config: settings.
+
+    Returns:
+        The loss, scalar, and the metrics of `ppo.policy_loss` with ``policy_loss`` and
+        ``value_loss``.
     """
-    (head, value), _ = of.net.unroll(theta, hidden_state, data.obs.agents_view, data.is_first)
-    policy, info = ppo.surrogate_loss(
-        of.actor.to_distribution(head, data.obs), data, advantage, config
+    (head, value), _ = networks.net.unroll(
+        params, hidden_state, data.obs.agents_view, data.is_first
     )
-    error = ppo.value_loss_from_values(of.critic.to_values(value), target, config.parameter_sharing)
-    return policy + config.vf_coef * error, info | {"policy_loss": policy, "value_loss": error}
+    policy_loss, info = ppo.surrogate_loss(
+        networks.actor.to_distribution(head, data.obs), data, advantage, config
+    )
+    value_loss = ppo.value_loss_from_values(
+        networks.critic.to_values(value), target, config.parameter_sharing
+    )
+    return policy_loss + config.vf_coef * value_loss, info | {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+    }
 
 
 def _update(
-    of: actor_critic.SharedActorCritic, key: Array, learner: ppo.PPOState, batch: Rollout
+    networks: actor_critic.SharedActorCritic, key: Array, learner: ppo.PPOState, batch: Rollout
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
+    """Learns from a rollout: advantages and targets once, then epochs over minibatches."""
     config = learner.config
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    found, moments, explained = advantages.estimate_advantages(
-        of.critic,
+    # The critic has neither parameters nor a hidden state of its own: it reads the actor's.
+    estimates, value_statistics, explained_variance = advantages.estimate_advantages(
+        networks.critic,
         learner.actor_params,
         batch.initial_hidden_state,
         learner.value_statistics,
@@ -73,38 +98,46 @@ def _update(
         config.gae_lambda,
     )
     data = minibatch.SequenceBatch(
-        (ppo.to_policy_batch(steps), found.advantage, found.target), batch.initial_hidden_state
+        (ppo.to_policy_batch(steps), estimates.advantage, estimates.target),
+        batch.initial_hidden_state,
     )
-    learner, fit = minibatch.run_epochs(
-        key, learner, data, functools.partial(_step, of), config.num_epochs, config.num_minibatches
+    learner, step_info = minibatch.run_epochs(
+        key,
+        learner,
+        data,
+        functools.partial(_step, networks),
+        config.num_epochs,
+        config.num_minibatches,
     )
     return learner._replace(
-        value_statistics=moments,
+        value_statistics=value_statistics,
         obs_normalizer=actor_critic.update_obs_normalizer(
             learner.obs_normalizer, batch.transitions.obs
         ),
         env_steps=learner.env_steps + batch.transitions.last.size,
-    ), {"explained_variance": explained} | fit | minibatch.learning_rate_metric(
+    ), {"explained_variance": explained_variance} | step_info | minibatch.learning_rate_metric(
         learner.config, learner.env_steps
     )
 
 
 def _step(
-    of: actor_critic.SharedActorCritic, learner: ppo.PPOState, batch: minibatch.SequenceBatch
+    networks: actor_critic.SharedActorCritic,
+    learner: ppo.PPOState,
+    batch: minibatch.SequenceBatch,
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """One gradient step of both heads on one minibatch."""
+    """Takes one gradient step of both heads on a minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(
             advantage, data.obs.alive, config.parameter_sharing
         )
     (_, info), grads = jax.value_and_grad(loss, has_aux=True)(
-        learner.actor_params, of, data, batch.initial_states, advantage, target, config
+        learner.actor_params, networks, data, batch.initial_states, advantage, target, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
-    policy, opt = ppo.optimizer_of(config).step(
+    params, opt_state = ppo.optimizer_of(config).step(
         learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
     )
-    return learner._replace(actor_params=policy, actor_opt_state=opt), info | {
+    return learner._replace(actor_params=params, actor_opt_state=opt_state), info | {
         "policy_grad_norm": tree_math.norm(grads)
     }

@@ -1,32 +1,34 @@
-"""MACPO: agents in turn, each by a step in a trust region that keeps the limits on its costs (Gu et
-al. 2021).
+"""MACPO: agents update in turn, each by a trust-region step that keeps the limits on its costs.
 
-    max_θ  E[ ρ M ]   subject to   J_k + L E[ ρ A_k ] <= limit_k  (k = 1..K),   E[ KL(π_old || π_θ)
-    ] <= δ
+    max_θ  E[ ρ M ]
+    subject to   J_k + L E[ ρ A_k ] <= limit_k  (k = 1..K),   E[ KL(π_old || π_θ) ] <= δ
 
-``M`` is the advantage of the team times the ratios of the agents that have already moved (`turns`);
-``A_k`` is the agent's own advantage of its own k-th cost, which does not carry the others' ratios
-(section 4.2); ``J_k`` is the cost and ``L`` the length of the latest episodes (`costs`). The step
-solves the linear and quadratic model exactly for up to four costs per agent, each with a limit of
-its own; where the limits cannot be met inside the trust region it is the one that breaks them least
-(`ops.constrained_optimization`, `trust_region_update`). Without a limit that matters it is HATRPO.
+Source: Gu et al. 2021. ``M`` is the advantage of the team times the ratios of the agents that have
+already updated (`sequential_update`); ``A_k`` is the agent's own advantage of its own k-th cost,
+which does not carry the ratios of the others (section 4.2); ``J_k`` is the cost and ``L`` the
+length of the latest episodes (`constraints`). The step solves the linear and quadratic model
+exactly for up to four costs per agent, each with a limit of its own; where the limits cannot be met
+inside the trust region, it is the step that breaks them least (`ops.constrained_optimization`,
+`trust_region_update`). Without a limit that matters it is HATRPO.
 
-Where a batch says little of a cost, most of what a step promises of it is noise: the step fits it,
-and the cost stays above its limit. A doubt μ, not in the paper, takes off a share of the largest
-promise p_k (`trust_region_update`); it moves by PI control,
+Where a batch has little information about a cost, most of the decrease that a step promises is
+noise: the step fits the noise, and the cost stays above its limit. A pessimism μ, not in the paper,
+takes off a share of the largest promise p_k (`trust_region_update`); it follows PI control,
 
-    J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k,     m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
+    J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k
+    m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
 
 with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``
-(`costs.relative_violation`). With μ = 1 the reward has no part in a step while a limit is broken;
-until an agent has kept its limit for the first time, ``pessimism_max_initial`` stands for the 1. α
-= κ = 0, the default, is the paper's method.
+(`constraints.relative_violation`). With μ = 1 the reward has no part in a step while a limit is
+broken; until an agent has kept its limit for the first time, ``pessimism_max_initial`` replaces the
+upper bound 1. α = κ = 0, the default, is the method of the paper.
 
-Where the authors' program departs from the paper there is a setting, the paper's by default;
-`MACPOConfig.reference` has theirs. The damping of 0.1 and the standardized advantage of the reward
-are theirs and everybody's. Not taken over: one cost and one limit for all agents, the reversed sign
-of the log-deviation in their KL divergence, episode costs that are some updates old and zeros
-before the first, one normalizer of values for rewards and costs, time limits taken for true ends.
+Where the reference implementation departs from the paper there is a setting, whose default follows
+the paper; `MACPOConfig.reference` follows the reference implementation. The damping of 0.1 and the
+standardized advantage of the reward are in the reference implementation and in common use. Not
+taken over from it: one cost and one limit for all agents, the reversed sign of the log-deviation in
+its KL divergence, episode costs that are some updates old and zeros before the first, one
+normalizer of values for rewards and costs, and time limits treated as true ends.
 """
 
 from __future__ import annotations
@@ -40,40 +42,65 @@ from jaxmarl_lite.algorithms import (
     base_config,
     constraints,
     minibatch,
+    ppo,
     sequential_update,
     trust_region_update,
 )
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import constrained_optimization, lagrange
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 
 
 @base_config.config_record
 class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig):
-    """Settings of MACPO."""
+    """Settings of MACPO: those of a step in a trust region, and of limits on costs.
+
+    Raises:
+        ValueError: A setting has the wrong type or range, has no effect beside the others, or
+            ``parameter_sharing`` is True.
+
+    Example:
+        The limit 2.0 replaces the environment's own for both agents. Costs are reported in each of
+        3 updates for each of 2 agents and 1 cost (``eval_shape`` returns shapes without training):
+
+        >>> import jax
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/budget")
+        >>> config = jml.MACPOConfig(hidden_sizes=(8,), cost_limit={"energy": 2.0})
+        >>> algorithm = jml.make_algorithm("macpo", env.spec, config)
+        >>> init, train = jml.make_train(algorithm, env, num_envs=4, num_steps=10)
+        >>> _, metrics = jax.eval_shape(lambda key: train(init(key), 3), jax.random.key(0))
+        >>> metrics["cost_violation"].shape
+        (3, 2, 1)
+        >>> print(config.cost_limit)
+        energy=2.0
+        >>> jml.MACPOConfig.reference(target_kl=0.01).cost_ratio
+        'product'
+    """
 
     pessimism_ki: float = 0.0
-    """α, growth of the doubt of a cost's promise, per update and violation as a share of cost and
-    limit."""
+    """Integral gain α: growth of the pessimism about a cost's promised decrease, per update and
+    violation as a share of cost and limit."""
     pessimism_kp: float = 0.0
-    """κ, what the present violation adds to the doubt, per violation as a share of cost and
-    limit."""
+    """Proportional gain κ: pessimism that the present violation adds, per violation as a share of
+    cost and limit."""
     pessimism_max_initial: float = 1.0
-    """Largest doubt before the limit has been kept for the first time, so that reward is learnt on
-    the way there."""
+    """Largest pessimism before the limit has been kept for the first time, so that reward is learnt
+    on the way there."""
     cost_ratio: Literal["own", "corrected", "product"] = "own"
-    """How the agents that have moved enter a cost surrogate: not at all (the paper); by their
-    ratios, and by what they already changed (corrected); by their ratios alone (product, the
-    authors' program)."""
+    """How the agents that have already updated enter a cost surrogate: not at all (own, the paper);
+    by their ratios and by the change of cost that they caused (corrected); by their ratios alone
+    (product, the reference implementation)."""
     per_dim_ratio: bool = False
-    """One probability ratio per dimension of a continuous action, their gains summed (the authors'
-    program)."""
+    """Use one probability ratio per dimension of a continuous action and sum their gains, as the
+    reference implementation does."""
     num_policy_minibatches: int = 1
-    """Steps of each agent in an update, each on a part of the worlds (the authors' program: 40).
-    Limits and trust region then hold for each step by itself, and not for their sum."""
+    """Steps of each agent in an update, each on a part of the environments (reference
+    implementation: 40). Limits and trust region then hold for each step by itself, and not for
+    their sum."""
     cost_scale: Literal["episode_length", "discount"] = "episode_length"
-    """What brings a cost per episode to the surrogate's scale: 1 / mean episode length, or the
-    authors' 1 - gamma."""
+    """Factor from a cost per episode to the scale of the surrogate: 1 / mean episode length, or
+    1 - gamma as in the reference implementation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,20 +108,31 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
         base_config.check_range(
             self, pessimism_ki=(0, 1e3), pessimism_kp=(0, 1e3), pessimism_max_initial=(0, 1)
         )
-        never = all(
+        # a traced gain (a sweep) may be anything, and is not compared
+        has_no_gain = all(
             isinstance(x, float) and x == 0.0 for x in (self.pessimism_ki, self.pessimism_kp)
         )
         base_config.check_unused(
-            self, ("pessimism_max_initial",), never, "with pessimism_ki and pessimism_kp 0"
+            self, ("pessimism_max_initial",), has_no_gain, "with pessimism_ki and pessimism_kp 0"
         )
 
     @classmethod
     def reference(cls, **changes: Any) -> MACPOConfig:
-        """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
+        """Returns the reference implementation's settings for Ant 2x4, where fields exist for them.
 
-        Their 40 minibatches are of samples, ours of whole worlds: give as many as the worlds allow.
+        Its 40 minibatches are of samples, those of this library of whole environments: set
+        ``num_policy_minibatches`` as high as the number of environments allows.
+
+        Args:
+            **changes: Fields that replace those of the reference implementation.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: A changed setting has the wrong type or range, or no effect.
         """
-        theirs: dict[str, Any] = dict(
+        reference_settings: dict[str, Any] = dict(
             target_kl=0.0065,
             cg_damping=0.1,
             cg_iters=10,
@@ -118,130 +156,203 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
             normalize_values=True,
             normalize_observations=True,
         )
-        return base_config.override(cls, theirs, changes)
+        return base_config.override(cls, reference_settings, changes)
 
 
 def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
-    """MACPO for an environment of these sizes; the config's static fields decide the networks."""
+    """Makes MACPO for an environment of the sizes in ``spec``.
+
+    Args:
+        name: Name of the algorithm.
+        spec: Sizes of the environment, with 1 to `ops.constrained_optimization.MAX_COSTS` costs.
+        config: Settings; the static fields decide the networks.
+
+    Returns:
+        The algorithm.
+
+    Raises:
+        ValueError: The environment has too many costs, or the limits do not fit its costs.
+    """
     if spec.num_costs > constrained_optimization.MAX_COSTS:
         raise ValueError(
             f"{spec.name} has {spec.num_costs} costs; allowed for MACPO are 1 to "
-            f"{constrained_optimization.MAX_COSTS}, because "
-            "its step tries the sets of limits that may be met"
+            f"{constrained_optimization.MAX_COSTS}, because its step tries the sets of limits that "
+            "may be met"
         )
-    terms = (
-        ()
-        if not config.per_dim_ratio
-        else (1 if spec.action_type == "discrete" else spec.action_size,)
-    )
-    made = sequential_update.make_sequential(
+    ratio_axes = ()
+    if config.per_dim_ratio:
+        ratio_axes = (1 if spec.action_type == "discrete" else spec.action_size,)
+    algorithm = sequential_update.make_sequential(
         name,
         spec,
         config,
         sequential_update.UpdateSpec(
-            update_agent, constrained=True, ratio_axes=terms, update_multipliers=update_pessimism
+            update_agent,
+            constrained=True,
+            ratio_axes=ratio_axes,
+            update_multipliers=update_pessimism,
         ),
     )
 
-    def init(key: Array, num_envs: int, config: Any = config) -> Any:
-        learner = made.init(key, num_envs, config)
-        none = jnp.zeros_like(learner.costs.episode_cost)
-        return learner._replace(costs=learner.costs._replace(multiplier=PessimismState(none, none)))
+    def init(key: Array, num_envs: int, config: MACPOConfig = config) -> ppo.PPOState:
+        learner_state = algorithm.init(key, num_envs, config)
+        zeros = jnp.zeros_like(learner_state.costs.episode_cost)
+        return learner_state._replace(
+            costs=learner_state.costs._replace(multiplier=PessimismState(zeros, zeros))
+        )
 
-    def check(num_envs: int, num_steps: int) -> None:
-        made.check_sizes(num_envs, num_steps)
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        algorithm.check_sizes(num_envs, num_steps)
         minibatch.check_minibatches(
             num_envs, config.num_policy_minibatches, "num_policy_minibatches"
         )
 
-    return made._replace(init=init, check_sizes=check)
+    return algorithm._replace(init=init, check_sizes=check_sizes)
 
 
 class PessimismState(NamedTuple):
-    """What moves the doubts."""
+    """The state of the rule that updates the pessimism.
 
-    integral: Array  # [N, K] m
-    was_feasible: Array  # [N, K] 1 once J has been within the limit
+    Attributes:
+        integral: ``[N, K]``, the integral term m, 0 to 1.
+        was_feasible: ``[N, K]``, 1 once the cost J has been within its limit, else 0.
+    """
+
+    integral: Array
+    was_feasible: Array
 
 
 def update_pessimism(
-    config: MACPOConfig, state: constraints.CostState, found: constraints.CostEstimate
+    config: MACPOConfig, state: constraints.CostState, estimate: constraints.CostEstimate
 ) -> tuple[constraints.CostState, Array]:
-    """The doubts m moved by the latest violations, and μ, ``[N, K]``."""
-    violation, now = constraints.relative_violation(state, found), state.multiplier
-    kept = jnp.where((state.has_estimate > 0) & (found.violation <= 0.0), 1.0, now.was_feasible)
-    most = jnp.where(kept > 0, 1.0, config.pessimism_max_initial)
-    summed = lagrange.dual_ascent(now.integral, violation, config.pessimism_ki, most)
-    moved = state._replace(multiplier=PessimismState(summed, kept))
-    return moved, lagrange.dual_ascent(summed, violation, config.pessimism_kp, most)
+    """Updates the pessimism by the violations of the latest episodes.
+
+        m_k <- clip(m_k + α v_k, 0, max),   μ_k = clip(m_k + κ v_k, 0, max)
+
+    ``max`` is 1 for a cost that has been within its limit before, else ``pessimism_max_initial``.
+
+    Args:
+        config: Settings.
+        state: State of the costs; its ``multiplier`` is a `PessimismState`.
+        estimate: Costs of the latest rollout.
+
+    Returns:
+        The state with its new `PessimismState`, and the pessimism μ, ``[N, K]``, 0 to 1.
+    """
+    violation, previous = constraints.relative_violation(state, estimate), state.multiplier
+    # before J is known its lower bound can show a broken limit, but never one that is kept
+    is_feasible = (state.has_estimate > 0) & (estimate.violation <= 0.0)
+    was_feasible = jnp.where(is_feasible, 1.0, previous.was_feasible)
+    max_pessimism = jnp.where(was_feasible > 0, 1.0, config.pessimism_max_initial)
+    integral = lagrange.dual_ascent(
+        previous.integral, violation, config.pessimism_ki, max_pessimism
+    )
+    new_state = state._replace(multiplier=PessimismState(integral, was_feasible))
+    return new_state, lagrange.dual_ascent(integral, violation, config.pessimism_kp, max_pessimism)
 
 
 def update_agent(
     actor: actor_critic.Actor,
     config: MACPOConfig,
-    seen: Array,
+    env_steps: Array,
     key: Array,
-    model: sequential_update.ActorState,
-    given: sequential_update.AgentBatch,
+    actor_state: sequential_update.ActorState,
+    agent_batch: sequential_update.AgentBatch,
     factor: Array,
 ) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
-    """A step in the trust region under the agent's limits; several, where the worlds are dealt into
-    minibatches.
+    """Takes a trust-region step of one agent under its limits, or one for each minibatch.
+
+    Args:
+        actor: Policy network of one agent.
+        config: Settings.
+        env_steps: ``[]``, environment steps before this update; not used.
+        key: Random key of the minibatches.
+        actor_state: Weights of the agent; the optimizer state stays as it is.
+        agent_batch: Data of the agent, leaves ``[T, B, ...]``, with its constraints.
+        factor: ``[T, B]``, product of the probability ratios of the agents that updated before; or
+            ``[T, B, A]``, by dimension of the action, with ``per_dim_ratio``.
+
+    Returns:
+        The new `ActorState`, the log-ratio of the new policy to the old one at the actions of the
+        batch, of the shape of ``factor``, and metrics, means over the steps.
     """
-    data, hidden_state, advantage, limited = given
-    assert isinstance(limited, sequential_update.AgentConstraints)
-    old = actor.unroll(model.params, hidden_state, data.obs, data.is_first)
+    data, hidden_state, advantage, agent_constraints = agent_batch
+    assert isinstance(agent_constraints, sequential_update.AgentConstraints)
+    old_policy = actor.unroll(actor_state.params, hidden_state, data.obs, data.is_first)
     data = (
-        data._replace(log_prob=trust_region_update.log_prob(old, data.action, True))
+        data._replace(log_prob=trust_region_update.log_prob(old_policy, data.action, True))
         if config.per_dim_ratio
         else data
     )
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(advantage, data.obs.alive, shared=False)
-    scale = 1.0 / limited.length if config.cost_scale == "episode_length" else 1.0 - config.gamma
+    scale = (
+        1.0 / agent_constraints.length
+        if config.cost_scale == "episode_length"
+        else 1.0 - config.gamma
+    )
     # the step takes means over the samples in which the agent lives; an episode's cost is a sum
     # over all of its steps
-    cost_advantage, violation = limited.living_share * limited.advantage, scale * limited.violation
+    cost_advantage = agent_constraints.living_share * agent_constraints.advantage
+    violation = scale * agent_constraints.violation
     if config.cost_ratio == "corrected":
-        violation = violation + change_by_others(limited.advantage, factor)
+        violation = violation + change_by_others(agent_constraints.advantage, factor)
     if config.per_dim_ratio:
         advantage, cost_advantage = advantage[..., None], cost_advantage[..., None]
-    others = jnp.ones_like(factor) if config.cost_ratio == "own" else factor
-    cost_advantage = cost_advantage * others[None]
+    cost_factor = jnp.ones_like(factor) if config.cost_ratio == "own" else factor
+    cost_advantage = cost_advantage * cost_factor[None]
 
-    def step(theta: Any, part: minibatch.SequenceBatch) -> tuple[Any, dict[str, Array]]:
-        data, gain, cost = part.steps
+    def step(params: PyTree, batch: minibatch.SequenceBatch) -> tuple[PyTree, dict[str, Array]]:
+        data, weighted_advantage, cost_advantage = batch.steps
         problem = trust_region_update.TrustRegionProblem(
-            data, part.initial_states, gain, jnp.moveaxis(cost, 2, 0), violation, limited.multiplier
+            data,
+            batch.initial_states,
+            weighted_advantage,
+            jnp.moveaxis(cost_advantage, 2, 0),
+            violation,
+            agent_constraints.multiplier,
         )
-        return trust_region_update.policy_step(actor, theta, problem, config)
+        return trust_region_update.policy_step(actor, params, problem, config)
 
-    whole = minibatch.SequenceBatch(
+    # minibatches are dealt along axis 1, B: the axis K of costs goes behind it, and back in `step`
+    sequences = minibatch.SequenceBatch(
         (data, factor * advantage, jnp.moveaxis(cost_advantage, 0, 2)), hidden_state
     )
-    theta, info = jax.lax.scan(
-        step, model.params, minibatch.make_minibatches(key, whole, config.num_policy_minibatches)
+    params, info = jax.lax.scan(
+        step,
+        actor_state.params,
+        minibatch.make_minibatches(key, sequences, config.num_policy_minibatches),
     )
-    new = actor.unroll(theta, hidden_state, data.obs, data.is_first)
-    log_ratio = trust_region_update.log_prob(new, data.action, config.per_dim_ratio) - data.log_prob
-    info = jax.tree.map(lambda x: x.mean(0), info) | {"cost_pessimism": limited.multiplier}
-    return model._replace(params=theta), log_ratio, info
+    new_policy = actor.unroll(params, hidden_state, data.obs, data.is_first)
+    log_ratio = (
+        trust_region_update.log_prob(new_policy, data.action, config.per_dim_ratio) - data.log_prob
+    )
+    info = jax.tree.map(lambda x: x.mean(0), info)
+    info |= {"cost_pessimism": agent_constraints.multiplier}
+    return actor_state._replace(params=params), log_ratio, info
 
 
 def change_by_others(cost_advantage: Array, factor: Array) -> Array:
-    """Computes how much the agents that have moved changed this agent's costs, ``E[(Π ρ - 1)
-    A_k]``.
+    """Computes by how much the agents that updated before changed this agent's costs.
 
-    The mean is over all steps: another agent may change a cost after the one that pays it has left
-    play.
+    It is ``E[(Π ρ - 1) A_k]``. The mean is over all steps: another agent may change a cost after
+    the one that pays it has left play.
 
     Args:
-        cost_advantage: ``[K, T, B]``, of the costs of one agent.
-        factor: ``[T, B]``, product of the probability ratios of those that have moved; or ``[T, B,
-            A]``, by dimension of the action: then the sum of the changes by dimension.
+        cost_advantage: ``[K, T, B]``, advantages of the costs of one agent.
+        factor: ``[T, B]``, product of the probability ratios of the agents that updated before; or
+            ``[T, B, A]``, by dimension of the action: then the sum of the changes by dimension.
 
     Returns:
-        ``[K]``, in cost per step.
+        ``[K]``, change in cost per step.
+
+    Example:
+        The others made the costly step (advantage 1) 1.5 times as likely, and the other one half as
+        likely:
+
+        >>> import jax.numpy as jnp
+        >>> change_by_others(jnp.array([[[1.0], [-1.0]]]), jnp.array([[1.5], [0.5]])).tolist()
+        [0.5]
     """
     change = factor - 1.0 if factor.ndim == 2 else (factor - 1.0).sum(-1)
     return (cost_advantage * change[None]).mean((1, 2))

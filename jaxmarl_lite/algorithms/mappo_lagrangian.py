@@ -1,19 +1,23 @@
-"""MAPPO-Lagrangian: HAPPO on an advantage from which each cost is taken at a price that moves (Gu
-et al. 2021).
+"""MAPPO-Lagrangian: HAPPO on an advantage from which each cost is subtracted at a moving price.
 
     A^(λ) = A - Σ_k λ_k A_k,     λ_k <- max(0, λ_k + α d_k)
 
-``A`` is the team's advantage, ``A_k`` the agent's own of its own k-th cost, and ``d_k`` the cost of
-the latest episodes less the limit (`costs`). Agents move in turn, the ratios of those before them
-multiplying A^(λ) as a whole (section 4.3), or all at once. The prices λ, one per agent and cost,
-move once an update. With λ held at 0 it is HAPPO.
+Source: Gu et al. 2021. ``A`` is the advantage of the team, ``A_k`` the agent's own advantage of its
+own k-th cost, and ``d_k`` the cost of the latest episodes less the limit (`constraints`). Agents
+update in turn, the ratios of those before them multiplying A^(λ) as a whole (section 4.3), or all
+at once. The prices λ, one per agent and cost, are updated once per update of the agents. With λ
+held at 0 it is HAPPO.
 
-In the authors' program one price per agent moves by 1e-7 times the violation at every minibatch: it
-is in effect a constant. Departures, each a setting: the price also answers to the present
-violation, by the gain κ, because a price that only sums violations up swings around its place
-(Stooke et al. 2020); A^(λ) is divided by one plus the sum of the prices; and prices are by default
-relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k + limit_k)``, between -1 and 1,
-so that α and κ depend on no unit. What is reported is λ, in reward per cost.
+In the reference implementation one price per agent changes by 1e-7 times the violation at every
+minibatch: it is in effect a constant. Departures, each a setting:
+
+- The price also responds to the present violation, by the gain κ, because a price that only sums up
+  violations oscillates (Stooke et al. 2020).
+- A^(λ) is divided by one plus the sum of the prices.
+- Prices are by default relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k +
+  limit_k)``, between -1 and 1, so that α and κ depend on no unit.
+
+The reported metric is λ, in reward per cost.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmarl_lite.algorithms import base_config, constraints, happo, sequential_update
+from jaxmarl_lite.algorithms import base_config, constraints, happo, ppo, sequential_update
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import lagrange, running_statistics, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
@@ -32,26 +36,47 @@ from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 
 @base_config.config_record
 class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
-    """Settings of MAPPO-Lagrangian."""
+    """Settings of MAPPO-Lagrangian: those of HAPPO, and of limits on costs.
+
+    Raises:
+        ValueError: A setting has the wrong type or range, has no effect beside the others, or
+            ``parameter_sharing`` is True.
+
+    Example:
+        The limit 2.0 replaces the environment's own for both agents. Prices are reported in each of
+        3 updates for each of 2 agents and 1 cost (``eval_shape`` returns shapes without training):
+
+        >>> import jax
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/budget")
+        >>> config = jml.MAPPOLagrangianConfig(hidden_sizes=(8,), cost_limit=2.0)
+        >>> algorithm = jml.make_algorithm("mappo-lagrangian", env.spec, config)
+        >>> init, train = jml.make_train(algorithm, env, num_envs=4, num_steps=10)
+        >>> _, metrics = jax.eval_shape(lambda key: train(init(key), 3), jax.random.key(0))
+        >>> metrics["lagrange_multiplier"].shape
+        (3, 2, 1)
+        >>> jml.MAPPOLagrangianConfig.reference(simultaneous=True).multiplier_init
+        0.78
+    """
 
     multiplier_init: float = 0.0
-    """First multiplier of every agent and cost, in its unit."""
+    """Initial multiplier of every agent and cost, in the unit of ``multiplier_scaling``."""
     multiplier_ki: float = 0.02
-    """α, growth of a multiplier per update and unit of violation; with Adam's rule its step
-    size."""
+    """Integral gain α: growth of a multiplier per update and unit of violation; the step size with
+    the rule of Adam."""
     multiplier_kp: float = 0.3
-    """κ, what the present violation adds to a multiplier, per unit of violation."""
+    """Proportional gain κ: multiplier that the present violation adds, per unit of violation."""
     multiplier_max: float = 100.0
-    """Highest multiplier, in its unit."""
+    """Highest multiplier, in the unit of ``multiplier_scaling``."""
     multiplier_optimizer: Literal["plain", "adam"] = "plain"
-    """Whether multipliers ascend by the violation itself or by Adam's rule."""
+    """Whether multipliers ascend by the violation itself or by the rule of Adam."""
     multiplier_scaling: Literal["relative", "reward"] = "relative"
-    """Relative to the advantages' deviations, with violations as shares of cost and limit; or
-    reward per cost, with violations in cost per episode."""
+    """Unit of multipliers: relative to the standard deviations of the advantages, with violations
+    as shares of cost and limit; or reward per cost, with violations in cost per episode."""
     normalize_by_multipliers: bool = True
-    """Divide the priced advantage by one plus the sum of its relative prices."""
+    """Divide the advantage less the priced costs by one plus the sum of its relative prices."""
     simultaneous: bool = False
-    """All agents move at once instead of in turn."""
+    """All agents update at the same time instead of in turn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,14 +91,23 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
 
     @classmethod
     def reference(cls, **changes: Any) -> MAPPOLagrangianConfig:
-        """The choices and numbers of the authors' program for Ant 2x4, as far as they are choices.
+        """Returns the reference implementation's settings for Ant 2x4, where fields exist for them.
 
-        Its multipliers move at each of 200 minibatches, by ratios and advantages besides the
-        violation; ours move once an update, by the violation as a share, at 200 times the rate,
-        with their factor of 1 - gamma. Either way they are in effect constant. Its 40 minibatches
-        are of samples, ours of worlds.
+        Its multipliers change at each of 200 minibatches, by ratios and advantages besides the
+        violation; here they change once per update, by the violation as a share, at 200 times the
+        rate, with its factor of 1 - gamma. Either way they are in effect constant. Its 40
+        minibatches are of samples, those of this library of environments.
+
+        Args:
+            **changes: Fields that replace those of the reference implementation.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: A changed setting has the wrong type or range, or no effect.
         """
-        theirs: dict[str, Any] = dict(
+        reference_settings: dict[str, Any] = dict(
             multiplier_init=0.78,
             multiplier_ki=200 * 1e-7 * 0.01,
             multiplier_kp=0.0,
@@ -90,21 +124,36 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
             normalize_values=True,
             normalize_observations=True,
         )
-        return base_config.override(cls, theirs, changes)
+        return base_config.override(cls, reference_settings, changes)
 
 
 class MultiplierState(NamedTuple):
-    """What moves the multipliers."""
+    """The state of the rule that updates the multipliers.
 
-    integral: Array  # [N, K] what has been summed up
-    opt_state: PyTree  # Adam's state, or ()
+    Attributes:
+        integral: ``[N, K]``, the sum of the violations times α, in the unit of the multipliers.
+        opt_state: State of Adam, or ``()``.
+    """
+
+    integral: Array
+    opt_state: PyTree
 
 
 def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
-    """MAPPO-Lagrangian for an environment of these sizes; the config's static fields decide the
-    networks.
+    """Makes MAPPO-Lagrangian for an environment of the sizes in ``spec``.
+
+    Args:
+        name: Name of the algorithm.
+        spec: Sizes of the environment, with one cost or more.
+        config: Settings; the static fields decide the networks.
+
+    Returns:
+        The algorithm.
+
+    Raises:
+        ValueError: The limits do not fit the costs of the environment.
     """
-    made = sequential_update.make_sequential(
+    algorithm = sequential_update.make_sequential(
         name,
         spec,
         config,
@@ -116,89 +165,135 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
         ),
     )
 
-    def init(key: Array, num_envs: int, config: Any = config) -> Any:
-        learner = made.init(key, num_envs, config)
-        summed = jnp.full_like(learner.costs.episode_cost, learner.config.multiplier_init)
-        opt = _adam.init(summed) if config.multiplier_optimizer == "adam" else ()
-        return learner._replace(
-            costs=learner.costs._replace(multiplier=MultiplierState(summed, opt))
+    def init(key: Array, num_envs: int, config: MAPPOLagrangianConfig = config) -> ppo.PPOState:
+        learner_state = algorithm.init(key, num_envs, config)
+        integral = jnp.full_like(
+            learner_state.costs.episode_cost, learner_state.config.multiplier_init
+        )
+        opt_state = _adam.init(integral) if config.multiplier_optimizer == "adam" else ()
+        return learner_state._replace(
+            costs=learner_state.costs._replace(multiplier=MultiplierState(integral, opt_state))
         )
 
-    return made._replace(init=init)
+    return algorithm._replace(init=init)
 
 
 _adam = optax.scale_by_adam()
 
 
 def update_multipliers(
-    config: MAPPOLagrangianConfig, state: constraints.CostState, found: constraints.CostEstimate
+    config: MAPPOLagrangianConfig, state: constraints.CostState, estimate: constraints.CostEstimate
 ) -> tuple[constraints.CostState, Array]:
-    """The multipliers moved by the latest violations, and what they are now; as they were before an
-    episode ended.
+    """Updates the multipliers by the violations of the latest episodes.
 
-    A cost without a limit has the multiplier 0.
+    A cost without a limit has the multiplier 0. Before an episode has ended, the multipliers stay
+    as they were, unless the cost so far is over its limit.
+
+    Args:
+        config: Settings.
+        state: State of the costs; its ``multiplier`` is a `MultiplierState`.
+        estimate: Costs of the latest rollout.
+
+    Returns:
+        The state with its new `MultiplierState`, and the multipliers, ``[N, K]``, from 0 to
+        ``multiplier_max``.
     """
-    limited = ~jnp.isinf(found.violation)
-    known = limited & ((state.has_estimate > 0) | (found.violation > 0))
+    has_limit = ~jnp.isinf(estimate.violation)
+    is_known = has_limit & ((state.has_estimate > 0) | (estimate.violation > 0))
     relative = config.multiplier_scaling == "relative"
     violation = (
-        constraints.relative_violation(state, found)
+        constraints.relative_violation(state, estimate)
         if relative
-        else jnp.where(limited & known, found.violation, 0.0)
+        else jnp.where(has_limit & is_known, estimate.violation, 0.0)
     )
-    up, opt = violation, state.multiplier.opt_state
+    ascent, opt_state = violation, state.multiplier.opt_state
     if config.multiplier_optimizer == "adam":
-        step, moved = _adam.update(violation, opt)
-        up, opt = jnp.asarray(step), tree_math.where(known.any(), moved, opt)
-    summed = lagrange.dual_ascent(
-        state.multiplier.integral, up, config.multiplier_ki, config.multiplier_max
+        adam_ascent, new_opt_state = _adam.update(violation, opt_state)
+        ascent = jnp.asarray(adam_ascent)
+        opt_state = tree_math.where(is_known.any(), new_opt_state, opt_state)
+    integral = lagrange.dual_ascent(
+        state.multiplier.integral, ascent, config.multiplier_ki, config.multiplier_max
     )
-    prices = MultiplierState(jnp.where(known, summed, state.multiplier.integral), opt)
-    now = lagrange.dual_ascent(
-        prices.integral, violation, config.multiplier_kp, config.multiplier_max
+    multiplier_state = MultiplierState(
+        jnp.where(is_known, integral, state.multiplier.integral), opt_state
     )
-    return state._replace(multiplier=prices), jnp.where(limited, now, 0.0)
+    # the proportional term is added anew in each update, and is no part of the integral
+    multiplier = lagrange.dual_ascent(
+        multiplier_state.integral, violation, config.multiplier_kp, config.multiplier_max
+    )
+    return state._replace(multiplier=multiplier_state), jnp.where(has_limit, multiplier, 0.0)
 
 
 def update_agent(
     actor: actor_critic.Actor,
     config: MAPPOLagrangianConfig,
-    seen: Array,
+    env_steps: Array,
     key: Array,
-    model: sequential_update.ActorState,
-    given: sequential_update.AgentBatch,
+    actor_state: sequential_update.ActorState,
+    agent_batch: sequential_update.AgentBatch,
     factor: Array,
 ) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
-    """HAPPO's turn on A^(λ)."""
-    limited = given.constraints
-    assert isinstance(limited, sequential_update.AgentConstraints)
-    reward_spread = _deviation(given.advantage, given.data.obs.alive)
-    cost_spread = jax.vmap(_deviation, (0, None))(limited.advantage, given.data.obs.alive)
-    rate = jnp.where(
-        cost_spread > 0, reward_spread / jnp.where(cost_spread > 0, cost_spread, 1.0), 0.0
-    )
-    relative = config.multiplier_scaling == "relative"
-    prices = limited.multiplier * rate if relative else limited.multiplier
-    shares = limited.multiplier if relative else prices / jnp.where(rate > 0, rate, jnp.inf)
-    divisor = 1.0 + shares.sum() if config.normalize_by_multipliers else jnp.ones(())
+    """Updates the policy of one agent by HAPPO on the advantage A^(λ).
 
-    def scored(advantages: tuple[Array, Array], alive: Array) -> Array:
-        advantage, costly = advantages
-        burden = jnp.tensordot(costly, prices, 1)
+    Args:
+        actor: Policy network of one agent.
+        config: Settings.
+        env_steps: ``[]``, environment steps before this update, for the learning rate.
+        key: Random key of the minibatches.
+        actor_state: Weights and optimizer state of the agent.
+        agent_batch: Data of the agent, leaves ``[T, B, ...]``, with its constraints.
+        factor: ``[T, B]``, product of the probability ratios of the agents that updated before.
+
+    Returns:
+        The new `ActorState`, the log-ratio ``[T, B]`` of the new policy to the old one at the
+        actions of the batch, and metrics; ``multiplier`` is λ, ``[K]``, in reward per cost.
+    """
+    agent_constraints = agent_batch.constraints
+    assert isinstance(agent_constraints, sequential_update.AgentConstraints)
+    alive = agent_batch.data.obs.alive
+    reward_deviation = _deviation(agent_batch.advantage, alive)
+    cost_deviation = jax.vmap(_deviation, (0, None))(agent_constraints.advantage, alive)
+    # σ(A) / σ(A_k), from a relative price to reward per cost; 0 for a cost that does not vary
+    reward_per_cost = jnp.where(
+        cost_deviation > 0,
+        reward_deviation / jnp.where(cost_deviation > 0, cost_deviation, 1.0),
+        0.0,
+    )
+    multiplier = agent_constraints.multiplier
+    if config.multiplier_scaling == "relative":
+        prices, relative_prices = multiplier * reward_per_cost, multiplier
+    else:
+        prices = multiplier
+        relative_prices = prices / jnp.where(reward_per_cost > 0, reward_per_cost, jnp.inf)
+    divisor = 1.0 + relative_prices.sum() if config.normalize_by_multipliers else jnp.ones(())
+
+    def priced_advantage(advantages: tuple[Array, Array], alive: Array) -> Array:
+        advantage, cost_advantages = advantages
+        priced_costs = jnp.tensordot(cost_advantages, prices, 1)
         if config.normalize_advantages:
+            # the priced costs keep their size relative to the reward, whose advantage is scaled
             deviation = _deviation(advantage, alive)
-            burden = burden / jnp.where(deviation > 0, deviation, 1.0)
+            priced_costs = priced_costs / jnp.where(deviation > 0, deviation, 1.0)
             advantage = actor_critic.standardize_advantages(advantage, alive, shared=False)
-        return (advantage - burden) / divisor
+        return (advantage - priced_costs) / divisor
 
-    advantages = given.advantage, jnp.moveaxis(limited.advantage, 0, -1)
-    model, log_ratio, info = happo.clipped_update(
-        actor, config, seen, key, model, given, advantages, factor, scored
+    # costs last, [T, B, K], because minibatches are dealt along axis 1
+    advantages = agent_batch.advantage, jnp.moveaxis(agent_constraints.advantage, 0, -1)
+    actor_state, log_ratio, info = happo.clipped_update(
+        actor,
+        config,
+        env_steps,
+        key,
+        actor_state,
+        agent_batch,
+        advantages,
+        factor,
+        priced_advantage,
     )
-    return model, log_ratio, info | {"multiplier": prices}
+    return actor_state, log_ratio, info | {"lagrange_multiplier": prices}
 
 
 def _deviation(x: Array, alive: Array) -> Array:
-    """Of ``[T, B]`` over the living samples."""
+    """Computes the standard deviation of ``[T, B]`` over the living samples, ``[]``."""
     centred = x - running_statistics.masked_mean(x, alive)
     return jnp.sqrt(running_statistics.masked_mean(centred**2, alive))

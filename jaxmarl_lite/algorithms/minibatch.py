@@ -1,22 +1,28 @@
-"""Gradient steps: optimizers with traced rates, and minibatches of whole sequences."""
+"""Gradient steps: optimizers with traceable rates, and minibatches of whole sequences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmarl_lite.algorithms.settings import CriticConfig
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import Array, Number, PyTree
 
+LearnerState = TypeVar("LearnerState")
+
 
 class Optimizer(NamedTuple):
-    """``init(params) -> state``; ``step(params, state, grads, lr, max_norm) -> (params, state)``,
-    downhill.
+    """An optimizer that minimizes, as two pure functions.
+
+    Attributes:
+        init: ``params -> state``.
+        step: ``(params, state, grads, lr, max_norm) -> (params, state)``, downhill along ``grads``.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -26,13 +32,19 @@ class Optimizer(NamedTuple):
 def make_optimizer(
     name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False
 ) -> Optimizer:
-    """An optimizer whose learning rate and clipping are arguments, so that they may be traced.
+    """Returns an optimizer whose learning rate and clipping are arguments, which may be traced.
 
-    ``eps_root`` stands under the square root of the second moment: with it the step is
-    differentiable where a gradient is zero. ``per_agent`` treats each entry of the leading axis as
-    a model of its own, clipped by its own norm.
+    Args:
+        name: the rule.
+        eps_root: number under the square root of the second moment, 0 or more: with it the step is
+            differentiable where a gradient is zero. Without effect for ``sgd``.
+        per_agent: whether each entry of the leading axis of all leaves is a separate model, whose
+            gradient is clipped by its own norm.
+
+    Returns:
+        The optimizer; it clips gradients to the norm ``max_norm``.
     """
-    rule: Any
+    rule: optax.GradientTransformation
     if name == "adam":
         rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)  # type: ignore[arg-type]
     elif name == "rmsprop":
@@ -59,22 +71,26 @@ Steps cancel it."""
 def make_scale_free_optimizer(
     name: Literal["adam", "rmsprop", "sgd"], eps: Array | float, per_agent: bool = False
 ) -> Optimizer:
-    """Makes an optimizer whose steps do not depend on the scale of the gradient.
+    """Returns an optimizer whose steps do not depend on the scale of the gradient.
 
-    Adam and RMSprop with ``m / (sqrt(v) + eps rms(sqrt(v)))``, where rms is the root mean square
-    over all weights of the model, in the place of ``m / (sqrt(v) + eps)``. A gradient that is a
-    hundred million times smaller than 1, as a meta-gradient is, still moves a weight by about the
-    learning rate. Gradients are not clipped, because a longest gradient would be a scale. The steps
-    are not made to be differentiated.
+        step = m / (sqrt(v) + eps rms(sqrt(v)))    instead of    m / (sqrt(v) + eps)
+
+    This is Adam or RMSprop, where rms is the root mean square over all weights of the model. A
+    gradient that is a hundred million times smaller than 1, as a meta-gradient is, still moves a
+    weight by about the learning rate. Gradients are not clipped, because a longest gradient would
+    be a scale. The steps are not made to be differentiated.
 
     Args:
         name: the rule. ``sgd`` is plain and clipped: its steps have the gradient's scale.
         eps: share of the root mean square of ``sqrt(v)``, > 0.
-        per_agent: each entry of the leading axis of all leaves is a model of its own.
+        per_agent: whether each entry of the leading axis of all leaves is a separate model.
+
+    Returns:
+        The optimizer; its ``max_norm`` has no effect except for ``sgd``.
     """
     if name == "sgd":
         return make_optimizer(name, 0.0, per_agent)
-    first, second = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
+    first_decay, second_decay = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
 
     def init(params: PyTree) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -84,21 +100,24 @@ def make_scale_free_optimizer(
         params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
     ) -> tuple[PyTree, optax.ScaleByAdamState]:
         grads = jax.tree.map(lambda g: _GRADIENT_SCALE * g, grads)
-        mu = optax.tree.update_moment(grads, state.mu, first, 1)
-        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second, 2)
+        mu = optax.tree.update_moment(grads, state.mu, first_decay, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second_decay, 2)
         count = optax.safe_increment(state.count)
-        m, v = (
-            optax.tree.bias_correction(mu, first, count),
-            optax.tree.bias_correction(nu, second, count),
-        )
-        leaves = jax.tree.leaves(v)
+        first_moments = optax.tree.bias_correction(mu, first_decay, count)
+        second_moments = optax.tree.bias_correction(nu, second_decay, count)
+        leaves = jax.tree.leaves(second_moments)
+        # One floor for the whole model, in the unit of the gradient, so that its scale cancels.
         floor = eps * jnp.sqrt(sum(x.sum() for x in leaves) / sum(x.size for x in leaves))
 
-        def moved(p: Array, m: Array, v: Array) -> Array:
+        def update_leaf(p: Array, m: Array, v: Array) -> Array:
             root = jnp.sqrt(v) + floor
+            # A weight that has never had a gradient stays, even where the floor is 0.
             return p - lr * jnp.where(v > 0, m / jnp.where(v > 0, root, 1.0), 0.0)
 
-        return jax.tree.map(moved, params, m, v), optax.ScaleByAdamState(count, mu, nu)
+        return (
+            jax.tree.map(update_leaf, params, first_moments, second_moments),
+            optax.ScaleByAdamState(count, mu, nu),
+        )
 
     if per_agent:
         return Optimizer(jax.vmap(init), jax.vmap(step, (0, 0, 0, None, None)))
@@ -106,44 +125,72 @@ def make_scale_free_optimizer(
 
 
 def linear_schedule(lr: Number, env_steps: Array, lr_anneal_steps: Number) -> Array:
-    """The learning rate after so many environment steps: constant, or falling linearly to 0 at
-    ``lr_anneal_steps``.
+    """Returns the learning rate after a number of environment steps.
+
+        lr max(1 - env_steps / lr_anneal_steps, 0),    or lr where lr_anneal_steps is 0
+
+    Args:
+        lr: the learning rate at the start.
+        env_steps: ``[]``, environment steps so far.
+        lr_anneal_steps: environment steps after which the rate is 0; 0 for a constant rate.
+
+    Returns:
+        ``[]``, the learning rate.
     """
-    left = jnp.maximum(1.0 - env_steps / jnp.maximum(lr_anneal_steps, 1.0), 0.0)
-    return lr * jnp.where(lr_anneal_steps > 0, left, 1.0)
+    remaining = jnp.maximum(1.0 - env_steps / jnp.maximum(lr_anneal_steps, 1.0), 0.0)
+    return lr * jnp.where(lr_anneal_steps > 0, remaining, 1.0)
 
 
-def learning_rate_metric(config: Any, env_steps: Array) -> dict[str, Array]:
-    """The metric ``learning_rate`` of an update that begins after ``env_steps`` environment
-    steps.
+def learning_rate_metric(config: CriticConfig, env_steps: Array) -> dict[str, Array]:
+    """Returns the metric ``learning_rate`` of an update.
+
+    Args:
+        config: the algorithm's config, with ``reported_lr`` and ``lr_anneal_steps``.
+        env_steps: ``[]``, environment steps before the update.
+
+    Returns:
+        The metric's name -> the learning rate, ``[]``.
     """
     return {"learning_rate": linear_schedule(config.reported_lr, env_steps, config.lr_anneal_steps)}
 
 
 class SequenceBatch(NamedTuple):
-    """Data of whole sequences: ``steps`` has leaves ``[T, B, ...]``, ``initial_states`` has leaves
-    ``[B, ...]``.
+    """Data of whole sequences.
+
+    Attributes:
+        steps: leaves ``[T, B, ...]``.
+        initial_states: leaves ``[B, ...]``, at the start of each sequence.
     """
 
-    steps: Any
-    initial_states: Any
+    steps: PyTree
+    initial_states: PyTree
 
 
-def make_minibatches(key: Array, data: SequenceBatch, number: int) -> SequenceBatch:
-    """Deal the worlds into minibatches: leaves ``[number, T, B/number, ...]`` and ``[number,
-    B/number, ...]``.
+def make_minibatches(key: Array, data: SequenceBatch, num_minibatches: int) -> SequenceBatch:
+    """Divides the environments among minibatches at random.
 
-    Each run of ``number`` neighbouring worlds gives one world, at random, to every minibatch. The
-    worlds are alike, so nothing is lost against a shuffle of all, and where they are spread over
-    devices no world moves.
+    Each group of ``num_minibatches`` neighboring environments gives one environment, at random, to
+    every minibatch. The environments are alike, so nothing is lost against a shuffle of all, and
+    where they are spread over devices no environment changes its device.
+
+    Args:
+        key: random key of the assignment.
+        data: sequences of B environments.
+        num_minibatches: number of minibatches, which has to divide B.
+
+    Returns:
+        The data with leaves ``[num_minibatches, T, B / num_minibatches, ...]`` for the steps and
+        ``[num_minibatches, B / num_minibatches, ...]`` for the initial states.
     """
-    if number == 1:
+    if num_minibatches == 1:
         return jax.tree.map(lambda x: x[None], data)
     num_envs = jax.tree.leaves(data.steps)[0].shape[1]
-    order = jnp.argsort(jax.random.uniform(key, (num_envs // number, number)), -1)
+    num_groups = num_envs // num_minibatches
+    # One random permutation per group: order[i, j] is the member of group i in minibatch j.
+    order = jnp.argsort(jax.random.uniform(key, (num_groups, num_minibatches)), -1)
 
     def pick(x: Array, axis: int) -> Array:
-        groups = x.reshape(*x.shape[:axis], num_envs // number, number, *x.shape[axis + 1 :])
+        groups = x.reshape(*x.shape[:axis], num_groups, num_minibatches, *x.shape[axis + 1 :])
         index = order.reshape((1,) * axis + order.shape + (1,) * (groups.ndim - axis - 2))
         return jnp.moveaxis(jnp.take_along_axis(groups, index, axis + 1), axis + 1, 0)
 
@@ -155,17 +202,27 @@ def make_minibatches(key: Array, data: SequenceBatch, number: int) -> SequenceBa
 
 def run_epochs(
     key: Array,
-    learner: Any,
+    learner: LearnerState,
     data: SequenceBatch,
-    step: Callable[[Any, SequenceBatch], tuple[Any, dict[str, Array]]],
+    step: Callable[[LearnerState, SequenceBatch], tuple[LearnerState, dict[str, Array]]],
     num_epochs: int,
     num_minibatches: int,
-) -> tuple[Any, dict[str, Array]]:
-    """Go over the data ``num_epochs`` times, one ``step`` a minibatch; info is the mean over all
-    steps.
+) -> tuple[LearnerState, dict[str, Array]]:
+    """Runs a training step on every minibatch of the data, in several passes over the data.
+
+    Args:
+        key: random key; each pass divides the environments anew.
+        learner: the learner's state.
+        data: sequences of B environments.
+        step: ``(learner, minibatch) -> (learner, info)``.
+        num_epochs: number of passes.
+        num_minibatches: number of minibatches per pass, which has to divide B.
+
+    Returns:
+        The learner's state after all steps, and the mean of ``info`` over all steps.
     """
 
-    def epoch(learner: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+    def epoch(learner: LearnerState, key: Array) -> tuple[LearnerState, dict[str, Array]]:
         return jax.lax.scan(step, learner, make_minibatches(key, data, num_minibatches))
 
     learner, info = jax.lax.scan(epoch, learner, jax.random.split(key, num_epochs))
@@ -173,7 +230,16 @@ def run_epochs(
 
 
 def check_minibatches(num_envs: int, num_minibatches: int, name: str = "num_minibatches") -> None:
-    """Raise ValueError unless the worlds divide into the minibatches."""
+    """Checks that the environments divide evenly into the minibatches.
+
+    Args:
+        num_envs: B.
+        num_minibatches: number of minibatches.
+        name: name of the setting, for the error message.
+
+    Raises:
+        ValueError: for a ``num_envs`` that the number of minibatches does not divide.
+    """
     if num_envs % num_minibatches:
         raise ValueError(
             f"num_envs is {num_envs} and {name} is {num_minibatches}; allowed is a num_envs that "

@@ -1,18 +1,18 @@
-"""IPPO and MAPPO: proximal policy optimisation of every agent, with a local or a central critic.
+"""IPPO and MAPPO: proximal policy optimization with a local or a central critic.
 
     max_θ  E[ min(ρ A, clip(ρ, 1-ε, 1+ε) A) ] + c H(π_θ),   ρ = π_θ(u|o) / π_old(u|o)
 
-One algorithm: IPPO (de Witt et al. 2020) has critics that see the agent's own view, MAPPO (Yu et
-al. 2022) critics that see the state. Minibatches are whole sequences of some of the worlds, for
-memoryless networks as well, so that both kinds of network share one code and LIIR can differentiate
-through whole returns.
+Both are one algorithm: the critics of IPPO (de Witt et al. 2020) receive the agent's own
+observation, the critic of MAPPO (Yu et al. 2022) receives the global state. A minibatch holds whole
+sequences of a subset of the environments, for feed-forward networks as well, so that both kinds of
+network share one code and LIIR can differentiate through whole returns.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,14 @@ from jaxmarl_lite.types import (
 
 @base_config.config_record
 class ActorCriticConfig(settings.AgentConfig):
-    """Settings that every algorithm with PPO's policy step has."""
+    """Settings of every algorithm whose policy takes PPO's clipped step."""
 
     clip_eps: float = 0.2
-    """How far the probability ratio may leave 1 before its gain is cut off."""
+    """Distance of the probability ratio from 1 beyond which its gain is cut off."""
     num_epochs: int = 4
     """Passes over each batch."""
     critic_input: Literal["local", "global_state"] = "local"
-    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+    """Input of the critic: the agent's own observation (IPPO) or the global state (MAPPO)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,13 +63,21 @@ class PPOConfig(ActorCriticConfig):
 
 @base_config.config_record
 class IPPOConfig(PPOConfig):
-    """Settings of IPPO: PPO whose critics see the agent's own view."""
+    """Settings of IPPO: PPO whose critics receive the agent's own observation.
+
+    Example:
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/relay")
+        >>> algorithm = jml.make_algorithm("ippo", env.spec, jml.IPPOConfig(shared_torso=True))
+        >>> algorithm.name, algorithm.config.critic_input, algorithm.config.vf_coef
+        ('ippo', 'local', 0.5)
+    """
 
     shared_torso: bool = False
-    """One network with a head for the policy and one for the values, stepped at once by ``lr``, not
+    """Use one network with a head for the policy and one for the values; ``lr`` steps both, not
     ``critic_lr``."""
     vf_coef: float = 0.5
-    """Weight of the values' loss beside the policy's, with a shared torso."""
+    """Weight of the value loss relative to the policy loss, with a shared torso."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,29 +95,60 @@ class IPPOConfig(PPOConfig):
 
 @base_config.config_record
 class MAPPOConfig(PPOConfig):
-    """Settings of MAPPO: PPO whose critic sees the state."""
+    """Settings of MAPPO: PPO whose critic receives the global state.
+
+    Example:
+        >>> import dataclasses
+        >>> import jaxmarl_lite as jml
+        >>> config = dataclasses.replace(jml.MAPPOConfig(), clip_eps=0.1)
+        >>> config.clip_eps, config.critic_input
+        (0.1, 'global_state')
+        >>> jml.make_algorithm("mappo", jml.make("toy/relay").spec, config).name
+        'mappo'
+    """
 
     critic_input: Literal["local", "global_state"] = "global_state"
-    """What the critic sees: the agent's own view (IPPO) or the state (MAPPO)."""
+    """Input of the critic: the agent's own observation (IPPO) or the global state (MAPPO)."""
 
 
 class PPOState(NamedTuple):
-    """What PPO carries from update to update."""
+    """State of a PPO learner, carried from update to update.
+
+    Attributes:
+        config: the algorithm's config with its floats as arrays.
+        actor_params: parameters of the policy network.
+        actor_opt_state: state of the policy's optimizer.
+        critic_params: parameters of the critic; () with a shared torso.
+        critic_opt_state: state of the critic's optimizer; () with a shared torso.
+        critic_hidden_state: the critic's hidden state at the start of the next rollout,
+            ``[B, ...]``.
+        obs_normalizer: running moments of observations and global states, or ().
+        value_statistics: running moments of the returns, or ().
+        env_steps: ``[]``, environment steps so far.
+        costs: `constraints.CostState` of a constrained algorithm, else ().
+    """
 
     config: Any
     actor_params: PyTree
     actor_opt_state: PyTree
     critic_params: PyTree
     critic_opt_state: PyTree
-    critic_hidden_state: PyTree  # the critic's, [B, ...]
-    obs_normalizer: Any  # moments of views and states, or ()
-    value_statistics: Any  # moments of returns, or ()
-    env_steps: Array  # [] environment steps
-    costs: Any = ()  # what constrained algorithms carry for their limits (`costs.CostState`)
+    critic_hidden_state: PyTree
+    obs_normalizer: actor_critic.ObsNormalizer | tuple[()]
+    value_statistics: advantages.Moments
+    env_steps: Array
+    costs: Any = ()
 
 
 class PolicyBatch(NamedTuple):
-    """What the policy step needs of a minibatch, ``[T, b, ...]``."""
+    """The part of a minibatch that the policy step reads, ``[T, b, ...]`` of b environments.
+
+    Attributes:
+        obs: observations, with leading axes ``[T, b]``.
+        action: ``[T, b, N]`` int, or ``[T, b, N, A]`` float.
+        log_prob: ``[T, b, N]``, log-probability under the policy that acted, in nats.
+        is_first: ``[T, b]`` bool, whether the step begins an episode.
+    """
 
     obs: Observation
     action: Array
@@ -118,36 +157,60 @@ class PolicyBatch(NamedTuple):
 
 
 def to_policy_batch(steps: Transition) -> PolicyBatch:
-    """Pick it from a rollout."""
+    """Returns the part of a rollout that the policy step reads.
+
+    Args:
+        steps: transitions ``[T, B, ...]``.
+
+    Returns:
+        The batch, ``[T, B, ...]``.
+    """
     return PolicyBatch(
         steps.obs, steps.action, steps.log_prob, actor_critic.is_first_step(steps.last)
     )
 
 
 def policy_loss(
-    theta: PyTree,
+    actor_params: PyTree,
     actor: actor_critic.Actor,
     data: PolicyBatch,
     hidden_state: PyTree,
     advantage: Array,
     config: ActorCriticConfig,
 ) -> tuple[Array, dict[str, Array]]:
-    """Minus the objective at the head of this file, and what one may look at.
+    """Computes minus the clipped objective in the module docstring.
 
     Args:
-        theta: the policy's weights.
-        data, hidden_state: a minibatch and the policy's memory at its start.
+        actor_params: parameters of the policy network.
+        actor: the policies.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the policy's hidden state at the start of the minibatch, ``[b, ...]``.
         advantage: ``[T, b, N]``. The loss may be differentiated with respect to it as well.
+        config: settings; it reads ``clip_eps``, ``entropy_coef`` and ``parameter_sharing``.
+
+    Returns:
+        The loss, scalar, and a dict of scalar metrics: ``entropy`` (nats), ``approx_kl`` (nats) and
+        ``clip_fraction`` (0 to 1), each a mean over the steps of alive agents.
     """
     return surrogate_loss(
-        actor.unroll(theta, hidden_state, data.obs, data.is_first), data, advantage, config
+        actor.unroll(actor_params, hidden_state, data.obs, data.is_first), data, advantage, config
     )
 
 
 def surrogate_loss(
     pi: Distribution, data: PolicyBatch, advantage: Array, config: ActorCriticConfig
 ) -> tuple[Array, dict[str, Array]]:
-    """`policy_loss` of the distributions that the policy has come to."""
+    """Computes `policy_loss` from the action distributions of the new policy.
+
+    Args:
+        pi: the distributions, with batch axes ``[T, b, N]``.
+        data: a minibatch ``[T, b, ...]``.
+        advantage: ``[T, b, N]``.
+        config: settings, as for `policy_loss`.
+
+    Returns:
+        The loss, scalar, and the metrics of `policy_loss`.
+    """
     log_prob = pi.log_prob(data.action)
     ratio = surrogates.importance_ratio(log_prob, data.log_prob)
     alive, entropy = data.obs.alive, pi.entropy()
@@ -168,25 +231,44 @@ def surrogate_loss(
 
 
 def value_loss(
-    phi: PyTree,
+    critic_params: PyTree,
     critic: actor_critic.Critic,
     data: PolicyBatch,
     hidden_state: PyTree,
     target: Array,
     shared: bool,
 ) -> Array:
-    """Half the mean squared error of a critic against its targets ``[T, b, N]``, or ``[T, b, N,
-    K]`` of costs.
+    """Computes half the mean squared error of a critic against its targets.
+
+    Args:
+        critic_params: parameters of the critic.
+        critic: the critic of the reward, or of K costs.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the critic's hidden state at the start of the minibatch, ``[b, ...]``.
+        target: ``[T, b, N]``, or ``[T, b, N, K]`` of costs, in the critic's unit.
+        shared: whether all agents share one set of parameters.
+
+    Returns:
+        The loss, scalar; see `value_loss_from_values`.
     """
-    value, _ = critic.unroll(phi, hidden_state, data.obs, data.is_first)
+    value, _ = critic.unroll(critic_params, hidden_state, data.obs, data.is_first)
     return value_loss_from_values(value, target, shared)
 
 
 def value_loss_from_values(value: Array, target: Array, shared: bool) -> Array:
-    """`value_loss` of the values that the critic has come to.
+    """Computes `value_loss` from values that the critic has predicted.
 
-    Agents out of play count: a team is paid after some have fallen, and their values then are what
-    the returns of their last steps in play are estimated from.
+    Agents that are not alive count: a team is paid after some of its agents have died, and the
+    returns of an agent's last steps alive are estimated from the values of its later steps.
+
+    Args:
+        value: ``[T, b, N]``, or ``[T, b, N, K]`` of costs.
+        target: the shape and the unit of ``value``.
+        shared: whether all agents share one set of parameters. If not, the agents' losses are
+            added, so that the gradient of one does not depend on the number of agents.
+
+    Returns:
+        The loss, scalar.
     """
     error = (value - target) ** 2
     error = error.mean(tuple(range(3, error.ndim)))
@@ -194,35 +276,59 @@ def value_loss_from_values(value: Array, target: Array, shared: bool) -> Array:
 
 
 class PPONetworks(NamedTuple):
-    """PPO's networks, for an environment's sizes."""
+    """PPO's networks, built for the sizes of one environment.
+
+    Attributes:
+        actor: the policies.
+        critic: the critic of the reward.
+    """
 
     actor: actor_critic.Actor
     critic: actor_critic.Critic
 
 
 def optimizer_of(config: settings.CriticConfig) -> minibatch.Optimizer:
-    """The optimizer of every network."""
+    """Returns the optimizer of every network.
+
+    Args:
+        config: settings; without ``parameter_sharing`` each agent's gradient is clipped by its own
+            norm.
+
+    Returns:
+        The optimizer.
+    """
     return minibatch.make_optimizer(
         config.optimizer, config.eps_root, per_agent=not config.parameter_sharing
     )
 
 
 UpdateFn = Callable[[Any, Array, PPOState, Rollout], tuple[PPOState, dict[str, Array]]]
+"""Signature ``(networks, key, learner, batch) -> (learner, metrics)`` of one update."""
 
 
 def make_ppo(
-    name: str, spec: EnvSpec, config: Any, update_fn: UpdateFn | None = None, networks: Any = None
+    name: str,
+    spec: EnvSpec,
+    config: Any,
+    update_fn: UpdateFn | None = None,
+    networks: PPONetworks | actor_critic.SharedActorCritic | None = None,
 ) -> Algorithm:
-    """IPPO or MAPPO for an environment of these sizes; the config's static fields decide the
-    networks.
+    """Returns IPPO or MAPPO, or an algorithm with the same state, for one environment.
+
+    The static fields of the config decide the networks.
 
     Args:
-        name, spec, config: of the algorithm.
-        update_fn: what is learned from a batch, of an algorithm with the same state (PPO's by
-            default).
-        networks: with the names of `PPONetworks` (by default policy and critic apart).
+        name: name of the algorithm.
+        spec: the environment's sizes.
+        config: the algorithm's config, such as a `PPOConfig`.
+        update_fn: the update on a batch; PPO's by default.
+        networks: a record with the fields of `PPONetworks`; by default policy and critic are
+            separate networks.
+
+    Returns:
+        The algorithm, whose learner's state is a `PPOState`.
     """
-    update_fn = _update if update_fn is None else update_fn
+    update_fn = cast(UpdateFn, _update) if update_fn is None else update_fn
     networks = networks or PPONetworks(
         actor_critic.make_actor(spec, config.network_spec, config.parameter_sharing),
         actor_critic.make_critic(
@@ -233,13 +339,15 @@ def make_ppo(
     def init(key: Array, num_envs: int, config: Any = config) -> PPOState:
         config = base_config.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
-        theta, phi = networks.actor.net.init(policy_key), networks.critic.net.init(critic_key)
+        actor_params = networks.actor.net.init(policy_key)
+        critic_params = networks.critic.net.init(critic_key)
         return PPOState(
             config=config,
-            actor_params=theta,
-            actor_opt_state=optimizer_of(config).init(theta),
-            critic_params=phi,
-            critic_opt_state=optimizer_of(config).init(phi) if phi else (),
+            actor_params=actor_params,
+            actor_opt_state=optimizer_of(config).init(actor_params),
+            critic_params=critic_params,
+            # a critic that shares the actor's network has no parameters to step
+            critic_opt_state=optimizer_of(config).init(critic_params) if critic_params else (),
             critic_hidden_state=networks.critic.net.init_hidden_state(num_envs),
             obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
             value_statistics=running_statistics.init_running_statistics(())
@@ -271,16 +379,23 @@ def make_ppo(
 
 
 def estimate(
-    of: PPONetworks, learner: Any, steps: Transition
+    networks: PPONetworks, learner: Any, steps: Transition
 ) -> tuple[Any, advantages.AdvantageEstimate, dict[str, Array]]:
-    """Advantages and targets by the critic, and the learner with its moments of returns widened.
+    """Computes advantages and targets by the critic, and updates the moments of the returns.
 
-    The learner is a `PPOState`, or has its ``config``, ``critic_params``, ``critic_hidden_state``
-    and ``value_statistics``.
+    Args:
+        networks: the networks; it reads ``critic`` only.
+        learner: a `PPOState`, or a NamedTuple with its ``config``, ``critic_params``,
+            ``critic_hidden_state`` and ``value_statistics``.
+        steps: transitions ``[T, B, ...]`` with normalized observations.
+
+    Returns:
+        The learner with the new ``value_statistics``, the advantages and targets ``[T, B, N]``, and
+        the metric ``explained_variance``.
     """
     config = learner.config
-    found, moments, explained = advantages.estimate_advantages(
-        of.critic,
+    estimates, value_statistics, explained_variance = advantages.estimate_advantages(
+        networks.critic,
         learner.critic_params,
         learner.critic_hidden_state,
         learner.value_statistics,
@@ -289,54 +404,61 @@ def estimate(
         config.gamma,
         config.gae_lambda,
     )
-    return learner._replace(value_statistics=moments), found, {"explained_variance": explained}
+    learner = learner._replace(value_statistics=value_statistics)
+    return learner, estimates, {"explained_variance": explained_variance}
 
 
 def _update(
-    of: PPONetworks, key: Array, learner: PPOState, batch: Rollout
+    networks: PPONetworks, key: Array, learner: PPOState, batch: Rollout
 ) -> tuple[PPOState, dict[str, Array]]:
-    """Learn from a rollout: advantages and targets once, then epochs over minibatches."""
+    """Learns from a rollout: advantages and targets once, then epochs over minibatches."""
     config = learner.config
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    learner, found, info = estimate(of, learner, steps)
+    learner, estimates, info = estimate(networks, learner, steps)
     data = minibatch.SequenceBatch(
-        (to_policy_batch(steps), found.advantage, found.target),
+        (to_policy_batch(steps), estimates.advantage, estimates.target),
         (batch.initial_hidden_state, learner.critic_hidden_state),
     )
-    learner, fit = minibatch.run_epochs(
-        key, learner, data, functools.partial(_step, of), config.num_epochs, config.num_minibatches
+    learner, step_info = minibatch.run_epochs(
+        key,
+        learner,
+        data,
+        functools.partial(_step, networks),
+        config.num_epochs,
+        config.num_minibatches,
     )
+    # The moments of observations change last: the whole update reads the moments that acted.
     return learner._replace(
-        critic_hidden_state=found.hidden_state,
+        critic_hidden_state=estimates.hidden_state,
         obs_normalizer=actor_critic.update_obs_normalizer(
             learner.obs_normalizer, batch.transitions.obs
         ),
         env_steps=learner.env_steps + batch.transitions.last.size,
-    ), info | fit | minibatch.learning_rate_metric(learner.config, learner.env_steps)
+    ), info | step_info | minibatch.learning_rate_metric(learner.config, learner.env_steps)
 
 
 def _step(
-    of: PPONetworks, learner: PPOState, batch: minibatch.SequenceBatch
+    networks: PPONetworks, learner: PPOState, batch: minibatch.SequenceBatch
 ) -> tuple[PPOState, dict[str, Array]]:
-    """Policy and critic, one gradient step each, on one minibatch."""
+    """Takes one gradient step of the policy and one of the critic on a minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
-    hidden_state, critic_memory = batch.initial_states
+    hidden_state, critic_hidden_state = batch.initial_states
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(
             advantage, data.obs.alive, config.parameter_sharing
         )
     (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-        learner.actor_params, of.actor, data, hidden_state, advantage, config
+        learner.actor_params, networks.actor, data, hidden_state, advantage, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
-    policy, policy_opt = optimizer_of(config).step(
+    actor_params, actor_opt_state = optimizer_of(config).step(
         learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
     )
     learner, critic_info = update_critic(
-        of.critic,
-        learner._replace(actor_params=policy, actor_opt_state=policy_opt),
+        networks.critic,
+        learner._replace(actor_params=actor_params, actor_opt_state=actor_opt_state),
         data,
-        critic_memory,
+        critic_hidden_state,
         target,
     )
     info |= {"policy_loss": loss, "policy_grad_norm": tree_math.norm(grads)}
@@ -350,34 +472,58 @@ def update_critic(
     hidden_state: PyTree,
     target: Array,
 ) -> tuple[Any, dict[str, Array]]:
-    """One gradient step of a learner's critic on a minibatch."""
-    config, weights = learner.config, (learner.critic_params, learner.critic_opt_state)
+    """Takes one gradient step of a learner's critic on a minibatch.
+
+    Args:
+        critic: the critic of the reward.
+        learner: a `PPOState`, or a NamedTuple with its ``config``, ``critic_params``,
+            ``critic_opt_state`` and ``env_steps``.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the critic's hidden state at the start of the minibatch, ``[b, ...]``.
+        target: ``[T, b, N]``, in the critic's unit.
+
+    Returns:
+        The learner after the step, and the metrics ``value_loss`` and ``critic_grad_norm``.
+    """
+    config, critic_state = learner.config, (learner.critic_params, learner.critic_opt_state)
     lr = minibatch.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
-    (phi, opt), error, length = value_gradient_step(
-        critic, config, lr, weights, data, hidden_state, target
+    (critic_params, critic_opt_state), loss, grad_norm = value_gradient_step(
+        critic, config, lr, critic_state, data, hidden_state, target
     )
-    info = {"value_loss": error, "critic_grad_norm": length}
-    return learner._replace(critic_params=phi, critic_opt_state=opt), info
+    info = {"value_loss": loss, "critic_grad_norm": grad_norm}
+    return learner._replace(critic_params=critic_params, critic_opt_state=critic_opt_state), info
 
 
 def value_gradient_step(
     critic: actor_critic.Critic,
     config: settings.CriticConfig,
     lr: Number,
-    weights: tuple[PyTree, PyTree],
+    critic_state: tuple[PyTree, PyTree],
     data: PolicyBatch,
     hidden_state: PyTree,
     target: Array,
 ) -> tuple[tuple[PyTree, PyTree], Array, Array]:
-    """A critic's weights and optimizer after a gradient step, its loss before, and the gradient's
-    length.
+    """Takes one gradient step of a critic on `value_loss`.
+
+    Args:
+        critic: the critic of the reward, or of K costs.
+        config: settings of the optimizer.
+        lr: learning rate, 0 or more.
+        critic_state: the critic's parameters and the state of its optimizer.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the critic's hidden state at the start of the minibatch, ``[b, ...]``.
+        target: ``[T, b, N]``, or ``[T, b, N, K]`` of costs, in the critic's unit.
+
+    Returns:
+        The parameters and the optimizer's state after the step, the loss at the old parameters, and
+        the norm of the gradient before clipping; the last two are scalars.
     """
-    phi, opt = weights
-    error, grads = jax.value_and_grad(value_loss)(
-        phi, critic, data, hidden_state, target, config.parameter_sharing
+    critic_params, opt_state = critic_state
+    loss, grads = jax.value_and_grad(value_loss)(
+        critic_params, critic, data, hidden_state, target, config.parameter_sharing
     )
     return (
-        optimizer_of(config).step(phi, opt, grads, lr, config.max_grad_norm),
-        error,
+        optimizer_of(config).step(critic_params, opt_state, grads, lr, config.max_grad_norm),
+        loss,
         tree_math.norm(grads),
     )

@@ -1,24 +1,31 @@
-"""The policy that every learned one is compared with."""
+"""The uniformly random policy, the baseline of every learned one."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.networks import distributions
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout
 
 
 def random_policy(spec: EnvSpec) -> Algorithm:
-    """Acts uniformly over the legal actions, or within the bounds (standard normal where there are
-    none).
+    """Returns an algorithm that learns nothing and acts uniformly at random.
+
+    Discrete actions are uniform over the legal ones, continuous ones uniform within the bounds, or
+    standard normal where there are no bounds.
+
+    Args:
+        spec: the environment's sizes and action bounds.
+
+    Returns:
+        The algorithm ``"random"``, without parameters or hyperparameters; the log-probabilities
+        that its ``act`` returns are 0.
     """
 
     def act(
         learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
-    ) -> Any:
+    ) -> tuple[Array, Array, PyTree]:
         if spec.action_type == "discrete":
             action = distributions.categorical(
                 jnp.zeros_like(obs.action_mask, float), obs.action_mask
@@ -36,7 +43,7 @@ def random_policy(spec: EnvSpec) -> Algorithm:
             )
         return action, jnp.zeros(action.shape[:2]), hidden_state
 
-    def update(key: Array, learner: PyTree, batch: Any) -> Any:
+    def update(key: Array, learner: PyTree, batch: Rollout) -> tuple[PyTree, dict[str, Array]]:
         return learner, {}
 
     return Algorithm(

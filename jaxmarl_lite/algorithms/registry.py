@@ -1,4 +1,4 @@
-"""The list of algorithms: a new one is one line here, and every common test takes it up."""
+"""The algorithms by name; a new algorithm is one entry here, and every common test covers it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from jaxmarl_lite.algorithms import (
     ppo,
     qmix,
 )
+from jaxmarl_lite.algorithms.settings import LearnerConfig
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
+"""``(name, spec, config) -> algorithm``, where the config is of the algorithm's own class."""
 
-ALGORITHMS: dict[str, tuple[type, Make]] = {
+ALGORITHMS: dict[str, tuple[type[LearnerConfig], Make]] = {
     "ippo": (ppo.IPPOConfig, ippo.make_ippo),
     "mappo": (ppo.MAPPOConfig, ppo.make_ppo),
     "happo": (happo.HAPPOConfig, happo.make_happo),
@@ -39,31 +41,56 @@ ALGORITHMS: dict[str, tuple[type, Make]] = {
     "coma": (coma.COMAConfig, coma.make_coma),
     "qmix": (qmix.QMIXConfig, qmix.make_qmix),
 }
-"""Name -> its config and its maker."""
+"""Name of an algorithm -> its config class and the function that makes it."""
 
 
-def config_of(name: str) -> type:
-    """The config class of an algorithm.
+def config_of(name: str) -> type[LearnerConfig]:
+    """Returns the config class of an algorithm.
+
+    Args:
+        name: one of `ALGORITHMS`.
+
+    Returns:
+        The class, whose fields are the algorithm's settings.
 
     Raises:
-        ValueError: for an unknown name, with the nearest known ones.
+        ValueError: for an unknown name; the message gives the nearest known ones.
     """
     if not isinstance(name, str) or name not in ALGORITHMS:
         raise validation.unknown_name("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name][0]
 
 
-def make_algorithm(name: str, spec: EnvSpec, config: Any = None) -> Algorithm:
-    """An algorithm, by name, for an environment of these sizes.
+def make_algorithm(name: str, spec: EnvSpec, config: LearnerConfig | None = None) -> Algorithm:
+    """Returns an algorithm by its name, for an environment of given sizes.
 
     Args:
         name: one of `ALGORITHMS`.
-        spec: the environment's `spec`.
-        config: an instance of the algorithm's config; its defaults when None.
+        spec: the environment's ``spec``.
+        config: an instance of the algorithm's config class; its defaults when None.
+
+    Returns:
+        The algorithm as a record of pure functions.
 
     Raises:
-        ValueError: for an unknown name, or a config with a share of a run; TypeError: for another
-    algorithm's config.
+        ValueError: for an unknown name, or a config with a share of a run.
+        TypeError: for another algorithm's config, or a ``spec`` that is not an `EnvSpec`.
+
+    Example:
+        Four copies of an environment, and one action of each agent in each of them:
+
+        >>> import jax
+        >>> import jaxmarl_lite as jml
+        >>> env = jml.make("toy/relay")
+        >>> algorithm = make_algorithm("mappo", env.spec, jml.MAPPOConfig(hidden_sizes=(8,)))
+        >>> init_key, env_key, act_key = jax.random.split(jax.random.key(0), 3)
+        >>> learner_state = algorithm.init(init_key, 4)
+        >>> _, timestep = jax.vmap(env.reset)(jax.random.split(env_key, 4))
+        >>> action, log_prob, _ = algorithm.act(
+        ...     learner_state, act_key, timestep.obs, algorithm.init_hidden_state(4)
+        ... )
+        >>> env.spec.num_agents, action.shape, log_prob.shape
+        (2, (4, 2), (4, 2))
     """
     kind = config_of(name)
     config = kind() if config is None else config

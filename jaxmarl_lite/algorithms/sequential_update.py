@@ -1,10 +1,10 @@
-"""Agents that update one after the other (Kuba et al., ICLR 2022).
+"""Sequential policy updates: the agents update one after the other (Kuba et al., ICLR 2022).
 
     M^{i_1:m} = Π_{l<m} π_new(u_{i_l} | o_{i_l}) / π_old(u_{i_l} | o_{i_l}) · Â(s, u)
 
-In each update the agents take their turns in a random order ``i_1 .. i_N``. Each sees the advantage
-multiplied by how much likelier, or less likely, those before it have made the actions that they
-took: the advantage itself is not estimated anew.
+In each update the agents take their turns in a random order ``i_1 .. i_N``. Each agent learns from
+the advantage times the factor by which the agents before it in the order have made their actions
+more or less likely: the advantage itself is not estimated anew.
 """
 
 from __future__ import annotations
@@ -17,161 +17,238 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import keys
-from jaxmarl_lite.algorithms import constraints, cost_limits, minibatch, ppo
+from jaxmarl_lite.algorithms import constraints, cost_limits, minibatch, ppo, settings
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout
 
-Turn = Callable[[Array, Any, Any, Array], tuple[Any, Array, dict[str, Array]]]
+Turn = Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, dict[str, Array]]]
 """``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent;
-factor and ratio have the axes ``terms`` of `sequential_update` behind these."""
+factor and log-ratio have the ``ratio_axes`` of `sequential_update` as further axes."""
 
 
 def sequential_update(
     key: Array,
-    models_of: PyTree,
+    models: PyTree,
     data: PyTree,
     alive: Array,
     turn: Turn,
-    terms: tuple[int, ...] = (),
+    ratio_axes: tuple[int, ...] = (),
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Every agent's turn, in a random order.
+    """Runs the turn of every agent, one after the other in a random order.
 
     Args:
-        key: for the order and for the turns.
-        models_of: what each agent carries, every leaf with a leading ``[N]``.
-        data: what each agent learns from, every leaf with a leading ``[N]``.
+        key: random key of the order and of the turns.
+        models: the state that each agent's turn changes, every leaf ``[N, ...]``.
+        data: the data that each agent learns from, every leaf ``[N, ...]``.
         alive: ``[N, T, B]`` bool; where an agent is dead, its ratio counts as one.
-        turn: of one agent. Its log-ratio is that of the actions taken, under its new policy and its
-            old one.
-        terms: axes that ratios have after ``[T, B]``: () unless they are kept by dimension of the
-            action.
+        turn: the turn of one agent. Its log-ratio is log π_new - log π_old of the actions that the
+            agent took.
+        ratio_axes: sizes of the axes that ratios have after ``[T, B]``: () unless they are separate
+            for each dimension of the action.
 
-    Returns: What the agents then carry, and the info of every agent, ``[N, ...]``, with ``turn``,
-        its place in the order, and ``ratio_product_mean``, the mean of the product that it met.
+    Returns:
+        The agents' new state, and the info of every agent, ``[N, ...]``, with two further entries:
+        ``turn``, the agent's place in the order from 0, and ``ratio_product_mean``, the mean of the
+        product of ratios at the agent's turn.
     """
-    agents = alive.shape[0]
+    num_agents = alive.shape[0]
     order_key, key = jax.random.split(key)
-    order = jax.random.permutation(order_key, agents)
+    order = jax.random.permutation(order_key, num_agents)
 
     def step(
-        carry: tuple[PyTree, Array], now: tuple[Array, Array]
+        carry: tuple[PyTree, Array], agent_and_key: tuple[Array, Array]
     ) -> tuple[tuple[PyTree, Array], dict[str, Array]]:
-        models_of, factor = carry
-        agent, key = now
-        model, given = jax.tree.map(lambda x: x[agent], (models_of, data))
-        model, log_ratio, info = turn(key, model, given, factor)
-        models_of = jax.tree.map(lambda x, one: x.at[agent].set(one), models_of, model)
+        models, factor = carry
+        agent, key = agent_and_key
+        model, agent_data = jax.tree.map(lambda x: x[agent], (models, data))
+        model, log_ratio, info = turn(key, model, agent_data, factor)
+        models = jax.tree.map(lambda x, entry: x.at[agent].set(entry), models, model)
         info |= {"ratio_product_mean": factor.mean()}
         acted = jnp.broadcast_to(
-            jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(terms)))), factor.shape
+            jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(ratio_axes)))), factor.shape
         )
-        return (models_of, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
+        return (models, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
 
-    begin = (models_of, jnp.ones((*alive.shape[1:], *terms), jnp.result_type(float)))
-    (models_of, _), info = jax.lax.scan(step, begin, (order, jax.random.split(key, agents)))
-    place = jnp.argsort(order)
-    info = jax.tree.map(lambda x: x[place], info)
-    return models_of, info | {"turn": place.astype(jnp.result_type(float))}
+    start = (models, jnp.ones((*alive.shape[1:], *ratio_axes), jnp.result_type(float)))
+    (models, _), info = jax.lax.scan(step, start, (order, jax.random.split(key, num_agents)))
+    # The scan's info is in the order of turns; its inverse permutation sorts by agent.
+    position = jnp.argsort(order)
+    info = jax.tree.map(lambda x: x[position], info)
+    return models, info | {"update_order": position.astype(jnp.result_type(float))}
 
 
 def simultaneous_update(
-    key: Array, models_of: PyTree, data: PyTree, alive: Array, turn: Turn
+    key: Array, models: PyTree, data: PyTree, alive: Array, turn: Turn
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Every agent's turn at the same time, so that none meets another's ratios; arguments as in
-    `sequential_update`.
+    """Runs the turns of all agents at the same time, so that no agent meets another's ratios.
+
+    Args:
+        key: random key of the turns.
+        models: as in `sequential_update`.
+        data: as in `sequential_update`.
+        alive: as in `sequential_update`; only its shape is used.
+        turn: as in `sequential_update`.
+
+    Returns:
+        As `sequential_update`, with every ``turn`` 0 and every ``ratio_product_mean`` 1.
     """
-    agents = alive.shape[0]
-    keys, factor = jax.random.split(key, agents), jnp.ones(alive.shape, jnp.result_type(float))
-    models_of, _, info = jax.vmap(turn)(keys, models_of, data, factor)
-    return models_of, info | {
+    num_agents = alive.shape[0]
+    agent_keys = jax.random.split(key, num_agents)
+    factor = jnp.ones(alive.shape, jnp.result_type(float))
+    models, _, info = jax.vmap(turn)(agent_keys, models, data, factor)
+    return models, info | {
         "ratio_product_mean": factor.mean((1, 2)),
-        "turn": jnp.zeros(agents, factor.dtype),
+        "update_order": jnp.zeros(num_agents, factor.dtype),
     }
 
 
 def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
-    """The data of all agents ``[T, B, N, ...]`` as those of each, ``[N, T, B, ...]``; what is
-    common is repeated.
-    """
-    agents = data.log_prob.shape[-1]
+    """Returns the data of all agents with the agents' axis first.
 
-    def first(x: Array) -> Array:
+    Args:
+        data: leaves ``[T, B, N, ...]``; the state and the marks of first steps are without N.
+
+    Returns:
+        Leaves ``[N, T, B, ...]``, where the data that all agents share is repeated N times.
+    """
+    num_agents = data.log_prob.shape[-1]
+
+    def agents_first(x: Array) -> Array:
         return jnp.moveaxis(x, 2, 0)
 
-    def repeated(x: Array) -> Array:
-        return jnp.broadcast_to(x[None], (agents, *x.shape))
+    def repeat(x: Array) -> Array:
+        return jnp.broadcast_to(x[None], (num_agents, *x.shape))
 
-    obs = data.obs
-    own = Observation(
-        first(obs.agents_view), repeated(obs.global_state), first(obs.action_mask), first(obs.alive)
+    obs = Observation(
+        agents_first(data.obs.agents_view),
+        repeat(data.obs.global_state),
+        agents_first(data.obs.action_mask),
+        agents_first(data.obs.alive),
     )
-    return ppo.PolicyBatch(own, first(data.action), first(data.log_prob), repeated(data.is_first))
+    return ppo.PolicyBatch(
+        obs, agents_first(data.action), agents_first(data.log_prob), repeat(data.is_first)
+    )
 
 
 def memory_by_agent(hidden_state: PyTree) -> PyTree:
-    """The policies' memory ``[B, N, H]`` as ``[N, B, H]``."""
+    """Returns the policies' memory with the agents' axis first.
+
+    Args:
+        hidden_state: leaves ``[B, N, H]``, or () without a memory.
+
+    Returns:
+        Leaves ``[N, B, H]``.
+    """
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), hidden_state)
 
 
 def log_ratio(
-    actor: actor_critic.Actor, theta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch
+    actor: actor_critic.Actor, actor_params: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch
 ) -> Array:
-    """Log π_θ(u|o) - log π_old(u|o) of the actions that one agent took, ``[T, B]``."""
+    """Computes log π(u|o) - log π_old(u|o) of the actions that one agent took.
+
+    Args:
+        actor: the policy of one agent.
+        actor_params: its weights, for π.
+        hidden_state: its memory before the rollout, ``[B, ...]``.
+        data: the agent's rollout ``[T, B, ...]``, with the log-probabilities under π_old.
+
+    Returns:
+        ``[T, B]``, in nats.
+    """
     return (
-        actor.unroll(theta, hidden_state, data.obs, data.is_first).log_prob(data.action)
+        actor.unroll(actor_params, hidden_state, data.obs, data.is_first).log_prob(data.action)
         - data.log_prob
     )
 
 
-def check_own_weights(config: Any) -> None:
-    """Raise ValueError for shared weights: an agent's turn would move the others as well."""
+def check_own_weights(config: settings.LearnerConfig) -> None:
+    """Checks that agents do not share weights: with shared weights a turn would change all agents.
+
+    Args:
+        config: the config of an algorithm whose agents update in turn.
+
+    Raises:
+        ValueError: for a config with ``parameter_sharing``.
+    """
     if config.parameter_sharing:
         raise ValueError(
             f"{type(config).__name__}.parameter_sharing is True; allowed is False, because agents "
-            "that move in turn "
-            "have weights of their own"
+            "that update in turn "
+            "have separate weights"
         )
 
 
 class ActorState(NamedTuple):
-    """What an agent carries through its turn."""
+    """The policy state of one agent, which its turn changes.
+
+    Attributes:
+        params: the policy's weights.
+        opt_state: state of the policy's optimizer.
+    """
 
     params: PyTree
     opt_state: PyTree
 
 
 class AgentConstraints(NamedTuple):
-    """What one agent's limits ask of its turn."""
+    """The limits of one agent in its turn.
 
-    advantage: Array  # [K, T, B] of its costs
-    violation: Array  # [K] how far each limit is broken, in cost per episode
-    length: Array  # [] mean length of an episode
-    living_share: Array  # [] share of its steps in which the agent is in play
-    multiplier: Array  # [K] by the algorithm's own rule: prices, or doubts; zeros where it has none
+    Attributes:
+        advantage: ``[K, T, B]``, advantages of the agent's costs, in the unit of cost.
+        violation: ``[K]``, excess over each limit, in cost per episode; positive where broken.
+        length: ``[]``, mean length of an episode in steps.
+        living_share: ``[]``, share of its steps in which the agent is in play, 0 to 1.
+        multiplier: ``[K]``, by the algorithm's own rule: prices, or degrees of pessimism; zeros
+            where it has none.
+    """
+
+    advantage: Array
+    violation: Array
+    length: Array
+    living_share: Array
+    multiplier: Array
 
 
 class AgentBatch(NamedTuple):
-    """What an agent learns from in its turn."""
+    """The data that one agent learns from in its turn.
 
-    data: ppo.PolicyBatch  # [T, B, ...]
-    hidden_state: PyTree  # its policy's, [B, ...]
-    advantage: Array  # [T, B] of the team, in the unit of reward
-    constraints: AgentConstraints | tuple[()]  # () where nothing is limited
+    Attributes:
+        data: the agent's rollout, ``[T, B, ...]``.
+        hidden_state: its policy's memory before the rollout, ``[B, ...]``.
+        advantage: ``[T, B]``, the advantage of the team, in the unit of reward.
+        constraints: the agent's limits; () where nothing is limited.
+    """
+
+    data: ppo.PolicyBatch
+    hidden_state: PyTree
+    advantage: Array
+    constraints: AgentConstraints | tuple[()]
 
 
 AgentUpdateFn = Callable[
     [actor_critic.Actor, Any, Array, Array, ActorState, AgentBatch, Array],
     tuple[ActorState, Array, dict[str, Array]],
 ]
-"""``(actor, config, seen, key, model, given, factor) -> (model, log_ratio, info)``, see `Turn`."""
+"""``(actor, config, env_steps, key, model, batch, factor) -> (model, log_ratio, info)``, see
+`Turn`."""
 
 
 class UpdateSpec(NamedTuple):
-    """How an algorithm's agents update."""
+    """The parts of an algorithm in which its agents' updates differ from those of others.
+
+    Attributes:
+        agent_update: the turn of one agent.
+        constrained: whether costs are limited; then the config is a `constraints.CostConfig` as
+            well.
+        update_multipliers: ``(config, state, costs) -> (state, multipliers [N, K])``; None for an
+            algorithm without multipliers.
+        simultaneous: whether all agents update at the same time instead of in turn.
+        ratio_axes: axes of a ratio after ``[T, B]``, see `sequential_update`.
+    """
 
     agent_update: AgentUpdateFn
     constrained: bool = False
-    """Whether costs are limited; then the config is a `costs.CostConfig` as well."""
     update_multipliers: (
         Callable[
             [Any, constraints.CostState, constraints.CostEstimate],
@@ -179,142 +256,179 @@ class UpdateSpec(NamedTuple):
         ]
         | None
     ) = None
-    """``(config, state, costs) -> (state, multipliers [N, K])``; None where there are none."""
     simultaneous: bool = False
-    """All at the same time instead of in turn."""
     ratio_axes: tuple[int, ...] = ()
-    """Axes of a ratio after ``[T, B]``, see `sequential_update`."""
 
 
 class SequentialNetworks(NamedTuple):
-    """The networks of one algorithm."""
+    """The networks of an algorithm with sequential updates.
+
+    Attributes:
+        actor: the policy of one agent, without the agents' axis.
+        critic: the critics of the reward.
+        cost_critic: the critics of the costs; None where nothing is limited.
+    """
 
     actor: actor_critic.Actor
     critic: actor_critic.Critic
     cost_critic: actor_critic.Critic | None
 
 
-def make_sequential(name: str, spec: EnvSpec, config: Any, rules: UpdateSpec) -> Algorithm:
-    """An algorithm whose agents take their turns; all but the policies' step, and the costs, is
-    PPO's.
+def make_sequential(name: str, spec: EnvSpec, config: Any, update_spec: UpdateSpec) -> Algorithm:
+    """Returns an algorithm whose agents update in turn.
+
+    Everything but the policies' step and the costs is PPO's.
+
+    Args:
+        name: name of the algorithm.
+        spec: the environment's sizes.
+        config: a `settings.CriticConfig`, and a `constraints.CostConfig` as well where
+            ``update_spec.constrained``; its static fields decide the networks.
+        update_spec: the parts in which the algorithm differs from others.
+
+    Returns:
+        The algorithm; its learner is a `ppo.PPOState`.
+
+    Raises:
+        ValueError: for limits that do not fit the environment's costs.
     """
-    if rules.constrained:
-        cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")  # type: ignore[attr-defined]
-    plain = ppo.make_ppo(name, spec, config)
-    of = SequentialNetworks(
+    if update_spec.constrained:
+        cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")
+    ppo_algorithm = ppo.make_ppo(name, spec, config)
+    networks = SequentialNetworks(
         actor_critic.single_agent_actor(spec, config.network_spec),
         actor_critic.make_critic(spec, config.network_spec, config.critic_input, shared=False),
-        constraints.make_cost_critic(spec, config) if rules.constrained else None,
+        constraints.make_cost_critic(spec, config) if update_spec.constrained else None,
     )
 
     def init(key: Array, num_envs: int, config: Any = config) -> ppo.PPOState:
-        learner = plain.init(key, num_envs, config)
-        if of.cost_critic is None:
+        learner = ppo_algorithm.init(key, num_envs, config)
+        if networks.cost_critic is None:
             return learner
         cost_key = keys.for_purpose(key, keys.COST_CRITIC)
         state = constraints.init_cost_state(
-            cost_key, of.cost_critic, spec, learner.config, num_envs
+            cost_key, networks.cost_critic, spec, learner.config, num_envs
         )
         return learner._replace(costs=state)
 
     def update(
         key: Array, learner: ppo.PPOState, batch: Rollout
     ) -> tuple[ppo.PPOState, dict[str, Array]]:
-        return _update(of, spec, rules, key, learner, batch)
+        return _update(networks, spec, update_spec, key, learner, batch)
 
-    return plain._replace(init=init, update=update)
+    return ppo_algorithm._replace(init=init, update=update)
 
 
 def _update(
-    of: SequentialNetworks,
+    networks: SequentialNetworks,
     spec: EnvSpec,
-    rules: UpdateSpec,
+    update_spec: UpdateSpec,
     key: Array,
     learner: ppo.PPOState,
     batch: Rollout,
 ) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Estimate the team's advantage and the costs', let every agent take its turn, fit the
-    critics.
-    """
+    """Estimates all advantages, runs the agents' turns, then fits the critics to the rollout."""
     turn_key, critic_key = jax.random.split(key)
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
     steps = steps._replace(reward=actor_critic.to_team_reward(spec.reward_type, steps.reward))
-    learner, found, info = ppo.estimate(of, learner, steps)  # type: ignore[arg-type]
+    learner, estimate, info = ppo.estimate(networks, learner, steps)  # type: ignore[arg-type]
     data = ppo.to_policy_batch(steps)
-    limited, of_costs = (), None
-    if of.cost_critic is not None:
-        state, of_costs, more = constraints.estimate_costs(
-            of.cost_critic, spec, learner.config, learner.costs, batch, steps
+    agent_constraints, cost_estimate = (), None
+    if networks.cost_critic is not None:
+        cost_state, cost_estimate, cost_info = constraints.estimate_costs(
+            networks.cost_critic, spec, learner.config, learner.costs, batch, steps
         )
-        prices = jnp.zeros_like(of_costs.violation)
-        if rules.update_multipliers is not None:
-            state, prices = rules.update_multipliers(learner.config, state, of_costs)
-        learner, info = learner._replace(costs=state), info | more
-        lengths = jnp.broadcast_to(state.episode_length, (spec.num_agents,))
-        advantages = jnp.transpose(of_costs.advantage, (2, 3, 0, 1))
-        limited = AgentConstraints(
-            advantages, of_costs.violation, lengths, state.living_share, prices
+        multipliers = jnp.zeros_like(cost_estimate.violation)
+        if update_spec.update_multipliers is not None:
+            cost_state, multipliers = update_spec.update_multipliers(
+                learner.config, cost_state, cost_estimate
+            )
+        learner, info = learner._replace(costs=cost_state), info | cost_info
+        lengths = jnp.broadcast_to(cost_state.episode_length, (spec.num_agents,))
+        agent_constraints = AgentConstraints(
+            jnp.transpose(cost_estimate.advantage, (2, 3, 0, 1)),  # [N, K, T, B]
+            cost_estimate.violation,
+            lengths,
+            cost_state.living_share,
+            multipliers,
         )
-    each = AgentBatch(
+    agent_batches = AgentBatch(
         split_by_agent(data),
         memory_by_agent(batch.initial_hidden_state),
-        jnp.moveaxis(found.advantage, 2, 0),
-        limited,
+        jnp.moveaxis(estimate.advantage, 2, 0),
+        agent_constraints,
     )
-    turn = functools.partial(rules.agent_update, of.actor, learner.config, learner.env_steps)
-    own = ActorState(learner.actor_params, learner.actor_opt_state)
-    alive = each.data.obs.alive
-    if rules.simultaneous:
-        moved, of_turns = simultaneous_update(turn_key, own, each, alive, turn)
+    turn = functools.partial(
+        update_spec.agent_update, networks.actor, learner.config, learner.env_steps
+    )
+    actors = ActorState(learner.actor_params, learner.actor_opt_state)
+    alive = agent_batches.data.obs.alive
+    if update_spec.simultaneous:
+        actors, turn_info = simultaneous_update(turn_key, actors, agent_batches, alive, turn)
     else:
-        moved, of_turns = sequential_update(turn_key, own, each, alive, turn, rules.ratio_axes)
-    learner = learner._replace(actor_params=moved.params, actor_opt_state=moved.opt_state)
-    learner, fit = _fit_critics(of, critic_key, learner, data, found.target, of_costs)
-    if of_costs is not None:
-        learner = learner._replace(
-            costs=learner.costs._replace(critic_hidden_state=of_costs.critic_hidden_state)
+        actors, turn_info = sequential_update(
+            turn_key, actors, agent_batches, alive, turn, update_spec.ratio_axes
         )
-    return learner._replace(
-        critic_hidden_state=found.hidden_state,
+    learner = learner._replace(actor_params=actors.params, actor_opt_state=actors.opt_state)
+    learner, critic_info = _fit_critics(
+        networks, critic_key, learner, data, estimate.target, cost_estimate
+    )
+    if cost_estimate is not None:
+        learner = learner._replace(
+            costs=learner.costs._replace(critic_hidden_state=cost_estimate.critic_hidden_state)
+        )
+    env_steps = learner.env_steps  # before this update: the learning rate that it used
+    learner = learner._replace(
+        critic_hidden_state=estimate.hidden_state,
         obs_normalizer=actor_critic.update_obs_normalizer(
             learner.obs_normalizer, batch.transitions.obs
         ),
-        env_steps=learner.env_steps + batch.transitions.last.size,
-    ), info | fit | of_turns | minibatch.learning_rate_metric(learner.config, learner.env_steps)
+        env_steps=env_steps + batch.transitions.last.size,
+    )
+    lr_info = minibatch.learning_rate_metric(learner.config, env_steps)
+    return learner, info | critic_info | turn_info | lr_info
 
 
 def _fit_critics(
-    of: SequentialNetworks,
+    networks: SequentialNetworks,
     key: Array,
-    learner: Any,
+    learner: ppo.PPOState,
     data: ppo.PolicyBatch,
     target: Array,
-    of_costs: constraints.CostEstimate | None,
-) -> tuple[Any, dict[str, Array]]:
-    """Epochs of a learner's critics over a rollout."""
+    cost_estimate: constraints.CostEstimate | None,
+) -> tuple[ppo.PPOState, dict[str, Array]]:
+    """Trains the critics of reward and costs on a rollout, in several epochs."""
     config = learner.config
-    more = () if of_costs is None else (of_costs.target, learner.costs.critic_hidden_state)
+    steps, initial_states = (data, target), (learner.critic_hidden_state,)
+    if cost_estimate is not None:
+        # The cost critics learn from the same minibatches.
+        steps = (*steps, cost_estimate.target)
+        initial_states = (*initial_states, learner.costs.critic_hidden_state)
 
-    def step(learner: Any, batch: minibatch.SequenceBatch) -> tuple[Any, dict[str, Array]]:
+    def step(
+        learner: ppo.PPOState, batch: minibatch.SequenceBatch
+    ) -> tuple[ppo.PPOState, dict[str, Array]]:
         data, target, *cost_target = batch.steps
-        hidden_state, *cost_memory = batch.initial_states
-        learner, info = ppo.update_critic(of.critic, learner, data, hidden_state, target)
-        if of.cost_critic is None:
+        hidden_state, *cost_hidden_state = batch.initial_states
+        learner, info = ppo.update_critic(networks.critic, learner, data, hidden_state, target)
+        if networks.cost_critic is None:
             return learner, info
         state, cost_info = constraints.update_cost_critic(
-            of.cost_critic,
+            networks.cost_critic,
             config,
             learner.env_steps,
             learner.costs,
             data,
-            cost_memory[0],
+            cost_hidden_state[0],
             cost_target[0],
         )
         return learner._replace(costs=state), info | cost_info
 
-    sequences = minibatch.SequenceBatch(
-        (data, target, *more[:1]), (learner.critic_hidden_state, *more[1:])
-    )
     return minibatch.run_epochs(
-        key, learner, sequences, step, config.num_epochs, config.num_minibatches
+        key,
+        learner,
+        minibatch.SequenceBatch(steps, initial_states),
+        step,
+        config.num_epochs,
+        config.num_minibatches,
     )

@@ -1,4 +1,4 @@
-"""Settings that algorithms have in common, and what is allowed of them."""
+"""Settings that several algorithms share, and their allowed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxmarl_lite.networks.recurrent import NetworkSpec
 
 @base_config.config_record
 class LearnerConfig:
-    """Settings that every algorithm has: a network, and how it steps."""
+    """Settings of every algorithm: its network and its optimizer."""
 
     lr_anneal_steps: float = 0.0
     """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
@@ -19,16 +19,16 @@ class LearnerConfig:
     gamma: float = 0.99
     """Discount per step."""
     max_grad_norm: float = 0.5
-    """Longest gradient, of each network."""
+    """Largest norm of a gradient, for each network separately."""
     eps_root: float = 1e-12
     """Added to the optimizer's second moment under its root; with it the step is differentiable at
     a zero gradient."""
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     """Rule of the gradient steps."""
     parameter_sharing: bool = True
-    """One set of weights for all agents, or one each."""
+    """One set of weights for all agents, or one per agent."""
     recurrent: bool = False
-    """Whether the networks remember the episode."""
+    """Whether the networks have a memory of the episode."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
     rnn_hidden_size: int = 128
@@ -36,13 +36,13 @@ class LearnerConfig:
     head_hidden_sizes: tuple[int, ...] = ()
     """Widths of further dense layers between the memory and each head."""
     activation: Literal["relu", "tanh"] = "relu"
-    """What follows each dense layer."""
+    """Activation function after each dense layer."""
     normalize_observations: bool = False
-    """Standardise views and states by their running moments."""
+    """Standardize observations and states by their running moments."""
     retired: ClassVar[tuple[str, ...]] = ()
     """Fields that earlier versions stored, and that never had an effect."""
     evaluated_greedily: ClassVar[bool] = False
-    """Whether evaluations take the best actions where nothing is said, because sampled ones
+    """Whether evaluations take the best actions unless the user chooses, because sampled ones
     explore."""
 
     def __post_init__(self) -> None:
@@ -64,7 +64,11 @@ class LearnerConfig:
 
     @property
     def network_spec(self) -> NetworkSpec:
-        """The form of the networks."""
+        """The layers of the networks.
+
+        Returns:
+            The part of this config that decides the networks' shapes.
+        """
         return NetworkSpec(
             self.hidden_sizes,
             self.activation,
@@ -76,16 +80,16 @@ class LearnerConfig:
 
 @base_config.config_record
 class CriticConfig(LearnerConfig):
-    """Settings of every algorithm with a critic, however its policy steps."""
+    """Settings of every algorithm with a critic, whatever the step of its policy."""
 
     critic_lr: float = 5e-4
     """Learning rate of the critic."""
     gae_lambda: float = 0.95
     """Mixing of n-step returns in the advantage: 0 is one step, 1 the whole return."""
     num_minibatches: int = 2
-    """Parts into which the worlds are dealt in each pass."""
+    """Number of minibatches into which each pass divides the environments."""
     normalize_advantages: bool = True
-    """Standardise the advantages of each minibatch."""
+    """Standardize the advantages of each minibatch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +97,11 @@ class CriticConfig(LearnerConfig):
 
     @property
     def reported_lr(self) -> float:
-        """The rate, before annealing, that the metric ``learning_rate`` is of."""
+        """The learning rate before annealing to which the metric ``learning_rate`` refers.
+
+        Returns:
+            The critic's learning rate.
+        """
         return self.critic_lr
 
 
@@ -112,5 +120,9 @@ class AgentConfig(CriticConfig):
 
     @property
     def reported_lr(self) -> float:
-        """The rate, before annealing, that the metric ``learning_rate`` is of."""
+        """The learning rate before annealing to which the metric ``learning_rate`` refers.
+
+        Returns:
+            The policy's learning rate.
+        """
         return self.lr

@@ -1,25 +1,32 @@
-"""One agent's step in a trust region, under limits on K costs (K = 0: none).
+"""One agent's policy step in a trust region, under limits on K costs (K = 0: none).
 
-    max_x g·x   subject to   c_k + b_k·x <= 0,   ½ x·Hx <= δ;      θ_new = θ + βʲ x, the first j that is acceptable
+    max_x g·x   subject to   c_k + b_k·x <= 0,   ½ x·Hx <= δ;
+    θ_new = θ + βʲ x,   with the first j = 0, 1, ... that is acceptable
 
-g and b_k are the gradients of the surrogates ``E[ρ A]`` and ``E[ρ A_k]``, H the Fisher matrix of
-the policy (`ops.trust_region`, `ops.constrained_optimization`). ``p_k = √(2δ b_k·H⁻¹b_k)`` is the
-most by which a step can lower a cost in this model, and the noise of a batch alone makes it
-positive: a share μ_k of it may be doubted, with ``c_k + μ_k p_k`` in the place of c_k (0 in the
-paper).
+g and b_k are the gradients of the surrogates ``E[ρ A]`` and ``E[ρ A_k]``, and H is the Fisher
+matrix of the policy (`ops.trust_region`, `ops.constrained_optimization`).
 
-The line search asks of the policy itself, not of its models, that the mean KL divergence is at most
-δ, that the reward surrogate grows by a share of what its gradient promises (unless a limit is
-broken: then what it costs to meet it is paid), that the total violation ``Σ_k max(0, c_k + gain of
-the k-th cost's surrogate)`` falls by the same share of what is promised, and that no limit that is
-kept gets broken. In a recovery the last is not asked, for the least total violation may lie where
-one more limit is broken a little; totals are in cost per step, whatever the costs are.
+**Pessimism.** ``p_k = √(2δ b_k·H⁻¹b_k)`` is the most by which a step can lower a cost in this
+model, and the noise of a batch alone makes it positive. A share μ_k of it may be discounted, with
+``c_k + μ_k p_k`` in the place of c_k (0 in the paper).
+
+**Line search.** Its conditions are on the policy itself, not on the models of it:
+
+- the mean KL divergence is at most δ;
+- the reward surrogate grows by a share of the gain that its gradient promises, unless a limit is
+  broken: then the reward may pay for meeting it;
+- the total violation ``Σ_k max(0, c_k + gain of the k-th cost's surrogate)`` falls by the same
+  share of the promised fall;
+- no limit that is kept becomes broken. This is not required in a recovery, because the least total
+  violation may lie where one more limit is broken a little.
+
+Totals are in cost per step, whatever the costs are.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +45,15 @@ from jaxmarl_lite.types import Array, Number, Observation, PyTree
 
 _CASES = ("infeasible", "recoverable", "constrained", "unconstrained", "zero_cost_gradient")
 _CHUNK_ROWS = 1500  # samples whose activations fit a core's cache
+_Chunk = tuple[tuple[Observation, Array], PyTree]
+"""``((observations, marks of first steps), memory before the rollout)`` of some environments."""
 
 
 @base_config.config_record
 class TrustRegionConfig(settings.CriticConfig):
-    """Settings of a step in a trust region; ``num_epochs`` and ``num_minibatches`` are the
-    critics'.
+    """Settings of a policy step in a trust region.
+
+    ``num_epochs`` and ``num_minibatches`` are those of the critics.
     """
 
     num_epochs: int = 4
@@ -55,28 +65,28 @@ class TrustRegionConfig(settings.CriticConfig):
     cg_damping: float = 0.1
     """Multiple of the identity that is added to the Fisher matrix."""
     cg_iters: int = 10
-    """Most iterations of conjugate gradients."""
+    """Largest number of iterations of conjugate gradients."""
     cg_tol: float = 0.01
     """Relative residual at which conjugate gradients end."""
     cg_max_residual: float = 10.0
-    """Relative residual beyond which a step is refused; the step is exact among what was found,
-    converged or not."""
+    """Relative residual beyond which a step is refused; the step is exact in the span of the
+    solutions, converged or not."""
     backtrack_coeff: float = 0.5
     """Factor between two tries of the line search."""
     line_search_steps: int = 10
-    """Most tries of the line search."""
+    """Largest number of tries of the line search."""
     initial_step_size: float = 1.0
     """Share of the whole step that the line search tries first."""
     max_step_norm: float = 0.0
-    """Longest step, in the Euclidean norm of the weights; 0 for none."""
+    """Longest step, in the Euclidean norm of the weights; 0 for no bound."""
     accept_ratio: float = 0.1
     """Share of the promised gain that the surrogate must reach."""
     fvp_stride: int = 1
-    """Fisher products take every n-th world."""
+    """Fisher products use every n-th environment."""
     critic_input: Literal["local", "global_state"] = "global_state"
-    """What the critics see: the agent's own view or the state."""
+    """Input of the critics: the agent's own observation or the state."""
     parameter_sharing: bool = False
-    """Agents that move in turn have one set of weights each."""
+    """Agents that update in turn have one set of weights each."""
 
     retired: ClassVar[tuple[str, ...]] = ("lr", "clip_eps", "entropy_coef")
     """Fields that earlier versions stored, and that never had an effect."""
@@ -101,109 +111,142 @@ class TrustRegionConfig(settings.CriticConfig):
 
 
 class TrustRegionProblem(NamedTuple):
-    """What one agent's step is to achieve."""
+    """The data, objective and limits of one agent's step.
 
-    data: (
-        ppo.PolicyBatch
-    )  # [T, B, ...] of one agent; log_prob [T, B], or [T, B, A] for a ratio per dimension
-    hidden_state: PyTree  # its policy's, [B, ...]
-    advantage: (
-        Array  # [T, B] of the reward, with the ratios of those who moved before; or [T, B, A]
-    )
-    cost_advantage: Array  # [K, T, B] or [K, T, B, A]
-    violation: (
-        Array  # [K] c: cost less limit, in the unit of the cost surrogate; positive where broken
-    )
-    pessimism: Array | float = (
-        0.0  # [K] μ: share of the most that a step can promise of each cost that is not counted on
-    )
+    Attributes:
+        data: ``[T, B, ...]`` of one agent; its ``log_prob`` is ``[T, B]``, or ``[T, B, A]`` for one
+            probability ratio per dimension of the action.
+        hidden_state: the policy's memory before the rollout, ``[B, ...]``.
+        advantage: ``[T, B]`` or ``[T, B, A]``, of the reward, times the ratios of the agents that
+            updated earlier.
+        cost_advantage: ``[K, T, B]`` or ``[K, T, B, A]``.
+        violation: ``[K]`` c, cost less limit, in the unit of the cost surrogate; positive where the
+            limit is broken.
+        pessimism: ``[K]`` μ, share of the largest fall of each cost that a step can promise which
+            is discounted, 0 to 1.
+    """
+
+    data: ppo.PolicyBatch
+    hidden_state: PyTree
+    advantage: Array
+    cost_advantage: Array
+    violation: Array
+    pessimism: Array | float = 0.0
 
 
 def policy_step(
-    actor: actor_critic.Actor, theta: PyTree, problem: TrustRegionProblem, config: TrustRegionConfig
+    actor: actor_critic.Actor,
+    actor_params: PyTree,
+    problem: TrustRegionProblem,
+    config: TrustRegionConfig,
 ) -> tuple[PyTree, dict[str, Array]]:
-    """The new weights, and how the step went.
+    """Takes one step of a policy in its trust region.
 
-    Where a curvature was not positive, where conjugate gradients left more than ``cg_max_residual``
-    of a right-hand side, or where the direction is not finite, the step is refused, and theta
-    stays.
+    The step is refused, and the weights stay as they are, where a curvature was not positive, where
+    conjugate gradients left more than ``cg_max_residual`` of a right-hand side, where the direction
+    is not finite, and where the line search finds no acceptable step.
+
+    Args:
+        actor: the policy of one agent.
+        actor_params: its weights.
+        problem: the data, objective and limits.
+        config: the settings of the step.
+
+    Returns:
+        The new weights, and metrics of the step.
     """
     data = problem.data
-    old = actor.unroll(theta, problem.hidden_state, data.obs, data.is_first)
+    old_policy = actor.unroll(actor_params, problem.hidden_state, data.obs, data.is_first)
     objectives = functools.partial(_surrogates, actor, problem)
-    start, pull, _ = jax.vjp(objectives, theta, has_aux=True)
-    (gradients,) = jax.vmap(pull)(jnp.eye(len(start), dtype=start.dtype))
-    product = fisher(actor, theta, data, problem.hidden_state, config)
-    solved = trust_region.conjugate_gradient(product, gradients, config.cg_iters, config.cg_tol)
-    g, b = tree_math.split_first(gradients)
-    _, of_costs = tree_math.split_first(solved.x)
-    promise = jnp.sqrt(
-        jnp.maximum(2.0 * config.target_kl * jax.vmap(tree_math.vdot)(b, of_costs), 0.0)
+    # One forward pass, then one backward pass for each of the 1 + K surrogates.
+    start, pullback, _ = jax.vjp(objectives, actor_params, has_aux=True)
+    (gradients,) = jax.vmap(pullback)(jnp.eye(len(start), dtype=start.dtype))
+    fisher_product = fisher(actor, actor_params, data, problem.hidden_state, config)
+    solved = trust_region.conjugate_gradient(
+        fisher_product, gradients, config.cg_iters, config.cg_tol
     )
-    c = problem.violation + problem.pessimism * promise
+    g, b = tree_math.split_first(gradients)
+    _, cost_solutions = tree_math.split_first(solved.x)
+    largest_fall = jnp.sqrt(
+        jnp.maximum(2.0 * config.target_kl * jax.vmap(tree_math.vdot)(b, cost_solutions), 0.0)
+    )
+    c = problem.violation + problem.pessimism * largest_fall
+    # H x of the solutions x that were reached, from b - H x without a further product: the step is
+    # exact in their span although conjugate gradients may end early.
     images = jax.tree.map(jnp.subtract, gradients, solved.residual)
     step = constrained_optimization.subspace_constrained_step(
         g, b, c, solved.x, images, config.target_kl
     )
     direction = _clip_norm(step.direction, config.max_step_norm)
-    worst = solved.relative_residual.max()
-    sound = (
+    largest_residual = solved.relative_residual.max()
+    is_sound = (
         solved.positive_curvature.all()
-        & (worst <= config.cg_max_residual)
+        & (largest_residual <= config.cg_max_residual)
         & tree_math.all_finite(direction)
     )
-    broken = jnp.maximum(c, 0.0).sum()
+    total_violation = jnp.maximum(c, 0.0).sum()
 
-    def judge(candidate: PyTree) -> tuple[Array, _TrialStats]:
-        reached, pi = objectives(candidate)
-        kl = running_statistics.masked_mean(old.kl(pi), data.obs.alive)  # type: ignore[arg-type]
-        gained, x = reached - start, tree_math.add_scaled(-1.0, theta, candidate)
-        better = (gained[0] > 0.0) & (gained[0] >= config.accept_ratio * tree_math.vdot(g, x))
-        promised = broken - jnp.maximum(c + tree_math.vdots(b, x), 0.0).sum()
-        keeps = jnp.maximum(
-            c + gained[1:], 0.0
-        ).sum() <= broken - config.accept_ratio * jnp.maximum(promised, 0.0)
-        keeps &= ((c > 0.0) | (c + gained[1:] <= 0.0)).all() | (
-            step.case == constrained_optimization.INFEASIBLE
+    def accept(candidate: PyTree) -> tuple[Array, _TrialStats]:
+        surrogate, new_policy = objectives(candidate)
+        kl = running_statistics.masked_mean(
+            old_policy.kl(new_policy),  # type: ignore[arg-type]
+            data.obs.alive,
         )
-        fine = (
-            sound
+        gains, x = surrogate - start, tree_math.add_scaled(-1.0, actor_params, candidate)
+        reward_grows = (gains[0] > 0.0) & (gains[0] >= config.accept_ratio * tree_math.vdot(g, x))
+        promised_fall = total_violation - jnp.maximum(c + tree_math.vdots(b, x), 0.0).sum()
+        violation_falls = jnp.maximum(
+            c + gains[1:], 0.0
+        ).sum() <= total_violation - config.accept_ratio * jnp.maximum(promised_fall, 0.0)
+        limits_hold = violation_falls & (
+            ((c > 0.0) | (c + gains[1:] <= 0.0)).all()
+            | (step.case == constrained_optimization.INFEASIBLE)
+        )
+        # RECOVERABLE and INFEASIBLE: a limit is broken, so that the reward may fall.
+        acceptable = (
+            is_sound
             & (kl <= config.target_kl)
-            & (better | (step.case <= constrained_optimization.RECOVERABLE))
-            & keeps
+            & (reward_grows | (step.case <= constrained_optimization.RECOVERABLE))
+            & limits_hold
         )
-        return fine, _TrialStats(kl, gained)
+        return acceptable, _TrialStats(kl, gains)
 
-    found = trust_region.backtracking_line_search(
-        judge,
-        theta,
+    search = trust_region.backtracking_line_search(
+        accept,
+        actor_params,
         direction,
         config.backtrack_coeff,
         config.line_search_steps,
         config.initial_step_size,
     )
-    info = _cg_metrics(solved, worst) | _line_search_metrics(found, start) | _step_metrics(step)
+    info = _cg_metrics(solved, largest_residual)
+    info |= _line_search_metrics(search, start) | _step_metrics(step)
     info |= {
         "policy_grad_norm": tree_math.norm(g),
-        "entropy": running_statistics.masked_mean(old.entropy(), data.obs.alive),
+        "entropy": running_statistics.masked_mean(old_policy.entropy(), data.obs.alive),
     }
-    return found.params, info
+    return search.params, info
 
 
 class _TrialStats(NamedTuple):
-    """What the search found of its last try."""
+    """The quantities of the line search's last try.
 
-    kl: Array  # []
-    surrogate_improvement: Array  # [1 + K] growth of the surrogates
+    Attributes:
+        kl: ``[]``, mean KL divergence from the old policy, in nats.
+        surrogate_improvement: ``[1 + K]``, growth of the surrogates.
+    """
+
+    kl: Array
+    surrogate_improvement: Array
 
 
 def _surrogates(
-    actor: actor_critic.Actor, problem: TrustRegionProblem, theta: PyTree
+    actor: actor_critic.Actor, problem: TrustRegionProblem, actor_params: PyTree
 ) -> tuple[Array, Distribution]:
-    """``E[ρ A]`` of the reward and the costs, ``[1 + K]``, and the policy."""
+    """Computes ``E[ρ A]`` of the reward and the costs, ``[1 + K]``, and the policy."""
     data, alive = problem.data, problem.data.obs.alive
     per_dim_ratio = data.log_prob.ndim > alive.ndim
-    pi = actor.unroll(theta, problem.hidden_state, data.obs, data.is_first)
+    pi = actor.unroll(actor_params, problem.hidden_state, data.obs, data.is_first)
     ratio = surrogates.importance_ratio(log_prob(pi, data.action, per_dim_ratio), data.log_prob)
 
     def surrogate(advantage: Array) -> Array:
@@ -215,39 +258,40 @@ def _surrogates(
     ), pi
 
 
-def _clip_norm(step: PyTree, longest: Number) -> PyTree:
-    """The step, no longer than ``longest``; 0 for any length."""
+def _clip_norm(step: PyTree, max_norm: Number) -> PyTree:
+    """Returns the step, shortened to ``max_norm`` where it is longer; 0 for no bound."""
     length = tree_math.norm(step)
-    too_long = (longest > 0) & (length > longest)
+    too_long = (max_norm > 0) & (length > max_norm)
     return tree_math.scale(
-        jnp.where(too_long, longest / jnp.where(too_long, length, 1.0), 1.0), step
+        jnp.where(too_long, max_norm / jnp.where(too_long, length, 1.0), 1.0), step
     )
 
 
-def _cg_metrics(solved: trust_region.CGResult, worst: Array) -> dict[str, Array]:
+def _cg_metrics(solved: trust_region.CGResult, largest_residual: Array) -> dict[str, Array]:
+    """Returns the metrics of conjugate gradients."""
     return {
-        "cg_residual": worst,
-        "cg_iters": solved.iterations.max().astype(worst.dtype),
-        "curvature_positive": solved.positive_curvature.all().astype(worst.dtype),
+        "cg_residual": largest_residual,
+        "cg_iters": solved.iterations.max().astype(largest_residual.dtype),
+        "curvature_positive": solved.positive_curvature.all().astype(largest_residual.dtype),
     }
 
 
-def _line_search_metrics(found: trust_region.LineSearchResult, start: Array) -> dict[str, Array]:
-    """Of the step that was taken; zeros where none was."""
-    gained = jnp.where(found.accepted, found.aux.surrogate_improvement, 0.0)
+def _line_search_metrics(search: trust_region.LineSearchResult, start: Array) -> dict[str, Array]:
+    """Returns the metrics of the step that was taken; without one its gains and its KL are 0."""
+    gains = jnp.where(search.accepted, search.aux.surrogate_improvement, 0.0)
     info = {
-        "kl": jnp.where(found.accepted, found.aux.kl, 0.0),
-        "surrogate_improvement": gained[0],
-        "policy_loss": -(start[0] + gained[0]),
-        "line_search_success": found.accepted.astype(start.dtype),
-        "line_search_step_size": found.step_size,
-        "line_search_steps": found.num_steps.astype(start.dtype),
+        "kl": jnp.where(search.accepted, search.aux.kl, 0.0),
+        "surrogate_improvement": gains[0],
+        "policy_loss": -(start[0] + gains[0]),
+        "line_search_success": search.accepted.astype(start.dtype),
+        "line_search_step_size": search.step_size,
+        "line_search_steps": search.num_steps.astype(start.dtype),
     }
-    return info | ({"cost_surrogate_change": gained[1:]} if len(start) > 1 else {})
+    return info | ({"cost_surrogate_change": gains[1:]} if len(start) > 1 else {})
 
 
 def _step_metrics(step: constrained_optimization.ConstrainedStep) -> dict[str, Array]:
-    """Of the whole step, before the search."""
+    """Returns the metrics of the whole step, before the line search."""
     info = {"expected_improvement": step.predicted_gain}
     if len(step.cost_duals):
         cases = {
@@ -259,67 +303,99 @@ def _step_metrics(step: constrained_optimization.ConstrainedStep) -> dict[str, A
 
 
 def log_prob(pi: Distribution, action: Array, per_dim_ratio: bool) -> Array:
-    """Log π(u), ``[T, B]``, or its terms by dimension of the action, ``[T, B, A]``."""
+    """Computes log π(u), or its terms by dimension of the action.
+
+    Args:
+        pi: the distributions of a rollout, ``[T, B]``.
+        action: ``[T, B]`` int or ``[T, B, A]`` float.
+        per_dim_ratio: whether the terms are returned.
+
+    Returns:
+        ``[T, B]``, or ``[T, B, A]`` with ``per_dim_ratio`` (``[T, B, 1]`` for discrete actions), in
+        nats.
+    """
     return pi.per_dim_log_prob(action) if per_dim_ratio else pi.log_prob(action)
 
 
 def fisher(
     actor: actor_critic.Actor,
-    theta: PyTree,
+    actor_params: PyTree,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
     config: TrustRegionConfig,
 ) -> trust_region.Product:
-    """Products with the Fisher matrix of one agent's policy, mean over the samples in which it
-    lives.
+    """Returns the product with the Fisher matrix of one agent's policy.
+
+    The matrix is the mean over the samples in which the agent is alive, of every
+    ``fvp_stride``-th environment, plus the damping.
+
+    Args:
+        actor: the policy of one agent.
+        actor_params: its weights.
+        data: the agent's rollout, ``[T, B, ...]``.
+        hidden_state: the policy's memory before the rollout, ``[B, ...]``.
+        config: the settings of the step.
+
+    Returns:
+        ``v -> H v``, where v has the structure of ``actor_params``.
     """
     stride = config.fvp_stride
 
-    def worlds(x: Array, axis: int) -> Array:
+    def take_stride(x: Array, axis: int) -> Array:
         return jax.lax.slice_in_dim(x, 0, None, stride, axis)
 
-    samples = jax.tree.map(lambda x: worlds(x, 1), (data.obs, data.is_first))
-    hidden_state = jax.tree.map(lambda x: worlds(x, 0), hidden_state)
-    steps, num_envs = samples[1].shape
-    number = num_chunks(steps, num_envs)
+    samples = jax.tree.map(lambda x: take_stride(x, 1), (data.obs, data.is_first))
+    hidden_state = jax.tree.map(lambda x: take_stride(x, 0), hidden_state)
+    num_steps, num_envs = samples[1].shape
+    chunk_count = num_chunks(num_steps, num_envs)
 
-    def dealt(
-        x: Array, axis: int
-    ) -> Array:  # neighbors to different parts, so that worlds stay on their devices
-        groups = x.reshape(*x.shape[:axis], num_envs // number, number, *x.shape[axis + 1 :])
+    def split_envs(x: Array, axis: int) -> Array:
+        # Neighbors go to different chunks, so that environments stay on their devices.
+        groups = x.reshape(
+            *x.shape[:axis], num_envs // chunk_count, chunk_count, *x.shape[axis + 1 :]
+        )
         return jnp.moveaxis(groups, axis + 1, 0)
 
-    parts = (
-        jax.tree.map(lambda x: dealt(x, 1), samples),
-        jax.tree.map(lambda x: dealt(x, 0), hidden_state),
+    chunks = (
+        jax.tree.map(lambda x: split_envs(x, 1), samples),
+        jax.tree.map(lambda x: split_envs(x, 0), hidden_state),
     )
-    total = jnp.maximum(samples[0].alive.sum(), 1)
+    num_alive = jnp.maximum(samples[0].alive.sum(), 1)
 
-    def pi(weights: PyTree, part: Any) -> Distribution:
-        (obs, first), hidden_state = part
-        return actor.unroll(weights, hidden_state, obs, first)
+    def distribution_params(params: PyTree, chunk: _Chunk) -> PyTree:
+        (obs, is_first), hidden_state = chunk
+        return actor.unroll(params, hidden_state, obs, is_first).params()
 
-    def metric(values: PyTree, tangent: PyTree, part: Any) -> PyTree:
-        obs: Observation = part[0][0]
-        weight = obs.alive / total
+    def weighted_fisher(dist_params: PyTree, tangent: PyTree, chunk: _Chunk) -> PyTree:
+        (obs, _), _ = chunk
+        weight = obs.alive / num_alive
         return jax.tree.map(
-            lambda x: x * weight[..., None], actor.from_params(values, obs).fisher(tangent)
+            lambda x: x * weight[..., None], actor.from_params(dist_params, obs).fisher(tangent)
         )
 
     return trust_region.fisher_vector_product(
-        lambda weights, part: pi(weights, part).params(), metric, theta, parts, config.cg_damping
+        distribution_params, weighted_fisher, actor_params, chunks, config.cg_damping
     )
 
 
 def num_chunks(num_steps: int, num_envs: int) -> int:
-    """Into how many groups of worlds the samples are taken, so that one fits the cache; 1 on an
-    accelerator.
+    """Returns the number of groups into which the environments are divided for Fisher products.
+
+    On a CPU one group should fit the cache; on an accelerator all environments are one group.
+
+    Args:
+        num_steps: T.
+        num_envs: B.
+
+    Returns:
+        A divisor of ``num_envs``.
     """
     if jax.default_backend() != "cpu":
         return 1
-    fitting = [
+    # The smallest groups that still have enough samples.
+    candidates = [
         n
         for n in range(1, num_envs + 1)
         if num_envs % n == 0 and num_steps * num_envs // n >= _CHUNK_ROWS
     ]
-    return max(fitting, default=1)
+    return max(candidates, default=1)

@@ -1,1 +1,1 @@
-"""The commands of the command line: options made from typed records, and what they call."""
+"""The commands of the command line; their options are generated from typed dataclasses."""

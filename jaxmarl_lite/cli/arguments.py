@@ -1,4 +1,4 @@
-"""How words of the command line become values, in every command."""
+"""Conversion of command-line arguments to values, shared by all commands."""
 
 from __future__ import annotations
 
@@ -13,35 +13,42 @@ REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 @REGISTRY.primitive_rule
-def _of_int(info: Any) -> Any:
-    """A whole number, which may be written with an exponent: ``1e6``."""
+def _int_rule(info: Any) -> Any:
+    """Parses a whole number, which may be written with an exponent: ``1e6``."""
     if info.type is not int:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="INT",
-        instance_from_str=lambda words: to_int(words[0]),
+        instance_from_str=lambda strings: to_int(strings[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
 
 
 @REGISTRY.primitive_rule
-def _of_path(info: Any) -> Any:
-    """A path, in which ``~`` is expanded."""
+def _path_rule(info: Any) -> Any:
+    """Parses a path and expands ``~``."""
     if info.type is not Path:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda words: check_path("the path", words[0]),
+        instance_from_str=lambda strings: check_path("the path", strings[0]),
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda value: [str(value)],
     )
 
 
 def to_int(word: str) -> int:
-    """Returns the whole number that a word stands for; raises ValueError for any other word."""
+    """Returns the whole number that a string represents.
+
+    Args:
+        word: an integer, or a number without a fraction, such as ``1e6``.
+
+    Raises:
+        ValueError: the string represents no whole number.
+    """
     try:
         return int(word)
     except ValueError:

@@ -1,6 +1,4 @@
-"""``jaxmarl-lite plot RUN --metric eval_cost``: costs of stored runs with the limits they are
-measured against.
-"""
+"""Plots costs of stored runs with their limits: ``jaxmarl-lite plot RUN --metric eval_cost``."""
 
 from __future__ import annotations
 
@@ -16,48 +14,60 @@ from jaxmarl_lite.experiment.constraint_stats import limits_of
 from jaxmarl_lite.report.run_dir import Run
 from jaxmarl_lite.types import EnvSpec
 
-METRICS = ("eval_cost", "cost")
+METRICS = ("eval_cost", "episode_cost")
 """Metrics that have limits."""
 
 
 def has_costs(run: Run, metric: str) -> bool:
-    """Whether a metric of a run is one of costs, per agent and cost."""
+    """Returns whether a metric of a run is a cost, with values for each agent and cost.
+
+    Args:
+        run: a stored run.
+        metric: name of the metric.
+    """
     return metric in METRICS and f"{metric}/agent_0/cost_0" in run.names()
 
 
 def draw(runs: Mapping[str, Run], metric: str, title: str, out: Path) -> None:
-    """Draw the costs of runs, label -> run, with their limits, in the format of the file's suffix.
+    """Plots the costs of runs with their limits.
+
+    Args:
+        runs: label -> stored run.
+        metric: one of `METRICS`.
+        title: title of the figure.
+        out: file to write, in the format of its suffix.
 
     Raises:
-        ValueError: runs of other numbers of agents or costs.
+        ValueError: the runs differ in their numbers of agents or costs.
     """
     from jaxmarl_lite.report import plotting
 
-    found, limits, spec = {}, {}, None
+    curves, limits, spec = {}, {}, None
     for label, run in runs.items():
         plan = experiment_config.from_dict(run.config, run.folder.config)
         costs = run_logger.to_arrays(run.rows, plan.seeds)[metric]
         steps = np.asarray(sorted({row["step"] for row in run.rows}))
-        own = _spec(run, plan)
-        spec = own or spec
-        found[label] = steps, None, costs
-        limits[label] = None if own is None else limits_of(plan.config, own)
-    words: dict[str, Any] = dict(title=title, path=out)
+        run_spec = _spec(run, plan)
+        spec = run_spec or spec
+        curves[label] = steps, None, costs
+        limits[label] = None if run_spec is None else limits_of(plan.config, run_spec)
+    options: dict[str, Any] = dict(title=title, path=out)
     if spec is not None:
-        words |= dict(names=spec.cost_names, meanings=spec.cost_descriptions)
-    if len(found) == 1:
-        (label,) = found
-        plotting.run_curves(label, found[label], limits=limits[label], **words)
+        options |= dict(names=spec.cost_names, meanings=spec.cost_descriptions)
+    if len(curves) == 1:
+        (label,) = curves
+        plotting.run_curves(label, curves[label], limits=limits[label], **options)
     else:
-        plotting.constrained_curves(found, limits=limits, **words)
+        plotting.constrained_curves(curves, limits=limits, **options)
 
 
 def _spec(run: Run, plan: experiment_config.RunConfig) -> EnvSpec | None:
-    """The spec that the run's folder keeps. Runs of earlier versions keep none: it is the
-    environment's, or None where they were given an object.
+    """Returns the spec in the run's folder, or that of its environment.
+
+    Folders of earlier versions hold no spec; None where such a run was given an environment object.
     """
-    if (kept := run_logger.read_spec(run.folder)) is not None:
-        return kept
+    if (spec := run_logger.read_spec(run.folder)) is not None:
+        return spec
     return (
         None
         if plan.env_args is None

@@ -1,6 +1,4 @@
-"""``jaxmarl-lite evaluate``, ``plot``, ``render`` and ``list``: all that looks at runs and at what
-there is.
-"""
+"""The commands ``evaluate``, ``plot``, ``render`` and ``list``, which train nothing."""
 
 from __future__ import annotations
 
@@ -33,59 +31,61 @@ Run = Annotated[Path, tyro.conf.Positional]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Play episodes with what every seed of a run has learned."""
+    """Evaluate the trained policy of every seed of a run."""
 
     run: Run
     """Folder of the run."""
     episodes: int = 128
-    """Episodes of each seed."""
+    """Episodes to play with each seed's policy."""
     greedy: bool = False
-    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
+    """Play the likeliest actions; by default as in the run's own evaluations."""
     sampled: bool = False
-    """Play sampled actions."""
+    """Play sampled actions; by default as in the run's own evaluations."""
     seed: int = 0
-    """Seed of the episodes."""
+    """Seed of the random numbers of the episodes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw a metric of one or several runs: IQM and 95 % interval over seeds; of eval_cost and
-    cost, a panel per cost with the limits.
+    """Plot a metric of one or several runs: IQM and 95 % interval over seeds.
+
+    The metrics eval_cost and cost have a panel per cost, with the limits.
     """
 
     runs: Runs
     """Folders of the runs."""
     metric: str = "eval_return"
-    """Which metric; a wrong name lists those there are."""
+    """Metric to plot; an unknown name lists the metrics of the run."""
     out: Path | None = None
-    """Where to write it, in the format of its ending; by default METRIC.png, in the run's folder if
-    there is one."""
+    """File to write, in the format of its suffix; by default METRIC.png, in the run's folder where
+    one run is given, else in the current folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Render:
-    """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's worlds and robots; of
-    LIIR, in any environment, also a picture of each agent's learned reward in it.
+    """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's environments and robots.
+
+    A run of LIIR, in any environment, also writes a figure of each agent's learned reward in it.
     """
 
     run: Run
     """Folder of the run."""
     seed: int | None = None
-    """Which of the run's seeds; by default the first that did not diverge."""
+    """Seed of the run whose policy is played; by default the first that did not diverge."""
     episode_seed: int = 0
-    """Seed of the episode."""
+    """Seed of the random numbers of the episode."""
     greedy: bool = False
-    """Play the likeliest actions; without this and the next, as the run's own evaluations."""
+    """Play the likeliest actions; by default as in the run's own evaluations."""
     sampled: bool = False
-    """Play sampled actions."""
+    """Play sampled actions; by default as in the run's own evaluations."""
     out: Path | None = None
-    """Where to write it; by default episode.gif in the run's folder. LIIR's picture goes beside it,
-    as .rewards.png."""
+    """File to write; by default episode.gif in the run's folder. The figure of LIIR's rewards has
+    the same name with the suffix .rewards.png."""
 
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Show algorithms and environments."""
+    """List algorithms and environments."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Algorithms or environments to show in detail."""
@@ -93,10 +93,17 @@ class List:
     """Build every environment to show its sizes."""
 
 
-def evaluate(words: list[str]) -> None:
-    """``evaluate RUN``."""
+def evaluate(args: list[str]) -> None:
+    """Runs the command ``evaluate RUN``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
     options = tyro.cli(
-        Evaluate, prog="jaxmarl-lite evaluate", args=words, registry=arguments.REGISTRY
+        Evaluate, prog="jaxmarl-lite evaluate", args=args, registry=arguments.REGISTRY
     )
     check_int("--seed", options.seed, -(2**31), 2**32 - 1)
     check_int("--episodes", options.episodes, 1, MOST)
@@ -105,14 +112,14 @@ def evaluate(words: list[str]) -> None:
     chosen = _chosen_greedy(options)
     greedy = result.plan.greedy if chosen is None else chosen
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
-    means, texts, paid, won = {}, [], {}, {}
+    means, texts, costs, wins = {}, [], {}, {}
     for seed in result.seeds:
         key = jax.random.fold_in(keys.for_purpose(options.seed, keys.AFTERWARDS), seed)
         played = jax.device_get(play(result.learner(seed), key))
-        if seed in result.diverged:  # its policy may act all the same, and mean nothing
+        if seed in result.diverged:  # its policy may still act, but without meaning
             played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
         returns = np.asarray(result.spec.team_return(played.returns), float)
-        means[seed], paid[seed], won[seed] = (
+        means[seed], costs[seed], wins[seed] = (
             float(returns.mean()),
             played.costs,
             np.asarray(played.wins),
@@ -139,39 +146,47 @@ def evaluate(words: list[str]) -> None:
     table.add_row("IQM [95 % interval] over seeds", tables.format_interval(overall), "")
     _console().print(table)
     if result.spec.win_condition:
-        _console().print(_wins(won, result.spec.win_condition))
+        _console().print(_wins(wins, result.spec.win_condition))
     if result.spec.num_costs:
         title = f"costs over {options.episodes} episodes of each seed, together"
         for part in cost_tables.evaluation_tables(
-            paid, result.limits, result.spec.cost_names, title
+            costs, result.limits, result.spec.cost_names, title
         ):
             _console().print(part)
 
 
 def _chosen_greedy(options: Evaluate | Render) -> bool | None:
-    """What --greedy and --sampled say; None where neither is given."""
+    """Returns the choice of --greedy and --sampled; None where neither is given."""
     if options.greedy and options.sampled:
         raise ValueError("--greedy and --sampled are both given; allowed is one of them")
     return True if options.greedy else False if options.sampled else None
 
 
-def _wins(won: dict[int, np.ndarray], meaning: str) -> Any:
-    """Share of won episodes of every seed, with Wilson's interval over its episodes."""
+def _wins(wins: dict[int, np.ndarray], meaning: str) -> Any:
+    """Returns a table of the share of won episodes of every seed, with Wilson's interval."""
     rows = []
-    for seed, each in won.items():
+    for seed, seed_wins in wins.items():
         text = "left out"
-        if np.isfinite(each).all():
-            among = statistics.proportion_interval(int(each.sum()), len(each))
-            text = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
+        if np.isfinite(seed_wins).all():
+            interval = statistics.proportion_interval(int(seed_wins.sum()), len(seed_wins))
+            text = f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
         rows.append((f"seed {seed}", text))
     return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
 
 
-def plot(words: list[str]) -> None:
-    """``plot RUN...``."""
-    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=words, registry=arguments.REGISTRY)
+def plot(args: list[str]) -> None:
+    """Runs the command ``plot RUN...``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: an argument is invalid, or a run lacks the metric.
+        RunFolderError: a folder holds no run, or a damaged one.
+    """
+    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=args, registry=arguments.REGISTRY)
     if not options.runs:
-        raise ValueError("no run was named; allowed is the folder of a run, or of several")
+        raise ValueError("no run is given; allowed are the folders of one or several runs")
     from jaxmarl_lite.report import drawing, plotting
 
     drawing.check_path(options.out, "--out")
@@ -185,14 +200,17 @@ def plot(words: list[str]) -> None:
             f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name
         ] = run
     name = options.metric.replace("/", "_")
-    home = options.runs[0] if len(options.runs) == 1 else Path()
-    out = options.out or home / f"{name}.png"
+    folder = options.runs[0] if len(options.runs) == 1 else Path()
+    out = options.out or folder / f"{name}.png"
     title = " and ".join(dict.fromkeys(str(run.config.get("env", "")) for run in runs.values()))
     if all(cost_plot.has_costs(run, options.metric) for run in runs.values()):
         cost_plot.draw(runs, options.metric, title, out)
     else:
-        found = ((label, _curves(run, options.metric)) for label, run in runs.items())
-        curves = {label + ending: curve for label, some in found for ending, curve in some.items()}
+        curves = {
+            label + suffix: curve
+            for label, run in runs.items()
+            for suffix, curve in _curves(run, options.metric).items()
+        }
         plotting.learning_curve(
             curves, ylabel=options.metric.replace("_", " "), title=title, path=out
         )
@@ -200,60 +218,81 @@ def plot(words: list[str]) -> None:
 
 
 def _curves(run: run_dir.Run, metric: str) -> dict[str, Any]:
-    """A metric's curve, or those of its agents, by the end of their label."""
+    """Returns a metric's curve, or those of its agents and costs.
+
+    Returns:
+        Suffix of the label -> steps ``[E]`` and values ``[S, E]``.
+
+    Raises:
+        ValueError: the run has no such metric.
+    """
     names = [name for name in run.names() if name == metric or name.startswith(f"{metric}/")]
     if not names:
         raise ValueError(
             f"metric is {metric!r}; the run in {run.folder.path} has "
             f"{', '.join(run.names()) or 'none'}"
         )
-    found = {
+    series_by_suffix = {
         name[len(metric) :].replace("/", " ").replace("_", " "): run.series(name) for name in names
     }
-    return {ending: (series.steps, series.values) for ending, series in found.items()}
+    return {suffix: (series.steps, series.values) for suffix, series in series_by_suffix.items()}
 
 
-def render(words: list[str]) -> None:
-    """``render RUN``."""
-    options = tyro.cli(Render, prog="jaxmarl-lite render", args=words, registry=arguments.REGISTRY)
+def render(args: list[str]) -> None:
+    """Runs the command ``render RUN``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: an argument is invalid, or the environment cannot be drawn.
+    """
+    options = tyro.cli(Render, prog="jaxmarl-lite render", args=args, registry=arguments.REGISTRY)
     greedy = _chosen_greedy(options)
     result = load_run(options.run)
     animate = getattr(result.env, "animate", None)
     if animate is None and result.algorithm != "liir":
         raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
-    film = options.out or options.run / "episode.gif"
-    if not film.suffix or film.is_dir():
+    video = options.out or options.run / "episode.gif"
+    if not video.suffix or video.is_dir():
         raise ValueError(
-            f"out is {str(film)!r}; allowed is a file's name with its ending, such as episode.gif"
+            f"out is {str(video)!r}; allowed is a file name with a suffix, such as episode.gif"
         )
     episode = result.episode(options.seed, options.episode_seed, greedy)
-    written = []
+    paths = []
     if animate is not None:
         shows = "rewards" in inspect.signature(animate).parameters
-        told = (
+        rewards = (
             {"rewards": episode.intrinsic_reward}
             if shows and episode.intrinsic_reward is not None
             else {}
         )
-        written.append(animate(episode.states, film, **told))
+        paths.append(animate(episode.states, video, **rewards))
     if episode.intrinsic_reward is not None:
-        written.append(film.with_suffix(".rewards.png"))
-        result.plot_intrinsic_rewards(written[-1], episode=episode)
-    missing = "; no film: the environment has no `animate`" if animate is None else ""
+        paths.append(video.with_suffix(".rewards.png"))
+        result.plot_intrinsic_rewards(paths[-1], episode=episode)
+    missing = "; no video: the environment has no `animate`" if animate is None else ""
     played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
-    print(*map(printable, written), f"({episode.length} steps, {played} actions{missing})")
+    print(*map(printable, paths), f"({episode.length} steps, {played} actions{missing})")
 
 
-def list_names(words: list[str]) -> None:
-    """``list``."""
-    options = tyro.cli(List, prog="jaxmarl-lite list", args=words, registry=arguments.REGISTRY)
+def list_names(args: list[str]) -> None:
+    """Runs the command ``list``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    options = tyro.cli(List, prog="jaxmarl-lite list", args=args, registry=arguments.REGISTRY)
     console = _console()
     for name in options.names:
         if name in registry.ALGORITHMS:
             console.print(_algorithm(name))
             continue
         if "/" not in name:
-            known = [*registry.ALGORITHMS, *(each for each, _ in envs.list_environments())]
+            known = [*registry.ALGORITHMS, *(env_id for env_id, _ in envs.list_environments())]
             raise errors.unknown_name_error(
                 "algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows."
             )
@@ -270,7 +309,10 @@ def list_names(words: list[str]) -> None:
             console.print(
                 tables.list_table(("environment", "agents, actions, episode limit"), listed)
             )
-            console.print("delayed/NAME is any of them, paid in one sum at the end of an episode.")
+            console.print(
+                "delayed/NAME is environment NAME with the sum of its rewards paid at the end of "
+                "an episode."
+            )
             console.print(
                 "list --sizes builds every environment and shows N, O, S and A; list NAME shows "
                 "one."
@@ -278,9 +320,9 @@ def list_names(words: list[str]) -> None:
 
 
 def _algorithms() -> Any:
-    """The algorithms with the settings that one compares first."""
+    """Returns a table of the algorithms with their most important settings."""
     names = ("hidden_sizes", "recurrent", "critic_input", "num_epochs", "lr")
-    shown = {name: name.replace("_", " ") for name in names}
+    columns = {name: name.replace("_", " ") for name in names}
     rows = []
     for name in registry.ALGORITHMS:
         kind = registry.config_of(name)
@@ -289,24 +331,28 @@ def _algorithms() -> Any:
             (
                 name,
                 len(dataclasses.fields(kind)),
-                *(_plain(getattr(values, field, "")) for field in shown),
+                *(_plain(getattr(values, field, "")) for field in columns),
             )
         )
-    return tables.list_table(("algorithm", "settings", *shown.values()), rows)
+    return tables.list_table(("algorithm", "settings", *columns.values()), rows)
 
 
 def _algorithm(name: str) -> Any:
-    """All settings of one algorithm with their defaults."""
+    """Returns a table of all settings of one algorithm with their defaults."""
     values = registry.config_of(name)()
     rows = [(f.name, f.type, _plain(getattr(values, f.name))) for f in dataclasses.fields(values)]
     return tables.list_table(
-        ("setting", "kind", "default"), rows, title=f"{name}; what they mean: train {name} --help"
+        ("setting", "kind", "default"), rows, title=f"{name}; for meanings see train {name} --help"
     )
 
 
 def _environments(names: list[str], where_possible: bool = False) -> Any:
-    """Environments with their sizes; ``where_possible``: of those that need what is not installed,
-    that.
+    """Returns a table of environments with their sizes.
+
+    Args:
+        names: ids of the environments.
+        where_possible: whether environments that need a missing package are listed with the name of
+            the package, instead of raising ImportError.
     """
     rows = []
     for name in names:
@@ -329,9 +375,8 @@ def _environments(names: list[str], where_possible: bool = False) -> Any:
         )
         rows.append((name, *sizes, spec.num_costs, _costs(spec)))
     title = (
-        "N agents, O entries of a view, S of the state, A actions; the longest episode; the "
-        "highest return; "
-        "K costs per agent and the environment's own limits on them, in cost per episode"
+        "N agents, O entries of an observation, S of the global state, A actions; longest episode; "
+        "highest return; K costs per agent and the environment's limits, in cost per episode"
     )
     return tables.list_table(
         ("environment", "N", "O", "S", "A", "steps", "best", "K", "limits"), rows, title=title
@@ -339,7 +384,7 @@ def _environments(names: list[str], where_possible: bool = False) -> Any:
 
 
 def _costs(spec: EnvSpec) -> str:
-    """Names of an environment's costs with its own limits."""
+    """Returns the names of an environment's costs with its own limits."""
     bounds = constraint_stats.limits_of(None, spec)
     return "; ".join(
         f"{name} {cost_tables.format_limit(bounds[:, k])}" for k, name in enumerate(spec.cost_names)
@@ -347,7 +392,7 @@ def _costs(spec: EnvSpec) -> str:
 
 
 def _console() -> Console:
-    """Where tables go; wide enough for them in a file or a pipe."""
+    """Returns a console for tables, wide enough for them in a file or a pipe."""
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, 110)
@@ -355,10 +400,12 @@ def _console() -> Console:
 
 
 def _plain(value: Any) -> str:
+    """Returns a setting's value as text, a tuple as its entries."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _interval(interval: statistics.Interval) -> str:
+    """Returns an estimate with its interval as text."""
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (tables.format_number(value, numbers) for value in numbers)
     return f"{centre} [{low}, {high}]"

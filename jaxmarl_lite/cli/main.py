@@ -1,5 +1,7 @@
-"""The command line. Imports what a command needs only when it runs, so that help and wrong names
-answer at once.
+"""Entry point of the command line.
+
+The modules that a command needs are imported only when it runs, so that help and messages about
+unknown commands appear at once.
 """
 
 from __future__ import annotations
@@ -14,29 +16,36 @@ from typing import Any
 
 HELP = """usage: jaxmarl-lite COMMAND ...
 
-  train ALGORITHM --env ENV   train with several seeds, e.g.
-                              jaxmarl-lite train liir --env jumanji/lbf-2s-8x8-2p-2f-coop --out runs/liir
-  train --resume RUN          continue a run that was cut off, or prolong it with --total-steps
+  train ALGORITHM --env ENV   train an algorithm with several seeds, for example
+                              train liir --env jumanji/lbf-2s-8x8-2p-2f-coop --out runs/liir
+  train --resume RUN          continue an interrupted run, or extend one with --total-steps
   train --config RUN/config.json --out DIR
                               repeat a run
-  evaluate RUN                play episodes with what a run has learned
-  plot RUN [RUN ...]          draw runs in one picture
-  render RUN                  write an episode as a GIF
-  list [NAME ...]             algorithms and environments, or the details of some
+  evaluate RUN                evaluate the trained policies of a run
+  plot RUN [RUN ...]          plot one or several runs in one figure
+  render RUN                  write an episode of a trained policy as a GIF
+  list [NAME ...]             list algorithms and environments, or show details of some
 
-COMMAND --help shows the options of a command, `train ALGORITHM --help` every setting of an algorithm.
+COMMAND --help shows the options of a command, `train ALGORITHM --help` all settings of an
+algorithm. RUN is the folder of a run, as given to --out.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; answers the exit code: 0, 2 after bad input (said in one line), 130 after
-    Ctrl-C.
+    """Runs a command and returns its exit code.
+
+    Args:
+        argv: arguments of the program; None: those of the process.
+
+    Returns:
+        0 after success, 2 after invalid input, which one line on stderr describes, or 130 after
+        Ctrl-C.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
-    if words[0] == "--version":
+    if args[0] == "--version":
         from jaxmarl_lite import __version__
 
         print(f"jaxmarl-lite {__version__}")
@@ -44,28 +53,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning(warnings.showwarning)
-            _command(words[0])(words[1:])
+            _command(args[0])(args[1:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if not _expected(error):
             raise
-        with contextlib.suppress(OSError):  # as where the disk is full that stderr goes to
+        with contextlib.suppress(OSError):  # such as a full disk that stderr goes to
             print(f"jaxmarl-lite: {_in_one_line(error)}", file=sys.stderr, flush=True)
         return 2
     return 0
 
 
 def _in_one_line(message: object) -> str:
-    """The text of an error without line breaks, and with control characters, such as a terminal's,
-    made visible.
-    """
+    """Returns the text of an error without line breaks, and with control characters escaped."""
     text = " ".join(str(message).split()) or type(message).__name__
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
-    """How warnings are shown: this package's own in one line, others as usual."""
+    """Returns a function that shows this package's warnings in one line, and others as usual."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
         if category.__module__.startswith("jaxmarl_lite"):
@@ -77,7 +84,7 @@ def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
-    """The function of a command."""
+    """Returns the function of a command; raises ValueError for an unknown name."""
     names = ("train", "evaluate", "plot", "render", "list")
     if name not in names:
         import difflib
@@ -96,20 +103,19 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error speaks of the user's input, files or memory, and not of a fault of this
-    package.
+    """Returns whether an error concerns the user's input, files or memory, not a bug.
 
-    A ValueError does when this package's own checks raised it, not something beneath them.
+    A ValueError does if this package raised it, and not a library that the package calls.
     """
     kinds = {"RunError", "RunFolderError", "CheckpointError"}
     if type(error).__name__ in kinds or isinstance(error, (OSError, ImportError, MemoryError)):
         return True
-    if "RESOURCE_EXHAUSTED" in str(error):  # the device has not enough memory for these sizes
+    if "RESOURCE_EXHAUSTED" in str(error):  # the device's memory is too small for these sizes
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    home = str(Path(__file__).parent)
+    home = str(Path(__file__).parents[1])
     return (
         isinstance(error, ValueError)
         and trace is not None
@@ -118,16 +124,13 @@ def _expected(error: Exception) -> bool:
 
 
 def _keep_compilations() -> None:
-    """Keep compiled programs on disk, small ones too: a second start of the same run need not
-    compile.
-    """
+    """Keeps compiled programs on disk, including small ones, so that the same run compiles once."""
     cache = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         / "jaxmarl_lite"
         / "programs"
     )
-    # by environment variables, which JAX reads when it is imported, and which a user may have set
-    # otherwise
+    # JAX reads these environment variables when it is imported; values that the user set stay.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

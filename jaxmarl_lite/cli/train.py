@@ -1,6 +1,4 @@
-"""``jaxmarl-lite train``: the arguments of `run` and every field of an algorithm's config as
-options.
-"""
+"""The command ``train``: the arguments of `run` and all fields of a config as options."""
 
 from __future__ import annotations
 
@@ -25,8 +23,8 @@ Config = TypeVar("Config")
 
 
 @arguments.REGISTRY.primitive_rule
-def _of_limits(info: Any) -> Any:
-    """``--cost-limit NAME=LIMIT``, a limit per agent with commas; a lone number is every cost's."""
+def _limits_rule(info: Any) -> Any:
+    """Parses ``--cost-limit NAME=LIMIT[,LIMIT...]``; a number alone is the limit of every cost."""
     if info.type is not cost_limits.CostLimits:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -40,22 +38,23 @@ def _of_limits(info: Any) -> Any:
     )
 
 
-def _limits(words: list[str]) -> cost_limits.CostLimits:
-    given: dict[str, Any] = {}
-    if not words:
+def _limits(args: list[str]) -> cost_limits.CostLimits:
+    """Returns the limits that the arguments of ``--cost-limit`` describe."""
+    limits: dict[str, Any] = {}
+    if not args:
         raise ValueError(
             "--cost-limit is empty; allowed is NAME=LIMIT, or one number for every cost"
         )
-    for word in words:
+    for word in args:
         name, equals, text = word.rpartition("=")
         if equals and not name:
             raise ValueError(
-                f"--cost-limit is {word!r}; allowed is a cost's name before the =, or a number "
-                "alone"
+                f"--cost-limit is {word!r}; allowed is the name of a cost before the =, or a "
+                "number alone"
             )
-        if (name or cost_limits.ALL_COSTS) in given or (given and not name):
+        if (name or cost_limits.ALL_COSTS) in limits or (limits and not name):
             raise ValueError(
-                f"--cost-limit is {' '.join(words)!r}; allowed is each cost once, or one number "
+                f"--cost-limit is {' '.join(args)!r}; allowed is each cost once, or one number "
                 "for all"
             )
         try:
@@ -63,11 +62,12 @@ def _limits(words: list[str]) -> cost_limits.CostLimits:
         except ValueError as error:
             forms = "NAME=LIMIT, NAME=LIMIT,LIMIT... or one number for every cost"
             raise ValueError(f"--cost-limit is {word!r}; allowed is {forms}") from error
-        given[name or cost_limits.ALL_COSTS] = numbers if len(numbers) > 1 else numbers[0]
-    return cost_limits.parse_cost_limits(given, "--cost-limit")
+        limits[name or cost_limits.ALL_COSTS] = numbers if len(numbers) > 1 else numbers[0]
+    return cost_limits.parse_cost_limits(limits, "--cost-limit")
 
 
 def _limit_text(limit: Any) -> str:
+    """Returns a limit as ``--cost-limit`` accepts it."""
     return ",".join(map(str, limit)) if isinstance(limit, list) else str(limit)
 
 
@@ -76,67 +76,76 @@ class Options(Generic[Config]):
     """Train an algorithm in an environment with several seeds."""
 
     env: str
-    """Environment: an id of `jaxmarl-lite list`."""
+    """Id of the environment, see `jaxmarl-lite list`."""
     seeds: tuple[int, ...] = (3,)
-    """How many seeds, 0 .. n-1; several numbers: which."""
+    """One number: how many seeds, 0 .. n-1; several numbers: the seeds themselves."""
     total_steps: int = 1_000_000
     """Environment steps of each seed, rounded up to whole updates."""
     out: Path | None = None
-    """Folder for everything that is to be kept; without it nothing is."""
+    """Folder of the run, for all of its files; without it nothing is written."""
     num_envs: int | None = None
-    """Parallel worlds; None: tuned for this environment, or 64."""
+    """Parallel environments of a rollout; None: tuned for this environment, or 64."""
     num_steps: int | None = None
     """Steps of a rollout; None: tuned for this environment, or 64."""
     stagger_episodes: bool | None = None
-    """Cut every world's first episode at a random step, so that worlds are not in step; None:
-    tuned, or no."""
+    """Cut the first episode of every parallel environment at a random step, so that episodes end at
+    different times; None: tuned for this environment, or no."""
     num_evaluations: int = 20
-    """Evaluations, each with a checkpoint, after the one at the start."""
+    """Number of evaluations, each with a checkpoint, after the one at the start."""
     eval_episodes: int = 32
     """Episodes of an evaluation."""
     greedy: bool = False
     """Evaluate, and later play and render, the likeliest actions instead of sampled ones."""
     env_args: tuple[str, ...] = ()
-    """Keywords of the environment, such as reward=individual agent_id=False."""
+    """Keyword arguments of the environment, such as reward=individual agent_id=False."""
     config: Path | None = None
-    """A config.json, or a run's folder, whose values stand wherever no option is given."""
+    """A config.json, or the folder of a run, whose values are the defaults of all other options."""
     resume: Path | None = None
-    """A run's folder: continue it, bit for bit, from its newest checkpoint."""
+    """Folder of a run to continue, bit for bit, from its newest checkpoint."""
     seeds_in_parallel: int | None = None
     """Seeds that train side by side; None: one on a CPU, else all."""
     devices: int | None = None
-    """Devices to use; None: one, or all where several processes join."""
+    """Number of devices to use; None: one, or all where several processes join."""
     shard_over: Literal["envs", "seeds"] = "envs"
-    """What is spread over several devices: every seed's worlds, or the seeds."""
+    """Axis that is spread over several devices: the environments of every seed, or the seeds."""
     distributed: bool = False
-    """Join several processes or hosts; finds Slurm and the like by itself."""
+    """Join several processes or hosts; Slurm and similar launchers are detected."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where --distributed cannot find it."""
+    """HOST:PORT of process 0, where --distributed cannot detect it."""
     num_processes: int | None = None
-    """How many processes join, where --distributed cannot find it."""
+    """Number of processes that join, where --distributed cannot detect it."""
     process_id: int | None = None
-    """Which of them this is, where --distributed cannot find it."""
+    """Index of this process, where --distributed cannot detect it."""
     max_checkpoints: int = 2
-    """Checkpoints to keep."""
+    """Number of checkpoints to keep."""
     checkpoint_minutes: float = 5.0
-    """Longest time between two checkpoints, in minutes; there is one after every evaluation too."""
+    """Longest time between two checkpoints, in minutes; each evaluation saves one too."""
     wandb: str | None = None
-    """A W&B project to write to as well."""
+    """Name of a W&B project to write to as well."""
     quiet: bool = False
     """Print nothing."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
     """Settings of the algorithm."""
 
 
-def train(words: list[str]) -> None:
-    """Parse the words after ``train`` and run."""
-    stored = _stored(words)
-    if not words or words[0].startswith("-"):
+def train(args: list[str]) -> None:
+    """Runs the command ``train``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: an argument is invalid.
+        RunError: as for `run`.
+        RunFolderError: as for `run`.
+    """
+    stored = _stored(args)
+    if not args or args[0].startswith("-"):
         if stored is None:
-            _without_algorithm(words)
+            _without_algorithm(args)
             return
-        words = [stored.algorithm, *words]
-    name, rest = words[0], words[1:]
+        args = [stored.algorithm, *args]
+    name, rest = args[0], args[1:]
     kind = registry.config_of(name)
     if stored is not None and stored.algorithm != name:
         raise ValueError(
@@ -146,8 +155,10 @@ def train(words: list[str]) -> None:
     defaults = _defaults(name, kind, stored, rest)
 
     class Unchecked(kind):
-        """The settings while they are parsed: which were given, and which were tuned, is not known
-        yet.
+        """The config while options are parsed, without its checks.
+
+        Some checks depend on which settings were given and which were tuned, which is not known
+        before the options are parsed.
         """
 
         def __post_init__(self) -> None:
@@ -175,19 +186,20 @@ def train(words: list[str]) -> None:
     run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
 
 
-def _settings(base: Any, parsed: Any, words: list[str]) -> Any:
-    """The settings that options give over the tuned or stored ones."""
+def _settings(base: Any, parsed: Any, args: list[str]) -> Any:
+    """Returns the tuned or stored settings with those that the options replace."""
+    # A setting counts as given if its option occurs, even with the value that it has anyway.
     names = {
-        word.partition("=")[0].lstrip("-").replace("-", "_").removeprefix("no_") for word in words
+        word.partition("=")[0].lstrip("-").replace("-", "_").removeprefix("no_") for word in args
     }
-    given = {
+    changes = {
         name: x for name, x in vars(parsed).items() if name in names or x != getattr(base, name)
     }
-    return base_config.override(type(base), vars(base), given)
+    return base_config.override(type(base), vars(base), changes)
 
 
 def _with_stored_limits(options: Options[Any], stored: RunConfig | None) -> Options[Any]:
-    """The options, with the stored limits of the costs for which none is given now."""
+    """Returns the options, with the stored limits of costs for which no limit is given."""
     if stored is None or not hasattr(options.settings, "cost_limit"):
         return options
     merged = cost_limits.override(options.settings.cost_limit, stored.config.cost_limit)
@@ -199,7 +211,8 @@ def _with_stored_limits(options: Options[Any], stored: RunConfig | None) -> Opti
 def _arguments(
     options: Options[Any], defaults: Options[Any], stored: RunConfig | None
 ) -> dict[str, Any]:
-    """The keywords of `run`."""
+    """Returns the keyword arguments of `run`."""
+    # A single stored seed, such as (7,), would otherwise be read as a number of seeds.
     same = stored is not None and options.seeds == defaults.seeds
     seeds = stored.seeds if same and stored is not None else options.seeds
     names = (
@@ -227,12 +240,10 @@ def _arguments(
     }
 
 
-def _defaults(name: str, kind: type, stored: RunConfig | None, words: list[str]) -> Options[Any]:
-    """What stands wherever no option is given: a stored plan's values, or those tuned for the
-    environment.
-    """
+def _defaults(name: str, kind: type, stored: RunConfig | None, args: list[str]) -> Options[Any]:
+    """Returns the defaults of all options: a stored plan's values, or those tuned for `--env`."""
     if stored is None:
-        env = _value_of("--env", words)
+        env = _value_of("--env", args)
         settings = kind(**presets.lookup(name, env or "").fields)
         return Options(
             env=tyro.MISSING if env is None else env,
@@ -248,9 +259,9 @@ def _defaults(name: str, kind: type, stored: RunConfig | None, words: list[str])
     return Options(**values, settings=stored.config)
 
 
-def _stored(words: list[str]) -> RunConfig | None:
-    """The plan that ``--config`` or ``--resume`` names, if either is given."""
-    config, resume = _value_of("--config", words), _value_of("--resume", words)
+def _stored(args: list[str]) -> RunConfig | None:
+    """Returns the plan that ``--config`` or ``--resume`` names, if either is given."""
+    config, resume = _value_of("--config", args), _value_of("--resume", args)
     if config is not None and resume is not None:
         raise ValueError("--config and --resume are both given; allowed is one of them")
     if resume is not None:
@@ -265,14 +276,14 @@ def _stored(words: list[str]) -> RunConfig | None:
     return experiment_config.from_dict(run_dir.read_object(path), path)
 
 
-def _without_algorithm(words: list[str]) -> None:
-    """Help for ``train`` alone; ValueError for anything else."""
+def _without_algorithm(args: list[str]) -> None:
+    """Prints the help of ``train`` without an algorithm; raises ValueError for other arguments."""
     allowed = ", ".join(registry.ALGORITHMS)
-    if words and words[0] not in ("-h", "--help"):
+    if args and args[0] not in ("-h", "--help"):
         raise ValueError(
-            f"algorithm is missing before {words[0]}; allowed is one of {allowed}, or --resume RUN"
+            f"algorithm is missing before {args[0]}; allowed is one of {allowed}, or --resume RUN"
         )
-    if not words:
+    if not args:
         raise ValueError(f"algorithm is missing; allowed is one of {allowed}, or --resume RUN")
     print(
         "usage: jaxmarl-lite train ALGORITHM --env ENV [options]\n       jaxmarl-lite train "
@@ -281,20 +292,18 @@ def _without_algorithm(words: list[str]) -> None:
     )
 
 
-def _value_of(option: str, words: list[str]) -> str | None:
-    """The value of an option, read before the options are parsed."""
-    for i, word in enumerate(words):
-        if word == option and i + 1 < len(words):
-            return words[i + 1]
+def _value_of(option: str, args: list[str]) -> str | None:
+    """Returns the value of an option before all options are parsed, or None without it."""
+    for i, word in enumerate(args):
+        if word == option and i + 1 < len(args):
+            return args[i + 1]
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None
 
 
 def _keyword(text: str) -> tuple[str, Any]:
-    """``name=value``, the value a Python literal where it can be read as one, or true or false;
-    else text.
-    """
+    """Parses ``name=value``; the value is true, false, a Python literal, or else text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"env_args has {text!r}; allowed is name=value")

@@ -1,4 +1,7 @@
-"""Worlds: small ones with known answers, Jumanji's, costs put on either, and a check for your
+"""Environments: built-in suites and adapters, wrappers that add costs, and a protocol checker.
+
+``make`` builds an environment by name: small ones with known answers, Jumanji's, JaxMARL's and
+MuJoCo's. ``with_costs`` puts costs on any of them, and ``check_environment`` checks one of your
 own.
 """
 

@@ -1,4 +1,4 @@
-"""Environments by name."""
+"""Builds and lists environments by name."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
+import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl_scenarios
 import jaxmarl_lite.envs.jumanji.cost_functions as cost_functions
-import jaxmarl_lite.envs.mujoco.scenarios as robots
-from jaxmarl_lite.envs.errors import UnknownKeyword, check_names, unknown_name_error
+import jaxmarl_lite.envs.mujoco.scenarios as mujoco_scenarios
+from jaxmarl_lite.envs.errors import UnknownKeywordError, check_names, unknown_name_error
 from jaxmarl_lite.envs.jumanji import _import, scenarios
 from jaxmarl_lite.envs.toys import TOYS, summary
 from jaxmarl_lite.envs.wrappers.delayed_reward import DelayedRewardWrapper
@@ -28,24 +28,56 @@ from jaxmarl_lite.validation import (
 
 
 def make(env_id: str, **keywords: Any) -> Environment:
-    """Build an environment from its name.
+    """Builds an environment from its name.
 
-    env_id: ``toy/<name>``, ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag``
-        and so on), ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``), or
-        ``safe/<scenario>``: a scenario with costs; ``safe-mujoco/<robot>-<partition>``
-        (``ant-2x4``, ``manyagent-ant-3x2``), ``safe-velocity/...``, and ``mujoco/...`` without
-        costs, which need the extra ``mujoco``; ``smax/<map>``, ``mpe/...``, ``safe-mpe/...`` and
-        ``overcooked/<kitchen>``, which need the extra ``smax``; ``delayed/<any of these>``: its
-        reward is paid in one sum when the episode ends.
-    keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"), ``agent_id``
-        (bool), and any keyword of the Jumanji environment, or of the scenario's generator; with
-        costs also those of the task (see ``jaxmarl_lite.envs.jumanji.cost_functions``) and
-        ``cost_limit``, a mapping from costs to limits, or the limit of a single cost; for robots
-        see ``jaxmarl_lite.envs.mujoco``, for the last four ``jaxmarl_lite.envs.jaxmarl``.
+    The same call returns the same object where the keywords can be hashed, so that programs
+    compiled for it are reused.
 
-    The same call answers the same object where the keywords can be hashed, so that what was
-    compiled for it is reused. Raises ValueError for a wrong name, naming the nearest ones and what
-    is allowed.
+    Args:
+        env_id: one of these names; ``delayed/<any of them>`` pays the reward in one sum when the
+            episode ends.
+
+            - ``toy/<name>``;
+            - ``jumanji/<scenario>`` (``lbf-2s-8x8-2p-2f-coop``, ``rware-tiny-4ag`` and so on) or
+              ``jumanji/<Jumanji's own id>`` (``LevelBasedForaging-v0``);
+            - ``safe/<scenario>``: a Jumanji scenario with costs;
+            - ``safe-mujoco/<robot>-<partition>`` (``ant-2x4``, ``manyagent-ant-3x2``),
+              ``safe-velocity/...``, and ``mujoco/...`` without costs, which need the extra
+              ``mujoco``;
+            - ``smax/<map>``, ``mpe/...``, ``safe-mpe/...`` and ``overcooked/<kitchen>``, which
+              need the extra ``smax``.
+        **keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"),
+            ``agent_id`` (bool), and any keyword of the Jumanji environment or of the scenario's
+            generator; for ``safe`` also those of the task (see
+            ``jaxmarl_lite.envs.jumanji.cost_functions``) and ``cost_limit``, a mapping from costs
+            to limits, or the limit of a single cost; for robots see
+            ``jaxmarl_lite.envs.mujoco``, and for the last four suites
+            ``jaxmarl_lite.envs.jaxmarl``.
+
+    Returns:
+        An environment; see ``jaxmarl_lite.types.Environment``.
+
+    Raises:
+        ValueError: for a wrong name, keyword or value, naming the nearest names and what is
+            allowed.
+        ImportError: where the extra that the environment needs is not installed.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxmarl_lite.envs import make
+        >>> env = make("toy/climbing")
+        >>> env.spec.num_agents, env.spec.action_size, env.spec.max_return
+        (2, 3, 11.0)
+        >>> state, timestep = env.reset(jax.random.key(0))
+        >>> state, timestep = env.step(state, jnp.array([0, 0]))
+        >>> timestep.reward.tolist()
+        [11.0, 11.0]
+        >>> make("toy/climbing") is env
+        True
+        >>> make("toy/climbng")
+        Traceback (most recent call last):
+            ...
+        ValueError: Unknown environment 'toy/climbng'; did you mean 'toy/climbing'...
     """
     if not isinstance(env_id, str):
         raise invalid("env_id", env_id, "a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
@@ -56,31 +88,62 @@ def make(env_id: str, **keywords: Any) -> Environment:
     try:
         hash(items)
     except TypeError:
-        return _make_or_say(env_id, keywords)
+        return _make_with_errors(env_id, keywords)
     return _make_cached(env_id, items)
 
 
 def keywords_of(env_id: str) -> list[str]:
-    """The keywords that `make` takes for an environment; ValueError for a wrong name, as there."""
+    """Returns the keywords that `make` takes for an environment.
+
+    Args:
+        env_id: a name, as for `make`.
+
+    Returns:
+        The keywords, without their defaults.
+
+    Raises:
+        ValueError: for a wrong name, as `make` does.
+
+    Example:
+        >>> from jaxmarl_lite.envs import keywords_of
+        >>> keywords_of("toy/memory")
+        ['cues', 'delay']
+    """
     try:
-        _make(env_id, {"": None})  # which no environment takes
-    except UnknownKeyword as error:
+        _make(env_id, {"": None})  # no environment takes this keyword, and the error has the list
+    except UnknownKeywordError as error:
         return error.allowed
     raise AssertionError(f"{env_id} takes any keyword")
 
 
 def list_environments() -> list[tuple[str, str]]:
-    """Names to start from, each with its agents, actions and episode limit in words; nothing is
-    built or compiled.
+    """Returns names to start from, each with its agents, actions and episode limit in words.
+
+    No environment is built and no program compiled.
+
+    Returns:
+        Pairs (name, description), in the order toys, ``jumanji``, ``safe``, JaxMARL's suites and
+        robots.
+
+    Example:
+        >>> from jaxmarl_lite.envs import list_environments
+        >>> list_environments()[1]
+        ('toy/climbing', '2 agents, 3 actions, at most 1 steps')
     """
     toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
-    jumanji_rows = [(f"jumanji/{name}", words) for name, words in scenarios.examples()]
-    safe_rows = [(f"safe/{name}", words) for name, words in cost_functions.examples()]
-    return toy_rows + jumanji_rows + safe_rows + jaxmarl.examples() + robots.examples()
+    jumanji_rows = [(f"jumanji/{name}", text) for name, text in scenarios.examples()]
+    safe_rows = [(f"safe/{name}", text) for name, text in cost_functions.examples()]
+    return (
+        toy_rows
+        + jumanji_rows
+        + safe_rows
+        + jaxmarl_scenarios.examples()
+        + mujoco_scenarios.examples()
+    )
 
 
 def _cost_limit(value: Any) -> Any:
-    """A limit, or limits by the names of costs; ValueError for what is no limit."""
+    """Returns a checked limit, or limits by cost name; raises ValueError for any other value."""
     if not isinstance(value, Mapping):
         return None if value is None else check_limit("cost_limit", value)
     return _CostLimit(
@@ -89,9 +152,7 @@ def _cost_limit(value: Any) -> Any:
 
 
 class _CostLimit(dict[str, Any]):
-    """Limits by the names of costs, which can be hashed, so that the same call of `make` is known
-    again.
-    """
+    """Limits by cost name that can be hashed, so that `make` recognises a repeated call."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -99,51 +160,55 @@ class _CostLimit(dict[str, Any]):
 
 @functools.lru_cache(maxsize=256)
 def _make_cached(env_id: str, keywords: tuple[tuple[str, Any], ...]) -> Environment:
-    return _make_or_say(env_id, dict(keywords))
+    return _make_with_errors(env_id, dict(keywords))
 
 
-def _make_or_say(env_id: str, keywords: dict[str, Any]) -> Environment:
-    """`_make`, with what a simulator says of a size or keyword it cannot take in one line that
-    names them.
+def _make_with_errors(env_id: str, keywords: dict[str, Any]) -> Environment:
+    """Builds an environment, and turns a simulator's errors into one line that names the input.
+
+    A simulator rejects sizes and keywords with errors of its own, often of several lines.
     """
     try:
         return _make(env_id, keywords)
     except ImportError:
         raise
     except Exception as error:
-        shown = show(env_id)[1:-1]
+        shown_id = show(env_id)[1:-1]
+        # an error that names the environment in one line is passed on
         if (
             isinstance(error, ValueError)
-            and shown.rpartition("/")[2] in str(error)
+            and shown_id.rpartition("/")[2] in str(error)
             and "\n" not in str(error)
         ):
             raise
-        given = ", ".join(f"{name}={show(value)}" for name, value in keywords.items())
-        which = f"{shown} with {given}" if given else shown
+        arguments = ", ".join(f"{name}={show(value)}" for name, value in keywords.items())
+        call = f"{shown_id} with {arguments}" if arguments else shown_id
         text = " ".join(str(error).split()) if isinstance(error, ValueError) else one_line(error)
-        raise ValueError(f"env is {which}, which cannot be made: {text}") from error
+        raise ValueError(f"env is {call}, which cannot be made: {text}") from error
 
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
-    room, slash, name = env_id.partition("/")
-    room = room if slash else ""
-    if room == "delayed":
+    suite, slash, name = env_id.partition("/")
+    suite = suite if slash else ""
+    if suite == "delayed":
         return DelayedRewardWrapper(_make(name, keywords))
-    if room == "toy" and name in TOYS:
+    if suite == "toy" and name in TOYS:
         return _make_toy(name, keywords)
-    if room == "jumanji":
+    if suite == "jumanji":
         return _make_jumanji(name, keywords)
-    if room == "safe":
+    if suite == "safe":
         return _make_safe(name, keywords)
-    if room in robots.SUITES:
-        return robots.build(room, name, keywords)
-    if room in jaxmarl.SUITES:
-        return jaxmarl.build(room, name, keywords)
+    if suite in mujoco_scenarios.SUITES:
+        return mujoco_scenarios.build(suite, name, keywords)
+    if suite in jaxmarl_scenarios.SUITES:
+        return jaxmarl_scenarios.build(suite, name, keywords)
     patterns = ", ".join(f"jumanji/{family.template}" for family in scenarios.FAMILIES)
     patterns += ", " + ", ".join(
         f"safe/{family.template}" for family, _ in cost_functions.families()
     )
-    patterns += ", " + ", ".join([*robots.name_patterns(), *jaxmarl.name_patterns()])
+    patterns += ", " + ", ".join(
+        [*mujoco_scenarios.name_patterns(), *jaxmarl_scenarios.name_patterns()]
+    )
     listed = [known for known, _ in list_environments()]
     toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
     others = "jumanji/<Jumanji's own id>, delayed/<any of these>"
@@ -170,12 +235,12 @@ def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
     for_jumanji = {k: v for k, v in keywords.items() if k not in scenarios.ADAPTER_KEYWORDS}
     env = scenarios.build(name, for_jumanji)
     if env is None:
-        env = _registered(name, for_jumanji)
-    return _traced(JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter))
+        env = _make_registered(name, for_jumanji)
+    return _trace_spec(JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter))
 
 
 def _for_adapter(env_id: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The adapter's own keywords, checked before Jumanji builds anything."""
+    """Returns the adapter's keywords, checked before Jumanji builds anything."""
     if "reward" in keywords:
         check_choice(f"reward of {env_id}", keywords["reward"], ("team", "individual"))
     if "agent_id" in keywords:
@@ -183,9 +248,9 @@ def _for_adapter(env_id: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
 
 
-def _traced(env: Environment) -> Environment:
-    """The environment, once its sizes are known: sizes that cannot be are found by tracing it."""
-    env.spec  # noqa: B018
+def _trace_spec(env: Environment) -> Environment:
+    """Returns the environment unchanged; tracing its spec here exposes impossible sizes early."""
+    _ = env.spec
     return env
 
 
@@ -193,22 +258,21 @@ def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
     _import.import_jumanji()
     from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
 
-    its = cost_functions.task_of(name).keywords
+    task_keywords = cost_functions.task_of(name).keywords
     for_adapter = _for_adapter(f"safe/{name}", keywords)
-    for_costs = {k: v for k, v in keywords.items() if k in its}
+    for_costs = {k: v for k, v in keywords.items() if k in task_keywords}
     for_jumanji = {k: v for k, v in keywords.items() if k not in for_adapter and k not in for_costs}
     env = JumanjiEnvironment(
-        scenarios.build(name, for_jumanji, its), name=f"safe/{name}", **for_adapter
+        scenarios.build(name, for_jumanji, task_keywords), name=f"safe/{name}", **for_adapter
     )
-    return _traced(cost_functions.constrain(env, name, for_costs))
+    return _trace_spec(cost_functions.constrain(env, name, for_costs))
 
 
-def _registered(name: str, keywords: dict[str, Any]) -> Any:
-    """The environment of one of Jumanji's own ids."""
+def _make_registered(name: str, keywords: dict[str, Any]) -> Any:
+    """Returns the Jumanji environment of one of Jumanji's own ids."""
     patterns = ", ".join(family.template for family in scenarios.FAMILIES)
-    if not re.fullmatch(
-        r"\w+-v\d+", name
-    ):  # no id of Jumanji's: said before its environments are imported
+    # a name that cannot be an id is refused before Jumanji's environments are imported
+    if not re.fullmatch(r"\w+-v\d+", name):
         raise unknown_name_error(
             "Jumanji scenario",
             name,
@@ -219,16 +283,20 @@ def _registered(name: str, keywords: dict[str, Any]) -> Any:
 
     from jaxmarl_lite.envs.jumanji.adapter import ADAPTER_SPECS
 
-    own = {env_id: env_id.rsplit("-v", 1)[0] for env_id in registration.registered_environments()}
-    classes = {kind.__name__: kind for kind in ADAPTER_SPECS}
-    allowed = sorted(env_id for env_id, short in own.items() if short in classes)
+    class_names = {
+        env_id: env_id.rsplit("-v", 1)[0] for env_id in registration.registered_environments()
+    }
+    classes = {env_class.__name__: env_class for env_class in ADAPTER_SPECS}
+    allowed = sorted(env_id for env_id, class_name in class_names.items() if class_name in classes)
     if name not in allowed:
         known = [*(n for n, _ in scenarios.examples()), *allowed]
         raise unknown_name_error(
             "Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}."
         )
-    kind = classes[own[name]]
+    env_class = classes[class_names[name]]
     check_names(
-        f"jumanji/{name}", keywords, [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(kind)]
+        f"jumanji/{name}",
+        keywords,
+        [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(env_class)],
     )
-    return registration.make(name, **scenarios.check_arguments(kind, keywords))
+    return registration.make(name, **scenarios.check_arguments(env_class, keywords))

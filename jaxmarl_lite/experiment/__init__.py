@@ -1,3 +1,1 @@
-"""A run from its plan to its last row: what is compiled, the host loop, and what is kept and
-shown.
-"""
+"""Training runs: the plan, the compiled programs, the host loop, stored rows and the result."""

@@ -1,5 +1,7 @@
-"""The compiled programs of a run. They are kept: a second run that differs in floats or seeds
-compiles nothing.
+"""Compiled programs of a run: initialization, training, evaluation and the random policy.
+
+Programs are cached: a second run that differs only in floats, values of seeds or length compiles
+nothing.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxmarl_lite import keys, rollout, sharding
 from jaxmarl_lite.algorithms import base_config, registry
@@ -26,7 +29,7 @@ from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.train import Train, make_train
 from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
-NAN_WITHOUT_EPISODES = ("return", "episode_length", "cost", "win_rate")
+NAN_WITHOUT_EPISODES = ("episode_return", "episode_length", "episode_cost", "win_rate")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
 
 _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -34,48 +37,58 @@ _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expe
 
 
 class MetricAccumulator(NamedTuple):
-    """What the host is told about one seed; the sums are over the updates since it last began a new
-    one.
+    """Metrics and faults of one seed, accumulated on the device until the host reads them.
+
+    The sums cover the updates since the host last reset them. In a compiled program every leaf
+    leads with ``[seeds]``.
+
+    Attributes:
+        total: sums of the entries of each metric that are not NaN.
+        count: number of those entries.
+        diverged: ``[]`` int, the first update that left a learned number or a metric not finite;
+            0: none.
+        env_fault_update: ``[]`` int, the first update in which a finite policy met numbers of the
+            environment that no learner can use; 0: none.
+        env_faults: ``[]`` int, bits that say which numbers these were, see `rollout.env_faults`.
+        limits: ``[N, K]`` limits of the costs, in cost per episode. They are data, so that other
+            limits compile nothing.
     """
 
-    total: dict[str, Array]  # sums of the entries that are not NaN
-    count: dict[str, Array]  # how many those are
-    diverged: (
-        Array  # [] int: the first update that left a learned number or a metric not finite; 0: none
-    )
-    env_fault_update: Array  # [] int: the first update in which a finite policy met numbers that no learner can use; 0: none
-    env_faults: Array  # [] int: which numbers these were, see `rollout.env_faults`
-    limits: Array  # [N, K]: what the costs are measured against; data, so that other limits compile nothing
+    total: dict[str, Array]
+    count: dict[str, Array]
+    diverged: Array
+    env_fault_update: Array
+    env_faults: Array
+    limits: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledRun:
-    """Functions of all seeds at once, compiled for their sizes; every leaf leads with
-    ``[seeds]``.
-    """
+    """Compiled functions of all seeds at once; every leaf leads with ``[seeds]``."""
 
     init: Callable[[Any, Any], TrainState]
     """``(seeds, config) -> states``."""
     train_chunk: Callable[
         [TrainState, MetricAccumulator, Any], tuple[TrainState, MetricAccumulator]
     ]
-    """``(states, tally, updates) -> (states, tally)``; any number of updates, the given states are
-    used up."""
+    """``(states, accumulator, updates) -> (states, accumulator)`` for any number of updates; the
+    buffers of the states passed in are donated."""
     evaluate: Callable[[PyTree, Any, Any], Evaluation]
-    """``(learners, seeds, update) -> episodes``; the key of a seed's episodes is made of seed and
-    update."""
+    """``(learners, seeds, update) -> episodes``; the random key of a seed's episodes derives from
+    the seed and the update."""
     random: Callable[[Any], Evaluation]
     """``seeds -> episodes`` of the uniformly random policy."""
     states: TrainState
-    """Shapes, dtypes and places of the states, for restoring them."""
+    """Shapes, dtypes and shardings of the states, for restoring them."""
     empty: MetricAccumulator
-    """A tally of nothing, as numpy arrays."""
+    """An empty accumulator, as NumPy arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _ProgramKey:
-    """What decides a program: everything of a plan but its floats, the values of its seeds and its
-    length.
+    """Cache key of a run's programs.
+
+    It holds everything in a plan except the floats, the values of the seeds and the length.
     """
 
     algorithm: str
@@ -89,13 +102,15 @@ class _ProgramKey:
     seeds: int
     seeds_in_parallel: int
     devices: int | None
-    shard_over: Any
+    shard_over: Literal["envs", "seeds"]
     precision: str
 
 
 class _ByContent:
-    """An environment as it is now: equal to itself, or to one that says so, while nothing in it has
-    changed.
+    """An environment that is hashed and compared by its content at one moment.
+
+    Two are equal if the environments are the same object, or compare equal, and nothing in them has
+    changed since their fingerprints were taken.
     """
 
     def __init__(self, env: Environment):
@@ -112,39 +127,62 @@ class _ByContent:
         )
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(a: Any, b: Any) -> bool:
+    """Returns whether two objects compare equal; False where they cannot be compared."""
     try:
-        return bool(one == other)
+        return bool(a == b)
     except Exception:  # such as dataclasses that hold arrays
         return False
 
 
 def compile_run(plan: RunConfig, env: Environment) -> tuple[CompiledRun, float]:
-    """The programs of a plan, and the seconds that compiling them took now."""
-    began = time.perf_counter()
-    found = _compile(_program_key(plan, env))
-    return found, time.perf_counter() - began
+    """Returns the compiled programs of a plan, from the cache where possible.
+
+    Args:
+        plan: plan of the run.
+        env: the environment.
+
+    Returns:
+        The programs, and the seconds that this call took: tracing and compiling, or the look-up.
+    """
+    start_time = time.perf_counter()
+    compiled = _compile(_program_key(plan, env))
+    return compiled, time.perf_counter() - start_time
 
 
 def abstract_states(plan: RunConfig, env: Environment) -> TrainState:
-    """Shapes, dtypes and places of the states of all seeds; nothing is compiled."""
-    form = _program_key(plan, env)
-    states = jax.eval_shape(_functions(form).init, *_arguments(form.seeds, form.config))
-    return _with_shardings(
-        states, sharding.make_mesh(form.devices, form.shard_over), form.shard_over
-    )
+    """Returns shapes, dtypes and shardings of the states of all seeds, without compiling anything.
+
+    Args:
+        plan: plan of the run.
+        env: the environment.
+
+    Returns:
+        A `TrainState` of `jax.ShapeDtypeStruct`; every leaf leads with ``[seeds]``.
+    """
+    key = _program_key(plan, env)
+    states = jax.eval_shape(_functions(key).init, *_arguments(key.seeds, key.config))
+    return _with_shardings(states, sharding.make_mesh(key.devices, key.shard_over), key.shard_over)
 
 
 def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
-    """The plan's algorithm, with its floats at their defaults: the real ones are in the learner."""
+    """Returns the plan's algorithm, with the floats of its config at their defaults.
+
+    The learner's state carries the actual floats.
+
+    Args:
+        plan: plan of the run.
+        env: the environment.
+    """
     return registry.make_algorithm(plan.algorithm, env.spec, _static(plan.config))
 
 
 def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
+    """Returns the cache key of a plan, with the number of parallel seeds resolved."""
     at_once = plan.seeds_in_parallel
     if at_once is None:
-        # side by side, a rollout resets every world at every step: the `cond` that avoids it
-        # becomes a `select`
+        # With seeds side by side, a rollout resets every environment at every step: under `vmap`
+        # the `cond` that avoids the reset becomes a `select`.
         at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
     if plan.shard_over == "seeds":
         at_once = len(plan.seeds)
@@ -166,8 +204,9 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
 
 
 def _static(config: Any) -> Any:
-    """The config with its floats at their defaults, and the numbers inside its other fields
-    (limits) at 0.
+    """Returns the config with its floats at their defaults and the numbers in other fields at 0.
+
+    The other fields that hold numbers are limits on costs.
     """
     default = type(config)()
     return jax.tree_util.tree_map_with_path(
@@ -176,36 +215,38 @@ def _static(config: Any) -> Any:
 
 
 def _arguments(seeds: int, config: Any) -> tuple[Any, Any]:
-    """Stand-ins for the arguments of `init`."""
+    """Returns shapes and dtypes of the arguments of `init`: seeds and config."""
     return jax.ShapeDtypeStruct((seeds,), jnp.uint32), jax.eval_shape(base_config.as_arrays, config)
 
 
-def _over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Callable[..., Any]:
-    """``function`` of one seed as a function of all, ``at_once`` of them side by side."""
+def _map_over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Callable[..., Any]:
+    """Returns a function of one seed as a function of all, ``at_once`` of them side by side."""
     if at_once >= seeds > 1:
         return jax.vmap(function)
     if at_once == 1:
-        return lambda *args: jax.lax.map(lambda one: function(*one), args)
+        return lambda *args: jax.lax.map(lambda single: function(*single), args)
     return lambda *args: _in_groups(jax.vmap(function), args, at_once, seeds)
 
 
 def _in_groups(function: Callable[..., Any], args: Any, at_once: int, seeds: int) -> Any:
-    """Groups of ``at_once`` seeds one after the other, then the rest; `lax.map` with a batch size,
-    but for empty arrays, which it cannot take (there are some wherever nothing is constrained).
+    """Maps groups of ``at_once`` seeds one after the other, then the remaining seeds.
+
+    This is `lax.map` with a batch size, except that it accepts empty arrays, which `lax.map` does
+    not (there are some wherever nothing is constrained).
     """
     groups = seeds // at_once
-    whole = groups * at_once
-    first = jax.tree.map(lambda x: x[:whole].reshape(groups, at_once, *x.shape[1:]), args)
-    parts = jax.lax.map(lambda group: function(*group), first)
-    parts = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), parts)
-    if whole == seeds:
-        return parts
-    rest = function(*jax.tree.map(lambda x: x[whole:], args))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), parts, rest)
+    num_grouped = groups * at_once
+    grouped = jax.tree.map(lambda x: x[:num_grouped].reshape(groups, at_once, *x.shape[1:]), args)
+    results = jax.lax.map(lambda group: function(*group), grouped)
+    results = jax.tree.map(lambda x: x.reshape(num_grouped, *x.shape[2:]), results)
+    if num_grouped == seeds:
+        return results
+    remainder = function(*jax.tree.map(lambda x: x[num_grouped:], args))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), results, remainder)
 
 
 class _Functions(NamedTuple):
-    """Functions of all seeds, not compiled."""
+    """Functions of all seeds, before compilation."""
 
     init: Callable[..., Any]
     train_chunk: Callable[..., Any]
@@ -216,50 +257,53 @@ class _Functions(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _functions(form: _ProgramKey) -> _Functions:
-    """What the form describes; the same objects each time, so that nothing is traced twice."""
-    env = form.env.env
-    algorithm = registry.make_algorithm(form.algorithm, env.spec, form.config)
-    init, train = make_train(algorithm, env, form.num_envs, form.num_steps, form.stagger_episodes)
-    play = make_evaluate(algorithm, env, form.eval_episodes, form.greedy)
+def _functions(key: _ProgramKey) -> _Functions:
+    """Returns the functions of a cache key: the same objects each time, so that JAX traces once."""
+    env = key.env.env
+    algorithm = registry.make_algorithm(key.algorithm, env.spec, key.config)
+    init, train = make_train(algorithm, env, key.num_envs, key.num_steps, key.stagger_episodes)
+    play = make_evaluate(algorithm, env, key.eval_episodes, key.greedy)
 
-    def over(function: Callable[..., Any]) -> Callable[..., Any]:
-        return _over_seeds(function, form.seeds_in_parallel, form.seeds)
+    def for_all_seeds(function: Callable[..., Any]) -> Callable[..., Any]:
+        return _map_over_seeds(function, key.seeds_in_parallel, key.seeds)
 
     def begin(seeds: Array, config: Any) -> TrainState:
-        states = over(lambda seed: init(jax.random.key(seed), config))(seeds)
-        # weak types would not survive the disk, and a program is compiled for one kind of argument
+        states = for_all_seeds(lambda seed: init(jax.random.key(seed), config))(seeds)
+        # A checkpoint does not keep weak types, and a program accepts only the types that it was
+        # compiled for.
         return jax.tree.map(
             lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), states
         )
 
     def advance(
-        states: TrainState, tally: MetricAccumulator, updates: Array
+        states: TrainState, accumulator: MetricAccumulator, updates: Array
     ) -> tuple[TrainState, MetricAccumulator]:
-        return over(lambda state, tally: _train_chunk(train, state, tally, updates))(states, tally)
+        return for_all_seeds(
+            lambda state, accumulator: _train_chunk(train, state, accumulator, updates)
+        )(states, accumulator)
 
     def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
-        def one(learner: PyTree, seed: Array) -> Evaluation:
-            key = keys.for_purpose(jax.random.key(seed), keys.EVALUATION)
-            return play(learner, jax.random.fold_in(key, update))
+        def of_one_seed(learner: PyTree, seed: Array) -> Evaluation:
+            random_key = keys.for_purpose(jax.random.key(seed), keys.EVALUATION)
+            return play(learner, jax.random.fold_in(random_key, update))
 
-        return over(one)(learners, seeds)
+        return for_all_seeds(of_one_seed)(learners, seeds)
 
-    play_random = make_evaluate(random_policy(env.spec), env, form.eval_episodes)
+    play_random = make_evaluate(random_policy(env.spec), env, key.eval_episodes)
 
     def random(seeds: Array) -> Evaluation:
-        def one(seed: Array) -> Evaluation:
+        def of_one_seed(seed: Array) -> Evaluation:
             return play_random((), keys.for_purpose(jax.random.key(seed), keys.RANDOM_POLICY))
 
-        return jax.lax.map(one, seeds)
+        return jax.lax.map(of_one_seed, seeds)
 
     return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
 
 
 def _train_chunk(
-    train: Train, state: TrainState, tally: MetricAccumulator, updates: Array
+    train: Train, state: TrainState, accumulator: MetricAccumulator, updates: Array
 ) -> tuple[TrainState, MetricAccumulator]:
-    """Some updates of one seed, noted in its tally."""
+    """Returns state and accumulator of one seed after ``updates`` more updates."""
 
     def step(
         _: Array, carry: tuple[TrainState, MetricAccumulator]
@@ -267,101 +311,127 @@ def _train_chunk(
         state, info = train(carry[0], 1)
         return state, _accumulate(carry[1], state, {name: value[0] for name, value in info.items()})
 
-    # a bound known only when it runs: one program for every number of updates, and the same numbers
-    return jax.lax.fori_loop(0, updates, step, (state, tally))
+    # The bound is known only at run time: one program serves every number of updates, with the same
+    # results.
+    return jax.lax.fori_loop(0, updates, step, (state, accumulator))
 
 
 def _accumulate(
-    tally: MetricAccumulator, state: TrainState, info: Mapping[str, Array]
+    accumulator: MetricAccumulator, state: TrainState, info: Mapping[str, Array]
 ) -> MetricAccumulator:
-    """The tally with one more update of one seed."""
-    well = tally.diverged == 0
+    """Returns the accumulator of one seed after one more update."""
+    healthy = accumulator.diverged == 0
     learned = (
         constraint_stats.learned_leaves(state.learner_state),
         {k: v for k, v in info.items() if k not in NAN_WITHOUT_EPISODES},
     )
-    sound = tree_math.all_finite(learned)
-    # a mask without a legal action is a fault where it broke what is learned: some algorithms never
-    # look at it
-    harmless = jnp.where(sound, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
+    is_finite = tree_math.all_finite(learned)
+    # A mask without a legal action counts as a fault only where it made learned numbers not finite:
+    # some algorithms never read the mask.
+    harmless = jnp.where(is_finite, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
     faults = info["env_faults"] & ~harmless
-    fault = well & (faults != 0) & (tally.env_fault_update == 0)
+    fault = healthy & (faults != 0) & (accumulator.env_fault_update == 0)
     values = {name: value.astype(float) for name, value in info.items() if name != "env_faults"}
-    if "cost" in values:
-        values["violation_rate"] = constraint_stats.exceeds_limit(values["cost"], tally.limits)
+    if "episode_cost" in values:
+        values["violation_rate"] = constraint_stats.exceeds_limit(
+            values["episode_cost"], accumulator.limits
+        )
     return MetricAccumulator(
         {
-            name: tally.total[name] + jnp.where(jnp.isnan(value), 0.0, value)
+            name: accumulator.total[name] + jnp.where(jnp.isnan(value), 0.0, value)
             for name, value in values.items()
         },
-        {name: tally.count[name] + ~jnp.isnan(value) for name, value in values.items()},
-        jnp.where(well & ~sound, state.num_updates, tally.diverged),
-        jnp.where(fault, state.num_updates, tally.env_fault_update),
-        jnp.where(fault, faults, tally.env_faults),
-        tally.limits,
+        {name: accumulator.count[name] + ~jnp.isnan(value) for name, value in values.items()},
+        jnp.where(healthy & ~is_finite, state.num_updates, accumulator.diverged),
+        jnp.where(fault, state.num_updates, accumulator.env_fault_update),
+        jnp.where(fault, faults, accumulator.env_faults),
+        accumulator.limits,
     )
 
 
-def _empty_accumulator(form: _ProgramKey, states: TrainState) -> MetricAccumulator:
-    """A tally of nothing, without limits."""
+def _empty_accumulator(key: _ProgramKey, states: TrainState) -> MetricAccumulator:
+    """Returns an accumulator of all seeds without updates and without limits."""
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
-    info = jax.eval_shape(_functions(form).info, state)
+    info = jax.eval_shape(_functions(key).info, state)
     shapes = {
-        name: (form.seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"
+        name: (key.seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"
     }
-    if "cost" in shapes:
-        shapes["violation_rate"] = shapes["cost"]
-    ended = state.rollout_state.episode_stats.costs
+    if "episode_cost" in shapes:
+        shapes["violation_rate"] = shapes["episode_cost"]
+    costs = state.rollout_state.episode_stats.costs
     zeros: Any = {name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()}
-    none: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
-    never: Any = np.zeros(form.seeds, np.int32)
-    unlimited: Any = np.full((form.seeds, *ended.shape[1:]), np.inf, jnp.result_type(float))
-    return MetricAccumulator(zeros, none, never, never, never, unlimited)
+    counts: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    never: Any = np.zeros(key.seeds, np.int32)
+    unlimited: Any = np.full((key.seeds, *costs.shape[1:]), np.inf, jnp.result_type(float))
+    return MetricAccumulator(zeros, counts, never, never, never, unlimited)
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(form: _ProgramKey) -> CompiledRun:
-    """Trace, lower and compile everything, one compiling while the next is traced, the longest
-    first.
+def _compile(key: _ProgramKey) -> CompiledRun:
+    """Traces, lowers and compiles the programs of a cache key.
+
+    One program compiles while the next is traced; the one that takes longest comes first.
     """
-    of = _functions(form)
-    mesh = sharding.make_mesh(form.devices, form.shard_over)
-    seeds, config = _arguments(form.seeds, form.config)
-    states = _with_shardings(jax.eval_shape(of.init, seeds, config), mesh, form.shard_over)
-    place = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
-    whole = None if mesh is None else sharding.replicated(mesh)
-    blank, number = _empty_accumulator(form, states), jax.ShapeDtypeStruct((), jnp.int32)
-    parts = (place, whole, whole)
-    learners = None if place is None else place.learner_state
+    functions = _functions(key)
+    mesh = sharding.make_mesh(key.devices, key.shard_over)
+    seeds, config = _arguments(key.seeds, key.config)
+    states = _with_shardings(jax.eval_shape(functions.init, seeds, config), mesh, key.shard_over)
+    state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
+    replicated = None if mesh is None else sharding.replicated_sharding(mesh)
+    empty, number = _empty_accumulator(key, states), jax.ShapeDtypeStruct((), jnp.int32)
+    chunk_shardings = (state_shardings, replicated, replicated)
+    learner_shardings = None if state_shardings is None else state_shardings.learner_state
     with ThreadPoolExecutor(4) as pool:
 
         def compiled(
-            function: Any, arguments: Any, given: Any, out: Any, options: Any = None, **others: Any
+            function: Any,
+            arguments: Any,
+            in_shardings: Any,
+            out_shardings: Any,
+            options: Any = None,
+            **jit_options: Any,
         ) -> Any:
-            lowered = jax.jit(function, in_shardings=given, out_shardings=out, **others).lower(
-                *arguments
-            )
+            # Tracing and lowering happen here, one function after the other; compiling
+            # happens in the pool.
+            lowered = jax.jit(
+                function, in_shardings=in_shardings, out_shardings=out_shardings, **jit_options
+            ).lower(*arguments)
             return pool.submit(lowered.compile, options)
 
         jobs = (
-            compiled(of.train_chunk, (states, blank, number), parts, parts[:2], donate_argnums=0),
-            compiled(of.init, (seeds, config), whole, place, _RUN_ONCE_OPTIONS),
             compiled(
-                of.evaluate, (states.learner_state, seeds, number), (learners, whole, whole), whole
+                functions.train_chunk,
+                (states, empty, number),
+                chunk_shardings,
+                chunk_shardings[:2],
+                donate_argnums=0,
             ),
-            compiled(of.random, (seeds,), whole, whole, _RUN_ONCE_OPTIONS),
+            compiled(
+                functions.init, (seeds, config), replicated, state_shardings, _RUN_ONCE_OPTIONS
+            ),
+            compiled(
+                functions.evaluate,
+                (states.learner_state, seeds, number),
+                (learner_shardings, replicated, replicated),
+                replicated,
+            ),
+            compiled(functions.random, (seeds,), replicated, replicated, _RUN_ONCE_OPTIONS),
         )
-        advance, init, evaluate, random = (job.result() for job in jobs)
-    return CompiledRun(init, advance, evaluate, random, states, blank)
+        train_chunk, init, evaluate, random = (job.result() for job in jobs)
+    return CompiledRun(init, train_chunk, evaluate, random, states, empty)
 
 
-def _with_shardings(states: TrainState, mesh: Any, layout: Any) -> TrainState:
-    """Abstract states with the places that their leaves are to have."""
+def _with_shardings(
+    states: TrainState, mesh: Mesh | None, layout: Literal["envs", "seeds"]
+) -> TrainState:
+    """Returns abstract states with the shardings of their leaves."""
     if mesh is None:
         return states
-    places = sharding.state_shardings(states, mesh, layout)
+    shardings = sharding.state_shardings(states, mesh, layout)
     return jax.tree.map(
-        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), states, places
+        lambda x, leaf_sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=leaf_sharding),
+        states,
+        shardings,
     )
 
 

@@ -1,10 +1,9 @@
-"""What an environment consists of, as hashes: they tell whether it was changed in place since it
-was compiled.
+"""Hashes of an environment's content, which show whether it was changed in place since compiling.
 
-A compiled program keeps the numbers that it was traced with. So it may be used again only while
-everything that its functions read is the same: fields of the environment and of what it wraps, at
-any depth, arrays by their bytes, attributes of classes, and what functions close over, have as
-defaults or read from the globals of their module.
+A compiled program keeps the numbers that it was traced with. It may therefore be reused only while
+everything that its functions read is the same: fields of the environment and of the environments
+that it wraps, at any depth, arrays by their bytes, attributes of classes, and the values that
+functions close over, have as defaults or read from the globals of their module.
 """
 
 from __future__ import annotations
@@ -37,25 +36,33 @@ _PLAIN = (
     type(Ellipsis),
     type(NotImplemented),
 )
-_STATELESS = ("_thread", "threading", "logging", "weakref")  # their objects decide no numbers
+_STATELESS = ("_thread", "threading", "logging", "weakref")  # their objects affect no numbers
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 _MOST_OBJECTS = 200_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """The content of an object at one moment."""
+    """The content of an object at one moment, as hashes.
+
+    Attributes:
+        content: hash of everything except the values in ``cached``.
+        cached: hashes of the values that `functools.cached_property` stores. A value that is not
+            computed yet does not count as a change.
+        complete: whether everything was read; False where something has an unreadable state, such
+            as an open file.
+    """
 
     content: str
-    """Hash of everything but ``cached``."""
     cached: Mapping[str, str]
-    """Hashes of the values that `functools.cached_property` keeps: one that is not there yet is no
-    change."""
     complete: bool
-    """Whether all was read; False where something has an unreadable state, such as an open file."""
 
     def same(self, other: Fingerprint) -> bool:
-        """Whether both are complete and no content differs."""
+        """Returns whether both fingerprints are complete and no content differs.
+
+        Args:
+            other: fingerprint to compare with; cached values are compared where both have them.
+        """
         common = self.cached.keys() & other.cached.keys()
         return (
             self.complete
@@ -66,34 +73,39 @@ class Fingerprint:
 
 
 def fingerprint(value: Any) -> Fingerprint:
-    """Reads an object, such as an environment, with everything that it refers to."""
+    """Returns the fingerprint of an object, such as an environment, and everything it refers to.
+
+    Args:
+        value: any object.
+    """
     reader = _Reader(with_code=True)
     content = reader.read(value)
     cached = {}
-    while reader.cached:  # what is cached may hold objects with cached values of their own
-        place, kept = reader.cached.popitem()
-        cached[place] = reader.read(kept).hex()
+    while reader.cached:  # a cached value may hold objects that have cached values themselves
+        name, cached_value = reader.cached.popitem()
+        cached[name] = reader.read(cached_value).hex()
     return Fingerprint(content.hex(), cached, reader.complete)
 
 
-_last_seen: dict[
-    int, tuple[Any, Fingerprint]
-] = {}  # by id; the environments are kept, so that no id is used twice
+# by id; the table holds the environments too, so that no id is used twice
+_last_seen: dict[int, tuple[Any, Fingerprint]] = {}
 
 
 def notice_changes(env: Any) -> None:
-    """Lets JAX forget all that it traced, if an environment, or one in it, was changed in place
-    since the last call.
+    """Clears JAX's caches if an environment was changed in place since the last call.
 
-    A method that is under `jax.jit` with ``self`` as a static argument would otherwise go on with
-    the old numbers.
+    A method that is under `jax.jit` with ``self`` as a static argument would otherwise continue
+    with the old numbers.
+
+    Args:
+        env: an environment; the environments that it wraps as ``env`` are checked too.
     """
     changed = False
-    for each in _layers(env):
-        now = fingerprint(each)
-        before = _last_seen.pop(id(each), None)
-        changed |= before is not None and not now.same(before[1])
-        _last_seen[id(each)] = each, now
+    for layer in _layers(env):
+        current = fingerprint(layer)
+        previous = _last_seen.pop(id(layer), None)
+        changed |= previous is not None and not current.same(previous[1])
+        _last_seen[id(layer)] = layer, current
     while len(_last_seen) > 64:
         del _last_seen[next(iter(_last_seen))]
     if changed:
@@ -101,78 +113,92 @@ def notice_changes(env: Any) -> None:
 
 
 def _layers(env: Any) -> list[Any]:
-    """An environment, and those that it wraps as ``env``."""
-    found = [env]
+    """Returns an environment, followed by those that it wraps as ``env``."""
+    layers = [env]
     while True:
-        inner = getattr(found[-1], "__dict__", {}).get("env")
-        if not (hasattr(inner, "reset") and hasattr(inner, "step")) or len(found) > 32:
-            return found
-        found.append(inner)
+        inner = getattr(layers[-1], "__dict__", {}).get("env")
+        if not (hasattr(inner, "reset") and hasattr(inner, "step")) or len(layers) > 32:
+            return layers
+        layers.append(inner)
 
 
-def changed_fields(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names in two answers of `data_by_field` whose data differ, or that only one of them
-    has.
+def changed_fields(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Returns the sorted names of fields whose data differ, or that only one side has.
+
+    Args:
+        old: an earlier result of `data_by_field`.
+        new: a later result of `data_by_field`.
     """
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
 def data_by_field(env: Any) -> dict[str, str]:
-    """Hashes of the data in an environment, the same in every process: code and what cannot be read
-    are left out.
+    """Returns hashes of the data in an environment, the same in every process.
+
+    Code, and fields that cannot be read, are left out.
 
     Args:
         env: an environment; the fields of one that it wraps as ``env`` are named ``env.FIELD``.
 
-    Returns: Name of a field, of a class attribute or of a method (its defaults and what it closes
-        over) -> hash.
+    Returns:
+        Name of a field, of a class attribute or of a method (its defaults and closed-over values)
+        -> hash.
     """
-    found, layers = {}, _layers(env)
+    result, layers = {}, _layers(env)
     for depth, layer in enumerate(layers):
         for name, value in _attributes(layer).items():
             reader = _Reader(with_code=False)
             digest = reader.read(value)
+            # A wrapped environment is no field of its wrapper: its own fields are listed instead.
             if reader.complete and not (name == "env" and layer is not layers[-1]):
-                found["env." * depth + name] = digest.hex()[:16]
-    return found
+                result["env." * depth + name] = digest.hex()[:16]
+    return result
 
 
 def _attributes(env: Any) -> dict[str, Any]:
-    """Fields of an object and of its class, without values that are cached."""
-    of_class = {
+    """Returns the fields of an object and its class attributes, without cached values."""
+    class_attributes = {
         name: value
         for kind in reversed(type(env).__mro__)
         if not _is_library(kind.__module__)
         for name, value in _class_attributes(kind).items()
     }
-    return of_class | {
+    return class_attributes | {
         name: value for name, value in _fields(env).items() if not _is_cached(type(env), name)
     }
 
 
 class _Reader:
-    """Hashes objects by their content; each object once.
+    """Hashes objects by their content, each object once.
 
     Args:
         with_code: whether the code of functions and the names of modules count.
+
+    Attributes:
+        cached: values of cached properties that were met, to be hashed separately.
+        complete: whether everything so far could be read.
     """
 
     def __init__(self, with_code: bool):
         self._with_code = with_code
         self._done: dict[int, bytes] = {}
-        self._open: dict[int, int] = {}  # objects that are being read -> their depth
-        self._alive: list[Any] = []  # so that no id is used twice
+        self._open: dict[int, int] = {}  # ids of objects that are being read -> their depth
+        self._alive: list[Any] = []  # references to all objects, so that no id is used twice
         self.cached: dict[str, Any] = {}
         self.complete = True
 
     def read(self, value: Any) -> bytes:
-        """The hash of a value."""
+        """Returns the hash of a value.
+
+        Args:
+            value: any object.
+        """
         if type(value) in _PLAIN:
             return _hashed(type(value).__name__, repr(value))
         key = id(value)
         if key in self._done:
             return self._done[key]
-        if key in self._open:
+        if key in self._open:  # a reference back to a container, by its distance
             return _hashed("cycle", str(len(self._open) - self._open[key]))
         if len(self._done) > _MOST_OBJECTS:
             return self._unreadable(value)
@@ -187,15 +213,17 @@ class _Reader:
         return digest
 
     def _read(self, value: Any) -> bytes:
+        """Returns the hash of a value by the first rule that its type matches."""
         for kinds, method in self._methods.items():
             if isinstance(value, kinds):
                 return method(value)
-        if isinstance(getattr(value, "__wrapped__", None), Callable):  # what `jax.jit` makes
+        if isinstance(getattr(value, "__wrapped__", None), Callable):  # a result of `jax.jit`
             return self._all("wrapped", [value.__wrapped__])
         return self._object(value)
 
     @functools.cached_property
     def _methods(self) -> dict[Any, Callable[[Any], bytes]]:
+        """Type, or types -> function that hashes their instances; the first match counts."""
         return {
             jax.Array: self._array,
             (np.ndarray, np.generic): self._numpy,
@@ -220,9 +248,11 @@ class _Reader:
         }
 
     def _all(self, kind: str, values: Iterable[Any]) -> bytes:
+        """Returns the hash of a compound of several values."""
         return _hashed(kind, *map(self.read, values))
 
     def _unreadable(self, value: Any) -> bytes:
+        """Notes that something could not be read, and returns a hash that stands for it."""
         self.complete = False
         return _hashed("unreadable", type(value).__qualname__)
 
@@ -244,6 +274,7 @@ class _Reader:
         )
 
     def _function(self, value: Any) -> bytes:
+        """Returns the hash of a function: its data, and its code where that counts."""
         cells = []
         for cell in value.__closure__ or ():
             try:
@@ -269,28 +300,31 @@ class _Reader:
         return self._all("class", [name, value.__bases__, _class_attributes(value)])
 
     def _object(self, value: Any) -> bytes:
-        kind, own = type(value), {}
+        """Returns the hash of any other object: its fields, and its pickled state where needed."""
+        kind, uncached = type(value), {}
         if kind.__module__.partition(".")[0] in _STATELESS:
             return _hashed("stateless", kind.__qualname__)
         fields = _fields(value)
         for name, field in fields.items():
             if not _is_cached(kind, name):
-                own[name] = field
+                uncached[name] = field
             elif not _is_library(kind.__module__):
                 self.cached[f"{len(self._done)}.{name}"] = field
-        parts = value.__reduce_ex__(
-            4
-        )  # raises for what has a state outside Python, such as an open file
-        of_python = kind.__reduce__ is object.__reduce__ or isinstance(
+        # raises for an object with a state outside Python, such as an open file
+        parts = value.__reduce_ex__(4)
+        is_reduced_in_python = kind.__reduce__ is object.__reduce__ or isinstance(
             kind.__reduce__, types.FunctionType
         )
-        if (fields and of_python) or isinstance(parts, str):
-            return self._all("object", [kind, own])
+        # The fields are the whole state of a class written in Python; a class written in C, such as
+        # a random generator, shows its state only in what it pickles.
+        if (fields and is_reduced_in_python) or isinstance(parts, str):
+            return self._all("object", [kind, uncached])
         items = [list(part) for part in parts[3:5] if part is not None]
-        return self._all("object", [kind, own, *parts[:3], *items])
+        return self._all("object", [kind, uncached, *parts[:3], *items])
 
 
 def _hashed(*parts: str | bytes) -> bytes:
+    """Returns the hash of some parts, which depends on where one part ends and the next begins."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
@@ -300,7 +334,7 @@ def _hashed(*parts: str | bytes) -> bytes:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """An object's fields, those in slots among them."""
+    """Returns the fields of an object, including those in slots."""
     slots = {
         name: getattr(value, name)
         for kind in type(value).__mro__
@@ -310,21 +344,23 @@ def _fields(value: Any) -> dict[str, Any]:
     return slots | dict(getattr(value, "__dict__", {}))
 
 
-def _names(slots: Any) -> Iterable[str]:
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    """Returns the names in a ``__slots__``, which may be a single name."""
     return (slots,) if isinstance(slots, str) else slots
 
 
 def _extra(value: Any) -> list[Any]:
-    """Fields of an instance of a subclass of a container."""
+    """Returns the fields of an instance of a subclass of a container, as a list of at most one."""
     return [vars(value)] if getattr(value, "__dict__", None) else []
 
 
 def _is_cached(kind: type, name: str) -> bool:
+    """Returns whether a class computes an attribute by `functools.cached_property`."""
     return isinstance(getattr(kind, name, None), functools.cached_property)
 
 
 def _class_attributes(kind: type) -> dict[str, Any]:
-    """What a class defines, without Python's own entries."""
+    """Returns the attributes that a class defines, without Python's own entries."""
     return {
         name: value
         for name, value in vars(kind).items()
@@ -335,36 +371,41 @@ def _class_attributes(kind: type) -> dict[str, Any]:
 
 
 def _globals_read(function: Any) -> dict[str, Any]:
-    """The globals that a function reads, and of modules that are not installed the attributes."""
-    names, found = _names_read(function.__code__), {}
+    """Returns the globals that a function reads.
+
+    A module that is not installed stands for those of its attributes that the function names.
+    """
+    names, result = _names_read(function.__code__), {}
     for name in sorted(names & function.__globals__.keys()):
         value = function.__globals__[name]
         if not isinstance(value, types.ModuleType):
-            found[name] = value
+            result[name] = value
         elif not _is_library(value.__name__):
-            found |= {
-                f"{name}.{each}": vars(value)[each] for each in sorted(names & vars(value).keys())
+            result |= {
+                f"{name}.{attribute}": vars(value)[attribute]
+                for attribute in sorted(names & vars(value).keys())
             }
-    return found
+    return result
 
 
 def _names_read(code: types.CodeType) -> set[str]:
+    """Returns the names of globals and attributes in a code object and the code inside it."""
     inner = (_names_read(const) for const in code.co_consts if isinstance(const, types.CodeType))
     return set(code.co_names).union(*inner)
 
 
 @functools.cache
 def _is_library(module: str | None) -> bool:
-    """Whether a module is installed, and not a person's own code that may change while the program
-    runs.
-    """
+    """Returns whether a module is installed, and not code of the user that may change meanwhile."""
     if module is None or module == "__main__":
         return False
     root = module.partition(".")[0]
     if root in (__name__.partition(".")[0], "builtins") or root in sys.stdlib_module_names:
         return True
-    found = sys.modules.get(root)
-    file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
-    if found is None or file is None:
+    imported = sys.modules.get(root)
+    file = getattr(imported, "__file__", None) or next(
+        iter(getattr(imported, "__path__", ())), None
+    )
+    if imported is None or file is None:
         return False
     return any(file.startswith(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))

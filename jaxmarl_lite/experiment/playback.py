@@ -1,4 +1,4 @@
-"""Single episodes of what a run has learned, and its policies to play with."""
+"""Single episodes and policies of a trained run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ from jaxmarl_lite.validation import check_bool, check_int, check_obs
 
 
 class Episode(NamedTuple):
-    """One episode of T steps; arrays are NumPy's."""
+    """One episode of T steps; arrays are NumPy's.
 
-    states: list[Any]  # T + 1 of the environment's states, the last one among them
-    agents_view: np.ndarray  # [T, N, O] what each agent saw
-    action: np.ndarray  # [T, N] or [T, N, A]
-    alive: np.ndarray  # [T, N]
-    reward: np.ndarray  # [T, N] of each step
-    cost: np.ndarray  # [T, N, K]
-    team_reward: np.ndarray  # [T]
-    intrinsic_reward: (
-        np.ndarray | None
-    )  # [T, N] what LIIR's learned rewards say to each step; None for other algorithms
+    Attributes:
+        states: the T + 1 states of the environment, including the last one.
+        agents_view: ``[T, N, O]`` observation of each agent.
+        action: ``[T, N]`` int or ``[T, N, A]`` float.
+        alive: ``[T, N]`` bool.
+        reward: ``[T, N]`` reward of each step.
+        cost: ``[T, N, K]`` cost of each step.
+        team_reward: ``[T]`` reward of the team.
+        intrinsic_reward: ``[T, N]`` LIIR's learned reward of each step; None for other algorithms.
+    """
+
+    states: list[Any]
+    agents_view: np.ndarray
+    action: np.ndarray
+    alive: np.ndarray
+    reward: np.ndarray
+    cost: np.ndarray
+    team_reward: np.ndarray
+    intrinsic_reward: np.ndarray | None
 
     @property
     def length(self) -> int:
-        """T."""
+        """T, the number of steps."""
         return len(self.reward)
 
 
@@ -39,8 +48,16 @@ EpisodeFn = Callable[[PyTree, int], Episode]
 
 
 def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> EpisodeFn:
-    """``play(learner, seed) -> Episode``: one episode, drawn from ``seed``, with what has been
-    learned.
+    """Returns a function that plays one episode with a learner's policy.
+
+    Args:
+        algorithm: the algorithm.
+        env: the environment.
+        greedy: whether to play the likeliest actions instead of sampled ones.
+
+    Returns:
+        ``play(learner, seed) -> Episode``; the episode is drawn from ``seed``. The function is
+        compiled at its first call.
     """
     spec = env.spec
     compiled = jax.jit(_with_intrinsic(algorithm, env, greedy))
@@ -50,16 +67,17 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
         states, timesteps, actions, intrinsic = jax.device_get(
             compiled(learner, keys.for_purpose(seed, keys.PLAY))
         )
+        # an episode that the step limit of `make_play` ends has no last time step
         length = int(timesteps.last.argmax()) if timesteps.last.any() else len(timesteps.last) - 1
-        obs, after = timesteps.obs, slice(1, length + 1)
+        obs, successors = timesteps.obs, slice(1, length + 1)
         return Episode(
             states=[jax.tree.map(lambda x, i=i: x[i], states) for i in range(length + 1)],
             agents_view=obs.agents_view[:length],
             action=actions[:length],
             alive=obs.alive[:length],
-            reward=timesteps.reward[after],
-            cost=timesteps.cost[after],
-            team_reward=np.asarray(spec.team_return(timesteps.reward[after])),
+            reward=timesteps.reward[successors],
+            cost=timesteps.cost[successors],
+            team_reward=np.asarray(spec.team_return(timesteps.reward[successors])),
             intrinsic_reward=None if intrinsic is None else intrinsic[:length],
         )
 
@@ -67,8 +85,9 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
 
 
 def _with_intrinsic(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
-    """The play of one episode, with one step to spare for its last state, and what LIIR's rewards
-    say to it.
+    """Returns a function that plays one episode and computes LIIR's learned rewards for it.
+
+    The function takes one step more than an episode can have, so that its last state is included.
     """
     play_one = make_play(algorithm, env, env.spec.max_episode_steps + 1, greedy)
 
@@ -83,10 +102,19 @@ def _with_intrinsic(algorithm: Algorithm, env: Environment, greedy: bool) -> Cal
 
 
 class TrainedPolicy:
-    """A policy in one world: call it with what the agents see, get their actions; it remembers the
-    episode.
+    """A policy that maps the observation of one environment to actions, with its hidden state.
 
-    Call `reset` when a new episode begins. Sampled actions are the same for the same ``key``.
+    Call it once per step, and `reset` when a new episode begins. Sampled actions are the same for
+    the same ``key``.
+
+    Args:
+        algorithm: the algorithm.
+        learner: the learner's state.
+        greedy: whether to take the likeliest actions instead of sampled ones.
+        key: random key of the sampled actions; None: a fixed one.
+
+    Raises:
+        ValueError: ``greedy`` is no bool.
     """
 
     def __init__(
@@ -106,14 +134,28 @@ class TrainedPolicy:
         self.reset(keys.for_purpose(0, keys.ACT) if key is None else key)
 
     def reset(self, key: Array | None = None) -> None:
-        """Forget the episode; with ``key``, draw from it from now on."""
-        self._memory = self._algorithm.init_hidden_state(1)
+        """Resets the hidden state for a new episode.
+
+        Args:
+            key: random key of the actions that follow; None continues with the present one.
+        """
+        self._hidden_state = self._algorithm.init_hidden_state(1)
         self._key = self._key if key is None else key
 
     def __call__(self, obs: Observation) -> Array:
-        """Actions ``[N]`` or ``[N, A]`` for an observation of one world."""
+        """Returns the actions of all agents, and advances the hidden state.
+
+        Args:
+            obs: observation of one environment, without batch axis.
+
+        Returns:
+            ``[N]`` int for discrete actions, ``[N, A]`` float for continuous ones.
+
+        Raises:
+            ValueError: ``obs`` has other shapes than the algorithm's environment.
+        """
         if self._algorithm.spec is not None:
             check_obs(obs, self._algorithm.spec)
         self._key, key = jax.random.split(self._key)
-        action, self._memory = self._act(self._learner, key, obs, self._memory)
+        action, self._hidden_state = self._act(self._learner, key, obs, self._hidden_state)
         return action

@@ -1,6 +1,4 @@
-"""Settings that were tuned for an algorithm in one environment; they stand wherever the user gives
-none.
-"""
+"""Settings tuned for an algorithm in an environment, used wherever the user gives none."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 NUM_ENVS, NUM_STEPS = 64, 64
-"""Worlds and steps of a rollout where nothing was tuned."""
+"""Environments and steps of a rollout, B and T, where nothing was tuned."""
 
 _FORAGING = {
     "num_envs": 64,
@@ -37,8 +35,8 @@ _ROBOT = {
     "num_minibatches": 4,
     "entropy_coef": 0.0,
 }
-_OF_GRADIENTS = ("lr", "entropy_coef")  # a step in a trust region has neither
-_ROBOT_STEP = {name: x for name, x in _ROBOT.items() if name not in _OF_GRADIENTS} | {
+_GRADIENT_FIELDS = ("lr", "entropy_coef")  # a step in a trust region has neither
+_ROBOT_STEP = {name: x for name, x in _ROBOT.items() if name not in _GRADIENT_FIELDS} | {
     "num_steps": 512,
     "target_kl": 0.03,
 }
@@ -67,7 +65,7 @@ _ROBOTS = {
     }
     | {"pessimism_ki": 0.05, "pessimism_kp": 0.5, "pessimism_max_initial": 0.3},
 }
-"""Tuned on safe-mujoco/halfcheetah-2x3, and taken for all robots."""
+"""Tuned on safe-mujoco/halfcheetah-2x3, and used for all robots."""
 
 _BATTLE = {
     "num_envs": 64,
@@ -89,8 +87,8 @@ _BATTLES = {
     "mappo": _BATTLE,
     "liir": _BATTLE | {"critic_input": "global_state", "intrinsic_lr": 5e-5},
 }
-"""PPO's and LIIR's tuned on smax/3m, the others from one or two trials there; taken for all
-battles."""
+"""PPO's and LIIR's were tuned on smax/3m, the others chosen in one or two trials there; used for
+all battles."""
 
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
@@ -107,11 +105,11 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     **{
-        (name, room): of
-        for room in ("mujoco/", "safe-mujoco/", "safe-velocity/")
-        for name, of in _ROBOTS.items()
+        (name, suite): fields
+        for suite in ("mujoco/", "safe-mujoco/", "safe-velocity/")
+        for name, fields in _ROBOTS.items()
     },
-    **{(name, "smax/"): of for name, of in _BATTLES.items()},
+    **{(name, "smax/"): fields for name, fields in _BATTLES.items()},
     ("qmix", ""): {"num_envs": 16, "num_steps": 32},
     ("macpo", "toy/budget"): {"cost_margin": 0.1, "adaptive_margin_lr": 0.1},
     ("mappo-lagrangian", "toy/budget"): {
@@ -121,27 +119,39 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     },
 }
 """(algorithm, environment id) -> ``num_envs``, ``num_steps``, ``stagger_episodes`` and any field of
-the algorithm's config. An id that ends in / stands for what begins with it, and an empty one for
-all, where nothing nearer has an entry."""
+the algorithm's config. An id that ends in / stands for all ids that begin with it, and an empty id
+for all environments; the most specific entry applies."""
 
 
 class Preset(NamedTuple):
-    """What stands where the user says nothing."""
+    """Settings of a run that apply where the user gives none.
+
+    Attributes:
+        num_envs: parallel environments of a rollout, B.
+        num_steps: steps of a rollout, T.
+        stagger_episodes: whether first episodes are cut at random steps.
+        fields: fields of the algorithm's config; those that are absent have their defaults.
+    """
 
     num_envs: int
     num_steps: int
     stagger_episodes: bool
     fields: dict[str, Any]
-    """Of the algorithm's config."""
 
 
 def lookup(algorithm: str, env_id: str) -> Preset:
-    """What was tuned for an algorithm in an environment, and else the same for all; delayed pay
-    changes nothing.
+    """Returns the settings tuned for an algorithm in an environment, or the common ones.
+
+    A prefix ``delayed/`` of the id is ignored: an environment with delayed rewards has the settings
+    of the environment itself.
+
+    Args:
+        algorithm: name of the algorithm.
+        env_id: id of the environment.
     """
     env_id = env_id.removeprefix("delayed/")
-    room = env_id[: env_id.find("/") + 1]
-    names = [(algorithm, name) for name in (env_id, room, "") if (algorithm, name) in DEFAULTS]
-    found = dict(DEFAULTS[names[0]] if names else {})
-    sizes = found.pop("num_envs", NUM_ENVS), found.pop("num_steps", NUM_STEPS)
-    return Preset(*sizes, found.pop("stagger_episodes", False), found)
+    suite = env_id[: env_id.find("/") + 1]
+    names = [(algorithm, name) for name in (env_id, suite, "") if (algorithm, name) in DEFAULTS]
+    settings = dict(DEFAULTS[names[0]] if names else {})
+    sizes = settings.pop("num_envs", NUM_ENVS), settings.pop("num_steps", NUM_STEPS)
+    return Preset(*sizes, settings.pop("stagger_episodes", False), settings)

@@ -1,6 +1,4 @@
-"""What a person sees while a run goes on: a moving bar on a terminal or in a notebook, plain lines
-anywhere else.
-"""
+"""Progress of a run for the user: a moving bar on a terminal or in a notebook, else plain lines."""
 
 from __future__ import annotations
 
@@ -18,13 +16,16 @@ from jaxmarl_lite.report.text import literal
 
 
 class ProgressBar:
-    """The progress of one run; use it as a context.
+    """Display of the progress of one run, used as a context manager.
 
     Args:
-        label: of the run.
-        updates: of each seed, in the whole run.
-        batch: environment steps of an update of one seed.
-        quiet: show nothing at all.
+        label: label of the run.
+        updates: updates of each seed in the whole run.
+        batch: environment steps of one update of one seed.
+        quiet: whether to show nothing at all.
+
+    Attributes:
+        console: console that everything is printed to.
     """
 
     def __init__(self, label: str, updates: int, batch: int, quiet: bool = False):
@@ -35,16 +36,16 @@ class ProgressBar:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[words]}", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self._moving,
         )
-        self._task = self._bar.add_task(literal(label).plain, total=updates, words="compiling")
+        self._task = self._bar.add_task(literal(label).plain, total=updates, status="compiling")
         self._began: tuple[float, int] | None = None
 
     def __enter__(self) -> ProgressBar:
-        with _unharmed():
+        with _errors_suppressed():
             self._bar.start()
         if not self._moving:
             self.print("compiling (for robots some minutes)")
@@ -56,47 +57,66 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _unharmed():
+        with _errors_suppressed():
             self._bar.stop()
 
     def print(self, text: str) -> None:
-        """A line above the bar."""
-        with _unharmed():
+        """Prints a line above the bar.
+
+        Args:
+            text: the line, without markup.
+        """
+        with _errors_suppressed():
             self.console.print(literal(text))
 
     def show(self, make: Callable[[], Any]) -> None:
-        """What a function makes, anything rich can print, above the bar; where that fails, why."""
+        """Prints the result of a function above the bar, or the error where it fails.
+
+        Args:
+            make: function that returns anything that rich can print.
+        """
         try:
             self.console.print(make())
         except Exception as error:
-            self.print(f"what was to be shown here failed: {type(error).__name__}: {error}")
+            self.print(f"the result cannot be shown: {type(error).__name__}: {error}")
 
     def update(self, update: int, speed: float, current: float) -> None:
-        """A chunk is done: updates so far, environment steps per second of all seeds, current
-        return.
+        """Shows the state after a chunk of updates.
+
+        Args:
+            update: updates so far.
+            speed: environment steps per second of all seeds together; NaN if unknown.
+            current: return of recent training episodes; NaN if unknown.
         """
         if self._began is None:
             self._began = time.perf_counter(), update
-        with _unharmed():
-            self._bar.update(self._task, completed=update, words=_words(speed, current))
+        with _errors_suppressed():
+            self._bar.update(self._task, completed=update, status=_status(speed, current))
 
     def log_evaluation(self, update: int, speed: float, current: float, evaluation: float) -> None:
-        """An evaluation is done: a line where no bar moves."""
+        """Shows the state after an evaluation; prints a line where there is no moving bar.
+
+        Args:
+            update: updates so far.
+            speed: environment steps per second of all seeds together; NaN if unknown.
+            current: return of recent training episodes; NaN if unknown.
+            evaluation: mean return of the evaluation; NaN if unknown.
+        """
         if self._moving:
-            words = f"{_words(speed, current)}, evaluation {_number(evaluation)}"
-            with _unharmed():
-                self._bar.update(self._task, completed=update, words=words)
+            status = f"{_status(speed, current)}, evaluation {_number(evaluation)}"
+            with _errors_suppressed():
+                self._bar.update(self._task, completed=update, status=status)
             return
         width = len(str(self._updates))
-        left = self._left(update)
+        remaining = self._remaining_time(update)
         self.print(
             f"update {update:>{width}}/{self._updates}  {update * self._batch:,} steps a seed  "
-            f"{_words(speed, current)}  evaluation {_number(evaluation)}"
-            + (f"  {left} left" if left else "")
+            f"{_status(speed, current)}  evaluation {_number(evaluation)}"
+            + (f"  {remaining} left" if remaining else "")
         )
 
-    def _left(self, update: int) -> str:
-        """Time to the end at the pace so far."""
+    def _remaining_time(self, update: int) -> str:
+        """Returns the time to the end at the pace so far, as M:SS; empty where it is unknown."""
         if self._began is None or update <= self._began[1]:
             return ""
         pace = (time.perf_counter() - self._began[0]) / (update - self._began[1])
@@ -104,17 +124,20 @@ class ProgressBar:
         return f"{seconds // 60}:{seconds % 60:02d}" if seconds else ""
 
 
-def _unharmed() -> contextlib.suppress:
-    """Printing may fail: the terminal is gone, the pipe is closed, the disk of a log is full.
-    Training goes on.
+def _errors_suppressed() -> contextlib.suppress:
+    """Returns a context that ignores errors of printing, so that training goes on.
+
+    Printing may fail: the terminal is gone, the pipe is closed, the disk of a log is full.
     """
     return contextlib.suppress(Exception)
 
 
-def _words(speed: float, current: float) -> str:
+def _status(speed: float, current: float) -> str:
+    """Returns speed and return as text."""
     text = f"return {_number(current)}"
     return text if math.isnan(speed) else f"{speed:,.0f} steps/s  {text}"
 
 
 def _number(value: float) -> str:
+    """Returns a number as short text, NaN as a hyphen."""
     return "-" if math.isnan(value) else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The outcome of a run: curves as arrays, final states, and policies to play with."""
+"""The outcome of a run: curves as arrays, final states, and trained policies."""
 
 from __future__ import annotations
 
@@ -25,41 +25,67 @@ from jaxmarl_lite.validation import check_bool, check_int, check_path, invalid, 
 
 
 class Timings(NamedTuple):
-    """How long a run took; wall-clock seconds."""
+    """Durations of a run, in wall-clock seconds.
+
+    Attributes:
+        compile_seconds: tracing and compiling, in the session that trained last.
+        training_seconds: training alone, over all sessions.
+        elapsed_seconds: everything except compiling, over all sessions.
+        steps_per_second: environment steps of all seeds together per second of training.
+    """
 
     compile_seconds: float = 0.0
-    """Tracing and compiling, in the session that trained last."""
     training_seconds: float = 0.0
-    """Training alone, over all sessions."""
     elapsed_seconds: float = 0.0
-    """Everything but compiling, over all sessions."""
     steps_per_second: float = float("nan")
-    """Environment steps of all seeds together per second of training."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """What `run` gives back, and `load_run`. ``S`` seeds, ``E`` evaluations, the one at the start
-    among them.
+    """The result of a run, returned by `run`, `resume_run` and `load_run`.
+
+    ``S`` is the number of seeds and ``E`` that of evaluations, including the one at the start.
+
+    Attributes:
+        plan: plan of the run.
+        env: the environment.
+        steps: ``[E]`` environment steps of each seed before each evaluation.
+        returns: ``[S, E]`` mean return of the episodes of each evaluation; NaN from where a seed
+            has diverged.
+        metrics: every metric, ``[S, E]`` followed by its axes ``N`` and ``K``, if it has them.
+            Metrics of training are means since the previous evaluation.
+        random_returns: ``[S]`` mean return of the random policy, measured once for each seed; None
+            where it was not measured.
+        timings: durations of the run.
+        path: folder of the run; None where nothing was kept.
+
+    Example:
+        >>> import jax, jaxmarl_lite as jml
+        >>> result = jml.run(
+        ...     "ippo", "toy/counter", config={"hidden_sizes": (8,)}, seeds=2, total_steps=64,
+        ...     num_envs=4, num_steps=8, num_evaluations=2, eval_episodes=4, quiet=True,
+        ... )
+        >>> result.returns.shape, result.metrics["entropy"].shape  # [S, E]
+        ((2, 3), (2, 3))
+        >>> final = result.final_return()  # IQM over seeds with its 95 % interval
+        >>> bool(final.low <= final.estimate <= final.high)
+        True
+        >>> episode = result.episode(seed=0)
+        >>> episode.reward.shape == (episode.length, result.spec.num_agents)
+        True
+        >>> state, timestep = result.env.reset(jax.random.key(0))
+        >>> result.policy(seed=1)(timestep.obs).shape  # one action for each agent
+        (2,)
     """
 
     plan: RunConfig
-    """What was to be done."""
     env: Environment
-    """The environment."""
     steps: np.ndarray
-    """Environment steps of each seed before each evaluation, ``[E]``."""
     returns: np.ndarray
-    """Mean return of each evaluation's episodes, ``[S, E]``; NaN from where a seed has diverged."""
     metrics: dict[str, np.ndarray]
-    """Every metric, ``[S, E]`` and then the axes it has of ``N, K``; those of training are means
-    since the evaluation before."""
     random_returns: np.ndarray | None
-    """Mean return of the random policy, once for each seed, ``[S]``."""
     timings: Timings
-    """How long it took."""
     path: Path | None
-    """The run's folder."""
     _states: Callable[[], TrainState]
 
     @property
@@ -69,71 +95,79 @@ class Result:
 
     @property
     def config(self) -> Any:
-        """Its settings."""
+        """Settings of the algorithm."""
         return self.plan.config
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Which seeds."""
+        """Seeds of the run."""
         return self.plan.seeds
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings of the environment."""
+        """Spec of the environment."""
         return self.env.spec
 
     @property
     def diverged(self) -> tuple[int, ...]:
-        """The seeds that came to numbers that are not finite, and are left out of every statistic
-        from then on.
-        """
-        lost = (self.metrics["finite"] == 0).any(1)
-        return tuple(seed for seed, each in zip(self.seeds, lost, strict=True) if each)
+        """The seeds whose numbers became non-finite, left out of every statistic from then on."""
+        diverged = (self.metrics["is_finite"] == 0).any(1)
+        return tuple(
+            seed for seed, is_diverged in zip(self.seeds, diverged, strict=True) if is_diverged
+        )
 
     @functools.cached_property
     def states(self) -> TrainState:
-        """The last training states, every leaf ``[S, ...]``; read from the newest checkpoint when
-        first asked for.
+        """The last training states, every leaf ``[S, ...]``.
+
+        A loaded run reads them from its newest checkpoint at the first access.
         """
         return self._states()
 
     @functools.cached_property
     def limits(self) -> np.ndarray:
-        """The limit of every agent and cost, ``[N, K]``, in cost per episode: the config's over the
-        environment's own; inf where there is none.
+        """The limit of every agent and cost, ``[N, K]``, in cost per episode.
+
+        Limits in the config take precedence over the environment's own; inf where there is none.
         """
         return cost_rules.limits_of(self.config, self.spec)
 
     @property
     def costs(self) -> np.ndarray | None:
-        """Mean cost per episode of each evaluation, ``[S, E, N, K]``, NaN from where a seed has
-        diverged; None where the environment has no costs.
+        """Mean cost per episode of each evaluation, ``[S, E, N, K]``.
+
+        NaN from where a seed has diverged; None where the environment has no costs.
         """
         return self.metrics.get("eval_cost")
 
     @property
     def win_rates(self) -> np.ndarray | None:
-        """Share of won episodes of each evaluation, ``[S, E]``, NaN from where a seed has diverged;
-        None where the environment has no wins.
+        """Share of won episodes of each evaluation, ``[S, E]``, 0 to 1.
+
+        NaN from where a seed has diverged; None where the environment has no wins.
         """
         return self.metrics.get("eval_win_rate")
 
     def final_win_rate(self) -> statistics.Interval:
-        """IQM of the last evaluation's win rates over seeds, with its 95 % interval.
+        """Computes the IQM of the last evaluation's win rates over seeds, with its 95 % interval.
+
+        Returns:
+            An `Interval` of scalars.
 
         Raises:
             ValueError: episodes of the environment cannot be won.
         """
         if self.win_rates is None:
             raise ValueError(
-                f"{self.plan.env} has no wins; allowed is a run in an environment that tells of "
-                "them"
+                f"{self.plan.env} has no wins; allowed is a run in an environment that reports wins"
             )
         return statistics.bootstrap_interval(self.win_rates[:, -1])
 
     def final_costs(self) -> statistics.Interval:
-        """Mean over seeds of the last evaluation's costs per episode, ``[N, K]``, with its 95 %
-        bootstrap interval.
+        """Computes the mean over seeds of the last evaluation's costs, with its 95 % interval.
+
+        Returns:
+            An `Interval` of costs per episode, ``[N, K]``; the interval is a bootstrap's.
 
         Raises:
             ValueError: the environment has no costs.
@@ -141,28 +175,37 @@ class Result:
         return statistics.bootstrap_interval(self._known_costs()[:, -1], statistics.mean)
 
     def satisfaction_rate(self) -> np.ndarray:
-        """Estimated probability that an episode keeps its limit: the share of the last evaluation's
-        episodes whose cost is at or under it, mean over seeds, ``[N, K]``; NaN where there is no
-        limit.
+        """Estimates the probability that the cost of an episode is at most its limit.
+
+        It is the share of such episodes in the last evaluation, averaged over seeds.
+
+        Returns:
+            ``[N, K]``, 0 to 1; NaN where there is no limit.
 
         Raises:
             ValueError: the environment has no costs.
         """
-        return self._at_the_end("eval_satisfaction_rate", self._known_costs())
+        return self._final_mean("eval_satisfaction_rate", self._known_costs())
 
     def num_violations(self) -> np.ndarray:
-        """Updates so far whose episodes cost more than the limit on average, mean over seeds, ``[N,
-        K]``; NaN where there is no limit. They are out of `updates_with_cost`: without an ended
-        episode an update's cost is not known.
+        """Computes the number of updates so far whose episodes cost more than the limit on average.
+
+        It is a count out of `updates_with_cost`: the cost of an update in which no episode ended is
+        unknown.
+
+        Returns:
+            ``[N, K]``, mean over seeds; NaN where there is no limit.
 
         Raises:
             ValueError: the environment has no costs.
         """
-        return self._at_the_end("violations", self._known_costs())
+        return self._final_mean("num_violations", self._known_costs())
 
     def updates_with_cost(self) -> float:
-        """Updates so far in which episodes ended, so that their cost is known, mean over seeds; NaN
-        without limits.
+        """Computes the number of updates so far in which episodes ended, so that the cost is known.
+
+        Returns:
+            The mean over seeds; NaN where no cost has a limit.
 
         Raises:
             ValueError: the environment has no costs.
@@ -172,35 +215,47 @@ class Result:
         return float("nan") if counts is None else float(statistics.mean(counts[:, -1], axis=0))
 
     def _known_costs(self) -> np.ndarray:
+        """Returns `costs`; raises ValueError where the environment has none."""
         if self.costs is None:
             raise ValueError(
                 f"{self.plan.env} has no costs; allowed is a run in an environment with some"
             )
         return self.costs
 
-    def _at_the_end(self, name: str, like: np.ndarray) -> np.ndarray:
-        """A metric after the last evaluation, mean over seeds, ``[N, K]``; NaN where it was not
-        measured.
+    def _final_mean(self, name: str, costs: np.ndarray) -> np.ndarray:
+        """Returns a metric of the last evaluation, mean over seeds, ``[N, K]``.
+
+        It is NaN where it was not measured; ``costs [S, E, N, K]`` gives the shape.
         """
-        found = self.metrics.get(name)
+        values = self.metrics.get(name)
         return (
-            np.full(like.shape[2:], np.nan)
-            if found is None
-            else statistics.mean(found[:, -1], axis=0)
+            np.full(costs.shape[2:], np.nan)
+            if values is None
+            else statistics.mean(values[:, -1], axis=0)
         )
 
     def final_return(self) -> statistics.Interval:
-        """IQM of the last evaluation's returns over seeds, with its 95 % interval."""
+        """Computes the IQM of the last evaluation's returns over seeds, with its 95 % interval.
+
+        Returns:
+            An `Interval` of scalars.
+        """
         return statistics.bootstrap_interval(self.returns[:, -1])
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """The learning curve as a matplotlib figure: IQM and 95 % interval over seeds; a notebook
-        shows it.
+        """Draws the learning curve: IQM and 95 % interval over seeds.
 
         Where the environment has costs, every cost has a panel beside it, with the limits.
 
         Args:
-            path: where to write it as well, in the format of its suffix, such as .png or .pdf.
+            path: file to write the figure to as well, in the format of its suffix, such as .png or
+                .pdf.
+
+        Returns:
+            A matplotlib figure, which a notebook shows.
+
+        Raises:
+            ValueError: ``path`` is no path.
         """
         path = None if path is None else check_path("path", path)
         run = self.steps, self.returns, self.costs
@@ -209,25 +264,26 @@ class Result:
         )
 
     def table(self) -> Table:
-        """The last evaluation of every seed, IQM and random policy with intervals, the costs, and
-        what the run took.
-        """
+        """Returns a table of the last evaluation: seeds, IQM, random policy, costs, durations."""
         return summary.table(self)
 
     def summary(self) -> str:
-        """`table` as text."""
+        """Returns `table` as text."""
         console = Console(width=100, no_color=True)
         with console.capture() as captured:
             console.print(self.table())
         return captured.get()
 
     def policy(self, seed: int | None = None, greedy: bool | None = None) -> playback.TrainedPolicy:
-        """The trained policy of one seed, ready to act.
+        """Returns the trained policy of one seed.
 
         Args:
-            seed: of the run; by default the first that did not diverge.
-            greedy: take the likeliest actions (True) or sampled ones (False); by default as the
-                run's evaluations.
+            seed: a seed of the run; None: the first that did not diverge.
+            greedy: whether to take the likeliest actions (True) or sampled ones (False); None: as
+                in the run's evaluations.
+
+        Returns:
+            A function from observations to actions, see `playback.TrainedPolicy`.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
@@ -237,20 +293,23 @@ class Result:
         )
 
     def _is_greedy(self, greedy: bool | None) -> bool:
-        """Whether the likeliest actions are played: as said, or as in the run's evaluations."""
+        """Returns whether the likeliest actions are played; None: as in the run's evaluations."""
         return self.plan.greedy if greedy is None else check_bool("greedy", greedy)
 
     def episode(
         self, seed: int | None = None, episode_seed: int = 0, greedy: bool | None = None
     ) -> playback.Episode:
-        """One episode of one seed's policy: states, views, actions, rewards, and with LIIR what
-        each agent's learned reward says to every step.
+        """Plays one episode with the policy of one seed.
 
         Args:
-            seed: of the run.
-            episode_seed: what the episode is drawn from.
-            greedy: play the likeliest actions (True) or sampled ones (False); by default as the
-                run's evaluations.
+            seed: a seed of the run; None: the first that did not diverge.
+            episode_seed: seed of the episode's random numbers.
+            greedy: whether to play the likeliest actions (True) or sampled ones (False); None: as
+                in the run's evaluations.
+
+        Returns:
+            States, observations, actions, rewards and costs of the episode, with LIIR also each
+            agent's learned reward.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
@@ -258,9 +317,11 @@ class Result:
         greedy = self._is_greedy(greedy)
         learner = self.learner(self._check_seed(seed))
         notice_changes(self.env)
-        now = fingerprint(self.env)
-        if greedy not in self._players or not now.same(self._players[greedy][1]):
-            self._players[greedy] = playback.make_episode_fn(self._algorithm, self.env, greedy), now
+        # The compiled function is valid only while the content of the environment is the same.
+        current = fingerprint(self.env)
+        if greedy not in self._players or not current.same(self._players[greedy][1]):
+            play = playback.make_episode_fn(self._algorithm, self.env, greedy)
+            self._players[greedy] = play, current
         return self._players[greedy][0](learner, episode_seed)
 
     def plot_intrinsic_rewards(
@@ -270,16 +331,20 @@ class Result:
         episode: playback.Episode | None = None,
         greedy: bool | None = None,
     ) -> Any:
-        """Each agent's learned reward over an episode beside what it did, as a matplotlib figure.
+        """Plots each agent's learned reward over an episode, together with its actions.
 
         Args:
-            path: where to write it as well, in the format of its suffix, such as .png or .pdf.
-            seed: of the run; by default the first that did not diverge.
-            episode: one of `episode`; by default one is played.
-            greedy: for the episode that is played, as for `episode`.
+            path: file to write the figure to as well, in the format of its suffix, such as .png or
+                .pdf.
+            seed: a seed of the run; None: the first that did not diverge.
+            episode: a result of `episode`; None: an episode is played.
+            greedy: as for `episode`, where an episode is played.
+
+        Returns:
+            A matplotlib figure.
 
         Raises:
-            ValueError: the algorithm learns no reward.
+            ValueError: the algorithm learns no reward, or the suffix of ``path`` is not supported.
         """
         from jaxmarl_lite.report import drawing, reward_plots
 
@@ -300,26 +365,31 @@ class Result:
 
     @functools.cached_property
     def _players(self) -> dict[bool, tuple[playback.EpisodeFn, Fingerprint]]:
-        """What was compiled to play episodes, greedy and not, and the content of the environment
-        that it holds for.
-        """
+        """Greedy or not -> compiled function that plays episodes, and the environment it fits."""
         return {}
 
     @functools.cached_property
     def _algorithm(self) -> Algorithm:
+        """The algorithm, with the floats of its config at their defaults."""
         return compilation.algorithm_of(self.plan, self.env)
 
     def _check_seed(self, seed: int | None) -> int:
-        sound = [each for each in self.seeds if each not in self.diverged]
-        seed = next(iter(sound), None) if seed is None else to_python(seed)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed not in sound:
+        """Returns a seed that did not diverge, by default the first; else raises ValueError."""
+        healthy = [candidate for candidate in self.seeds if candidate not in self.diverged]
+        seed = next(iter(healthy), None) if seed is None else to_python(seed)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed not in healthy:
             why = " (it diverged)" if seed in self.diverged else ""
-            allowed = f"one of {', '.join(map(str, sound))}" if sound else "none: all were left out"
+            allowed = (
+                f"one of {', '.join(map(str, healthy))}" if healthy else "none: all were left out"
+            )
             raise ValueError(f"seed is {seed!r}{why}; allowed is {allowed}")
         return seed
 
     def learner(self, seed: int) -> PyTree:
-        """What one seed has learned, as the algorithm's functions take it.
+        """Returns the learner's state of one seed, as the algorithm's functions accept it.
+
+        Args:
+            seed: a seed of the run.
 
         Raises:
             ValueError: for a seed that the run did not have.
@@ -327,8 +397,8 @@ class Result:
         seed = check_int("seed", seed, 0)
         if seed not in self.seeds:
             raise invalid("seed", seed, f"one of {', '.join(map(str, self.seeds))}")
-        place = self.seeds.index(seed)
-        return jax.tree.map(lambda x: x[place], self.states.learner_state)
+        index = self.seeds.index(seed)
+        return jax.tree.map(lambda x: x[index], self.states.learner_state)
 
     def __repr__(self) -> str:
         final = tables.format_interval(self.final_return())
@@ -347,50 +417,79 @@ def from_rows(
     path: Path | None,
     states: Callable[[], TrainState],
 ) -> Result:
-    """A result from the rows of a run."""
+    """Returns the result of a run from its rows.
+
+    Args:
+        plan: plan of the run.
+        env: the environment.
+        rows: rows of all seeds and evaluations.
+        random: mean return of the random policy for each seed, ``[S]``, or None.
+        timings: durations of the run.
+        path: folder of the run, or None.
+        states: function that returns the last training states.
+    """
     metrics = run_logger.to_arrays(rows, plan.seeds)
     steps = np.asarray(sorted({row["step"] for row in rows}))
     return Result(plan, env, steps, metrics["eval_return"], metrics, random, timings, path, states)
 
 
 def load_run(path: str | Path, env: Environment | None = None) -> Result:
-    """A run from its folder, finished or not; its states are read when they are asked for.
+    """Loads a run from its folder, finished or not.
+
+    The training states are read from the newest checkpoint at their first access. Where it is
+    damaged, an intact older one is read, with a warning.
 
     Args:
-        path: the folder.
-        env: the environment, where `run` was given an object.
+        path: folder of the run.
+        env: the environment of the run, where `run` was given an object.
+
+    Returns:
+        The `Result`.
 
     Raises:
         RunFolderError: the folder holds no run, a damaged one, or one without an evaluation.
-        CheckpointError: there is no checkpoint, or all are damaged; where an older one is whole, it
-            is read, with a warning.
+        CheckpointError: there is no checkpoint, or all are damaged.
+        ValueError: ``env`` is missing, or another environment than the run's.
+
+    Example:
+        >>> import jaxmarl_lite as jml
+        >>> result = jml.run(
+        ...     "ippo", "toy/counter", config={"hidden_sizes": (8,)}, seeds=2, total_steps=64,
+        ...     num_envs=4, num_steps=8, num_evaluations=2, eval_episodes=4, quiet=True,
+        ...     out="counter",
+        ... )
+        >>> loaded = jml.load_run("counter")
+        >>> bool((loaded.returns == result.returns).all())
+        True
+        >>> loaded.plan == result.plan
+        True
     """
     path = check_path("path", path)
     plan = experiment_config.read(path)
-    found = run_dir.load(path)
-    if not any("eval_return" in row for row in found.rows):
+    stored = run_dir.load(path)
+    if not any("eval_return" in row for row in stored.rows):
         raise run_dir.RunFolderError(
             f"{path} holds no evaluation yet; continue it with --resume {path}"
         )
-    folder = found.folder
-    run_logger.check_rows(plan, found.rows, folder.metrics)
-    world = experiment_config.env_of_run(plan, path, env)
+    folder = stored.folder
+    run_logger.check_rows(plan, stored.rows, folder.metrics)
+    environment = experiment_config.env_of_run(plan, path, env)
     intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
     _warn_of_damage(intact.damages, intact.step)
     saved = read_meta(intact)
     experiment_config.check_resumable(plan, saved.plan, folder.checkpoints)
 
     def states() -> TrainState:
-        template = compilation.abstract_states(_on_these_devices(plan), world)
+        template = compilation.abstract_states(_on_these_devices(plan), environment)
         restored = checkpoint.restore(folder.checkpoints, template, fallback=True)
-        if restored.step != intact.step:  # else it was said above
+        if restored.step != intact.step:  # else the warning above names it
             _warn_of_damage(restored.damages, restored.step)
         return restored.state
 
     return from_rows(
         plan,
-        world,
-        found.rows,
+        environment,
+        stored.rows,
         run_logger.read_random_returns(folder),
         saved.timings,
         folder.path,
@@ -399,15 +498,16 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
 
 
 def _warn_of_damage(damages: Sequence[str], step: int) -> None:
-    """Say which checkpoints were passed over, if any."""
+    """Warns of the checkpoints that were skipped because they are damaged, if any."""
     if damages:
         message = f"{'; '.join(damages)}; the checkpoint of update {step} is read instead"
         warnings.warn(message, run_dir.RunFolderWarning, stacklevel=3)
 
 
 def _on_these_devices(plan: RunConfig) -> RunConfig:
-    """The plan on one device where there are fewer now than it trained on, which playing can do
-    without.
+    """Returns the plan, on one device where fewer are present than it was trained on.
+
+    Playing episodes does not need the devices of the training.
     """
     if (plan.devices or 1) <= jax.device_count():
         return plan
@@ -415,24 +515,37 @@ def _on_these_devices(plan: RunConfig) -> RunConfig:
 
 
 class Saved(NamedTuple):
-    """What a run keeps beside the states of a checkpoint."""
+    """Data that a run saves beside the states of a checkpoint.
+
+    Attributes:
+        plan: plan of the run.
+        diverged: ``[seeds]`` int, the update at which a seed diverged, or 0.
+        timings: durations of the run so far.
+        rows: position in the rows of the run; None in a checkpoint of an earlier version.
+        environment: hashes of the environment, see `fingerprint.data_by_field`; None where the
+            run's config defines it completely.
+        reasons: seed -> why it is left out.
+        partial: sums since the last evaluation; None in a checkpoint of an evaluation.
+    """
 
     plan: RunConfig
-    diverged: np.ndarray  # [seeds] int: the update at which a seed diverged, or 0
+    diverged: np.ndarray
     timings: Timings
-    rows: loggers.Mark | None  # None in a checkpoint of an earlier version
-    environment: (
-        dict[str, str] | None
-    )  # `fingerprint.data_by_field`; None where the run's config says all
-    reasons: dict[str, str]  # seed -> why it is left out
-    partial: (
-        dict[str, Any] | None
-    )  # sums since the last evaluation; None in a checkpoint of an evaluation
+    rows: loggers.Mark | None
+    environment: dict[str, str] | None
+    reasons: dict[str, str]
+    partial: dict[str, Any] | None
 
 
 def read_meta(intact: checkpoint.Intact) -> Saved:
-    """What a run kept beside the states of a checkpoint; CheckpointError where something else is
-    there.
+    """Returns the data that a run saved beside the states of a checkpoint.
+
+    Args:
+        intact: an intact checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint holds other data.
+        ValueError: the plan in it is invalid.
     """
     meta = intact.meta
     try:

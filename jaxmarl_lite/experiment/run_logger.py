@@ -1,6 +1,4 @@
-"""What a run leaves behind: rows in memory, and, where it has a folder, every file in it but the
-checkpoints.
-"""
+"""Rows of a run in memory, and every file in its folder except the checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ TIMINGS = ("elapsed_seconds", "steps_per_second")
 """Entries of a row that differ between two runs of one plan."""
 
 INDEX = ("update", "step", "seed")
-"""Entries of a row that are no metrics."""
+"""Entries of a row that are not metrics."""
 
 _AGAIN = "--resume of the run restores its rows up to the last checkpoint"
 
@@ -37,40 +35,58 @@ _SHARE = 0.05  # of a run's time that rebuilding each file made of its rows may 
 
 
 class _Rebuilt:
-    """A file made anew of all rows: often while that is quick, rarely when it takes long."""
+    """A file that is rebuilt from all rows: often while that is quick, rarely when it takes long.
+
+    Args:
+        make: function that writes the file.
+        stale: whether the file may lack rows that exist already.
+    """
 
     def __init__(self, make: Callable[[], object], stale: bool):
         self._make, self._next, self._stale = make, 0.0, stale
 
-    def refresh(self, now: bool = False) -> None:
-        """Make the file, if it is time again, or ``now`` if it lacks what there is."""
-        self._stale |= not now
-        began = time.perf_counter()
-        if self._stale if now else began >= self._next:
+    def refresh(self, immediately: bool = False) -> None:
+        """Rebuilds the file where that is due.
+
+        Args:
+            immediately: True rebuilds it if it lacks rows; False announces new rows, and rebuilds
+                it only if enough time has passed for its cost.
+        """
+        self._stale |= not immediately
+        start = time.perf_counter()
+        if self._stale if immediately else start >= self._next:
             try:
                 self._make()
                 self._stale = False
             finally:
-                done = time.perf_counter()
-                self._next = done + (done - began) / _SHARE
+                end = time.perf_counter()
+                self._next = end + (end - start) / _SHARE
 
 
 class RunLogger:
-    """Rows of a run, one per seed and evaluation, and the files made of them.
+    """Rows of a run, one per seed and evaluation, and the files derived from them.
 
-    A file that cannot be written ends the run if it is the rows. The others can be made anew, so a
-    failure is said and the run goes on without them.
+    If the file of the rows cannot be written, the run ends. All other files can be rebuilt from the
+    rows, so their failures are reported and the run continues without them.
 
     Args:
-        plan: of the run.
-        spec: of its environment.
-        folder: where to write; None keeps the rows in memory alone.
-        update: of the checkpoint that the run goes on from; rows of later updates are dropped. None
-            for a new run, -1 for one that begins anew in its folder.
-        wandb: a W&B project to write to as well.
-        say: takes a line for the user.
-        mark: what that checkpoint remembers of the rows; None where there is no checkpoint, or one
-            of an earlier version.
+        plan: plan of the run.
+        spec: spec of its environment.
+        folder: folder to write to; None keeps the rows in memory alone.
+        update: update of the checkpoint to continue from; rows of later updates are dropped. None
+            for a new run, -1 for a run that starts again in its folder.
+        wandb: name of a W&B project to write to as well.
+        say: function that shows a line to the user.
+        mark: position in the rows that the checkpoint holds; None where there is no checkpoint, or
+            one of an earlier version.
+
+    Attributes:
+        folder: folder of the run, or None.
+        rows: all rows of the run.
+        complaint: faults in the rows of a resumed run and how they were repaired, or None.
+
+    Raises:
+        OSError: the file of the rows cannot be read or written.
     """
 
     def __init__(
@@ -90,7 +106,6 @@ class RunLogger:
         self._rebuilt: dict[str, _Rebuilt] = {}
         self._failed: set[str] = set()
         self.complaint: str | None = None
-        """What was found wrong with the rows of a resumed run, and done about it."""
         if folder is not None:
             self._open(folder, update, mark)
         if wandb is not None:
@@ -99,6 +114,7 @@ class RunLogger:
     def _open(
         self, folder: run_dir.RunFolder, update: int | None, mark: loggers.Mark | None
     ) -> None:
+        """Opens the files in the folder, after repairing the rows of a resumed run."""
         step = None
         if update is not None:
             self.complaint = (
@@ -118,6 +134,7 @@ class RunLogger:
         )
 
     def _open_wandb(self, project: str, update: int | None) -> None:
+        """Adds a writer for W&B, which continues the W&B run of a resumed run."""
         if self.folder is None:
             name, run_id = f"{self._plan.algorithm} {self._plan.env}", None
         else:
@@ -131,10 +148,10 @@ class RunLogger:
         )
 
     def _attempt(self, name: str, action: Callable[[], object]) -> None:
-        """Do what the run can do without; say so, once, where it fails."""
+        """Does something the run can do without; reports a failure once and closes its writer."""
         try:
             action()
-        except Exception as error:  # of matplotlib, W&B, the disk: of any kind
+        except Exception as error:  # matplotlib, W&B and the disk raise errors of any kind
             if name not in self._failed:
                 self._failed.add(name)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -144,19 +161,27 @@ class RunLogger:
                     writer.close()
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
-        """Take the row of one seed."""
+        """Adds the row of one seed.
+
+        Args:
+            update: updates done so far.
+            seed: the seed.
+            values: metric -> value.
+        """
         step = update * self._plan.batch_steps
         self.rows.append({"update": update, "step": step, "seed": seed} | dict(values))
         if self._lines is not None:
             self._lines.write(update, step, seed, values)
-        # only the rows keep what is not finite: the others cannot show it
+        # Only the rows keep values that are not finite: the other files cannot show them.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for name, writer in list(self._writers.items()):
             self._attempt(name, lambda writer=writer: writer.write(update, step, seed, finite))
 
     def mark(self) -> loggers.Mark | None:
-        """What a checkpoint is to remember of the rows written so far; None where they are in
-        memory alone.
+        """Returns the position in the rows that a checkpoint stores.
+
+        Returns:
+            A mark of the rows written so far; None where the rows are in memory alone.
 
         Raises:
             RunFolderError: the folder is gone.
@@ -165,11 +190,10 @@ class RunLogger:
         return None if self._lines is None else self._lines.mark
 
     def _check_folder(self) -> None:
-        """Raise RunFolderError where the folder was moved or deleted: all that follows would be
-        written nowhere.
+        """Raises RunFolderError where the folder was moved or deleted.
 
-        A config.json that alone is gone is written again, since the run cannot be continued without
-        it.
+        Everything that follows would be lost. If config.json alone is gone, it is written again,
+        because the run cannot be continued without it.
         """
         if self.folder is None or self.folder.config.is_file():
             return
@@ -181,13 +205,12 @@ class RunLogger:
         else:
             raise RunFolderError(
                 f"{self.folder.path} was moved or deleted while the run trained in it, so that "
-                "nothing more can be "
-                "kept; what was saved before is where the folder is now: continue it there with "
-                "--resume"
+                "nothing more can be kept; everything saved before is where the folder is now: "
+                "continue it there with --resume"
             )
 
     def flush(self) -> None:
-        """Return when all rows are on disk.
+        """Returns once all rows are on disk.
 
         Raises:
             RunFolderError: the folder is gone.
@@ -199,15 +222,16 @@ class RunLogger:
             self._lines.flush()
 
     def refresh(self) -> None:
-        """Bring up to date what is made of the rows, as far as that is quick."""
+        """Updates the files derived from the rows, except those that would take long now."""
         for name, writer in list(self._writers.items()):
             self._attempt(name, writer.flush)
         for name, file in self._rebuilt.items():
             self._attempt(name, file.refresh)
 
     def read_random_returns(self) -> np.ndarray | None:
-        """Return of the random policy for every seed, if it was measured in this folder and can be
-        read.
+        """Returns the random policy's mean return for every seed, ``[S]``.
+
+        Returns None where it was not measured in this folder, or cannot be read.
         """
         try:
             returns = None if self.folder is None else read_random_returns(self.folder)
@@ -218,14 +242,18 @@ class RunLogger:
         )
 
     def save_random_returns(self, returns: np.ndarray) -> None:
-        """Remember it."""
+        """Writes the random policy's returns to the folder.
+
+        Args:
+            returns: mean return for every seed, ``[S]``.
+        """
         if self.folder is not None:
             atomic_io.replace_text(
                 self.folder.random_policy, atomic_io.to_json({"eval_return": returns}) + "\n"
             )
 
     def draw(self) -> None:
-        """Bring every file that is made of the rows up to date.
+        """Updates every file derived from the rows.
 
         Raises:
             RunFolderError: the folder is gone.
@@ -235,13 +263,12 @@ class RunLogger:
 
     def _refresh_all(self) -> None:
         for name, file in self._rebuilt.items():
-            self._attempt(name, lambda file=file: file.refresh(now=True))
+            self._attempt(name, lambda file=file: file.refresh(immediately=True))
 
     def close(self) -> None:
-        """Bring everything up to date and close all files."""
-        if (
-            self.folder is None or self.folder.config.is_file()
-        ):  # else the folder is gone, and not to be made anew
+        """Updates everything and closes all files."""
+        # a folder that was moved or deleted must not be created again
+        if self.folder is None or self.folder.config.is_file():
             self._refresh_all()
         for name, writer in list(self._writers.items()):
             self._attempt(name, writer.close)
@@ -251,12 +278,14 @@ class RunLogger:
 
 
 def wandb_id(folder: run_dir.RunFolder, anew: bool = False) -> str:
-    """The folder's id for W&B: random, so that no two runs share it, and kept, so that a resumed
-    run goes on with it.
+    """Returns the folder's id for W&B.
+
+    The id is random, so that no two runs share it, and stored in the folder, so that a resumed run
+    continues with it.
 
     Args:
-        folder: of the run.
-        anew: make another one.
+        folder: folder of the run.
+        anew: whether to replace an existing id.
     """
     path = folder.path / "wandb_id.txt"
     if not anew and path.is_file():
@@ -271,7 +300,17 @@ def wandb_id(folder: run_dir.RunFolder, anew: bool = False) -> str:
 def rebuilt_files(
     plan: RunConfig, spec: EnvSpec, folder: run_dir.RunFolder, rows: list[loggers.Row]
 ) -> dict[Path, Callable[[], object]]:
-    """Path -> function that makes the file of a run's rows."""
+    """Returns the files that derive from a run's rows, and functions that write them.
+
+    Args:
+        plan: plan of the run.
+        spec: spec of its environment.
+        folder: folder of the run.
+        rows: rows of the run; the functions use those present when they are called.
+
+    Returns:
+        Path -> function that writes the file.
+    """
     suite, _, task = plan.env.partition("/")
     names: dict[str, Any] = dict(environment=suite, task=task or suite, algorithm=plan.algorithm)
     evals = loggers.MarlEvalWriter(folder.marl_eval, folder.metrics, **names)
@@ -281,7 +320,14 @@ def rebuilt_files(
 def rebuild(
     plan: RunConfig, spec: EnvSpec, folder: run_dir.RunFolder, say: Callable[[str], None]
 ) -> None:
-    """Make the files of a finished run's rows, which a kill may have left old."""
+    """Rebuilds the files that derive from a finished run's rows, which a kill may have left stale.
+
+    Args:
+        plan: plan of the run.
+        spec: spec of its environment.
+        folder: folder of the run.
+        say: function that shows a line to the user, here about a file that cannot be built.
+    """
     for path, make in rebuilt_files(plan, spec, folder, run_dir.load(folder.path).rows).items():
         try:
             make()
@@ -290,15 +336,23 @@ def rebuild(
 
 
 def read_random_returns(folder: run_dir.RunFolder) -> np.ndarray | None:
-    """Return of the random policy for every seed, ``[seeds]``, or None where it was not
-    measured.
+    """Returns the random policy's mean return for every seed, as the folder holds it.
+
+    Args:
+        folder: folder of the run.
+
+    Returns:
+        ``[S]``, NaN for a seed whose return the environment spoiled; None where it was not
+        measured.
+
+    Raises:
+        RunFolderError: the file is damaged.
     """
     path = folder.random_policy
     try:
         returns = np.asarray(json.loads(atomic_io.read_bytes(path))["eval_return"], float)
-        if (
-            returns.ndim != 1 or np.isinf(returns).any()
-        ):  # NaN: the environment gave none to that seed
+        # NaN is allowed: the environment returned no finite return to that seed
+        if returns.ndim != 1 or np.isinf(returns).any():
             raise ValueError(
                 f"eval_return is {returns.tolist()!r}; allowed is a list of finite numbers"
             )
@@ -307,15 +361,23 @@ def read_random_returns(folder: run_dir.RunFolder) -> np.ndarray | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunFolderError(
-            f"{path} is damaged ({error!r}); remove it: the run can do without"
+            f"{path} is damaged ({error!r}); remove it: the run does not need it"
         ) from error
 
 
 def restore_rows(
     plan: RunConfig, folder: run_dir.RunFolder, update: int, mark: loggers.Mark | None
 ) -> str | None:
-    """Cut a run's rows back to a checkpoint's; answers what was wrong with them, see
-    `writers.restore_rows`.
+    """Cuts a run's rows back to those of a checkpoint.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run.
+        update: update of the checkpoint; later rows are dropped.
+        mark: position in the rows that the checkpoint holds; None in one of an earlier version.
+
+    Returns:
+        A message about faults in the rows, or None; see `loggers.restore_rows`.
     """
 
     def belongs(row: loggers.Row) -> bool:
@@ -325,16 +387,17 @@ def restore_rows(
 
 
 def _set_aside(folder: run_dir.RunFolder) -> str | None:
-    """Empty the rows of a run that begins anew, but keep those of a training whose checkpoints were
-    lost.
+    """Empties the rows of a run that starts again; returns a message where rows were kept aside.
+
+    Rows of a training whose checkpoints were lost are kept in a file of their own.
     """
     old, complaint = folder.path / "metrics.old.jsonl", None
     content = atomic_io.read_bytes(folder.metrics) if folder.metrics.exists() else b""
-    lines = content.split(b"\n")[:-1]  # what follows the last line break is no whole row
+    lines = content.split(b"\n")[:-1]  # text after the last line break is an incomplete row
     if lines and not lines[-1].startswith(b'{"update": 0,') and not old.exists():
         atomic_io.replace_bytes(old, content)
         complaint = (
-            f"{folder.path} has no checkpoint: it is trained anew; its rows so far are "
+            f"{folder.path} has no checkpoint: it is trained from the start; its rows so far are "
             f"kept in {old.name}"
         )
     loggers.restore_rows(folder.metrics, folder.metrics_copy, -1, None, lambda _: False)
@@ -342,7 +405,12 @@ def _set_aside(folder: run_dir.RunFolder) -> str | None:
 
 
 def row_mismatch(plan: RunConfig, row: loggers.Row) -> str | None:
-    """Why a row can be none of this plan; None where it can."""
+    """Returns the reason why a row cannot belong to a plan, or None where it can.
+
+    Args:
+        plan: plan of a run.
+        row: a row with ``update``, ``step`` and ``seed``.
+    """
     if row["seed"] not in plan.seeds:
         return f"seed is {row['seed']}; allowed is one of {', '.join(map(str, plan.seeds))}"
     if row["update"] > plan.num_updates:
@@ -354,40 +422,55 @@ def row_mismatch(plan: RunConfig, row: loggers.Row) -> str | None:
         )
     if bad := [name for name in row if not _is_name(name)]:
         return f"it has the field {bad[0]!r}; allowed are names such as return, cost/agent_0/cost_1"
-    if missing := {"eval_return", "finite"} - row.keys():
+    if missing := {"eval_return", "is_finite"} - row.keys():
         return f"it lacks the field {min(missing)!r}"
     return None
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_name(name: str) -> bool:
-    """Whether a metric is called as `metrics.flatten` calls it."""
+    """Returns whether a metric's name has the form that `metrics.flatten` produces."""
     return re.fullmatch(r"[^/]+(/[a-z]+_\d{1,9})*", name) is not None
 
 
 def check_rows(plan: RunConfig, rows: Sequence[loggers.Row], path: Path) -> None:
-    """Raise RunFolderError naming the first row that cannot be one of this run."""
+    """Checks that every row can belong to a plan, and that no two are of one update and seed.
+
+    Args:
+        plan: plan of the run.
+        rows: rows of the run, in the order of the file.
+        path: the file of the rows, for the message.
+
+    Raises:
+        RunFolderError: a row does not belong to the run; the message names the first one.
+    """
     keys = set()
     for number, row in enumerate(rows, start=1):
-        why = row_mismatch(plan, row)
+        reason = row_mismatch(plan, row)
         if (row["update"], row["seed"]) in keys:
-            why = f"there is another one of update {row['update']} and seed {row['seed']}"
+            reason = f"there is another one of update {row['update']} and seed {row['seed']}"
         keys.add((row["update"], row["seed"]))
-        if why is not None:
+        if reason is not None:
             raise RunFolderError(
-                f"{path}, line {number} is no row of this run: {why}; --resume {path.parent} "
-                "keeps the rows up to the "
-                "last checkpoint"
+                f"{path}, line {number} is no row of this run: {reason}; --resume {path.parent} "
+                "keeps the rows up to the last checkpoint"
             )
 
 
 def draw(
     plan: RunConfig, spec: EnvSpec, folder: run_dir.RunFolder, rows: list[loggers.Row]
 ) -> None:
-    """Draw a run's learning curve into its folder."""
-    found = run_dir.series(rows, "eval_return")
-    metrics = to_arrays(rows, found.seeds)
-    run = found.steps, found.values, metrics.get("eval_cost")
+    """Draws a run's learning curve into its folder.
+
+    Args:
+        plan: plan of the run.
+        spec: spec of its environment.
+        folder: folder of the run.
+        rows: rows of the run.
+    """
+    series = run_dir.series(rows, "eval_return")
+    metrics = to_arrays(rows, series.seeds)
+    run = series.steps, series.values, metrics.get("eval_cost")
     plot_run(
         plan, spec, run, read_random_returns(folder), folder.curve, metrics.get("eval_win_rate")
     )
@@ -401,39 +484,48 @@ def plot_run(
     path: str | Path | None,
     won: np.ndarray | None = None,
 ) -> Any:
-    """A run's learning curve as a matplotlib figure, with a panel per cost, or of wins, where the
-    environment has them.
+    """Draws a run's learning curve, with a panel for each cost, or for win rates.
 
     Args:
-        plan, spec: of the run.
-        run: environment steps ``[E]``, returns ``[S, E]``, costs ``[S, E, N, K]`` or None.
-        random: returns of the random policy, ``[S]``.
-        path: where to write it as well, in the format of its suffix.
-        won: win rates ``[S, E]``.
-    """
-    from jaxmarl_lite.report import plotting  # costs a second, and only runs with a folder need it
+        plan: plan of the run.
+        spec: spec of its environment.
+        run: environment steps ``[E]``, returns ``[S, E]``, and costs ``[S, E, N, K]`` or None.
+        random: returns of the random policy, ``[S]``, or None.
+        path: file to write the figure to as well, in the format of its suffix, or None.
+        won: win rates ``[S, E]``, 0 to 1; None where the environment has none. They are drawn where
+            it has no costs.
 
-    steps, returns, paid = run
-    words: dict[str, Any] = dict(
+    Returns:
+        A matplotlib figure.
+    """
+    from jaxmarl_lite.report import plotting  # takes a second, and only runs with a folder need it
+
+    steps, returns, costs = run
+    options: dict[str, Any] = dict(
         ylabel=spec.return_description,
         title=f"{plan.algorithm} on {plan.env}",
         path=path,
         best=spec.max_return,
         random=None if random is None or np.isnan(random).all() else float(np.nanmean(random)),
     )
-    if paid is None:
+    if costs is None:
         wins = None if won is None else {plan.algorithm: (steps, won)}
-        return plotting.learning_curve({plan.algorithm: (steps, returns)}, wins=wins, **words)
+        return plotting.learning_curve({plan.algorithm: (steps, returns)}, wins=wins, **options)
     limits = constraint_stats.limits_of(plan.config, spec)
     names = {"names": spec.cost_names, "meanings": spec.cost_descriptions}
     return plotting.run_curves(
-        plan.algorithm, (steps, returns, paid), limits=limits, **names, **words
+        plan.algorithm, (steps, returns, costs), limits=limits, **names, **options
     )
 
 
 def write_spec(folder: run_dir.RunFolder, spec: EnvSpec) -> None:
-    """Keep names, units and limits of an environment: no id leads back to one that was given as an
-    object.
+    """Writes the spec of a run's environment: names, units and limits.
+
+    No id leads back to an environment that was passed as an object.
+
+    Args:
+        folder: folder of the run.
+        spec: spec of its environment.
     """
     atomic_io.replace_text(
         folder.spec, atomic_io.to_json(dataclasses.asdict(spec), indent=2) + "\n"
@@ -441,7 +533,10 @@ def write_spec(folder: run_dir.RunFolder, spec: EnvSpec) -> None:
 
 
 def read_spec(folder: run_dir.RunFolder) -> EnvSpec | None:
-    """The spec that `write_spec` kept, or None where there is none, as in runs of earlier versions.
+    """Returns the spec that `write_spec` wrote, or None where a run of an earlier version has none.
+
+    Args:
+        folder: folder of the run.
 
     Raises:
         RunFolderError: the file is damaged.
@@ -454,39 +549,53 @@ def read_spec(folder: run_dir.RunFolder) -> EnvSpec | None:
         checker.check_spec(spec)
     except (TypeError, ValueError) as error:
         raise run_dir.RunFolderError(
-            f"{folder.spec} is damaged: {error}; remove it to go on without"
+            f"{folder.spec} is damaged: {error}; remove it to continue without it"
         ) from error
     return spec
 
 
 def _tuples(value: Any) -> Any:
+    """Returns a value from JSON with lists as tuples, at every depth."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def write_plan(folder: run_dir.RunFolder, plan: RunConfig) -> None:
-    """Replace the config of a run that is prolonged."""
+    """Replaces the config.json of a run.
+
+    Args:
+        folder: folder of the run.
+        plan: plan of the run, such as a stored one with more steps.
+    """
     atomic_io.replace_text(folder.config, atomic_io.to_json(plan.to_dict(), indent=2) + "\n")
 
 
 def to_arrays(rows: list[loggers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Metric -> ``[seeds, evaluations, ...]``; entries ``name/agent_0`` ... become one array
-    ``name``, gaps are NaN.
+    """Returns the metrics in a run's rows as arrays.
+
+    Entries ``name/agent_0``, ``name/agent_1`` ... become one array ``name``.
+
+    Args:
+        rows: rows of a run.
+        seeds: seeds of the run, in the order of the first axis.
+
+    Returns:
+        Metric -> ``[S, E, ...]`` float; NaN where a row or an entry of it is missing.
 
     Raises:
-        RunFolderError: of an array, not every entry is there, as of no array that a run wrote.
+        RunFolderError: entries of an array are missing in all rows, which no run writes.
     """
     updates = sorted({row["update"] for row in rows})
-    place = {(row["seed"], row["update"]): row for row in rows}
+    row_of = {(row["seed"], row["update"]): row for row in rows}
     groups: dict[str, dict[str, None]] = {}
     for row in rows:
         for name in row:
             if name not in INDEX:
                 groups.setdefault(name.partition("/")[0], {})[name] = None
-    found = {}
+    arrays = {}
     for base, members in groups.items():
         values = [
             [
-                [place.get((seed, update), {}).get(name, np.nan) for name in members]
+                [row_of.get((seed, update), {}).get(name, np.nan) for name in members]
                 for update in updates
             ]
             for seed in seeds
@@ -502,5 +611,5 @@ def to_arrays(rows: list[loggers.Row], seeds: Sequence[int]) -> dict[str, np.nda
         if math.prod(sizes) != len(members):
             count = f"{len(members)} of {math.prod(sizes)} entries"
             raise RunFolderError(f"metrics.jsonl has {count} of {base}; {_AGAIN}")
-        found[base] = np.asarray(values, float).reshape(len(seeds), len(updates), *sizes)
-    return found
+        arrays[base] = np.asarray(values, float).reshape(len(seeds), len(updates), *sizes)
+    return arrays

@@ -1,6 +1,4 @@
-"""Schedules that end with the run, such as annealed learning rates: what a longer run makes of
-them.
-"""
+"""Schedules that end with the run, such as annealed learning rates, when a run is extended."""
 
 from __future__ import annotations
 
@@ -18,45 +16,54 @@ _MEANING = {"lr_anneal_steps": "the learning rates", "epsilon_steps": "explorati
 
 
 def stretch(states: TrainState, plan: RunConfig) -> tuple[TrainState, list[str]]:
-    """Resolves the shares in a run's config for its length, which may be longer than when the
-    states were made.
+    """Adapts the schedules in restored states to the length of the run that continues.
+
+    The config may define a schedule as a share of the run, which may be longer than when the states
+    were saved.
 
     Args:
-        states: of all seeds, as restored; every leaf leads with ``[seeds]``.
-        plan: of the run that goes on.
+        states: restored states of all seeds, every leaf ``[S, ...]``.
+        plan: plan of the run that continues.
 
-    Returns: The states, their configs brought up to date, and a sentence for every schedule that
-        changed.
+    Returns:
+        The states with updated configs, and a sentence for every schedule that changed.
     """
     stored, changed, sentences = states.learner_state.config, {}, []
     done = float(_first_seed(states.num_updates)) * plan.batch_steps
     for share, steps in base_config.shares_of(type(plan.config)).items():
-        before, now = (
+        stored_steps, new_steps = (
             _first_seed(getattr(stored, steps)),
             float(getattr(plan.learner_config, steps)),
         )
-        if getattr(plan.config, share) and before != np.asarray(now, before.dtype):
-            changed[steps] = now
+        # compared in the precision in which the states hold the config
+        if getattr(plan.config, share) and stored_steps != np.asarray(
+            new_steps, stored_steps.dtype
+        ):
+            changed[steps] = new_steps
             sentences.append(
-                f"{_MEANING[steps]} ({share}): the schedule of {before:,.0f} steps is stretched "
-                f"to {now:,.0f}; it goes "
-                f"on at a factor of {_factor(done, now):.3g}, where it stood at "
-                f"{_factor(done, float(before)):.3g}"
+                f"{_MEANING[steps]} ({share}): the schedule of {stored_steps:,.0f} steps is "
+                f"stretched to {new_steps:,.0f}; it goes on at a factor of "
+                f"{_factor(done, new_steps):.3g}, where it stood at "
+                f"{_factor(done, float(stored_steps)):.3g}"
             )
 
-    def put(path: Any, leaf: Any) -> Any:
+    def updated(path: Any, leaf: Any) -> Any:
         if len(path) > 1 or path[0].name not in changed:
             return leaf
         return jax.device_put(np.full(leaf.shape, changed[path[0].name], leaf.dtype), leaf.sharding)
 
     if not changed:
         return states, []
-    config = jax.tree_util.tree_map_with_path(put, stored)
+    config = jax.tree_util.tree_map_with_path(updated, stored)
     return states._replace(learner_state=states.learner_state._replace(config=config)), sentences
 
 
 def warnings(plan: RunConfig) -> list[str]:
-    """A sentence if the learning rates are 0 for a part of the run."""
+    """Returns a sentence, in a list, if the learning rates are 0 for a part of the run.
+
+    Args:
+        plan: plan of the run.
+    """
     steps, total = plan.learner_config.lr_anneal_steps, plan.num_updates * plan.batch_steps
     if not 0 < steps < total - plan.batch_steps:
         return []
@@ -67,9 +74,10 @@ def warnings(plan: RunConfig) -> list[str]:
 
 
 def _factor(done: float, steps: float) -> float:
-    """What a schedule that falls linearly over ``steps`` multiplies by after ``done`` steps."""
+    """Returns the factor after ``done`` steps of a schedule that falls linearly over ``steps``."""
     return max(0.0, 1.0 - done / max(steps, 1.0))
 
 
 def _first_seed(leaf: Any) -> np.ndarray:
+    """Returns the value of the first seed in a leaf ``[S]``."""
     return np.ravel(sharding.fetch(leaf))[0]

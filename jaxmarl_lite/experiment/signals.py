@@ -1,4 +1,4 @@
-"""Signals that end a run: the run saves what it has computed, then ends as the signal asks."""
+"""Signals that end a run: the run saves everything computed, then ends as the signal asks."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # some platforms lack the l
 
 
 class StopRequest:
-    """Notes the first signal that asks the process to end; use it as a context.
+    """Context manager that records the first signal that asks the process to end.
 
-    Until `deferred` is set, a signal ends the process where it stands. From then on the run is to
-    look at `signum` where its state is whole, save, and call `leave`. A second Ctrl-C ends the
-    process at once, unless XLA compiles, which nothing can interrupt. Outside the main thread
-    Python installs no handlers, and nothing is noted.
+    Until `deferred` is set, a signal ends the process immediately. From then on the run must read
+    `signum` at points where its state is consistent, save, and call `leave`. A second Ctrl-C ends
+    the process at once, unless XLA compiles, which nothing can interrupt. Outside the main thread
+    Python installs no handlers, and no signal is recorded.
+
+    Attributes:
+        signum: number of the recorded signal, or 0.
+        deferred: whether the run reads `signum` itself.
     """
 
     def __init__(self) -> None:
         self.signum = 0
-        """The signal that asked, or 0."""
         self.deferred = False
-        """Whether the run looks at `signum` itself."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for signum in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
                 previous = signal.getsignal(signum)
-                # what is ignored stays so, as SIGHUP under nohup; None is a handler that Python
-                # cannot restore
+                # An ignored signal stays ignored, as SIGHUP under nohup; None stands for a handler
+                # that Python cannot restore.
                 if previous is not None and previous != signal.SIG_IGN:
                     self._previous[signum] = previous
-                    signal.signal(signum, self._note)
+                    signal.signal(signum, self._record)
         return self
 
     def __exit__(
@@ -47,11 +49,11 @@ class StopRequest:
         previous = self._previous.get(self.signum)
         for signum in list(self._previous):
             self._restore(signum)
-        if self.signum and kind is None:  # it came when nothing was left to be saved
+        if self.signum and kind is None:  # the signal came after the last save
             self._end(previous)
 
     def leave(self) -> None:
-        """End as the noted signal asks.
+        """Ends the process as the recorded signal asks.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
@@ -60,14 +62,17 @@ class StopRequest:
         self._end(self._previous.get(self.signum))
 
     def _end(self, previous: Any) -> None:
+        """Raises the exception of the signal, after the handler that the context replaced."""
         if self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         if callable(previous):  # the caller's own handler may end the process in another way
             previous(self.signum, None)
         raise SystemExit(128 + self.signum)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        # only SIGINT: closing a terminal and `timeout` send the others twice, in a moment
+    def _record(self, signum: int, frame: FrameType | None) -> None:
+        """Handles a signal: records the first one, and ends the process unless it is deferred."""
+        # Only SIGINT may end the process at its second arrival: closing a terminal and `timeout`
+        # send the other signals twice within a moment.
         if signum == signal.SIGINT:
             self._restore(signum)
         self.signum = self.signum or signum
@@ -75,6 +80,7 @@ class StopRequest:
             self.leave()
 
     def _restore(self, signum: int) -> None:
+        """Installs the handler that the context replaced."""
         handler: Callable[..., Any] | int | None = self._previous.pop(signum, None)
         if handler is not None:
             signal.signal(signum, handler)

@@ -1,4 +1,4 @@
-"""A run's outcome as a table."""
+"""The result of a run as a table."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def table(result: Result) -> Table:
-    """The last evaluation of every seed, IQM and random policy with intervals, the costs, and what
-    the run took.
+    """Returns a table of a run's last evaluation.
+
+    It holds the return of every seed, the IQM and the random policy with their intervals, the win
+    rate and the costs where there are any, and the durations of the run.
+
+    Args:
+        result: result of a run.
     """
     won, spec, final = result.win_rates, result.spec, result.returns[:, -1].tolist()
-    made = tables.result_table(
+    overview = tables.result_table(
         dict(zip(result.seeds, final, strict=True)),
         meaning=spec.return_description,
         title=f"{result.algorithm} on {result.plan.env}, {int(result.steps[-1]):,} steps a seed",
@@ -28,7 +33,7 @@ def table(result: Result) -> Table:
         else {"win rate": dict(zip(result.seeds, won[:, -1].tolist(), strict=True))},
     )
     if won is not None:
-        made.add_row(
+        overview.add_row(
             "win rate, IQM [95 %]",
             tables.format_interval(result.final_win_rate()),
             "",
@@ -36,16 +41,17 @@ def table(result: Result) -> Table:
         )
     if result.random_returns is not None:
         interval = statistics.bootstrap_interval(result.random_returns)
-        made.add_row("random policy", tables.format_interval(interval), style="dim")
+        overview.add_row("random policy", tables.format_interval(interval), style="dim")
     if spec.max_return is not None:
-        made.add_row("best possible", tables.format_number(spec.max_return, final), style="dim")
-    made.add_section()
+        overview.add_row("best possible", tables.format_number(spec.max_return, final), style="dim")
+    overview.add_section()
     for name, text in _facts(result):
-        made.add_row(name, literal(text), style="dim")
-    return made if result.costs is None else _below(made, _costs(result, result.costs))
+        overview.add_row(name, literal(text), style="dim")
+    return overview if result.costs is None else _stack(overview, _costs(result, result.costs))
 
 
 def _costs(result: Result, costs: np.ndarray) -> Table:
+    """Returns a table of the last evaluation's costs with their limits."""
     return cost_tables.run_table(
         costs[:, -1],
         result.limits,
@@ -57,23 +63,24 @@ def _costs(result: Result, costs: np.ndarray) -> Table:
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
-    took = result.timings
+    """Returns labels and texts: speed, durations, and the file of the learning curve."""
+    timings = result.timings
     facts = [
         (
             "steps per second",
-            "-" if np.isnan(took.steps_per_second) else f"{took.steps_per_second:,.0f}",
+            "-" if np.isnan(timings.steps_per_second) else f"{timings.steps_per_second:,.0f}",
         ),
-        ("minutes", f"{took.elapsed_seconds / 60:.1f}"),
-        ("compiling, seconds", f"{took.compile_seconds:.1f}"),
+        ("minutes", f"{timings.elapsed_seconds / 60:.1f}"),
+        ("compiling, seconds", f"{timings.compile_seconds:.1f}"),
     ]
     if result.path is not None:
         facts.append(("curve", str(run_dir.RunFolder(result.path).curve)))
     return facts
 
 
-def _below(*parts: Table) -> Table:
-    """Tables one below the other, as one, which a notebook can show."""
-    whole = Table.grid()
+def _stack(*parts: Table) -> Table:
+    """Returns tables one below the other, as one table, which a notebook can show."""
+    grid = Table.grid()
     for part in parts:
-        whole.add_row(part)
-    return whole
+        grid.add_row(part)
+    return grid

@@ -1,1 +1,7 @@
-"""Distributions and networks: everything with weights, and nothing that learns."""
+"""Distributions, networks, actors and critics: everything with weights, and nothing that learns.
+
+Modules:
+    actor_critic: actors and critics, and the normalization of observations.
+    distributions: action distributions.
+    recurrent: networks as pure functions, with or without a memory.
+"""

@@ -1,10 +1,14 @@
-"""Actors and critics: networks together with what they look at and how their output is read."""
+"""Actors and critics: networks with the choice of their input and the reading of their output.
+
+The module also has the functions that every algorithm with an actor or a critic needs: rewards,
+episode bounds, masked means, and the normalization of observations.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +22,34 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Transition
 
 
 class Actor(NamedTuple):
-    """The policies of all agents."""
+    """The policies of all agents.
+
+    Attributes:
+        net: the network, from observations to the output that ``to_distribution`` reads.
+        to_distribution: ``(output of net, obs) -> distribution``.
+        from_params: ``(values, obs) -> distribution``, the distribution whose ``params`` these are.
+    """
 
     net: Network
-    to_distribution: Callable[[Any, Observation], Distribution]
-    from_params: Callable[[Any, Observation], Distribution]
-    """The distributions that have these `params`."""
+    to_distribution: Callable[[Array | tuple[Array, Array], Observation], Distribution]
+    from_params: Callable[[Array | tuple[Array, Array], Observation], Distribution]
 
     def act(
         self, params: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool
     ) -> tuple[Array, Array, PyTree]:
-        """Actions of one moment, their log-probabilities ``[B, N]``, and the memory after it."""
+        """Chooses the actions of one time step.
+
+        Args:
+            params: weights of the network.
+            key: a key of `jax.random`, unused when ``greedy``.
+            obs: the observations, ``[B, ...]``.
+            hidden_state: the memory before the step, ``[B, N, H]``; () without one.
+            greedy: whether to take the mode instead of a sample.
+
+        Returns:
+            The actions (``[B, N]`` int or ``[B, N, A]`` float), their log-probabilities ``[B, N]``
+            in nats, and the memory after the step.
+        """
         head, hidden_state = self.net.step(params, hidden_state, obs.agents_view)
         pi = self.to_distribution(head, obs)
         action = pi.mode() if greedy else pi.sample(key)
@@ -37,36 +58,82 @@ class Actor(NamedTuple):
     def unroll(
         self, params: PyTree, hidden_state: PyTree, obs: Observation, first: Array
     ) -> Distribution:
-        """The distributions of a whole rollout, with batch axes ``[T, B, N]``."""
+        """Computes the distributions of a whole rollout.
+
+        Args:
+            params: weights of the network.
+            hidden_state: the memory before the rollout, ``[B, N, H]``; () without one.
+            obs: the observations, ``[T, B, ...]``.
+            first: ``[T, B]`` bool, the step begins an episode.
+
+        Returns:
+            The distributions, with batch axes ``[T, B, N]``.
+        """
         head, _ = self.net.unroll(params, hidden_state, obs.agents_view, first)
         return self.to_distribution(head, obs)
 
 
-def make_actor(spec: EnvSpec, form: NetworkSpec, shared: bool | None) -> Actor:
-    """Policies from views to logits, or to bounded or unbounded Gaussians, as the environment's
-    actions are.
+def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) -> Actor:
+    """Returns policies from observations to the distributions that the environment's actions need.
 
-    ``shared``: one set of weights for all agents, or one each; None: there is no agents' axis.
+    These are categorical for discrete actions; for continuous ones Gaussians, bounded if the
+    environment's actions are.
+
+    Args:
+        spec: the environment's sizes, action type and bounds.
+        network_spec: layers and memory.
+        shared: one set of weights for all agents, or (False) one for each; None: there is no
+            agents' axis.
+
+    Returns:
+        The `Actor`.
+
+    Example:
+        Three agents in two environments, each with four actions, which are nearly equally probable
+        before any training:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import actor_critic, recurrent
+        >>> from jaxmarl_lite.types import EnvSpec, Observation
+        >>> spec = EnvSpec("example", num_agents=3, obs_size=7, global_state_size=5,
+        ...                action_type="discrete", action_size=4, max_episode_steps=10)
+        >>> network_spec = recurrent.NetworkSpec(hidden_sizes=(8,))
+        >>> actor = actor_critic.make_actor(spec, network_spec, shared=True)
+        >>> params = actor.net.init(jax.random.key(0))
+        >>> obs = Observation(
+        ...     agents_view=jnp.ones((2, 3, 7)), global_state=jnp.ones((2, 5)),
+        ...     action_mask=jnp.ones((2, 3, 4), bool), alive=jnp.ones((2, 3), bool),
+        ... )
+        >>> action, log_prob, hidden_state = actor.act(
+        ...     params, jax.random.key(1), obs, actor.net.init_hidden_state(2), greedy=False
+        ... )
+        >>> print(action.shape, log_prob.shape, hidden_state)
+        (2, 3) (2, 3) ()
+        >>> bool(jnp.allclose(jnp.exp(log_prob), 0.25, atol=0.02))
+        True
     """
-    return _actor(spec, _policy_network(spec, form, shared))
+    return _actor(spec, _policy_network(spec, network_spec, shared))
 
 
 def _policy_network(
-    spec: EnvSpec, form: NetworkSpec, shared: bool | None, values: int = 0
+    spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None, num_values: int = 0
 ) -> Network:
+    """Returns the network of the policies, with ``num_values`` values from a second head."""
     return make_network(
-        form,
+        network_spec,
         spec.obs_size,
         spec.action_size,
         num_agents=None if shared is None else spec.num_agents,
         shared=bool(shared),
         head_init_scale=0.01,
         gaussian_head=spec.action_type == "continuous",
-        num_values=values,
+        num_values=num_values,
     )
 
 
 def _actor(spec: EnvSpec, net: Network) -> Actor:
+    """Returns the actor of a policy network, with the environment's bounds."""
     bounds = None
     if spec.action_low is not None and spec.action_high is not None:
         bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
@@ -77,17 +144,47 @@ def _actor(spec: EnvSpec, net: Network) -> Actor:
     )
 
 
-def single_agent_actor(spec: EnvSpec, form: NetworkSpec) -> Actor:
-    """The policy of one agent, without the agents' axis; its weights are one entry of those of
-    `make_actor` that are not shared.
+def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec) -> Actor:
+    """Returns the policy of one agent, without the agents' axis.
+
+    Its weights are one entry of those of `make_actor` that are not shared.
+
+    Args:
+        spec: the environment's sizes, action type and bounds.
+        network_spec: layers and memory.
+
+    Returns:
+        The `Actor`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import actor_critic, recurrent
+        >>> from jaxmarl_lite.types import EnvSpec
+        >>> spec = EnvSpec("example", num_agents=3, obs_size=7, global_state_size=5,
+        ...                action_type="discrete", action_size=4, max_episode_steps=10)
+        >>> network_spec = recurrent.NetworkSpec(hidden_sizes=(8,))
+        >>> every_agent = actor_critic.make_actor(spec, network_spec, shared=False)
+        >>> one_agent = actor_critic.single_agent_actor(spec, network_spec)
+        >>> params = every_agent.net.init(jax.random.key(0))
+        >>> params_of_agent_1 = jax.tree.map(lambda x: x[1], params)
+        >>> logits, _ = one_agent.net.step(params_of_agent_1, (), jnp.ones((2, 7)))
+        >>> all_logits, _ = every_agent.net.step(params, (), jnp.ones((2, 3, 7)))
+        >>> bool(jnp.allclose(logits, all_logits[:, 1], atol=1e-5))
+        True
     """
-    return make_actor(dataclasses.replace(spec, num_agents=1), form, None)
+    return make_actor(dataclasses.replace(spec, num_agents=1), network_spec, None)
 
 
 class Critic(NamedTuple):
-    """A value function of every agent, seeing what ``select_input`` picks of an observation; of its
-    reward, or of K
-    costs: then all values have a further axis ``[K]``.
+    """A value function of every agent: of its reward, or of its K costs.
+
+    With costs, all values have a further axis ``[K]``.
+
+    Attributes:
+        net: the network.
+        select_input: ``obs -> input of net``, the part of an observation that the critic sees.
+        to_values: ``output of net -> values``.
     """
 
     net: Network
@@ -97,106 +194,204 @@ class Critic(NamedTuple):
     def unroll(
         self, params: PyTree, hidden_state: PyTree, obs: Observation, first: Array
     ) -> tuple[Array, PyTree]:
-        """Values ``[T, B, N]`` and the memory after each step."""
+        """Computes the values of a rollout.
+
+        Args:
+            params: weights of the network.
+            hidden_state: the memory before the rollout, ``[B, ...]``; () without one.
+            obs: the observations, ``[T, B, ...]``.
+            first: ``[T, B]`` bool, the step begins an episode.
+
+        Returns:
+            The values ``[T, B, N]``, and the memory after each step, ``[T, B, ...]``.
+        """
         out, hidden_states = self.net.unroll(params, hidden_state, self.select_input(obs), first)
         return self.to_values(out), hidden_states
 
     def values_and_bootstrap(
         self, params: PyTree, hidden_state: PyTree, steps: Transition
     ) -> tuple[Array, Array, PyTree]:
-        """Values ``[T, B, N]`` of every step and of its true successor, and the memory to go on
-        with ``[B, ...]``.
+        """Computes the values of every step of a rollout and of its true successor.
+
+        Args:
+            params: weights of the network.
+            hidden_state: the memory before the rollout, ``[B, ...]``; () without one.
+            steps: the rollout, ``[T, B, ...]``.
+
+        Returns:
+            The values ``[T, B, N]``, those of the successors ``[T, B, N]``, and the memory with
+            which the next rollout goes on, ``[B, ...]``.
         """
         value, hidden_states = self.unroll(
             params, hidden_state, steps.obs, is_first_step(steps.last)
         )
+        # The successor of the episode's end is not in the rollout: each is one step from the memory
+        # after its predecessor.
         successor, _ = self.net.step(params, hidden_states, self.select_input(steps.next_obs))
         return value, self.to_values(successor), final_hidden_state(hidden_states, steps.last)
 
 
 def make_critic(
     spec: EnvSpec,
-    form: NetworkSpec,
-    view: Literal["local", "global_state"],
+    network_spec: NetworkSpec,
+    critic_input: Literal["local", "global_state"],
     shared: bool,
     costs: int | None = None,
 ) -> Critic:
-    """A critic of all agents.
+    """Returns a critic of all agents.
 
     Args:
         spec: the environment's sizes.
-        form: layers and memory.
-        view: ``local``: each agent's own observation. ``global_state``: the state of the world;
-            shared weights then evaluate it once and give one value an agent.
-        shared: one set of weights, or one an agent.
-        costs: K, for a critic of costs instead of the reward.
-    """
-    agents, values = spec.num_agents, 1 if costs is None else costs
+        network_spec: layers and memory.
+        critic_input: ``local``: each agent's own observation. ``global_state``: the state of the
+            environment; shared weights then evaluate it once and give one value for each agent.
+        shared: one set of weights for all agents, or (False) one for each.
+        costs: K, for a critic of costs; None for a critic of the reward.
 
-    def read(out: Array) -> Array:
+    Returns:
+        The `Critic`.
+
+    Example:
+        Values of one time step of two environments, of the reward and of two costs:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import actor_critic, recurrent
+        >>> from jaxmarl_lite.types import EnvSpec, Observation
+        >>> spec = EnvSpec("example", num_agents=3, obs_size=7, global_state_size=5,
+        ...                action_type="discrete", action_size=4, max_episode_steps=10)
+        >>> network_spec = recurrent.NetworkSpec(hidden_sizes=(8,))
+        >>> obs = Observation(
+        ...     agents_view=jnp.ones((1, 2, 3, 7)), global_state=jnp.ones((1, 2, 5)),
+        ...     action_mask=jnp.ones((1, 2, 3, 4), bool), alive=jnp.ones((1, 2, 3), bool),
+        ... )
+        >>> first = jnp.zeros((1, 2), bool)
+        >>> for costs in (None, 2):
+        ...     critic = actor_critic.make_critic(
+        ...         spec, network_spec, "global_state", shared=True, costs=costs
+        ...     )
+        ...     params = critic.net.init(jax.random.key(0))
+        ...     values, _ = critic.unroll(params, (), obs, first)
+        ...     print(values.shape)
+        (1, 2, 3)
+        (1, 2, 3, 2)
+    """
+    num_agents, num_values = spec.num_agents, 1 if costs is None else costs
+
+    def to_values(out: Array) -> Array:
         return out[..., 0] if costs is None else out
 
-    if view == "local":
-        net = make_network(form, spec.obs_size, values, num_agents=agents, shared=shared)
-        return Critic(net, lambda obs: obs.agents_view, read)
+    if critic_input == "local":
+        net = make_network(
+            network_spec, spec.obs_size, num_values, num_agents=num_agents, shared=shared
+        )
+        return Critic(net, lambda obs: obs.agents_view, to_values)
     if shared:
-        net = make_network(form, spec.global_state_size, agents * values, num_agents=None)
+        net = make_network(
+            network_spec, spec.global_state_size, num_agents * num_values, num_agents=None
+        )
         return Critic(
             net,
             lambda obs: obs.global_state,
-            lambda out: read(out.reshape(*out.shape[:-1], agents, values)),
+            lambda out: to_values(out.reshape(*out.shape[:-1], num_agents, num_values)),
         )
 
-    def tiled(obs: Observation) -> Array:
+    def tile_global_state(obs: Observation) -> Array:
+        """Returns the state of every agent's network, ``[..., N, S]``."""
         return jnp.broadcast_to(
             obs.global_state[..., None, :],
-            (*obs.global_state.shape[:-1], agents, obs.global_state.shape[-1]),
+            (*obs.global_state.shape[:-1], num_agents, obs.global_state.shape[-1]),
         )
 
     return Critic(
-        make_network(form, spec.global_state_size, values, num_agents=agents, shared=False),
-        tiled,
-        read,
+        make_network(
+            network_spec, spec.global_state_size, num_values, num_agents=num_agents, shared=False
+        ),
+        tile_global_state,
+        to_values,
     )
 
 
 class SharedActorCritic(NamedTuple):
-    """Policy and critic as one network with two heads; the weights of both are the actor's."""
+    """Policy and critic as one network with two heads; the weights of both are the actor's.
+
+    Attributes:
+        actor: the policies.
+        critic: the critic, whose own weights and memory are () at the start.
+        net: the network, whose output is the pair of the actor's input to ``to_distribution`` and
+            the values ``[..., N, 1]``.
+    """
 
     actor: Actor
     critic: Critic
     net: Network
-    """Gives ``(what the actor reads, values [..., N, 1])``."""
 
 
-def shared_actor_critic(spec: EnvSpec, form: NetworkSpec, shared: bool) -> SharedActorCritic:
-    """The policies of `make_actor`, and behind the same layers a critic of the own view."""
-    both = _policy_network(spec, form, shared, values=1)
+def shared_actor_critic(
+    spec: EnvSpec, network_spec: NetworkSpec, shared: bool
+) -> SharedActorCritic:
+    """Returns the policies of `make_actor`, and a critic of each observation on the same layers.
 
-    def one(place: int) -> Network:
+    Args:
+        spec: the environment's sizes, action type and bounds.
+        network_spec: layers and memory.
+        shared: one set of weights for all agents, or (False) one for each.
+
+    Returns:
+        The `SharedActorCritic`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import actor_critic, recurrent
+        >>> from jaxmarl_lite.types import EnvSpec
+        >>> spec = EnvSpec("example", num_agents=3, obs_size=7, global_state_size=5,
+        ...                action_type="discrete", action_size=4, max_episode_steps=10)
+        >>> network_spec = recurrent.NetworkSpec(hidden_sizes=(8,))
+        >>> networks = actor_critic.shared_actor_critic(spec, network_spec, shared=True)
+        >>> params = networks.actor.net.init(jax.random.key(0))
+        >>> (logits, values), _ = networks.net.step(params, (), jnp.ones((2, 3, 7)))
+        >>> print(logits.shape, values.shape)
+        (2, 3, 4) (2, 3, 1)
+    """
+    shared_net = _policy_network(spec, network_spec, shared, num_values=1)
+
+    def select_output(index: int) -> Network:
+        """Returns the network with one of its two outputs: 0 the policy's, 1 the values."""
+
         def step(params: PyTree, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
-            out, hidden_state = both.step(params, hidden_state, x)
-            return out[place], hidden_state
+            out, hidden_state = shared_net.step(params, hidden_state, x)
+            return out[index], hidden_state
 
         def unroll(
             params: PyTree, hidden_state: PyTree, x: Array, first: Array
         ) -> tuple[PyTree, PyTree]:
-            out, hidden_states = both.unroll(params, hidden_state, x, first)
-            return out[place], hidden_states
+            out, hidden_states = shared_net.unroll(params, hidden_state, x, first)
+            return out[index], hidden_states
 
-        return both._replace(step=step, unroll=unroll)
+        return shared_net._replace(step=step, unroll=unroll)
 
-    # the critic has neither weights nor a memory of its own to begin with
-    value = one(1)._replace(init=lambda key: (), init_hidden_state=lambda num_envs: ())
+    # The critic starts with neither weights nor a memory of its own.
+    value_net = select_output(1)._replace(
+        init=lambda key: (), init_hidden_state=lambda num_envs: ()
+    )
     return SharedActorCritic(
-        _actor(spec, one(0)),
-        Critic(value, lambda obs: obs.agents_view, lambda out: out[..., 0]),
-        both,
+        _actor(spec, select_output(0)),
+        Critic(value_net, lambda obs: obs.agents_view, lambda out: out[..., 0]),
+        shared_net,
     )
 
 
 def check_discrete(name: str, spec: EnvSpec) -> None:
-    """Raise ValueError for an environment whose actions are not discrete."""
+    """Raises an error for an environment whose actions are not discrete.
+
+    Args:
+        name: the algorithm's name, for the message.
+        spec: the environment's sizes and meanings.
+
+    Raises:
+        ValueError: when the actions are not discrete.
+    """
     if spec.action_type != "discrete":
         raise ValueError(
             f"algorithm {name!r} compares every action with every other, but the actions of "
@@ -207,8 +402,15 @@ def check_discrete(name: str, spec: EnvSpec) -> None:
 
 
 def to_team_reward(reward_type: str, reward: Array) -> Array:
-    """The reward that all agents work for, ``[T, B, N]``: the team's, or the sum of what each
-    receives.
+    """Computes the reward that all agents work for: the team's, or the sum over the agents.
+
+    Args:
+        reward_type: ``team``, when every agent already receives the team's reward, or
+            ``individual``.
+        reward: ``[T, B, N]`` the reward that each agent receives.
+
+    Returns:
+        ``[T, B, N]``, the same number for every agent.
     """
     if reward_type == "team":
         return reward
@@ -216,23 +418,46 @@ def to_team_reward(reward_type: str, reward: Array) -> Array:
 
 
 def is_first_step(last: Array) -> Array:
-    """``[T, B]`` bool: the step begins an episode. The first is False: a rollout's memory is
-    already reset.
+    """Returns whether a step begins an episode, from whether the step before it ended one.
+
+    The first step of the rollout is False: a rollout's memory is already reset.
+
+    Args:
+        last: ``[T, B]`` bool, the step ends an episode.
+
+    Returns:
+        ``[T, B]`` bool.
     """
     return jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
 
 
 def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
-    """The memory after a rollout ``[B, ...]`` from those after each step ``[T, ...]``; zero where
-    an episode ended.
+    """Returns the memory after a rollout, zero where an episode ended.
+
+    Args:
+        hidden_states: the memory after each step, ``[T, B, ...]``.
+        last: ``[T, B]`` bool, the step ends an episode.
+
+    Returns:
+        The memory ``[B, ...]``.
     """
     final = jax.tree.map(lambda m: m[-1], hidden_states)
     return tree_math.where(last[-1], jax.tree.map(jnp.zeros_like, final), final)
 
 
 def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
-    """Mean of ``[T, B, N]`` over the living samples. With one model an agent, the sum of each
-    agent's own mean, so that no agent's gradient depends on how many others there are. Scalar.
+    """Computes the mean over the living samples, or with one model for each agent a sum of means.
+
+    With one model for each agent it is the sum of each agent's own mean, so that no agent's
+    gradient depends on how many others there are.
+
+    Args:
+        x: ``[T, B, N]``.
+        alive: ``[T, B, N]`` bool.
+        shared: whether all agents share one model.
+
+    Returns:
+        A scalar.
     """
     if shared:
         return running_statistics.masked_mean(x, alive)
@@ -240,29 +465,55 @@ def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
 
 
 def expand_mask(alive: Array, x: Array) -> Array:
-    """``alive [T, B, N]`` as a weight for every entry of ``x``, which may have an axis of costs
-    behind.
+    """Returns a mask of agents as a weight for every entry of ``x``.
+
+    Args:
+        alive: ``[T, B, N]`` bool.
+        x: ``[T, B, N]``, or with an axis of costs at the end, ``[T, B, N, K]``.
+
+    Returns:
+        The mask, of the shape of ``x``.
     """
     return jnp.broadcast_to(jnp.expand_dims(alive, tuple(range(alive.ndim, x.ndim))), x.shape)
 
 
 def standardize_advantages(advantage: Array, alive: Array, shared: bool) -> Array:
-    """Advantages ``[T, B, N]`` with mean 0 and deviation 1: over all agents, or each agent's on its
-    own.
+    """Standardizes advantages to mean 0 and deviation 1, over all agents or each agent's alone.
+
+    Args:
+        advantage: ``[T, B, N]``, or with an axis of costs at the end.
+        alive: bool, of the shape of ``advantage`` (see `expand_mask`).
+        shared: one mean and deviation for all, or (False) one for each agent (and cost).
+
+    Returns:
+        An array of the shape of ``advantage``.
     """
     return running_statistics.standardize(advantage, alive, None if shared else (0, 1))
 
 
 class ObsNormalizer(NamedTuple):
-    """Running moments of what is seen, for views and states that are to be standardized."""
+    """Running statistics of observations and states, with which these are standardized.
 
-    agents_view: RunningStatistics  # [O]
-    global_state: RunningStatistics  # [S]
+    Attributes:
+        agents_view: statistics of the agents' observations, ``[O]``.
+        global_state: statistics of the states, ``[S]``.
+    """
+
+    agents_view: RunningStatistics
+    global_state: RunningStatistics
 
 
-def init_obs_normalizer(spec: EnvSpec, wanted: bool) -> ObsNormalizer | tuple[()]:
-    """Moments of nothing seen yet, or () when nothing is to be standardized."""
-    if not wanted:
+def init_obs_normalizer(spec: EnvSpec, enabled: bool) -> ObsNormalizer | tuple[()]:
+    """Returns the statistics of no observations, or () when observations are not standardized.
+
+    Args:
+        spec: the environment's sizes.
+        enabled: whether observations are standardized.
+
+    Returns:
+        The `ObsNormalizer`, or ().
+    """
+    if not enabled:
         return ()
     return ObsNormalizer(
         running_statistics.init_running_statistics((spec.obs_size,)),
@@ -270,35 +521,66 @@ def init_obs_normalizer(spec: EnvSpec, wanted: bool) -> ObsNormalizer | tuple[()
     )
 
 
-def normalize_obs(sight: ObsNormalizer | tuple[()], obs: Observation) -> Observation:
-    """The observation as the networks are to see it; standardized entries are kept within ±10."""
-    if not isinstance(sight, ObsNormalizer):
+def normalize_obs(obs_normalizer: ObsNormalizer | tuple[()], obs: Observation) -> Observation:
+    """Returns the observation that the networks see; standardized entries are kept within ±10.
+
+    Args:
+        obs_normalizer: the statistics, or () when observations are not standardized.
+        obs: the environment's observation, any leading axes.
+
+    Returns:
+        The observation with standardized ``agents_view`` and ``global_state``, or ``obs``.
+    """
+    if not isinstance(obs_normalizer, ObsNormalizer):
         return obs
-    view = jnp.clip(running_statistics.normalize(sight.agents_view, obs.agents_view), -10.0, 10.0)
+    agents_view = jnp.clip(
+        running_statistics.normalize(obs_normalizer.agents_view, obs.agents_view), -10.0, 10.0
+    )
     return obs._replace(
-        agents_view=view,
+        agents_view=agents_view,
         global_state=jnp.clip(
-            running_statistics.normalize(sight.global_state, obs.global_state), -10.0, 10.0
+            running_statistics.normalize(obs_normalizer.global_state, obs.global_state),
+            -10.0,
+            10.0,
         ),
     )
 
 
-def normalize_transitions(sight: ObsNormalizer | tuple[()], steps: Transition) -> Transition:
-    """A rollout as the networks are to see it."""
+def normalize_transitions(
+    obs_normalizer: ObsNormalizer | tuple[()], steps: Transition
+) -> Transition:
+    """Returns a rollout with the observations that the networks see.
+
+    Args:
+        obs_normalizer: the statistics, or () when observations are not standardized.
+        steps: the rollout, any leading axes.
+
+    Returns:
+        The rollout with `normalize_obs` of its observations and of their successors.
+    """
     return steps._replace(
-        obs=normalize_obs(sight, steps.obs), next_obs=normalize_obs(sight, steps.next_obs)
+        obs=normalize_obs(obs_normalizer, steps.obs),
+        next_obs=normalize_obs(obs_normalizer, steps.next_obs),
     )
 
 
 def update_obs_normalizer(
-    sight: ObsNormalizer | tuple[()], obs: Observation
+    obs_normalizer: ObsNormalizer | tuple[()], obs: Observation
 ) -> ObsNormalizer | tuple[()]:
-    """The moments with the observations of a batch taken in; the views of agents out of play are
-    left out.
+    """Merges a batch of observations into the statistics, without those of agents out of play.
+
+    Args:
+        obs_normalizer: the statistics, or () when observations are not standardized.
+        obs: the environment's observations, any leading axes.
+
+    Returns:
+        The new statistics, or ().
     """
-    if not isinstance(sight, ObsNormalizer):
-        return sight
+    if not isinstance(obs_normalizer, ObsNormalizer):
+        return obs_normalizer
     return ObsNormalizer(
-        running_statistics.update_running_statistics(sight.agents_view, obs.agents_view, obs.alive),
-        running_statistics.update_running_statistics(sight.global_state, obs.global_state),
+        running_statistics.update_running_statistics(
+            obs_normalizer.agents_view, obs.agents_view, obs.alive
+        ),
+        running_statistics.update_running_statistics(obs_normalizer.global_state, obs.global_state),
     )

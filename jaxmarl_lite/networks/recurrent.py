@@ -1,47 +1,54 @@
-"""Policies, critics and reward functions: a stack of dense layers, then perhaps a GRU, then a head.
+"""Networks of policies, critics and reward functions: dense layers, an optional GRU, and a head.
 
-`make_network` hands out a record of pure functions, so that nothing outside this file knows which
-library keeps the weights, whether agents share them, or whether there is a memory.
+`make_network` returns a record of pure functions, so that no other module knows which library keeps
+the weights, whether agents share them, or whether there is a memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxmarl_lite.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The form of one network; everything here decides shapes."""
+    """The layers and memory of one network; every field decides shapes."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Width of each dense layer before the head (and before the memory, if there is one)."""
     activation: Literal["relu", "tanh"] = "relu"
-    """What follows each dense layer."""
+    """Nonlinearity after each dense layer."""
     recurrent: bool = False
-    """Whether the network remembers the episode so far."""
+    """Whether the network has a memory (a GRU) of the episode so far."""
     rnn_hidden_size: int = 128
     """Width of the memory."""
     head_hidden_sizes: tuple[int, ...] = ()
-    """Width of each dense layer between the memory and a head; each head has its own."""
+    """Width of each dense layer between the memory and a head; each head has its own layers."""
 
 
 class Network(NamedTuple):
-    """A network as pure functions; ``out`` is what the head gives, with the agents' axis kept.
+    """A network as pure functions.
 
-    ``init(key) -> params``; ``init_hidden_state(num_envs) -> hidden_state``, zeros ``[B, (N,) H]``,
-    or () without a memory; ``step(params, hidden_state, x) -> (out, hidden_state)`` for one moment,
-    any leading axes; ``unroll(params, hidden_state, x, first) -> (out, hidden_states)`` over time:
-    x ``[T, B, (N,) O]``, and
-        first ``[T, B]`` marks where an episode begins; hidden_states ``[T, ...]`` are those after
-    each step.
+    The output ``out`` is that of the head, with the agents' axis kept. O is the size of the input,
+    H the width of the memory. The axis ``(N,)`` is there if the network has an agents' axis.
+
+    Attributes:
+        init: ``init(key) -> params``.
+        init_hidden_state: ``init_hidden_state(num_envs) -> hidden_state``, zeros ``[B, (N,) H]``,
+            or () without a memory.
+        step: ``step(params, hidden_state, x) -> (out, hidden_state)`` for one time step, with any
+            leading axes.
+        unroll: ``unroll(params, hidden_state, x, first) -> (out, hidden_states)`` over time: x is
+            ``[T, B, (N,) O]``, and first ``[T, B]`` marks where an episode begins; hidden_states
+            ``[T, ...]`` are those after each step.
     """
 
     init: Callable[[Array], PyTree]
@@ -51,11 +58,27 @@ class Network(NamedTuple):
 
 
 def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
-    """Orthogonal weights (Saxe et al. 2014), one matrix after the other under `vmap`: XLA's QR of
-    several batches of matrices can wait for ever on a CPU of few cores (jaxlib 0.10).
+    """Returns an initializer of orthogonal weights (Saxe et al. 2014).
+
+    Under `vmap` it makes one matrix after the other: XLA's QR of several batches of matrices can
+    wait for ever on a CPU of few cores (jaxlib 0.10).
+
+    Args:
+        gain: factor of the orthogonal matrix.
+
+    Returns:
+        ``init(key, shape, dtype=None) -> weights``, as Flax takes it.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import recurrent
+        >>> weights = recurrent.orthogonal(2.0)(jax.random.key(0), (3, 3))
+        >>> bool(jnp.allclose(weights @ weights.T, 4.0 * jnp.eye(3), atol=1e-5))
+        True
     """
 
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Array:
         draw = jax.custom_batching.sequential_vmap(
             lambda key: nn.initializers.orthogonal(gain)(key, shape, dtype)
         )
@@ -65,12 +88,13 @@ def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
 
 
 Gates = tuple[Array, Array, Array]
-"""What belongs to a GRU's reset, update and candidate."""
+"""The parts of a GRU's reset gate, update gate and candidate, ``[..., H]`` each."""
 
 
 class _GRU(nn.Module):
-    """Gated recurrent unit (Cho et al. 2014): the weights of `_gru_step`, and the product of all
-    inputs at once.
+    """Gated recurrent unit (Cho et al. 2014), with the weights of `_gru_step`.
+
+    It multiplies the inputs of all time steps by W at once.
     """
 
     size: int
@@ -83,50 +107,61 @@ class _GRU(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (self.size,), dtype)
 
     def input_projection(self, x: Array) -> Gates:
-        """W x."""
+        """Returns W x, for any leading axes."""
         return _split_gates(self.inputs(x))
 
     def step(self, hidden_state: Array, x: Array) -> Array:
+        """Returns the memory after one step, ``[..., H]``."""
         return _gru_step(self.kernel, self.bias, hidden_state, self.input_projection(x))
 
     def unroll(self, hidden_state: Array, inputs: Gates, first: Array) -> Array:
-        """``inputs`` are those of `input_projection`, each ``[T, ..., H]``."""
+        """Returns the memory after each step, ``[T, ..., H]``.
+
+        ``inputs`` are those of `input_projection`, ``[T, ..., H]`` each.
+        """
         keep = 1.0 - first.astype(hidden_state.dtype)
         keep = keep.reshape(keep.shape + (1,) * (hidden_state.ndim + 1 - keep.ndim))
         return _gru_unroll(self.kernel, self.bias, hidden_state, inputs, keep)
 
 
 def _split_gates(x: Array) -> Gates:
-    reset, update, new = jnp.split(x, 3, -1)
-    return reset, update, new
+    """Splits ``[..., 3H]`` into the parts of reset gate, update gate and candidate."""
+    reset, update, candidate = jnp.split(x, 3, -1)
+    return reset, update, candidate
 
 
-def _gates(bias: Array, inputs: Gates, hidden: Array) -> tuple[Array, Array, Array, Array]:
-    """Reset, update and candidate from W x and U h ``[..., 3H]``, and U_n h + b."""
-    (reset_x, update_x, new_x), (reset_h, update_h, new_h) = inputs, _split_gates(hidden)
+def _gates(bias: Array, inputs: Gates, recurrent: Array) -> tuple[Array, Array, Array, Array]:
+    """Returns reset, update and candidate from W x and U h ``[..., 3H]``, and U_n h + b."""
+    reset_x, update_x, candidate_x = inputs
+    reset_h, update_h, candidate_h = _split_gates(recurrent)
     reset, update = nn.sigmoid(reset_x + reset_h), nn.sigmoid(update_x + update_h)
-    new_h = new_h + jnp.broadcast_to(bias, new_h.shape)
-    return reset, update, nn.tanh(new_x + reset * new_h), new_h
+    candidate_h = candidate_h + jnp.broadcast_to(bias, candidate_h.shape)
+    return reset, update, nn.tanh(candidate_x + reset * candidate_h), candidate_h
 
 
 def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) -> Array:
-    """R = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ⊙ (U_n h + b)),  h' = (1 -
-    z) ⊙ n + z ⊙ h.
+    """Returns the memory h' after one step, from the memory h and the inputs W x.
+
+    r = σ(W_r x + U_r h)
+    z = σ(W_z x + U_z h)
+    n = tanh(W_n x + r ⊙ (U_n h + b))
+    h' = (1 - z) ⊙ n + z ⊙ h
     """
-    _, update, new, _ = _gates(bias, inputs, hidden_state @ kernel)
-    return (1.0 - update) * new + update * hidden_state
+    _, update, candidate, _ = _gates(bias, inputs, hidden_state @ kernel)
+    return (1.0 - update) * candidate + update * hidden_state
 
 
 @jax.custom_vjp
 def _gru_unroll(
     kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
 ) -> Array:
-    """The memory after each step ``[T, ..., H]``; ``keep`` ``[T, ..., 1]`` is 0 where an episode
-    begins.
+    """Returns the memory after each step, ``[T, ..., H]``.
+
+    ``keep`` ``[T, ..., 1]`` is 0 where an episode begins, else 1.
 
     Its own derivative rule keeps all but the products with the memory out of the backward loop: the
-    gradient of the kernel is one product for all steps. Three inputs apart, since XLA on a CPU
-    takes twice the time for a loop whose body cuts one array into three.
+    gradient of the kernel is one product for all steps. The inputs are three separate arrays, since
+    XLA on a CPU takes twice the time for a loop whose body cuts one array into three.
     """
     return _gru_forward(kernel, bias, hidden_state, inputs, keep)[0]
 
@@ -134,44 +169,51 @@ def _gru_unroll(
 def _gru_forward(
     kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
 ) -> tuple[Array, PyTree]:
-    def tick(hidden_state: Array, now: tuple[Gates, Array]) -> tuple[Array, tuple[Array, ...]]:
-        inputs_t, keep_t = now
-        before = hidden_state * keep_t
-        reset, update, new, new_h = _gates(bias, inputs_t, before @ kernel)
-        after = (1.0 - update) * new + update * before
-        return after, (after, before, reset, update, new, new_h)
+    """Returns the memory after each step, and the residuals of `_gru_backward`."""
 
-    _, (hidden_states, *parts) = jax.lax.scan(tick, hidden_state, (inputs, keep))
-    return hidden_states, (kernel, keep, *parts)
+    def step(hidden_state: Array, xs: tuple[Gates, Array]) -> tuple[Array, tuple[Array, ...]]:
+        inputs_t, keep_t = xs
+        previous = hidden_state * keep_t
+        reset, update, candidate, candidate_h = _gates(bias, inputs_t, previous @ kernel)
+        hidden_state = (1.0 - update) * candidate + update * previous
+        return hidden_state, (hidden_state, previous, reset, update, candidate, candidate_h)
+
+    _, (hidden_states, *residuals) = jax.lax.scan(step, hidden_state, (inputs, keep))
+    return hidden_states, (kernel, keep, *residuals)
 
 
-def _gru_backward(saved: PyTree, given: Array) -> tuple[Array, Array, Array, Gates, Array]:
-    kernel, keep, before, reset, update, new, new_h = saved
-    back_reset, back_update, back_new = (part.T for part in _split_gates(kernel))
+def _gru_backward(residuals: PyTree, cotangents: Array) -> tuple[Array, Array, Array, Gates, Array]:
+    """Returns the gradients by every argument of `_gru_unroll`; that by ``keep`` is zero."""
+    kernel, keep, previous, reset, update, candidate, candidate_h = residuals
+    kernel_reset, kernel_update, kernel_candidate = (part.T for part in _split_gates(kernel))
 
-    def tick(later: Array, now: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        given_t, keep_t, before_t, reset_t, update_t, new_t, new_h_t = now
-        d_memory = given_t + later
-        d_new = d_memory * (1.0 - update_t) * (1.0 - new_t**2)
-        d_update = d_memory * (before_t - new_t) * update_t * (1.0 - update_t)
-        d_reset = d_new * new_h_t * reset_t * (1.0 - reset_t)
-        d_new_h = d_new * reset_t
-        d_before = (
-            d_memory * update_t + d_reset @ back_reset + d_update @ back_update + d_new_h @ back_new
+    def step(d_next: Array, xs: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        cotangent_t, keep_t, previous_t, reset_t, update_t, candidate_t, candidate_h_t = xs
+        d_hidden_state = cotangent_t + d_next
+        # The derivatives of σ and tanh in their own values: σ' = σ (1 - σ), tanh' = 1 - tanh².
+        d_candidate = d_hidden_state * (1.0 - update_t) * (1.0 - candidate_t**2)
+        d_update = d_hidden_state * (previous_t - candidate_t) * update_t * (1.0 - update_t)
+        d_reset = d_candidate * candidate_h_t * reset_t * (1.0 - reset_t)
+        d_candidate_h = d_candidate * reset_t
+        d_previous = (
+            d_hidden_state * update_t
+            + d_reset @ kernel_reset
+            + d_update @ kernel_update
+            + d_candidate_h @ kernel_candidate
         )
-        return d_before * keep_t, (d_reset, d_update, d_new, d_new_h)
+        return d_previous * keep_t, (d_reset, d_update, d_candidate, d_candidate_h)
 
-    sequence = (given, keep, before, reset, update, new, new_h)
-    d_start, (d_reset, d_update, d_new, d_new_h) = jax.lax.scan(
-        tick, jnp.zeros_like(before[0]), sequence, reverse=True
+    sequence = (cotangents, keep, previous, reset, update, candidate, candidate_h)
+    d_initial, (d_reset, d_update, d_candidate, d_candidate_h) = jax.lax.scan(
+        step, jnp.zeros_like(previous[0]), sequence, reverse=True
     )
-    d_hidden = jnp.concatenate([_flatten(part) for part in (d_reset, d_update, d_new_h)], -1)
-    d_bias = d_new_h.sum(tuple(range(d_new_h.ndim - 1)))
+    d_recurrent = jnp.concatenate([_flatten(x) for x in (d_reset, d_update, d_candidate_h)], -1)
+    d_bias = d_candidate_h.sum(tuple(range(d_candidate_h.ndim - 1)))
     return (
-        _flatten(before).T @ d_hidden,
+        _flatten(previous).T @ d_recurrent,
         d_bias,
-        d_start,
-        (d_reset, d_update, d_new),
+        d_initial,
+        (d_reset, d_update, d_candidate),
         jnp.zeros_like(keep),
     )
 
@@ -180,9 +222,14 @@ _gru_unroll.defvjp(_gru_forward, _gru_backward)
 
 
 class _MLPGRU(nn.Module):
-    """Dense layers, perhaps a GRU, perhaps more layers, and a head of ``output_size`` numbers; with
-    ``gaussian_head``, also log-deviations; with ``num_values``, a second head of so many
-    numbers.
+    """Dense layers, a GRU if the spec has one, its head's dense layers, and one or two heads.
+
+    Attributes:
+        spec: layers and memory.
+        output_size: size of the head's output.
+        head_init_scale: gain of the head.
+        gaussian_head: whether the head also gives log-deviations.
+        num_values: size of a second head's output; 0 for none.
     """
 
     spec: NetworkSpec
@@ -193,7 +240,10 @@ class _MLPGRU(nn.Module):
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
-        dense = lambda width, gain: nn.Dense(width, kernel_init=orthogonal(gain), param_dtype=dtype)
+
+        def dense(width: int, gain: float) -> nn.Dense:
+            return nn.Dense(width, kernel_init=orthogonal(gain), param_dtype=dtype)
+
         self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden_sizes]
         self.cell = _GRU(self.spec.rnn_hidden_size) if self.spec.recurrent else None
         self.head_layers = [dense(width, 2.0**0.5) for width in self.spec.head_hidden_sizes]
@@ -208,15 +258,18 @@ class _MLPGRU(nn.Module):
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.output_size,), dtype)
 
     def _features(self, x: Array) -> Array:
+        """Returns the output of the dense layers before the memory."""
         return self._apply_layers(self.layers, x)
 
     def _apply_layers(self, layers: list[nn.Dense], x: Array) -> Array:
+        """Applies dense layers, with the nonlinearity after each."""
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.spec.activation]
         for layer in layers:
             x = activate(layer(x))
         return x
 
     def _heads(self, x: Array) -> tuple[Array, ...]:
+        """Returns the outputs of one or two heads from the memory's output."""
         head = self.head(self._apply_layers(self.head_layers, x))
         return (
             (head,)
@@ -225,16 +278,19 @@ class _MLPGRU(nn.Module):
         )
 
     def _output(self, head: Array, *value: Array) -> PyTree:
+        """Returns ``out`` of `Network`: the head, with log-deviations and values if there are."""
         out = (head, self.log_std) if self.gaussian_head else head
         return (out, *value) if value else out
 
     def step(self, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+        """Computes ``step`` of `Network`."""
         x = self._features(x)
         if self.cell is not None:
             x = hidden_state = self.cell.step(hidden_state, x)
         return self._output(*self._heads(x)), hidden_state
 
     def unroll(self, hidden_state: PyTree, x: Array, first: Array) -> tuple[PyTree, PyTree]:
+        """Computes ``unroll`` of `Network`."""
         if self.cell is None:
             return self._output(
                 *_apply_flattened(lambda rows: self._heads(self._features(rows)), x)
@@ -248,13 +304,13 @@ class _MLPGRU(nn.Module):
         return self._output(*_apply_flattened(self._heads, hidden_state)), hidden_state
 
 
-def _apply_flattened(function: Callable[[Array], Any], x: Array) -> Any:
-    """Apply a function of rows ``[rows, O]``, to one or several arrays of rows, to ``[T, B, ...,
-    O]``.
+def _apply_flattened(function: Callable[[Array], PyTree], x: Array) -> PyTree:
+    """Applies a function of rows ``[rows, O]`` to ``[T, B, ..., O]``.
 
-    On rows, the gradients of weights and biases need no transposed copies of the activations, which
-    cost half the time of a backward pass. Worlds come before time in a row's number, so that worlds
-    spread over devices stay there.
+    The function returns one or several arrays of rows. On rows, the gradients of weights and biases
+    need no transposed copies of the activations, which cost half the time of a backward pass.
+    Environments come before time in a row's number, so that environments spread over devices stay
+    there.
     """
     lead = (x.shape[1], x.shape[0], *x.shape[2:-1])
     return jax.tree.map(
@@ -263,7 +319,7 @@ def _apply_flattened(function: Callable[[Array], Any], x: Array) -> Any:
 
 
 def _flatten(x: Array) -> Array:
-    """``[T, B, ..., O]`` as ``[rows, O]``."""
+    """Returns ``[T, B, ..., O]`` as ``[rows, O]``, with environments before time."""
     return jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1])
 
 
@@ -278,18 +334,40 @@ def make_network(
     gaussian_head: bool = False,
     num_values: int = 0,
 ) -> Network:
-    """A network over the agents' views, or over the one state of a world.
+    """Returns a network over the agents' observations, or over the one state of an environment.
 
     Args:
         spec: layers and memory.
-        input_size, output_size: sizes of the last axis.
+        input_size: size of the input's last axis.
+        output_size: size of the output's last axis.
         num_agents: N when the input has an agents' axis before its last, None when it has none.
-        shared: one set of weights for all agents, or (False) one each: then every leaf leads with
-            ``[N]``.
+        shared: one set of weights for all agents, or (False) one for each: then every leaf of the
+            parameters leads with ``[N]``.
         head_init_scale: gain of the orthogonal head; 0.01 makes a first policy nearly uniform.
         gaussian_head: the head gives ``(mean, log_std)``; log_std does not depend on the input.
-        num_values: of a second head, with gain 1, behind the same layers; what comes out is then
-    ``(head's, values)``.
+        num_values: size of a second head, with gain 1, on the same layers; the output is then the
+            pair of the head's output and the values. 0 for no second head.
+
+    Returns:
+        The `Network`.
+
+    Example:
+        Three agents with a GRU of width 6, over 5 time steps of 2 environments:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.networks import recurrent
+        >>> spec = recurrent.NetworkSpec(hidden_sizes=(8,), recurrent=True, rnn_hidden_size=6)
+        >>> net = recurrent.make_network(spec, input_size=7, output_size=4, num_agents=3)
+        >>> params = net.init(jax.random.key(0))
+        >>> hidden_state = net.init_hidden_state(2)
+        >>> x, first = jnp.ones((5, 2, 3, 7)), jnp.zeros((5, 2), bool)
+        >>> out, hidden_states = net.unroll(params, hidden_state, x, first)
+        >>> print(hidden_state.shape, out.shape, hidden_states.shape)
+        (2, 3, 6) (5, 2, 3, 4) (5, 2, 3, 6)
+        >>> out, hidden_state = net.step(params, hidden_state, x[0])
+        >>> print(out.shape, hidden_state.shape)
+        (2, 3, 4) (2, 3, 6)
     """
     stack = _MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values)
     dtype = jnp.result_type(float)
@@ -317,12 +395,17 @@ def make_network(
     ) -> tuple[PyTree, PyTree]:
         return stack.apply({"params": params}, hidden_state, x, first, method="unroll")  # type: ignore[return-value]
 
+    # Shared weights apply to every leading axis alike, the agents' included.
     if num_agents is None or shared:
         return Network(init, init_hidden_state, step, unroll)
 
+    # The agents' axis is the last but one of the outputs. The log-deviations do not depend on the
+    # input, so that they have no axes but the agents' in front.
     head_axes = (-2, 0) if gaussian_head else -2
     axes = ((head_axes, -2) if num_values else head_axes, -2)
-    each = jax.vmap(step, (0, -2, -2), axes), jax.vmap(unroll, (0, -2, -2, None), axes)
     return Network(
-        lambda key: jax.vmap(init)(jax.random.split(key, num_agents)), init_hidden_state, *each
+        lambda key: jax.vmap(init)(jax.random.split(key, num_agents)),
+        init_hidden_state,
+        jax.vmap(step, (0, -2, -2), axes),
+        jax.vmap(unroll, (0, -2, -2, None), axes),
     )

@@ -1,4 +1,4 @@
-"""QMIX's mixer: the agents' values as one of the team, which grows with each of them."""
+"""Mixers of QMIX and VDN: one value of the team that grows with the value of every agent."""
 
 from __future__ import annotations
 
@@ -12,26 +12,53 @@ from jaxmarl_lite.types import Array
 
 
 class Mixer(NamedTuple):
-    """Weights of one state's mixer; those that meet values are used by their size, so that they are
-    never negative.
+    """Weights of the mixing network in one state, with M hidden units.
+
+    `mix` takes the absolute value of the weights that multiply values (``w1`` and ``w2``), so that
+    they are never negative.
+
+    Attributes:
+        w1: ``[..., N, M]`` weights of the agents' values.
+        b1: ``[..., M]`` biases of the hidden units.
+        w2: ``[..., M]`` weights of the hidden units.
+        b2: ``[...]`` bias of the team's value.
     """
 
-    w1: Array  # [..., N, M]
-    b1: Array  # [..., M]
-    w2: Array  # [..., M]
-    b2: Array  # [...]
+    w1: Array
+    b1: Array
+    w2: Array
+    b2: Array
 
 
 def mix(mixer: Mixer, q: Array) -> Array:
-    """Q_tot (Rashid et al. 2018, figure 2): ``|w2|ᵀ elu(|w1|ᵀ q + b1) + b2``, so that ∂Q_tot/∂q_i
-    >= 0.
+    """Computes QMIX's value of the team from the values of the agents.
+
+    Rashid et al. 2018, figure 2:
+
+        Q_tot = |w2|ᵀ elu(|w1|ᵀ q + b1) + b2
+
+    so that ∂Q_tot/∂q_i >= 0. With one hidden unit, weights 1, biases 0 and a hidden value of at
+    least 0, it is the sum, as in VDN (`sum_mixing`).
 
     Args:
-        mixer: made by hypernetworks from the state.
+        mixer: the weights, which hypernetworks compute from the state.
         q: ``[..., N]`` the values of the agents' actions.
 
-    Returns: ``[...]``. With one hidden unit, weights 1 and a hidden value from 0 up it is the sum,
-        as in VDN.
+    Returns:
+        ``[...]`` Q_tot.
+
+    Example:
+        Two agents and one hidden unit:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.ops import monotonic_mixing
+        >>> mixer = monotonic_mixing.Mixer(
+        ...     w1=jnp.array([[1.0], [-2.0]]), b1=jnp.array([0.5]),
+        ...     w2=jnp.array([3.0]), b2=jnp.array(1.0),
+        ... )
+        >>> q = jnp.array([1.0, 2.0])
+        >>> print(monotonic_mixing.mix(mixer, q))  # 3 (1 · 1 + |-2| · 2 + 0.5) + 1
+        17.5
     """
     chex.assert_shape(q, mixer.w1.shape[:-1])
     chex.assert_equal_shape([mixer.b1, mixer.w2])
@@ -41,5 +68,18 @@ def mix(mixer: Mixer, q: Array) -> Array:
 
 
 def sum_mixing(q: Array) -> Array:
-    """VDN's mixer (Sunehag et al. 2018): the sum of the agents' values ``[..., N]``."""
+    """Computes VDN's value of the team, the sum of the agents' values (Sunehag et al. 2018).
+
+    Args:
+        q: ``[..., N]`` the values of the agents' actions.
+
+    Returns:
+        ``[...]`` the sum over the agents.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.ops import monotonic_mixing
+        >>> print(monotonic_mixing.sum_mixing(jnp.array([1.0, 2.0])))
+        3.0
+    """
     return q.sum(-1)

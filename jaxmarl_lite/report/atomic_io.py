@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a kill at any moment, never meets half of one."""
+"""Atomic writing of files: neither a reader nor a kill at any moment leaves half of one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from typing import Any
 
 
 def sync_folder(folder: Path) -> None:
-    """Ask the disk to keep the folder's entries (names and renames); a no-op where folders cannot
-    be opened.
+    """Asks the disk to keep the folder's entries (names and renames).
+
+    Does nothing where folders cannot be opened.
+
+    Args:
+        folder: Folder whose entries changed.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -21,77 +25,123 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        pass  # some network file systems refuse to sync a folder; the rename itself is still atomic
+        # some network file systems refuse to sync a folder; the rename itself is still atomic
+        pass
     finally:
         os.close(handle)
 
 
 def sync_file(descriptor: int) -> None:
-    """Return when the content of an open file is on the disk."""
+    """Returns when the content of an open file is on the disk.
+
+    Args:
+        descriptor: File descriptor of the open file.
+    """
     os.fsync(descriptor)
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The content of a regular file; OSError for anything else: a pipe would never answer, a device
-    never end.
+    """Returns the content of a regular file.
+
+    Anything else is refused: a pipe would never answer, a device never end.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        OSError: There is no such file, or it is no regular file.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    if Path(path).exists() and not Path(path).is_file():
         raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
     return Path(path).read_bytes()
 
 
 def replace_bytes(path: Path | str, data: bytes) -> None:
-    """Put ``data`` at ``path``: whoever reads it sees the old content or the new, never a part.
+    """Puts ``data`` at ``path``; a reader sees the old content or the new, never a part.
 
     The data goes to a neighbouring file, is synced, and takes the name in one rename. The folder
-    must be there: one that was deleted while a run trained in it must not come back with a part of
+    must exist: one that was deleted while a run trained in it must not come back with a part of
     the run.
+
+    Args:
+        path: File to write or replace.
+        data: New content.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             sync_file(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def replace_text(path: Path | str, text: str) -> None:
-    """``replace_bytes`` for UTF-8 text."""
+    """Puts UTF-8 text at ``path`` as `replace_bytes` does.
+
+    Args:
+        path: File to write or replace.
+        text: New content.
+    """
     replace_bytes(path, text.encode())
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text of plain data, arrays, paths and dataclass-free records; anything else raises
-    TypeError.
+    """Returns the JSON text of plain data, arrays, paths and dataclass-free records.
 
     Strict JSON has no number for these, so NaN becomes ``null`` and the infinities the texts
     ``"Infinity"`` and ``"-Infinity"``, which ``from_json`` and ``to_number`` turn back.
+
+    Args:
+        value: Data to write; arrays of NumPy and JAX become lists.
+        indent: Spaces per level; None for a single line.
+
+    Returns:
+        Strict JSON.
+
+    Raises:
+        TypeError: A value of any other kind.
     """
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def from_json(text: str | bytes) -> Any:
-    """The data of a JSON text, with the infinities that ``to_json`` wrote as texts.
+    """Returns the data of a JSON text, with the infinities that ``to_json`` wrote as texts.
+
+    Args:
+        text: JSON text.
+
+    Returns:
+        Dictionaries, lists, numbers, texts, bools and None.
 
     Raises:
-        ValueError: it is no JSON text.
-        RecursionError: it is nested too deeply.
+        ValueError: It is no JSON text.
+        RecursionError: It is nested too deeply.
     """
     return _revive(json.loads(text))
 
 
 def to_number(value: Any) -> float:
-    """A number as ``to_json`` wrote it: ``null`` is NaN, ``"Infinity"`` is infinite."""
+    """Returns a number as ``to_json`` wrote it: ``null`` is NaN, ``"Infinity"`` is infinite.
+
+    Args:
+        value: Number, text or None, as it stands in the JSON data.
+
+    Returns:
+        The number.
+    """
     return math.nan if value is None else float(value)
 
 
 def _revive(value: Any) -> Any:
-    """The same data with infinities in place of the texts that stand for them."""
+    """Returns the same data with infinities in place of the texts that stand for them."""
     if isinstance(value, dict):
         return {key: _revive(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -104,7 +154,7 @@ def _revive(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The same data in dictionaries, lists, numbers and texts that strict JSON can hold."""
+    """Returns the same data in dictionaries, lists, numbers and texts that strict JSON can hold."""
     if hasattr(value, "tolist"):  # NumPy and JAX arrays and numbers
         value = value.tolist()
     if isinstance(value, dict):

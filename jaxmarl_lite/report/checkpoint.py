@@ -1,11 +1,11 @@
-"""Saving and restoring a whole training state, safe against a kill at any moment.
+"""Saves and restores a whole training state, safe against a kill at any moment.
 
 A checkpoint is one folder::
 
     checkpoints/step_000000000012/
         state/          the arrays, written by orbax
-        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every file in state/, and a
-                        checksum of all of these
+        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every
+                        file in state/, and a checksum of all of these
 
 It is written under a hidden name, read back and compared, synced, and takes its final name in one
 rename: a folder called ``step_...`` is complete and can be restored. Deleting works the other way
@@ -41,37 +41,54 @@ from jaxmarl_lite.types import PyTree
 _NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
 _MANIFEST = "manifest.json"
 _FORMAT = 2
-_WITHOUT_CHECKSUM = 1  # the format before, whose manifests have no checksum of their own
+_WITHOUT_CHECKSUM = 1
+"""The earlier format, whose manifests have no checksum of their own."""
 _PLAIN = re.compile(r"(?:[A-Za-z]:)?[\w./ -]+")
+"""Paths that orbax and tensorstore take literally."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged or of another run; the message names the path and what is
-    wrong.
+    """Error of a checkpoint that is missing, damaged or of another run.
+
+    The message names the path and the reason.
     """
 
 
 class Intact(NamedTuple):
-    """A checkpoint whose files are as they were written."""
+    """Checkpoint whose files are as they were written.
+
+    Attributes:
+        path: Folder of the checkpoint.
+        step: Its step.
+        manifest: Content of its manifest, with the leaves as `leaves.Leaf`.
+        damages: Messages about the newer checkpoints that were passed over.
+    """
 
     path: Path
     step: int
     manifest: dict[str, Any]
-    damages: tuple[str, ...]  # of the newer ones that were passed over
+    damages: tuple[str, ...]
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The plain data saved with the state."""
+        """Plain data saved with the state."""
         return self.manifest["meta"]
 
 
 class Restored(NamedTuple):
-    """What ``restore`` hands back."""
+    """Result of `restore`.
 
-    state: PyTree  # the template's tree
+    Attributes:
+        state: State, in the template's tree.
+        step: Its step.
+        meta: Plain data saved with the state.
+        damages: Messages about the newer checkpoints that were passed over.
+    """
+
+    state: PyTree
     step: int
     meta: dict[str, Any]
-    damages: tuple[str, ...] = ()  # of the newer ones that were passed over
+    damages: tuple[str, ...] = ()
 
 
 def save(
@@ -81,29 +98,31 @@ def save(
     meta: Mapping[str, Any] | None = None,
     max_checkpoints: int = 2,
 ) -> Path:
-    """Write a checkpoint, read it back, and drop all but the newest ones; returns when it is safely
-    on disk.
+    """Writes a checkpoint, reads it back, and deletes all but the newest ones.
+
+    Returns when the checkpoint is safely on disk.
 
     Args:
-        folder: where the checkpoints lie; made if missing.
-        step: not negative, and not below the newest step there (see ``delete_after``). Saving the
-            same step again replaces it, the old one staying until the new one is complete.
-        state: tree of arrays, typed keys among them. Python numbers become the arrays that ``jit``
+        folder: Folder of the checkpoints; made if missing.
+        step: Step of the state; not negative, and not below the newest step there (see
+            ``delete_after``). Saving the same step again replaces it, the old one staying until the
+            new one is complete.
+        state: Tree of arrays, typed keys among them. Python numbers become the arrays that ``jit``
             would make of them.
-        meta: plain data (algorithm, environment, sizes, versions) stored in the same atomic unit,
+        meta: Plain data (algorithm, environment, sizes, versions) stored in the same atomic unit,
             as JSON.
-        max_checkpoints: checkpoints to keep, at least 1.
+        max_checkpoints: Number of checkpoints to keep, at least 1.
 
     Returns:
         The checkpoint's folder (meaningful on process 0).
 
     Raises:
-        CheckpointError: the folder holds a later step, or what was written cannot be read back; the
-            checkpoints there are kept.
-        ValueError: ``max_checkpoints`` below 1 or ``step`` negative.
-        TypeError: a leaf is no array, or of a dtype that JAX cannot hold as configured; names the
-            leaf.
-        OSError: the disk refuses, as when it is full.
+        CheckpointError: The folder holds a later step, or the written files cannot be read back;
+            the checkpoints there are kept.
+        ValueError: ``max_checkpoints`` is below 1 or ``step`` negative.
+        TypeError: A leaf is no array, or of a dtype that JAX cannot hold as configured; the message
+            names the leaf.
+        OSError: The disk refuses, as when it is full.
     """
     if max_checkpoints < 1 or step < 0:
         raise ValueError(
@@ -118,24 +137,24 @@ def save(
         )
     descriptions, arrays = leaves.flatten(state)
     hidden = folder / ".saving"
-    first = jax.process_index() == 0
-    if first:
+    is_writer = jax.process_index() == 0
+    if is_writer:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(folder)
         hidden.mkdir()
-    with _unlogged():
-        problem = _write_state(hidden, _named(descriptions, arrays, np.int32(_FORMAT)))
+    with _muted_logs():
+        problem = _write_state(hidden, _by_leaf_name(descriptions, arrays, np.int32(_FORMAT)))
         if problem is not None:
-            gc.collect()  # orbax's tasks print their tracebacks when they are let go of
+            gc.collect()  # orbax's tasks print their tracebacks when they are freed: here, muted
     if problem is not None:
-        if first:
-            shutil.rmtree(hidden, ignore_errors=True)  # on a full disk it would take the last room
+        if is_writer:
+            shutil.rmtree(hidden, ignore_errors=True)  # on a full disk it would take the last space
         raise OSError(f"the checkpoint of step {step} failed: {problem}")
     try:
         _compare(hidden, descriptions, arrays)
         final = (
             _commit(folder, hidden, step, descriptions, dict(meta or {}), max_checkpoints)
-            if first
+            if is_writer
             else folder
         )
     finally:
@@ -144,61 +163,94 @@ def save(
 
 
 def steps(folder: Path | str) -> list[int]:
-    """The steps of the complete checkpoints in a folder, oldest first; empty where there is no
-    folder.
+    """Returns the steps of the complete checkpoints in a folder, oldest first.
+
+    Args:
+        folder: Folder of the checkpoints.
+
+    Returns:
+        The steps; empty where there is no folder.
     """
-    return sorted(_complete(Path(folder)))
+    return sorted(_complete_checkpoints(Path(folder)))
 
 
 def latest(folder: Path | str) -> int | None:
-    """The newest complete step in a folder, or None."""
-    return max(_complete(Path(folder)), default=None)
+    """Returns the newest complete step in a folder.
+
+    Args:
+        folder: Folder of the checkpoints.
+
+    Returns:
+        The step, or None where there is none.
+    """
+    return max(_complete_checkpoints(Path(folder)), default=None)
 
 
 def delete_after(folder: Path | str, step: int) -> list[int]:
-    """Delete the checkpoints later than ``step``, as going back to it must; returns the steps
-    deleted.
+    """Deletes the checkpoints later than ``step``, as going back to it requires.
+
+    Args:
+        folder: Folder of the checkpoints.
+        step: Last step to keep.
+
+    Returns:
+        The steps deleted, oldest first.
     """
-    doomed = {s: path for s, path in _complete(Path(folder)).items() if s > step}
+    doomed = {s: path for s, path in _complete_checkpoints(Path(folder)).items() if s > step}
     if jax.process_index() == 0:
-        for s in sorted(
-            doomed, reverse=True
-        ):  # newest first: at any moment the rest is a history without holes
+        # newest first: at any moment the rest is a history without holes
+        for s in sorted(doomed, reverse=True):
             _delete(doomed[s])
     _barrier("jaxmarl_lite.checkpoint.dropped")
     return sorted(doomed)
 
 
 def read_meta(folder: Path | str, step: int | None = None) -> dict[str, Any]:
-    """The ``meta`` that was saved beside a state; the newest one's by default. Raises
-    CheckpointError.
+    """Returns the ``meta`` that was saved beside a state.
+
+    Args:
+        folder: Folder of the checkpoints.
+        step: Step of the checkpoint; None for the newest.
+
+    Returns:
+        The plain data.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its manifest is damaged.
     """
     _, path = _find(Path(folder).absolute(), step)
     return _read_manifest(path)["meta"]
 
 
 def find_intact(folder: Path | str, step: int | None = None, fallback: bool = False) -> Intact:
-    """The checkpoint that ``restore`` reads with the same arguments, after a check of all its
-    files.
+    """Returns the checkpoint that `restore` would read, after a check of all its files.
+
+    Args:
+        folder: Folder of the checkpoints.
+        step: Step of the checkpoint; None for the newest.
+        fallback: Whether to go on to the checkpoint before a damaged one instead of raising.
+
+    Returns:
+        The checkpoint, with messages about the damaged ones that were passed over.
 
     Raises:
-        CheckpointError: no checkpoint there, or damaged (names the file).
+        CheckpointError: There is no checkpoint, or it is damaged (the message names the file).
     """
     folder = Path(folder).absolute()
     _find(folder, step)
     candidates = sorted(
-        (item for item in _complete(folder).items() if step is None or item[0] <= step),
+        (item for item in _complete_checkpoints(folder).items() if step is None or item[0] <= step),
         reverse=True,
     )
     damages: list[CheckpointError] = []
-    for found, path in candidates if fallback else candidates[:1]:
+    for candidate_step, path in candidates if fallback else candidates[:1]:
         try:
             manifest = _read_manifest(path)
             _verify(path, manifest)
         except CheckpointError as error:
             damages.append(error)
             continue
-        return Intact(path, found, manifest, tuple(map(str, damages)))
+        return Intact(path, candidate_step, manifest, tuple(map(str, damages)))
     if len(damages) == 1:
         raise damages[0]
     raise CheckpointError(
@@ -209,21 +261,25 @@ def find_intact(folder: Path | str, step: int | None = None, fallback: bool = Fa
 def restore(
     folder: Path | str, template: PyTree, step: int | None = None, fallback: bool = False
 ) -> Restored:
-    """Read a checkpoint, bit for bit, into the template's tree.
+    """Reads a checkpoint, bit for bit, into the template's tree.
 
     Args:
-        folder: where the checkpoints lie.
-        template: a state, or ``jax.eval_shape`` of the function that makes one. Where its leaves
+        folder: Folder of the checkpoints.
+        template: State, or ``jax.eval_shape`` of the function that makes one. Where its leaves
             carry a sharding (or are committed to a device), the restored ones get it, whatever the
             devices of the writer; the others land uncommitted on the default device. Weak types are
             not kept: every dtype is as if given explicitly.
-        step: which; the newest by default.
-        fallback: when a checkpoint is damaged, go on to the one before it instead of raising. A
+        step: Step of the checkpoint; None for the newest.
+        fallback: Whether to go on to the checkpoint before a damaged one instead of raising. A
             checkpoint that is whole but does not fit the template always raises.
 
+    Returns:
+        ``Restored`` with state, step, meta and damages.
+
     Raises:
-        CheckpointError: no checkpoint there; damaged (names the file); of another algorithm or
-            sizes (names the first leaf that differs and both shapes).
+        CheckpointError: There is no checkpoint; or it is damaged (the message names the file); or
+            it is of another algorithm or sizes (the message names the first leaf that differs and
+            both shapes).
     """
     intact = find_intact(folder, step, fallback)
     return Restored(
@@ -235,12 +291,14 @@ def restore(
 
 
 def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTree:
-    """The arrays of a verified checkpoint in the template's tree and places."""
+    """Returns the arrays of a verified checkpoint in the template's tree and places."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(template)
     values = [value for _, value in flat]
     stored = manifest["leaves"]
-    wanted = [leaves.describe(jax.tree_util.keystr(where), value) for where, value in flat]
-    if (difference := leaves.first_mismatch(stored, wanted)) is not None:
+    expected = [
+        leaves.describe(jax.tree_util.keystr(path_in_tree), value) for path_in_tree, value in flat
+    ]
+    if (difference := leaves.first_mismatch(stored, expected)) is not None:
         raise CheckpointError(f"{path} {difference}")
     try:
         _check_shapes(path, stored)
@@ -256,47 +314,50 @@ def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTre
 
 
 def _read_arrays(path: Path, stored: Sequence[leaves.Leaf], values: Sequence[Any]) -> list[Any]:
-    """The stored arrays of a checkpoint's leaves, as `leaves.restore_argument` reads them for
-    ``values``.
-    """
+    """Returns a checkpoint's arrays, read as `leaves.restore_argument` says."""
     arguments = [
         leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)
     ]
-    arguments = _named(stored, arguments, ocp.RestoreArgs(restore_type=np.ndarray))
+    arguments = _by_leaf_name(stored, arguments, ocp.RestoreArgs(restore_type=np.ndarray))
     tree = dict.fromkeys(arguments, 0)
-    with _readable(path) as readable, _checkpointer() as checkpointer:
+    with _literal_path(path) as readable, _checkpointer() as checkpointer:
         restored = checkpointer.restore(
             readable / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments)
         )
     return [
-        leaf.empty_array() if leaf.empty else restored[_name(i)] for i, leaf in enumerate(stored)
+        leaf.empty_array() if leaf.empty else restored[_leaf_name(i)]
+        for i, leaf in enumerate(stored)
     ]
 
 
 def _check_shapes(path: Path, stored: Sequence[leaves.Leaf]) -> None:
-    """Raise ValueError where the arrays of a checkpoint have other shapes than its manifest.
+    """Checks that the arrays of a checkpoint have the shapes of its manifest.
 
-    Reading allocates what the arrays' own metadata ask for, and a process that asks for terabytes
-    is killed.
+    Reading allocates the sizes that the arrays' own metadata name, and a process that asks for
+    terabytes is killed.
+
+    Raises:
+        ValueError: A shape differs.
     """
-    with _readable(path) as readable:
+    with _literal_path(path) as readable:
         handler: Any = ocp.PyTreeCheckpointHandler()
-        found = handler.metadata(readable / "state")
-    tree = getattr(found, "tree", found)
+        stored_metadata = handler.metadata(readable / "state")
+    tree = getattr(stored_metadata, "tree", stored_metadata)
     for i, leaf in enumerate(stored):
-        if not leaf.empty and tuple(tree[_name(i)].shape) != leaf.stored_shape:
+        if not leaf.empty and tuple(tree[_leaf_name(i)].shape) != leaf.stored_shape:
             raise ValueError(
-                f"state{leaf.path} has shape {list(tree[_name(i)].shape)} instead of {leaf.shape}"
+                f"state{leaf.path} has shape {list(tree[_leaf_name(i)].shape)} instead of "
+                f"{leaf.shape}"
             )
 
 
 def _compare(path: Path, described: Sequence[leaves.Leaf], arrays: Sequence[Any]) -> None:
-    """Raise CheckpointError where what was written does not come back bit for bit."""
+    """Raises CheckpointError where the written arrays do not come back bit for bit."""
     try:
-        back = _read_arrays(path, described, arrays)
+        arrays_read = _read_arrays(path, described, arrays)
         different = [
             leaf.path
-            for leaf, a, b in zip(described, arrays, back, strict=True)
+            for leaf, a, b in zip(described, arrays, arrays_read, strict=True)
             if not leaves.same(a, b)
         ]
         if different:
@@ -309,11 +370,11 @@ def _compare(path: Path, described: Sequence[leaves.Leaf], arrays: Sequence[Any]
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[Path]:
-    """A name of the folder that orbax and tensorstore take as it is; for some characters that is a
-    temporary link.
+def _literal_path(path: Path) -> Iterator[Path]:
+    """Yields a name of the folder that orbax and tensorstore take literally.
 
     They read brackets as patterns, a backslash as a slash, ``://`` as the end of a URL's scheme.
+    For a path with such characters it is a temporary link.
     """
     if _PLAIN.fullmatch(path.as_posix()):
         yield path
@@ -325,6 +386,7 @@ def _readable(path: Path) -> Iterator[Path]:
 
 
 def _in_one_line(error: Exception) -> str:
+    """Returns the error's message in one line of at most 400 characters."""
     return " ".join((str(error) or type(error).__name__).split())[:400]
 
 
@@ -333,11 +395,15 @@ def _commit(
     hidden: Path,
     step: int,
     described: list[leaves.Leaf],
-    meta: dict,
+    meta: dict[str, Any],
     max_checkpoints: int,
 ) -> Path:
-    """Describe the written state, sync it, give it its name, drop what is too old. Process 0
-    only.
+    """Describes the written state, syncs it, gives it its name, and deletes what is too old.
+
+    Only process 0 calls it.
+
+    Returns:
+        The checkpoint's folder.
     """
     written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
     manifest = {
@@ -353,53 +419,60 @@ def _commit(
     atomic_io.replace_text(hidden / _MANIFEST, atomic_io.to_json(manifest))
     for inner in {path.parent for path in written}:
         atomic_io.sync_folder(inner)
-    before = _complete(folder).get(step)
-    attempt = 0 if before is None else _parse(before.name)[1] + 1
+    previous = _complete_checkpoints(folder).get(step)
+    attempt = 0 if previous is None else _parse_name(previous.name)[1] + 1
     final = folder / (f"step_{step:012d}" + (f".{attempt}" if attempt else ""))
-    os.replace(hidden, final)
+    # the rename makes the checkpoint complete: all it holds was synced above
+    hidden.replace(final)
     atomic_io.sync_folder(folder)
-    if before is not None:
-        _delete(before)
-    for old in steps(folder)[:-max_checkpoints]:
-        _delete(_complete(folder)[old])
+    if previous is not None:
+        _delete(previous)
+    for outdated in steps(folder)[:-max_checkpoints]:
+        _delete(_complete_checkpoints(folder)[outdated])
     return final
 
 
-def _parse(name: str) -> tuple[int, int]:
-    """Step and attempt of a checkpoint folder's name; step -1 when it is none."""
+def _parse_name(name: str) -> tuple[int, int]:
+    """Returns step and attempt of a checkpoint folder's name; step -1 when it is none."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
 
 
-def _complete(folder: Path) -> dict[int, Path]:
-    """Step -> folder of its latest attempt."""
-    names = sorted((path.name for path in folder.iterdir()), key=_parse) if folder.is_dir() else []
-    return {_parse(name)[0]: folder / name for name in names if _parse(name)[0] >= 0}
+def _complete_checkpoints(folder: Path) -> dict[int, Path]:
+    """Returns step -> folder of its latest attempt."""
+    names = (
+        sorted((path.name for path in folder.iterdir()), key=_parse_name) if folder.is_dir() else []
+    )
+    return {_parse_name(name)[0]: folder / name for name in names if _parse_name(name)[0] >= 0}
 
 
 def _find(folder: Path, step: int | None) -> tuple[int, Path]:
-    """A step (None: the newest) and its folder; CheckpointError where there is none."""
-    there = _complete(folder)
-    if not there:
+    """Returns a step (None: the newest) and its folder.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    by_step = _complete_checkpoints(folder)
+    if not by_step:
         raise CheckpointError(f"no checkpoint in {folder}")
-    if step is not None and step not in there:
+    if step is not None and step not in by_step:
         raise CheckpointError(
-            f"no checkpoint of step {step} in {folder}; there are {sorted(there)}"
+            f"no checkpoint of step {step} in {folder}; there are {sorted(by_step)}"
         )
-    step = max(there) if step is None else step
-    return step, there[step]
+    step = max(by_step) if step is None else step
+    return step, by_step[step]
 
 
 def _delete(path: Path) -> None:
-    """Take a checkpoint's name away in one rename, then its files."""
+    """Takes a checkpoint's name away in one rename, then removes its files."""
     doomed = path.with_name(f".deleting_{path.name}")
     _remove(doomed)
-    os.replace(path, doomed)
+    path.replace(doomed)
     _remove(doomed)
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder with all that is in it; of a link or a file, itself alone."""
+    """Removes a folder with all that is in it; of a link or a file, itself alone."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
@@ -407,16 +480,16 @@ def _remove(path: Path) -> None:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove what a killed process left half written or half deleted."""
+    """Removes what a killed process left half written or half deleted."""
     for path in folder.iterdir():
         if path.name == ".saving" or path.name.startswith(".deleting_"):
             _remove(path)
 
 
 def _file_checksum(path: Path, sync: bool = False) -> list[int]:
-    """Size and CRC-32 of a file; with ``sync`` its content is on the disk afterwards."""
+    """Returns size and CRC-32 of a file; with ``sync`` its content is on the disk afterwards."""
     size, checksum = 0, 0
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 22):
             size, checksum = size + len(block), zlib.crc32(block, checksum)
         if sync:
@@ -425,7 +498,7 @@ def _file_checksum(path: Path, sync: bool = False) -> list[int]:
 
 
 def _checksum(manifest: Mapping[str, Any]) -> int:
-    """CRC-32 of a manifest's entries but for the checksum itself."""
+    """Returns the CRC-32 of a manifest's entries without the checksum itself."""
     return zlib.crc32(
         atomic_io.to_json(
             {name: value for name, value in manifest.items() if name != "checksum"}
@@ -434,7 +507,11 @@ def _checksum(manifest: Mapping[str, Any]) -> int:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint; CheckpointError naming the file when it cannot be used."""
+    """Returns the manifest of a checkpoint.
+
+    Raises:
+        CheckpointError: It cannot be used; the message names the file.
+    """
     try:
         manifest = atomic_io.from_json(atomic_io.read_bytes(path / _MANIFEST))
         missing = {"format", "step", "meta", "leaves", "files"} - set(manifest)
@@ -448,7 +525,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     if manifest["format"] == _FORMAT and manifest.get("checksum") != _checksum(manifest):
         raise CheckpointError(f"{path} is damaged: the content of {_MANIFEST} changed (checksum)")
-    step, _ = _parse(path.name)
+    step, _ = _parse_name(path.name)
     if manifest["step"] != step:
         raise CheckpointError(
             f"{path} is damaged: its name says step {step}, its content step {manifest['step']}"
@@ -468,86 +545,92 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path, manifest: dict[str, Any]) -> None:
-    """Compare every file of a checkpoint with its manifest; CheckpointError names the first that
-    differs.
+    """Compares every file of a checkpoint with its manifest.
+
+    Raises:
+        CheckpointError: A file differs; the message names the first.
     """
     for name, (size, checksum) in manifest["files"].items():
         if not (path / name).is_file():
             raise CheckpointError(f"{path} is damaged: {name} is missing")
         try:
-            found = _file_checksum(path / name)
+            actual = _file_checksum(path / name)
         except OSError as error:
             raise CheckpointError(f"{path} is damaged: {name} cannot be read ({error})") from error
-        if found[0] != size:
+        if actual[0] != size:
             raise CheckpointError(
-                f"{path} is damaged: {name} has {found[0]} bytes instead of {size}"
+                f"{path} is damaged: {name} has {actual[0]} bytes instead of {size}"
             )
-        if found[1] != checksum:
+        if actual[1] != checksum:
             raise CheckpointError(f"{path} is damaged: the content of {name} changed (checksum)")
 
 
 def _write_state(hidden: Path, tree: dict[str, Any]) -> str | None:
-    """Write the arrays, with a barrier of all processes before and after; answers why that failed,
-    or None.
+    """Writes the arrays, with a barrier of all processes before and after.
+
+    Returns:
+        The reason why that failed, or None.
     """
     try:
-        with _readable(hidden) as path, _checkpointer() as checkpointer:
+        with _literal_path(hidden) as path, _checkpointer() as checkpointer:
             checkpointer.save(path / "state", args=ocp.args.PyTreeSave(tree))
     except CheckpointError:
         raise
-    except (
-        Exception
-    ) as error:  # orbax and tensorstore raise many kinds, some of them over many lines
+    except Exception as error:  # orbax and tensorstore raise many kinds, some over many lines
         code = re.search(r"os_error_code='(\d+)'", str(error))
         return os.strerror(int(code[1])) if code else " ".join(str(error).split())
     return None
 
 
 @contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep orbax's threads and tasks from printing tracebacks of an error that is raised as
-    well.
-    """
+def _muted_logs() -> Iterator[None]:
+    """Keeps orbax's threads and tasks from printing tracebacks of errors that are raised too."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
-    def is_other(record: logging.LogRecord) -> bool:
+    def is_unrelated(record: logging.LogRecord) -> bool:
+        """Returns whether a record is none of these tracebacks."""
         return "_SignalingThread" not in str(record.msg) and "never retrieved" not in str(
             record.msg
         )
 
     for logger in loggers:
-        logger.addFilter(is_other)
+        logger.addFilter(is_unrelated)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(is_other)
+            logger.removeFilter(is_unrelated)
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Orbax, blocking: the asynchronous one saves no time here and leaves threads behind when
-    killed.
+    """Returns orbax's blocking checkpointer.
+
+    The asynchronous one saves no time here and leaves threads behind when killed.
     """
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _name(index: int) -> str:
-    """What orbax calls the leaf of this number."""
+def _leaf_name(index: int) -> str:
+    """Returns the name under which orbax stores the leaf of this number."""
     return f"{index:06d}"
 
 
-def _named(described: Sequence[leaves.Leaf], values: Sequence[Any], first: Any) -> dict[str, Any]:
-    """One value per leaf under its name, and ``first``, since orbax takes no empty tree.
+def _by_leaf_name(
+    described: Sequence[leaves.Leaf], values: Sequence[Any], first: Any
+) -> dict[str, Any]:
+    """Returns one value per leaf under its name, after ``first``: orbax takes no empty tree.
 
-    Leaves without entries (no costs, K = 0) are left out: orbax refuses them and the manifest tells
-    all of them.
+    Leaves without entries (no costs, K = 0) are left out: orbax refuses them, and the manifest
+    describes all of them.
     """
     pairs = enumerate(zip(described, values, strict=True))
-    return {"format": first} | {_name(i): value for i, (leaf, value) in pairs if not leaf.empty}
+    return {"format": first} | {
+        _leaf_name(i): value for i, (leaf, value) in pairs if not leaf.empty
+    }
 
 
 def _barrier(name: str) -> None:
-    """Wait for all processes."""
+    """Waits for all processes."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

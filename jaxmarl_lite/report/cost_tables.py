@@ -1,13 +1,11 @@
-"""Tables of what agents cost, against their limits: a run's end, and an evaluation of its
-policies.
-"""
+"""Tables of agents' costs against their limits, at the end of a run and of an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
@@ -18,13 +16,26 @@ from jaxmarl_lite.report.text import literal
 
 
 def cost_label(cost: int, names: Sequence[str]) -> str:
-    """The cost's own word, or ``cost 0`` ... where it has none."""
+    """Returns the cost's own name, or ``cost 0`` ... where it has none.
+
+    Args:
+        cost: Number of the cost, from 0.
+        names: Names of the costs, in order; may be shorter than the costs.
+
+    Returns:
+        The label.
+    """
     return names[cost] if cost < len(names) else f"cost {cost}"
 
 
-def format_limit(values: Any) -> str:
-    """Limits of the agents ``[N]`` in words: one number where they agree, all of them where they do
-    not.
+def format_limit(values: ArrayLike) -> str:
+    """Formats the limits of agents: one number where they agree, all of them where they do not.
+
+    Args:
+        values: Limits ``[N]``, in cost per episode; inf reads "none".
+
+    Returns:
+        The text.
     """
     texts = [
         "none" if np.isinf(value) else f"{value:g}"
@@ -34,64 +45,72 @@ def format_limit(values: Any) -> str:
 
 
 def run_table(
-    costs: Any,
-    limits: Any,
-    kept: Any,
-    violations: Any,
+    costs: ArrayLike,
+    limits: ArrayLike,
+    satisfaction: ArrayLike,
+    violations: ArrayLike,
     updates: float,
     names: Sequence[str] = (),
 ) -> Table:
-    """Costs at the end of a run: a line per cost and agent.
+    """Builds the table of costs at the end of a run: a line per cost and agent.
 
-    With more than `MANY` agents of one limit, a cost has two lines: the mean over its agents, and
-    the worst of them. A cost is red where its interval reaches over the limit.
+    With more than `MAX_AGENT_LINES` agents of one limit, a cost has two lines: the mean over its
+    agents, and the worst of them. A cost is red where its interval reaches over the limit.
 
     Args:
-        costs: of the last evaluation, in cost per episode, ``[seeds, N, K]``; NaN for a diverged
-            seed.
-        limits: ``[N, K]``, inf where there is none.
-        kept: probability of keeping the limit, ``[N, K]``.
-        violations: updates that broke the limit, mean over seeds, ``[N, K]``.
-        updates: how many had ended episodes, mean over seeds; NaN where none was counted.
-        names: a word for each cost.
+        costs: Costs of the last evaluation, in cost per episode, ``[seeds, N, K]``; NaN for a
+            diverged seed.
+        limits: Limits ``[N, K]``, in cost per episode, inf where there is none.
+        satisfaction: Probability of keeping the limit, ``[N, K]``, 0 to 1.
+        violations: Number of updates that broke the limit, mean over seeds, ``[N, K]``.
+        updates: Number of updates with ended episodes, mean over seeds; NaN where none was counted.
+        names: Name of each cost.
+
+    Returns:
+        A rich table.
     """
-    costs, limits, kept, violations = (
-        np.asarray(x, float) for x in (costs, limits, kept, violations)
+    costs, limits, satisfaction, violations = (
+        np.asarray(x, float) for x in (costs, limits, satisfaction, violations)
     )
     table = tables.new_table()
     table.add_column("cost per episode")
-    over = "updates over it" if np.isnan(updates) else f"of {updates:,.0f} measured updates over it"
-    for head in ("limit", "mean [95 % interval]", "P(kept)", over):
+    violations_head = (
+        "updates over it" if np.isnan(updates) else f"of {updates:,.0f} measured updates over it"
+    )
+    for head in ("limit", "mean [95 % interval]", "P(kept)", violations_head):
         table.add_column(head, justify="right")
     for k in range(limits.shape[1]):
-        for label, values, some in _lines(costs[..., k], limits[:, k]):
+        for label, values, agents in _agent_lines(costs[..., k], limits[:, k]):
             interval = statistics.bootstrap_interval(values, statistics.mean)
-            limit = limits[some, k]
+            limit = limits[agents, k]
             table.add_row(
                 literal(f"{cost_label(k, names)}, {label}"),
                 format_limit(limit),
-                _coloured(interval, float(limit[0])),
-                _number(kept[some, k].mean(), 3),
-                _number(violations[some, k].mean(), 1),
+                _interval_text(interval, float(limit[0])),
+                _format_mean(satisfaction[agents, k].mean(), 3),
+                _format_mean(violations[agents, k].mean(), 1),
             )
     return table
 
 
 def evaluation_tables(
-    costs: Mapping[int, Any], limits: Any, names: Sequence[str] = (), title: str = ""
+    costs: Mapping[int, ArrayLike], limits: ArrayLike, names: Sequence[str] = (), title: str = ""
 ) -> list[Table]:
-    """Costs of freshly played episodes: a table over all seeds' episodes together, and a compact
-    one per seed.
+    """Builds the tables of costs of freshly played episodes.
 
-    The first has the mean cost with its bootstrap interval over episodes, the limit, and the
-    probability of keeping it with Wilson's interval; both intervals are about these policies, not
-    about seeds that were not trained.
+    The first is over all seeds' episodes together. It has the mean cost with its bootstrap interval
+    over episodes, the limit, and the probability of keeping it with Wilson's interval; both
+    intervals are about these policies, not about seeds that were not trained. With several seeds, a
+    second, compact table has a line per seed.
 
     Args:
-        costs: seed -> cost of each episode, ``[episodes, N, K]``; a diverged seed's may be NaN.
-        limits: ``[N, K]``, inf where there is none.
-        names: a word for each cost.
-        title: of the first table.
+        costs: Seed -> cost of each episode, ``[episodes, N, K]``; a diverged seed's may be NaN.
+        limits: Limits ``[N, K]``, in cost per episode, inf where there is none.
+        names: Name of each cost.
+        title: Title of the first table.
+
+    Returns:
+        One or two rich tables.
     """
     limits = np.asarray(limits)
     played = {seed: np.asarray(values) for seed, values in costs.items()}
@@ -100,18 +119,18 @@ def evaluation_tables(
     table.add_column("cost per episode")
     for head in ("limit", "mean [95 % interval]", "P(kept) [95 % interval]"):
         table.add_column(head, justify="right")
-    found = [table]
+    result_tables = [table]
     if sound:
         _fill_pooled(table, np.concatenate(sound), limits, names)
     if len(played) > 1:
-        found.append(_by_seed(played, limits, names))
-    return found
+        result_tables.append(_by_seed(played, limits, names))
+    return result_tables
 
 
 def _fill_pooled(
     table: Table, pooled: np.ndarray, limits: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A line per cost and agent of episodes ``[episodes, N, K]``."""
+    """Adds a line per cost and agent of episodes ``[episodes, N, K]``."""
     for k in range(limits.shape[1]):
         for i in range(limits.shape[0]):
             interval = statistics.bootstrap_interval(pooled[:, i, k], statistics.mean)
@@ -121,13 +140,13 @@ def _fill_pooled(
                     np.sum(pooled[:, i, k] <= limits[i, k]), len(pooled)
                 )
                 probability = f"{among.estimate:.3f} [{among.low:.3f}, {among.high:.3f}]"
-            mean = _coloured(interval, float(limits[i, k]))
+            mean = _interval_text(interval, float(limits[i, k]))
             name = literal(f"{cost_label(k, names)}, agent {i}")
             table.add_row(name, format_limit(limits[i : i + 1, k]), mean, probability)
 
 
 def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequence[str]) -> Table:
-    """Every seed's worst agent, cost by cost."""
+    """Builds the table of every seed's worst agent, cost by cost."""
     table = tables.new_table("worst agent of each seed: mean cost, P(kept)")
     table.add_column("")
     for k in range(limits.shape[1]):
@@ -149,8 +168,12 @@ def _by_seed(played: Mapping[int, np.ndarray], limits: np.ndarray, names: Sequen
     return table
 
 
-def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray, list[int]]]:
-    """Label, cost of every seed, and agents, of the lines of one cost ``[seeds, N]``."""
+def _agent_lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray, list[int]]]:
+    """Splits the costs ``[seeds, N]`` and limits ``[N]`` of one cost into the lines of a table.
+
+    Returns:
+        Label, cost of every seed, and agents, of each line.
+    """
     agents = list(range(limits.size))
     if limits.size <= MAX_AGENT_LINES or np.unique(limits).size > 1:
         return [(f"agent {i}", costs[:, i], [i]) for i in agents]
@@ -161,8 +184,8 @@ def _lines(costs: np.ndarray, limits: np.ndarray) -> list[tuple[str, np.ndarray,
     ]
 
 
-def _coloured(interval: Interval, limit: float) -> Text:
-    """The interval, red where it reaches over the limit; of one value just that."""
+def _interval_text(interval: Interval, limit: float) -> Text:
+    """Formats an interval, red where it reaches over the limit; of one value just that."""
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (tables.format_number(value, numbers) for value in numbers)
     return Text(
@@ -171,5 +194,6 @@ def _coloured(interval: Interval, limit: float) -> Text:
     )
 
 
-def _number(value: float, decimals: int) -> str:
+def _format_mean(value: float, decimals: int) -> str:
+    """Formats a number; NaN reads "-"."""
     return "-" if np.isnan(value) else f"{value:.{decimals}f}"

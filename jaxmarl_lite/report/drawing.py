@@ -1,5 +1,6 @@
-"""What every picture is made of: a figure, lines with bands, levels, words; no display and no
-global state needed.
+"""Parts of every figure: axes, lines with bands, levels and words.
+
+No display and no global state is needed.
 """
 
 from __future__ import annotations
@@ -24,21 +25,29 @@ Curve = tuple[Any, Any]
 """Environment steps ``[E]`` and values ``[seeds, E]``."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
-"""Colours told apart with any kind of color blindness (Okabe and Ito 2008), the pale yellow left
-out."""
+"""Colors that differ with any kind of color blindness (Okabe and Ito 2008), without the pale
+yellow."""
 
 FORMATS = ("png", "pdf", "svg", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp", "svgz")
-"""Endings of the files that a picture can be written to."""
+"""Suffixes of the files that a figure can be written to."""
 
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 TEXT_COLOR, MUTED_COLOR = "#262626", "#8c8c8c"
-"""Of words and axes, and of what stands behind."""
+"""Colors of words and axes, and of what is less important."""
 
 
 def format_steps(value: float, _: Any = None) -> str:
-    """Environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``."""
+    """Formats environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``.
+
+    Args:
+        value: Number of steps.
+        _: Position of the tick, which matplotlib passes; unused.
+
+    Returns:
+        The label.
+    """
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
@@ -49,21 +58,39 @@ class Picture(Figure):
     """A figure that a notebook shows, whether or not pyplot has been used in it."""
 
     def _repr_png_(self) -> bytes:
+        """Returns the figure as PNG, which notebooks ask for by this name."""
         stream = io.BytesIO()
         self.savefig(stream, format="png")
         return stream.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure (inches) with a canvas of its own."""
+    """Returns an empty figure with a canvas of its own.
+
+    Args:
+        width: Width, in inches.
+        height: Height, in inches.
+
+    Returns:
+        The figure.
+    """
     figure = Picture(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def validate(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``[E]`` and values ``[seeds, E]`` as float arrays; ValueError, naming the label, where
-    they do not fit.
+    """Returns the steps and values of a run as float arrays.
+
+    Args:
+        label: Name of the run, for the error message.
+        run: See `Curve`; values of a single seed may be ``[E]``.
+
+    Returns:
+        ``(steps, values)``, ``[E]`` and ``[seeds, E]``.
+
+    Raises:
+        ValueError: The shapes do not fit; the message names the label.
     """
     steps, values = np.asarray(run[0], float), np.atleast_2d(np.asarray(run[1], float))
     if steps.ndim != 1 or values.ndim != 2 or values.shape[1] != steps.size:
@@ -74,12 +101,15 @@ def validate(label: str, run: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def curve_style(index: int, points: int = 2) -> dict[str, Any]:
-    """Color, line and marker that tell the curve of this index from others.
+    """Returns the color, line and marker that distinguish the curve of this index from others.
 
     Args:
-        index: of the curve in its panel. Colors repeat after seven curves, with another line; lines
-            after four times as many, with another marker; 196 curves differ.
-        points: of the curve; a lone one is shown by its marker alone.
+        index: Number of the curve in its panel. Colors repeat after seven curves, with another
+            line; lines after four times as many, with another marker; 196 curves differ.
+        points: Number of points of the curve; a lone one is shown by its marker alone.
+
+    Returns:
+        Keywords of ``Axes.plot``.
     """
     lines, markers = index // len(PALETTE), index // (len(PALETTE) * len(_LINES))
     marker = (
@@ -96,7 +126,14 @@ def curve_style(index: int, points: int = 2) -> dict[str, Any]:
 
 
 def legend_label(text: str) -> str:
-    """The text as a label; matplotlib hides one that begins with an underscore."""
+    """Returns the text as a label; matplotlib hides one that begins with an underscore.
+
+    Args:
+        text: Label.
+
+    Returns:
+        The label, with a space in front where it begins with an underscore.
+    """
     return f" {text}" if text.startswith("_") else text
 
 
@@ -110,8 +147,17 @@ def plot_interval(
     confidence: float,
     statistic: statistics.Statistic = statistics.iqm,
 ) -> None:
-    """One run ``[seeds, E]`` in the style of its index: thin seeds, the statistic over seeds, and
-    its interval.
+    """Draws one run in the style of its index: the statistic over seeds, and its interval.
+
+    Args:
+        axes: Axes to draw on.
+        steps: Environment steps ``[E]``.
+        values: Values ``[seeds, E]``; NaNs are left out.
+        label: Name of the run.
+        index: Number of the run in its panel, from 0.
+        seeds: Whether to draw every seed as a thin line too.
+        confidence: Confidence of the interval, in (0, 1).
+        statistic: Statistic over seeds.
     """
     style = curve_style(index, steps.size)
     if seeds and values.shape[0] > 1:
@@ -133,11 +179,19 @@ def plot_interval(
 
 
 def plot_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, index: int) -> None:
-    """One metric: mean over seeds and the band from least to greatest, where any seed has a
-    value.
+    """Draws one metric: its mean over seeds, and the band from least to greatest.
+
+    Steps at which no seed has a value are left out.
+
+    Args:
+        axes: Axes to draw on.
+        steps: Environment steps ``[E]``.
+        values: Values ``[seeds, E]``; NaNs are left out.
+        label: Name of the line.
+        index: Number of the line in its panel, from 0.
     """
-    some = ~np.all(np.isnan(values), axis=0)
-    steps, values = steps[some], values[:, some]
+    has_values = ~np.all(np.isnan(values), axis=0)
+    steps, values = steps[has_values], values[:, has_values]
     if steps.size == 0:
         return
     if values.shape[0] > 1:
@@ -159,7 +213,15 @@ def plot_range(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, in
 def hline(
     axes: Axes, value: float | None, label: str, dashes: Any, color: str = MUTED_COLOR
 ) -> None:
-    """A dashed level across the axes, its name on the line's right end."""
+    """Draws a dashed level across the axes, its name on the line's right end.
+
+    Args:
+        axes: Axes to draw on.
+        value: Level; None draws nothing.
+        label: Name of the level.
+        dashes: Line style of matplotlib.
+        color: Color of the line and, where it is not `MUTED_COLOR`, of the name.
+    """
     if value is None:
         return
     axes.axhline(value, color=color, linewidth=1.3, linestyle=dashes, zorder=1)
@@ -178,7 +240,14 @@ def hline(
 
 
 def style_axes(axes: Axes, ylabel: str, title: str, small: bool = False) -> None:
-    """Ticks, grid and words."""
+    """Sets the ticks, grid and words of axes.
+
+    Args:
+        axes: Axes to style.
+        ylabel: Label of the y axis.
+        title: Title of the panel.
+        small: Whether the panel is one of many: smaller words, fewer ticks.
+    """
     axes.set_title(
         title, fontsize=9 if small else 12, color=TEXT_COLOR, loc="left", pad=6 if small else 10
     )
@@ -206,8 +275,20 @@ def returns(
     seeds: bool,
     confidence: float,
 ) -> None:
-    """The returns of runs: IQM over seeds with its interval, one line per run, and the known
-    levels.
+    """Draws the returns of runs: IQM over seeds with its interval, and the known levels.
+
+    Args:
+        axes: Axes to draw on.
+        runs: Label -> environment steps ``[E]`` and returns ``[seeds, E]``.
+        ylabel: Label of the y axis.
+        title: Title of the panel.
+        best: Highest possible return; None draws no level.
+        random: Return of the random policy; None draws no level.
+        seeds: Whether to draw every seed as a thin line too.
+        confidence: Confidence of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: The shapes of a run do not fit; the message names the label.
     """
     for i, (label, run) in enumerate(runs.items()):
         steps, values = validate(label, run)
@@ -221,8 +302,13 @@ def returns(
 
 
 def legend(axes: Axes, runs: int) -> None:
-    """Inside the axes while it is short, to the right of them otherwise; one run needs a name
-    too.
+    """Adds a legend: inside the axes while it is short, to the right of them otherwise.
+
+    One run needs a name too.
+
+    Args:
+        axes: Axes with labelled lines.
+        runs: Number of labelled lines.
     """
     if runs > 4:
         axes.legend(
@@ -237,7 +323,14 @@ def legend(axes: Axes, runs: int) -> None:
 
 
 def caption(figure: Figure, counts: list[int], seeds: bool, confidence: float) -> None:
-    """A small line that says what line and band are."""
+    """Adds a small line that explains line and band.
+
+    Args:
+        figure: Figure to caption.
+        counts: Number of seeds of each run.
+        seeds: Whether every seed is drawn as a thin line too.
+        confidence: Confidence of the intervals, in (0, 1).
+    """
     several = sorted(set(counts))
     count = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
     text = f"line: IQM of {count} seeds; band: {confidence:.0%} bootstrap interval" + (
@@ -248,33 +341,47 @@ def caption(figure: Figure, counts: list[int], seeds: bool, confidence: float) -
 
 
 def check_path(path: Path | str | None, name: str = "path") -> None:
-    """Raise ValueError for a file that no picture can be written to; names the argument and what is
-    allowed.
+    """Checks that a figure can be written to a path; its message names the argument.
+
+    Args:
+        path: File to write; None is allowed.
+        name: Name of the argument.
+
+    Raises:
+        ValueError: The suffix is of no format that figures can have, or the path is a folder.
     """
     if path is None:
         return
     if Path(path).suffix[1:].lower() not in FORMATS:
-        endings = ", ".join(f".{each}" for each in FORMATS)
+        suffixes = ", ".join(f".{suffix}" for suffix in FORMATS)
         raise ValueError(
-            f"{name} is {str(path)!r}; allowed is a file's name that ends in one of {endings}"
+            f"{name} is {str(path)!r}; allowed is a file's name that ends in one of {suffixes}"
         )
     if Path(path).is_dir():
         raise ValueError(f"{name} is {str(path)!r}, which is a folder; allowed is a file's name")
 
 
 def save(figure: Figure, path: Path | str | None) -> Figure:
-    """The figure, its words as plain text, written to ``path`` if one is given, in one rename.
+    """Turns a figure's words into plain text and writes it, in one rename, if a path is given.
+
+    Args:
+        figure: Figure to save.
+        path: File to write, in the format of its suffix; None writes nothing.
+
+    Returns:
+        The same figure.
 
     Raises:
-        ValueError: the path's ending is of no format that pictures can have, or the file cannot be
-    written.
+        ValueError: The suffix is of no format that figures can have, or the file cannot be written.
     """
-    for text in figure.findobj(Text):  # names and units are no formulas, whatever signs are in them
+    # names and units are no formulas, whatever characters are in them
+    for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_usetex(False)
         text.set_text(printable(text.get_text()))
     check_path(path)
     if path is not None:
+        # drawn in memory first, so that the file is complete or not there
         buffer = io.BytesIO()
         figure.savefig(buffer, format=Path(path).suffix[1:].lower())
         try:

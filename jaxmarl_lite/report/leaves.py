@@ -1,6 +1,4 @@
-"""The leaves of a state on their way to the disk and back: described, compared, put in their
-places.
-"""
+"""Leaves of a state on their way to the disk and back: description, comparison, placement."""
 
 from __future__ import annotations
 
@@ -16,16 +14,23 @@ from jaxmarl_lite.types import PyTree
 
 
 class Leaf(NamedTuple):
-    """One leaf in words that JSON can hold."""
+    """Description of one leaf, in values that JSON can hold.
 
-    path: str  # as ``jax.tree_util.keystr`` writes it
+    Attributes:
+        path: Path in the tree, as ``jax.tree_util.keystr`` writes it.
+        shape: Shape of the array.
+        dtype: Name of the array's dtype.
+        impl: Generator of a typed key; None for other arrays.
+    """
+
+    path: str
     shape: list[int]
     dtype: str
-    impl: str | None  # generator of a typed key; None for other arrays
+    impl: str | None
 
     @property
     def empty(self) -> bool:
-        """True for arrays without entries, which need no storing."""
+        """Whether the array has no entries, so that it needs no storing."""
         return 0 in self.shape
 
     @property
@@ -36,27 +41,37 @@ class Leaf(NamedTuple):
         return (*self.shape, *jax.random.key_data(jax.random.key(0, impl=self.impl)).shape)
 
     def empty_array(self) -> np.ndarray:
-        """The stored form of an empty leaf."""
+        """Returns the stored form of an empty leaf.
+
+        Returns:
+            An array without entries, of `stored_shape`.
+        """
         return np.zeros(self.stored_shape, self.dtype if self.impl is None else np.uint32)
 
 
 def flatten(state: PyTree) -> tuple[list[Leaf], list[Any]]:
-    """Descriptions and storable arrays (typed keys as their data) of all leaves, in the tree's
-    order.
+    """Returns descriptions and storable arrays of all leaves, in the tree's order.
 
-    What this process holds whole comes back as NumPy arrays, fetched together; what is spread over
-    processes stays.
+    Typed keys become their data. Arrays that this process holds whole come back as NumPy arrays,
+    fetched together; those spread over processes stay.
+
+    Args:
+        state: Tree of arrays.
+
+    Returns:
+        ``(descriptions, arrays)``, one of each per leaf.
 
     Raises:
-        TypeError: see ``describe``.
+        TypeError: See `describe`.
     """
     described, arrays = [], []
     for path, value in jax.tree_util.tree_flatten_with_path(state)[0]:
         leaf = describe(jax.tree_util.keystr(path), value)
         described.append(leaf)
         arrays.append(value if leaf.impl is None else jax.random.key_data(value))
-    held = [i for i, array in enumerate(arrays) if getattr(array, "is_fully_addressable", True)]
-    for i, array in zip(held, jax.device_get([arrays[i] for i in held]), strict=True):
+    # arrays that this process holds whole are fetched in one transfer
+    local = [i for i, array in enumerate(arrays) if getattr(array, "is_fully_addressable", True)]
+    for i, array in zip(local, jax.device_get([arrays[i] for i in local]), strict=True):
         arrays[i] = np.asarray(
             array, dtype=described[i].dtype if described[i].impl is None else None
         )
@@ -64,12 +79,20 @@ def flatten(state: PyTree) -> tuple[list[Leaf], list[Any]]:
 
 
 def describe(path: str, value: Any) -> Leaf:
-    """Shape and dtype of a leaf, an array or its abstract stand-in; Python numbers as ``jit`` sees
-    them.
+    """Returns the shape and dtype of a leaf, an array or its abstract stand-in.
+
+    Python numbers are described as ``jit`` sees them.
+
+    Args:
+        path: Path of the leaf, as ``jax.tree_util.keystr`` writes it.
+        value: The leaf.
+
+    Returns:
+        Its description.
 
     Raises:
-        TypeError: it is no array, or a NumPy array whose dtype JAX cannot hold as configured; names
-    the leaf.
+        TypeError: It is no array, or an array whose dtype JAX cannot hold as configured; the
+            message names the leaf.
     """
     if isinstance(value, (bool, int, float, complex)):
         value = jax.eval_shape(lambda: jnp.asarray(value))
@@ -87,46 +110,68 @@ def describe(path: str, value: Any) -> Leaf:
     return Leaf(path, list(value.shape), str(value.dtype), None)
 
 
-def first_mismatch(stored: Sequence[Leaf], wanted: Sequence[Leaf]) -> str | None:
-    """The first leaf whose path, shape or dtype differs, worded to follow the checkpoint's name; or
-    None.
+def first_mismatch(stored: Sequence[Leaf], expected: Sequence[Leaf]) -> str | None:
+    """Returns the first leaf whose path, shape or dtype differs.
+
+    Args:
+        stored: Leaves of a checkpoint.
+        expected: Leaves of the template.
+
+    Returns:
+        The difference, worded to follow the checkpoint's name; None where there is none.
     """
-    for have, want in zip(stored, wanted, strict=False):
-        if have.path != want.path:
+    for actual, template in zip(stored, expected, strict=False):
+        if actual.path != template.path:
             return (
-                f"holds another kind of state: it has state{have.path} where state{want.path} "
-                "is expected"
+                f"holds another kind of state: it has state{actual.path} where "
+                f"state{template.path} is expected"
             )
-        if (have.shape, have.dtype) != (want.shape, want.dtype):
+        if (actual.shape, actual.dtype) != (template.shape, template.dtype):
             return (
-                f"does not fit: state{have.path} was saved as {have.dtype}{have.shape},"
-                f" here it is {want.dtype}{want.shape}"
+                f"does not fit: state{actual.path} was saved as {actual.dtype}{actual.shape},"
+                f" here it is {template.dtype}{template.shape}"
             )
-    if len(stored) == len(wanted):
+    if len(stored) == len(expected):
         return None
-    verb, longer = ("has", stored) if len(stored) > len(wanted) else ("lacks", wanted)
-    first = longer[min(len(stored), len(wanted))].path
-    counts = f"{len(stored)} leaves saved, {len(wanted)} expected"
+    verb, longer = ("has", stored) if len(stored) > len(expected) else ("lacks", expected)
+    first = longer[min(len(stored), len(expected))].path
+    counts = f"{len(stored)} leaves saved, {len(expected)} expected"
     return f"holds another kind of state: it {verb} state{first} ({counts})"
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two stored arrays agree in every bit, as far as this process holds them."""
+    """Returns whether two stored arrays agree in every bit that this process holds.
+
+    Args:
+        a: An array of NumPy or JAX.
+        b: Another one.
+
+    Returns:
+        True where shape, dtype and bits agree.
+    """
     if isinstance(a, jax.Array) and not a.is_fully_addressable:
-        whole = isinstance(b, np.ndarray)
-        parts = (
+        is_local = isinstance(b, np.ndarray)
+        other_parts = (
             [b[x.index] for x in a.addressable_shards]
-            if whole
+            if is_local
             else [x.data for x in b.addressable_shards]
         )
-        return all(same(x.data, y) for x, y in zip(a.addressable_shards, parts, strict=True))
+        return all(same(x.data, y) for x, y in zip(a.addressable_shards, other_parts, strict=True))
     a, b = np.asarray(a), np.asarray(b)
     return (a.shape, a.dtype) == (b.shape, b.dtype) and a.tobytes() == b.tobytes()
 
 
-def restore_argument(leaf: Leaf, value: Any) -> Any:
-    """How orbax shall read a leaf: straight onto the template's devices where it spans processes,
-    else into NumPy.
+def restore_argument(leaf: Leaf, value: Any) -> ocp.RestoreArgs:
+    """Returns the instruction by which orbax reads a leaf.
+
+    It reads straight onto the template's devices where the leaf spans processes, else into NumPy.
+
+    Args:
+        leaf: Description of the leaf.
+        value: The template's leaf.
+
+    Returns:
+        Orbax's arguments for this leaf.
     """
     sharding = getattr(value, "sharding", None)
     if leaf.impl is None and sharding is not None and not sharding.is_fully_addressable:
@@ -137,8 +182,17 @@ def restore_argument(leaf: Leaf, value: Any) -> Any:
 
 
 def device_put_like(leaf: Leaf, value: Any, array: Any) -> Any:
-    """A read array as the template's leaf ``value`` is: typed, and on its devices where it is bound
-    to any.
+    """Returns a read array in the form and place of the template's leaf.
+
+    It is typed where the leaf is a typed key, and on the leaf's devices where it is bound to any.
+
+    Args:
+        leaf: Description of the leaf.
+        value: The template's leaf.
+        array: Array as it was read.
+
+    Returns:
+        An array of NumPy where the template's leaf is one, else of JAX.
     """
     if isinstance(value, np.ndarray):
         return np.asarray(array)
@@ -151,6 +205,5 @@ def device_put_like(leaf: Leaf, value: Any, array: Any) -> Any:
         return array
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    return jax.make_array_from_callback(
-        array.shape, sharding, lambda index: array[index]
-    )  # keys over processes
+    # typed keys that spread over processes
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -1,43 +1,45 @@
-"""What every reported number means, in one sentence with its unit."""
+"""Meaning of every reported number, one sentence with its unit each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 METRICS: dict[str, str] = {
-    # what the agents achieve
-    "return": "Undiscounted return per episode, mean over the episodes that ended in the rollout, "
+    # results of the agents
+    "episode_return": "Undiscounted return per episode, mean over the episodes that ended in the "
+    "rollout, "
     "in reward units.",
     "episodes": "Episodes that ended in the rollout (a count); the first wait until every "
     "environment has ended one.",
-    "non_finite_episodes": "Episodes of the rollout that ended because the world's numbers were "
-    "not finite (a count).",
+    "non_finite_episodes": "Episodes of the rollout that ended because the environment's own "
+    "numbers were not finite (a count).",
     "episode_length": "Mean length of the episodes that ended in the rollout, in environment "
     "steps.",
     "win_rate": "Share of the episodes that ended in the rollout that were won, 0 to 1.",
     "eval_win_rate": "Share of the evaluation episodes that were won, 0 to 1.",
     "eval_return": "Mean undiscounted team return per episode of the policy in separate episodes, "
     "in reward units.",
-    "cost": "Undiscounted cost per episode, one number per agent and cost, mean over the episodes "
+    "episode_cost": "Undiscounted cost per episode, one number per agent and cost, mean over the "
+    "episodes "
     "that ended.",
     "eval_cost": "Mean undiscounted cost per evaluation episode, one number per agent and cost.",
     "eval_satisfaction_rate": "Share of evaluation episodes whose cost is at or under the limit, "
-    "per agent and cost, "
-    "0 to 1.",
-    "violations": "Updates so far whose episodes cost more than the limit on average, per agent "
+    "per agent and cost, 0 to 1.",
+    "num_violations": "Updates so far whose episodes cost more than the limit on average, per "
+    "agent "
     "and cost (a count).",
     "updates_with_cost": "Updates so far in which episodes ended, so that their cost is known (a "
     "count).",
     "violation_rate": "Share of the updates since the last row, of those with ended episodes, "
     "that broke the limit.",
     "eval_episode_length": "Mean length of the evaluation episodes, in environment steps.",
-    # how fast it runs
-    "steps_per_second": "Environment steps per second of wall-clock time, all worlds and seeds "
-    "together.",
+    # speed
+    "steps_per_second": "Environment steps per second of wall-clock time, all environments and "
+    "seeds together.",
     "elapsed_seconds": "Wall-clock time since the run began, compilation left out, in seconds.",
     # policy and critics
     "policy_loss": "Loss of the policy's surrogate objective, mean over minibatches (the reward's "
@@ -61,11 +63,12 @@ METRICS: dict[str, str] = {
     "gradient_steps": "Gradient steps of an update: none before the replay has a batch, and "
     "losses are then 0.",
     "q_mean": "Mean value of the team's actions in what was replayed, in reward units.",
-    "q_target_mean": "Mean of what those values are fitted to, in reward units.",
-    # agents in turn
-    "turn": "Place of the agent in the order of the update, from 0; its mean over updates where "
+    "q_target_mean": "Mean of the targets that those values are fitted to, in reward units.",
+    # agents updated in turn
+    "update_order": "Place of the agent in the order of the update, from 0; its mean over updates "
+    "where "
     "several are reported.",
-    "ratio_product_mean": "Mean product of the probability ratios of the agents that moved before "
+    "ratio_product_mean": "Mean product of the probability ratios of the agents updated before "
     "this one (about 1).",
     # steps in a trust region
     "kl": "Mean divergence of the agent's new policy from the one that acted, in nats; 0 where no "
@@ -84,8 +87,8 @@ METRICS: dict[str, str] = {
     "cg_iters": "Iterations of conjugate gradients (a count).",
     "curvature_positive": "1 when every curvature met by conjugate gradients was positive, else 0 "
     "and no step.",
-    "case_infeasible": "Share of steps for which no step in the trust region met the limits: they "
-    "break them least.",
+    "case_infeasible": "Share of steps for which no step in the trust region met the limits; such "
+    "a step breaks them least.",
     "case_recoverable": "Share of steps that found a limit broken and could meet it inside the "
     "trust region.",
     "case_constrained": "Share of steps whose trust region was cut by a limit that is kept.",
@@ -102,13 +105,13 @@ METRICS: dict[str, str] = {
     "known, else 0.",
     "cost_pessimism": "Share of the most that a step can promise of the cost that is not counted "
     "on, 0 to 1.",
-    "adaptive_margin": "What is kept under the limit besides its margin, in cost per episode.",
+    "adaptive_margin": "Margin kept under the limit in addition to its own, in cost per episode.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",
     "cost_critic_grad_norm": "Euclidean norm of the cost critics' gradient before clipping, mean "
     "over minibatches.",
     "cost_explained_variance": "Share of the variance of the sums of costs that their critics "
     "explain; 1 is perfect.",
-    "multiplier": "Lagrange multiplier of each agent's each cost, in reward per cost.",
+    "lagrange_multiplier": "Lagrange multiplier of each agent's each cost, in reward per cost.",
     # the learned reward of LIIR
     "intrinsic_reward_mean": "Mean of the learned intrinsic reward per step, one number per agent "
     "(dimensionless).",
@@ -118,23 +121,21 @@ METRICS: dict[str, str] = {
     "intrinsic reward's weights.",
     "proxy_extrinsic_cosine": "Cosine between the policy gradients by proxy and by extrinsic "
     "advantage, -1 to 1.",
-    "saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, 0 to 1.",
-    "reward_step_share": "Root mean square step of the intrinsic reward's weights, as a share of "
+    "intrinsic_saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, "
+    "0 to 1.",
+    "intrinsic_step_share": "Root mean square step of the intrinsic reward's weights, as a share "
+    "of "
     "intrinsic_lr.",
-    "reward_net_update_norm": "Euclidean norm of the step that the intrinsic reward's weights "
-    "took.",
+    "intrinsic_update_norm": "Euclidean norm of the step that the intrinsic reward's weights took.",
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents "
     "(squared return).",
     # health
-    "finite": "1 while every number learned, or given by the environment, is finite; 0 from the "
-    "update on in which "
-    "one is not.",
-    "reward_finite": "1 when every reward and cost of the rollout was finite, else 0.",
+    "is_finite": "1 while every number learned, or given by the environment, is finite; 0 from the "
+    "update on in which one is not.",
+    "reward_is_finite": "1 when every reward and cost of the rollout was finite, else 0.",
     "env_faults": "Which of the environment's numbers were not finite, as a sum: 1 agents_view, 2 "
-    "global_state, 4 "
-    "reward, 8 cost, 16 discount; 32 is an agent in play without a legal action. 0 is none. Of "
-    "`make_train` alone; "
-    "runs name the field.",
+    "global_state, 4 reward, 8 cost, 16 discount; 32 is an agent in play without a legal action. "
+    "0 is none. Reported by `make_train` alone; runs name the field.",
 }
 """Metric name -> one sentence with its unit. Per-agent metrics are reported as ``name/agent_0`` and
 so on."""
@@ -143,39 +144,60 @@ _SUFFIX = re.compile(r"(/(agent|cost)_\d+)+$")
 
 
 def base_name(name: str) -> str:
-    """The name as it stands in ``METRICS``: without ``seed_0/`` in front and ``/agent_0``,
-    ``/cost_1`` behind.
+    """Returns the name as it stands in ``METRICS``.
+
+    Args:
+        name: Metric's name; ``seed_0/`` may stand in front, ``/agent_0``, ``/cost_1`` behind.
+
+    Returns:
+        The name without these parts.
     """
     return _SUFFIX.sub("", re.sub(r"^seed_\d+/", "", name))
 
 
 def describe(name: str) -> str:
-    """The sentence of a metric, with the agent or cost it is of, if any.
+    """Returns the sentence of a metric, with the agent or cost that it belongs to, if any.
+
+    Args:
+        name: Metric's name; ``seed_0/`` may stand in front, ``/agent_0``, ``/cost_1`` behind.
+
+    Returns:
+        The sentence of ``METRICS``, followed by ``(agent 0)``, ``(cost 1)`` where the name has
+        them.
 
     Raises:
-        KeyError: no such metric, naming it.
+        KeyError: There is no such metric; the message names it.
+
+    Example:
+        >>> describe("entropy")
+        'Mean entropy of the policy per agent and step, in nats.'
+        >>> describe("seed_3/entropy/agent_1")
+        'Mean entropy of the policy per agent and step, in nats. (agent 1)'
     """
     base = base_name(name)
     if base not in METRICS:
         raise KeyError(
             f"no metric called {base!r}; jaxmarl_lite.report.metrics.METRICS lists them all"
         )
-    behind = re.findall(r"/(agent|cost)_(\d+)", name)
-    return METRICS[base] + "".join(f" ({kind} {index})" for kind, index in behind)
+    suffixes = re.findall(r"/(agent|cost)_(\d+)", name)
+    return METRICS[base] + "".join(f" ({kind} {index})" for kind, index in suffixes)
 
 
 def flatten(
-    metrics: Mapping[str, Any], axes: tuple[str, ...] = ("agent", "cost")
+    metrics: Mapping[str, ArrayLike], axes: tuple[str, ...] = ("agent", "cost")
 ) -> dict[str, float]:
-    """Plain floats from a dictionary of numbers and small arrays.
+    """Returns plain floats from a dictionary of numbers and small arrays.
 
     Args:
-        metrics: name -> a scalar, ``[N]`` (becomes ``name/agent_0`` ...) or ``[N, K]``
+        metrics: Name -> a scalar, ``[N]`` (becomes ``name/agent_0`` ...) or ``[N, K]``
             (``name/agent_0/cost_0`` ...).
-        axes: what the axes are called, in order.
+        axes: Names of the axes, in order.
+
+    Returns:
+        Name with the axes' indices -> a float.
 
     Raises:
-        ValueError: an array with more axes than names, naming the metric.
+        ValueError: An array has more axes than there are names; the message names the metric.
     """
     flat: dict[str, float] = {}
     for name, value in metrics.items():
@@ -186,6 +208,6 @@ def flatten(
                 "be named"
             )
         for index in np.ndindex(array.shape):
-            ending = "".join(f"/{axis}_{i}" for axis, i in zip(axes, index, strict=False))
-            flat[name + ending] = float(array[index])
+            suffix = "".join(f"/{axis}_{i}" for axis, i in zip(axes, index, strict=False))
+            flat[name + suffix] = float(array[index])
     return flat

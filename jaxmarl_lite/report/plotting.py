@@ -1,5 +1,6 @@
-"""Learning curves and panels of metrics, drawn with matplotlib's objects: no display and no global
-state needed.
+"""Learning curves and panels of metrics, drawn with matplotlib's objects.
+
+No display and no global state is needed.
 """
 
 from __future__ import annotations
@@ -31,20 +32,25 @@ def learning_curve(
     confidence: float = 0.95,
     wins: Mapping[str, Curve] | None = None,
 ) -> Figure:
-    """IQM over seeds with its pointwise bootstrap interval, one line per run.
+    """Draws the IQM over seeds with its pointwise bootstrap interval, one line per run.
 
     Args:
-        runs: label -> environment steps ``[E]`` and returns ``[seeds, E]``; NaNs are left out.
-        ylabel: what the return is.
-        path: where to write it as well, in the format of its suffix.
-        best: the highest return there is, drawn as a dashed line.
-        random: return of the random policy, likewise.
-        seeds: also draw every seed as a thin line.
-        confidence: of the interval.
-        wins: label -> environment steps and win rates, for a second panel.
+        runs: Label -> environment steps ``[E]`` and returns ``[seeds, E]``; NaNs are left out.
+        ylabel: Meaning of the return, for its axis.
+        title: Title of the figure.
+        path: File to write it to as well, in the format of its suffix.
+        best: Highest possible return, drawn as a dashed line.
+        random: Return of the random policy, likewise.
+        seeds: Whether to draw every seed as a thin line too.
+        confidence: Confidence of the interval, in (0, 1).
+        wins: Label -> environment steps and win rates, for a second panel.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: no runs, or steps and values whose lengths differ, naming the run.
+        ValueError: There are no runs, or the lengths of steps and values differ (the message names
+            the run), or the file cannot be written.
     """
     if not runs:
         raise ValueError("no runs to draw")
@@ -68,37 +74,41 @@ def metric_panels(
     columns: int = 3,
     cost_names: Sequence[str] = (),
 ) -> Figure:
-    """A grid of metrics over environment steps: the mean over seeds, and a band from the least to
-    the greatest.
+    """Draws a grid of metrics: the mean over seeds, and a band from the least to the greatest.
 
     Metrics ``name/agent_0``, ``name/agent_1`` ... share one panel, a line per agent; with costs
     (``name/agent_0/cost_1``) there is one such panel per cost.
 
     Args:
-        metrics: name -> environment steps ``[E]`` and values ``[seeds, E]``; NaNs are left out.
-        path: where to write it as well, in the format of its suffix.
-        columns: panels side by side.
-        cost_names: a word for each cost, in order; ``cost 0`` ... without.
+        metrics: Name -> environment steps ``[E]`` and values ``[seeds, E]``; NaNs are left out.
+        title: Title of the figure.
+        path: File to write it to as well, in the format of its suffix.
+        columns: Number of panels side by side.
+        cost_names: Name of each cost, in order; ``cost 0`` ... without.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: no metrics, or steps and values whose lengths differ, naming the metric.
+        ValueError: There are no metrics, or the lengths of steps and values differ (the message
+            names the metric), or the file cannot be written.
     """
     if not metrics:
         raise ValueError("no metrics to draw")
     panels: dict[str, dict[str, Curve]] = {}
     for name, run in metrics.items():
-        base, part = _panel_of(name, cost_names)
-        panels.setdefault(base, {})[part] = run
+        panel, line = _panel_of(name, cost_names)
+        panels.setdefault(panel, {})[line] = run
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = drawing.new_figure(3.3 * columns + 0.4, 2.3 * rows + (0.7 if title else 0.4))
-    for place, (base, lines) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        for i, (part, run) in enumerate(lines.items()):
-            steps, values = drawing.validate(f"{base}/{part}" if part else base, run)
-            drawing.plot_range(axes, steps, values, part, i)
-        drawing.style_axes(axes, "", base.replace("_", " "), small=True)
-        if place > len(panels) - columns:
+    for position, (panel, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        for i, (line, run) in enumerate(lines.items()):
+            steps, values = drawing.validate(f"{panel}/{line}" if line else panel, run)
+            drawing.plot_range(axes, steps, values, line, i)
+        drawing.style_axes(axes, "", panel.replace("_", " "), small=True)
+        if position > len(panels) - columns:
             axes.set_xlabel("environment steps", fontsize=8)
         if len(lines) > 1:
             axes.legend(fontsize=7, frameon=False, handlelength=1.2, borderaxespad=0.2)
@@ -108,7 +118,7 @@ def metric_panels(
 
 
 def _panel_of(name: str, cost_names: Sequence[str]) -> tuple[str, str]:
-    """The panel of a metric and its line there."""
+    """Returns the panel of a metric and the name of its line there."""
     base, *parts = name.split("/")
     for part in [part for part in parts if part.startswith("cost_") and part[5:].isdigit()]:
         index = int(part[5:])

@@ -1,4 +1,4 @@
-"""The folder of a run: its layout, making one without overwriting another, and reading one back."""
+"""Folder of a run: its layout, making one without overwriting another, and reading one back."""
 
 from __future__ import annotations
 
@@ -35,26 +35,32 @@ _PACKAGES = (
 
 
 class RunFolderError(OSError):
-    """A folder holds a run already, holds none, or holds a damaged one; the message names it and
-    the way out.
+    """Error of a folder that already holds a run, holds none, or holds a damaged one.
+
+    The message names the folder and the way out.
     """
 
 
 class RunFolderWarning(UserWarning):
-    """Something in a run's folder was damaged, and something else was read in its place; the
-    message names both.
+    """Warning that a file in a run's folder was damaged and another was read in its place.
+
+    The message names both.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Names of everything a run keeps."""
+    """Paths of all files of a run.
+
+    Attributes:
+        path: Folder of the run.
+    """
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """What was run, as JSON; can be given back to the command line."""
+        """Settings of the run, as JSON; can be given back to the command line."""
         return self.path / "config.json"
 
     @property
@@ -64,13 +70,14 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON row per seed and report."""
+        """Metrics, one JSON row per seed and report."""
         return self.path / "metrics.jsonl"
 
     @property
     def metrics_copy(self) -> Path:
-        """The same rows once more, beside the checkpoints that count them: restores ``metrics``
-        when it is damaged.
+        """Copy of the rows, beside the checkpoints that count them.
+
+        It restores ``metrics`` when that is damaged.
         """
         return self.checkpoints / "metrics.jsonl"
 
@@ -81,22 +88,22 @@ class RunFolder:
 
     @property
     def marl_eval(self) -> Path:
-        """The evaluations in marl-eval's form."""
+        """Evaluations in marl-eval's form."""
         return self.path / "marl_eval.json"
 
     @property
     def tensorboard(self) -> Path:
-        """Event files."""
+        """Folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
     def checkpoints(self) -> Path:
-        """Training states."""
+        """Folder of the training states."""
         return self.path / "checkpoints"
 
     @property
     def curve(self) -> Path:
-        """The learning curve as a picture."""
+        """Learning curve as a figure."""
         return self.path / "curve.png"
 
     @property
@@ -106,38 +113,40 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains here, as long as it lives."""
+        """Lock held by the process that trains here, for as long as it lives."""
         return self.path / ".lock"
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Keep the folder from other processes, where the file system has locks.
+        """Keeps the folder from other processes, where the file system has locks.
+
+        Yields:
+            None, once the folder is locked.
 
         Raises:
-            RunFolderError: another process trains here.
+            RunFolderError: Another process trains here.
         """
-        lock, taken = filelock.FileLock(self.lock), True
+        lock, is_locked = filelock.FileLock(self.lock), True
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RunFolderError(
                 f"the run in {self.path} is being trained by another process; allowed is one at a "
-                "time: wait for it to "
-                f"end, or end it (if there is none, remove {self.lock})"
+                f"time: wait for it to end, or end it (if there is none, remove {self.lock})"
             ) from None
         except (OSError, RuntimeError):  # the file system has no locks, or lets nothing be written
-            taken = False
+            is_locked = False
         try:
             yield
         finally:
-            if taken:
+            if is_locked:
                 lock.release()
 
     def make(self) -> None:
-        """Make the folder of a new run, empty as yet.
+        """Makes the empty folder of a new run.
 
         Raises:
-            RunFolderError: it holds a run already, or cannot be made.
+            RunFolderError: It already holds a run, or cannot be made.
         """
         try:
             if self.path.is_file():
@@ -148,8 +157,7 @@ class RunFolder:
             if self.exists():
                 raise RunFolderError(
                     f"{self.path} already holds a run; continue it with --resume {self.path} (in "
-                    "Python: resume_run), "
-                    "or choose another --out"
+                    "Python: resume_run), or choose another --out"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
         except RunFolderError:
@@ -158,11 +166,17 @@ class RunFolder:
             raise RunFolderError(f"{self.path} cannot be used for a run: {error}") from error
 
     def check(self, writing: bool = False) -> None:
-        """Raise RunFolderError where something odd stands in the place of what a run reads, or also
-        writes.
+        """Checks that the files a run reads are regular files and folders.
 
-        A pipe would never answer; through a link, files outside the folder would be changed or
-        removed.
+        A pipe would never answer; through a link, files outside the folder would be changed
+        or removed.
+
+        Args:
+            writing: Whether to check the files that a run writes, too.
+
+        Raises:
+            RunFolderError: Something else stands in the place of a file or folder; the message
+                names it.
         """
         names = [self.config, self.versions, self.metrics, self.random_policy, self.spec]
         names += [self.marl_eval, self.curve, self.lock] if writing else []
@@ -175,8 +189,7 @@ class RunFolder:
             if path.is_symlink():
                 raise RunFolderError(
                     f"{path} is a link, which a run does not follow; allowed is the folder "
-                    "itself: move it here, or "
-                    "make the whole run's folder a link"
+                    "itself: move it here, or make the whole run's folder a link"
                 )
             if path.exists() and not path.is_dir():
                 raise RunFolderError(
@@ -184,7 +197,11 @@ class RunFolder:
                 )
 
     def exists(self) -> bool:
-        """True where something is there that a new run would overwrite."""
+        """Returns whether there is something that a new run would overwrite.
+
+        Returns:
+            True where any of a run's main files exists.
+        """
         return any(
             p.exists()
             for p in (self.config, self.metrics, self.marl_eval, self.checkpoints, self.tensorboard)
@@ -193,17 +210,31 @@ class RunFolder:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One metric over a run; entries that were not reported are NaN."""
+    """One metric over a run; entries that were not reported are NaN.
+
+    Attributes:
+        seeds: Numbers of the seeds.
+        updates: Updates ``[E]`` int after which the metric was reported.
+        steps: Environment steps ``[E]`` int at these updates.
+        values: Values ``[seeds, E]`` float.
+    """
 
     seeds: tuple[int, ...]
-    updates: np.ndarray  # [E] int
-    steps: np.ndarray  # [E] int, environment steps
-    values: np.ndarray  # [seeds, E] float
+    updates: np.ndarray
+    steps: np.ndarray
+    values: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run read back from its folder."""
+    """A run read back from its folder.
+
+    Attributes:
+        folder: Layout of the folder.
+        config: Settings of the run.
+        versions: Package versions and devices that it ran with.
+        rows: Metrics rows, as `loggers.read_rows` returns them.
+    """
 
     folder: RunFolder
     config: dict[str, Any]
@@ -211,25 +242,44 @@ class Run:
     rows: list[loggers.Row]
 
     def names(self) -> list[str]:
-        """The metrics that some row has, in order of appearance."""
-        seen = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in seen if name not in ("update", "step", "seed")]
+        """Returns the metrics that some row has.
+
+        Returns:
+            Their names, in order of appearance.
+        """
+        all_names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in all_names if name not in ("update", "step", "seed")]
 
     def series(self, name: str) -> Series:
-        """A metric as ``[seeds, evaluations]``; raises KeyError naming the metrics there are."""
+        """Returns a metric as an array; see `series`.
+
+        Args:
+            name: Name of the metric.
+
+        Returns:
+            The metric, with values ``[seeds, E]``.
+
+        Raises:
+            KeyError: No row has it; the message names the available metrics.
+        """
         return series(self.rows, name)
 
 
 def create(path: Path | str, config: Any) -> RunFolder:
-    """Make the folder of a new run and write its config and versions; to be called with the folder
-    `held`.
+    """Makes the folder of a new run and writes its config and versions.
+
+    The caller holds the folder by `RunFolder.lock_for_writing`.
 
     Args:
-        path: a folder that holds no run; made if missing.
-        config: plain data or a dataclass; must go into JSON.
+        path: Folder that holds no run; made if missing.
+        config: Plain data or a dataclass; must go into JSON.
+
+    Returns:
+        The folder's layout.
 
     Raises:
-        RunFolderError: it holds a run already, or cannot be made.
+        RunFolderError: It already holds a run, or cannot be made, or the config does not go into
+            JSON.
     """
     folder = RunFolder(Path(path))
     folder.make()
@@ -250,7 +300,17 @@ def create(path: Path | str, config: Any) -> RunFolder:
 
 
 def find(path: Path | str) -> RunFolder:
-    """The layout of an existing run; RunFolderError when the folder holds none."""
+    """Returns the layout of an existing run.
+
+    Args:
+        path: Folder of the run.
+
+    Returns:
+        The folder's layout.
+
+    Raises:
+        RunFolderError: The folder holds no run.
+    """
     folder = RunFolder(Path(path))
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path} is no folder")
@@ -261,23 +321,47 @@ def find(path: Path | str) -> RunFolder:
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
-    """The config of a run; RunFolderError when the folder holds none or it is damaged."""
+    """Returns the config of a run.
+
+    Args:
+        path: Folder of the run.
+
+    Returns:
+        The settings, as plain data.
+
+    Raises:
+        RunFolderError: The folder holds no run, or its config is damaged.
+    """
     return read_object(find(path).config)
 
 
 def load(path: Path | str) -> Run:
-    """Config, versions and metrics of a run, finished or not.
+    """Returns config, versions and metrics of a run, finished or not.
+
+    Args:
+        path: Folder of the run.
+
+    Returns:
+        The run.
 
     Raises:
-        RunFolderError: the folder holds no run, or a file in it is damaged; names the file.
+        RunFolderError: The folder holds no run, or a file in it is damaged; the message names the
+            file.
     """
     folder = find(path)
     return Run(folder, read_object(folder.config), read_versions(folder), _read_metrics(folder))
 
 
 def read_versions(folder: RunFolder) -> dict[str, Any]:
-    """The content of versions.json; empty, with a warning, where it is damaged, since nothing
-    depends on it.
+    """Returns the content of versions.json.
+
+    Where it is damaged, this warns and returns nothing, since nothing depends on it.
+
+    Args:
+        folder: Layout of the run's folder.
+
+    Returns:
+        The versions; empty where the file is missing or damaged.
     """
     try:
         return read_object(folder.versions) if folder.versions.exists() else {}
@@ -287,10 +371,13 @@ def read_versions(folder: RunFolder) -> dict[str, Any]:
 
 
 def _read_metrics(folder: RunFolder) -> list[loggers.Row]:
-    """The rows of a run, compared with what its newest readable checkpoint remembers of them."""
-    remembered = _newest_mark(
-        folder
-    )  # before the rows: a run that is being trained only adds to them
+    """Returns the rows of a run, compared with the mark in its newest readable checkpoint.
+
+    Raises:
+        RunFolderError: The file cannot be read, or a line of it is no row.
+    """
+    # read before the rows: a run that is being trained only adds to them
+    remembered = _newest_mark(folder)
     try:
         data = atomic_io.read_bytes(folder.metrics) if folder.metrics.exists() else b""
         if remembered is not None and not remembered[1].is_in(data):
@@ -315,7 +402,7 @@ def _read_metrics(folder: RunFolder) -> list[loggers.Row]:
 
 
 def _newest_mark(folder: RunFolder) -> tuple[int, loggers.Mark] | None:
-    """Update and mark of the newest checkpoint that has one; None where none has."""
+    """Returns update and mark of the newest checkpoint that has one; None where none has."""
     for step in reversed(checkpoint.steps(folder.checkpoints)):
         try:
             mark = mark_of(checkpoint.read_meta(folder.checkpoints, step))
@@ -327,87 +414,104 @@ def _newest_mark(folder: RunFolder) -> tuple[int, loggers.Mark] | None:
 
 
 def mark_of(meta: Mapping[str, Any]) -> loggers.Mark | None:
-    """What a checkpoint's ``meta`` remembers of the rows; None in those of an earlier version."""
+    """Returns the mark of the rows in a checkpoint's ``meta``.
+
+    Args:
+        meta: Plain data of the checkpoint.
+
+    Returns:
+        The mark; None in checkpoints of an earlier version.
+    """
     return None if meta.get("rows") is None else loggers.Mark(*meta["rows"])
 
 
 def series(rows: list[loggers.Row], name: str) -> Series:
-    """One metric of metrics rows as an array.
+    """Returns one metric of metrics rows as an array.
 
     Args:
-        rows: as ``writers.read_rows`` gives them, in any order; of two rows of one seed and update
-            the later counts.
-        name: of the metric.
+        rows: Rows as `loggers.read_rows` returns them, in any order; of two rows of one seed and
+            update the later counts.
+        name: Name of the metric.
+
+    Returns:
+        The metric, with values ``[seeds, E]``.
 
     Raises:
-        KeyError: no row has it; names those there are.
+        KeyError: No row has it; the message names the available metrics.
     """
-    having = [row for row in rows if name in row]
-    if not having:
-        there = sorted({key for row in rows for key in row} - {"update", "step", "seed"})
-        raise KeyError(f"no row has {name!r}; there are {there}")
-    seeds = sorted({row["seed"] for row in having})
-    steps = {row["update"]: row["step"] for row in having}
+    matching_rows = [row for row in rows if name in row]
+    if not matching_rows:
+        available = sorted({key for row in rows for key in row} - {"update", "step", "seed"})
+        raise KeyError(f"no row has {name!r}; there are {available}")
+    seeds = sorted({row["seed"] for row in matching_rows})
+    steps = {row["update"]: row["step"] for row in matching_rows}
     updates = sorted(steps)
-    places = (
+    positions = (
         {update: i for i, update in enumerate(updates)},
         {seed: i for i, seed in enumerate(seeds)},
     )
     values = np.full((len(seeds), len(updates)), np.nan)
-    for row in having:
-        values[places[1][row["seed"]], places[0][row["update"]]] = row[name]
+    for row in matching_rows:
+        values[positions[1][row["seed"]], positions[0][row["update"]]] = row[name]
     return Series(
         tuple(seeds), np.array(updates), np.array([steps[update] for update in updates]), values
     )
 
 
 def renew_versions(folder: RunFolder, update: int) -> str | None:
-    """Write down what a run goes on with, and keep what it ran with before where that differs.
+    """Writes the versions that a run continues with, and keeps earlier ones that differ.
 
     Args:
-        folder: of the run.
-        update: from which it goes on.
+        folder: Layout of the run's folder.
+        update: Update from which the run continues.
 
     Returns:
         The differences in words; None where there is none, or nothing to compare with.
     """
-    now, before = versions(), read_versions(folder)
-    earlier = before.pop("earlier", [])
-    differences = _differences(before, now)
-    if before and not differences:
+    current, previous = versions(), read_versions(folder)
+    earlier = previous.pop("earlier", [])
+    differences = _differences(previous, current)
+    if previous and not differences:
         return None
-    if before:
-        earlier = [*earlier, {**before, "until_update": update}]
+    if previous:
+        earlier = [*earlier, {**previous, "until_update": update}]
     atomic_io.replace_text(
-        folder.versions, atomic_io.to_json({**now, "earlier": earlier}, indent=2) + "\n"
+        folder.versions, atomic_io.to_json({**current, "earlier": earlier}, indent=2) + "\n"
     )
     return "; ".join(differences) or None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The entries of two versions that differ, as ``name before -> now``; none where there is
-    nothing before.
+def _differences(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Returns the entries of two versions that differ, as ``name old -> new``.
+
+    There are none where there is nothing to compare with.
     """
     lines = []
-    for name, value in now.items():
-        was = before.get(name, value)
-        if isinstance(value, dict) and isinstance(was, dict):
-            every = dict.fromkeys([*value, *was])
+    for name, new_value in current.items():
+        old_value = previous.get(name, new_value)
+        if isinstance(new_value, dict) and isinstance(old_value, dict):
+            names = dict.fromkeys([*new_value, *old_value])
             lines += [
-                f"{x} {was.get(x)} -> {value.get(x)}" for x in every if was.get(x) != value.get(x)
+                f"{key} {old_value.get(key)} -> {new_value.get(key)}"
+                for key in names
+                if old_value.get(key) != new_value.get(key)
             ]
-        elif was != value:
-            lines.append(f"{name} {was} -> {value}")
+        elif old_value != new_value:
+            lines.append(f"{name} {old_value} -> {new_value}")
     return lines
 
 
 def versions() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its config: packages, Python, platform,
-    devices.
+    """Returns what the numbers of a run depend on besides its config.
+
+    Returns:
+        Packages, Python, platform and devices, as plain data.
     """
     devices = jax.devices()
     return {
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "packages": {
+            name: version for name in _PACKAGES if (version := _version(name)) is not None
+        },
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device_kind": devices[0].device_kind,
@@ -419,33 +523,40 @@ def versions() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """Installed version of a package, or None."""
+    """Returns the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-_LARGEST = 10_000_000  # bytes of a config: a thousand times more than any has
+_MAX_CONFIG_BYTES = 10_000_000
+"""A thousand times more bytes than any config has."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object as ``files.to_json`` wrote it, infinities among it; the one reader of stored
-    configs.
+    """Reads a JSON object as `atomic_io.to_json` wrote it, infinities among it.
+
+    All stored configs are read by this function.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The object, as a dictionary.
 
     Raises:
-        RunFolderError: it cannot be read, or is no JSON object; names the file.
+        RunFolderError: It cannot be read, or is no JSON object; the message names the file.
     """
     try:
         if not path.is_file():  # nor a pipe or a device, which may never end
             raise RunFolderError(f"{path} is no file")
-        if path.stat().st_size > _LARGEST:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise RunFolderError(
-                f"{path} is damaged: it is larger than any config, {_LARGEST:,} bytes"
+                f"{path} is damaged: it is larger than any config, {_MAX_CONFIG_BYTES:,} bytes"
             )
-        value = atomic_io.from_json(
-            atomic_io.read_bytes(path).decode("utf-8-sig")
-        )  # some editors add a byte order mark
+        # utf-8-sig: some editors add a byte order mark
+        value = atomic_io.from_json(atomic_io.read_bytes(path).decode("utf-8-sig"))
     except RunFolderError:
         raise
     except (OSError, ValueError, RecursionError) as error:

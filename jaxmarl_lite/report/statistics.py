@@ -1,4 +1,4 @@
-"""Few seeds, honest numbers: interquartile mean, bootstrap intervals, probability of improvement.
+"""Statistics of a few seeds: interquartile mean, bootstrap intervals, probability of improvement.
 
 Source: Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep Reinforcement Learning at the
 Edge of the Statistical Precipice", NeurIPS 2021 (arXiv:2108.13264), sections 4.1 to 4.3.
@@ -15,64 +15,95 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Statistic = Callable[..., Any]
-"""``statistic(x, axis=...)``; ``axis`` an int, or None for the whole array. It must leave NaNs
+"""``statistic(x, axis=...)``; ``axis`` is an int, or None for the whole array. It must leave NaNs
 out."""
 
-_MOST_NUMBERS_AT_ONCE = 4_000_000
+_MAX_NUMBERS_AT_ONCE = 4_000_000
+"""Numbers that one batch of bootstrap draws may hold, which bounds the memory."""
 
 
 class Interval(NamedTuple):
-    """A statistic with its confidence interval; every field has the shape of the statistic."""
+    """A statistic with its confidence interval.
+
+    Every array field has the shape of the statistic.
+
+    Attributes:
+        estimate: The statistic of all values.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        count: Number of finite or infinite values that entered: seeds that did not end as NaN.
+        seeds: Number of values, NaN or not.
+    """
 
     estimate: Any
     low: Any
     high: Any
     count: Any
-    """Finite or infinite values that entered: seeds that did not end as NaN."""
     seeds: int
-    """Values there were, NaN or not."""
 
     @property
     def degenerate(self) -> bool:
-        """True where fewer than two values entered somewhere: low and high then say nothing about
-        the spread.
+        """Whether fewer than two values entered somewhere.
+
+        Low and high then say nothing about the spread.
         """
         return bool(np.min(self.count) < 2)
 
 
-def iqm(x: Any, axis: int | None = None) -> Any:
-    """Interquartile mean: the mean of the middle half of the values.
+def iqm(x: ArrayLike, axis: int | None = None) -> Any:
+    """Computes the interquartile mean: the mean of the middle half of the values.
 
     With ``n`` values, the ``floor(n / 4)`` smallest and as many of the largest are dropped and the
-    rest averaged: ``scipy.stats.trim_mean(x, 0.25)``, which the paper's own program uses, so that
-    numbers can be compared with published ones. (The other definition in use gives the values at
-    the quartiles fractional weights; the two agree when n is divisible by 4.) Below four values
-    nothing is dropped: the IQM of 3 seeds is their mean.
+    rest averaged: ``scipy.stats.trim_mean(x, 0.25)``, which the paper's reference implementation
+    uses, so that numbers can be compared with published ones. (The other definition in use gives
+    the values at the quartiles fractional weights; the two agree when n is divisible by 4.) Below
+    four values nothing is dropped: the IQM of 3 seeds is their mean.
 
-    NaNs are left out, n counting the others; NaN where nothing is left.
+    NaNs are left out, and n counts the others.
 
     Args:
-        x: any shape.
-        axis: the axis to reduce; None pools everything, as the paper does with ``[tasks, seeds]``.
+        x: Values, of any shape.
+        axis: Axis to reduce; None pools everything, as the paper does with ``[tasks, seeds]``.
+
+    Returns:
+        The shape of ``x`` without ``axis``, in the unit of ``x``; NaN where no value is left.
+
+    Example:
+        The smallest and the largest of five values are dropped:
+
+        >>> float(iqm([1.0, 2.0, 3.0, 4.0, 100.0]))
+        3.0
     """
     x = np.asarray(x, dtype=np.float64)
     if axis is None:
         x, axis = x.reshape(-1), 0
-    x = np.sort(np.moveaxis(x, axis, -1), axis=-1)  # NaNs go last
+    # NaNs sort to the end, so the cuts below count from the values that are left
+    x = np.sort(np.moveaxis(x, axis, -1), axis=-1)
     count = np.sum(~np.isnan(x), axis=-1, keepdims=True)
     cut = count // 4
-    place = np.arange(x.shape[-1])
-    kept = (place >= cut) & (place < count - cut)
-    total = np.sum(np.where(kept, x, 0.0), axis=-1)
+    position = np.arange(x.shape[-1])
+    in_middle = (position >= cut) & (position < count - cut)
+    total = np.sum(np.where(in_middle, x, 0.0), axis=-1)
     with np.errstate(invalid="ignore"):
         return (total / (count - 2 * cut)[..., 0])[()]
 
 
-def mean(x: Any, axis: int | None = None) -> Any:
-    """Arithmetic mean over an axis (None: over all); NaNs are left out, NaN where nothing is
-    left.
+def mean(x: ArrayLike, axis: int | None = None) -> Any:
+    """Computes the arithmetic mean over an axis, NaNs left out.
+
+    Args:
+        x: Values, of any shape.
+        axis: Axis to reduce; None reduces all.
+
+    Returns:
+        The shape of ``x`` without ``axis``, in the unit of ``x``; NaN where no value is left.
+
+    Example:
+        >>> mean([[1.0, 3.0], [5.0, float("nan")]], axis=1)
+        array([2., 5.])
     """
     x = np.asarray(x, dtype=np.float64)
     count = np.sum(~np.isnan(x), axis=axis)
@@ -80,25 +111,32 @@ def mean(x: Any, axis: int | None = None) -> Any:
         return (np.nansum(x, axis=axis) / count)[()]
 
 
-def proportion_interval(kept: Any, count: int, confidence: float = 0.95) -> Interval:
-    """A probability estimated from ``kept`` of ``count`` independent trials, with Wilson's score
-    interval.
+def proportion_interval(successes: ArrayLike, count: int, confidence: float = 0.95) -> Interval:
+    """Estimates a probability from independent trials, with Wilson's score interval.
 
-    ``centre`` is the plain share; the interval stays inside [0, 1] and does not shrink to a point
+    The estimate is the plain share; the interval stays inside [0, 1] and does not shrink to a point
     where all or no trials succeed: 20 of 20 give [0.84, 1]. Source: Wilson, "Probable Inference,
     the Law of Succession, and Statistical Inference", JASA 22 (1927).
 
     Args:
-        kept: numbers of successes, any shape.
-        count: trials behind each, at least 1.
-        confidence: in (0, 1).
+        successes: Numbers of successes, of any shape, each from 0 to ``count``.
+        count: Number of trials behind each of them, at least 1.
+        confidence: Confidence of the interval, in (0, 1).
+
+    Returns:
+        An `Interval` with fields of the shape of ``successes``.
 
     Raises:
-        ValueError: no trials.
+        ValueError: There are no trials.
+
+    Example:
+        >>> interval = proportion_interval(20, 20)
+        >>> float(interval.estimate), round(float(interval.low), 2), float(interval.high)
+        (1.0, 0.84, 1.0)
     """
     if count < 1:
         raise ValueError(f"count is {count}; allowed is 1 or more")
-    share, z = np.asarray(kept, np.float64) / count, NormalDist().inv_cdf((1 + confidence) / 2)
+    share, z = np.asarray(successes, np.float64) / count, NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     low, high = np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
@@ -106,38 +144,51 @@ def proportion_interval(kept: Any, count: int, confidence: float = 0.95) -> Inte
 
 
 def bootstrap_interval(
-    x: Any,
+    x: ArrayLike,
     statistic: Statistic = iqm,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
     by_task: bool = False,
 ) -> Interval:
-    """Percentile bootstrap: draw as many seeds with replacement, take the statistic, and again;
-    then its quantiles.
+    """Computes a statistic over seeds with its percentile bootstrap interval.
 
-    ``[Q((1 - c) / 2), Q((1 + c) / 2)]`` of the statistic over ``resamples`` draws (the paper's
-    section 4.1). With one seed every draw is that seed, so low = high = centre and
-    ``Interval.degenerate`` is True; with none left all three are NaN.
+    Each draw takes as many seeds as there are, with replacement, and computes the statistic of
+    them; the interval is ``[Q((1 - c) / 2), Q((1 + c) / 2)]`` of the statistic over ``resamples``
+    draws (the paper's section 4.1). With one seed every draw is that seed, so low, high and the
+    estimate are equal and ``Interval.degenerate`` is True; with none left all three are NaN.
 
     Args:
-        x: ``[seeds]`` or ``[seeds, ...]``; every trailing entry gets an interval of its own. With
-            ``by_task`` it is ``[tasks, seeds]``: each task's seeds are drawn apart (stratified) and
-            the statistic pools all tasks.
-        statistic: see ``Statistic``.
-        confidence: probability mass between low and high, in (0, 1).
-        resamples: number of draws.
-        seed: of the draws; equal seeds give equal intervals.
+        x: Values ``[seeds]`` or ``[seeds, ...]``; every trailing entry gets an interval of its own.
+            With ``by_task`` they are ``[tasks, seeds]``.
+        statistic: Statistic to compute; see `Statistic`.
+        confidence: Probability mass between low and high, in (0, 1).
+        resamples: Number of draws.
+        seed: Seed of the draws; equal seeds give equal intervals.
+        by_task: Whether each task's seeds are drawn separately (stratified) and the statistic pools
+            all tasks.
+
+    Returns:
+        An `Interval` with fields of shape ``[...]``, scalars for ``[seeds]`` and with ``by_task``.
 
     Raises:
-        ValueError: wrong rank, no seeds, or a confidence outside (0, 1).
+        ValueError: ``x`` has the wrong rank or no seeds, or the confidence lies outside (0, 1).
+
+    Example:
+        >>> interval = bootstrap_interval([1.0, 2.0, 3.0, float("nan")])
+        >>> float(interval.estimate), int(interval.count), interval.seeds
+        (2.0, 3, 4)
+        >>> bool(1.0 <= interval.low < 2.0 < interval.high <= 3.0)
+        True
+        >>> bootstrap_interval([5.0]).degenerate
+        True
     """
     x = np.asarray(x, dtype=np.float64)
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     if x.ndim == 0 or x.size == 0 or (by_task and x.ndim != 2):
-        wanted = "[tasks, seeds]" if by_task else "[seeds] or [seeds, ...]"
-        raise ValueError(f"expected {wanted} with at least one value, got shape {x.shape}")
+        expected = "[tasks, seeds]" if by_task else "[seeds] or [seeds, ...]"
+        raise ValueError(f"expected {expected} with at least one value, got shape {x.shape}")
     quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
     if by_task:
         draws = _draws_by_task(x, statistic, resamples, seed)
@@ -149,11 +200,12 @@ def bootstrap_interval(
             int(np.sum(~np.isnan(x))),
             x.size,
         )
+    # every trailing entry is a column with an interval of its own
     columns = x.reshape(x.shape[0], -1)
     low, high = np.empty((2, columns.shape[1]))
-    for some in _alike(columns, resamples):
-        draws = _draws(columns[:, some], statistic, resamples, seed)
-        low[some], high[some] = np.quantile(draws, quantiles, axis=0)
+    for members in _columns_with_same_nans(columns, resamples):
+        draws = _draws(columns[:, members], statistic, resamples, seed)
+        low[members], high[members] = np.quantile(draws, quantiles, axis=0)
     shape = x.shape[1:]
     centre = statistic(columns, axis=0)
     count = np.sum(~np.isnan(columns), axis=0)
@@ -163,40 +215,57 @@ def bootstrap_interval(
 
 
 def curve(
-    x: Any,
+    x: ArrayLike,
     statistic: Statistic = iqm,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The statistic over seeds at every evaluation with its pointwise interval.
+    """Computes the statistic over seeds at every evaluation with its pointwise interval.
 
     Args:
-        x: ``[seeds, evaluations]``; the rest as for ``bootstrap_interval``.
+        x: Values ``[seeds, evaluations]``.
+        statistic: Statistic to compute; see `Statistic`.
+        confidence: Probability mass between low and high, in (0, 1).
+        resamples: Number of draws.
+        seed: Seed of the draws.
 
     Returns:
-        ``centre, low, high``, each ``[evaluations]``.
+        ``(estimate, low, high)``, each ``[evaluations]``.
+
+    Raises:
+        ValueError: ``x`` does not have two axes.
+
+    Example:
+        >>> estimate, low, high = curve([[1.0, 2.0], [3.0, 6.0]])
+        >>> estimate, low, high
+        (array([2., 4.]), array([1., 2.]), array([3., 6.]))
     """
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2:
         raise ValueError(f"expected [seeds, evaluations], got shape {x.shape}")
-    found = bootstrap_interval(x, statistic, confidence, resamples, seed)
-    return found.estimate, found.low, found.high
+    interval = bootstrap_interval(x, statistic, confidence, resamples, seed)
+    return interval.estimate, interval.low, interval.high
 
 
-def area_under_curve(steps: Any, x: Any) -> np.ndarray:
-    """Mean of each curve over training: the area under it by the trapezoidal rule, divided by its
-    length in steps.
+def area_under_curve(steps: ArrayLike, x: ArrayLike) -> np.ndarray:
+    """Computes the mean of each curve over training.
+
+    This is the area under the curve by the trapezoidal rule, divided by its length in steps.
 
     Args:
-        steps: ``[evaluations]``, at least two, rising.
-        x: ``[..., evaluations]``; a curve with a NaN in it gives NaN.
+        steps: Environment steps ``[evaluations]``, at least two, rising.
+        x: Values ``[..., evaluations]``; a curve with a NaN in it gives NaN.
 
     Returns:
-        ``[...]``, in the unit of ``x``.
+        Means ``[...]``, in the unit of ``x``.
 
     Raises:
-        ValueError: lengths that differ, fewer than two evaluations, or steps that do not rise.
+        ValueError: Lengths differ, there are fewer than two evaluations, or steps do not rise.
+
+    Example:
+        >>> float(area_under_curve([0, 10, 20], [0.0, 1.0, 1.0]))
+        0.75
     """
     steps, x = np.asarray(steps, np.float64), np.asarray(x, np.float64)
     if (
@@ -211,17 +280,28 @@ def area_under_curve(steps: Any, x: Any) -> np.ndarray:
     return np.trapezoid(x, steps, axis=-1) / (steps[-1] - steps[0])
 
 
-def probability_of_improvement(x: Any, y: Any) -> float:
-    """How likely a run of X is to beat a run of Y: ``P(X > Y)``, a tie counting one half.
+def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+    """Estimates how likely a run of X is to beat a run of Y, a tie counting one half.
 
     ``mean over tasks of  1/(N K) sum_ij [x_i > y_j] + 1/2 [x_i = y_j]`` (section 4.3): the
-    Mann-Whitney U statistic over ``N K``. NaNs are left out.
+    Mann-Whitney U statistic over ``N K``, which estimates ``P(X > Y) + P(X = Y) / 2``. NaNs are
+    left out.
 
-    Args: x, y: ``[seeds]``, or ``[tasks, seeds]`` with the same tasks; the numbers of seeds may
-        differ.
+    Args:
+        x: Values of X, ``[seeds]`` or ``[tasks, seeds]``.
+        y: Values of Y, likewise, with the same tasks; the number of seeds may differ.
 
     Returns:
-        A probability; NaN where one side has no value at all.
+        A probability, 0 to 1; NaN where one side has no value at all.
+
+    Raises:
+        ValueError: The ranks or the numbers of tasks do not fit.
+
+    Example:
+        Of four pairs X wins two, and one is a tie:
+
+        >>> probability_of_improvement([1.0, 2.0], [0.0, 2.0])
+        0.625
     """
     x, y = np.atleast_2d(np.asarray(x, np.float64)), np.atleast_2d(np.asarray(y, np.float64))
     if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
@@ -234,43 +314,56 @@ def probability_of_improvement(x: Any, y: Any) -> float:
 
 
 def _beats(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) + P(X = Y) / 2 over all pairs of ``[n]`` and ``[k]``."""
+    """Computes P(X > Y) + P(X = Y) / 2 over all pairs of ``[n]`` and ``[k]``."""
     if x.size == 0 or y.size == 0:
         return np.nan
     return float(np.mean((x[:, None] > y) + 0.5 * (x[:, None] == y)))
 
 
-def _alike(columns: np.ndarray, resamples: int) -> list[np.ndarray]:
-    """Groups of columns of ``[seeds, C]`` with NaNs in the same rows, each small enough to be drawn
-    at once.
+def _columns_with_same_nans(columns: np.ndarray, resamples: int) -> list[np.ndarray]:
+    """Groups the columns of ``[seeds, C]`` by the rows in which they have NaNs.
+
+    Returns:
+        Indices of columns; each group is small enough to be drawn at once.
     """
-    _, group = np.unique(np.isnan(columns), axis=1, return_inverse=True)
-    most = max(1, _MOST_NUMBERS_AT_ONCE // (resamples * columns.shape[0]))
-    found = []
-    for which in range(int(group.max()) + 1):
-        members = np.flatnonzero(group == which)
-        found += [members[start : start + most] for start in range(0, members.size, most)]
-    return found
+    _, group_of_column = np.unique(np.isnan(columns), axis=1, return_inverse=True)
+    max_columns = max(1, _MAX_NUMBERS_AT_ONCE // (resamples * columns.shape[0]))
+    groups = []
+    for group_index in range(int(group_of_column.max()) + 1):
+        members = np.flatnonzero(group_of_column == group_index)
+        groups += [
+            members[start : start + max_columns] for start in range(0, members.size, max_columns)
+        ]
+    return groups
 
 
 def _draws(columns: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
-    """The statistic of ``[seeds, C]`` under every draw of its NaN-free rows: ``[resamples, C]``."""
+    """Computes the statistic of ``[seeds, C]`` under every draw of its NaN-free rows.
+
+    Returns:
+        ``[resamples, C]``; NaN where no row is left.
+    """
     rows = columns[~np.isnan(columns[:, 0])]
     if rows.shape[0] == 0:
         return np.full((resamples, columns.shape[1]), np.nan)
+    # equal seeds give equal draws in every group of columns
     index = np.random.default_rng(seed).integers(rows.shape[0], size=(resamples, rows.shape[0]))
     return np.asarray(statistic(rows[index], axis=1))
 
 
 def _draws_by_task(x: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
-    """The pooled statistic of ``[tasks, seeds]``, each task's seeds drawn apart:
-    ``[resamples]``.
+    """Computes the pooled statistic of ``[tasks, seeds]`` under every draw.
+
+    Each task's seeds are drawn separately.
+
+    Returns:
+        ``[resamples]``; NaN where no value is left.
     """
     generator = np.random.default_rng(seed)
     tasks = [row[~np.isnan(row)] for row in x]
-    drawn = [
+    draws = [
         row[generator.integers(row.size, size=(resamples, row.size))] for row in tasks if row.size
     ]
-    if not drawn:
+    if not draws:
         return np.full(resamples, np.nan)
-    return np.asarray(statistic(np.concatenate(drawn, axis=1), axis=1))
+    return np.asarray(statistic(np.concatenate(draws, axis=1), axis=1))

@@ -1,4 +1,4 @@
-"""Results as rich tables: plain data in, something rich can print out."""
+"""Results as rich tables, built from plain data."""
 
 from __future__ import annotations
 
@@ -15,26 +15,46 @@ from jaxmarl_lite.report.text import literal
 
 
 def new_table(title: str | None = None) -> Table:
-    """An empty table; its title is shown as it stands."""
+    """Returns an empty table.
+
+    Args:
+        title: Title, shown as it stands; None for none.
+
+    Returns:
+        A rich table without columns.
+    """
     text = None if title is None else literal(title, "table.title")
     return Table(title=text, box=box.SIMPLE_HEAD, title_justify="left")
 
 
-def format_number(value: float, like: Sequence[float] = ()) -> str:
-    """A number with as many decimals as its size (or the largest of ``like``) deserves; ``nan``
-    reads "left out".
+def format_number(value: float, others: Sequence[float] = ()) -> str:
+    """Formats a number with the decimals that its size deserves; NaN reads "left out".
+
+    Args:
+        value: Number to format.
+        others: Numbers shown beside it; the largest size among all of them sets the decimals.
+
+    Returns:
+        The number with thousands separators.
     """
     if np.isnan(value):
         return "left out"
-    sizes = [abs(entry) for entry in (value, *like) if np.isfinite(entry)]
+    sizes = [abs(entry) for entry in (value, *others) if np.isfinite(entry)]
     size = max(sizes, default=0.0)
     decimals = 4 if 0 < size < 0.1 else 2 if size < 100 else 1 if size < 1000 else 0
     return f"{value:,.{decimals}f}"
 
 
 def format_interval(interval: Interval) -> str:
-    """``0.97 [0.94, 0.99]``, saying so where there was one seed only, or where seeds were left
-    out.
+    """Formats an interval as ``0.97 [0.94, 0.99]``.
+
+    The text says so where there was one seed only, or where seeds were left out.
+
+    Args:
+        interval: Interval of one statistic.
+
+    Returns:
+        The text.
     """
     numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
     centre, low, high = (format_number(value, numbers) for value in numbers)
@@ -58,15 +78,21 @@ def result_table(
     title: str | None = None,
     extra: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Table:
-    """The end of a run: a line per seed, then the IQM with its 95 % interval, the random policy,
-    the best possible.
+    """Builds the table of a run's end.
+
+    It has a line per seed, then the IQM with its 95 % interval, the random policy and the best
+    possible return.
 
     Args:
-        returns: seed -> final return; NaN for a diverged seed.
-        random: return of the random policy, if measured.
-        best: the highest return there is, if known.
-        meaning: what the return is, in words; heads its column.
-        extra: further columns: name -> seed -> number.
+        returns: Seed -> final return; NaN for a diverged seed.
+        random: Return of the random policy, if measured.
+        best: Highest possible return, if known.
+        meaning: Meaning of the return, in words; heads its column.
+        title: Title of the table.
+        extra: Further columns: name -> seed -> number.
+
+    Returns:
+        A rich table.
     """
     table = new_table(title)
     table.add_column("")
@@ -100,8 +126,20 @@ def summary_table(
     meaning: str = "return",
     title: str | None = None,
 ) -> Table:
-    """Several runs side by side: a line per label with its IQM and interval, then the random policy
-    and the best.
+    """Builds the table of several runs side by side.
+
+    It has a line per label with its IQM and interval, then the random policy and the best possible
+    return.
+
+    Args:
+        results: Label -> IQM with its interval.
+        random: Return of the random policy, if measured.
+        best: Highest possible return, if known.
+        meaning: Meaning of the return, in words; heads its column.
+        title: Title of the table.
+
+    Returns:
+        A rich table.
     """
     table = new_table(title)
     table.add_column("")
@@ -119,10 +157,18 @@ def summary_table(
 def list_table(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None
 ) -> Table:
-    """A plain list for the command line: numbers to the right, the first column in bold.
+    """Builds a plain list for the command line: numbers to the right, the first column in bold.
+
+    Args:
+        columns: Heads of the columns.
+        rows: Rows with an entry per column; None leaves a cell empty.
+        title: Title of the table.
+
+    Returns:
+        A rich table.
 
     Raises:
-        ValueError: a row whose length is not that of ``columns``.
+        ValueError: The length of a row is not that of ``columns``.
     """
     table = new_table(title)
     for i, name in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Text that users and environments give, as text: no markup, no control characters."""
+"""Text from users and environments, shown as text: no markup, no control characters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import unicodedata
 
 from rich.text import Text
 
-_HIDDEN = ("Cc", "Cs")  # control characters, and the stand-ins for bytes that are no text
+_HIDDEN = ("Cc", "Cs")
+"""Unicode categories to escape: control characters, and the surrogates of undecodable bytes."""
 
 
 def printable(text: object) -> str:
-    """The text with control characters and undecodable bytes as escapes, such as ``\\x1b``; line
-    breaks stay.
+    r"""Returns the text with control characters and undecodable bytes as escapes, such as ``\x1b``.
+
+    Line breaks stay.
+
+    Args:
+        text: Any object; its `str` is taken.
+
+    Returns:
+        The escaped text.
     """
     return "".join(
         char.encode("unicode_escape").decode()
@@ -22,5 +30,15 @@ def printable(text: object) -> str:
 
 
 def literal(text: object, style: str = "") -> Text:
-    """The text for rich, which takes brackets and colons in a `str` for styles and pictures."""
+    """Returns the text for rich, shown as it stands.
+
+    Rich reads brackets and colons in a `str` as styles and pictograms.
+
+    Args:
+        text: Any object; its `str` is taken.
+        style: Rich style of the whole text.
+
+    Returns:
+        A rich text without markup.
+    """
     return Text(printable(text), style)

@@ -30,9 +30,9 @@ def policies(draw, *lead, actions=5):
 def test_the_counterfactual_baseline_is_a_sum_over_actions():
     draw = np.random.default_rng(0)
     q, probs = draw.normal(size=(4, N, 5)), policies(draw, 4, N)
-    found = baselines.counterfactual_baseline(jnp.asarray(q), jnp.asarray(probs))
+    result = baselines.counterfactual_baseline(jnp.asarray(q), jnp.asarray(probs))
     for i in np.ndindex(4, N):
-        assert found[i] == pytest.approx(sum(probs[i][u] * q[i][u] for u in range(5)), rel=1e-5)
+        assert result[i] == pytest.approx(sum(probs[i][u] * q[i][u] for u in range(5)), rel=1e-5)
 
 
 def gradient_variance(q, probs, b):
@@ -62,29 +62,29 @@ def test_the_optimal_baseline_has_the_least_variance():
 
 def test_the_optimal_baseline_of_a_certain_policy_is_its_value():
     q, certain = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0, 0.0])
-    found, slope = jax.value_and_grad(baselines.optimal_baseline)(q, certain)
-    assert found == 2.0 and np.isfinite(slope).all()
+    result, slope = jax.value_and_grad(baselines.optimal_baseline)(q, certain)
+    assert result == 2.0 and np.isfinite(slope).all()
 
 
 @pytest.fixture(scope="module")
 def critic():
     spec = random_rollouts.spec(N)
     config = coma.COMAConfig(**SMALL)
-    of = coma.COMANetworks(
+    networks = coma.COMANetworks(
         actor_critic.make_actor(spec, config.network_spec, True),
         coma.JointCritic(config.hidden_sizes, spec.action_size, "relu"),
     )
     learner = coma.make_coma("coma", spec, config).init(jax.random.key(0), random_rollouts.B)
-    return of, learner, random_rollouts.batch(N).transitions
+    return networks, learner, random_rollouts.batch(N).transitions
 
 
 def test_q_knows_the_others_actions_and_answers_for_every_own_one(critic):
-    of, learner, steps = critic
-    q = np.asarray(of.q(learner.critic_params, steps.obs, steps.action))
+    networks, learner, steps = critic
+    q = np.asarray(networks.q(learner.critic_params, steps.obs, steps.action))
     assert q.shape == (*steps.action.shape, 3)
     for i in range(N):
         other = steps.action.at[..., i].set((steps.action[..., i] + 1) % 3)
-        changed = np.asarray(of.q(learner.critic_params, steps.obs, other))
+        changed = np.asarray(networks.q(learner.critic_params, steps.obs, other))
         np.testing.assert_allclose(
             changed[..., i, :], q[..., i, :], rtol=1e-4, atol=1e-5
         )  # its own does not matter
@@ -93,45 +93,51 @@ def test_q_knows_the_others_actions_and_answers_for_every_own_one(critic):
 
 
 def test_comas_targets_by_hand(critic):
-    of, learner, steps = critic
+    networks, learner, steps = critic
     config = dataclasses.replace(coma.COMAConfig(**SMALL), gamma=0.9, gae_lambda=0.7)
     steps = steps._replace(
         next_obs=jax.tree.map(
-            lambda now, after: tree_math.where(
-                steps.last, after, jnp.concatenate([now[1:], after[-1:]])
+            lambda current, next_state: tree_math.where(
+                steps.last, next_state, jnp.concatenate([current[1:], next_state[-1:]])
             ),
             steps.obs,
             steps.next_obs,
         )
     )  # as in a rollout: what is seen next is what was seen after
-    following = coma.next_actions(of.actor, learner.actor_params, (), steps, jax.random.key(1))
-    time, worlds = steps.last.shape
+    following = coma.next_actions(
+        networks.actor, learner.actor_params, (), steps, jax.random.key(1)
+    )
+    time, envs = steps.last.shape
     last, discount = np.asarray(steps.last), np.asarray(steps.discount)
     assert (last & (discount == 1)).any() and (
         last & (discount == 0)
     ).any()  # a truncation and a true end
-    for t, b in np.ndindex(time - 1, worlds):
+    for t, b in np.ndindex(time - 1, envs):
         if not last[t, b]:
             np.testing.assert_array_equal(following[t, b], steps.action[t + 1, b])
     legal = np.take_along_axis(
         np.asarray(steps.next_obs.action_mask), np.asarray(following)[..., None], -1
     )
     assert legal[last].all()
-    value = coma._chosen(of.q(learner.target_params, steps.obs, steps.action), steps.action)
-    after = coma._chosen(of.q(learner.target_params, steps.next_obs, following), following)
-    wanted = np.zeros(value.shape)
-    for b in range(worlds):
+    value = coma._select_action(
+        networks.q(learner.target_params, steps.obs, steps.action), steps.action
+    )
+    next_state = coma._select_action(
+        networks.q(learner.target_params, steps.next_obs, following), following
+    )
+    expected = np.zeros(value.shape)
+    for b in range(envs):
         for i in range(N):
             g = 0.0
             for t in reversed(range(time)):
                 step = float(steps.reward[t, b, i])
                 if t == time - 1 or last[t, b]:
-                    g = step + 0.9 * discount[t, b] * float(after[t, b, i])
+                    g = step + 0.9 * discount[t, b] * float(next_state[t, b, i])
                 else:
-                    g = step + 0.9 * (0.3 * float(after[t, b, i]) + 0.7 * g)
-                wanted[t, b, i] = g
-    found = coma.targets(of, learner.target_params, steps, following, config)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+                    g = step + 0.9 * (0.3 * float(next_state[t, b, i]) + 0.7 * g)
+                expected[t, b, i] = g
+    result = coma.targets(networks, learner.target_params, steps, following, config)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_policy_gradient_is_ppos_first_step():
@@ -156,7 +162,7 @@ def same(ours, theirs, **tolerance):
         np.testing.assert_allclose(a, b, **({"rtol": 1e-4, "atol": 1e-6} | tolerance))
 
 
-def moved(before, after):
+def updated(before, after):
     return any(
         (np.asarray(a) != b).any()
         for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)
@@ -186,11 +192,11 @@ def test_an_update_of_iac_is_ppos_of_one_step(name, critic_input):
     same(plain.actor_params, learner.actor_params, rtol=0)
     pairs = (ours, plain), (theirs, learner)
     by_ours, by_theirs = (
-        jax.jit(each.update)(jax.random.key(1), state, batch)[0] for each, state in pairs
+        jax.jit(item.update)(jax.random.key(1), state, batch)[0] for item, state in pairs
     )
     same(by_ours.actor_params, by_theirs.actor_params)
     same(by_ours.critic_params, by_theirs.critic_params)
-    assert moved(plain.actor_params, by_ours.actor_params)
+    assert updated(plain.actor_params, by_ours.actor_params)
 
 
 @pytest.mark.parametrize("baseline", ["mean", "optimal"])
@@ -207,14 +213,16 @@ def test_an_update_of_coma_climbs_the_counterfactual_gradient(baseline):
     )
     algorithm = coma.make_coma("coma", spec, config)
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
-    after, _ = jax.jit(algorithm.update)(jax.random.key(1), learner, batch)
-    of = coma.COMANetworks(
+    next_state, _ = jax.jit(algorithm.update)(jax.random.key(1), learner, batch)
+    networks = coma.COMANetworks(
         actor_critic.make_actor(spec, config.network_spec, True),
         coma.JointCritic(config.hidden_sizes, spec.action_size, "relu"),
     )
     obs, action = batch.transitions.obs, batch.transitions.action
-    q = np.asarray(of.q(after.critic_params, obs, action))  # the critic learns first
-    probs = np.exp(of.actor.unroll(learner.actor_params, (), obs, batch.transitions.last).logits)
+    q = np.asarray(networks.q(next_state.critic_params, obs, action))  # the critic learns first
+    probs = np.exp(
+        networks.actor.unroll(learner.actor_params, (), obs, batch.transitions.last).logits
+    )
     weight = probs * (
         1.0 + (baseline == "optimal") * ((probs**2).sum(-1, keepdims=True) - 2 * probs)
     )
@@ -226,14 +234,14 @@ def test_an_update_of_coma_climbs_the_counterfactual_gradient(baseline):
     ) / weight.sum(-1)
 
     def objective(theta):
-        log_prob = of.actor.unroll(theta, (), obs, batch.transitions.last).log_prob(action)
+        log_prob = networks.actor.unroll(theta, (), obs, batch.transitions.last).log_prob(action)
         return (log_prob * gain * obs.alive).sum() / obs.alive.sum()
 
     same(
-        after.actor_params,
+        next_state.actor_params,
         tree_math.add_scaled(0.5, jax.grad(objective)(learner.actor_params), learner.actor_params),
     )
-    assert moved(learner.actor_params, after.actor_params)
+    assert updated(learner.actor_params, next_state.actor_params)
 
 
 @pytest.mark.parametrize("name", ["coma", "liir"])
@@ -243,17 +251,19 @@ def test_agents_that_are_paid_apart_serve_the_sum(name):
     batch = random_rollouts.batch(N)
     paid = jnp.asarray(np.random.default_rng(1).normal(size=batch.transitions.reward.shape))
     together = jnp.broadcast_to(paid.sum(-1, keepdims=True), paid.shape)
-    found = {}
+    result = {}
     for kind, reward in (("individual", paid), ("team", together)):
         spec = dataclasses.replace(random_rollouts.spec(N), reward_type=kind)
         algorithm = jml.make_algorithm(name, spec, registry.config_of(name)(**SMALL))
         learner = algorithm.init(jax.random.key(0), random_rollouts.B)
         rollout = batch._replace(transitions=batch.transitions._replace(reward=reward))
-        found[kind], _ = jax.jit(algorithm.update)(jax.random.key(1), learner, rollout)
+        result[kind], _ = jax.jit(algorithm.update)(jax.random.key(1), learner, rollout)
     part = {"coma": "critic_params", "liir": "extrinsic_critic_params"}[name]
-    same(getattr(found["individual"], part), getattr(found["team"], part), rtol=1e-5, atol=1e-6)
-    assert moved(getattr(learner, part), getattr(found["team"], part))
-    assert moved(found["individual"].actor_params, found["team"].actor_params) == (name == "liir")
+    same(getattr(result["individual"], part), getattr(result["team"], part), rtol=1e-5, atol=1e-6)
+    assert updated(getattr(learner, part), getattr(result["team"], part))
+    assert updated(result["individual"].actor_params, result["team"].actor_params) == (
+        name == "liir"
+    )
 
 
 def test_comas_critic_has_the_layers_of_the_heads():
@@ -285,12 +295,12 @@ def test_the_copy_is_renewed_every_target_interval_updates(kind):
     )
     update = jax.jit(algorithm.update)
     for number in range(1, 5):
-        before = learner
+        previous = learner
         learner, _ = update(jax.random.key(number), learner, random_rollouts.batch(N, seed=number))
-        assert moved(live(before), live(learner))
+        assert updated(live(previous), live(learner))
         same(
             learner.target_params,
-            live(learner) if number % 2 == 0 else before.target_params,
+            live(learner) if number % 2 == 0 else previous.target_params,
             rtol=0,
             atol=0,
         )
@@ -316,12 +326,12 @@ def test_the_mixer_by_hand_and_as_a_sum():
         sum(abs(float(mixer.w1[i, m])) * q[i] for i in range(N)) + float(mixer.b1[m])
         for m in range(4)
     ]
-    wanted = sum(
+    expected = sum(
         abs(float(w)) * (h if h > 0 else np.exp(h) - 1)
         for w, h in zip(mixer.w2, hidden, strict=True)
     )
     assert float(monotonic_mixing.mix(mixer, jnp.asarray(q))) == pytest.approx(
-        wanted + float(mixer.b2), rel=1e-4
+        expected + float(mixer.b2), rel=1e-4
     )
     ones = monotonic_mixing.Mixer(jnp.ones((N, 1)), jnp.zeros(1), jnp.ones(1), jnp.zeros(()))
     positive = jnp.asarray(np.abs(q))
@@ -334,11 +344,11 @@ def test_the_mixers_first_gain_does_not_grow_with_its_width():
     spec, gains = random_rollouts.spec(N), []
     states = jnp.asarray(np.random.default_rng(0).normal(size=(200, spec.global_state_size)))
     for width in (8, 128):
-        of = qmix.make_qmix_networks(spec, qmix.QMIXConfig(mixing_embed_dim=width))
-        weights = of.init(jax.random.key(0), spec)
-        slopes = jax.grad(lambda q, of=of, weights=weights: of.mix(weights, states, q).sum())(
-            jnp.zeros((200, N))
-        )
+        networks = qmix.make_qmix_networks(spec, qmix.QMIXConfig(mixing_embed_dim=width))
+        weights = networks.init(jax.random.key(0), spec)
+        slopes = jax.grad(
+            lambda q, networks=networks, weights=weights: networks.mix(weights, states, q).sum()
+        )(jnp.zeros((200, N)))
         gains.append(float(slopes.mean()))
     assert min(gains) > 0.01 and max(gains) < 1.0 and max(gains) < 1.5 * min(gains)
 
@@ -360,13 +370,13 @@ def test_qmixs_targets_by_hand(double_q, mixer):
     )
     algorithm = qmix.make_qmix("qmix", spec, config)
     live, copy = (algorithm.init(jax.random.key(seed), 4).params for seed in (0, 1))
-    of = qmix.make_qmix_networks(spec, config)
-    net = of.net
+    networks = qmix.make_qmix_networks(spec, config)
+    net = networks.net
     steps = batch.transitions
-    _, following = temporal_difference.agent_q_values(of, live, steps, ())
-    found = np.asarray(temporal_difference.targets(of, copy, following, steps, (), config))
+    _, following = temporal_difference.agent_q_values(networks, live, steps, ())
+    result = np.asarray(temporal_difference.targets(networks, copy, following, steps, (), config))
     assert (np.asarray(steps.last) & (np.asarray(steps.discount) == 1)).any()
-    for t, b in np.ndindex(found.shape):
+    for t, b in np.ndindex(result.shape):
         chosen = []
         for i in range(N):
             view = steps.next_obs.agents_view[t, b]
@@ -376,9 +386,11 @@ def test_qmixs_targets_by_hand(double_q, mixer):
             by = of_live if double_q else of_copy
             best = max((u for u in range(3) if legal[u]), key=lambda u: by[u])
             chosen.append(of_copy[best] * bool(steps.next_obs.alive[t, b, i]))
-        after = float(of.mix(copy, steps.next_obs.global_state[t, b], jnp.asarray(chosen)))
-        wanted = float(steps.reward[t, b, 0]) + 0.9 * float(steps.discount[t, b]) * after
-        assert found[t, b] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+        next_state = float(
+            networks.mix(copy, steps.next_obs.global_state[t, b], jnp.asarray(chosen))
+        )
+        expected = float(steps.reward[t, b, 0]) + 0.9 * float(steps.discount[t, b]) * next_state
+        assert result[t, b] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them():
@@ -395,10 +407,10 @@ def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them(
     algorithm = qmix.make_qmix("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), 4)
     hidden_state = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
-    of = qmix.make_qmix_networks(spec, config)
-    net = of.net
+    networks = qmix.make_qmix_networks(spec, config)
+    net = networks.net
     pieces = replay.to_sequences(
-        of,
+        networks,
         learner.params,
         (),
         batch._replace(transitions=steps, initial_hidden_state=hidden_state),
@@ -421,10 +433,11 @@ def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them(
 
 def test_exploration_falls_to_its_end():
     config = qmix.QMIXConfig(epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=100.0)
-    found = [
-        float(qmix.epsilon_schedule(config, jnp.asarray(seen))) for seen in (0.0, 50.0, 100.0, 1e6)
+    result = [
+        float(qmix.epsilon_schedule(config, jnp.asarray(observed)))
+        for observed in (0.0, 50.0, 100.0, 1e6)
     ]
-    np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(result, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
     none = dataclasses.replace(config, epsilon_steps=0.0)
     assert float(qmix.epsilon_schedule(none, jnp.asarray(0.0))) == pytest.approx(0.1)
 
@@ -437,15 +450,15 @@ def test_a_share_of_actions_explores():
     )
     mask = mask.at[..., 0].set(True)
     best = np.asarray(jnp.where(mask, q, -jnp.inf).argmax(-1))
-    none, some, every = (
+    none, subset, every = (
         np.asarray(learner_of.epsilon_greedy(jax.random.key(1), q, mask, share))
         for share in (0.0, 0.3, 1.0)
     )
     np.testing.assert_array_equal(none, best)
     by_chance = float((1 / mask.sum(-1)).mean())  # that any legal action is the best one
-    for found, share in ((some, 0.3), (every, 1.0)):
-        assert np.take_along_axis(np.asarray(mask), found[..., None], -1).all()
-        assert (found == best).mean() == pytest.approx(1 - share * (1 - by_chance), abs=0.02)
+    for result, share in ((subset, 0.3), (every, 1.0)):
+        assert np.take_along_axis(np.asarray(mask), result[..., None], -1).all()
+        assert (result == best).mean() == pytest.approx(1 - share * (1 - by_chance), abs=0.02)
 
 
 def test_nothing_is_learned_before_the_replay_holds_a_batch():
@@ -456,13 +469,13 @@ def test_nothing_is_learned_before_the_replay_holds_a_batch():
     algorithm = qmix.make_qmix("qmix", spec, config)
     learner = algorithm.init(jax.random.key(0), random_rollouts.B)
     update = jax.jit(algorithm.update)
-    moved = []
+    updated = []
     for i in range(2):
-        before = learner.params
+        previous = learner.params
         learner, _ = update(jax.random.key(i), learner, random_rollouts.batch(N, seed=i))
-        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(learner.params), strict=True)
-        moved.append(any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs))
-    assert moved == [False, True]  # four sequences, then eight
+        pairs = zip(jax.tree.leaves(previous), jax.tree.leaves(learner.params), strict=True)
+        updated.append(any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs))
+    assert updated == [False, True]  # four sequences, then eight
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ class Mortal:
 
     def step(self, state, action):
         time, alive, key = state
-        key, now = jax.random.split(key)
+        key, current = jax.random.split(key)
         cost = (action * alive).astype(float)
-        leaves = (jax.random.uniform(now) < jnp.asarray(self.hazard)[action[1]]) | (
+        leaves = (jax.random.uniform(current) < jnp.asarray(self.hazard)[action[1]]) | (
             time + 1 >= self.life
         )
         alive = alive & jnp.stack([jnp.ones((), bool), ~leaves])
@@ -90,15 +90,17 @@ def test_the_promised_change_of_an_episodes_cost_is_the_real_one(env, limit, tol
     promised, real = [], []
     for seed in range(3):  # the surrogate of one batch is off by some 3 %
         state = init(jax.random.key(seed))
-        before = probability(env, config, state.learner_state)
+        previous = probability(env, config, state.learner_state)
         state, info = train(state, 1)
-        after = probability(env, config, state.learner_state)
+        later = probability(env, config, state.learner_state)
         assert (
             info["line_search_success"][0, 1] == 1
             and info["case_recoverable"][0, 1] + info["case_infeasible"][0, 1] == 1
         )
-        np.testing.assert_allclose(info["cost"][0, 1, 0], env.episode_cost(before), rtol=0.05)
-        real.append(env.episode_cost(after) - env.episode_cost(before))
+        np.testing.assert_allclose(
+            info["episode_cost"][0, 1, 0], env.episode_cost(previous), rtol=0.05
+        )
+        real.append(env.episode_cost(later) - env.episode_cost(previous))
         promised.append(STEPS * info["cost_surrogate_change"][0, 1, 0])
     assert max(real) < -0.05
     np.testing.assert_allclose(np.mean(promised), np.mean(real), rtol=tolerance)
@@ -112,7 +114,7 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
     action = jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0, 0.0]), (STEPS, 4))
     factor = jnp.where(action == 1, 0.75 / 0.25, 0.25 / 0.75)
     alive = jnp.broadcast_to((jnp.arange(STEPS) < 2)[:, None], (STEPS, 4))
-    of = EnvSpec("test", 1, 2, 2, "discrete", 2, STEPS, cost_names=("a",))
+    env_spec = EnvSpec("test", 1, 2, 2, "discrete", 2, STEPS, cost_names=("a",))
     obs = Observation(
         jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2), bool), alive
     )
@@ -128,10 +130,10 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
         jnp.zeros(1),
     )
     config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio="corrected")
-    actor, problems = actor_critic.single_agent_actor(of, config.network_spec), []
+    actor, problems = actor_critic.single_agent_actor(env_spec, config.network_spec), []
     with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
         patch.setattr(
-            macpo.constrained_step,
+            macpo.trust_region_update,
             "policy_step",
             lambda a, theta, problem, c: (problems.append(problem), (theta, {}))[1],
         )

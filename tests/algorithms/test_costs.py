@@ -29,15 +29,15 @@ CONVERGED = dict(cg_iters=400, cg_tol=1e-13)
 SMALL = dict(hidden_sizes=(6,), num_minibatches=1, num_epochs=2, normalize_values=True)
 
 
-def with_costs(of, names=NAMES, own=None):
-    return dataclasses.replace(of, cost_names=names, cost_limits=own)
+def with_costs(env_spec, names=NAMES, limits=None):
+    return dataclasses.replace(env_spec, cost_names=names, cost_limits=limits)
 
 
 def rollout(
     agents, kind="discrete", seed=0, count=3.0, episode_cost=((4.0, 2.0),), k=K, hidden_state=()
 ):
     """The random rollout of the turns, with costs of it, and the episodes that ended in it."""
-    found = batch(agents, kind, seed, hidden_state)
+    result = batch(agents, kind, seed, hidden_state)
     draw = np.random.default_rng(seed + 100)
     cost = jnp.asarray(draw.uniform(size=(T, B, agents, k)))
     mean = jnp.broadcast_to(jnp.asarray(episode_cost, float), (agents, k))
@@ -45,7 +45,7 @@ def rollout(
     ended = EpisodeStats(
         jnp.asarray(count), jnp.zeros(agents), count * mean, steps, jnp.full(agents, steps)
     )
-    return found._replace(transitions=found.transitions._replace(cost=cost), episode_stats=ended)
+    return result._replace(transitions=result.transitions._replace(cost=cost), episode_stats=ended)
 
 
 def grown(learner, scale=0.3):
@@ -57,14 +57,14 @@ def grown(learner, scale=0.3):
     return learner._replace(actor_params=policy)
 
 
-def own_log_probs(of, config, learner, found):
+def own_log_probs(env_spec, config, learner, result):
     """The rollout with the log-probabilities of the learner's own policies."""
-    actor = actor_critic.make_actor(of, config.network_spec, False)
-    first = actor_critic.is_first_step(found.transitions.last)
+    actor = actor_critic.make_actor(env_spec, config.network_spec, False)
+    first = actor_critic.is_first_step(result.transitions.last)
     log_prob = actor.unroll(
-        learner.actor_params, found.initial_hidden_state, found.transitions.obs, first
-    ).log_prob(found.transitions.action)
-    return found._replace(transitions=found.transitions._replace(log_prob=log_prob))
+        learner.actor_params, result.initial_hidden_state, result.transitions.obs, first
+    ).log_prob(result.transitions.action)
+    return result._replace(transitions=result.transitions._replace(log_prob=log_prob))
 
 
 def assert_close(one, other, rtol=1e-9, atol=1e-12):
@@ -73,36 +73,38 @@ def assert_close(one, other, rtol=1e-9, atol=1e-12):
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_macpo_with_slack_limits_is_hatrpo(float64, kind):
-    of = with_costs(spec(3, kind))
+    env_spec = with_costs(spec(3, kind))
     settings = SMALL | CONVERGED | dict(target_kl=0.02)
-    ours = registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1e6, **settings))
-    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**settings))
+    ours = registry.make_algorithm("macpo", env_spec, macpo.MACPOConfig(cost_limit=1e6, **settings))
+    plain = registry.make_algorithm("hatrpo", env_spec, registry.config_of("hatrpo")(**settings))
     begun, other = (grown(x.init(jax.random.key(0), B)) for x in (ours, plain))
-    found = own_log_probs(of, plain.config, other, rollout(3, kind))
-    after, info = jax.jit(ours.update)(jax.random.key(1), begun, found)
-    wanted, wanted_info = jax.jit(plain.update)(jax.random.key(1), other, found)
+    result = own_log_probs(env_spec, plain.config, other, rollout(3, kind))
+    later, info = jax.jit(ours.update)(jax.random.key(1), begun, result)
+    expected, expected_info = jax.jit(plain.update)(jax.random.key(1), other, result)
     for name in ("actor_params", "critic_params", "critic_opt_state", "value_statistics"):
-        assert_close(getattr(after, name), getattr(wanted, name), 1e-7, 1e-9)
+        assert_close(getattr(later, name), getattr(expected, name), 1e-7, 1e-9)
     assert (info["case_unconstrained"] == 1).all() and (info["line_search_success"] == 1).any()
-    np.testing.assert_allclose(info["kl"], wanted_info["kl"], rtol=1e-6)
+    np.testing.assert_allclose(info["kl"], expected_info["kl"], rtol=1e-6)
     np.testing.assert_allclose(info["cost_dual"], 0.0)
 
 
 def test_unlimited_costs_are_hatrpos_as_well(float64):
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
-        "macpo", of, macpo.MACPOConfig(cost_limit=math.inf, **SMALL | CONVERGED)
+        "macpo", env_spec, macpo.MACPOConfig(cost_limit=math.inf, **SMALL | CONVERGED)
     )
-    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
+    plain = registry.make_algorithm(
+        "hatrpo", env_spec, registry.config_of("hatrpo")(**SMALL | CONVERGED)
+    )
     for count in (0.0, 3.0):
-        found = rollout(2, count=count)
-        after, info = jax.jit(ours.update)(
-            jax.random.key(1), ours.init(jax.random.key(0), B), found
+        result = rollout(2, count=count)
+        later, info = jax.jit(ours.update)(
+            jax.random.key(1), ours.init(jax.random.key(0), B), result
         )
-        wanted, _ = jax.jit(plain.update)(
-            jax.random.key(1), plain.init(jax.random.key(0), B), found
+        expected, _ = jax.jit(plain.update)(
+            jax.random.key(1), plain.init(jax.random.key(0), B), result
         )
-        assert_close(after.actor_params, wanted.actor_params, 1e-7, 1e-9)
+        assert_close(later.actor_params, expected.actor_params, 1e-7, 1e-9)
         assert (info["cost_violation"] == 0).all()
 
 
@@ -110,7 +112,7 @@ def test_unlimited_costs_are_hatrpos_as_well(float64):
 @pytest.mark.parametrize("unit", ["relative", "reward"])
 def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous, unit):
     agents = 1 if simultaneous else 3
-    of = with_costs(spec(agents))
+    env_spec = with_costs(spec(agents))
     held = dict(
         multiplier_ki=0.0,
         multiplier_kp=0.0,
@@ -119,13 +121,13 @@ def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous
         cost_limit=0.5,
     )
     ours = registry.make_algorithm(
-        "mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(**SMALL | held)
+        "mappo-lagrangian", env_spec, registry.config_of("mappo-lagrangian")(**SMALL | held)
     )
-    plain = registry.make_algorithm("happo", of, registry.config_of("happo")(**SMALL))
-    found = rollout(agents)
-    after, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), found)
-    wanted, wanted_info = jax.jit(plain.update)(
-        jax.random.key(1), plain.init(jax.random.key(0), B), found
+    plain = registry.make_algorithm("happo", env_spec, registry.config_of("happo")(**SMALL))
+    result = rollout(agents)
+    later, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), result)
+    expected, expected_info = jax.jit(plain.update)(
+        jax.random.key(1), plain.init(jax.random.key(0), B), result
     )
     for name in (
         "actor_params",
@@ -134,16 +136,16 @@ def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous
         "critic_opt_state",
         "value_statistics",
     ):
-        assert_close(getattr(after, name), getattr(wanted, name))
-    np.testing.assert_allclose(info["policy_loss"], wanted_info["policy_loss"], rtol=1e-9)
-    assert (info["multiplier"] == 0).all() and (info["cost_violation"] > 0).all()
+        assert_close(getattr(later, name), getattr(expected, name))
+    np.testing.assert_allclose(info["policy_loss"], expected_info["policy_loss"], rtol=1e-9)
+    assert (info["lagrange_multiplier"] == 0).all() and (info["cost_violation"] > 0).all()
 
 
-def plain_estimate(config, learner, of, found):
+def plain_estimate(config, learner, env_spec, result):
     """Costs' advantages by a loop over time, written out; ``[T, B, N, K]``, centred."""
-    critic = constraints.make_cost_critic(of, config)
-    steps = found.transitions
-    value, after, _ = map(
+    critic = constraints.make_cost_critic(env_spec, config)
+    steps = result.transitions
+    value, later, _ = map(
         np.asarray,
         (
             *critic.values_and_bootstrap(
@@ -156,7 +158,7 @@ def plain_estimate(config, learner, of, found):
     gamma, lam = float(config.cost_gamma), float(config.cost_gae_lambda)
     for t in reversed(range(T)):
         over, last = (np.asarray(x[t])[:, None, None] for x in (steps.discount, steps.last))
-        delta = np.asarray(steps.cost[t]) + gamma * over * after[t] - value[t]
+        delta = np.asarray(steps.cost[t]) + gamma * over * later[t] - value[t]
         ahead = delta + gamma * lam * (1 - last) * ahead
         advantage[t] = ahead
     alive = np.asarray(steps.obs.alive)[..., None]
@@ -164,18 +166,18 @@ def plain_estimate(config, learner, of, found):
 
 
 def test_the_estimate_of_costs(float64):
-    of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
+    env_spec = with_costs(spec(2), limits=(3.0, (1.0, 7.0)))
     config = macpo.MACPOConfig(
         hidden_sizes=(6,), cost_margin=0.1, cost_limit={"a": 5.0}, cost_gamma=0.9
     )
-    ours = registry.make_algorithm("macpo", of, config)
-    learner, found = ours.init(jax.random.key(0), B), rollout(2)
-    critic = constraints.make_cost_critic(of, config)
+    ours = registry.make_algorithm("macpo", env_spec, config)
+    learner, result = ours.init(jax.random.key(0), B), rollout(2)
+    critic = constraints.make_cost_critic(env_spec, config)
     state, of_costs, info = constraints.estimate_costs(
-        critic, of, learner.config, learner.costs, found, found.transitions
+        critic, env_spec, learner.config, learner.costs, result, result.transitions
     )
     np.testing.assert_allclose(
-        of_costs.advantage, plain_estimate(config, learner, of, found), rtol=1e-9
+        of_costs.advantage, plain_estimate(config, learner, env_spec, result), rtol=1e-9
     )
     excess = np.array([[4.0 - 4.5, 2.0 - 0.9], [4.0 - 4.5, 2.0 - 6.3]])
     np.testing.assert_allclose(of_costs.violation, excess, rtol=1e-12)
@@ -183,9 +185,9 @@ def test_the_estimate_of_costs(float64):
     np.testing.assert_allclose(info["cost_violation"], excess)
     theirs = dataclasses.replace(learner.config, standardize_cost_advantages=True)
     _, theirs, _ = constraints.estimate_costs(
-        critic, of, theirs, learner.costs, found, found.transitions
+        critic, env_spec, theirs, learner.costs, result, result.transitions
     )
-    alive = found.transitions.obs.alive[..., None]
+    alive = result.transitions.obs.alive[..., None]
     spread = (theirs.advantage**2 * alive).sum((0, 1)) / alive.sum((0, 1))
     np.testing.assert_allclose(spread, 1.0, rtol=1e-6)
 
@@ -193,9 +195,9 @@ def test_the_estimate_of_costs(float64):
 def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_last_ones_count(
     float64,
 ):
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
-        "macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit=100.0)
+        "macpo", env_spec, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit=100.0)
     )
     learner = ours.init(jax.random.key(0), B)
     update = jax.jit(ours.update)
@@ -211,11 +213,11 @@ def test_before_an_episode_has_ended_nothing_is_left_of_a_limit_and_later_the_la
 
 
 def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_never_for_it(float64):
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
-        "macpo", of, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit={"a": 1.0, "b": 100.0})
+        "macpo", env_spec, macpo.MACPOConfig(hidden_sizes=(6,), cost_limit={"a": 1.0, "b": 100.0})
     )
-    found = rollout(2, count=0.0)
+    result = rollout(2, count=0.0)
     begun = EpisodeStats(
         jnp.asarray(4.0),
         jnp.zeros(2),
@@ -225,7 +227,7 @@ def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_ne
     )
     learner = ours.init(jax.random.key(0), B)
     learner, info = jax.jit(ours.update)(
-        jax.random.key(1), learner, found._replace(first_episodes=begun)
+        jax.random.key(1), learner, result._replace(first_episodes=begun)
     )
     np.testing.assert_allclose(info["cost_violation"], [[2.0, 0.0], [0.0, 0.0]])
     assert info["has_cost_estimate"] == 0 and learner.costs.episode_length == 5
@@ -239,7 +241,7 @@ def test_what_unfinished_episodes_have_cost_so_far_counts_against_a_limit_and_ne
 def test_a_step_that_mends_one_limit_does_not_break_another(float64):
     """Far steps, so that a limit which the linear model keeps is often broken by the policy
     itself."""
-    of = with_costs(spec(1))
+    env_spec = with_costs(spec(1))
     config = macpo.MACPOConfig(
         hidden_sizes=(4,),
         activation="tanh",
@@ -248,40 +250,40 @@ def test_a_step_that_mends_one_limit_does_not_break_another(float64):
         cost_limit=1.0,
         **CONVERGED,
     )
-    learner = grown(registry.make_algorithm("macpo", of, config).init(jax.random.key(0), B))
-    found = own_log_probs(of, config, learner, rollout(1))
-    first = actor_critic.is_first_step(found.transitions.last)
-    obs = found.transitions.obs._replace(
-        global_state=found.transitions.obs.agents_view
+    learner = grown(registry.make_algorithm("macpo", env_spec, config).init(jax.random.key(0), B))
+    result = own_log_probs(env_spec, config, learner, rollout(1))
+    first = actor_critic.is_first_step(result.transitions.last)
+    obs = result.transitions.obs._replace(
+        global_state=result.transitions.obs.agents_view
     )  # an axis of agents everywhere
-    own = jax.tree.map(
-        lambda x: x[:, :, 0], (obs, found.transitions.action, found.transitions.log_prob)
+    individual = jax.tree.map(
+        lambda x: x[:, :, 0], (obs, result.transitions.action, result.transitions.log_prob)
     )
     data, actor = (
-        ppo.PolicyBatch(*own, first),
-        actor_critic.single_agent_actor(of, config.network_spec),
+        ppo.PolicyBatch(*individual, first),
+        actor_critic.single_agent_actor(env_spec, config.network_spec),
     )
     theta = jax.tree.map(lambda x: x[0], learner.actor_params)
     draws = jnp.asarray(np.random.default_rng(3).normal(size=(60, K + 1, T, B)))
-    broken, kept = 0.3, -0.02
+    broken, retained = 0.3, -0.02
 
     def step(draw):
         problem = trust_region_update.TrustRegionProblem(
-            data, (), draw[0], draw[1:], jnp.array([broken, kept])
+            data, (), draw[0], draw[1:], jnp.array([broken, retained])
         )
         return trust_region_update.policy_step(actor, theta, problem, config)[1]
 
     info = jax.jit(jax.vmap(step))(draws)
     taken = (info["line_search_success"] == 1) & (info["case_infeasible"] == 0)
     assert taken.sum() >= 20
-    assert (info["cost_surrogate_change"][taken, 1] <= -kept).all()
+    assert (info["cost_surrogate_change"][taken, 1] <= -retained).all()
     assert (info["cost_surrogate_change"][taken, 0] < 0).all()
 
 
 def one_agent(**settings):
     """MACPO of one agent with its own log-probabilities, and all that its step is made of, dense
     and plain."""
-    of = with_costs(spec(1), NAMES[:1])
+    env_spec = with_costs(spec(1), NAMES[:1])
     config = macpo.MACPOConfig(
         hidden_sizes=(4,),
         activation="tanh",
@@ -289,9 +291,9 @@ def one_agent(**settings):
         num_minibatches=1,
         **CONVERGED | settings,
     )
-    ours = registry.make_algorithm("macpo", of, config)
+    ours = registry.make_algorithm("macpo", env_spec, config)
     learner = grown(ours.init(jax.random.key(0), B))
-    return of, config, ours, learner
+    return env_spec, config, ours, learner
 
 
 @pytest.mark.parametrize(
@@ -311,22 +313,22 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     steps."""
     delta, damping = 0.01, 1e-3
     doubts = dict(zip(("pessimism_ki", "pessimism_kp"), doubt, strict=True))
-    of, config, ours, learner = one_agent(
+    env_spec, config, ours, learner = one_agent(
         target_kl=delta, cg_damping=damping, cost_limit=4.0, accept_ratio=0.1, **doubts
     )
-    found = rollout(1, k=1, episode_cost=((4.0 + excess * 10,),))
-    found = own_log_probs(of, config, learner, found)
-    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    result = rollout(1, k=1, episode_cost=((4.0 + excess * 10,),))
+    result = own_log_probs(env_spec, config, learner, result)
+    next_state, info = jax.jit(ours.update)(jax.random.key(1), learner, result)
 
-    steps = found.transitions
-    actor, alive = actor_critic.make_actor(of, config.network_spec, False), steps.obs.alive
-    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
+    steps = result.transitions
+    actor, alive = actor_critic.make_actor(env_spec, config.network_spec, False), steps.obs.alive
+    critic = actor_critic.make_critic(env_spec, config.network_spec, "global_state", shared=False)
     _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, steps)
     mean = (estimate.advantage * alive).sum() / alive.sum()
     spread = jnp.sqrt((((estimate.advantage - mean) ** 2) * alive).sum() / alive.sum())
     advantage, cost = (
         (estimate.advantage - mean) / spread,
-        plain_estimate(config, learner, of, found)[..., 0],
+        plain_estimate(config, learner, env_spec, result)[..., 0],
     )
     theta, back = jax.flatten_util.ravel_pytree(learner.actor_params)
     first = actor_critic.is_first_step(steps.last)
@@ -350,32 +352,32 @@ def test_macpo_of_one_agent_is_the_constrained_step_written_out(float64, excess,
     free = jnp.sqrt(2 * delta / q) * hg
     room = 2 * delta - c**2 / s
     if c + b @ free <= 0:
-        whole = free
+        full = free
     elif room > 0:
-        whole = -c / s * hb + jnp.sqrt(room / (q - r**2 / s)) * (hg - r / s * hb)
+        full = -c / s * hb + jnp.sqrt(room / (q - r**2 / s)) * (hg - r / s * hb)
     else:
-        whole = -jnp.sqrt(2 * delta / s) * hb
+        full = -jnp.sqrt(2 * delta / s) * hb
     recovery = room <= 0 and c > 0
-    wanted = theta
+    expected = theta
     for j in range(10):
-        x = 0.5**j * whole
+        x = 0.5**j * full
         gained, grew = (surrogate(theta + x, a) - surrogate(theta, a) for a in (advantage, cost))
         better = gained > 0 and gained >= 0.1 * g @ x
         fell = max(c, 0) - max(c + grew, 0) >= 0.1 * max(max(c, 0) - max(c + b @ x, 0), 0)
         if kl(theta + x) <= delta and (better or c > 0) and fell:
-            wanted = theta + x
+            expected = theta + x
             break
     np.testing.assert_allclose(
-        jax.flatten_util.ravel_pytree(after.actor_params)[0], wanted, rtol=1e-6, atol=1e-8
+        jax.flatten_util.ravel_pytree(next_state.actor_params)[0], expected, rtol=1e-6, atol=1e-8
     )
     assert recovery == (case == "infeasible") and info[f"case_{case}"][0] == 1
-    assert (info["line_search_success"][0] == 1) == bool((wanted != theta).any())
+    assert (info["line_search_success"][0] == 1) == bool((expected != theta).any())
     np.testing.assert_allclose(info["cost_violation"], [[10 * excess]], rtol=1e-9)
     np.testing.assert_allclose(info["cost_pessimism"], [[mu]], rtol=1e-9)
 
 
 def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
-    of, config, ours, learner = one_agent(
+    env_spec, config, ours, learner = one_agent(
         cost_limit=2.0, pessimism_ki=0.5, pessimism_kp=1.0, pessimism_max_initial=0.6
     )
     update, doubts = jax.jit(ours.update), []
@@ -389,21 +391,21 @@ def test_a_doubt_sums_up_what_was_broken_and_falls_again(float64):
         (3.0, 0.0),
     ]:
         batch = own_log_probs(
-            of, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),))
+            env_spec, config, learner, rollout(1, k=1, count=count, episode_cost=((cost,),))
         )
         learner, info = update(jax.random.key(1), learner, batch)
         doubts.append(
             (float(learner.costs.multiplier.integral[0, 0]), float(info["cost_pessimism"][0, 0]))
         )
     # violations as shares: unknown, 4 / 8 twice, 0 (from here on up to 1), 4 / 8 twice, -2 / 2
-    wanted = [(0, 0), (0.25, 0.6), (0.5, 0.6), (0.5, 0.5), (0.75, 1), (1, 1), (0.5, 0)]
-    np.testing.assert_allclose(doubts, wanted)
+    expected = [(0, 0), (0.25, 0.6), (0.5, 0.6), (0.5, 0.5), (0.75, 1), (1, 1), (0.5, 0)]
+    np.testing.assert_allclose(doubts, expected)
 
 
 def test_lagrangian_is_happo_on_the_priced_advantage(float64):
     """One agent, one step of plain gradient: the multiplier in reward per cost, and what it
     does."""
-    of = with_costs(spec(1))
+    env_spec = with_costs(spec(1))
     fixed = dict(
         optimizer="sgd",
         max_grad_norm=1e6,
@@ -420,42 +422,42 @@ def test_lagrangian_is_happo_on_the_priced_advantage(float64):
     config = registry.config_of("mappo-lagrangian")(
         cost_limit=[1.0], normalize_advantages=False, **fixed
     )
-    ours = registry.make_algorithm("mappo-lagrangian", of, config)
+    ours = registry.make_algorithm("mappo-lagrangian", env_spec, config)
     learner = ours.init(jax.random.key(0), B)
-    found = own_log_probs(of, config, learner, rollout(1))
-    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    result = own_log_probs(env_spec, config, learner, rollout(1))
+    next_state, info = jax.jit(ours.update)(jax.random.key(1), learner, result)
     actor, alive = (
-        actor_critic.make_actor(of, config.network_spec, False),
-        found.transitions.obs.alive,
+        actor_critic.make_actor(env_spec, config.network_spec, False),
+        result.transitions.obs.alive,
     )
-    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
+    critic = actor_critic.make_critic(env_spec, config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, result.transitions)
     prices = np.array(
         [0.7 + 0.2 * 3.0 + 0.1 * 3.0, 0.7 + 0.2 * 1.0 + 0.1 * 1.0]
     )  # violated by 3 and 1
-    priced = estimate.advantage - plain_estimate(config, learner, of, found) @ prices
-    first = actor_critic.is_first_step(found.transitions.last)
+    priced = estimate.advantage - plain_estimate(config, learner, env_spec, result) @ prices
+    first = actor_critic.is_first_step(result.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(
-            found.transitions.action
+        log_prob = actor.unroll(theta, (), result.transitions.obs, first).log_prob(
+            result.transitions.action
         )
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(
+    expected = jax.tree.map(
         lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params)
     )
-    assert_close(after.actor_params, wanted)
-    np.testing.assert_allclose(info["multiplier"], prices[None])
+    assert_close(next_state.actor_params, expected)
+    np.testing.assert_allclose(info["lagrange_multiplier"], prices[None])
     np.testing.assert_allclose(
-        after.costs.multiplier.integral, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]]
+        next_state.costs.multiplier.integral, [[0.7 + 0.2 * 3.0, 0.7 + 0.2 * 1.0]]
     )
 
 
 def test_prices_relative_to_the_advantages_deviations(float64):
     """Priced, divided and reported: a standardized advantage less relative prices times
     standardized costs."""
-    of = with_costs(spec(1))
+    env_spec = with_costs(spec(1))
     fixed = dict(
         optimizer="sgd",
         max_grad_norm=1e6,
@@ -468,41 +470,41 @@ def test_prices_relative_to_the_advantages_deviations(float64):
     config = registry.config_of("mappo-lagrangian")(
         cost_limit=[1.0], multiplier_init=0.5, multiplier_ki=0.2, multiplier_kp=0.0, **fixed
     )
-    ours = registry.make_algorithm("mappo-lagrangian", of, config)
+    ours = registry.make_algorithm("mappo-lagrangian", env_spec, config)
     learner = ours.init(jax.random.key(0), B)
-    found = own_log_probs(of, config, learner, rollout(1))
-    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
+    result = own_log_probs(env_spec, config, learner, rollout(1))
+    next_state, info = jax.jit(ours.update)(jax.random.key(1), learner, result)
     actor, alive = (
-        actor_critic.make_actor(of, config.network_spec, False),
-        np.asarray(found.transitions.obs.alive),
+        actor_critic.make_actor(env_spec, config.network_spec, False),
+        np.asarray(result.transitions.obs.alive),
     )
-    critic = actor_critic.make_critic(of, config.network_spec, "global_state", shared=False)
-    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, found.transitions)
-    costly = plain_estimate(config, learner, of, found)
+    critic = actor_critic.make_critic(env_spec, config.network_spec, "global_state", shared=False)
+    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, result.transitions)
+    costly = plain_estimate(config, learner, env_spec, result)
 
     def deviation(x):
         return np.sqrt(((x - (x * alive).sum() / alive.sum()) ** 2 * alive).sum() / alive.sum())
 
     spreads = np.array([deviation(costly[..., k]) for k in range(K)])
     relative = 0.5 + 0.2 * np.array([3.0 / 5.0, 1.0 / 3.0])  # costs of 4 and 2 over limits of 1
-    np.testing.assert_allclose(after.costs.multiplier.integral, relative[None], rtol=1e-9)
+    np.testing.assert_allclose(next_state.costs.multiplier.integral, relative[None], rtol=1e-9)
     prices = relative * deviation(np.asarray(estimate.advantage)) / spreads
-    np.testing.assert_allclose(info["multiplier"], prices[None], rtol=1e-9)
+    np.testing.assert_allclose(info["lagrange_multiplier"], prices[None], rtol=1e-9)
     raw = np.asarray(estimate.advantage)
     centred = (raw - (raw * alive).sum() / alive.sum()) / deviation(raw)
     priced = (centred - (costly / spreads) @ relative) / (1.0 + relative.sum())
-    first = actor_critic.is_first_step(found.transitions.last)
+    first = actor_critic.is_first_step(result.transitions.last)
 
     def gain(theta):
-        log_prob = actor.unroll(theta, (), found.transitions.obs, first).log_prob(
-            found.transitions.action
+        log_prob = actor.unroll(theta, (), result.transitions.obs, first).log_prob(
+            result.transitions.action
         )
         return (log_prob * priced * alive).sum() / alive.sum()
 
-    wanted = jax.tree.map(
+    expected = jax.tree.map(
         lambda x, g: x + 0.1 * g, learner.actor_params, jax.grad(gain)(learner.actor_params)
     )
-    assert_close(after.actor_params, wanted, 1e-6, 1e-9)
+    assert_close(next_state.actor_params, expected, 1e-6, 1e-9)
 
 
 @pytest.mark.parametrize("rule", ["plain", "adam"])
@@ -510,7 +512,7 @@ def test_prices_relative_to_the_advantages_deviations(float64):
 def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_kept(
     float64, rule, unit
 ):
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     config = registry.config_of("mappo-lagrangian")(
         cost_limit={"a": (3.0, 5.0), "b": math.inf},
         multiplier_init=0.2,
@@ -520,34 +522,34 @@ def test_multipliers_rise_where_a_limit_is_broken_and_fall_to_zero_where_it_is_k
         multiplier_optimizer=rule,
         multiplier_scaling=unit,
     )
-    ours = registry.make_algorithm("mappo-lagrangian", of, config)
-    learner, found = ours.init(jax.random.key(0), B), rollout(2)
+    ours = registry.make_algorithm("mappo-lagrangian", env_spec, config)
+    learner, result = ours.init(jax.random.key(0), B), rollout(2)
     update = jax.jit(ours.update)
     learner, info = update(jax.random.key(0), learner, rollout(2, count=0.0))
     np.testing.assert_allclose(learner.costs.multiplier.integral, 0.2)  # no episode has ended
     for i in range(5):
-        learner, info = update(jax.random.key(i), learner, found)
+        learner, info = update(jax.random.key(i), learner, result)
     assert (
         learner.costs.multiplier.integral[0, 0] > 0.25
         and learner.costs.multiplier.integral[1, 0] < 0.15
     )
-    assert (info["multiplier"][:, 1] == 0).all()  # no limit: no price
+    assert (info["lagrange_multiplier"][:, 1] == 0).all()  # no limit: no price
 
 
 def test_how_the_others_enter_a_cost(float64):
     """The violation and the cost's advantage that a step is given, by the three settings."""
     draw = np.random.default_rng(0)
-    of = with_costs(spec(1))
-    given = {}
+    env_spec = with_costs(spec(1))
+    inputs = {}
     scales = {"episode_length": 0.1, "discount": 0.01}
 
     def spy(actor, theta, problem, config):
-        given[config.cost_ratio, config.cost_scale] = problem
+        inputs[config.cost_ratio, config.cost_scale] = problem
         return theta, {}
 
-    found = rollout(1)
+    result = rollout(1)
     data = jax.tree.map(
-        lambda x: x[0], sequential_update.split_by_agent(ppo.to_policy_batch(found.transitions))
+        lambda x: x[0], sequential_update.split_by_agent(ppo.to_policy_batch(result.transitions))
     )
     raw, factor = (
         jnp.asarray(draw.normal(size=(K, T, B))),
@@ -557,10 +559,10 @@ def test_how_the_others_enter_a_cost(float64):
         raw, jnp.asarray([1.0, -2.0]), jnp.asarray(10.0), jnp.asarray(0.5), jnp.zeros(K)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(macpo.constrained_step, "policy_step", spy)
+        patch.setattr(macpo.trust_region_update, "policy_step", spy)
         for choice, scale in itertools.product(("own", "corrected", "product"), scales):
             config = macpo.MACPOConfig(hidden_sizes=(4,), cost_ratio=choice, cost_scale=scale)
-            actor = actor_critic.single_agent_actor(of, config.network_spec)
+            actor = actor_critic.single_agent_actor(env_spec, config.network_spec)
             theta = actor.net.init(jax.random.key(0))
             advantage = jnp.asarray(draw.normal(size=(T, B)))
             with jax.disable_jit():
@@ -573,50 +575,55 @@ def test_how_the_others_enter_a_cost(float64):
                     sequential_update.AgentBatch(data, (), advantage, limited),
                     factor,
                 )
-    moved = (raw * (factor - 1.0)[None]).sum((1, 2)) / (T * B)
-    for (choice, scale), problem in given.items():
+    updated = (raw * (factor - 1.0)[None]).sum((1, 2)) / (T * B)
+    for (choice, scale), problem in inputs.items():
         np.testing.assert_allclose(
             problem.cost_advantage, 0.5 * (raw if choice == "own" else raw * factor[None])
         )
-        level = moved if choice == "corrected" else jnp.zeros(K)
+        level = updated if choice == "corrected" else jnp.zeros(K)
         np.testing.assert_allclose(
             problem.violation, scales[scale] * np.array([1.0, -2.0]) + level, rtol=1e-9
         )
-    assert len(given) == 6
+    assert len(inputs) == 6
 
 
-def _updated(ours, learner, found):
+def _updated(ours, learner, result):
     learner = learner._replace(
         config=dataclasses.replace(learner.config, per_dim_ratio=ours.config.per_dim_ratio)
     )
-    return jax.jit(ours.update)(jax.random.key(1), learner, found)
+    return jax.jit(ours.update)(jax.random.key(1), learner, result)
 
 
 def test_ratios_by_dimension(float64):
     """For discrete actions they are the ratios themselves; for several dimensions their gains are
     summed."""
-    of = with_costs(spec(2))
-    made = [
+    env_spec = with_costs(spec(2))
+    built = [
         registry.make_algorithm(
-            "macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED)
+            "macpo",
+            env_spec,
+            macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED),
         )
         for by in (False, True)
     ]
-    learner = grown(made[0].init(jax.random.key(0), B))
-    found = own_log_probs(of, made[0].config, learner, rollout(2))
-    one, other = (_updated(x, learner, found)[0].actor_params for x in made)
+    learner = grown(built[0].init(jax.random.key(0), B))
+    result = own_log_probs(env_spec, built[0].config, learner, rollout(2))
+    one, other = (_updated(x, learner, result)[0].actor_params for x in built)
     assert_close(one, other, 1e-7, 1e-9)
-    of = with_costs(spec(2, "continuous"))
-    made = [
+    env_spec = with_costs(spec(2, "continuous"))
+    built = [
         registry.make_algorithm(
-            "macpo", of, macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED)
+            "macpo",
+            env_spec,
+            macpo.MACPOConfig(cost_limit=1.0, per_dim_ratio=by, **SMALL | CONVERGED),
         )
         for by in (False, True)
     ]
-    learner = grown(made[0].init(jax.random.key(0), B))
-    found = own_log_probs(of, made[0].config, learner, rollout(2, "continuous"))
+    learner = grown(built[0].init(jax.random.key(0), B))
+    result = own_log_probs(env_spec, built[0].config, learner, rollout(2, "continuous"))
     (one, order), (other, _) = (
-        (i["policy_grad_norm"], i["turn"]) for _, i in (_updated(x, learner, found) for x in made)
+        (i["policy_grad_norm"], i["update_order"])
+        for _, i in (_updated(x, learner, result) for x in built)
     )
     first = int(order.argmin())
     # where every ratio is one, the gradient of the sum is that of the product
@@ -624,12 +631,12 @@ def test_ratios_by_dimension(float64):
     assert abs(one[1 - first] - other[1 - first]) > 1e-6
 
 
-def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
-    of = with_costs(spec(2, "continuous"))
+def test_the_authors_settings_run_on_parts_of_the_envs(float64):
+    env_spec = with_costs(spec(2, "continuous"))
     config = macpo.MACPOConfig.reference(
         hidden_sizes=(6,), num_policy_minibatches=2, cost_limit=3.0
     )
-    ours = registry.make_algorithm("macpo", of, config)
+    ours = registry.make_algorithm("macpo", env_spec, config)
     ours.check_sizes(B, T)
     with pytest.raises(
         ValueError,
@@ -637,44 +644,46 @@ def test_the_authors_settings_run_on_parts_of_the_worlds(float64):
     ):
         ours.check_sizes(3, T)
     learner = ours.init(jax.random.key(0), B)
-    after, info = jax.jit(ours.update)(jax.random.key(1), learner, rollout(2, "continuous"))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, info)))
-    step = jax.tree.map(lambda a, b: a - b, after.actor_params, learner.actor_params)
+    later, info = jax.jit(ours.update)(jax.random.key(1), learner, rollout(2, "continuous"))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((later, info)))
+    step = jax.tree.map(lambda a, b: a - b, later.actor_params, learner.actor_params)
     lengths = jnp.sqrt(sum((x**2).reshape(2, -1).sum(-1) for x in jax.tree.leaves(step)))
     assert (lengths <= 2 * 0.27 * 0.5 + 1e-9).all() and (lengths > 0).any()
     lagrangian = registry.config_of("mappo-lagrangian").reference(
         hidden_sizes=(6,), num_minibatches=2, cost_limit=3.0
     )
-    other = registry.make_algorithm("mappo-lagrangian", of, lagrangian)
-    moved, info = jax.jit(other.update)(
+    other = registry.make_algorithm("mappo-lagrangian", env_spec, lagrangian)
+    updated, info = jax.jit(other.update)(
         jax.random.key(1), other.init(jax.random.key(0), B), rollout(2, "continuous")
     )
-    np.testing.assert_allclose(moved.costs.multiplier.integral[:, 0], 0.78, atol=1e-5)
+    np.testing.assert_allclose(updated.costs.multiplier.integral[:, 0], 0.78, atol=1e-5)
 
 
 def test_costs_that_are_all_zero_are_free(float64):
     """Cost critics that say zero, as they should here, leave no gradient: the step is HATRPO's, and
     says so."""
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
-        "macpo", of, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED)
+        "macpo", env_spec, macpo.MACPOConfig(cost_limit=0.0, **SMALL | CONVERGED)
     )
-    plain = registry.make_algorithm("hatrpo", of, registry.config_of("hatrpo")(**SMALL | CONVERGED))
+    plain = registry.make_algorithm(
+        "hatrpo", env_spec, registry.config_of("hatrpo")(**SMALL | CONVERGED)
+    )
     learner = ours.init(jax.random.key(0), B)
     silent = jax.tree.map(jnp.zeros_like, learner.costs.critic_params)
     learner = learner._replace(costs=learner.costs._replace(critic_params=silent))
-    found = rollout(2, episode_cost=((0.0, 0.0),))
-    found = found._replace(transitions=found.transitions._replace(cost=jnp.zeros((T, B, 2, K))))
-    after, info = jax.jit(ours.update)(jax.random.key(1), learner, found)
-    wanted, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), found)
+    result = rollout(2, episode_cost=((0.0, 0.0),))
+    result = result._replace(transitions=result.transitions._replace(cost=jnp.zeros((T, B, 2, K))))
+    later, info = jax.jit(ours.update)(jax.random.key(1), learner, result)
+    expected, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), result)
     assert (info["case_zero_cost_gradient"] == 1).all()
-    assert_close(after.actor_params, wanted.actor_params, 1e-7, 1e-9)
+    assert_close(later.actor_params, expected.actor_params, 1e-7, 1e-9)
 
 
 def test_limits_may_be_swept_in_one_compilation():
-    of = with_costs(spec(2))
+    env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
-        "macpo", of, macpo.MACPOConfig(hidden_sizes=(4,), cost_limit=1.0)
+        "macpo", env_spec, macpo.MACPOConfig(hidden_sizes=(4,), cost_limit=1.0)
     )
 
     def excess(limit):
@@ -685,12 +694,12 @@ def test_limits_may_be_swept_in_one_compilation():
             1
         ]["cost_violation"]
 
-    found = jax.jit(jax.vmap(excess))(jnp.array([1.0, 3.0]))
-    np.testing.assert_allclose(found, [[[3.0, 1.0]] * 2, [[1.0, -1.0]] * 2], rtol=1e-6)
+    result = jax.jit(jax.vmap(excess))(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(result, [[[3.0, 1.0]] * 2, [[1.0, -1.0]] * 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("inputs", "message"),
     [
         (
             {"a": -1.0},
@@ -709,16 +718,16 @@ def test_limits_may_be_swept_in_one_compilation():
         ({1: 2.0}, "names the cost 1; allowed is a cost's name"),
     ],
 )
-def test_wrong_limits(given, words):
-    with pytest.raises(ValueError, match=words):
-        macpo.MACPOConfig(cost_limit=given)
+def test_wrong_limits(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        macpo.MACPOConfig(cost_limit=inputs)
 
 
 @pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
 def test_limits_that_do_not_fit_the_environment(name):
     kind = registry.config_of(name)
-    of = with_costs(spec(2))
-    for given, words in [
+    env_spec = with_costs(spec(2))
+    for inputs, message in [
         ({"a": 1.0, "c": 2.0}, "names the cost 'c'; allowed for test is a, b"),
         (
             {"a": (1.0, 2.0, 3.0), "b": 1.0},
@@ -726,8 +735,8 @@ def test_limits_that_do_not_fit_the_environment(name):
         ),
         ({"a": 1.0}, "lacks the cost 'b', for which test has no limit of its own"),
     ]:
-        with pytest.raises(ValueError, match=f"{kind.__name__}.cost_limit {words}"):
-            registry.make_algorithm(name, of, kind(cost_limit=given))
+        with pytest.raises(ValueError, match=f"{kind.__name__}.cost_limit {message}"):
+            registry.make_algorithm(name, env_spec, kind(cost_limit=inputs))
     with pytest.raises(
         ValueError, match="but test has no costs; allowed is an environment with costs"
     ):
@@ -743,24 +752,24 @@ def test_limits_that_do_not_fit_the_environment(name):
 
 
 def test_more_costs_than_a_step_can_take_are_refused():
-    of = with_costs(spec(2), tuple("abcde"))
+    env_spec = with_costs(spec(2), tuple("abcde"))
     with pytest.raises(ValueError, match="test has 5 costs; allowed for MACPO are 1 to 4"):
-        registry.make_algorithm("macpo", of, macpo.MACPOConfig(cost_limit=1.0))
+        registry.make_algorithm("macpo", env_spec, macpo.MACPOConfig(cost_limit=1.0))
     registry.make_algorithm(
-        "mappo-lagrangian", of, registry.config_of("mappo-lagrangian")(cost_limit=1.0)
+        "mappo-lagrangian", env_spec, registry.config_of("mappo-lagrangian")(cost_limit=1.0)
     )
 
 
 @pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
 def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, name):
-    of, far = (
+    env_spec, far = (
         with_costs(spec(1)),
         {"target_kl": 1.0} if name == "macpo" else {},
     )  # so far that the limit can be met
-    made = [
+    built = [
         registry.make_algorithm(
             name,
-            of,
+            env_spec,
             registry.config_of(name)(
                 cost_limit=3.0, adaptive_margin_lr=rate, hidden_sizes=(4,), **far
             ),
@@ -768,13 +777,13 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
         for rate in (0.0, 0.5)
     ]
     ends = []
-    for ours in made:
+    for ours in built:
         learner, reserves = grown(ours.init(jax.random.key(0), B)), []
-        found = own_log_probs(of, ours.config, learner, rollout(1))  # costs of 4 and 2
+        result = own_log_probs(env_spec, ours.config, learner, rollout(1))  # costs of 4 and 2
         for count in (3.0, 0.0, 3.0):
-            ended = found.episode_stats._replace(count=jnp.asarray(count))
+            ended = result.episode_stats._replace(count=jnp.asarray(count))
             learner, info = jax.jit(ours.update)(
-                jax.random.key(1), learner, found._replace(episode_stats=ended)
+                jax.random.key(1), learner, result._replace(episode_stats=ended)
             )
             reserves.append(info["adaptive_margin"][0])
         ends.append((learner.actor_params, np.asarray(reserves)))
@@ -787,18 +796,18 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
 
 @pytest.mark.parametrize("earlier", [0.0, 6.0])
 def test_the_mean_cost_remembers_earlier_episodes(float64, earlier):
-    of = with_costs(spec(1))
+    env_spec = with_costs(spec(1))
     ours = registry.make_algorithm(
         "macpo",
-        of,
+        env_spec,
         registry.config_of("macpo")(
             cost_limit=3.0, cost_average_episodes=earlier, adaptive_margin_lr=0.5, hidden_sizes=(4,)
         ),
     )
     learner, excess, reserve = grown(ours.init(jax.random.key(0), B)), [], []
-    for count, each in [(3.0, (4.0, 2.0)), (2.0, (20.0, 2.0)), (0.0, (9.0, 9.0))]:
+    for count, item in [(3.0, (4.0, 2.0)), (2.0, (20.0, 2.0)), (0.0, (9.0, 9.0))]:
         batch = own_log_probs(
-            of, ours.config, learner, rollout(1, count=count, episode_cost=(each,))
+            env_spec, ours.config, learner, rollout(1, count=count, episode_cost=(item,))
         )
         learner, info = jax.jit(ours.update)(jax.random.key(1), learner, batch)
         excess.append(info["cost_violation"][0])
@@ -811,8 +820,11 @@ def test_the_mean_cost_remembers_earlier_episodes(float64, earlier):
 
 
 def test_limits_are_those_given_over_the_environments():
-    of = with_costs(spec(2), own=(3.0, (1.0, 7.0)))
-    matrix = lambda given: cost_limits.as_array(cost_limits.parse_cost_limits(given, "x"), of)  # noqa: E731
+    env_spec = with_costs(spec(2), limits=(3.0, (1.0, 7.0)))
+
+    def matrix(values):
+        return cost_limits.as_array(cost_limits.parse_cost_limits(values, "x"), env_spec)
+
     np.testing.assert_array_equal(matrix({}), [[3.0, 1.0], [3.0, 7.0]])
     np.testing.assert_array_equal(matrix({"b": 2}), [[3.0, 2.0], [3.0, 2.0]])
     np.testing.assert_array_equal(matrix({"a": (1, math.inf)}), [[1.0, 1.0], [math.inf, 7.0]])

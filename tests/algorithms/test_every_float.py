@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from toy_envs import algorithm, world_for
+from toy_envs import algorithm, env_for
 
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.train import make_train
@@ -61,33 +61,33 @@ def _floats(config):
 
 def _outcome(state, metrics):
     """The bits of all that a run came to, its config left out."""
-    kept = jax.tree.leaves(
+    leaves = jax.tree.leaves(
         (state._replace(learner_state=state.learner_state._replace(config=())), metrics)
     )
     return b"".join(
         np.asarray(jax.random.key_data(x) if hasattr(x.dtype, "_impl") else x).tobytes()
-        for x in kept
+        for x in leaves
     )
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_float_changes_something_or_is_refused(name):
-    env = world_for(name, "toy/mortal")
-    made = algorithm(name, env, hidden_sizes=(4,), **LIVE.get(name, {}))
-    init, train = make_train(made, env, num_envs=4, num_steps=12)
+    env = env_for(name, "toy/mortal")
+    built = algorithm(name, env, hidden_sizes=(4,), **LIVE.get(name, {}))
+    init, train = make_train(built, env, num_envs=4, num_steps=12)
 
     @jax.jit
     def run(config):
         return train(init(jax.random.key(0), config), 3)
 
-    plain = _outcome(*run(made.config))
-    assert plain == _outcome(*run(made.config))
+    plain = _outcome(*run(built.config))
+    assert plain == _outcome(*run(built.config))
     idle = []
-    for field in _floats(made.config):
-        value = getattr(made.config, field)
+    for field in _floats(built.config):
+        value = getattr(built.config, field)
         other = OTHER.get(field, 0.5 * value or 0.1)
         try:
-            config = dataclasses.replace(made.config, **{field: other})
+            config = dataclasses.replace(built.config, **{field: other})
             jax.eval_shape(lambda: init(jax.random.key(0), config))  # noqa: B023 - called here
         except ValueError:
             continue

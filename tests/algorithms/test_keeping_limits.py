@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from toy_envs import world
+from toy_envs import get_env
 
 from jaxmarl_lite import envs, evaluate, train
 from jaxmarl_lite.algorithms import registry
@@ -18,7 +18,7 @@ SMALL = dict(hidden_sizes=(16,), critic_lr=2e-3, num_minibatches=1)
 def _learned(name, env_id, updates, **settings):
     """Costs ``[N, K]`` and return of the policy after some updates, by many episodes; and the
     metrics of training."""
-    env = world(env_id)
+    env = get_env(env_id)
     ours = registry.make_algorithm(name, env.spec, registry.config_of(name)(**SMALL | settings))
     init, go = train.make_train(ours, env, num_envs=128, num_steps=20)
     state, metrics = jax.jit(go, static_argnums=1)(init(jax.random.key(0)), updates)
@@ -41,8 +41,8 @@ def test_macpo_with_a_margin_stays_within_the_limits_once_it_keeps_them():
     cost, gained, metrics = _learned(
         "macpo", "toy/budget-two", 150, cost_critic_lr=2e-3, cost_margin=0.1
     )
-    kept = (np.asarray(metrics["cost"]) <= LIMITS[None]).all((1, 2))
-    assert kept[10:].mean() >= 0.95 and not kept[0]
+    within = (np.asarray(metrics["episode_cost"]) <= LIMITS[None]).all((1, 2))
+    assert within[10:].mean() >= 0.95 and not within[0]
     assert (cost <= LIMITS).all() and gained > 0.85 * envs.make("toy/budget-two").constrained_best()
 
 
@@ -55,11 +55,13 @@ def test_the_prices_of_mappo_lagrangian_are_those_of_the_linear_program():
         multiplier_ki=0.1,
         multiplier_kp=2.0,
     )
-    prices = np.asarray(metrics["multiplier"])[-100:].mean(0)
+    prices = np.asarray(metrics["lagrange_multiplier"])[-100:].mean(0)
     np.testing.assert_allclose(
         prices, [[5 / 6, 1 / 3], [1 / 3, 5 / 6]], rtol=0.1
     )  # the dual's solution
-    np.testing.assert_allclose(np.asarray(metrics["cost"])[-100:].mean(0), LIMITS, rtol=0.05)
+    np.testing.assert_allclose(
+        np.asarray(metrics["episode_cost"])[-100:].mean(0), LIMITS, rtol=0.05
+    )
 
 
 @pytest.mark.parametrize("name", ["happo", "hatrpo"])

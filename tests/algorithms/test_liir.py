@@ -48,7 +48,7 @@ def problem(cfg, kind="discrete", seed=0):
     dead."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731
-    of = liir.make_liir_networks(spec(kind), cfg)
+    networks = liir.make_liir_networks(spec(kind), cfg)
 
     def weights(net):
         shapes = jax.eval_shape(net.init, jax.random.key(0))
@@ -56,56 +56,58 @@ def problem(cfg, kind="discrete", seed=0):
             lambda x: normal(*x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4), shapes
         )
 
-    theta, eta = weights(of.actor.net), weights(of.reward.net)
+    theta, eta = weights(networks.actor.net), weights(networks.reward.net)
     view = normal(T, B, N, VIEW)
     mask = jnp.ones((T, B, N, A), bool).at[:, 0, 0, 1].set(False)
     alive = jnp.ones((T, B, N), bool).at[3:, 1, 1].set(False)
     obs = Observation(view, view.reshape(T, B, N * VIEW), mask, alive)
     last = jnp.zeros((T, B), bool).at[1, 0].set(True).at[2, 2].set(True)
     discount = jnp.ones((T, B)).at[1, 0].set(0.0)
-    empty = [net.init_hidden_state(B) for net in (of.actor.net, of.reward.net)]
+    empty = [net.init_hidden_state(B) for net in (networks.actor.net, networks.reward.net)]
     hidden_states = tuple(jax.tree.map(lambda x: normal(*x.shape), empty))
     first = actor_critic.is_first_step(last)
     action = jnp.asarray(
         rng.choice([0, 2], (T, B, N)) if kind == "discrete" else rng.uniform(0, 0.9, (T, B, N, A))
     )
     unroll = jax.jit(
-        lambda theta: of.actor.unroll(theta, hidden_states[0], obs, first).log_prob(action)
+        lambda theta: networks.actor.unroll(theta, hidden_states[0], obs, first).log_prob(action)
     )
     data = ppo.PolicyBatch(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
     value, following, advantage, reward = normal(4, T, B, N)
-    given = liir.AdvantageInputs(
+    advantage_inputs = liir.AdvantageInputs(
         reward, discount[..., None], last[..., None], value, following, advantage
     )
     rule = ppo.optimizer_of(cfg)
     _, opt = rule.step(
         theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9
     )
-    return of, eta, theta, opt, data, given, hidden_states
+    return networks, eta, theta, opt, data, advantage_inputs, hidden_states
 
 
-def meta_step(of, cfg, eta, theta, opt, data, given, hidden_states):
+def meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, hidden_states):
     """`liir.meta_step`, compiled: the tests run on two cores."""
-    return jax.jit(lambda *args: liir.meta_step(of, cfg, *args, cfg.lr))(
-        eta, theta, opt, data, given, hidden_states
+    return jax.jit(lambda *args: liir.meta_step(networks, cfg, *args, cfg.lr))(
+        eta, theta, opt, data, advantage_inputs, hidden_states
     )
 
 
-def outer_loss(eta, of, cfg, theta, opt, data, given, hidden_states):
+def outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, hidden_states):
     """-J_ex(θ'(η)), straight from the definition; `meta_step` must give its gradient."""
-    advantage, _ = liir.proxy_advantage(eta, of.reward, data, hidden_states[1], given, cfg)
+    advantage, _ = liir.proxy_advantage(
+        eta, networks.reward, data, hidden_states[1], advantage_inputs, cfg
+    )
     grads = jax.grad(
-        lambda th: ppo.policy_loss(th, of.actor, data, hidden_states[0], advantage, cfg)[0]
+        lambda th: ppo.policy_loss(th, networks.actor, data, hidden_states[0], advantage, cfg)[0]
     )(theta)
     new, _ = ppo.optimizer_of(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
     return liir.extrinsic_loss(
-        new, of.actor, data, hidden_states[0], given.extrinsic_advantage, cfg
+        new, networks.actor, data, hidden_states[0], advantage_inputs.extrinsic_advantage, cfg
     )
 
 
-def central_difference(function, x, direction, h=1e-4):
+def central_difference(networks, x, direction, h=1e-4):
     """Fourth-order central difference of a scalar function along a direction."""
-    at = lambda t: function(tree_math.add_scaled(t, direction, x))  # noqa: E731
+    at = lambda t: networks(tree_math.add_scaled(t, direction, x))  # noqa: E731
     return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
 
 
@@ -126,24 +128,28 @@ def test_exact_meta_gradient_agrees_with_finite_differences(
     cfg = config(
         parameter_sharing=shared, recurrent=recurrent, optimizer=optimizer, outer_ratio=ratio
     )
-    of, eta, theta, opt, data, given, memories = problem(cfg, kind)
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
-    loss = jax.jit(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
+    networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg, kind)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
+    loss = jax.jit(
+        lambda eta: outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, memories)
+    )
     for seed in range(3):
         normal = np.random.default_rng(seed).normal
         direction = jax.tree.map(lambda x, normal=normal: jnp.asarray(normal(size=x.shape)), eta)
         expected = central_difference(loss, eta, direction)
-        found = tree_math.vdot(step.meta_gradient, direction)
+        result = tree_math.vdot(step.meta_gradient, direction)
         assert abs(expected) > 1e-7
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_exact_meta_gradient_is_autodiff_of_the_definition():
     cfg = config(recurrent=True, optimizer="adam", parameter_sharing=False)
-    of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
     naive = jax.jit(
-        jax.grad(lambda eta: outer_loss(eta, of, cfg, theta, opt, data, given, memories))
+        jax.grad(
+            lambda eta: outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, memories)
+        )
     )(eta)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14),
@@ -164,27 +170,31 @@ def test_immediate_equals_equation_9_written_out(shared):
         clip_eps=1e6,
         parameter_sharing=shared,
     )
-    of, eta, theta, opt, data, given, memories = problem(cfg)
+    networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg)
     data = data._replace(
-        log_prob=of.actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action)
+        log_prob=networks.actor.unroll(theta, (), data.obs, data.is_first).log_prob(data.action)
     )
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
     g2 = jax.grad(
-        lambda th: -liir.extrinsic_loss(th, of.actor, data, (), given.extrinsic_advantage, cfg)
+        lambda th: (
+            -liir.extrinsic_loss(
+                th, networks.actor, data, (), advantage_inputs.extrinsic_advantage, cfg
+            )
+        )
     )(step.actor_params)
     alive = np.asarray(data.obs.alive)
     share = 1 / alive.sum((0, 1)) if not shared else np.full(N, 1 / alive.sum())
     total = jax.tree.map(jnp.zeros_like, eta)
     score = jax.jit(
         lambda t, b, i: jax.grad(
-            lambda th: of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)[
+            lambda th: networks.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)[
                 t, b, i
             ]
         )(theta)
     )
     curiosity = jax.jit(
         lambda t, b, i: jax.grad(
-            lambda e: of.reward.unroll(e, (), data, cfg.intrinsic_bound)[0][t, b, i]
+            lambda e: networks.reward.unroll(e, (), data, cfg.intrinsic_bound)[0][t, b, i]
         )(eta)
     )
     for t, b, i in zip(*np.nonzero(alive), strict=True):
@@ -202,24 +212,26 @@ def test_immediate_is_not_exact():
     gradients = {}
     for mode in ("exact", "immediate"):
         cfg = config(meta_gradient=mode, optimizer="sgd")
-        of, eta, theta, opt, data, given, memories = problem(cfg)
-        gradients[mode] = meta_step(of, cfg, eta, theta, opt, data, given, memories).meta_gradient
+        networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg)
+        gradients[mode] = meta_step(
+            networks, cfg, eta, theta, opt, data, advantage_inputs, memories
+        ).meta_gradient
     assert abs(tree_math.cosine(gradients["exact"], gradients["immediate"])) < 0.999
 
 
 def test_reference_is_one_scalar_times_the_gradient_of_the_mean_return():
     cfg = config(meta_gradient="reference", optimizer="sgd")
-    of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
 
     def mean_return(eta):
-        r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.intrinsic_bound)
+        r_in, _ = networks.reward.unroll(eta, memories[1], data, cfg.intrinsic_bound)
         raw = returns.generalized_advantage_estimation(
-            given.reward + cfg.intrinsic_coef * r_in,
-            given.proxy_value,
-            given.next_proxy_value,
-            given.discount,
-            given.last,
+            advantage_inputs.reward + cfg.intrinsic_coef * r_in,
+            advantage_inputs.proxy_value,
+            advantage_inputs.next_proxy_value,
+            advantage_inputs.discount,
+            advantage_inputs.last,
             cfg.gamma,
             cfg.gae_lambda,
         )
@@ -232,17 +244,17 @@ def test_reference_is_one_scalar_times_the_gradient_of_the_mean_return():
         ratio = jnp.exp(
             (
                 (
-                    of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
+                    networks.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
                     - data.log_prob
                 )
                 * data.obs.alive
             ).sum(-1)
         )
         alive = data.obs.alive
-        return (ratio[..., None] * given.extrinsic_advantage * alive).sum() / alive.sum()
+        return (ratio[..., None] * advantage_inputs.extrinsic_advantage * alive).sum() / alive.sum()
 
     def score(th):
-        log_prob = of.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
+        log_prob = networks.actor.unroll(th, (), data.obs, data.is_first).log_prob(data.action)
         return (log_prob * data.obs.alive).sum() / data.obs.alive.sum()
 
     scalar = tree_math.vdot(jax.grad(score)(theta), jax.grad(joint)(step.actor_params))
@@ -260,13 +272,13 @@ def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimizer):
         optimizer=optimizer,
         eps_root=liir.LIIRConfig.eps_root,
     )
-    of, eta, theta, _, data, given, memories = problem(cfg)
+    networks, eta, theta, _, data, advantage_inputs, memories = problem(cfg)
     opt = ppo.optimizer_of(cfg).init(theta)
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
     assert all((g == 0).all() for g in jax.tree.leaves(step.meta_gradient))
 
 
-def batch_of(data, given, policy_memory):
+def batch_of(data, advantage_inputs, policy_memory):
     from jaxmarl_lite.types import EpisodeStats, Rollout, Transition
 
     zero = jnp.zeros(())
@@ -274,10 +286,10 @@ def batch_of(data, given, policy_memory):
         data.obs,
         data.action,
         data.log_prob,
-        given.reward,
+        advantage_inputs.reward,
         jnp.zeros((T, B, N, 0)),
-        given.discount[..., 0],
-        given.last[..., 0],
+        advantage_inputs.discount[..., 0],
+        advantage_inputs.last[..., 0],
         data.obs,
     )
     return Rollout(
@@ -291,8 +303,8 @@ def batch_of(data, given, policy_memory):
 def test_with_lambda_zero_the_policy_update_is_ippos(shared, recurrent):
     changes = dict(parameter_sharing=shared, recurrent=recurrent, num_epochs=2, num_minibatches=3)
     cfg = config(intrinsic_coef=0.0, **changes)
-    _of, _, _, _, data, given, memories = problem(cfg)
-    batch = batch_of(data, given, memories[0])
+    _of, _, _, _, data, advantage_inputs, memories = problem(cfg)
+    batch = batch_of(data, advantage_inputs, memories[0])
     common = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(ppo.ActorCriticConfig)}
     learned = registry.make_algorithm("liir", spec(), cfg)
     plain = registry.make_algorithm("ippo", spec(), ppo.IPPOConfig(**common))
@@ -325,39 +337,44 @@ def test_an_update_moves_policy_and_reward_by_the_meta_step(mode):
         num_minibatches=1,
         intrinsic_init_scale=1.0,
     )
-    of, _, _, _, data, given, memories = problem(cfg)
-    ours, batch = registry.make_algorithm("liir", spec(), cfg), batch_of(data, given, memories[0])
+    networks, _, _, _, data, advantage_inputs, memories = problem(cfg)
+    ours, batch = (
+        registry.make_algorithm("liir", spec(), cfg),
+        batch_of(data, advantage_inputs, memories[0]),
+    )
     learner = ours.init(jax.random.key(1), B)
-    after, info = jax.jit(ours.update)(jax.random.key(2), learner, batch)
-    proxy, next_proxy, _ = of.proxy.values_and_bootstrap(
+    later, info = jax.jit(ours.update)(jax.random.key(2), learner, batch)
+    proxy, next_proxy, _ = networks.proxy.values_and_bootstrap(
         learner.proxy_critic_params, (), batch.transitions
     )
-    value, next_value, _ = of.extrinsic.values_and_bootstrap(
+    value, next_value, _ = networks.extrinsic.values_and_bootstrap(
         learner.extrinsic_critic_params, (), batch.transitions
     )
-    ends = given.discount, given.last
+    ends = advantage_inputs.discount, advantage_inputs.last
     advantage = returns.generalized_advantage_estimation(
-        given.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda
+        advantage_inputs.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda
     )
-    ready = actor_critic.standardize_advantages(advantage, data.obs.alive, True)
-    given = liir.AdvantageInputs(given.reward, *ends, proxy, next_proxy, ready)
+    standardized = actor_critic.standardize_advantages(advantage, data.obs.alive, True)
+    advantage_inputs = liir.AdvantageInputs(
+        advantage_inputs.reward, *ends, proxy, next_proxy, standardized
+    )
     start = learner.intrinsic_params, learner.actor_params, learner.actor_opt_state
-    step = meta_step(of, cfg, *start, data, given, ((), ()))
+    step = meta_step(networks, cfg, *start, data, advantage_inputs, ((), ()))
     down = tree_math.add_scaled(
         -cfg.intrinsic_lr,
         tree_math.clip_by_norm(step.meta_gradient, cfg.max_grad_norm),
         learner.intrinsic_params,
     )
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
-    jax.tree.map(same, after.intrinsic_params, down)
-    jax.tree.map(same, after.actor_params, step.actor_params)
-    assert info["reward_net_update_norm"] > 1e-6
+    jax.tree.map(same, later.intrinsic_params, down)
+    jax.tree.map(same, later.actor_params, step.actor_params)
+    assert info["intrinsic_update_norm"] > 1e-6
 
 
 def test_who_is_out_of_play_is_paid_no_intrinsic_reward():
     cfg = config()
-    of, eta, _, _, data, _, memories = problem(cfg)
-    r_in, _ = of.reward.unroll(eta, memories[1], data, cfg.intrinsic_bound)
+    networks, eta, _, _, data, _, memories = problem(cfg)
+    r_in, _ = networks.reward.unroll(eta, memories[1], data, cfg.intrinsic_bound)
     np.testing.assert_array_equal(r_in != 0, data.obs.alive)
 
 
@@ -375,20 +392,20 @@ def test_a_bad_eps_root_is_refused():
 def test_outer_step_raises_the_extrinsic_objective():
     """One step along minus the meta-gradient must lower -J_ex after the same inner step."""
     cfg = config(optimizer="adam")
-    of, eta, theta, opt, data, given, memories = problem(cfg)
-    step = meta_step(of, cfg, eta, theta, opt, data, given, memories)
-    before = outer_loss(eta, of, cfg, theta, opt, data, given, memories)
-    after = outer_loss(
+    networks, eta, theta, opt, data, advantage_inputs, memories = problem(cfg)
+    step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
+    previous = outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, memories)
+    later = outer_loss(
         tree_math.add_scaled(-1.0, step.meta_gradient, eta),
-        of,
+        networks,
         cfg,
         theta,
         opt,
         data,
-        given,
+        advantage_inputs,
         memories,
     )
-    assert after < before
+    assert later < previous
 
 
 def test_config_floats_are_leaves_and_sizes_are_static():
@@ -413,18 +430,18 @@ def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
     fixed = registry.make_algorithm(
         "liir", spec(), config(intrinsic_init_scale=1.0, intrinsic_lr=0.0, num_minibatches=1)
     )
-    _of, _, _, _, data, given, memories = problem(fixed.config)
-    batch, learner = batch_of(data, given, memories[0]), fixed.init(jax.random.key(0), B)
-    after, info = jax.jit(fixed.update)(jax.random.key(1), learner, batch)
+    _of, _, _, _, data, advantage_inputs, memories = problem(fixed.config)
+    batch, learner = batch_of(data, advantage_inputs, memories[0]), fixed.init(jax.random.key(0), B)
+    later, info = jax.jit(fixed.update)(jax.random.key(1), learner, batch)
     assert all(
         (x == y).all()
-        for x, y in zip(*map(jax.tree.leaves, (after.intrinsic_params, b)), strict=True)
+        for x, y in zip(*map(jax.tree.leaves, (later.intrinsic_params, b)), strict=True)
     )
     assert (info["intrinsic_reward_std"] > 0.05).all()
     plain = registry.make_algorithm("liir", spec(), config(intrinsic_coef=0.0, num_minibatches=1))
     without, _ = jax.jit(plain.update)(jax.random.key(1), plain.init(jax.random.key(0), B), batch)
     assert (
-        after.actor_params["head"]["kernel"] != without.actor_params["head"]["kernel"]
+        later.actor_params["head"]["kernel"] != without.actor_params["head"]["kernel"]
     ).any()  # it is followed
 
 
@@ -440,9 +457,9 @@ def test_the_authors_settings():
     assert not liir.LIIRConfig.reference(recurrent=False).recurrent
     rule = minibatch.make_optimizer("rmsprop", theirs.eps_root)
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
-    moved, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
+    updated, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
     np.testing.assert_allclose(
-        moved, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5
+        updated, -lr * grads / (np.sqrt(0.01 * np.square(grads)) + 1e-5), rtol=0.5
     )  # torch's rule
     with pytest.raises(ValueError, match="LIIRConfig.intrinsic_coef is -1.0; allowed"):
         liir.LIIRConfig.reference(intrinsic_coef=-1)

@@ -1,10 +1,11 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_envs import algorithm, world
+from toy_envs import algorithm, get_env
 
 from jaxmarl_lite import evaluate, train
 from jaxmarl_lite.algorithms import ippo, minibatch, ppo
@@ -53,8 +54,8 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
     def plain(theta):
         total = 0.0
         for n in range(N):
-            own = theta if shared else jax.tree.map(lambda p, n=n: p[n], theta)
-            first, head = own["layers_0"], own["head"]
+            agent_params = theta if shared else jax.tree.map(lambda p, n=n: p[n], theta)
+            first, head = agent_params["layers_0"], agent_params["head"]
             bias = [
                 jnp.broadcast_to(layer["bias"], (T, B, layer["bias"].size))
                 for layer in (first, head)
@@ -72,13 +73,13 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
             total += gain / (data.obs.alive.sum() if shared else alive.sum())
         return total
 
-    found = jax.jit(
+    result = jax.jit(
         jax.grad(lambda th: ppo.policy_loss(th, actor, data, (), advantage, config)[0])
     )(theta)
-    wanted = jax.jit(jax.grad(plain))(theta)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    expected = jax.jit(jax.grad(plain))(theta)
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, -b, rtol=1e-9, atol=1e-12)
-    assert tree_math.norm(found) > 0.01
+    assert tree_math.norm(result) > 0.01
 
 
 def test_what_the_loss_reports():
@@ -86,11 +87,11 @@ def test_what_the_loss_reports():
     data, advantage = _minibatch()
     theta = jax.jit(actor.net.init)(jax.random.key(0))
     pi = actor.unroll(theta, (), data.obs, data.is_first)
-    now = pi.log_prob(data.action)
+    current = pi.log_prob(data.action)
     # Log-ratios of 0 at half of the samples, and of log 2 at the others.
     half = jnp.asarray(np.random.default_rng(1).random((T, B, N)) < 0.5)
     _, info = ppo.policy_loss(
-        theta, actor, data._replace(log_prob=now - jnp.log(2.0) * half), (), advantage, config
+        theta, actor, data._replace(log_prob=current - jnp.log(2.0) * half), (), advantage, config
     )
     alive = np.asarray(data.obs.alive)
     share = np.asarray(half)[alive].mean()
@@ -138,36 +139,45 @@ def test_dead_samples_give_no_gradient(float64, recurrent):
 def test_two_heads_are_pulled_by_the_sum_of_both_losses(float64, shared, recurrent):
     settings = {"recurrent": True, "rnn_hidden_size": 4} if recurrent else {}
     config, spec, _ = _actor(shared, shared_torso=True, vf_coef=0.3, **settings)
-    of = actor_critic.shared_actor_critic(spec, config.network_spec, shared)
+    networks = actor_critic.shared_actor_critic(spec, config.network_spec, shared)
     data, advantage = _minibatch()
     target = jnp.asarray(np.random.default_rng(3).normal(size=advantage.shape))
-    theta, start = jax.jit(of.actor.net.init)(jax.random.key(0)), of.actor.net.init_hidden_state(B)
-    assert of.critic.net.init(jax.random.key(0)) == of.critic.net.init_hidden_state(B) == ()
+    theta, start = (
+        jax.jit(networks.actor.net.init)(jax.random.key(0)),
+        networks.actor.net.init_hidden_state(B),
+    )
+    assert (
+        networks.critic.net.init(jax.random.key(0))
+        == networks.critic.net.init_hidden_state(B)
+        == ()
+    )
 
     @jax.jit
-    def apart(theta):
-        policy = ppo.policy_loss(theta, of.actor, data, start, advantage, config)[0]
-        return policy + 0.3 * ppo.value_loss(theta, of.critic, data, start, target, shared)
+    def separate(theta):
+        policy = ppo.policy_loss(theta, networks.actor, data, start, advantage, config)[0]
+        return policy + 0.3 * ppo.value_loss(theta, networks.critic, data, start, target, shared)
 
-    found = jax.jit(
-        jax.grad(lambda th: ippo.loss(th, of, data, start, advantage, target, config)[0])
+    result = jax.jit(
+        jax.grad(lambda th: ippo.loss(th, networks, data, start, advantage, target, config)[0])
     )(theta)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.grad(apart)(theta)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(result), jax.tree.leaves(jax.grad(separate)(theta)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
-    assert {"head", "value_head", "layers_0"} <= set(found) and all(
-        tree_math.norm(x) > 1e-3 for x in found.values()
+    assert {"head", "value_head", "layers_0"} <= set(result) and all(
+        tree_math.norm(x) > 1e-3 for x in result.values()
     )
 
 
 def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
-    env = world("toy/counter")
-    found = []
+    env = get_env("toy/counter")
+    result = []
     for name in ("ippo", "mappo"):
         init, go = train.make_train(
             algorithm(name, env, parameter_sharing=False, lr=0.01), env, num_envs=4, num_steps=6
         )
-        found.append(jax.jit(lambda key, init=init, go=go: go(init(key), 3))(jax.random.key(0)))
-    (ippo, ippo_metrics), (mappo, mappo_metrics) = found
+        result.append(jax.jit(lambda key, init=init, go=go: go(init(key), 3))(jax.random.key(0)))
+    (ippo, ippo_metrics), (mappo, mappo_metrics) = result
     for part in ("actor_params", "critic_params"):
         for a, b in zip(
             *(jax.tree.leaves(getattr(s.learner_state, part)) for s in (ippo, mappo)), strict=True
@@ -177,7 +187,7 @@ def test_mappo_is_ippo_where_the_state_is_what_everyone_sees():
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
-def test_every_world_is_dealt_once_and_its_sequence_stays_whole(number):
+def test_every_env_is_in_one_minibatch_with_its_full_sequence(number):
     envs = 8
     t, b = jnp.meshgrid(jnp.arange(T), jnp.arange(envs), indexing="ij")
     labels = jnp.stack([t, b], -1)
@@ -209,30 +219,32 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
     data = minibatch.SequenceBatch(jnp.zeros((T, envs)), jnp.arange(envs))
 
     def step(learner, batch):
-        count, seen = learner
-        seen = jax.lax.dynamic_update_index_in_dim(seen, batch.initial_states, count, 0)
-        return (count + 1, seen), {"count": count.astype(float)}
+        count, observed = learner
+        observed = jax.lax.dynamic_update_index_in_dim(observed, batch.initial_states, count, 0)
+        return (count + 1, observed), {"count": count.astype(float)}
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros((number * rounds, envs // number), int))
-    (count, seen), info = minibatch.run_epochs(jax.random.key(0), start, data, step, rounds, number)
+    (count, observed), info = minibatch.run_epochs(
+        jax.random.key(0), start, data, step, rounds, number
+    )
     assert count == 6 and info["count"] == 2.5
-    passes = np.asarray(seen).reshape(rounds, envs)
+    passes = np.asarray(observed).reshape(rounds, envs)
     assert all(sorted(row.tolist()) == list(range(envs)) for row in passes)
     assert len({tuple(sorted(row[: envs // 2].tolist())) for row in passes}) > 1
 
 
 def test_annealing():
     lr = jnp.float32(0.5)
-    found = [
-        float(minibatch.linear_schedule(lr, jnp.float32(seen), jnp.float32(100.0)))
-        for seen in (0, 25, 100, 300)
+    result = [
+        float(minibatch.linear_schedule(lr, jnp.float32(observed), jnp.float32(100.0)))
+        for observed in (0, 25, 100, 300)
     ]
-    assert found == [0.5, 0.375, 0.0, 0.0]
+    assert result == [0.5, 0.375, 0.0, 0.0]
     assert minibatch.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
 
 
 def test_an_annealed_run_comes_to_rest():
-    env = world("toy/counter")
+    env = get_env("toy/counter")
     # An update sees 24 steps: the second is at half the rate, and from the third on nothing moves.
     init, go = train.make_train(
         algorithm("ippo", env, lr_anneal_steps=48.0), env, num_envs=4, num_steps=6
@@ -242,7 +254,7 @@ def test_an_annealed_run_comes_to_rest():
     for _ in range(3):
         states.append(go(states[-1], 1)[0])
     for part in ("actor_params", "critic_params"):
-        moved = [
+        updated = [
             float(
                 tree_math.norm(
                     tree_math.add_scaled(
@@ -250,19 +262,19 @@ def test_an_annealed_run_comes_to_rest():
                     )
                 )
             )
-            for a, b in zip(states, states[1:], strict=False)
+            for a, b in itertools.pairwise(states)
         ]
-        assert moved[0] > 0 and moved[1] > 0 and moved[2] == 0
+        assert updated[0] > 0 and updated[1] > 0 and updated[2] == 0
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
     rule = minibatch.make_optimizer(name, 1e-12)
-    each = minibatch.make_optimizer(name, 1e-12, per_agent=True)
+    item = minibatch.make_optimizer(name, 1e-12, per_agent=True)
     params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
     grads = {"w": jnp.array([[30.0, 40.0], [0.03, 0.04]])}
     step = lambda rule, p, g: rule.step(p, rule.init(p), g, jnp.float32(0.1), jnp.float32(1.0))[0]  # noqa: E731
-    together = step(each, params, grads)["w"]
+    together = step(item, params, grads)["w"]
     for agent in range(2):
         alone = step(rule, *({"w": x["w"][agent]} for x in (params, grads)))["w"]
         np.testing.assert_allclose(together[agent], alone, rtol=1e-6)
@@ -276,15 +288,15 @@ def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
 
 @functools.cache
 def _trained(name, env_id, updates, num_envs, num_steps, settings):
-    env = world(env_id)
+    env = get_env(env_id)
     ours = algorithm(name, env, **dict(settings))
     init, go = train.make_train(ours, env, num_envs, num_steps)
     state, metrics = jax.jit(lambda key: go(init(key), updates))(jax.random.key(1))
     assert bool(tree_math.all_finite(state.learner_state))
-    found = jax.jit(evaluate.make_evaluate(ours, env, 64, greedy=True))(
+    result = jax.jit(evaluate.make_evaluate(ours, env, 64, greedy=True))(
         state.learner_state, jax.random.key(2)
     )
-    return state.learner_state, metrics, float(env.spec.team_return(found.returns).mean())
+    return state.learner_state, metrics, float(env.spec.team_return(result.returns).mean())
 
 
 def _learn(name, env_id, updates=60, num_envs=32, num_steps=4, **settings):
@@ -296,15 +308,15 @@ def _learn(name, env_id, updates=60, num_envs=32, num_steps=4, **settings):
 @pytest.mark.parametrize("name", ["ippo", "mappo"])
 def test_a_team_learns_to_agree(name):
     _, metrics, score = _learn(name, "toy/coordination")
-    assert metrics["return"][0] < 0.6
-    assert metrics["return"][-10:].mean() > 0.95 and score > 0.95
+    assert metrics["episode_return"][0] < 0.6
+    assert metrics["episode_return"][-10:].mean() > 0.95 and score > 0.95
 
 
 def test_with_views_and_values_standardized_it_learns_as_well():
     learner, metrics, score = _learn(
         "mappo", "toy/coordination", normalize_observations=True, normalize_values=True
     )
-    assert score > 0.95 and metrics["return"][-10:].mean() > 0.9
+    assert score > 0.95 and metrics["episode_return"][-10:].mean() > 0.9
     # 60 updates of 128 steps; the last values are those of an agreed team.
     assert (
         learner.value_statistics.count == 60 * 128 * 2
@@ -325,7 +337,7 @@ def test_what_was_seen_before_is_answered_only_with_a_memory(recurrent, low, hig
 )
 def test_a_continuous_team_learns_to_reach(settings):
     _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4, **settings)
-    assert metrics["return"][0] < -0.5 and score > -0.1
+    assert metrics["episode_return"][0] < -0.5 and score > -0.1
 
 
 def test_one_network_with_two_heads_learns_with_a_memory_and_explains_returns():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_envs import acting, algorithm, counted, of_agents, serves, world, world_for
+from toy_envs import acting, algorithm, counted, env_for, get_env, of_agents, serves
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import rollout, train
@@ -59,7 +59,7 @@ full product."""
 @functools.cache
 def _case(name, env_id, form):
     """An algorithm, a learner, the batch of one rollout, `update`, and how often it was traced."""
-    env = world_for(name, env_id)
+    env = env_for(name, env_id)
     faster = {"lr": 0.01} if hasattr(registry.config_of(name), "lr") else {}
     ours = algorithm(name, env, **faster, **FORMS[form])
 
@@ -93,13 +93,13 @@ def test_act_and_update(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(carry.hidden_state, ours.init_hidden_state(B))
     assert jax.tree.leaves(carry.hidden_state) != [] or "gru" not in case[2]
 
-    after, info = update(jax.random.key(1), learner, batch)
-    chex.assert_trees_all_equal_shapes_and_dtypes(after, learner)
-    assert bool(tree_math.all_finite(after)) and bool(tree_math.all_finite(info))
+    next_state, info = update(jax.random.key(1), learner, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(next_state, learner)
+    assert bool(tree_math.all_finite(next_state)) and bool(tree_math.all_finite(info))
     assert all(value.shape in ((), (2,), (2, env.spec.num_costs)) for value in info.values())
     assert all(
         (a != b).any()
-        for a, b in zip(*map(jax.tree.leaves, (acting(after), acting(learner))), strict=True)
+        for a, b in zip(*map(jax.tree.leaves, (acting(next_state), acting(learner))), strict=True)
     )
     # Other numbers of the same shapes are the same program.
     pace = "target_kl" if hasattr(learner.config, "target_kl") else "lr"
@@ -120,15 +120,15 @@ def _with_zero(config, name):
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_what_is_padded_never_moves(case):
     _env, _ours, learner, _carry, batch, update, _ = _case(*case)
-    after, _ = update(jax.random.key(1), learner, batch)
+    next_state, _ = update(jax.random.key(1), learner, batch)
     exists = np.asarray(batch.transitions.obs.action_mask).any((0, 1))
     assert not exists.all()
-    head, before = (
-        of["head"] | {name: of[name] for name in ("log_std",) if name in of}
-        for of in map(acting, (after, learner))
+    head, previous = (
+        function["head"] | {name: function[name] for name in ("log_std",) if name in function}
+        for function in map(acting, (next_state, learner))
     )
     for name in head:
-        new, old = (np.moveaxis(np.asarray(x[name]), -1, 1) for x in (head, before))
+        new, old = (np.moveaxis(np.asarray(x[name]), -1, 1) for x in (head, previous))
         np.testing.assert_array_equal(new[~exists], old[~exists])
         assert (new[exists] != old[exists]).any()
 
@@ -143,12 +143,12 @@ def test_an_agent_that_is_never_alive_learns_nothing(case):
     steps = batch.transitions._replace(
         obs=without(batch.transitions.obs), next_obs=without(batch.transitions.next_obs)
     )
-    after, info = update(jax.random.key(1), learner, batch._replace(transitions=steps))
-    assert bool(tree_math.all_finite(after)) and bool(tree_math.all_finite(info))
+    later, info = update(jax.random.key(1), learner, batch._replace(transitions=steps))
+    assert bool(tree_math.all_finite(later)) and bool(tree_math.all_finite(info))
     names = {"actor_params", "intrinsic_params", "values"} & set(
         of_agents(learner)
     )  # not the critics, see below
-    pairs = [(name, of_agents(after)[name], of_agents(learner)[name]) for name in sorted(names)]
+    pairs = [(name, of_agents(later)[name], of_agents(learner)[name]) for name in sorted(names)]
     assert pairs
     for name, *trees_of in pairs:
         for new, old in zip(*map(jax.tree.leaves, trees_of), strict=True):
@@ -176,9 +176,9 @@ def test_values_are_learned_of_agents_out_of_play():
     critic = actor_critic.make_critic(env.spec, mappo.network_spec, "global_state", shared=False)
     wish = jnp.zeros((8,)).at[4].set(1.0)
     state_of = lambda right: jnp.concatenate([wish, jnp.array([right, 3 / 4])])  # noqa: E731
-    seen = jnp.stack([state_of(0.0), state_of(1.0)])
-    seen = jnp.broadcast_to(seen[:, None], (2, 2, seen.shape[-1]))
-    values = critic.to_values(critic.net.step(state.learner_state.critic_params, (), seen)[0])
+    observed = jnp.stack([state_of(0.0), state_of(1.0)])
+    observed = jnp.broadcast_to(observed[:, None], (2, 2, observed.shape[-1]))
+    values = critic.to_values(critic.net.step(state.learner_state.critic_params, (), observed)[0])
     np.testing.assert_allclose(values, [[1 / 16] * 2, [17 / 16] * 2], atol=0.15)
 
 
@@ -187,9 +187,9 @@ def test_greedy_is_the_mode_and_does_not_need_the_key(case):
     env, ours, learner, _carry, batch, *_ = _case(*case)
     obs = jax.tree.map(lambda x: x[0], batch.transitions.obs)
     act = jax.jit(functools.partial(ours.act, learner, greedy=True))
-    found, log_prob, _ = act(jax.random.key(0), obs, batch.initial_hidden_state)
+    result, log_prob, _ = act(jax.random.key(0), obs, batch.initial_hidden_state)
     again, *_ = act(jax.random.key(1), obs, batch.initial_hidden_state)
-    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(result, again)
     # The likeliest action is at least as likely as any that was sampled at the same moment.
     assert (
         log_prob >= batch.transitions.log_prob[0] - 1e-5
@@ -222,4 +222,4 @@ def test_wrong_settings_are_named(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_another_environment_is_refused(name):
     with pytest.raises(ValueError, match="env has .*allowed is .*its spec is that of toy/counter"):
-        train.make_train(algorithm(name, world_for(name, "toy/counter")), world("toy/memory"), 4, 4)
+        train.make_train(algorithm(name, env_for(name, "toy/counter")), get_env("toy/memory"), 4, 4)

@@ -27,12 +27,12 @@ def reward_steps(updates=1, **changes):
         "liir", spec(2), registry.config_of("liir")(**settings | changes)
     )
     learner = algorithm.init(jax.random.key(0), B)
-    update, found, steps = jax.jit(algorithm.update), batch(2), []
+    update, result, steps = jax.jit(algorithm.update), batch(2), []
     for i in range(updates):
-        before = learner.intrinsic_params
-        learner, info = update(jax.random.key(i), learner, found)
-        moved = jax.tree.map(jnp.subtract, learner.intrinsic_params, before)
-        steps.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(moved)]))
+        previous = learner.intrinsic_params
+        learner, info = update(jax.random.key(i), learner, result)
+        updated = jax.tree.map(jnp.subtract, learner.intrinsic_params, previous)
+        steps.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(updated)]))
     return np.asarray(steps), info
 
 
@@ -57,9 +57,9 @@ def test_the_step_is_a_full_one_and_its_share_is_reported():
     assert moving.mean() > 0.5
     np.testing.assert_allclose(np.abs(steps[0][moving]).max(), RATE, rtol=1e-3)
     np.testing.assert_allclose(
-        info["reward_step_share"], np.sqrt(np.mean(steps[0] ** 2)) / RATE, rtol=1e-4
+        info["intrinsic_step_share"], np.sqrt(np.mean(steps[0] ** 2)) / RATE, rtol=1e-4
     )
-    assert info["reward_step_share"] > 0.5
+    assert info["intrinsic_step_share"] > 0.5
 
 
 def test_exact_and_reference_move_at_one_speed():
@@ -73,7 +73,7 @@ def test_exact_and_reference_move_at_one_speed():
 def test_a_reward_without_a_rate_or_a_weight_stays():
     for changes in ({"intrinsic_lr": 0.0}, {"intrinsic_coef": 0.0}):
         steps, info = reward_steps(**changes)
-        assert not steps.any() and info["reward_step_share"] == 0
+        assert not steps.any() and info["intrinsic_step_share"] == 0
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])

@@ -37,26 +37,27 @@ class TestInTurn:
                 {"noise": jax.random.uniform(key), "seen": factor[0, 0]},
             )
 
-        found, info = jax.jit(
+        result, info = jax.jit(
             lambda key: sequential_update.sequential_update(key, carried, data, alive, turn)
         )(key)
-        return carried, data, alive, found, info
+        return carried, data, alive, result, info
 
     def test_is_a_loop_over_the_order(self, float64):
-        carried, data, alive, found, info = self._run(jax.random.key(1))
-        order = np.argsort(info["turn"])
+        carried, data, alive, result, info = self._run(jax.random.key(1))
+        order = np.argsort(info["update_order"])
         factor = np.ones((T, B))
         for agent in order:
             np.testing.assert_allclose(info["ratio_product_mean"][agent], factor.mean(), rtol=1e-12)
             np.testing.assert_allclose(info["seen"][agent], factor[0, 0], rtol=1e-12)
-            np.testing.assert_allclose(found[agent], carried[agent] + factor.sum(), rtol=1e-12)
+            np.testing.assert_allclose(result[agent], carried[agent] + factor.sum(), rtol=1e-12)
             ratio = np.exp(0.1 * data[agent] * carried[agent, 0] * factor)
             factor = factor * np.where(alive[agent], ratio, 1.0)
         assert len(np.unique(info["noise"])) == 4  # each turn has a key of its own
 
     def test_the_order_is_random_and_whole(self):
         orders = {
-            tuple(np.asarray(self._run(jax.random.key(seed), 3)[-1]["turn"])) for seed in range(40)
+            tuple(np.asarray(self._run(jax.random.key(seed), 3)[-1]["update_order"]))
+            for seed in range(40)
         }
         assert len(orders) == 6
         assert all(sorted(order) == [0, 1, 2] for order in orders)
@@ -78,9 +79,9 @@ def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
     plain = registry.make_algorithm("mappo", spec(1, kind), ppo.MAPPOConfig(**settings))
     learner = plain.init(jax.random.key(0), B)
     rollout = batch(1, kind, hidden_state=plain.init_hidden_state(B))
-    given = ours.init(jax.random.key(0), B)
-    same, info = jax.jit(ours.update)(jax.random.key(5), given, rollout)
-    wanted, wanted_info = jax.jit(plain.update)(jax.random.key(6), learner, rollout)
+    learner_state = ours.init(jax.random.key(0), B)
+    same, info = jax.jit(ours.update)(jax.random.key(5), learner_state, rollout)
+    expected, expected_info = jax.jit(plain.update)(jax.random.key(6), learner, rollout)
     for name in (
         "actor_params",
         "actor_opt_state",
@@ -90,7 +91,7 @@ def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
         "value_statistics",
         "env_steps",
     ):
-        one, other = getattr(same, name), getattr(wanted, name)
+        one, other = getattr(same, name), getattr(expected, name)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, other
         )
@@ -102,11 +103,11 @@ def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
         "clip_fraction",
         "explained_variance",
     ):
-        np.testing.assert_allclose(np.squeeze(info[name]), wanted_info[name], rtol=1e-9)
-    moved = jax.tree.map(
-        lambda a, b: float(jnp.abs(a - b).max()), same.actor_params, given.actor_params
+        np.testing.assert_allclose(np.squeeze(info[name]), expected_info[name], rtol=1e-9)
+    updated = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), same.actor_params, learner_state.actor_params
     )
-    assert max(jax.tree.leaves(moved)) > 1e-3
+    assert max(jax.tree.leaves(updated)) > 1e-3
 
 
 def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
@@ -122,37 +123,37 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
     ours = registry.make_algorithm("happo", spec(3), config)
     learner = ours.init(jax.random.key(0), B)
     rollout = batch(3)
-    found, info = jax.jit(ours.update)(jax.random.key(3), learner, rollout)
-    of = ppo.PPONetworks(
+    result, info = jax.jit(ours.update)(jax.random.key(3), learner, rollout)
+    networks = ppo.PPONetworks(
         None, actor_critic.make_critic(spec(3), config.network_spec, "global_state", shared=False)
     )
-    _, estimate, _ = ppo.estimate(of, learner, rollout.transitions)
+    _, estimate, _ = ppo.estimate(networks, learner, rollout.transitions)
     actor, data = (
         actor_critic.single_agent_actor(spec(3), config.network_spec),
         sequential_update.split_by_agent(ppo.to_policy_batch(rollout.transitions)),
     )
     factor = jnp.ones((T, B))
-    for agent in np.argsort(info["turn"]):
-        theta, own = jax.tree.map(lambda x, i=agent: x[i], (learner.actor_params, data))
-        alive = own.obs.alive
+    for agent in np.argsort(info["update_order"]):
+        theta, agent_batch = jax.tree.map(lambda x, i=agent: x[i], (learner.actor_params, data))
+        alive = agent_batch.obs.alive
         raw = estimate.advantage[..., agent]
         mean = (raw * alive).sum() / alive.sum()
         deviation = jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum())
         met = factor * (raw - mean) / deviation
 
-        def loss(theta, own=own, met=met, alive=alive):
-            pi = actor.unroll(theta, (), own.obs, own.is_first)
-            ratio = jnp.exp(pi.log_prob(own.action) - own.log_prob)
+        def loss(theta, agent_batch=agent_batch, met=met, alive=alive):
+            pi = actor.unroll(theta, (), agent_batch.obs, agent_batch.is_first)
+            ratio = jnp.exp(pi.log_prob(agent_batch.action) - agent_batch.log_prob)
             gain = jnp.minimum(ratio * met, jnp.clip(ratio, 0.8, 1.2) * met) + 0.01 * pi.entropy()
             return -(gain * alive).sum() / alive.sum()
 
         for _ in range(2):
             theta = jax.tree.map(lambda x, g: x - 0.02 * g, theta, jax.grad(loss)(theta))
-        wanted = jax.tree.map(lambda x, i=agent: x[i], found.actor_params)
+        expected = jax.tree.map(lambda x, i=agent: x[i], result.actor_params)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), theta, wanted
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), theta, expected
         )
-        ratio = jnp.exp(sequential_update.log_ratio(actor, theta, (), own))
+        ratio = jnp.exp(sequential_update.log_ratio(actor, theta, (), agent_batch))
         factor = factor * jnp.where(alive, ratio, 1.0)
 
 
@@ -207,7 +208,7 @@ def test_hatrpo_with_one_agent_is_trpo(float64, kind, recurrent, target_kl):
         target_kl=target_kl, cg_iters=400, cg_tol=1e-13, cg_damping=1e-3, accept_ratio=0.5
     )
     ours, learner, rollout = trust_problem(kind, recurrent, **settings)
-    found, info = jax.jit(ours.update)(jax.random.key(5), learner, rollout)
+    result, info = jax.jit(ours.update)(jax.random.key(5), learner, rollout)
 
     config, steps = learner.config, rollout.transitions
     actor = actor_critic.make_actor(spec(1, kind), config.network_spec, False)
@@ -234,27 +235,27 @@ def test_hatrpo_with_one_agent_is_trpo(float64, kind, recurrent, target_kl):
     g = jax.grad(surrogate)(theta)
     h = jax.jit(jax.jacrev(jax.grad(mean_kl)))(theta) + 1e-3 * jnp.eye(len(theta))
     natural = jnp.linalg.solve(h, g)
-    whole = jnp.sqrt(2 * target_kl / (g @ natural)) * natural
-    wanted = theta
+    full = jnp.sqrt(2 * target_kl / (g @ natural)) * natural
+    expected = theta
     for j in range(10):
-        candidate = theta + 0.5**j * whole
+        candidate = theta + 0.5**j * full
         gained = surrogate(candidate) - surrogate(theta)
         if (
             mean_kl(candidate) <= target_kl
             and gained >= 0.5 * g @ (candidate - theta)
             and gained > 0
         ):
-            wanted = candidate
+            expected = candidate
             break
     np.testing.assert_allclose(
-        jax.flatten_util.ravel_pytree(found.actor_params)[0], wanted, rtol=1e-6, atol=1e-8
+        jax.flatten_util.ravel_pytree(result.actor_params)[0], expected, rtol=1e-6, atol=1e-8
     )
     assert 0 < info["kl"][0] <= target_kl
-    np.testing.assert_allclose(info["kl"][0], mean_kl(wanted), rtol=1e-5)
+    np.testing.assert_allclose(info["kl"][0], mean_kl(expected), rtol=1e-5)
     np.testing.assert_allclose(
-        info["surrogate_improvement"][0], surrogate(wanted) - surrogate(theta), rtol=1e-5
+        info["surrogate_improvement"][0], surrogate(expected) - surrogate(theta), rtol=1e-5
     )
-    np.testing.assert_allclose(info["expected_improvement"][0], g @ whole, rtol=1e-6)
+    np.testing.assert_allclose(info["expected_improvement"][0], g @ full, rtol=1e-6)
     assert info["line_search_step_size"][0] == 0.5**j
 
 
@@ -277,17 +278,19 @@ def test_parts_and_strides_of_the_fisher_product(float64, recurrent, monkeypatch
     parted = trust_region_update.fisher(actor, theta, data, start, config)(v)
     monkeypatch.setattr(trust_region_update, "_CHUNK_ROWS", 10**6)
     assert trust_region_update.num_chunks(T, B) == 1
-    whole = trust_region_update.fisher(actor, theta, data, start, config)(v)
+    full = trust_region_update.fisher(actor, theta, data, start, config)(v)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), parted, whole
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), parted, full
     )
     strided = hatrpo.HATRPOConfig(fvp_stride=2, hidden_sizes=(6,), activation="tanh")
-    some = trust_region_update.fisher(actor, theta, data, start, strided)(v)
+    subset = trust_region_update.fisher(actor, theta, data, start, strided)(v)
     picked = jax.tree.map(lambda x: x[:, ::2], data)
     alone = trust_region_update.fisher(
         actor, theta, picked, jax.tree.map(lambda x: x[::2], start), config
     )(v)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), some, alone)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14), subset, alone
+    )
 
 
 @pytest.mark.parametrize("why", ["not converged", "not finite"])
@@ -302,8 +305,8 @@ def test_a_step_that_cannot_be_trusted_is_refused(why):
         rollout = rollout._replace(
             transitions=steps._replace(reward=steps.reward.at[0, 0].set(jnp.inf))
         )
-    found, info = ours.update(jax.random.key(5), learner, rollout)
-    jax.tree.map(np.testing.assert_array_equal, found.actor_params, learner.actor_params)
+    result, info = ours.update(jax.random.key(5), learner, rollout)
+    jax.tree.map(np.testing.assert_array_equal, result.actor_params, learner.actor_params)
     assert info["line_search_success"][0] == info["kl"][0] == info["line_search_step_size"][0] == 0
     assert info["line_search_steps"][0] == 10
 

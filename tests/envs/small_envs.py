@@ -10,8 +10,8 @@ import numpy as np
 from jaxmarl_lite.envs import make
 from jaxmarl_lite.envs.toys import TOYS
 
-TOY_WORLDS = {f"toy/{name}": {} for name in TOYS}
-JUMANJI_WORLDS = {
+TOY_ENVS = {f"toy/{name}": {} for name in TOYS}
+JUMANJI_ENVS = {
     "jumanji/lbf-2s-5x5-2p-1f-coop": dict(time_limit=10),
     "jumanji/rware-tiny-2ag": dict(column_height=2, time_limit=10),
     "jumanji/connector-5x5x2a": dict(time_limit=10),
@@ -20,24 +20,24 @@ JUMANJI_WORLDS = {
     "jumanji/mmst-2a-12n": dict(time_limit=10),
     "jumanji/multi-cvrp-2v-6c": {},
 }
-SAFE_WORLDS = {
+SAFE_ENVS = {
     "safe/lbf-2s-5x5-2p-1f-coop": dict(time_limit=10),
     "safe/rware-tiny-3ag": dict(column_height=2, time_limit=10),
     "safe/cleaner-5x5x3a": dict(time_limit=10),
     "safe/search-and-rescue-3s-3t": dict(time_limit=10),
 }
-WORLDS = TOY_WORLDS | JUMANJI_WORLDS | SAFE_WORLDS
+ENVS = TOY_ENVS | JUMANJI_ENVS | SAFE_ENVS
 
 
-def world(env_id, **more):
+def get_env(env_id, **more):
     """The small environment of this name."""
-    return make(env_id, **{**WORLDS[env_id], **more})
+    return make(env_id, **{**ENVS[env_id], **more})
 
 
 @functools.cache
 def compiled(env_id):
     """``(env, reset, step)``, both compiled, and failing if traced twice."""
-    env = world(env_id)
+    env = get_env(env_id)
     return env, once(env.reset, f"reset {env_id}"), once(env.step, f"step {env_id}")
 
 

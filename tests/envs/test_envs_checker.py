@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from small_envs import WORLDS, world
+from small_envs import ENVS, get_env
 
 from jaxmarl_lite.envs import check_environment
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
@@ -41,14 +41,14 @@ class Walk:
         )
 
 
-def test_a_users_own_world_passes():
+def test_a_custom_env_passes():
     assert check_environment(Walk()) is Walk.spec
 
 
 @pytest.mark.parametrize("env_id", ["toy/mortal", "toy/reach-unequal", "jumanji/connector-5x5x2a"])
-def test_the_librarys_worlds_pass(env_id):
-    assert env_id in WORLDS
-    env = world(env_id)
+def test_the_librarys_envs_pass(env_id):
+    assert env_id in ENVS
+    env = get_env(env_id)
     assert check_environment(env, jax.random.key(5)) == env.spec
 
 
@@ -220,15 +220,15 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_named(fault):
-    plant, words = FAULTS[fault]
+    plant, message = FAULTS[fault]
     env = Walk()
     plant(env)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         check_environment(env)
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("described", "message"),
     [
         (None, r"spec.win_condition is 'at 2', but there is no method `is_win\(state\)`"),
         (lambda state: state[0] * 1.0, r"is_win's answer is float32\(\), but must be one bool"),
@@ -238,12 +238,12 @@ def test_a_planted_fault_is_named(fault):
         ),
     ],
 )
-def test_a_win_that_is_promised_is_told(told, words):
+def test_a_promised_win_is_reported(described, message):
     env = Walk()
     spec_with(win_condition="at 2")(env)
-    if told is not None:
-        env.is_win = told
-    with pytest.raises(ValueError, match=words):
+    if described is not None:
+        env.is_win = described
+    with pytest.raises(ValueError, match=message):
         check_environment(env)
     env.is_win = lambda state: state[0] >= 2
     check_environment(env)

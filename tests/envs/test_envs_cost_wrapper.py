@@ -15,14 +15,14 @@ from jaxmarl_lite.envs.wrappers.costs import CostWrapper
 INNER = make("toy/counter")
 
 
-def effort(state, action, after):
+def effort(state, action, next_state):
     return action == 1
 
 
-def early(state, action, after):
+def early(state, action, next_state):
     """Agent i pays (i + 1) times the steps left; 10 more where the count has grown."""
-    grown = (after.count > state.count).astype(float)
-    return jnp.array([1.0, 2.0]) * (6 - after.time) + 10 * grown
+    grown = (next_state.count > state.count).astype(float)
+    return jnp.array([1.0, 2.0]) * (6 - next_state.time) + 10 * grown
 
 
 def clock_view(state):
@@ -54,11 +54,11 @@ def test_everything_else_is_the_inner_environments():
     (state, _), (inner_state, _) = env.reset(jax.random.key(0)), INNER.reset(jax.random.key(0))
     for action in ([1, 1], [0, 1], [1, 1], [1, 1]):
         state, mine = env.step(state, jnp.array(action))
-        inner_state, its = INNER.step(inner_state, jnp.array(action))
+        inner_state, other = INNER.step(inner_state, jnp.array(action))
         assert state == inner_state
         for x, y in zip(
             jax.tree.leaves(mine._replace(cost=0)),
-            jax.tree.leaves(its._replace(cost=0)),
+            jax.tree.leaves(other._replace(cost=0)),
             strict=True,
         ):
             np.testing.assert_array_equal(x, y)
@@ -114,7 +114,7 @@ def test_the_dead_pay_too():
     assert not timestep.obs.alive.any() and timestep.cost.tolist() == [[1.0], [1.0]]
 
 
-def test_many_worlds():
+def test_many_envs():
     env = with_costs(INNER, [EFFORT, EARLY])
     states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4))
     actions = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -154,7 +154,7 @@ def bad(**changes):
 
 
 @pytest.mark.parametrize(
-    ("build", "words"),
+    ("build", "message"),
     [
         (lambda: with_costs(INNER, []), "costs is empty, but must hold at least one Cost"),
         (lambda: with_costs(INNER, [effort]), "costs holds a function, but must hold Cost objects"),
@@ -195,6 +195,6 @@ def bad(**changes):
         ),
     ],
 )
-def test_errors_say_what_is_wrong_and_what_is_allowed(build, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors_say_what_is_wrong_and_what_is_allowed(build, message):
+    with pytest.raises(ValueError, match=message):
         build()

@@ -36,22 +36,22 @@ def last_legal(mask):
 
 def with_health(state, health):
     """The state with other units' health; who has none is dead."""
-    world = state.inner.state
-    health = jnp.asarray(health, world.unit_health.dtype)
+    env = state.inner.state
+    health = jnp.asarray(health, env.unit_health.dtype)
     return state._replace(
-        inner=state.inner.replace(state=world.replace(unit_health=health, unit_alive=health > 0))
+        inner=state.inner.replace(state=env.replace(unit_health=health, unit_alive=health > 0))
     )
 
 
-def scaled(inside, world):
+def scaled(inside, env):
     """JaxMARL's state of marines with places over the map's size, cooldowns over 0.61 s, and types
     over the last."""
-    world = np.array(world)
+    env = np.array(env)
     for unit in range(6):
-        health, x, y, cooldown = world[10 * unit : 10 * unit + 4]
-        world[10 * unit : 10 * unit + 4] = health, x / 32, y / 32, np.clip(cooldown / 0.61, 0, 1)
-    world[66:] /= 5
-    return world
+        health, x, y, cooldown = env[10 * unit : 10 * unit + 4]
+        env[10 * unit : 10 * unit + 4] = health, x / 32, y / 32, np.clip(cooldown / 0.61, 0, 1)
+    env[66:] /= 5
+    return env
 
 
 def test_a_battle_is_jaxmarls_own(battle):
@@ -61,9 +61,9 @@ def test_a_battle_is_jaxmarls_own(battle):
     for _ in range(12):
         action = last_legal(timestep.obs.action_mask)
         state, timestep = step(state, jnp.asarray(action))
-        now, key = jax.random.split(key)
+        current, key = jax.random.split(key)
         acts = {agent: jnp.int32(action[i]) for i, agent in enumerate(inside.agents)}
-        obs, inner, rewards, _, _ = inside.step_env(now, inner, acts)
+        obs, inner, rewards, _, _ = inside.step_env(current, inner, acts)
         legal = inside.get_avail_actions(inner)
         np.testing.assert_allclose(
             timestep.reward, [rewards[agent] for agent in inside.agents], rtol=1e-6
@@ -91,9 +91,9 @@ def test_a_battle_ends_in_a_win_a_defeat_or_a_draw(battle):
         ([0, 0, 0, 45, 0, 0], True, False),
         ([0, 0, 0, 0, 0, 0], True, False),
     ):
-        after, timestep = step(with_health(state, health), still)
+        next_state, timestep = step(with_health(state, health), still)
         assert bool(timestep.last) == over and float(timestep.discount) == 1.0 - over
-        assert bool(env.is_win(after)) == win
+        assert bool(env.is_win(next_state)) == win
         bonus = env.unwrapped.won_battle_bonus
         assert float(timestep.reward[0]) == pytest.approx(bonus * win, abs=1e-6)
 
@@ -124,9 +124,11 @@ def test_maps_and_kitchens_are_all_that_jaxmarl_has():
     } == scenarios.MAPS
     kitchens = _import.load("overcooked").overcooked_layouts
     assert {name.replace("_", "-") for name in kitchens} == set(scenarios.LAYOUTS)
-    words = dict(scenarios.examples())
+    message = dict(scenarios.examples())
     for name, (allies, enemies) in scenarios.MAPS.items():
-        assert words[f"smax/{name}"] == f"{allies} agents, {5 + enemies} actions, at most 100 steps"
+        assert (
+            message[f"smax/{name}"] == f"{allies} agents, {5 + enemies} actions, at most 100 steps"
+        )
 
 
 @pytest.mark.parametrize(
@@ -173,8 +175,8 @@ def test_collisions_leave_the_reward_and_cost_instead():
         inner = state.inner.replace(p_pos=places, p_vel=jnp.zeros_like(places))
         return env.step(state._replace(inner=inner), jnp.zeros(3, jnp.int32))
 
-    after, safe = placed("safe-mpe/spread-3a")
-    where = np.asarray(after.inner.p_pos)
+    next_state, safe = placed("safe-mpe/spread-3a")
+    where = np.asarray(next_state.inner.p_pos)
     agents, landmarks = where[:3], where[3:]
     gaps = np.linalg.norm(agents[:, None] - agents[None], axis=-1) + 9 * np.eye(3)
     touching = (gaps < 0.3).sum(-1)
@@ -183,9 +185,11 @@ def test_collisions_leave_the_reward_and_cost_instead():
     far = -np.linalg.norm(agents[:, None] - landmarks[None], axis=-1).min(0).sum()
     np.testing.assert_allclose(safe.reward, np.full(3, far), rtol=1e-5)
     _, team = placed("mpe/spread-3a")
-    _, own = placed("mpe/spread-3a", reward="individual")
-    np.testing.assert_allclose(own.reward, 0.5 * far - 0.5 * touching, rtol=1e-5)
-    np.testing.assert_allclose(team.reward, np.full(3, np.asarray(own.reward).sum()), rtol=1e-5)
+    _, individual = placed("mpe/spread-3a", reward="individual")
+    np.testing.assert_allclose(individual.reward, 0.5 * far - 0.5 * touching, rtol=1e-5)
+    np.testing.assert_allclose(
+        team.reward, np.full(3, np.asarray(individual.reward).sum()), rtol=1e-5
+    )
 
 
 def test_shaping_is_added_to_the_soups():
@@ -201,12 +205,14 @@ def test_shaping_is_added_to_the_soups():
     random, earned = np.random.default_rng(0), 0.0
     for _ in range(200):
         action = random.integers(0, 6, 2)
-        now, _ = jax.random.split(state.key)
-        *_, infos = theirs(now, state.inner, {f"agent_{i}": jnp.int32(action[i]) for i in range(2)})
+        current, _ = jax.random.split(state.key)
+        *_, infos = theirs(
+            current, state.inner, {f"agent_{i}": jnp.int32(action[i]) for i in range(2)}
+        )
         bonus = sum(float(x) for x in infos["shaped_reward"].values())
-        (after, without), (_, added) = (step(state, jnp.asarray(action)) for step in steps)
+        (next_state, without), (_, added) = (step(state, jnp.asarray(action)) for step in steps)
         np.testing.assert_allclose(added.reward - without.reward, [0.5 * bonus] * 2, atol=1e-6)
-        state, earned = after, earned + bonus
+        state, earned = next_state, earned + bonus
     assert earned > 0
 
 
@@ -238,9 +244,11 @@ def test_the_names_of_actions_are_what_they_do(battle):
         "stop": (0, 0),
     }
     for name, way in ways.items():
-        after, _ = step(state, jnp.full(3, names.index(name)))
-        moved = np.asarray(after.inner.state.unit_positions - state.inner.state.unit_positions)[:3]
-        np.testing.assert_array_equal(np.sign(moved.round(3)), [way] * 3)
+        next_state, _ = step(state, jnp.full(3, names.index(name)))
+        updated = np.asarray(
+            next_state.inner.state.unit_positions - state.inner.state.unit_positions
+        )[:3]
+        np.testing.assert_array_equal(np.sign(updated.round(3)), [way] * 3)
 
 
 def test_the_names_of_what_particles_and_cooks_do():
@@ -254,12 +262,12 @@ def test_the_names_of_what_particles_and_cooks_do():
         == set(jml.make("safe-mpe/spread-3a").spec.action_names)
     )
     for name, way in ways.items():
-        apart = still._replace(
+        separate = still._replace(
             inner=still.inner.replace(p_pos=9.0 * jnp.arange(6)[:, None] * jnp.ones(2))
         )
-        after, _ = env.step(apart, jnp.full(3, env.spec.action_names.index(name)))
+        next_state, _ = env.step(separate, jnp.full(3, env.spec.action_names.index(name)))
         np.testing.assert_array_equal(
-            np.sign(np.asarray(after.inner.p_vel)[:3].round(4)), [way] * 3
+            np.sign(np.asarray(next_state.inner.p_vel)[:3].round(4)), [way] * 3
         )
     assert jml.make("mpe/spread-3a", action_type="continuous").spec.action_names == ()
 
@@ -271,9 +279,9 @@ def test_the_names_of_what_particles_and_cooks_do():
         inner=state.inner.replace(agent_pos=places, agent_dir=west, agent_dir_idx=jnp.array([3, 3]))
     )
 
-    def of(name):
-        after = env.step(state, jnp.full(2, env.spec.action_names.index(name)))[0].inner
-        return np.asarray(after.agent_dir)[0].tolist(), int(after.agent_inv[0]) != int(
+    def function(name):
+        next_state = env.step(state, jnp.full(2, env.spec.action_names.index(name)))[0].inner
+        return np.asarray(next_state.agent_dir)[0].tolist(), int(next_state.agent_inv[0]) != int(
             state.inner.agent_inv[0]
         )
 
@@ -284,10 +292,13 @@ def test_the_names_of_what_particles_and_cooks_do():
         "left": [-1, 0],
         "stay": [-1, 0],
     }
-    assert {name: of(name) for name in rows_go_down} == {
+    assert {name: function(name) for name in rows_go_down} == {
         name: (way, False) for name, way in rows_go_down.items()
     }
-    assert of("interact") == ([-1, 0], True) and len(env.spec.action_names) == env.spec.action_size
+    assert (
+        function("interact") == ([-1, 0], True)
+        and len(env.spec.action_names) == env.spec.action_size
+    )
 
 
 def test_a_film_of_a_battle(battle, tmp_path):
@@ -305,9 +316,9 @@ def test_a_film_of_a_battle(battle, tmp_path):
     def changed(ours, theirs):
         pixels = []
         for frame in range(4):
-            for each in (ours, theirs):
-                each.seek(frame)
-            a, b = (np.asarray(each.convert("RGB"), int) for each in (ours, theirs))
+            for item in (ours, theirs):
+                item.seek(frame)
+            a, b = (np.asarray(item.convert("RGB"), int) for item in (ours, theirs))
             pixels.append((a != b).any(-1).sum())
         return pixels
 
@@ -320,7 +331,7 @@ def test_a_film_of_a_battle(battle, tmp_path):
     assert (
         pixels[2] > 100 and pixels[:2] == [0, 0] and pixels[3] == 0
     )  # of the step that led to what is seen
-    assert [words for _, words in env._rings(rewards)[0]] == ["0: +1", "1: -0.5", "2: +0.25"]
+    assert [message for _, message in env._rings(rewards)[0]] == ["0: +1", "1: -0.5", "2: +0.25"]
     with pytest.raises(ValueError, match="rewards are of 1 steps, states of 3"):
         env.animate(states, tmp_path / "few.gif", rewards=rewards[:1])
     with pytest.raises(ValueError, match="states is empty"):
@@ -401,11 +412,11 @@ def test_bad_names_and_keywords(name, keywords, message):
 def test_without_jaxmarl_names_are_listed_and_making_one_says_what_to_install(monkeypatch):
     jml.make("smax/8m")
 
-    def version(found):
+    def version(result):
         def answer(name):
-            if found is None:
+            if result is None:
                 raise importlib.metadata.PackageNotFoundError(name)
-            return found
+            return result
 
         return answer
 

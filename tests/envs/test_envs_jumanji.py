@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jumanji.environments.routing.robot_warehouse.constants import _AGENTS, _SHELVES
 from PIL import Image
-from small_envs import JUMANJI_WORLDS, compiled, play, world
+from small_envs import JUMANJI_ENVS, compiled, get_env, play
 
-LBF, RWARE, CONNECTOR, CLEANER, SEARCH, MMST, CVRP = JUMANJI_WORLDS
+LBF, RWARE, CONNECTOR, CLEANER, SEARCH, MMST, CVRP = JUMANJI_ENVS
 NOOP, FORWARD, LOAD = 0, 1, 5
 
 
@@ -48,12 +48,12 @@ def about_to_be_over(env_id, state):
     if env_id == CLEANER:
         return state, jnp.array([0, 1])  # agent 0 in the upper left corner moves up
     if env_id == SEARCH:
-        found = state.targets.replace(found=jnp.ones_like(state.targets.found))
-        return state.replace(targets=found), action
+        result = state.targets.replace(found=jnp.ones_like(state.targets.found))
+        return state.replace(targets=result), action
     if env_id == MMST:
-        wanted = state.nodes_to_connect
+        expected = state.nodes_to_connect
         return state.replace(
-            connected_nodes=state.connected_nodes.at[:, : wanted.shape[1]].set(wanted)
+            connected_nodes=state.connected_nodes.at[:, : expected.shape[1]].set(expected)
         ), action
     served = state.nodes.replace(demands=jnp.zeros_like(state.nodes.demands))
     return state.replace(nodes=served), action
@@ -70,7 +70,7 @@ def collision(state):
     )
 
 
-@pytest.mark.parametrize("env_id", JUMANJI_WORLDS)
+@pytest.mark.parametrize("env_id", JUMANJI_ENVS)
 def test_a_time_limit_cuts_off_and_does_not_end(env_id):
     _, reset, step = compiled(env_id)
     state, _ = reset(jax.random.key(3))
@@ -81,7 +81,7 @@ def test_a_time_limit_cuts_off_and_does_not_end(env_id):
     assert timestep.discount == (0 if env_id == CVRP else 1)
 
 
-@pytest.mark.parametrize("env_id", JUMANJI_WORLDS)
+@pytest.mark.parametrize("env_id", JUMANJI_ENVS)
 @pytest.mark.parametrize("late", [False, True], ids=["early", "at the limit"])
 def test_a_true_end(env_id, late):
     _, reset, step = compiled(env_id)
@@ -97,12 +97,12 @@ def test_ends_agree_with_jumanji_where_it_is_right(env_id):
     its_step = jax.jit(env.unwrapped.step)
     for seed in range(3):
         moments = play(env_id, seed)
-        (state, before), (_, timestep) = moments[-2:]
+        (state, previous), (_, timestep) = moments[-2:]
         random = np.random.default_rng(seed)
         for _ in moments[1:]:  # the same draws as in play
-            draw = random.random(before.obs.action_mask.shape)
+            draw = random.random(previous.obs.action_mask.shape)
         _, mine = its_step(
-            state, jnp.asarray((draw * np.asarray(before.obs.action_mask)).argmax(-1))
+            state, jnp.asarray((draw * np.asarray(previous.obs.action_mask)).argmax(-1))
         )
         assert mine.last() and mine.discount.max() == timestep.discount
 
@@ -120,34 +120,34 @@ def next_to_the_food(state, levels):
 
 def test_foraging_pays_one_for_all_the_food():
     team, reset, step = compiled(LBF)
-    each = world(LBF, reward="individual")
+    item = get_env(LBF, reward="individual")
     state, _ = reset(jax.random.key(0))
     state = next_to_the_food(state, [1, 2])
     _, shared = step(state, jnp.array([LOAD, LOAD]))
-    _, own = jax.jit(each.step)(state, jnp.array([LOAD, LOAD]))
-    np.testing.assert_allclose(own.reward, [1 / 3, 2 / 3], rtol=1e-6)
+    _, individual = jax.jit(item.step)(state, jnp.array([LOAD, LOAD]))
+    np.testing.assert_allclose(individual.reward, [1 / 3, 2 / 3], rtol=1e-6)
     np.testing.assert_allclose(shared.reward, [1.0, 1.0], rtol=1e-6)
     assert shared.discount == 0 and shared.last
     assert (
         team.spec.team_return(shared.reward)
-        == pytest.approx(each.spec.team_return(own.reward))
+        == pytest.approx(item.spec.team_return(individual.reward))
         == 1.0
     )
-    assert (team.spec.max_return, each.spec.reward_type) == (1.0, "individual")
+    assert (team.spec.max_return, item.spec.reward_type) == (1.0, "individual")
     _, alone = step(state, jnp.array([LOAD, NOOP]))
     assert not alone.reward.any() and alone.discount == 1
 
 
 def test_team_reward_is_the_sum_of_the_individual_ones():
     _team, reset, step = compiled(CONNECTOR)
-    step_each = jax.jit(world(CONNECTOR, reward="individual").step)
+    step_each = jax.jit(get_env(CONNECTOR, reward="individual").step)
     state, timestep = reset(jax.random.key(0))
     for seed in range(4):
         draw = np.random.default_rng(seed).random(timestep.obs.action_mask.shape)
         action = jnp.asarray((draw * np.asarray(timestep.obs.action_mask)).argmax(-1))
-        _, own = step_each(state, action)
+        _, individual = step_each(state, action)
         state, timestep = step(state, action)
-        np.testing.assert_allclose(timestep.reward, np.full(2, own.reward.sum()), rtol=1e-6)
+        np.testing.assert_allclose(timestep.reward, np.full(2, individual.reward.sum()), rtol=1e-6)
 
 
 def test_warehouse_pays_the_team_for_a_delivery():
@@ -176,12 +176,12 @@ def test_foraging_view_is_scaled_and_names_the_agent():
     np.testing.assert_array_equal(
         timestep.obs.global_state, timestep.obs.agents_view[:, :9].reshape(-1)
     )
-    bare = world(LBF, agent_id=False)
+    bare = get_env(LBF, agent_id=False)
     assert (env.spec.obs_size, bare.spec.obs_size, bare.spec.global_state_size) == (11, 9, 18)
 
 
 def test_foraging_grid_view_is_accepted():
-    env = world(LBF, grid_observation=True, agent_id=False)
+    env = get_env(LBF, grid_observation=True, agent_id=False)
     assert env.spec.obs_size == 3 * 5 * 5
 
 
@@ -189,9 +189,11 @@ def test_warehouse_view_scales_only_the_place():
     env, reset, _ = compiled(RWARE)
     state, timestep = reset(jax.random.key(0))
     rows, columns = env.unwrapped.grid_size
-    place = state.agents.position
-    np.testing.assert_allclose(timestep.obs.agents_view[:, 0], place.x / (rows - 1), rtol=1e-6)
-    np.testing.assert_allclose(timestep.obs.agents_view[:, 1], place.y / (columns - 1), rtol=1e-6)
+    position = state.agents.position
+    np.testing.assert_allclose(timestep.obs.agents_view[:, 0], position.x / (rows - 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        timestep.obs.agents_view[:, 1], position.y / (columns - 1), rtol=1e-6
+    )
     assert set(np.unique(timestep.obs.agents_view[:, 2:])) <= {0.0, 1.0}
 
 
@@ -236,17 +238,17 @@ def test_cleaner_view_shows_own_place():
 def test_spanning_tree_gives_a_stuck_agent_its_own_node():
     _, reset, step = compiled(MMST)
     state, _ = reset(jax.random.key(0))
-    wanted = state.nodes_to_connect
+    expected = state.nodes_to_connect
     done = state.replace(
-        connected_nodes=state.connected_nodes.at[0, : wanted.shape[1]].set(wanted[0])
+        connected_nodes=state.connected_nodes.at[0, : expected.shape[1]].set(expected[0])
     )
-    after, timestep = step(done, state.positions)
+    next_state, timestep = step(done, state.positions)
     np.testing.assert_array_equal(timestep.obs.alive, [False, True])
-    later, timestep = step(after, after.positions)
+    later, timestep = step(next_state, next_state.positions)
     assert timestep.obs.action_mask[0].tolist() == [
-        node == after.positions[0] for node in range(12)
+        node == next_state.positions[0] for node in range(12)
     ]
-    np.testing.assert_array_equal(later.positions, after.positions)
+    np.testing.assert_array_equal(later.positions, next_state.positions)
 
 
 def test_search_has_bounds_and_sees_the_clock():
@@ -276,7 +278,7 @@ WAYS = {
 @pytest.mark.parametrize("env_id", [LBF, CONNECTOR, CLEANER])
 def test_the_names_of_actions_are_what_they_do(env_id):
     env, reset, step = compiled(env_id)
-    seen = set()
+    observed = set()
 
     def places(state):
         return np.asarray(state.agents_locations if env_id == CLEANER else state.agents.position)
@@ -285,13 +287,13 @@ def test_the_names_of_actions_are_what_they_do(env_id):
         state, timestep = reset(jax.random.key(seed))
         for action, name in enumerate(env.spec.action_names):
             if timestep.obs.action_mask[0, action]:
-                after, _ = step(
+                next_state, _ = step(
                     state,
                     jnp.asarray(stand_still(env_id, state)).at[0].set(action).astype(jnp.int32),
                 )
-                np.testing.assert_array_equal((places(after) - places(state))[0], WAYS[name])
-                seen.add(name)
-    assert len(seen - {"stay", "load"}) >= 2
+                np.testing.assert_array_equal((places(next_state) - places(state))[0], WAYS[name])
+                observed.add(name)
+    assert len(observed - {"stay", "load"}) >= 2
 
 
 def test_vehicles_see_themselves_first():
@@ -299,9 +301,9 @@ def test_vehicles_see_themselves_first():
     state, timestep = reset(jax.random.key(0))
     first, second = (int(np.flatnonzero(timestep.obs.action_mask[0])[i]) for i in (1, 2))
     _, timestep = step(state, jnp.array([first, second]))
-    own = np.asarray(timestep.obs.agents_view[:, :8]).reshape(2, 2, 4)
-    np.testing.assert_allclose(own[0, 0], own[1, 1])
-    np.testing.assert_allclose(own[0, 0, :2], state.nodes.coordinates[first] / 10, rtol=1e-6)
+    individual = np.asarray(timestep.obs.agents_view[:, :8]).reshape(2, 2, 4)
+    np.testing.assert_allclose(individual[0, 0], individual[1, 1])
+    np.testing.assert_allclose(individual[0, 0, :2], state.nodes.coordinates[first] / 10, rtol=1e-6)
 
 
 @pytest.mark.parametrize("env_id", [LBF, CLEANER, MMST])

@@ -121,7 +121,7 @@ class CostInputs(NamedTuple):
         return self.roots
 
 
-def seen(xs, **others):
+def observe(xs, **others):
     places = jnp.array([[x, 0.0] for x in xs])
     return CostInputs(
         places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()}
@@ -131,7 +131,7 @@ def seen(xs, **others):
 def test_bombs_boxes_and_speeds_by_hand():
     fell = jnp.zeros((), bool)
     bomb = cost_functions.BombCost(5.0)
-    inputs = seen([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
+    inputs = observe([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
     assert bomb.cost(inputs, fell).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
     np.testing.assert_allclose(bomb.extra_obs(inputs), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
     held = cost_functions.BombCost(5.0, start=-34.0, furthest=-4.0)
@@ -139,17 +139,17 @@ def test_bombs_boxes_and_speeds_by_hand():
     assert tuple(map(float, held.step(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
     assert -30 < held.step(slow, jnp.asarray(5.0), 0.01, 5).x < -29
     box = cost_functions.BoxCost(10.0)
-    assert [float(box.cost(seen([x], time=0.0), fell)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [
+    assert [float(box.cost(observe([x], time=0.0), fell)[0]) for x in (1.9, 2.1, 3.9, 4.1)] == [
         0,
         1,
         1,
         0,
     ]
     np.testing.assert_allclose(
-        box.extra_obs(seen([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5
+        box.extra_obs(observe([2.0], time=np.pi)), [0.0, 0.0, np.pi + 1], atol=1e-5
     )
     along, plane = (cost_functions.VelocityCost(25.0, 5.0, plane) for plane in (False, True))
-    inputs = seen([0.0], speed=np.array([4.0, 4.0]))
+    inputs = observe([0.0], speed=np.array([4.0, 4.0]))
     assert (float(along.cost(inputs, fell)[0]), float(plane.cost(inputs, fell)[0])) == (0, 1)
 
 
@@ -170,15 +170,18 @@ def test_segments_may_be_said_twice():
 
 def test_partitions_cover_every_joint_once():
     for robot, named in partitions.NAMED.items():
-        sets = {frozenset(joint for own in agents for joint in own) for agents in named.values()}
+        sets = {
+            frozenset(joint for agent_joints in agents for joint in agent_joints)
+            for agents in named.values()
+        }
         assert len(sets) == 1, robot
         for agents in named.values():
-            joints = [joint for own in agents for joint in own]
+            joints = [joint for agent_joints in agents for joint in agent_joints]
             assert len(joints) == len(set(joints))
 
 
 def test_diagonal_legs_are_diagonal_and_the_authors_are_not():
-    legs = lambda agents: [sorted({joint[-1] for joint in own}) for own in agents]  # noqa: E731
+    legs = lambda agents: [sorted({joint[-1] for joint in agent_joints}) for agent_joints in agents]  # noqa: E731
     named = partitions.NAMED["ant"]
     assert legs(named["2x4"]) == [["1", "2"], ["3", "4"]] and legs(named["2x4d"]) == [
         ["1", "3"],
@@ -193,16 +196,16 @@ def test_diagonal_legs_are_diagonal_and_the_authors_are_not():
 
 def test_neighbourhoods():
     linked = partitions.edges("halfcheetah")
-    assert partitions.within(("bthigh",), linked, 0) == ("bthigh",)
-    assert partitions.within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
-    assert partitions.within(("bthigh",), linked, 2) == (
+    assert partitions.joints_within(("bthigh",), linked, 0) == ("bthigh",)
+    assert partitions.joints_within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
+    assert partitions.joints_within(("bthigh",), linked, 2) == (
         "bthigh",
         "bshin",
         "fthigh",
         "bfoot",
         "fshin",
     )
-    assert set(partitions.within(("hip_1",), partitions.edges("ant"), 1)) == {
+    assert set(partitions.joints_within(("hip_1",), partitions.edges("ant"), 1)) == {
         "hip_1",
         "ankle_1",
         "hip_2",
@@ -213,8 +216,8 @@ def test_neighbourhoods():
         ("hip1_0", "ankle1_0", "hip2_0", "ankle2_0"),
         ("hip1_1", "ankle1_1", "hip2_1", "ankle2_1"),
     ]
-    found = partitions.within(("hip1_0",), partitions.edges("manyagent-ant", chain), 1)
-    assert set(found) == {"hip1_0", "ankle1_0", "hip2_0", "hip1_1", "hip2_1"}
+    result = partitions.joints_within(("hip1_0",), partitions.edges("manyagent-ant", chain), 1)
+    assert set(result) == {"hip1_0", "ankle1_0", "hip2_0", "hip1_1", "hip2_1"}
 
 
 def test_the_list_names_what_can_be_made():
@@ -228,7 +231,7 @@ def test_the_list_names_what_can_be_made():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "keywords", "words"),
+    ("env_id", "keywords", "message"),
     [
         (
             "safe-mujoco/ant-3x3",
@@ -330,18 +333,18 @@ def test_the_list_names_what_can_be_made():
         ),
     ],
 )
-def test_wrong_names_and_keywords(env_id, keywords, words):
-    with pytest.raises(ValueError, match=words):
+def test_wrong_names_and_keywords(env_id, keywords, message):
+    with pytest.raises(ValueError, match=message):
         make(env_id, **keywords)
 
 
 def test_limits_may_be_numpys_numbers():
-    for given, limit in (
+    for inputs, limit in (
         (np.float32(3), 3.0),
         (np.array([1.0, 2.0]), (1.0, 2.0)),
         ({"wall": np.float64(4)}, 4.0),
     ):
-        assert make("safe-mujoco/ant-2x4", cost_limit=given).spec.cost_limits == (limit,)
+        assert make("safe-mujoco/ant-2x4", cost_limit=inputs).spec.cost_limits == (limit,)
 
 
 def test_long_robots_begin_inside_the_corridor_in_which_each_pays_for_itself():
@@ -374,9 +377,9 @@ def test_actions_of_another_shape_are_named():
 
 
 def test_neighbourhoods_end_where_the_robot_does():
-    assert partitions.within(["hip_1"], partitions.edges("ant"), 10**9) == partitions.within(
-        ["hip_1"], partitions.edges("ant"), 8
-    )
+    assert partitions.joints_within(
+        ["hip_1"], partitions.edges("ant"), 10**9
+    ) == partitions.joints_within(["hip_1"], partitions.edges("ant"), 8)
 
 
 def test_films_alone_need_the_opengl_that_is_asked_for():
@@ -389,7 +392,7 @@ def test_films_alone_need_the_opengl_that_is_asked_for():
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(scenarios, "_there", lambda name: not name.startswith("mujoco"))
+    monkeypatch.setattr(scenarios, "_is_installed", lambda name: not name.startswith("mujoco"))
     with pytest.raises(
         ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"
     ):

@@ -58,7 +58,7 @@ class Played:
         state = state._replace(
             qpos=jnp.asarray(places, jnp.float32),
             qvel=jnp.asarray(speeds, jnp.float32),
-            place=jnp.asarray(places[:, :1], jnp.float32),
+            position=jnp.asarray(places[:, :1], jnp.float32),
         )
         actions = np.concatenate([self.action, self.action[:1]])
         self.before = state
@@ -92,7 +92,8 @@ def test_rewards_and_ends_are_gymnasiums(played):
         _, reward, terminated, _, info = theirs.step(played.driven[i])
         way = (theirs.data.qpos[0] - played.qpos[i, 0]) / played.body.step_seconds
         speed = (
-            float(played.after.place[i, 0] - played.before.place[i, 0]) / played.body.step_seconds
+            float(played.after.position[i, 0] - played.before.position[i, 0])
+            / played.body.step_seconds
         )
         rest = reward - info["reward_forward"]
         if (
@@ -105,27 +106,29 @@ def test_rewards_and_ends_are_gymnasiums(played):
 
 
 def test_what_is_observed_and_paid(played):
-    env, after, timestep = played.env, played.after, played.timestep
+    env, next_state, timestep = played.env, played.after, played.timestep
     excluded = 1 if env.robot == "halfcheetah" else 2
-    expected = np.concatenate([after.qpos[:, excluded:], after.qvel], -1)
+    expected = np.concatenate([next_state.qpos[:, excluded:], next_state.qvel], -1)
     width = expected.shape[1]
     np.testing.assert_array_equal(timestep.obs.global_state[:, :width], expected)
     np.testing.assert_array_equal(
         timestep.obs.agents_view[:, 0, : env.spec.global_state_size], timestep.obs.global_state
     )
     np.testing.assert_array_equal(timestep.obs.agents_view[0, :, -2:], np.eye(2))
-    np.testing.assert_array_equal(timestep.cost, jax.vmap(env.cost_of)(after))
+    np.testing.assert_array_equal(timestep.cost, jax.vmap(env.cost_of)(next_state))
     assert (timestep.cost[:, 0] == timestep.cost[:, 1]).all()
-    assert (after.time == 1).all() and not timestep.last[:-1][timestep.discount[:-1] == 1].any()
+    assert (next_state.time == 1).all() and not timestep.last[:-1][
+        timestep.discount[:-1] == 1
+    ].any()
 
 
-def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
-    after, timestep = played.after, played.timestep
-    assert after.non_finite[-1] and not after.non_finite[:-1].any()
+def test_an_env_whose_physics_breaks_ends_and_the_others_go_on(played):
+    next_state, timestep = played.after, played.timestep
+    assert next_state.non_finite[-1] and not next_state.non_finite[:-1].any()
     assert timestep.last[-1] and timestep.discount[-1] == 0 and (timestep.reward[-1] == 0).all()
     assert all(
         np.isfinite(x).all()
-        for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward, timestep.cost))
+        for x in jax.tree.leaves((next_state.qpos, next_state.qvel, timestep.reward, timestep.cost))
     )
 
 
@@ -138,16 +141,17 @@ def test_a_world_whose_physics_breaks_ends_and_the_others_go_on(played):
         ("qpos", np.inf, True),
     ],
 )
-def test_numbers_that_run_away_break_a_world_before_anything_is_paid(field, value, breaks):
+def test_numbers_that_run_away_break_an_env_before_anything_is_paid(field, value, breaks):
     env = dataclasses.replace(make("mujoco/halfcheetah-2x3"))  # a copy of its own
     state, _ = env.reset(jax.random.key(0))
-    found = dict(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart)
-    found[field] = found[field].at[3].set(value)
-    env.__dict__["_physics_step"] = lambda state, signal: types.SimpleNamespace(**found)
-    after, timestep = env.step(state, jnp.zeros((2, 3)))
-    assert bool(after.non_finite) == bool(timestep.last) == breaks
+    result = dict(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart)
+    result[field] = result[field].at[3].set(value)
+    env.__dict__["_physics_step"] = lambda state, signal: types.SimpleNamespace(**result)
+    next_state, timestep = env.step(state, jnp.zeros((2, 3)))
+    assert bool(next_state.non_finite) == bool(timestep.last) == breaks
     assert all(
-        np.isfinite(x).all() for x in jax.tree.leaves((after.qpos, after.qvel, timestep.reward))
+        np.isfinite(x).all()
+        for x in jax.tree.leaves((next_state.qpos, next_state.qvel, timestep.reward))
     )
 
 
@@ -167,7 +171,7 @@ def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
 
 
 @pytest.mark.timeout(200)
-def test_many_worlds_do_not_wait_for_ever():
+def test_many_envs_do_not_wait_for_ever():
     """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds
     of matrices on."""
     env, number = make("mujoco/halfcheetah-2x3"), 1024
@@ -207,9 +211,11 @@ def test_padding_moves_nothing_and_every_joint_is_moved_once():
     )
     driven = np.asarray(env.to_ctrl(jnp.asarray(action)))
     order = env._body.actuated
-    for i, own in enumerate(env.agents):
+    for i, agent_joints in enumerate(env.agents):
         np.testing.assert_allclose(
-            [driven[order.index(joint)] for joint in own], action[i, : len(own)], rtol=1e-6
+            [driven[order.index(joint)] for joint in agent_joints],
+            action[i, : len(agent_joints)],
+            rtol=1e-6,
         )
 
 
@@ -235,7 +241,7 @@ def test_own_costs_are_those_of_the_own_bodies():
     qpos = (
         state.qpos.at[3:7].set(across).at[:2].set(jnp.array([10.0, 10 * np.tan(np.pi / 6) - 1.3]))
     )
-    state = state._replace(qpos=qpos, place=qpos[:1])
+    state = state._replace(qpos=qpos, position=qpos[:1])
     assert jax.jit(env.cost_of)(state).tolist() == [[0.0], [1.0]]
     assert make("safe-mujoco/manyagent-ant-2x1").cost_of(state).tolist() == [[0.0], [0.0]]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_envs import WORLDS, compiled, legal_action, play, world
+from small_envs import ENVS, compiled, get_env, legal_action, play
 
 from jaxmarl_lite.types import Environment
 
@@ -28,7 +28,7 @@ def assert_fields(timestep, spec):
     assert timestep.discount in (0.0, 1.0)
 
 
-@pytest.mark.parametrize("env_id", WORLDS)
+@pytest.mark.parametrize("env_id", ENVS)
 def test_a_random_legal_episode(env_id):
     env, _, _ = compiled(env_id)
     spec = env.spec
@@ -56,14 +56,14 @@ def test_a_random_legal_episode(env_id):
             assert spec.team_return(total) <= spec.max_return + 1e-5
 
 
-@pytest.mark.parametrize("env_id", WORLDS)
+@pytest.mark.parametrize("env_id", ENVS)
 def test_views_stay_small(env_id):
     largest = max(float(jnp.abs(timestep.obs.agents_view).max()) for _, timestep in play(env_id))
     assert 0 < largest <= 4
 
 
 @pytest.mark.parametrize("env_id", ["toy/unequal", "jumanji/lbf-2s-5x5-2p-1f-coop"])
-def test_many_worlds_are_the_single_ones(env_id):
+def test_a_batch_of_envs_equals_single_envs(env_id):
     env, reset, step = compiled(env_id)
     random = np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(1), 3)
@@ -71,21 +71,21 @@ def test_many_worlds_are_the_single_ones(env_id):
     actions = jnp.stack(
         [legal_action(env.spec, mask, random) for mask in timesteps.obs.action_mask]
     )
-    _, after = jax.jit(jax.vmap(env.step))(states, actions)
+    _, next_state = jax.jit(jax.vmap(env.step))(states, actions)
     for i, key in enumerate(keys):
         state, first = reset(key)
         _, second = step(state, actions[i])
-        for one, many in ((first, timesteps), (second, after)):
+        for one, many in ((first, timesteps), (second, next_state)):
             for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
                 np.testing.assert_allclose(x, y[i], rtol=1e-6)
 
 
 def test_old_style_keys_work():
-    env = world("jumanji/lbf-2s-5x5-2p-1f-coop")
+    env = get_env("jumanji/lbf-2s-5x5-2p-1f-coop")
     state, _ = jax.eval_shape(env.reset, jax.random.PRNGKey(0))
     assert state.key.dtype == jnp.uint32
-    after, _ = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((2,), jnp.int32))
-    assert after.key.dtype == jnp.uint32
+    next_state, _ = jax.eval_shape(env.step, state, jax.ShapeDtypeStruct((2,), jnp.int32))
+    assert next_state.key.dtype == jnp.uint32
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_old_style_keys_work():
 )
 def test_double_precision(env_id):
     with jax.enable_x64(True):
-        env = world(env_id, agent_id=False) if env_id.startswith("jumanji") else world(env_id)
+        env = get_env(env_id, agent_id=False) if env_id.startswith("jumanji") else get_env(env_id)
         key = jax.eval_shape(jax.random.key, 0)
         state, first = jax.eval_shape(env.reset, key)
         action = jax.ShapeDtypeStruct((2,), jnp.int32)
-        after, second = jax.eval_shape(env.step, state, action)
+        next_state, second = jax.eval_shape(env.step, state, action)
         for timestep in (first, second):
             assert (
                 timestep.obs.agents_view.dtype
@@ -106,5 +106,5 @@ def test_double_precision(env_id):
                 == jnp.float64
             )
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
-            lambda x: (x.shape, x.dtype), after
+            lambda x: (x.shape, x.dtype), next_state
         )

@@ -12,15 +12,15 @@ from jaxmarl_lite.envs import keywords_of, list_environments, make
 
 def count_compilations(action):
     """How many programs were compiled while ``action`` ran."""
-    seen = []
+    observed = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: seen.append(event) if "backend_compile" in event else None
+        lambda event, *_, **__: observed.append(event) if "backend_compile" in event else None
     )
     try:
         action()
     finally:
         jax.monitoring.clear_event_listeners()
-    return len(seen)
+    return len(observed)
 
 
 def test_the_list_and_the_specs_compile_nothing():
@@ -31,14 +31,14 @@ def test_the_list_and_the_specs_compile_nothing():
     assert env.spec.max_episode_steps == 7
 
 
-@pytest.mark.parametrize(("env_id", "words"), list_environments())
-def test_every_listed_name_is_what_the_list_says(env_id, words):
+@pytest.mark.parametrize(("env_id", "message"), list_environments())
+def test_every_listed_name_is_what_the_list_says(env_id, message):
     spec = make(env_id).spec
     assert spec.name == env_id
-    assert words.startswith(f"{spec.num_agents} agents") and words.endswith(
+    assert message.startswith(f"{spec.num_agents} agents") and message.endswith(
         f"at most {spec.max_episode_steps} steps"
     )
-    number = re.search(r"(\d+) (actions|continuous)", words)
+    number = re.search(r"(\d+) (actions|continuous)", message)
     if number:
         assert int(number[1]) == spec.action_size
         assert ("continuous" in number[2]) == (spec.action_type == "continuous")
@@ -48,8 +48,8 @@ def test_foraging_names():
     inside = make("jumanji/lbf-2s-10x10-3p-4f").unwrapped
     assert (inside.grid_size, inside.fov, inside.num_agents, inside.num_food) == (10, 2, 3, 4)
     assert not inside._generator.force_coop and inside.time_limit == 100
-    whole = make("jumanji/lbf-8x8-2p-2f-coop").unwrapped
-    assert whole.fov == 8 and whole._generator.force_coop
+    full = make("jumanji/lbf-8x8-2p-2f-coop").unwrapped
+    assert full.fov == 8 and full._generator.force_coop
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_foraging_names():
 )
 def test_warehouse_names(name, rows, columns, agents, queue):
     generator = make(f"jumanji/rware-{name}").unwrapped._generator
-    found = (
+    result = (
         generator.shelf_rows,
         generator.shelf_columns,
         generator.num_agents,
         generator.request_queue_size,
     )
-    assert found == (rows, columns, agents, queue)
+    assert result == (rows, columns, agents, queue)
     assert (generator.column_height, generator.sensor_range) == (8, 1)
 
 
@@ -91,10 +91,10 @@ def test_keywords_reach_jumanji():
         and "levels" in env.spec.return_description
     )
     generator = RandomGenerator(grid_size=6, num_agents=3, num_food=1, fov=6)
-    own = make(
+    custom = make(
         "jumanji/LevelBasedForaging-v0", generator=generator, time_limit=5, reward="individual"
     )
-    assert (own.spec.num_agents, own.spec.max_episode_steps, own.spec.reward_type) == (
+    assert (custom.spec.num_agents, custom.spec.max_episode_steps, custom.spec.reward_type) == (
         3,
         5,
         "individual",
@@ -102,7 +102,7 @@ def test_keywords_reach_jumanji():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "some"),
+    ("env_id", "subset"),
     [
         ("smax/3m", {"reward", "enemy_shoots"}),
         ("mpe/spread-3a", {"action_type", "local_ratio"}),
@@ -115,8 +115,8 @@ def test_keywords_reach_jumanji():
         ("safe-mujoco/ant-2x4", {"cost_limit"}),
     ],
 )
-def test_the_keywords_of_a_name(env_id, some):
-    assert some <= set(keywords_of(env_id))
+def test_the_keywords_of_a_name(env_id, subset):
+    assert subset <= set(keywords_of(env_id))
     with pytest.raises(ValueError, match="Unknown environment"):
         keywords_of(env_id.replace("/", ""))
 
@@ -139,7 +139,7 @@ def test_the_same_call_gives_the_same_object():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "keywords", "words"),
+    ("env_id", "keywords", "message"),
     [
         ("toy/memroy", {}, "Unknown environment 'toy/memroy'; did you mean 'toy/memory'"),
         ("lbf-8x8-2p-2f", {}, r"Unknown environment .*jumanji/lbf-\[<sight>s-\]<grid>x<grid>"),
@@ -257,8 +257,8 @@ def test_the_same_call_gives_the_same_object():
         ),
     ],
 )
-def test_errors_say_what_is_wrong_and_what_is_allowed(env_id, keywords, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors_say_what_is_wrong_and_what_is_allowed(env_id, keywords, message):
+    with pytest.raises(ValueError, match=message):
         make(env_id, **keywords)
 
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_envs import SAFE_WORLDS, WORLDS, compiled, legal_action, play, world
+from small_envs import ENVS, SAFE_ENVS, compiled, get_env, legal_action, play
 
 from jaxmarl_lite.envs import check_environment, make
 
-LBF, RWARE, CLEANER, SEARCH = SAFE_WORLDS
+LBF, RWARE, CLEANER, SEARCH = SAFE_ENVS
 NOOP, FORWARD, LOAD = 0, 1, 5
 
 
@@ -23,9 +23,9 @@ def costs_after(env, state, action):
     return np.asarray(env.step(state, jnp.asarray(action))[1].cost)
 
 
-@pytest.mark.parametrize("env_id", SAFE_WORLDS)
+@pytest.mark.parametrize("env_id", SAFE_ENVS)
 def test_they_keep_the_protocol(env_id):
-    spec = check_environment(world(env_id))
+    spec = check_environment(get_env(env_id))
     assert len(spec.cost_descriptions) == spec.num_costs == (2 if env_id == SEARCH else 1)
     assert spec.cost_limits is not None and min(spec.cost_limits) > 0
 
@@ -35,7 +35,7 @@ def test_they_keep_the_protocol(env_id):
 
 def cleaner_with(cells, **keywords):
     """An environment without walls, agents on these cells, and its state."""
-    env = world(CLEANER, **keywords)
+    env = get_env(CLEANER, **keywords)
     state = begin(CLEANER)
     grid = jnp.zeros_like(state.grid)
     cells = jnp.array(cells)
@@ -106,11 +106,11 @@ def test_near_collision(cells, action, cost, over):
 
 
 def test_near_collision_at_a_distance():
-    (cost,) = world(RWARE, distance=2).costs
-    before, state = (
+    (cost,) = get_env(RWARE, distance=2).costs
+    previous, state = (
         robots_at(cells, [1] * 3) for cells in ([[0, 0]] * 3, [[0, 0], [1, 1], [0, 5]])
     )
-    assert cost.fn(before, None, state).tolist() == [True, True, False]
+    assert cost.fn(previous, None, state).tolist() == [True, True, False]
 
 
 # Level-based foraging
@@ -215,7 +215,7 @@ def test_separation(places, cost):
     ],
 )
 def test_closed_zones(zones, places, inside):
-    cost = world(SEARCH, zones=zones).costs[1]
+    cost = get_env(SEARCH, zones=zones).costs[1]
     elsewhere, state = searchers_at([[0.5, 0.5]] * 3, [0.0] * 3), searchers_at(places, [0.0] * 3)
     assert cost.fn(elsewhere, None, state).tolist() == inside
     assert (cost.extra_obs(state)[:, -1] < 0).tolist() == inside
@@ -223,7 +223,7 @@ def test_closed_zones(zones, places, inside):
 
 
 def test_zones_are_seen_from_the_searchers_heading():
-    env = world(SEARCH, zones=((0.1, 0.5, 0.05), (0.6, 0.5, 0.2)))
+    env = get_env(SEARCH, zones=((0.1, 0.5, 0.05), (0.6, 0.5, 0.2)))
     state = searchers_at([[0.95, 0.5], [0.6, 0.75], [0.1, 0.4]], [0.0, -np.pi / 2, np.pi])
     # 0: zone 0 over the edge of the world, straight ahead; 1: zone 1 straight ahead, although it
     # looks downwards; 2: zone 0 to its right, since it looks to the left and the zone is above.
@@ -232,7 +232,7 @@ def test_zones_are_seen_from_the_searchers_heading():
 
 
 def test_a_zone_at_an_angle():
-    cost = world(SEARCH, zones=((0.5, 0.5, 0.05),)).costs[1]
+    cost = get_env(SEARCH, zones=((0.5, 0.5, 0.05),)).costs[1]
     bearing = np.arctan2(0.4, 0.3)
     view = cost.extra_obs(
         searchers_at([[0.2, 0.1]] * 3, [bearing, bearing - np.pi / 6, bearing + np.pi / 3])
@@ -266,10 +266,12 @@ def test_the_nearest_other_searcher_is_seen_in_every_direction():
     expected = [[0, 0.04, 0.04], [-0.04, 0, 0.04], [0.305 / 2**0.5, 0.305 / 2**0.5, 0.305]]
     np.testing.assert_allclose(cost.extra_obs(state), expected, atol=1e-6)
     np.testing.assert_allclose(cost.extra_global_state(state), [0.04, 0.04, 0.305], atol=1e-6)
-    after, timestep = step(state, jnp.asarray(STILL, float))
-    np.testing.assert_allclose(timestep.obs.agents_view[:, -6:-3], cost.extra_obs(after), atol=1e-6)
+    next_state, timestep = step(state, jnp.asarray(STILL, float))
     np.testing.assert_allclose(
-        timestep.obs.global_state[-6:-3], cost.extra_global_state(after), atol=1e-6
+        timestep.obs.agents_view[:, -6:-3], cost.extra_obs(next_state), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        timestep.obs.global_state[-6:-3], cost.extra_global_state(next_state), atol=1e-6
     )
     alone = make("safe/search-and-rescue-1s-3t")
     np.testing.assert_array_equal(
@@ -278,13 +280,13 @@ def test_the_nearest_other_searcher_is_seen_in_every_direction():
 
 
 def test_the_nearest_zone_is_the_one_with_the_nearest_edge():
-    env = world(SEARCH, zones=((0.5, 0.8, 0.05), (0.5, 0.1, 0.3)))
+    env = get_env(SEARCH, zones=((0.5, 0.8, 0.05), (0.5, 0.1, 0.3)))
     view = env.costs[1].extra_obs(searchers_at([[0.5, 0.5]] * 3, [0.0] * 3))
     np.testing.assert_allclose(view, [[0, -0.4, 0.1]] * 3, atol=1e-6)
 
 
-def test_lengths_are_shares_of_the_worlds_side():
-    small, large = world(SEARCH), world(SEARCH, env_size=2.0)
+def test_lengths_are_shares_of_the_side_of_the_area():
+    small, large = get_env(SEARCH), get_env(SEARCH, env_size=2.0)
     places = np.array([[0.25, 0.25], [0.31, 0.25], [0.5, 0.02]])
     one, two = searchers_at(places, [0.0] * 3), searchers_at(2 * places, [0.0] * 3)
     for cost, same in zip(small.costs, large.costs, strict=True):
@@ -301,32 +303,40 @@ def test_lengths_are_shares_of_the_worlds_side():
 # Random play against plain formulas
 
 
-def plain_cleaner(before, action, after):
-    cells = after.agents_locations
+def plain_cleaner(previous, action, next_state):
+    cells = next_state.agents_locations
     free = [sum(cell) <= 2 for cell in cells]
-    apart = lambda a, b: sum(abs(a - b))  # noqa: E731
+    separate = lambda a, b: sum(abs(a - b))  # noqa: E731
     return [
-        [sum(j != i and not free[i] and not free[j] and apart(a, cells[j]) <= 1 for j in range(3))]
+        [
+            sum(
+                j != i and not free[i] and not free[j] and separate(a, cells[j]) <= 1
+                for j in range(3)
+            )
+        ]
         for i, a in enumerate(cells)
     ]
 
 
-def plain_warehouse(before, action, after):
-    x, y = after.agents.position
+def plain_warehouse(previous, action, next_state):
+    x, y = next_state.agents.position
     return [
         [float(any(j != i and abs(x[i] - x[j]) + abs(y[i] - y[j]) <= 1 for j in range(3)))]
         for i in range(3)
     ]
 
 
-def plain_foraging(before, action, after):
-    def fruit(place):
-        new = after.food_items.eaten & ~before.food_items.eaten
+def plain_foraging(previous, action, next_state):
+    def fruit(position):
+        new = next_state.food_items.eaten & ~previous.food_items.eaten
         return any(
-            new[f] and abs(p - place).sum() == 1 for f, p in enumerate(after.food_items.position)
+            new[f] and abs(p - position).sum() == 1
+            for f, p in enumerate(next_state.food_items.position)
         )
 
-    return [[float(action[i] == LOAD and not fruit(after.agents.position[i]))] for i in range(2)]
+    return [
+        [float(action[i] == LOAD and not fruit(next_state.agents.position[i]))] for i in range(2)
+    ]
 
 
 def torus(a, b):
@@ -334,38 +344,40 @@ def torus(a, b):
     return np.linalg.norm(np.minimum(gap, 1 - gap))
 
 
-def plain_search(before, action, after):
-    pos = after.searchers.pos
+def plain_search(previous, action, next_state):
+    pos = next_state.searchers.pos
     near = [any(j != i and torus(pos[i], pos[j]) < 0.2 for j in range(3)) for i in range(3)]
     zones = [any(torus(p, np.array(c)) < 0.15 for c in ((0.25, 0.25), (0.7, 0.65))) for p in pos]
     return np.stack([near, zones], -1).astype(float)
 
 
 PLAIN = dict(
-    zip(SAFE_WORLDS, (plain_foraging, plain_warehouse, plain_cleaner, plain_search), strict=True)
+    zip(SAFE_ENVS, (plain_foraging, plain_warehouse, plain_cleaner, plain_search), strict=True)
 )
 
 
-@pytest.mark.parametrize("env_id", SAFE_WORLDS)
+@pytest.mark.parametrize("env_id", SAFE_ENVS)
 def test_random_play_costs_what_the_plain_formulas_say(env_id):
     env, reset, step = compiled(env_id)
     random = np.random.default_rng(0)
-    seen = 0.0
+    observed = 0.0
     for seed in range(25):
         state, timestep = reset(jax.random.key(seed))
         assert not timestep.cost.any()
         while not timestep.last:
             action = legal_action(env.spec, timestep.obs.action_mask, random)
-            after, timestep = step(state, action)
-            before, plain = (jax.tree.map(np.asarray, x.replace(key=0)) for x in (state, after))
-            np.testing.assert_array_equal(
-                timestep.cost, PLAIN[env_id](before, np.asarray(action), plain)
+            next_state, timestep = step(state, action)
+            previous, plain = (
+                jax.tree.map(np.asarray, x.replace(key=0)) for x in (state, next_state)
             )
-            seen, state = seen + np.asarray(timestep.cost).sum(0), after
-    assert (seen > 0).all(), "every cost was met"
+            np.testing.assert_array_equal(
+                timestep.cost, PLAIN[env_id](previous, np.asarray(action), plain)
+            )
+            observed, state = observed + np.asarray(timestep.cost).sum(0), next_state
+    assert (observed > 0).all(), "every cost was met"
 
 
-def test_costs_of_many_worlds_are_those_of_each():
+def test_costs_of_a_batch_equal_those_of_single_envs():
     env, _reset, step = compiled(CLEANER)
     states = [
         cleaner_with(cells)[1] for cells in ([[2, 1], [1, 3], [3, 4]], [[2, 3], [3, 2], [4, 3]])
@@ -380,11 +392,11 @@ def test_costs_of_many_worlds_are_those_of_each():
 
 def test_play_is_the_scenarios():
     same = LBF.replace("safe", "jumanji")
-    assert SAFE_WORLDS[LBF] == WORLDS[same]
-    for (_, mine), (_, its) in zip(play(LBF, 4), play(same, 4), strict=True):
+    assert SAFE_ENVS[LBF] == ENVS[same]
+    for (_, mine), (_, other) in zip(play(LBF, 4), play(same, 4), strict=True):
         for x, y in zip(
             jax.tree.leaves(mine._replace(cost=0)),
-            jax.tree.leaves(its._replace(cost=0)),
+            jax.tree.leaves(other._replace(cost=0)),
             strict=True,
         ):
             np.testing.assert_array_equal(x, y)
@@ -393,11 +405,11 @@ def test_play_is_the_scenarios():
 def test_limits_can_be_given():
     assert make("safe/cleaner-5x5x3a", cost_limit=4).spec.cost_limits == (4.0,)
     assert make("safe/cleaner-5x5x3a", cost_limit=[1, 2, 3]).spec.cost_limits == ((1.0, 2.0, 3.0),)
-    own = make("safe/search-and-rescue-2s-3t").spec.cost_limits
-    given = make("safe/search-and-rescue-2s-3t", cost_limit={"closed_zone": (1, 2)})
-    assert given.spec.cost_limits == (own[0], (1.0, 2.0))
+    individual = make("safe/search-and-rescue-2s-3t").spec.cost_limits
+    inputs = make("safe/search-and-rescue-2s-3t", cost_limit={"closed_zone": (1, 2)})
+    assert inputs.spec.cost_limits == (individual[0], (1.0, 2.0))
     assert (
-        dataclasses.replace(given.spec, cost_limits=own)
+        dataclasses.replace(inputs.spec, cost_limits=individual)
         == make("safe/search-and-rescue-2s-3t").spec
     )
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_envs import TOY_WORLDS, compiled
+from small_envs import TOY_ENVS, compiled
 
 from jaxmarl_lite.envs import check_environment, make
 from jaxmarl_lite.envs.toys.constrained import Budget, Risky
@@ -24,7 +24,7 @@ def best_action(env, state):
     if kind == "MemoryState":
         return state.cue
     if kind == "ReachState":
-        return 2 * (state.target - state.place)
+        return 2 * (state.target - state.position)
     if kind == "CounterState":
         return jnp.ones(2, jnp.int32)
     if kind == "HeterogeneousState":
@@ -36,7 +36,7 @@ def best_action(env, state):
     return jnp.zeros(2, jnp.int32)
 
 
-@pytest.mark.parametrize("env_id", TOY_WORLDS)
+@pytest.mark.parametrize("env_id", TOY_ENVS)
 def test_the_best_return_is_reached(env_id):
     env, reset, step = compiled(env_id)
     for seed in range(3):
@@ -91,7 +91,7 @@ def test_pursuit_pays_when_both_approach():
     env, reset, step = compiled("toy/pursuit")
     state, _ = reset(jax.random.key(0))
 
-    def after(offsets, moves, time=0):
+    def next_state(offsets, moves, time=0):
         begun = state._replace(
             offset=jnp.array(offsets, jnp.int32), time=jnp.array(time, jnp.int32)
         )
@@ -106,13 +106,13 @@ def test_pursuit_pays_when_both_approach():
         ((5, -5), (-1, 1), -0.01, (5, -5)),  # the line's ends
         ((0, 1), (0, 1), 1.01, (0, 0)),
     ]:
-        now, timestep = after(offsets, moves)
+        current, timestep = next_state(offsets, moves)
         assert timestep.reward.tolist() == pytest.approx(
             [reward] * 2
-        ) and now.offset.tolist() == list(then)
+        ) and current.offset.tolist() == list(then)
         np.testing.assert_allclose(timestep.obs.agents_view[:, 0], np.array(then) / 5, rtol=1e-6)
         assert bool(timestep.last) == (then == (0, 0)) == (timestep.discount == 0)
-    _, timestep = after((3, 3), (0, 0), time=19)
+    _, timestep = next_state((3, 3), (0, 0), time=19)
     assert timestep.last and timestep.discount == 1
     best = np.mean([1.0 + 0.01 * max(a, b) for a in range(1, 6) for b in range(1, 6)])
     assert env.spec.max_return == pytest.approx(best)
@@ -179,17 +179,17 @@ def test_counter_ends_and_is_cut_off():
 
 
 def test_reach_ignores_padding_and_sums_to_the_team():
-    team, each = make("toy/reach-unequal"), make("toy/reach-unequal", reward="individual")
+    team, item = make("toy/reach-unequal"), make("toy/reach-unequal", reward="individual")
     state, timestep = team.reset(jax.random.key(0))
     assert timestep.obs.action_mask.tolist() == [[True, True], [True, False]]
     action = jnp.array([[0.3, -0.2], [0.5, 0.1]])
     _, shared = team.step(state, action)
-    _, own = each.step(state, action)
+    _, individual = item.step(state, action)
     _, other = team.step(state, action.at[1, 1].set(-1.0))
-    np.testing.assert_allclose(shared.reward, np.full(2, own.reward.sum()), rtol=1e-6)
+    np.testing.assert_allclose(shared.reward, np.full(2, individual.reward.sum()), rtol=1e-6)
     np.testing.assert_array_equal(shared.reward, other.reward)
     gap = np.asarray(state.target) - np.array([[0.15, -0.1], [0.25, 0.0]])
-    np.testing.assert_allclose(own.reward, -(gap**2).sum(-1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(individual.reward, -(gap**2).sum(-1) / 2, rtol=1e-5)
 
 
 def test_unequal_masks_and_deaths():
@@ -210,7 +210,7 @@ def test_unequal_masks_and_deaths():
 
 
 @pytest.mark.parametrize(
-    ("name", "keywords", "words"),
+    ("name", "keywords", "message"),
     [
         ("payoff", {"payoff": ((1.0, 2.0),)}, "payoff must have as many columns"),
         ("memory", {"cues": 1}, "cues is 1; allowed is a whole number, 2 or more"),
@@ -241,8 +241,8 @@ def test_unequal_masks_and_deaths():
         ("risky", {"payoff": ((1.0,),)}, "payoff must be two rows of two"),
     ],
 )
-def test_impossible_toys(name, keywords, words):
-    with pytest.raises(ValueError, match=words):
+def test_impossible_toys(name, keywords, message):
+    with pytest.raises(ValueError, match=message):
         make(f"toy/{name}", **keywords)
 
 
@@ -287,15 +287,15 @@ def test_delayed_rewards_are_paid_in_one_sum():
         make("delayed/toy/pursiut")
 
 
-def test_what_an_environment_tells_is_told_of_its_delayed_self():
-    class Told(Pursuit):
+def test_the_delayed_environment_has_the_facts_of_the_original():
+    class Described(Pursuit):
         def is_win(self, state):
             return (state.offset == 0).all()
 
         def animate(self, states, path, fps=5):
             return [type(state).__name__ for state in states], path, fps
 
-    env = DelayedRewardWrapper(Told())
+    env = DelayedRewardWrapper(Described())
     state, _ = env.reset(jax.random.key(0))
     assert not env.is_win(state) and env.is_win(
         state._replace(inner=state.inner._replace(offset=jnp.zeros(2, jnp.int32)))

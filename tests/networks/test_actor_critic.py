@@ -39,18 +39,20 @@ def test_unroll_is_the_plain_network_step_by_step(float64, form, shared):
     assert out.shape == (T, B, N, OUT) and out.dtype == jnp.float64
     for b in range(B):
         for n in range(N):
-            own = jax.tree.map(
+            agent_params = jax.tree.map(
                 np.asarray, params if shared else jax.tree.map(lambda p, n=n: p[n], params)
             )
-            now = np.asarray(start)[b, n] if form != "feed-forward" else ()
+            current = np.asarray(start)[b, n] if form != "feed-forward" else ()
             for t in range(T):
                 if form != "feed-forward" and first[t, b]:
-                    now = np.zeros(H)
+                    current = np.zeros(H)
                 relu = FORMS[form].activation == "relu"
-                wanted, now = reference_impl.network(own, now, np.asarray(x)[t, b, n], relu)
-                np.testing.assert_allclose(out[t, b, n], wanted, rtol=1e-11, atol=1e-12)
+                expected, current = reference_impl.network(
+                    agent_params, current, np.asarray(x)[t, b, n], relu
+                )
+                np.testing.assert_allclose(out[t, b, n], expected, rtol=1e-11, atol=1e-12)
                 if form != "feed-forward":
-                    np.testing.assert_allclose(memories[t, b, n], now, rtol=1e-11, atol=1e-12)
+                    np.testing.assert_allclose(memories[t, b, n], current, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -58,18 +60,18 @@ def test_unroll_is_the_plain_network_step_by_step(float64, form, shared):
 def test_unroll_is_step_with_the_memory_zeroed_at_the_beginnings(float64, form, agents, shared):
     net, params, x, first, start = _case(form, agents, shared)
     out, memories = net.unroll(params, start, x, first)
-    now = start
+    current = start
     for t in range(T):
-        now = jax.tree.map(
+        current = jax.tree.map(
             lambda m, t=t: np.asarray(m) * ~np.asarray(first[t]).reshape(B, *(1,) * (m.ndim - 1)),
-            now,
+            current,
         )
-        wanted, now = net.step(params, now, x[t])
-        np.testing.assert_allclose(out[t], wanted, rtol=1e-12, atol=1e-13)
+        expected, current = net.step(params, current, x[t])
+        np.testing.assert_allclose(out[t], expected, rtol=1e-12, atol=1e-13)
         jax.tree.map(
             lambda a, b, t=t: np.testing.assert_allclose(a[t], b, rtol=1e-12, atol=1e-13),
             memories,
-            now,
+            current,
         )
 
 
@@ -79,29 +81,29 @@ def test_derivatives_of_unroll_are_those_of_step_after_step(float64, shared):
     net, params, x, first, start = _case("recurrent", shared=shared)
     aim = jnp.asarray(np.random.default_rng(1).normal(size=(T, B, N, OUT + H)))
 
-    def whole(params, start, x):
+    def full(params, start, x):
         out, memories = net.unroll(params, start, x, first)
         return (jnp.concatenate([out, memories], -1) * aim).sum()
 
-    def stepwise(params, now, x):
+    def stepwise(params, current, x):
         total = 0.0
         for t in range(T):
-            now = jnp.where(first[t][:, None, None], 0.0, now)
-            out, now = net.step(params, now, x[t])
-            total += (jnp.concatenate([out, now], -1) * aim[t]).sum()
+            current = jnp.where(first[t][:, None, None], 0.0, current)
+            out, current = net.step(params, current, x[t])
+            total += (jnp.concatenate([out, current], -1) * aim[t]).sum()
         return total
 
     point = params, start, x
     draw = np.random.default_rng(2)
     along = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape)), point)
 
-    def slope(of):
-        pull = jax.grad(of, (0, 1, 2))
+    def slope(function):
+        pull = jax.grad(function, (0, 1, 2))
         return lambda *at: tree_math.vdot(pull(*at), along)
 
-    for of in (lambda f: jax.grad(f, (0, 1, 2)), lambda f: jax.grad(slope(f), (0, 1, 2))):
-        found, wanted = (jax.jit(of(f))(*point) for f in (whole, stepwise))
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    for function in (lambda f: jax.grad(f, (0, 1, 2)), lambda f: jax.grad(slope(f), (0, 1, 2))):
+        result, expected = (jax.jit(function(f))(*point) for f in (full, stepwise))
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
@@ -191,9 +193,9 @@ def test_precision_is_the_working_one(wide):
         net = make_network(FORMS["recurrent"], IN, OUT, num_agents=N, gaussian_head=True)
         params = jax.jit(net.init)(jax.random.key(0))
         x = jnp.zeros((T, B, N, IN))
-        found = jax.jit(net.unroll)(params, net.init_hidden_state(B), x, jnp.zeros((T, B), bool))
-        wanted = jnp.float64 if wide else jnp.float32
-        assert all(leaf.dtype == wanted for leaf in jax.tree.leaves((params, found)))
+        result = jax.jit(net.unroll)(params, net.init_hidden_state(B), x, jnp.zeros((T, B), bool))
+        expected = jnp.float64 if wide else jnp.float32
+        assert all(leaf.dtype == expected for leaf in jax.tree.leaves((params, result)))
 
 
 def test_head_scale_and_first_log_std():

@@ -64,8 +64,8 @@ def test_masked_categorical_against_a_loop(float64, dtype):
             kl[row], sum(p[a] * np.log(p[a] / q[a]) for a in legal), **_tolerance(dtype)
         )
         for action in legal:
-            found = ours.log_prob(jnp.full(3, action))[row]
-            np.testing.assert_allclose(found, np.log(p[action]), **_tolerance(dtype))
+            result = ours.log_prob(jnp.full(3, action))[row]
+            np.testing.assert_allclose(result, np.log(p[action]), **_tolerance(dtype))
         assert ours.mode()[row] == max(legal, key=lambda a: p[a])
 
 
@@ -74,11 +74,11 @@ def test_an_illegal_action_is_never_drawn_and_the_others_as_often_as_they_should
     pi = categorical(logits, jnp.asarray(MASK))
     draws = np.asarray(jax.vmap(pi.sample)(jax.random.split(jax.random.key(0), 20_000)))
     for row in range(3):
-        found = np.bincount(draws[:, row], minlength=4)
+        result = np.bincount(draws[:, row], minlength=4)
         p = reference_impl.softmax(np.asarray(logits[row], float), MASK[row])
-        assert (found[~MASK[row]] == 0).all()
+        assert (result[~MASK[row]] == 0).all()
         # Four standard errors of a share.
-        assert (np.abs(found / 20_000 - p) <= 4 * np.sqrt(p * (1 - p) / 20_000)).all()
+        assert (np.abs(result / 20_000 - p) <= 4 * np.sqrt(p * (1 - p) / 20_000)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,13 +113,15 @@ def test_second_derivatives_of_a_masked_categorical(float64):
 def test_extreme_logits_stay_finite():
     logits = jnp.array([[1e4, -1e4, 0.0], [-1e8, -1e8, -1e8], [1e30, 0.0, -1e30]])
     full = jnp.ones((3, 3), bool)
-    for of in (
+    for function in (
         lambda pi: pi.entropy(),
         lambda pi: pi.log_prob(jnp.array([0, 1, 0])),
         lambda pi: pi.kl(pi),
     ):
-        assert jnp.isfinite(of(categorical(logits, full))).all()
-        assert jnp.isfinite(jax.grad(lambda x, of=of: of(categorical(x, full)).sum())(logits)).all()
+        assert jnp.isfinite(function(categorical(logits, full))).all()
+        assert jnp.isfinite(
+            jax.grad(lambda x, function=function: function(categorical(x, full)).sum())(logits)
+        ).all()
     np.testing.assert_allclose(
         categorical(logits, full).entropy(), [0.0, np.log(3.0), 0.0], atol=1e-6
     )
@@ -129,10 +131,10 @@ def test_a_row_without_a_legal_action_counts_as_free():
     nothing = jnp.zeros((2, 3), bool)
     logits = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     pi = categorical(logits, nothing)
-    for of in (lambda pi: pi.log_prob(jnp.array([0, 2])), lambda pi: pi.entropy()):
-        np.testing.assert_allclose(of(pi), of(categorical(logits, ~nothing)), rtol=1e-6)
+    for function in (lambda pi: pi.log_prob(jnp.array([0, 2])), lambda pi: pi.entropy()):
+        np.testing.assert_allclose(function(pi), function(categorical(logits, ~nothing)), rtol=1e-6)
         assert jnp.isfinite(
-            jax.grad(lambda x, of=of: of(categorical(x, nothing)).sum())(logits)
+            jax.grad(lambda x, function=function: function(categorical(x, nothing)).sum())(logits)
         ).all()
     assert pi.mode().tolist() == [2, 0]
     assert (pi.sample(jax.random.key(0)) < 3).all()
@@ -150,8 +152,8 @@ def test_gaussian_against_scipy_over_the_dimensions_that_exist(float64, dtype):
     assert pi.log_prob(action).dtype == dtype
     for row, mask in enumerate(DIMENSIONS):
         here = scipy.stats.norm(mean[row, mask], std[row, mask])
-        wanted = here.logpdf(np.asarray(action, float)[row, mask]).sum()
-        np.testing.assert_allclose(pi.log_prob(action)[row], wanted, **_tolerance(dtype))
+        expected = here.logpdf(np.asarray(action, float)[row, mask]).sum()
+        np.testing.assert_allclose(pi.log_prob(action)[row], expected, **_tolerance(dtype))
         np.testing.assert_allclose(pi.entropy()[row], here.entropy().sum(), **_tolerance(dtype))
         theirs = (
             distrax.MultivariateNormalDiag(mean[row, mask], std[row, mask]) if mask.any() else None
@@ -297,10 +299,10 @@ def test_tanh_sample_and_log_prob_agree(float64):
 
 
 def test_from_head():
-    def seen(mask):
+    def observed(mask):
         return Observation(jnp.zeros((2, 1)), jnp.zeros(1), jnp.asarray(mask), jnp.ones(2, bool))
 
-    masked = seen([[True, False], [True, True]])
+    masked = observed([[True, False], [True, True]])
     assert isinstance(make_distribution(jnp.zeros((2, 2)), masked, None), Categorical)
     mean, log_std = jnp.array([[0.0, 1.0], [2.0, 3.0]]), jnp.array([0.5, -0.5])
     free = make_distribution((mean, log_std), masked, None)

@@ -87,17 +87,17 @@ def test_against_a_convex_solver(float64, k, size):
     for seed in range(250):
         problem = _problem(1000 * k + seed, k, size, KINDS[seed % len(KINDS)])
         g, b, c, h, delta = problem
-        found = _ours(*problem)
-        x = np.asarray(found.direction)
+        result = _ours(*problem)
+        x = np.asarray(result.direction)
         assert 0.5 * x @ h @ x <= delta * (1 + 1e-9)
         best = _oracle(problem)
         left = np.maximum(c + b @ x, 0).sum()
         if best is None:
-            assert found.case == cs.INFEASIBLE
+            assert result.case == cs.INFEASIBLE
             assert left < np.maximum(c, 0).sum()
             least = _oracle(problem, violation=True)
             assert left <= least + 1e-6 * max(np.abs(c).max(), 1e-3)
-        elif found.case == cs.INFEASIBLE:  # feasible by a hair, or the solver thinks so
+        elif result.case == cs.INFEASIBLE:  # feasible by a hair, or the solver thinks so
             assert left <= 1e-7 * np.abs(c).max()
         else:
             feasible += 1
@@ -114,16 +114,16 @@ def test_in_float32():
             problem = _problem(seed, k, 20, KINDS[seed % 2])
             g, b, c, h, delta = problem
             narrow = [jnp.asarray(part, jnp.float32) for part in problem]
-            found = _ours(*narrow)
-            assert {x.dtype for x in jax.tree.leaves(found)} <= {
+            result = _ours(*narrow)
+            assert {x.dtype for x in jax.tree.leaves(result)} <= {
                 jnp.dtype("float32"),
                 jnp.dtype("int32"),
             }
             with jax.enable_x64(True):
                 exact = _ours(*map(jnp.asarray, problem))
-            if exact.case == cs.INFEASIBLE or found.case == cs.INFEASIBLE:
+            if exact.case == cs.INFEASIBLE or result.case == cs.INFEASIBLE:
                 continue  # which of two equally bad points is best may turn on rounding
-            x = np.asarray(found.direction, np.float64)
+            x = np.asarray(result.direction, np.float64)
             assert 0.5 * x @ h @ x <= delta * 1.001
             reach = np.sqrt(2 * delta * np.einsum("ki,ij,kj->k", b, np.linalg.inv(h), b))
             assert ((c + b @ x) / reach).max() <= 1e-3
@@ -142,15 +142,15 @@ def test_vmap_is_a_loop(float64):
 
 def test_no_costs_is_the_natural_gradient_step(float64):
     g, _, _, h, delta = _problem(0, 1, 10)
-    found = _ours(g, np.zeros((0, 10)), np.zeros(0), h, delta)
+    result = _ours(g, np.zeros((0, 10)), np.zeros(0), h, delta)
     natural = np.linalg.solve(h, g)
     np.testing.assert_allclose(
-        found.direction, np.sqrt(2 * delta / (g @ natural)) * natural, rtol=1e-10
+        result.direction, np.sqrt(2 * delta / (g @ natural)) * natural, rtol=1e-10
     )
-    np.testing.assert_allclose(found.kl_dual, np.sqrt(g @ natural / (2 * delta)), rtol=1e-10)
-    np.testing.assert_allclose(found.kl, delta, rtol=1e-10)
-    assert found.case == cs.ZERO_COST_GRADIENT
-    assert found.cost_duals.shape == found.predicted_violation.shape == (0,)
+    np.testing.assert_allclose(result.kl_dual, np.sqrt(g @ natural / (2 * delta)), rtol=1e-10)
+    np.testing.assert_allclose(result.kl, delta, rtol=1e-10)
+    assert result.case == cs.ZERO_COST_GRADIENT
+    assert result.cost_duals.shape == result.predicted_violation.shape == (0,)
 
 
 def test_trees_are_arrays(float64):
@@ -162,39 +162,41 @@ def test_trees_are_arrays(float64):
     def flat(t):
         return jnp.concatenate([t["w"].reshape(6), t["b"][0]])
 
-    found = cs.constrained_step(
+    result = cs.constrained_step(
         tree(g), tree(b), c, lambda v: tree(jnp.linalg.solve(h, flat(v))), delta
     )
     np.testing.assert_allclose(
-        flat(found.direction), _ours(g, b, c, h, delta).direction, rtol=1e-12
+        flat(result.direction), _ours(g, b, c, h, delta).direction, rtol=1e-12
     )
 
 
 @pytest.mark.parametrize("kind", ["plain", "parallel"])
 def test_the_multipliers_are_those_of_the_problem(float64, kind):
     """Stationarity, signs and complementary slackness."""
-    seen = set()
+    observed = set()
     for seed in range(60):
         g, b, c, h, delta = _problem(seed, 3, 12, kind)
-        found = _ours(g, b, c, h, delta)
-        seen.add(int(found.case))
-        if found.case == cs.INFEASIBLE:
-            assert found.kl_dual == 0
+        result = _ours(g, b, c, h, delta)
+        observed.add(int(result.case))
+        if result.case == cs.INFEASIBLE:
+            assert result.kl_dual == 0
             np.testing.assert_allclose(
-                h @ found.direction, -found.cost_duals @ b, rtol=1e-6, atol=1e-9
+                h @ result.direction, -result.cost_duals @ b, rtol=1e-6, atol=1e-9
             )
             continue
-        assert found.kl_dual > 0
-        assert (np.asarray(found.cost_duals) >= -1e-9).all()
-        wanted = g - np.asarray(found.cost_duals) @ b
+        assert result.kl_dual > 0
+        assert (np.asarray(result.cost_duals) >= -1e-9).all()
+        expected = g - np.asarray(result.cost_duals) @ b
         np.testing.assert_allclose(
-            float(found.kl_dual) * h @ found.direction, wanted, rtol=1e-6, atol=1e-8
+            float(result.kl_dual) * h @ result.direction, expected, rtol=1e-6, atol=1e-8
         )
-        np.testing.assert_allclose(found.cost_duals * found.predicted_violation, 0.0, atol=1e-8)
-        np.testing.assert_allclose(found.predicted_violation, c + b @ found.direction, atol=1e-10)
-        np.testing.assert_allclose(found.kl, 0.5 * found.direction @ h @ found.direction, rtol=1e-8)
-        np.testing.assert_allclose(found.predicted_gain, g @ found.direction, rtol=1e-8)
-    assert seen >= {cs.INFEASIBLE, cs.RECOVERABLE, cs.CONSTRAINED}
+        np.testing.assert_allclose(result.cost_duals * result.predicted_violation, 0.0, atol=1e-8)
+        np.testing.assert_allclose(result.predicted_violation, c + b @ result.direction, atol=1e-10)
+        np.testing.assert_allclose(
+            result.kl, 0.5 * result.direction @ h @ result.direction, rtol=1e-8
+        )
+        np.testing.assert_allclose(result.predicted_gain, g @ result.direction, rtol=1e-8)
+    assert observed >= {cs.INFEASIBLE, cs.RECOVERABLE, cs.CONSTRAINED}
 
 
 def test_one_cost_is_the_papers_cases(float64):
@@ -204,14 +206,14 @@ def test_one_cost_is_the_papers_cases(float64):
         g, b, c, h, delta = _problem(seed, 1, 8, hardness=1.6)
         hg, hb = np.linalg.solve(h, g), np.linalg.solve(h, b[0])
         q, r, s = g @ hg, g @ hb, b[0] @ hb
-        found = _ours(g, b, c, h, delta)
-        cases.add(int(found.case))
+        result = _ours(g, b, c, h, delta)
+        cases.add(int(result.case))
         room = 2 * delta - c[0] ** 2 / s
         if room < 0:
             lam, nu = (0.0, np.sqrt(2 * delta / s)) if c[0] > 0 else (np.sqrt(q / (2 * delta)), 0.0)
-            assert found.case == (cs.INFEASIBLE if c[0] > 0 else cs.UNCONSTRAINED)
+            assert result.case == (cs.INFEASIBLE if c[0] > 0 else cs.UNCONSTRAINED)
         else:
-            assert found.case == (cs.RECOVERABLE if c[0] > 0 else cs.CONSTRAINED)
+            assert result.case == (cs.RECOVERABLE if c[0] > 0 else cs.CONSTRAINED)
             free = np.sqrt(2 * delta / q) * hg
             along = np.sqrt((q - r**2 / s) / room)
             lam, nu = (
@@ -219,10 +221,10 @@ def test_one_cost_is_the_papers_cases(float64):
                 if c[0] + b[0] @ free <= 0
                 else (along, (r + along * c[0]) / s)
             )
-        np.testing.assert_allclose(found.kl_dual, lam, rtol=1e-8)
-        np.testing.assert_allclose(found.cost_duals, [nu], rtol=1e-8, atol=1e-12)
-        wanted = (hg - nu * hb) / lam if lam else -nu * hb
-        np.testing.assert_allclose(found.direction, wanted, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(result.kl_dual, lam, rtol=1e-8)
+        np.testing.assert_allclose(result.cost_duals, [nu], rtol=1e-8, atol=1e-12)
+        expected = (hg - nu * hb) / lam if lam else -nu * hb
+        np.testing.assert_allclose(result.direction, expected, rtol=1e-7, atol=1e-12)
     assert cases == {cs.INFEASIBLE, cs.RECOVERABLE, cs.CONSTRAINED, cs.UNCONSTRAINED}
 
 
@@ -240,9 +242,9 @@ def test_a_cost_without_a_gradient_is_left_out(float64):
 
 def test_nothing_to_gain_and_nothing_broken_is_no_step(float64):
     _, b, _, h, delta = _problem(1, 2, 10)
-    found = _ours(np.zeros(10), b, np.array([-0.1, -0.2]), h, delta)
-    np.testing.assert_allclose(found.direction, 0.0, atol=1e-12)
-    assert all(np.isfinite(part).all() for part in found)
+    result = _ours(np.zeros(10), b, np.array([-0.1, -0.2]), h, delta)
+    np.testing.assert_allclose(result.direction, 0.0, atol=1e-12)
+    assert all(np.isfinite(part).all() for part in result)
 
 
 def test_too_many_costs_are_refused():
@@ -257,11 +259,11 @@ class TestStepInSpan:
         for seed in range(40):
             g, b, c, h, delta = _problem(seed, 2, 12, KINDS[seed % 3])
             vectors = np.concatenate([g[None], b])
-            found = cs.subspace_constrained_step(
+            result = cs.subspace_constrained_step(
                 g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta
             )
             np.testing.assert_allclose(
-                found.direction, _ours(g, b, c, h, delta).direction, rtol=1e-5, atol=1e-7
+                result.direction, _ours(g, b, c, h, delta).direction, rtol=1e-5, atol=1e-7
             )
 
     def test_of_poor_solutions_keeps_limits_and_radius(self, float64):
@@ -274,12 +276,12 @@ class TestStepInSpan:
             rate = 1.0 / np.linalg.eigvalsh(h)[-1]
             poor = rate * sum(np.linalg.matrix_power(np.eye(12) - rate * h, n) for n in range(3))
             x = vectors @ poor
-            found = cs.subspace_constrained_step(g, b, c, x, x @ h, delta)
-            step = found.direction
-            np.testing.assert_allclose(found.kl, 0.5 * step @ h @ step, rtol=1e-8)
+            result = cs.subspace_constrained_step(g, b, c, x, x @ h, delta)
+            step = result.direction
+            np.testing.assert_allclose(result.kl, 0.5 * step @ h @ step, rtol=1e-8)
             assert 0.5 * step @ h @ step <= delta * (1 + 1e-9)
-            np.testing.assert_allclose(found.predicted_violation, c + b @ step, atol=1e-9)
-            if found.case != cs.INFEASIBLE:
+            np.testing.assert_allclose(result.predicted_violation, c + b @ step, atol=1e-9)
+            if result.case != cs.INFEASIBLE:
                 assert (c + b @ step).max() <= 1e-8
             plain = cs.constrained_step(g, b, c, lambda v, poor=poor: poor @ v, delta)
             overstepped += (plain.case != cs.INFEASIBLE) & (
@@ -292,9 +294,9 @@ class TestStepInSpan:
         b = np.stack([2.0 * g, -g])
         c = np.array([-0.1, -0.1])
         vectors = np.concatenate([g[None], b])
-        found = cs.subspace_constrained_step(
+        result = cs.subspace_constrained_step(
             g, b, c, np.linalg.solve(h, vectors.T).T, vectors, delta
         )
         exact = _ours(g, b, c, h, delta)
-        np.testing.assert_allclose(found.predicted_gain, exact.predicted_gain, rtol=1e-8)
-        assert found.predicted_violation.max() <= 1e-9
+        np.testing.assert_allclose(result.predicted_gain, exact.predicted_gain, rtol=1e-8)
+        assert result.predicted_violation.max() <= 1e-9

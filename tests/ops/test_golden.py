@@ -21,13 +21,13 @@ FILES = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 
 def _unflatten(data, vector):
     """Weights by name; the file keeps the order of the vector."""
-    found, at = {}, 0
+    result, at = {}, 0
     for name in (key for key in data.files if key.startswith("param/")):
         shape = data[name].shape
         size = int(np.prod(shape))
-        found[name.removeprefix("param/")] = vector[at : at + size].reshape(shape)
+        result[name.removeprefix("param/")] = vector[at : at + size].reshape(shape)
         at += size
-    return found
+    return result
 
 
 def _layer_norm(x, weight, bias):
@@ -94,9 +94,9 @@ def recorded(request, float64):
     return Recorded(request.param)
 
 
-def _close(found, wanted):
+def _close(result, expected):
     np.testing.assert_allclose(
-        np.squeeze(found), np.squeeze(wanted), rtol=1e-6, atol=1e-9 * np.abs(wanted).max()
+        np.squeeze(result), np.squeeze(expected), rtol=1e-6, atol=1e-9 * np.abs(expected).max()
     )
 
 
@@ -122,23 +122,23 @@ def test_the_step_of_the_authors(recorded):
     c = (data["episode_cost_mean"] - constant["safety_bound"]) * (1.0 - constant["gamma"])
     _close(c, data["rescale_constraint_val"])
 
-    found = constrained_optimization.solve_dual(
+    result = constrained_optimization.solve_dual(
         q, r[None], s[None, None], jnp.asarray(c)[None], constant["delta"]
     )
     case = int(data["optim_case"])
-    assert found.case == case
-    _close(found.kl_dual, data["lam"])
-    _close(found.cost_duals, data["nu"])
-    x = found.alpha * solved.x[0] + found.beta[0] * solved.x[1]
+    assert result.case == case
+    _close(result.kl_dual, data["lam"])
+    _close(result.cost_duals, data["nu"])
+    x = result.alpha * solved.x[0] + result.beta[0] * solved.x[1]
     _close(-x, data["x"])
 
     capped = x * jnp.minimum(1.0, constant["max_step_norm"] / jnp.linalg.norm(x))
     _close(-capped, data["x_clipped"])
-    before = recorded.surrogate(theta, recorded.adv), recorded.surrogate(theta, recorded.cost_adv)
+    previous = recorded.surrogate(theta, recorded.adv), recorded.surrogate(theta, recorded.cost_adv)
 
     def judge(vector):
-        gained = recorded.surrogate(vector, recorded.adv) - before[0]
-        grown = recorded.surrogate(vector, recorded.cost_adv) - before[1]
+        gained = recorded.surrogate(vector, recorded.adv) - previous[0]
+        grown = recorded.surrogate(vector, recorded.cost_adv) - previous[1]
         kl = recorded.kl(vector)
         fine = (kl < constant["delta"]) & ((gained > 0) | (case <= 1)) & (grown <= max(-c, 0.0))
         return fine, (kl, -gained)

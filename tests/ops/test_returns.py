@@ -24,8 +24,8 @@ def test_five_numbers_by_hand():
     # A_2 = -7 + 0.25 * -6 = -8.5
     # A_1 = -18                        nothing flows back from A_2
     # A_0 = 1 + 0.25 * -18 = -3.5
-    found = generalized_advantage_estimation(reward, value, next_value, discount, last, 0.5, 0.5)
-    assert found.tolist() == [-3.5, -18.0, -8.5, -6.0, -10.0]
+    result = generalized_advantage_estimation(reward, value, next_value, discount, last, 0.5, 0.5)
+    assert result.tolist() == [-3.5, -18.0, -8.5, -6.0, -10.0]
 
 
 def _random(shape, seed=0):
@@ -38,24 +38,24 @@ def _random(shape, seed=0):
 @pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.8), (1.0, 1.0), (0.7, 0.0), (0.0, 0.9)])
 def test_against_sums_over_the_episode(float64, gamma, lam):
     data = _random((40, 5))
-    found = generalized_advantage_estimation(*map(jnp.asarray, data), gamma, lam)
+    result = generalized_advantage_estimation(*map(jnp.asarray, data), gamma, lam)
     for b in range(5):
-        wanted = reference_impl.advantage(*(x[:, b] for x in data), gamma, lam)
-        np.testing.assert_allclose(found[:, b], wanted, rtol=0, atol=1e-12)
+        expected = reference_impl.advantage(*(x[:, b] for x in data), gamma, lam)
+        np.testing.assert_allclose(result[:, b], expected, rtol=0, atol=1e-12)
 
 
 def test_lambda_one_without_ends_is_the_discounted_return_less_the_value(float64):
     reward, value, *_ = _random((12,))
     next_value = np.append(value[1:], 2.5)
     quiet = np.ones(12), np.zeros(12, bool)
-    found = generalized_advantage_estimation(
+    result = generalized_advantage_estimation(
         *map(jnp.asarray, (reward, value, next_value, *quiet)), 0.9, 1.0
     )
     for t in range(12):
-        wanted = (
+        expected = (
             sum(0.9 ** (k - t) * reward[k] for k in range(t, 12)) + 0.9 ** (12 - t) * 2.5 - value[t]
         )
-        np.testing.assert_allclose(found[t], wanted, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result[t], expected, rtol=0, atol=1e-12)
 
 
 def test_gamma_zero_and_lambda_zero():
@@ -70,29 +70,30 @@ def test_linear_in_the_reward_and_its_derivative(float64):
     data = [jnp.asarray(x) for x in _random((15, 3))]
     other = jnp.asarray(_random((15, 3), seed=1)[0])
 
-    def of(reward):
+    def function(reward):
         return generalized_advantage_estimation(reward, *data[1:], 0.9, 0.8)
 
-    rest = of(jnp.zeros_like(other))
+    rest = function(jnp.zeros_like(other))
     np.testing.assert_allclose(
-        of(2 * data[0] - 3 * other) - rest, 2 * (of(data[0]) - rest) - 3 * (of(other) - rest)
+        function(2 * data[0] - 3 * other) - rest,
+        2 * (function(data[0]) - rest) - 3 * (function(other) - rest),
     )
-    tangent = jax.jvp(of, (data[0],), (other,))[1]
-    np.testing.assert_allclose(tangent, of(other) - rest, atol=1e-12)
+    tangent = jax.jvp(function, (data[0],), (other,))[1]
+    np.testing.assert_allclose(tangent, function(other) - rest, atol=1e-12)
 
 
-def test_ends_of_the_world_hold_for_every_agent(float64):
+def test_ends_of_the_env_hold_for_every_agent(float64):
     reward, value, next_value, *_ = map(jnp.asarray, _random((20, 4, 3)))
     *_, discount, last = map(jnp.asarray, _random((20, 4), seed=2))
-    found = generalized_advantage_estimation(
+    result = generalized_advantage_estimation(
         reward, value, next_value, discount[..., None], last[..., None], 0.9, 0.8
     )
-    assert found.shape == (20, 4, 3)
+    assert result.shape == (20, 4, 3)
     for agent in range(3):
         alone = generalized_advantage_estimation(
             reward[..., agent], value[..., agent], next_value[..., agent], discount, last, 0.9, 0.8
         )
-        np.testing.assert_allclose(found[..., agent], alone, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(result[..., agent], alone, rtol=0, atol=1e-14)
 
 
 def test_refuses_what_would_broadcast_wrongly():

@@ -20,9 +20,9 @@ def test_masked_mean_and_standardize_against_numpy(float64, axis):
     np.testing.assert_allclose(
         running_statistics.masked_mean(jnp.asarray(x), jnp.asarray(weight), axis), masked.mean(axis)
     )
-    found = running_statistics.standardize(jnp.asarray(x), jnp.asarray(weight), axis)
-    wanted = (x - masked.mean(axis, keepdims=True)) / masked.std(axis, keepdims=True)
-    np.testing.assert_allclose(found[weight], wanted[weight], rtol=1e-8)
+    result = running_statistics.standardize(jnp.asarray(x), jnp.asarray(weight), axis)
+    expected = (x - masked.mean(axis, keepdims=True)) / masked.std(axis, keepdims=True)
+    np.testing.assert_allclose(result[weight], expected[weight], rtol=1e-8)
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-5, 1.0, 1e6])
@@ -30,11 +30,11 @@ def test_standardized_numbers_do_not_depend_on_their_unit(unit):
     """A deviation of 1e-5 comes out as 1, and not as 0.095."""
     x, weight = _masked()
     x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(weight)
-    found = running_statistics.standardize(unit * (x - 5.0), weight)
+    result = running_statistics.standardize(unit * (x - 5.0), weight)
     np.testing.assert_allclose(
-        found, running_statistics.standardize(x - 5.0, weight), rtol=1e-4, atol=1e-5
+        result, running_statistics.standardize(x - 5.0, weight), rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_allclose(jnp.std(found[weight]), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(jnp.std(result[weight]), 1.0, rtol=1e-4)
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e-9, 0.1, 1e6])
@@ -66,11 +66,11 @@ def test_normalized_numbers_do_not_depend_on_their_unit(unit):
 def test_dead_entries_change_nothing(float64):
     x, weight = _masked()
     wild = np.where(weight, x, 1e6)
-    for of in (running_statistics.masked_mean, running_statistics.standardize):
+    for function in (running_statistics.masked_mean, running_statistics.standardize):
         calm, disturbed = (
-            np.asarray(of(jnp.asarray(v), jnp.asarray(weight), (0, 1))) for v in (x, wild)
+            np.asarray(function(jnp.asarray(v), jnp.asarray(weight), (0, 1))) for v in (x, wild)
         )
-        if of is running_statistics.standardize:
+        if function is running_statistics.standardize:
             calm, disturbed = calm[weight], disturbed[weight]
         np.testing.assert_array_equal(calm, disturbed)
     pull = jax.grad(lambda v: running_statistics.masked_mean(v, jnp.asarray(weight)))(
@@ -146,12 +146,12 @@ def test_moments_of_nothing_change_nothing(float64):
 def test_running_moments_leave_out_samples_without_weight():
     rng = np.random.default_rng(5)
     x, weight = rng.normal(size=(6, 4, 3)), rng.uniform(size=(6, 4)) < 0.5
-    found = running_statistics.update_running_statistics(
+    result = running_statistics.update_running_statistics(
         running_statistics.init_running_statistics((3,)), jnp.asarray(x), jnp.asarray(weight)
     )
-    np.testing.assert_allclose(found.mean, x[weight].mean(0), atol=1e-6)
-    np.testing.assert_allclose(found.variance, x[weight].var(0), rtol=1e-5)
-    assert found.count == weight.sum()
+    np.testing.assert_allclose(result.mean, x[weight].mean(0), atol=1e-6)
+    np.testing.assert_allclose(result.variance, x[weight].var(0), rtol=1e-5)
+    assert result.count == weight.sum()
     nothing = running_statistics.update_running_statistics(
         running_statistics.init_running_statistics((3,)), jnp.asarray(x), jnp.zeros((6, 4))
     )

@@ -7,14 +7,14 @@ from jaxmarl_lite.ops import surrogates
 
 
 def test_ratio():
-    found = surrogates.importance_ratio(
+    result = surrogates.importance_ratio(
         jnp.log(jnp.array([0.5, 0.2])), jnp.log(jnp.array([0.25, 0.4]))
     )
-    np.testing.assert_allclose(found, [2.0, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(result, [2.0, 0.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "wanted"),
+    ("ratio", "advantage", "expected"),
     [
         (1.1, 2.0, 2.2),  # within the clip: ρ A
         (1.5, 2.0, 2.4),  # gain cut off at (1 + 0.2) * 2
@@ -25,12 +25,12 @@ def test_ratio():
         (7.0, 0.0, 0.0),
     ],
 )
-def test_clipped_surrogate_by_hand(ratio, advantage, wanted):
-    of = lambda r: surrogates.clipped_surrogate(r, jnp.float32(advantage), 0.2)  # noqa: E731
-    np.testing.assert_allclose(of(jnp.float32(ratio)), wanted, rtol=1e-6)
-    free = wanted == pytest.approx(ratio * advantage)
+def test_clipped_surrogate_by_hand(ratio, advantage, expected):
+    function = lambda r: surrogates.clipped_surrogate(r, jnp.float32(advantage), 0.2)  # noqa: E731
+    np.testing.assert_allclose(function(jnp.float32(ratio)), expected, rtol=1e-6)
+    free = expected == pytest.approx(ratio * advantage)
     np.testing.assert_allclose(
-        jax.grad(of)(jnp.float32(ratio)), advantage if free else 0.0, rtol=1e-6
+        jax.grad(function)(jnp.float32(ratio)), advantage if free else 0.0, rtol=1e-6
     )
 
 
@@ -51,17 +51,17 @@ def test_gradient_at_ratio_one_is_score_times_advantage(float64):
 
     # The score of a softmax is one-hot(u) - π.
     pi = np.exp(theta) / np.exp(theta).sum()
-    wanted = sum(
+    expected = sum(
         float(a) * (np.eye(5)[u] - pi) for a, u in zip(advantage, np.asarray(action), strict=True)
     )
-    np.testing.assert_allclose(jax.grad(surrogate)(theta), wanted, atol=1e-12)
+    np.testing.assert_allclose(jax.grad(surrogate)(theta), expected, atol=1e-12)
 
 
 def test_approximate_kl(float64):
     log_ratio = jnp.linspace(-2.0, 2.0, 41)
-    found = surrogates.approximate_kl(log_ratio)
-    np.testing.assert_allclose(found, np.exp(log_ratio) - 1.0 - log_ratio, atol=1e-14)
-    assert (found >= 0).all()
+    result = surrogates.approximate_kl(log_ratio)
+    np.testing.assert_allclose(result, np.exp(log_ratio) - 1.0 - log_ratio, atol=1e-14)
+    assert (result >= 0).all()
     # In expectation over the old policy it is KL(old || new).
     old, new = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.4, 0.2])
     estimate = (old * surrogates.approximate_kl(jnp.log(new / old))).sum()
@@ -83,8 +83,8 @@ def test_explained_variance(float64):
         surrogates.explained_variance(-target, target, every), -3.0, rtol=1e-7
     )
     # Var(target) = 3.5; the error of the prediction is (0, 0, 0, 2): variance 0.75.
-    found = surrogates.explained_variance(jnp.array([[1.0, 2.0], [3.0, 4.0]]), target, every)
-    np.testing.assert_allclose(found, 1 - 0.75 / 3.5, rtol=1e-7)
+    result = surrogates.explained_variance(jnp.array([[1.0, 2.0], [3.0, 4.0]]), target, every)
+    np.testing.assert_allclose(result, 1 - 0.75 / 3.5, rtol=1e-7)
     # without the last entry the prediction is perfect; a target that does not vary explains nothing
     assert (
         surrogates.explained_variance(

@@ -28,20 +28,20 @@ def test_arithmetic_against_flat_vectors(float64):
     np.testing.assert_allclose(
         _flat(tree_math.add_scaled(3.0, a, b)), 3.0 * _flat(a) + _flat(b), rtol=1e-14
     )
-    wanted = _flat(a) @ _flat(b) / np.linalg.norm(_flat(a)) / np.linalg.norm(_flat(b))
-    np.testing.assert_allclose(tree_math.cosine(a, b), wanted, rtol=1e-14)
+    expected = _flat(a) @ _flat(b) / np.linalg.norm(_flat(a)) / np.linalg.norm(_flat(b))
+    np.testing.assert_allclose(tree_math.cosine(a, b), expected, rtol=1e-14)
     np.testing.assert_allclose(tree_math.cosine(a, tree_math.scale(-3.0, a)), -1.0, rtol=1e-14)
 
 
 def test_single_precision_stays_single_where_double_is_enabled(float64):
     a = jax.tree.map(lambda x: x.astype(jnp.float32), _tree(0))
-    found = (
+    result = (
         tree_math.vdot(a, a),
         tree_math.norm(a),
         tree_math.cosine(a, a),
         tree_math.clip_by_norm(a, 0.1),
     )
-    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(result)} == {jnp.dtype("float32")}
     assert tree_math.vdot((), ()) == 0
 
 
@@ -59,11 +59,11 @@ def test_cosine_with_nothing_is_zero():
 @pytest.mark.parametrize("max_norm", [0.5, 3.0, 100.0])
 def test_clip_by_norm_is_optaxs(float64, max_norm):
     a = _tree(2)
-    found = tree_math.clip_by_norm(a, max_norm)
-    wanted, _ = optax.clip_by_global_norm(max_norm).update(a, optax.EmptyState())
-    np.testing.assert_allclose(_flat(found), _flat(wanted), rtol=1e-13)
+    result = tree_math.clip_by_norm(a, max_norm)
+    expected, _ = optax.clip_by_global_norm(max_norm).update(a, optax.EmptyState())
+    np.testing.assert_allclose(_flat(result), _flat(expected), rtol=1e-13)
     np.testing.assert_allclose(
-        _flat(found), reference_impl.clip_by_norm(_flat(a), max_norm), rtol=1e-13
+        _flat(result), reference_impl.clip_by_norm(_flat(a), max_norm), rtol=1e-13
     )
 
 
@@ -75,9 +75,9 @@ def test_clip_by_norm_at_zero_and_its_derivative(float64):
     )
     # Beyond the bound the direction alone counts: the Jacobian is (I - x xᵀ/|x|²) m/|x|.
     x = jnp.array([3.0, 0.0, 4.0])
-    wanted = (np.eye(3) - np.outer(x, x) / 25.0) * 2.0 / 5.0
+    expected = (np.eye(3) - np.outer(x, x) / 25.0) * 2.0 / 5.0
     np.testing.assert_allclose(
-        jax.jacobian(lambda x: tree_math.clip_by_norm(x, 2.0))(x), wanted, atol=1e-14
+        jax.jacobian(lambda x: tree_math.clip_by_norm(x, 2.0))(x), expected, atol=1e-14
     )
 
 
@@ -99,5 +99,5 @@ def test_select_by_the_leading_axes():
         {"x": jnp.ones((2, 3)), "y": jnp.ones(2, int)},
         {"x": jnp.zeros((2, 3)), "y": jnp.zeros(2, int)},
     )
-    found = tree_math.where(jnp.array([True, False]), a, b)
-    assert found["x"].tolist() == [[1, 1, 1], [0, 0, 0]] and found["y"].tolist() == [1, 0]
+    result = tree_math.where(jnp.array([True, False]), a, b)
+    assert result["x"].tolist() == [[1, 1, 1], [0, 0, 0]] and result["y"].tolist() == [1, 0]

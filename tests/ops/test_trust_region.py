@@ -57,23 +57,23 @@ def test_fisher_products_are_the_hessian_of_the_mean_kl(float64, kind, recurrent
         return (old.kl(pi(back(vector), *samples)) * alive).sum() / alive.sum()
 
     # reverse over reverse: the recurrent network has no forward rule
-    wanted = jax.jacrev(jax.grad(mean_kl))(flat)
-    worlds = jax.tree.map(
+    expected = jax.jacrev(jax.grad(mean_kl))(flat)
+    batch = jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(T, parts, B // parts, *x.shape[2:]), 1, 0), samples
     )
 
     def metric(values, tangent, part):
-        found = pi(theta, *part)  # whose matrix it is; only the parameters enter
+        result = pi(theta, *part)  # whose matrix it is; only the parameters enter
         weight = part[3] / alive.sum()
-        return jax.tree.map(lambda x: x * weight[..., None], found.fisher(tangent))
+        return jax.tree.map(lambda x: x * weight[..., None], result.fisher(tangent))
 
     def parameters(weights, part):
         return pi(weights, *part).params()
 
-    product = trust_region.fisher_vector_product(parameters, metric, theta, worlds, damping=0.05)
-    found = _dense(product, theta)
-    np.testing.assert_allclose(found, wanted + 0.05 * np.eye(len(found)), rtol=1e-8, atol=1e-10)
-    assert np.linalg.eigvalsh(found)[0] > 0.049
+    product = trust_region.fisher_vector_product(parameters, metric, theta, batch, damping=0.05)
+    result = _dense(product, theta)
+    np.testing.assert_allclose(result, expected + 0.05 * np.eye(len(result)), rtol=1e-8, atol=1e-10)
+    assert np.linalg.eigvalsh(result)[0] > 0.049
 
 
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
@@ -111,20 +111,20 @@ class TestConjugateGradient:
 
     def test_solves_all_right_hand_sides(self, float64):
         h, b = _system(0, 20, 4)
-        found = jax.jit(lambda b: trust_region.conjugate_gradient(lambda v: h @ v, b, 200, 1e-12))(
+        result = jax.jit(lambda b: trust_region.conjugate_gradient(lambda v: h @ v, b, 200, 1e-12))(
             b
         )
-        np.testing.assert_allclose(found.x, np.linalg.solve(h, b.T).T, rtol=1e-6)
-        np.testing.assert_allclose(found.residual, b - found.x @ h, atol=1e-10)
-        assert (found.relative_residual <= 1e-12).all()
-        assert found.positive_curvature.all()
+        np.testing.assert_allclose(result.x, np.linalg.solve(h, b.T).T, rtol=1e-6)
+        np.testing.assert_allclose(result.residual, b - result.x @ h, atol=1e-10)
+        assert (result.relative_residual <= 1e-12).all()
+        assert result.positive_curvature.all()
 
     def test_is_the_textbooks_iteration(self, float64):
         """Each right-hand side as if it were alone, iteration by iteration."""
         h, b = _system(1, 12, 3)
         for number in (0, 1, 4):
-            found = trust_region.conjugate_gradient(lambda v: h @ v, b, number)
-            for row, x in zip(b, found.x, strict=True):
+            result = trust_region.conjugate_gradient(lambda v: h @ v, b, number)
+            for row, x in zip(b, result.x, strict=True):
                 space = (
                     np.stack([np.linalg.matrix_power(h, n) @ row for n in range(number)], 1)
                     if number
@@ -136,28 +136,28 @@ class TestConjugateGradient:
                     else np.zeros(12)
                 )
                 np.testing.assert_allclose(x, best, rtol=1e-5, atol=1e-8)
-            assert (found.iterations == number).all()
+            assert (result.iterations == number).all()
 
     def test_stops_each_at_its_tolerance(self, float64):
         h, b = _system(2, 30, 3)
         b[0] = h @ h @ h @ b[0]  # with little of what is hard to solve for
         b[1] *= 1e-12  # the tolerance is relative
-        found = trust_region.conjugate_gradient(lambda v: h @ v, b, 100, 1e-2)
-        assert (found.relative_residual <= 1e-2).all()
-        assert found.iterations[0] < found.iterations[2] < 100
-        assert found.iterations[1] > 5
+        result = trust_region.conjugate_gradient(lambda v: h @ v, b, 100, 1e-2)
+        assert (result.relative_residual <= 1e-2).all()
+        assert result.iterations[0] < result.iterations[2] < 100
+        assert result.iterations[1] > 5
 
     def test_of_nothing_is_nothing(self):
-        found = trust_region.conjugate_gradient(lambda v: v, jnp.zeros((2, 5)), 10)
-        chex.assert_trees_all_equal(found.x, jnp.zeros((2, 5)))
-        assert (found.relative_residual == 0).all()
-        assert (found.iterations == 0).all()
+        result = trust_region.conjugate_gradient(lambda v: v, jnp.zeros((2, 5)), 10)
+        chex.assert_trees_all_equal(result.x, jnp.zeros((2, 5)))
+        assert (result.relative_residual == 0).all()
+        assert (result.iterations == 0).all()
 
     def test_a_curvature_that_is_not_positive_is_reported(self, float64):
         h = np.diag([1.0, 2.0, -0.5])
-        found = trust_region.conjugate_gradient(lambda v: h @ v, np.eye(3) + 0.1, 10)
-        assert not found.positive_curvature[2]
-        assert np.isfinite(found.x).all()
+        result = trust_region.conjugate_gradient(lambda v: h @ v, np.eye(3) + 0.1, 10)
+        assert not result.positive_curvature[2]
+        assert np.isfinite(result.x).all()
 
     def test_a_start_and_a_preconditioner_save_iterations(self, float64):
         h, b = _system(3, 40, 2)
@@ -204,10 +204,10 @@ class TestBacktrack:
     """The first acceptable fraction."""
 
     @pytest.mark.parametrize(
-        ("limit", "wanted", "tries"), [(5.0, 0.8, 1), (0.5, 0.4, 2), (0.11, 0.1, 4)]
+        ("limit", "expected", "tries"), [(5.0, 0.8, 1), (0.5, 0.4, 2), (0.11, 0.1, 4)]
     )
-    def test_the_first_that_is_acceptable(self, limit, wanted, tries):
-        found = jax.jit(
+    def test_the_first_that_is_acceptable(self, limit, expected, tries):
+        result = jax.jit(
             lambda: trust_region.backtracking_line_search(
                 lambda x: (x["a"][0] <= limit, x["a"]),
                 {"a": jnp.zeros(2)},
@@ -217,28 +217,28 @@ class TestBacktrack:
                 initial_step_size=0.8,
             )
         )()
-        np.testing.assert_allclose(found.params["a"], wanted, rtol=1e-6)
-        np.testing.assert_allclose(found.aux, wanted, rtol=1e-6)
-        assert found.accepted
-        assert found.num_steps == tries
-        np.testing.assert_allclose(found.step_size, wanted, rtol=1e-6)
+        np.testing.assert_allclose(result.params["a"], expected, rtol=1e-6)
+        np.testing.assert_allclose(result.aux, expected, rtol=1e-6)
+        assert result.accepted
+        assert result.num_steps == tries
+        np.testing.assert_allclose(result.step_size, expected, rtol=1e-6)
 
     def test_nothing_acceptable_moves_nothing(self):
         theta = jnp.array([0.1, 0.7])
-        found = trust_region.backtracking_line_search(
+        result = trust_region.backtracking_line_search(
             lambda x: (jnp.asarray(False), x.sum()), theta, jnp.ones(2), 0.5, 3
         )
-        np.testing.assert_array_equal(found.params, theta)
-        assert not found.accepted
-        assert found.num_steps == 3
-        assert found.step_size == 0
+        np.testing.assert_array_equal(result.params, theta)
+        assert not result.accepted
+        assert result.num_steps == 3
+        assert result.step_size == 0
 
     def test_a_step_that_is_not_finite_is_never_taken(self):
         theta = jnp.array([0.1, 0.7])
-        found = trust_region.backtracking_line_search(
+        result = trust_region.backtracking_line_search(
             lambda x: (x.sum() < 9, x.sum()), theta, jnp.full(2, jnp.nan), 0.5, 3
         )
-        np.testing.assert_array_equal(found.params, theta)
+        np.testing.assert_array_equal(result.params, theta)
 
     def test_under_vmap_each_searches_for_itself(self):
         limits = jnp.array([5.0, 0.5, 0.11])
@@ -252,5 +252,5 @@ class TestBacktrack:
 
 
 def test_multipliers_ascend_and_stay_positive():
-    found = dual_ascent(jnp.array([0.5, 0.5, 9.9]), jnp.array([2.0, -8.0, 5.0]), 0.1, 10.0)
-    np.testing.assert_allclose(found, [0.7, 0.0, 10.0], rtol=1e-6)
+    result = dual_ascent(jnp.array([0.5, 0.5, 9.9]), jnp.array([2.0, -8.0, 5.0]), 0.1, 10.0)
+    np.testing.assert_allclose(result, [0.7, 0.0, 10.0], rtol=1e-6)

@@ -73,11 +73,11 @@ def test_every_bit_comes_back_in_the_same_tree(tmp_path, abstract):
         tmp_path, 7, state, {"algorithm": "liir", "sizes": (3, 4), "limit": np.float32(0.5)}
     )
     template = jax.eval_shape(lambda: make_state()) if abstract else make_state(seed=1)
-    found = checkpoint.restore(tmp_path, template)
-    assert bits(found.state) == bits(state)
-    assert found.step == 7 and found.meta == {"algorithm": "liir", "sizes": [3, 4], "limit": 0.5}
-    assert checkpoint.read_meta(tmp_path) == found.meta
-    a, b = (jax.random.normal(s.keys["many"][3], (4,)) for s in (state, found.state))
+    result = checkpoint.restore(tmp_path, template)
+    assert bits(result.state) == bits(state)
+    assert result.step == 7 and result.meta == {"algorithm": "liir", "sizes": [3, 4], "limit": 0.5}
+    assert checkpoint.read_meta(tmp_path) == result.meta
+    a, b = (jax.random.normal(s.keys["many"][3], (4,)) for s in (state, result.state))
     assert np.array_equal(a, b)  # the generator (rbg) was kept too
 
 
@@ -91,10 +91,10 @@ def test_float64_and_int64_come_back(tmp_path):
         }
         assert state["x"].dtype == jnp.float64
         checkpoint.save(tmp_path, 0, state)
-        found = checkpoint.restore(
+        result = checkpoint.restore(
             tmp_path, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state))
         )
-        assert bits(found.state) == bits(jax.tree.map(jnp.asarray, state))
+        assert bits(result.state) == bits(jax.tree.map(jnp.asarray, state))
     with pytest.raises(CheckpointError, match=r"state\['c'\] was saved as complex128"):
         checkpoint.restore(tmp_path, jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), state))
 
@@ -114,22 +114,22 @@ def test_training_goes_on_bit_for_bit(tmp_path):
         keys = state.keys | {"one": jax.random.fold_in(state.keys["one"], 1)}
         return state._replace(params=optax.apply_updates(state.params, updates), opt=opt, keys=keys)
 
-    whole = step(step(step(step(make_state()))))
+    full = step(step(step(step(make_state()))))
     checkpoint.save(tmp_path, 2, step(step(make_state())))
     resumed = checkpoint.restore(tmp_path, jax.eval_shape(make_state)).state
-    assert bits(step(step(resumed))) == bits(whole)
+    assert bits(step(step(resumed))) == bits(full)
     assert len(traces) == 1  # the restored state is no other type to jit
 
 
 def test_numpy_leaves_and_python_numbers(tmp_path):
     state = {"np": np.arange(3, dtype=np.int16), "bool": True, "float": 0.5}
     checkpoint.save(tmp_path, 0, state)
-    found = checkpoint.restore(tmp_path, state).state
-    assert isinstance(found["np"], np.ndarray) and found["np"].dtype == np.int16
+    result = checkpoint.restore(tmp_path, state).state
+    assert isinstance(result["np"], np.ndarray) and result["np"].dtype == np.int16
     assert (
-        found["bool"].dtype == jnp.bool_
-        and found["float"].dtype == jnp.float32
-        and found["float"] == 0.5
+        result["bool"].dtype == jnp.bool_
+        and result["float"].dtype == jnp.float32
+        and result["float"] == 0.5
     )
     with pytest.raises(TypeError, match=r"state\['x'\] is float64"):
         checkpoint.save(tmp_path, 1, {"x": np.zeros(3)})
@@ -242,8 +242,8 @@ def test_every_damaged_file_is_found_and_fallback_takes_the_one_before(tmp_path)
             with pytest.raises(CheckpointError, match="damaged") as caught:
                 checkpoint.restore(broken, template)
             assert str(broken / newest.name) in str(caught.value) and path.name in str(caught.value)
-            found = checkpoint.restore(broken, template, fallback=True)
-            assert found.step == 1 and np.array_equal(found.state["x"], np.full(1000, 1.0))
+            result = checkpoint.restore(broken, template, fallback=True)
+            assert result.step == 1 and np.array_equal(result.state["x"], np.full(1000, 1.0))
             shutil.rmtree(broken)
 
 
@@ -293,8 +293,8 @@ def test_a_crash_at_any_call_of_the_system_leaves_a_readable_newest(tmp_path, mo
         except Crash:
             finished = False
         monkeypatch.undo()
-        found = checkpoint.restore(folder, {"x": jnp.zeros(9, jnp.int32)})
-        assert found.step in (2, 3) and np.all(np.asarray(found.state["x"]) == found.step)
+        result = checkpoint.restore(folder, {"x": jnp.zeros(9, jnp.int32)})
+        assert result.step in (2, 3) and np.all(np.asarray(result.state["x"]) == result.step)
         checkpoint.save(folder, 4, {"x": jnp.full(9, 4)})  # and the next attempt is not hindered
         assert checkpoint.steps(folder)[-1] == 4 and not list(folder.glob(".*"))
         if finished:
@@ -319,12 +319,14 @@ def test_kill_9_at_random_moments(tmp_path):
         said = max([first, *map(int, process.stdout.read().split())])
         interrupted += any(path.name.startswith(".") for path in tmp_path.iterdir())
         template = {f"leaf {i}": jax.ShapeDtypeStruct((500 + i,), jnp.int32) for i in range(30)}
-        found = checkpoint.restore(tmp_path, template)
-        assert found.step == checkpoint.latest(tmp_path) >= said and found.meta == {
-            "step": found.step
+        result = checkpoint.restore(tmp_path, template)
+        assert result.step == checkpoint.latest(tmp_path) >= said and result.meta == {
+            "step": result.step
         }
-        assert all(np.all(np.asarray(leaf) == found.step) for leaf in jax.tree.leaves(found.state))
-        said = found.step
+        assert all(
+            np.all(np.asarray(leaf) == result.step) for leaf in jax.tree.leaves(result.state)
+        )
+        said = result.step
     assert interrupted >= 3  # most kills hit the middle of a save
 
 
@@ -351,8 +353,8 @@ def test_one_device_writes_eight_read_and_write_one_reads(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
     assert out == b"" and err == b""  # and neither jax nor orbax makes noise
-    found = checkpoint.restore(tmp_path, state)
-    assert found.step == 2 and bits(found.state) == bits(state | {"x": state["x"] * 2})
+    result = checkpoint.restore(tmp_path, state)
+    assert result.step == 2 and bits(result.state) == bits(state | {"x": state["x"] * 2})
 
 
 def test_two_processes_write_together_and_read_together_and_one_alone_can_read(tmp_path):
@@ -376,10 +378,10 @@ def test_two_processes_write_together_and_read_together_and_one_alone_can_read(t
         "local": jnp.array(0, jnp.int32),
         "keys": jax.random.split(jax.random.key(0), 8),
     }
-    found = checkpoint.restore(tmp_path, template).state
-    assert np.array_equal(found["spread"], np.arange(24).reshape(8, 3)) and found["local"] == 7
-    wanted = jax.random.key_data(jax.random.split(jax.random.key(5), 8))
-    assert np.array_equal(jax.random.key_data(found["keys"]), wanted)
+    result = checkpoint.restore(tmp_path, template).state
+    assert np.array_equal(result["spread"], np.arange(24).reshape(8, 3)) and result["local"] == 7
+    expected = jax.random.key_data(jax.random.split(jax.random.key(5), 8))
+    assert np.array_equal(jax.random.key_data(result["keys"]), expected)
 
 
 def test_it_works_inside_a_running_event_loop(tmp_path):
@@ -410,12 +412,12 @@ def test_the_manifest_can_be_read_by_people(tmp_path):
     path = checkpoint.save(
         tmp_path, 3, {"w": jnp.zeros((2, 3)), "k": jax.random.key(0)}, {"algorithm": "liir"}
     )
-    found = json.loads((path / "manifest.json").read_text())
-    assert found["leaves"] == [
+    result = json.loads((path / "manifest.json").read_text())
+    assert result["leaves"] == [
         ["['k']", [], "key<fry>", "threefry2x32"],
         ["['w']", [2, 3], "float32", None],
     ]
-    assert found["step"] == 3 and found["meta"] == {"algorithm": "liir"}
+    assert result["step"] == 3 and result["meta"] == {"algorithm": "liir"}
 
 
 @pytest.mark.parametrize(
@@ -428,10 +430,10 @@ def test_any_folder_name_can_be_read_back(tmp_path, name):
         checkpoint.save(
             folder, step, {"x": jnp.arange(5) + step, "k": jax.random.key(3)}, max_checkpoints=1
         )
-    found = checkpoint.restore(folder, {"x": jnp.arange(5), "k": jax.random.key(0)})
+    result = checkpoint.restore(folder, {"x": jnp.arange(5), "k": jax.random.key(0)})
     assert (
-        found.step == 2
-        and found.state["x"].tolist() == [2, 3, 4, 5, 6]
+        result.step == 2
+        and result.state["x"].tolist() == [2, 3, 4, 5, 6]
         and checkpoint.steps(folder) == [2]
     )
 
@@ -468,8 +470,8 @@ def test_an_older_checkpoint_under_the_newest_name_is_damaged(tmp_path):
     shutil.copytree(tmp_path / "step_000000000001", tmp_path / "step_000000000002")
     with pytest.raises(CheckpointError, match="its name says step 2, its content step 1"):
         checkpoint.restore(tmp_path, {"x": jnp.array(0)})
-    found = checkpoint.restore(tmp_path, {"x": jnp.array(0)}, fallback=True)
-    assert found.step == 1 and "its name says step 2" in found.damages[0]
+    result = checkpoint.restore(tmp_path, {"x": jnp.array(0)}, fallback=True)
+    assert result.step == 1 and "its name says step 2" in result.damages[0]
 
 
 def test_a_manifest_has_a_checksum_of_its_own(tmp_path):

@@ -32,8 +32,10 @@ def levels(axes):
         for line in axes.lines
         if line.get_linestyle() == "--" and line.get_label().startswith("_")
     ]
-    words = {text.xy[1]: text.get_text() for text in axes.texts}
-    return {line.get_ydata()[0]: (words[line.get_ydata()[0]], line.get_color()) for line in dashed}
+    message = {text.xy[1]: text.get_text() for text in axes.texts}
+    return {
+        line.get_ydata()[0]: (message[line.get_ydata()[0]], line.get_color()) for line in dashed
+    }
 
 
 def test_a_panel_per_cost_beside_the_returns(tmp_path):
@@ -90,7 +92,7 @@ def test_many_agents_are_a_mean_and_a_range():
 
 
 @pytest.mark.parametrize(
-    ("limits", "agents", "line", "level", "words"),
+    ("limits", "agents", "line", "level", "message"),
     [
         ([[3], [3]], "worst", [5, 6], 3, "worst agent"),
         ([[3], [3]], "mean", [3, 4], 3, "mean over agents"),
@@ -99,12 +101,12 @@ def test_many_agents_are_a_mean_and_a_range():
         (None, "worst", [5, 6], None, "worst agent"),
     ],
 )
-def test_several_runs_have_a_line_each(limits, agents, line, level, words):
+def test_several_runs_have_a_line_each(limits, agents, line, level, message):
     runs = {"macpo": (STEPS, RETURNS, costs(1, 5)), "mappo": (STEPS, RETURNS, costs(3, 5) + 1)}
     returns, axes = plotting.constrained_curves(runs, limits=limits, agents=agents).axes
     assert set(lines(returns)) == set(runs) == set(lines(axes))
     assert lines(axes)["macpo"] == line and list(levels(axes)) == ([] if level is None else [level])
-    assert axes.get_ylabel().replace("\n", " ") == f"cost per episode ({words})"
+    assert axes.get_ylabel().replace("\n", " ") == f"cost per episode ({message})"
 
 
 def test_runs_may_have_limits_of_their_own():

@@ -9,7 +9,7 @@ from jaxmarl_lite.report import cost_tables
 INF = np.inf
 
 
-def shown(table, colors=False):
+def rendered(table, colors=False):
     written = io.StringIO()
     console = Console(
         width=100, color_system="standard" if colors else None, force_terminal=colors, file=written
@@ -18,8 +18,8 @@ def shown(table, colors=False):
     return written.getvalue()
 
 
-def words(table):
-    return [line.split() for line in shown(table).splitlines()]
+def table_words(table):
+    return [line.split() for line in rendered(table).splitlines()]
 
 
 def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
@@ -28,23 +28,23 @@ def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
     table = cost_tables.run_table(
         costs, limits, [[1, 0.75], [0.5, np.nan]], [[0, 3.5], [0, np.nan]], 10, ("speed",)
     )
-    lines = words(table)
+    lines = table_words(table)
     assert ["speed,", "agent", "0", "2", "1.00", "[1.00,", "1.00]", "1.000", "0.0"] in lines
     assert ["cost", "1,", "agent", "0", "4.5", "4.00", "[3.00,", "5.00]", "0.750", "3.5"] in lines
     assert ["cost", "1,", "agent", "1", "none", "0.00", "[0.00,", "0.00]", "-", "-"] in lines
-    assert "of 10 measured updates over it" in shown(table)
-    red = [line for line in shown(table, colors=True).splitlines() if "\x1b[31m" in line]
+    assert "of 10 measured updates over it" in rendered(table)
+    red = [line for line in rendered(table, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "4.00" in red[0]  # its mean keeps the limit, its interval does not
 
 
 def test_many_agents_have_two_lines_unless_their_limits_differ():
     costs = np.arange(8.0)[None, :, None]
-    equal = words(
+    equal = table_words(
         cost_tables.run_table(costs, np.full((8, 1), 5.0), np.eye(8)[:, :1], np.zeros((8, 1)), 10)
     )
     assert ["cost", "0,", "mean", "of", "8", "agents", "5", "3.50", "0.125", "0.0"] in equal
     assert ["cost", "0,", "worst", "agent", "(7)", "5", "7.00", "0.000", "0.0"] in equal
-    unequal = shown(
+    unequal = rendered(
         cost_tables.run_table(costs, np.arange(8.0)[:, None], np.ones((8, 1)), np.zeros((8, 1)), 10)
     )
     assert all(f"agent {i}" in unequal for i in range(8)) and "worst" not in unequal
@@ -57,9 +57,9 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
         7: np.full((10, 2, 1), np.nan),
     }
     pooled, by_seed = cost_tables.evaluation_tables(played, [[INF], [6.0]], ("speed",), "here")
-    lines = words(pooled)
+    lines = table_words(pooled)
     # Wilson's interval of 10 of 20 episodes
-    assert "here" in shown(pooled) and lines[-2][:6] == [
+    assert "here" in rendered(pooled) and lines[-2][:6] == [
         "speed,",
         "agent",
         "1",
@@ -73,7 +73,7 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
         "0",
         "none",
     ]
-    lines = words(by_seed)
+    lines = table_words(by_seed)
     assert ["seed", "0", "5.00", "(agent", "1),", "1.000"] in lines and [
         "seed",
         "7",
@@ -81,7 +81,7 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
         "out",
     ] in lines
     assert ["seed", "3", "7.00", "(agent", "1),", "0.000"] in lines
-    red = [line for line in shown(by_seed, colors=True).splitlines() if "\x1b[31m" in line]
+    red = [line for line in rendered(by_seed, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "7.00" in red[0]
     assert len(cost_tables.evaluation_tables({0: played[0]}, [[INF], [6.0]])) == 1
 

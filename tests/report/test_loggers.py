@@ -103,14 +103,14 @@ def events_of(folder):
     CRC."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    result = []
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            found.append(Event.FromString(data[12 : 12 + length]))
+            result.append(Event.FromString(data[12 : 12 + length]))
             data = data[16 + length :]
-    return found
+    return result
 
 
 def test_tensorboard_has_a_curve_per_seed(tmp_path):
@@ -154,8 +154,8 @@ NAMES = {"environment": "matrix", "task": "climbing", "algorithm": "liir"}
 
 
 def test_marl_eval_form_by_hand():
-    found = marl_eval_json(ROWS[:2] + ROWS[3:], **NAMES, metrics=("eval_return", "cost/agent_0"))
-    assert found == {
+    result = marl_eval_json(ROWS[:2] + ROWS[3:], **NAMES, metrics=("eval_return", "cost/agent_0"))
+    assert result == {
         "matrix": {
             "climbing": {
                 "liir": {
@@ -195,11 +195,11 @@ def test_marl_eval_file_follows_the_rows(tmp_path):
     write_some(rows, [2])
     rows.close()
     writer.close()
-    found = json.loads((tmp_path / "marl_eval.json").read_text())
-    assert found == marl_eval_json(
+    result = json.loads((tmp_path / "marl_eval.json").read_text())
+    assert result == marl_eval_json(
         read_rows(tmp_path / "metrics.jsonl"), **NAMES, metrics=("return",)
     )
-    assert list(found["matrix"]["climbing"]["liir"]["seed_1"]) == [
+    assert list(result["matrix"]["climbing"]["liir"]["seed_1"]) == [
         "step_0",
         "step_1",
         "absolute_metrics",

@@ -16,7 +16,7 @@ def test_every_metric_has_one_sentence():
 
 
 def test_describe_knows_the_parts():
-    assert describe("return") == METRICS["return"]
+    assert describe("episode_return") == METRICS["episode_return"]
     assert (
         describe("seed_3/intrinsic_reward_std/agent_1")
         == METRICS["intrinsic_reward_std"] + " (agent 1)"
@@ -26,7 +26,7 @@ def test_describe_knows_the_parts():
 
 
 def test_flatten():
-    found = flatten(
+    result = flatten(
         {
             "return": jnp.float32(2),
             "r": np.array([1.0, 3.0]),
@@ -34,7 +34,7 @@ def test_flatten():
             "f": True,
         }
     )
-    assert found == {
+    assert result == {
         "return": 2.0,
         "r/agent_0": 1.0,
         "r/agent_1": 3.0,
@@ -44,7 +44,7 @@ def test_flatten():
         "c/agent_1/cost_1": 4.0,
         "f": 1.0,
     }
-    assert all(type(value) is float for value in found.values())
+    assert all(type(value) is float for value in result.values())
     assert base_name("c/agent_1/cost_0") == "c"
     with pytest.raises(ValueError, match="'x'.*\\(1, 2, 3\\)"):
         flatten({"x": np.zeros((1, 2, 3))})

@@ -79,9 +79,9 @@ def test_steps_are_readable():
 def test_no_figure_is_left_with_pyplot():
     import matplotlib.pyplot as plt
 
-    before = plt.get_fignums()
+    previous = plt.get_fignums()
     plotting.learning_curve({"a": (STEPS, VALUES)})
-    assert plt.get_fignums() == before
+    assert plt.get_fignums() == previous
 
 
 ACTIONS = ("move north", "move south", "stop", "attack 0", "attack 1")
@@ -99,12 +99,12 @@ def rewarded(agents: int, steps: int = 12) -> dict:
 
 
 def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
-    given = rewarded(3)
+    rollouts = rewarded(3)
     figure = reward_plots.plot_intrinsic_rewards(
-        **given, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png"
+        **rollouts, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png"
     )
     team, *agents = figure.axes
-    assert [bar.get_height() for bar in team.patches] == given["reward"].tolist()
+    assert [bar.get_height() for bar in team.patches] == rollouts["reward"].tolist()
     legend = {
         text.get_text(): patch.get_facecolor()
         for text, patch in zip(
@@ -116,27 +116,27 @@ def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
         and len(set(legend.values())) == 4
     )
     for i, axes in enumerate(agents):
-        there = np.flatnonzero(given["alive"][:, i])
+        there = np.flatnonzero(rollouts["alive"][:, i])
         assert len(there) == 12 - i == len(axes.patches)
         shaded = axes.collections[0].get_paths()
         gone = [(t + 0.5, t + 1.5) for t in range(12) if t not in there]
         assert [tuple(path.get_extents().intervalx) for path in shaded] == gone
         for t, bar in zip(there, axes.patches, strict=True):
             assert bar.get_x() + bar.get_width() / 2 == pytest.approx(t + 1)
-            assert bar.get_height() == given["intrinsic"][t, i]
-            assert bar.get_facecolor() == legend[ACTIONS[given["action"][t, i]].split()[0]]
+            assert bar.get_height() == rollouts["intrinsic"][t, i]
+            assert bar.get_facecolor() == legend[ACTIONS[rollouts["action"][t, i]].split()[0]]
     assert (tmp_path / "r.png").stat().st_size > 1000
 
 
 def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() -> None:
     many = rewarded(reward_plots.MOST_PANELS + 1)
-    shown = reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
-    np.testing.assert_array_equal(shown.mask, ~many["alive"].T)
+    drawn = reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
+    np.testing.assert_array_equal(drawn.mask, ~many["alive"].T)
     assert reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_extent()[:2] == [
         0.5,
         12.5,
     ]  # steps from 1
-    np.testing.assert_array_equal(shown.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
+    np.testing.assert_array_equal(drawn.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
     few = rewarded(2) | {"action": np.zeros((12, 2, 3)), "alive": np.ones((12, 2), bool)}
     assert not reward_plots.plot_intrinsic_rewards(**few).legends
     assert reward_plots.action_categories(np.array([[0, 2]]))[1] == [
@@ -147,27 +147,27 @@ def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() ->
 
 
 def test_no_two_kinds_of_action_share_a_colour() -> None:
-    given = rewarded(2, steps=40)
+    rollouts = rewarded(2, steps=40)
     action = np.arange(80).reshape(40, 2) % 9
     action[:20] = 3
-    figure = reward_plots.plot_intrinsic_rewards(**given | {"action": action})
-    shown = {
+    figure = reward_plots.plot_intrinsic_rewards(**rollouts | {"action": action})
+    drawn = {
         text.get_text(): patch.get_facecolor()
         for text, patch in zip(
             figure.legends[0].get_texts(), figure.legends[0].get_patches(), strict=True
         )
     }
-    assert len(set(shown.values())) == len(shown) == 7 + 1 and {"action 3", "others"} < set(shown)
+    assert len(set(drawn.values())) == len(drawn) == 7 + 1 and {"action 3", "others"} < set(drawn)
     for i, axes in enumerate(figure.axes[1:]):
-        for t, bar in zip(np.flatnonzero(given["alive"][:, i]), axes.patches, strict=True):
-            assert bar.get_facecolor() == shown.get(f"action {action[t, i]}", shown["others"])
+        for t, bar in zip(np.flatnonzero(rollouts["alive"][:, i]), axes.patches, strict=True):
+            assert bar.get_facecolor() == drawn.get(f"action {action[t, i]}", drawn["others"])
 
 
 @pytest.mark.parametrize("name", ["action", "reward", "alive"])
 def test_rewards_that_do_not_fit(name: str) -> None:
-    given = rewarded(2)
+    rollouts = rewarded(2)
     with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
-        reward_plots.plot_intrinsic_rewards(**given | {name: given[name][1:]})
+        reward_plots.plot_intrinsic_rewards(**rollouts | {name: rollouts[name][1:]})
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_many_curves_can_be_told_apart() -> None:
         (plotting.constrained_curves(costs), 40),
         (plotting.learning_curve(points), 20),
     ):
-        found = styles(figure.axes[0])
-        assert len(found) == count and len({repr(style) for style in found}) == count
+        result = styles(figure.axes[0])
+        assert len(result) == count and len({repr(style) for style in result}) == count
     markers = {
         (color, marker) for color, _, marker in styles(plotting.learning_curve(points).axes[0])
     }
@@ -246,7 +246,7 @@ def test_words_in_pictures_are_text(text: str, tmp_path: Path) -> None:
             {text: (STEPS, VALUES)}, ylabel=text, title=text, path=tmp_path / "a.svg"
         )
     axes = figure.axes[0]
-    (label,) = [each.get_text().strip() for each in axes.get_legend().get_texts()]
+    (label,) = [item.get_text().strip() for item in axes.get_legend().get_texts()]
     assert label == axes.get_title(loc="left") == printable(text)
     names = {"names": [text], "meanings": [text]}
     plotting.run_curves(

@@ -23,22 +23,22 @@ def test_a_run_goes_in_and_comes_out(tmp_path):
     writer = JsonlWriter(folder.metrics)
     for update in (1, 2, 3):
         for seed in (4, 2):
-            writer.write(update, 10 * update, seed, {"return": update + seed, "finite": 1.0})
+            writer.write(update, 10 * update, seed, {"return": update + seed, "is_finite": 1.0})
         writer.write(update, 10 * update, 2, {"eval_return": float(update)})
     writer.close()
     run = run_dir.load(folder.path)
     assert run.config == {"lr": 0.1, "limit": math.inf, "sizes": [64, 64], "name": None}
-    assert run.names() == ["return", "finite", "eval_return"]
-    found = run.series("return")
+    assert run.names() == ["return", "is_finite", "eval_return"]
+    result = run.series("return")
     assert (
-        found.seeds == (2, 4)
-        and found.updates.tolist() == [1, 2, 3]
-        and found.steps.tolist() == [10, 20, 30]
+        result.seeds == (2, 4)
+        and result.updates.tolist() == [1, 2, 3]
+        and result.steps.tolist() == [10, 20, 30]
     )
-    assert np.array_equal(found.values, [[3, 4, 5], [5, 6, 7]])
+    assert np.array_equal(result.values, [[3, 4, 5], [5, 6, 7]])
     assert run.series("eval_return").values.shape == (1, 3)
     assert run_dir.read_config(folder.path) == run.config
-    with pytest.raises(KeyError, match="'retrun'.*'finite', 'return'"):
+    with pytest.raises(KeyError, match="'retrun'.*'is_finite', 'return'"):
         run.series("retrun")
 
 
@@ -55,25 +55,27 @@ def test_missing_entries_are_nan_and_later_rows_count():
 
 def test_versions_say_what_ran(tmp_path):
     folder = run_dir.create(tmp_path / "run", {})
-    found = json.loads(folder.versions.read_text())
-    assert {"jax", "flax", "optax", "numpy", "jaxmarl-lite"} <= set(found["packages"])
-    assert found["device_count"] >= 1 and found["device_kind"] and found["python"].startswith("3.")
+    result = json.loads(folder.versions.read_text())
+    assert {"jax", "flax", "optax", "numpy", "jaxmarl-lite"} <= set(result["packages"])
+    assert (
+        result["device_count"] >= 1 and result["device_kind"] and result["python"].startswith("3.")
+    )
 
 
-@pytest.mark.parametrize("kept", ["config.json", "metrics.jsonl", "checkpoints"])
-def test_an_existing_run_is_never_overwritten(tmp_path, kept):
+@pytest.mark.parametrize("existing", ["config.json", "metrics.jsonl", "checkpoints"])
+def test_an_existing_run_is_never_overwritten(tmp_path, existing):
     folder = run_dir.create(tmp_path / "run", {"seed": 1})
-    before = folder.config.read_bytes()
-    if kept != "config.json":
+    previous = folder.config.read_bytes()
+    if existing != "config.json":
         folder.config.unlink()
-        (folder.path / kept).mkdir() if kept == "checkpoints" else (folder.path / kept).write_text(
-            ""
-        )
+        (folder.path / existing).mkdir() if existing == "checkpoints" else (
+            folder.path / existing
+        ).write_text("")
     with pytest.raises(
         RunFolderError, match=f"{folder.path} already holds a run.*--resume {folder.path}.*--out"
     ):
         run_dir.create(tmp_path / "run", {"seed": 2})
-    assert kept != "config.json" or folder.config.read_bytes() == before
+    assert existing != "config.json" or folder.config.read_bytes() == previous
 
 
 def test_a_folder_with_other_things_may_hold_a_run(tmp_path):

@@ -29,8 +29,8 @@ def test_iqm_by_hand():
 
 def test_iqm_leaves_nans_out_and_counts_the_others():
     x = np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, np.nan], [3.0, 4.0], [50.0, np.nan]])
-    found = iqm(x, axis=0)
-    assert found[0] == 2.5 and found[1] == 4.0  # of 1, 2, 3, 50 the outer two go
+    result = iqm(x, axis=0)
+    assert result[0] == 2.5 and result[1] == 4.0  # of 1, 2, 3, 50 the outer two go
     assert np.isnan(iqm([np.nan, np.nan]))
 
 
@@ -45,18 +45,18 @@ def mean(x, axis):
 def test_interval_against_all_possible_draws():
     x = np.array([0.0, 1.0, 5.0])
     every = np.sort([np.mean(draw) for draw in itertools.product(x, repeat=3)])
-    found = bootstrap_interval(x, statistic=mean, confidence=0.8, resamples=50_000)
+    result = bootstrap_interval(x, statistic=mean, confidence=0.8, resamples=50_000)
     assert (
-        found.low
+        result.low
         == pytest.approx(np.quantile(every, 0.1, method="inverted_cdf"))
         == pytest.approx(1 / 3)
     )
     assert (
-        found.high
+        result.high
         == pytest.approx(np.quantile(every, 0.9, method="inverted_cdf"))
         == pytest.approx(11 / 3)
     )
-    assert found.estimate == 2.0 and found.count == 3 and not found.degenerate
+    assert result.estimate == 2.0 and result.count == 3 and not result.degenerate
 
 
 def test_interval_against_scipy():
@@ -89,35 +89,35 @@ def test_one_seed_gives_a_degenerate_interval_and_none_gives_nan():
 
 def test_a_diverged_seed_is_left_out_and_counted():
     x = np.random.default_rng(2).normal(size=6)
-    whole, holed = bootstrap_interval(x), bootstrap_interval(np.append(x, np.nan))
-    assert holed[:4] == whole[:4] and (holed.count, holed.seeds) == (6, 7)
+    full, holed = bootstrap_interval(x), bootstrap_interval(np.append(x, np.nan))
+    assert holed[:4] == full[:4] and (holed.count, holed.seeds) == (6, 7)
 
 
 def test_every_column_gets_the_interval_it_would_get_alone():
     x = np.random.default_rng(3).normal(size=(5, 2, 7))
     x[1, 0, 3] = x[4, 1, 0] = np.nan
-    found = bootstrap_interval(x, resamples=500)
-    assert found.low.shape == (2, 7)
-    for place in np.ndindex(2, 7):
-        alone = bootstrap_interval(x[(slice(None), *place)], resamples=500)
-        assert [part[place] for part in found[:4]] == list(alone[:4])
+    result = bootstrap_interval(x, resamples=500)
+    assert result.low.shape == (2, 7)
+    for position in np.ndindex(2, 7):
+        alone = bootstrap_interval(x[(slice(None), *position)], resamples=500)
+        assert [part[position] for part in result[:4]] == list(alone[:4])
     centre, low, high = curve(x[:, 0], resamples=500)
-    assert np.array_equal(centre, found.estimate[0]) and np.array_equal(low, found.low[0])
-    assert np.array_equal(high, found.high[0])
+    assert np.array_equal(centre, result.estimate[0]) and np.array_equal(low, result.low[0])
+    assert np.array_equal(high, result.high[0])
 
 
 def test_interval_by_task_draws_inside_each_task():
     flat = np.array([[0.0] * 4, [10.0] * 4])
-    found = bootstrap_interval(flat, by_task=True)
-    assert (found.estimate, found.low, found.high) == (
+    result = bootstrap_interval(flat, by_task=True)
+    assert (result.estimate, result.low, result.high) == (
         5.0,
         5.0,
         5.0,
     )  # whatever is drawn, every task keeps its weight
     x = np.random.default_rng(0).normal(size=(3, 6)) + np.array([[0.0], [1.0], [2.0]])
-    found = bootstrap_interval(x, by_task=True)
-    assert found.estimate == pytest.approx(scipy.stats.trim_mean(x, 0.25, axis=None))
-    assert found.low < found.estimate < found.high
+    result = bootstrap_interval(x, by_task=True)
+    assert result.estimate == pytest.approx(scipy.stats.trim_mean(x, 0.25, axis=None))
+    assert result.low < result.estimate < result.high
     x[1, 2] = np.nan
     assert bootstrap_interval(x, by_task=True).count == 17
 
@@ -126,8 +126,8 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
-        found = bootstrap_interval(generator.normal(size=20), resamples=400, seed=trial)
-        hits += found.low <= 0.0 <= found.high
+        result = bootstrap_interval(generator.normal(size=20), resamples=400, seed=trial)
+        hits += result.low <= 0.0 <= result.high
     assert 170 <= hits <= 200  # 95 % wanted; percentile intervals of 20 values fall a little short
 
 
@@ -162,10 +162,10 @@ def test_probability_of_improvement():
 
 
 def test_wilsons_interval_by_hand():
-    found = proportion_interval([0, 8, 10], 10)
-    assert np.allclose(found.estimate, [0, 0.8, 1])
-    assert np.allclose(found.low, [0, 0.4902, 0.7225], atol=1e-4)
-    assert np.allclose(found.high, [0.2775, 0.9433, 1], atol=1e-4)
+    result = proportion_interval([0, 8, 10], 10)
+    assert np.allclose(result.estimate, [0, 0.8, 1])
+    assert np.allclose(result.low, [0, 0.4902, 0.7225], atol=1e-4)
+    assert np.allclose(result.high, [0.2775, 0.9433, 1], atol=1e-4)
     theirs = scipy.stats.binomtest(8, 10).proportion_ci(0.9, method="wilson")
     ours = proportion_interval(8, 10, 0.9)
     assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))

@@ -10,7 +10,7 @@ from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
 from jaxmarl_lite.report.text import printable
 
 
-def shown(table, width=100):
+def rendered(table, width=100):
     console = Console(width=width, color_system=None, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
@@ -35,7 +35,7 @@ def test_number_text_keeps_the_decimals_of_its_neighbours():
 
 def test_result_table():
     returns = {0: 0.9, 1: 1.0, 2: float("nan"), 3: 0.8, 4: 0.7}
-    text = shown(
+    text = rendered(
         tables.result_table(
             returns, random=0.1, best=1.0, meaning="team return", extra={"cost": {0: 3.5}}
         )
@@ -47,7 +47,7 @@ def test_result_table():
 
 
 def test_summary_table():
-    text = shown(tables.summary_table({"liir": Interval(0.5, 0.4, 0.6, 8, 8)}, random=0.1))
+    text = rendered(tables.summary_table({"liir": Interval(0.5, 0.4, 0.6, 8, 8)}, random=0.1))
     assert (
         "liir" in text
         and "0.50 [0.40, 0.60]" in text
@@ -57,7 +57,7 @@ def test_summary_table():
 
 
 def test_list_table_shows_brackets_and_refuses_ragged_rows():
-    text = shown(
+    text = rendered(
         tables.list_table(
             ["name", "agents"], [["matrix[climbing]", 2], ["lbf", None]], title="Worlds"
         )

@@ -1,10 +1,8 @@
-"""LIIR's mathematics: the proxy advantage, the inner step, and the gradient of the extrinsic
-objective through it.
-"""
+"""LIIR's proxy advantage, inner step, and gradient of J_ex through that step."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,15 @@ from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
 
 
 class AdvantageInputs(NamedTuple):
-    """What advantages are made of, and the extrinsic ones ready made; ``[T, b, N]`` or ``[T, b,
-    1]``.
+    """Inputs of the proxy advantage, and the finished extrinsic advantage, of b environments.
+
+    Attributes:
+        reward: ``[T, b, N]``, the extrinsic reward of the proxy reward.
+        discount: ``[T, b, 1]``, 0 where the episode truly ends, else 1.
+        last: ``[T, b, 1]`` bool, whether the step is the last of its episode.
+        proxy_value: ``[T, b, N]``, the proxy critic's value of each step.
+        next_proxy_value: ``[T, b, N]``, the proxy critic's value of the true successor.
+        extrinsic_advantage: ``[T, b, N]``, A_ex.
     """
 
     reward: Array
@@ -31,37 +36,73 @@ class AdvantageInputs(NamedTuple):
 
 
 class IntrinsicReward(NamedTuple):
-    """r_in, one function an agent, of what the agent sees and does."""
+    """r_in, one function per agent of the agent's observation and action.
+
+    Attributes:
+        net: network with one output per discrete action, or with the action among its inputs and
+            one output.
+        discrete: whether the actions are discrete.
+    """
 
     net: Network
     discrete: bool
 
     def init(self, key: Array, gain: Number) -> PyTree:
-        """Weights at random, the head's times ``gain``."""
-        eta = self.net.init(key)
-        return {**eta, "head": tree_math.scale(gain, eta["head"])}
+        """Returns random parameters, the head's multiplied by ``gain``.
+
+        Args:
+            key: typed PRNG key.
+            gain: 0 or more.
+
+        Returns:
+            The parameters of ``net``.
+        """
+        params = self.net.init(key)
+        return {**params, "head": tree_math.scale(gain, params["head"])}
 
     def unroll(
-        self, eta: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch, bound: Number
+        self, intrinsic_params: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch, bound: Number
     ) -> tuple[Array, PyTree]:
-        """``b tanh(x/b)``, in ``[T, b, N]``, 0 for agents out of play, and the memory after each
-        step.
+        """Computes the intrinsic rewards ``b tanh(x/b)`` of a batch, where b is ``bound``.
+
+        Args:
+            intrinsic_params: η, parameters of ``net``.
+            hidden_state: hidden state of ``net`` at the start of the batch, ``[b, ...]``.
+            data: a minibatch ``[T, b, ...]``.
+            bound: bound of the absolute reward, > 0.
+
+        Returns:
+            The rewards ``[T, b, N]``, 0 for agents that are not alive, and the hidden states after
+            each step, ``[T, b, ...]``.
         """
-        view, action = data.obs.agents_view, data.action
+        observation, action = data.obs.agents_view, data.action
         if self.discrete:
-            out, hidden_states = self.net.unroll(eta, hidden_state, view, data.is_first)
+            out, hidden_states = self.net.unroll(
+                intrinsic_params, hidden_state, observation, data.is_first
+            )
             raw = jnp.take_along_axis(out, action[..., None], -1)[..., 0]
         else:
+            # dimensions that an agent does not have must not change its reward
             action = jnp.where(data.obs.action_mask, action, 0.0)
             out, hidden_states = self.net.unroll(
-                eta, hidden_state, jnp.concatenate([view, action], -1), data.is_first
+                intrinsic_params,
+                hidden_state,
+                jnp.concatenate([observation, action], -1),
+                data.is_first,
             )
             raw = out[..., 0]
         return jnp.where(data.obs.alive, bound * jnp.tanh(raw / bound), 0.0), hidden_states
 
 
 class LIIRNetworks(NamedTuple):
-    """LIIR's networks and optimizers, for an environment's sizes."""
+    """LIIR's networks, built for the sizes of one environment.
+
+    Attributes:
+        actor: the policies.
+        reward: the intrinsic reward.
+        proxy: critic of the proxy reward.
+        extrinsic: critic of the extrinsic reward.
+    """
 
     actor: actor_critic.Actor
     reward: IntrinsicReward
@@ -70,7 +111,15 @@ class LIIRNetworks(NamedTuple):
 
 
 def make_liir_networks(spec: EnvSpec, config: LIIRConfig) -> LIIRNetworks:
-    """The networks that the config's static fields describe."""
+    """Returns the networks that the static fields of the config describe.
+
+    Args:
+        spec: the environment's sizes.
+        config: settings.
+
+    Returns:
+        The networks.
+    """
     shared, discrete = config.parameter_sharing, spec.action_type == "discrete"
     inputs = spec.obs_size if discrete else spec.obs_size + spec.action_size
     outputs = spec.action_size if discrete else 1
@@ -90,33 +139,44 @@ def proxy_advantage(
     reward: IntrinsicReward,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
-    given: AdvantageInputs,
+    advantage_inputs: AdvantageInputs,
     config: LIIRConfig,
 ) -> tuple[Array, tuple[Array, Array]]:
-    """A_proxy as the policy step takes it, then as it is in the unit of reward, and r_in; all ``[T,
-    b, N]``.
+    """Computes A_proxy, the generalized advantage of r_ex + λ r_in.
+
+    Args:
+        eta: η, parameters of the intrinsic reward.
+        reward: the intrinsic reward.
+        data: a minibatch ``[T, b, ...]``.
+        hidden_state: the intrinsic reward's hidden state at the start of the minibatch,
+            ``[b, ...]``.
+        advantage_inputs: the other inputs of the advantage, of the same minibatch.
+        config: settings; ``meta_gradient`` decides how η enters the result's derivative.
+
+    Returns:
+        A_proxy as the policy step takes it (standardized if ``normalize_advantages`` is set), then
+        A_proxy in the unit of reward, and r_in; all ``[T, b, N]``.
     """
     r_in, _ = reward.unroll(eta, hidden_state, data, config.intrinsic_bound)
-    carrying = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
+    return_r_in = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
     raw = returns.generalized_advantage_estimation(
-        given.reward + config.intrinsic_coef * carrying,
-        given.proxy_value,
-        given.next_proxy_value,
-        given.discount,
-        given.last,
+        advantage_inputs.reward + config.intrinsic_coef * return_r_in,
+        advantage_inputs.proxy_value,
+        advantage_inputs.next_proxy_value,
+        advantage_inputs.discount,
+        advantage_inputs.last,
         config.gamma,
         config.gae_lambda,
     )
-    if (
-        config.meta_gradient == "immediate"
-    ):  # equal in value; η enters through r_in of the same moment only
-        raw = raw + config.intrinsic_coef * (r_in - carrying)
-    ready = (
+    if config.meta_gradient == "immediate":
+        # equal in value; η enters through the r_in of the same step only
+        raw = raw + config.intrinsic_coef * (r_in - return_r_in)
+    advantage = (
         actor_critic.standardize_advantages(raw, data.obs.alive, config.parameter_sharing)
         if config.normalize_advantages
         else raw
     )
-    return ready, (raw, r_in)
+    return advantage, (raw, r_in)
 
 
 def extrinsic_loss(
@@ -127,8 +187,19 @@ def extrinsic_loss(
     advantage: Array,
     config: LIIRConfig,
 ) -> Array:
-    """-J_ex at the policy ``theta``, by importance weights over the old samples (equation 8).
-    Scalar.
+    """Computes -J_ex of a policy by importance weights over the old samples (equation 8).
+
+    Args:
+        theta: θ', parameters of the policy.
+        actor: the policies.
+        data: a minibatch ``[T, b, ...]`` of the policy that acted.
+        hidden_state: the policy's hidden state at the start of the minibatch, ``[b, ...]``.
+        advantage: A_ex, ``[T, b, N]``.
+        config: settings; the ratio is the joint one with ``outer_ratio="joint"`` and with
+            ``meta_gradient="reference"``.
+
+    Returns:
+        The loss, scalar.
     """
     pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
     log_ratio = pi.log_prob(data.action) - data.log_prob
@@ -142,117 +213,164 @@ def extrinsic_loss(
 
 
 class MetaStep(NamedTuple):
-    """The policy after an inner step, and how the intrinsic reward should move."""
+    """The policy after an inner step, and the gradient of the intrinsic reward.
+
+    Attributes:
+        actor_params: θ', the policy's parameters after the step.
+        actor_opt_state: state of the policy's optimizer after the step.
+        meta_gradient: gradient of -J_ex with respect to η.
+        advantage: A_proxy in the unit of reward, ``[T, b, N]``.
+        intrinsic_reward: r_in, ``[T, b, N]``.
+        info: scalar metrics.
+    """
 
     actor_params: PyTree
     actor_opt_state: PyTree
-    meta_gradient: PyTree  # of -J_ex with respect to η
-    advantage: Array  # A_proxy in the unit of reward, [T, b, N]
-    intrinsic_reward: Array  # r_in, [T, b, N]
+    meta_gradient: PyTree
+    advantage: Array
+    intrinsic_reward: Array
     info: dict[str, Array]
 
 
 def meta_step(
-    of: LIIRNetworks,
+    networks: LIIRNetworks,
     config: LIIRConfig,
     eta: PyTree,
     theta: PyTree,
-    theta_opt: PyTree,
+    opt_state: PyTree,
     data: ppo.PolicyBatch,
-    given: AdvantageInputs,
+    advantage_inputs: AdvantageInputs,
     hidden_state: tuple[PyTree, PyTree],
     alpha: Number,
 ) -> MetaStep:
-    """One inner step, and the gradient of the extrinsic objective after it with respect to η.
+    """Takes one inner step, and computes the gradient with respect to η of -J_ex after it.
 
     The chain rule of equation 7 is taken factor by factor, backwards, along
 
         η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimizer(θ, g)  ->  -J_ex(θ')
 
-    Pulling a vector back through the second factor costs one more pass forward through the policy:
-    g depends on A_proxy linearly, and no second derivative by θ is needed.
+    Pulling a vector back through the second factor costs one more forward pass of the policy: g is
+    linear in A_proxy, and no second derivative with respect to θ is needed.
 
     Args:
-        of: the networks.
-        config: settings. eta, theta, theta_opt: weights of the intrinsic reward and of the policy,
-            and the policy's optimizer. data, given: a minibatch.
-        hidden_state: memories of policy and intrinsic reward at its start.
+        networks: the networks.
+        config: settings.
+        eta: η, parameters of the intrinsic reward.
+        theta: θ, parameters of the policy.
+        opt_state: state of the policy's optimizer.
+        data: a minibatch ``[T, b, ...]``.
+        advantage_inputs: inputs of the advantages, of the same minibatch.
+        hidden_state: hidden states of the policy and of the intrinsic reward at the start of the
+            minibatch, ``[b, ...]``.
         alpha: α, the policy's learning rate.
+
+    Returns:
+        The policy after the step, the meta-gradient, the proxy advantage and the intrinsic reward.
+        The metrics are those of `ppo.policy_loss`, ``policy_loss``, ``policy_grad_norm``,
+        ``meta_gradient_norm`` and ``proxy_extrinsic_cosine``.
     """
-    policy_memory, reward_memory = hidden_state
+    policy_hidden_state, reward_hidden_state = hidden_state
+    # Each `vjp` evaluates one factor of the chain forwards and keeps its pullback for the way back.
     advantage, pull_advantage, (raw, r_in) = jax.vjp(
-        lambda eta: proxy_advantage(eta, of.reward, data, reward_memory, given, config),
+        lambda eta: proxy_advantage(
+            eta, networks.reward, data, reward_hidden_state, advantage_inputs, config
+        ),
         eta,
         has_aux=True,
     )
 
     def loss(theta: PyTree, advantage: Array) -> tuple[Array, dict[str, Array]]:
-        return ppo.policy_loss(theta, of.actor, data, policy_memory, advantage, config)
+        return ppo.policy_loss(theta, networks.actor, data, policy_hidden_state, advantage, config)
 
-    def policy_gradient(advantage: Array) -> tuple[PyTree, Any]:
-        found, grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
-        return grads, found
+    def policy_gradient(advantage: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
+        loss_and_info, grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
+        return grads, loss_and_info
 
-    grads, pull_gradient, (value, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
-    new_theta, pull_step, new_opt = jax.vjp(
-        lambda g: ppo.optimizer_of(config).step(theta, theta_opt, g, alpha, config.max_grad_norm),
+    grads, pull_gradient, (policy_loss, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
+    # The optimizer's state is an auxiliary output: only θ' enters -J_ex.
+    new_theta, pull_step, new_opt_state = jax.vjp(
+        lambda g: ppo.optimizer_of(config).step(theta, opt_state, g, alpha, config.max_grad_norm),
         grads,
         has_aux=True,
     )
     extrinsic_grads = jax.grad(extrinsic_loss)(
-        new_theta, of.actor, data, policy_memory, given.extrinsic_advantage, config
+        new_theta,
+        networks.actor,
+        data,
+        policy_hidden_state,
+        advantage_inputs.extrinsic_advantage,
+        config,
     )
     if config.meta_gradient == "reference":
-        meta = official_gradient(
-            of,
+        meta_gradient = reference_gradient(
+            networks,
             config,
             eta,
             theta,
             data,
-            given,
+            advantage_inputs,
             hidden_state,
             tree_math.scale(-1.0, extrinsic_grads),
         )
     else:
         # weight[t, b, i]: how much -J_ex(θ') grows with the advantage of that agent's sample
         (weight,) = pull_gradient(*pull_step(extrinsic_grads))
-        (meta,) = pull_advantage(weight)
+        (meta_gradient,) = pull_advantage(weight)
     info |= {
-        "policy_loss": value,
+        "policy_loss": policy_loss,
         "policy_grad_norm": tree_math.norm(grads),
-        "meta_gradient_norm": tree_math.norm(meta),
+        "meta_gradient_norm": tree_math.norm(meta_gradient),
         "proxy_extrinsic_cosine": tree_math.cosine(grads, extrinsic_grads),
     }
-    return MetaStep(new_theta, new_opt, meta, raw, r_in, info)
+    return MetaStep(new_theta, new_opt_state, meta_gradient, raw, r_in, info)
 
 
-def official_gradient(
-    of: LIIRNetworks,
+def reference_gradient(
+    networks: LIIRNetworks,
     config: LIIRConfig,
     eta: PyTree,
     theta: PyTree,
     data: ppo.PolicyBatch,
-    given: AdvantageInputs,
+    advantage_inputs: AdvantageInputs,
     hidden_state: tuple[PyTree, PyTree],
-    g2: PyTree,
+    extrinsic_gradient: PyTree,
 ) -> PyTree:
-    """What the authors' program descends along: s ∇_η E[R_proxy], with one scalar s = ⟨∇_θ E[log
-    π_θ], g2⟩.
+    """Computes the gradient that the reference implementation descends along.
 
-    ``g2`` is the gradient of J_ex at the new policy, by the joint ratio. The scalar has expectation
-    near zero, because the mean score has, and its sign is the authors'.
+        s ∇_η E[R_proxy],   s = ⟨∇_θ E[log π_θ], g₂⟩
+
+    g₂ is ``extrinsic_gradient``. The one scalar s has expectation near zero, because the mean score
+    has, and its sign is that of the reference implementation.
+
+    Args:
+        networks: the networks.
+        config: settings.
+        eta: η, parameters of the intrinsic reward.
+        theta: θ, parameters of the policy that acted.
+        data: a minibatch ``[T, b, ...]``.
+        advantage_inputs: inputs of the advantages, of the same minibatch.
+        hidden_state: hidden states of the policy and of the intrinsic reward at the start of the
+            minibatch, ``[b, ...]``.
+        extrinsic_gradient: the gradient of J_ex at the new policy, by the joint ratio.
+
+    Returns:
+        The gradient, a tree with the structure of ``eta``.
     """
-    policy_memory, reward_memory = hidden_state
+    policy_hidden_state, reward_hidden_state = hidden_state
     alive = data.obs.alive
 
     def mean_log_prob(theta: PyTree) -> Array:
-        pi = of.actor.unroll(theta, policy_memory, data.obs, data.is_first)
+        pi = networks.actor.unroll(theta, policy_hidden_state, data.obs, data.is_first)
         return running_statistics.masked_mean(pi.log_prob(data.action), alive)
 
     def mean_return(eta: PyTree) -> Array:
-        _, (raw, _) = proxy_advantage(eta, of.reward, data, reward_memory, given, config)
+        # the advantage differs from the return by the critic's values, which do not depend on η
+        _, (raw, _) = proxy_advantage(
+            eta, networks.reward, data, reward_hidden_state, advantage_inputs, config
+        )
         return running_statistics.masked_mean(raw, alive)
 
     return tree_math.scale(
-        tree_math.vdot(jax.grad(mean_log_prob)(theta), g2), jax.grad(mean_return)(eta)
+        tree_math.vdot(jax.grad(mean_log_prob)(theta), extrinsic_gradient),
+        jax.grad(mean_return)(eta),
     )

@@ -1,4 +1,4 @@
-"""QMIX's networks: the agents' values, and the mixer's weights out of the state."""
+"""QMIX's networks: the agents' values, and the hypernetworks from the state to the mixer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,25 @@ from jaxmarl_lite.types import Array, EnvSpec, PyTree
 
 
 class QMIXParams(NamedTuple):
-    """Everything that is learned."""
+    """All learned parameters.
+
+    Attributes:
+        agents: parameters of the agents' network.
+        mixer: parameters of the hypernetworks; () for VDN.
+    """
 
     agents: PyTree
-    mixer: PyTree  # () for VDN
+    mixer: PyTree
 
 
 class Hypernetworks(nn.Module):
-    """The mixer of every state ``[..., S]``."""
+    """Networks from the global state to the weights of its mixer.
+
+    Attributes:
+        num_agents: N, the number of agents.
+        width: M, the width of the mixer's hidden layer.
+        hidden_size: width of the hidden layer of the hypernetworks.
+    """
 
     num_agents: int
     width: int
@@ -31,44 +42,83 @@ class Hypernetworks(nn.Module):
 
     @nn.compact
     def __call__(self, state: Array) -> monotonic_mixing.Mixer:
+        """Computes the mixer of every state.
+
+        Args:
+            state: ``[..., S]``, the global states.
+
+        Returns:
+            The mixers, with the leading axes of ``state``.
+        """
         dense = functools.partial(nn.Dense, param_dtype=jnp.result_type(float))
 
-        def two(name: str, hidden: int, size: int, gain: float = 1.0) -> Array:
+        def two_layers(name: str, hidden: int, size: int, gain: float = 1.0) -> Array:
             inner = dense(hidden, kernel_init=orthogonal(2.0**0.5), name=name)(state)
             kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
             return dense(size, kernel_init=kernel, name=f"{name}_out")(nn.relu(inner))
 
-        # A value reaches Q_tot through M hidden units: at first its gain is below one, whatever M
-        # is.
+        # A value reaches Q_tot through M hidden units: this keeps its initial gain below one for
+        # every M.
         gain = self.width**-0.5
-        w1 = two("w1", self.hidden_size, self.num_agents * self.width, gain)
+        w1 = two_layers("w1", self.hidden_size, self.num_agents * self.width, gain)
         w1 = w1.reshape(*state.shape[:-1], self.num_agents, self.width)
-        b1, b2 = dense(self.width, name="b1")(state), two("b2", self.width, 1)[..., 0]
-        return monotonic_mixing.Mixer(w1, b1, two("w2", self.hidden_size, self.width, gain), b2)
+        b1, b2 = dense(self.width, name="b1")(state), two_layers("b2", self.width, 1)[..., 0]
+        w2 = two_layers("w2", self.hidden_size, self.width, gain)
+        return monotonic_mixing.Mixer(w1, b1, w2, b2)
 
 
 class QMIXNetworks(NamedTuple):
-    """QMIX's networks, for an environment's sizes."""
+    """QMIX's networks, built for the sizes of one environment.
+
+    Attributes:
+        net: the agents' network, from an observation to the value of every action.
+        hyper: the hypernetworks of the mixer; None for VDN.
+    """
 
     net: Network
-    hyper: Hypernetworks | None  # None for VDN
+    hyper: Hypernetworks | None
 
     def init(self, key: Array, spec: EnvSpec) -> QMIXParams:
-        """Weights at random."""
+        """Returns random parameters.
+
+        Args:
+            key: typed PRNG key.
+            spec: the environment's sizes.
+
+        Returns:
+            The parameters of all networks.
+        """
         agents_key, mixer_key = jax.random.split(key)
         states = jnp.zeros((1, spec.global_state_size), jnp.result_type(float))
         mixer = () if self.hyper is None else self.hyper.init(mixer_key, states)["params"]
         return QMIXParams(self.net.init(agents_key), mixer)
 
-    def mix(self, weights: QMIXParams, state: Array, q: Array) -> Array:
-        """Q_tot ``[...]`` of the agents' values ``[..., N]``."""
+    def mix(self, params: QMIXParams, state: Array, q: Array) -> Array:
+        """Computes Q_tot of the agents' values.
+
+        Args:
+            params: parameters of all networks; it reads those of the mixer.
+            state: ``[..., S]``, the global states.
+            q: ``[..., N]``, the agents' values.
+
+        Returns:
+            ``[...]``, in the unit of the discounted return.
+        """
         if self.hyper is None:
             return monotonic_mixing.sum_mixing(q)
-        return monotonic_mixing.mix(self.hyper.apply({"params": weights.mixer}, state), q)  # type: ignore[arg-type]
+        return monotonic_mixing.mix(self.hyper.apply({"params": params.mixer}, state), q)  # type: ignore[arg-type]
 
 
 def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:
-    """The networks that the config's static fields describe."""
+    """Returns the networks that the static fields of the config describe.
+
+    Args:
+        spec: the environment's sizes.
+        config: settings.
+
+    Returns:
+        The networks.
+    """
     net = make_network(
         config.network_spec,
         spec.obs_size,

@@ -1,12 +1,15 @@
-"""What QMIX replays: pieces of rollouts."""
+"""Sequences that QMIX replays: pieces of rollouts, and the buffer that holds them."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxmarl_lite.algorithms.qmix.networks import QMIXNetworks, QMIXParams
 from jaxmarl_lite.networks import actor_critic
@@ -16,17 +19,59 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Rollout, Tra
 
 
 class Sequence(NamedTuple):
-    """A rollout of one world, as it is replayed; leaves of ``steps`` are ``[T, ...]``."""
+    """Consecutive steps of one environment, as they are replayed.
+
+    Attributes:
+        steps: transitions ``[T, ...]``.
+        hidden_state: the agents' hidden state before the first step; () when feed-forward.
+    """
 
     steps: Transition
     hidden_state: PyTree
 
 
-def import_flashbax(name: str) -> Any:
-    """What keeps the replay; raises ImportError, saying what to install, where it is missing."""
+class SequenceSample(Protocol):
+    """Sample of a replay buffer.
+
+    Attributes:
+        experience: sequences, with a leading batch axis on every leaf.
+    """
+
+    experience: Sequence
+
+
+class ReplayBuffer(Protocol):
+    """Replay buffer of sequences as pure functions, in the form that flashbax gives it.
+
+    Attributes:
+        init: ``(sequence) -> replay_state``, an empty buffer for sequences of this form.
+        add: ``(replay_state, sequences) -> replay_state``.
+        can_sample: ``(replay_state) -> []`` bool, whether the buffer holds a batch.
+        sample: ``(replay_state, key) -> sample``.
+    """
+
+    init: Callable[[Sequence], PyTree]
+    add: Callable[[PyTree, Sequence], PyTree]
+    can_sample: Callable[[PyTree], Array]
+    sample: Callable[[PyTree, Array], SequenceSample]
+
+
+def import_flashbax(name: str) -> ModuleType:
+    """Returns flashbax, the library of the replay buffer.
+
+    Args:
+        name: name of the algorithm, for the message.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: flashbax is missing; the message says what to install.
+    """
     try:
         return importlib.import_module("flashbax")
     except ModuleNotFoundError as error:
+        # a module that flashbax itself lacks is another fault
         if error.name != "flashbax":
             raise
         raise ImportError(
@@ -35,52 +80,81 @@ def import_flashbax(name: str) -> Any:
 
 
 def example_sequence(spec: EnvSpec, length: int, net: Network) -> Sequence:
-    """A sequence of zeros."""
-    number, n = jnp.result_type(float), spec.num_agents
+    """Returns a sequence of zeros, which fixes the shapes and types of the buffer.
 
-    def of(*shape: int, dtype: Any = number) -> Array:
+    Args:
+        spec: the environment's sizes.
+        length: T, the number of steps.
+        net: the agents' network.
+
+    Returns:
+        The sequence.
+    """
+    float_dtype, n = jnp.result_type(float), spec.num_agents
+
+    def zeros(*shape: int, dtype: DTypeLike = float_dtype) -> Array:
         return jnp.zeros((length, *shape), dtype)
 
-    mask, alive = of(n, spec.action_size, dtype=bool), of(n, dtype=bool)
-    obs = Observation(of(n, spec.obs_size), of(spec.global_state_size), mask, alive)
+    mask, alive = zeros(n, spec.action_size, dtype=bool), zeros(n, dtype=bool)
+    obs = Observation(zeros(n, spec.obs_size), zeros(spec.global_state_size), mask, alive)
     steps = Transition(
-        obs, of(n, dtype=jnp.int32), of(n), of(n), of(n, spec.num_costs), of(), of(dtype=bool), obs
+        obs=obs,
+        action=zeros(n, dtype=jnp.int32),
+        log_prob=zeros(n),
+        reward=zeros(n),
+        cost=zeros(n, spec.num_costs),
+        discount=zeros(),
+        last=zeros(dtype=bool),
+        next_obs=obs,
     )
     return Sequence(steps, jax.tree.map(lambda x: x[0], net.init_hidden_state(1)))
 
 
 def to_sequences(
-    of: QMIXNetworks,
-    weights: QMIXParams,
-    sight: actor_critic.ObsNormalizer | tuple[()],
+    networks: QMIXNetworks,
+    params: QMIXParams,
+    obs_normalizer: actor_critic.ObsNormalizer | tuple[()],
     batch: Rollout,
     length: int,
 ) -> Sequence:
-    """A rollout as pieces of ``length`` steps, ``[B * T/length, length, ...]``, with the memory at
-    each one's start.
+    """Returns a rollout as pieces of ``length`` steps with the hidden states at their starts.
+
+    Args:
+        networks: the networks; it reads ``net``.
+        params: parameters of all networks, which make the hidden states.
+        obs_normalizer: running moments of observations and global states, or ().
+        batch: a rollout ``[T, B, ...]``; T is a multiple of ``length``.
+        length: steps of one piece.
+
+    Returns:
+        The sequences, ``[B * T / length, length, ...]``; the pieces of one environment are
+        neighbours, in the order of time. Observations are stored as the environment gave them.
     """
     steps = batch.transitions
     count = steps.last.shape[0] // length
-    views = actor_critic.normalize_obs(sight, steps.obs).agents_view
-    _, hidden_states = of.net.unroll(
-        weights.agents, batch.initial_hidden_state, views, actor_critic.is_first_step(steps.last)
+    observations = actor_critic.normalize_obs(obs_normalizer, steps.obs).agents_view
+    _, hidden_states = networks.net.unroll(
+        params.agents,
+        batch.initial_hidden_state,
+        observations,
+        actor_critic.is_first_step(steps.last),
     )
 
-    def starts(first: Array, after: Array) -> Array:
-        """``[B * count, ...]``: the memory before every sequence; zero where an episode has just
-        ended.
-        """
-        before = after[length - 1 : -1 : length]
+    def start_states(initial: Array, hidden_states: Array) -> Array:
+        """``[B * count, ...]``: the hidden states at the starts; 0 after an episode end."""
+        # Step k * length begins with the hidden state that step k * length - 1 ends with.
+        starts = hidden_states[length - 1 : -1 : length]
         ended = steps.last[length - 1 : -1 : length]
-        before = tree_math.where(ended, jnp.zeros_like(before), before)
-        return jnp.moveaxis(jnp.concatenate([first[None], before]), 0, 1).reshape(
-            -1, *first.shape[1:]
+        starts = tree_math.where(ended, jnp.zeros_like(starts), starts)
+        return jnp.moveaxis(jnp.concatenate([initial[None], starts]), 0, 1).reshape(
+            -1, *initial.shape[1:]
         )
 
-    def cut(x: Array) -> Array:
-        moved = jnp.moveaxis(x, 0, 1)
-        return moved.reshape(moved.shape[0] * count, length, *moved.shape[2:])
+    def split_time(x: Array) -> Array:
+        batch_major = jnp.moveaxis(x, 0, 1)
+        return batch_major.reshape(batch_major.shape[0] * count, length, *batch_major.shape[2:])
 
     return Sequence(
-        jax.tree.map(cut, steps), jax.tree.map(starts, batch.initial_hidden_state, hidden_states)
+        jax.tree.map(split_time, steps),
+        jax.tree.map(start_states, batch.initial_hidden_state, hidden_states),
     )

@@ -11,67 +11,86 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, TimeStep
 
 
 class JaxMARLState(NamedTuple):
-    """A world between two steps."""
+    """The state of an episode between two steps.
 
-    inner: Any  # JaxMARL's own state
-    time: Array  # [] int steps of the episode
-    key: Array  # typed key of the steps to come: JaxMARL draws in some of them
+    Attributes:
+        inner: JaxMARL's own state.
+        time: [] int, steps of the episode taken so far.
+        key: typed key of the steps to come: JaxMARL draws random numbers in some of them.
+    """
+
+    inner: PyTree
+    time: Array
+    key: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterSpec:
-    """What the adapter must know about one kind of JaxMARL environment."""
+    """The adapter's description of one kind of JaxMARL environment.
+
+    In the functions below the first argument is the JaxMARL environment, and the second its state.
+    """
 
     return_description: str
-    """What the return is."""
-    global_state: Callable[[Any, Any, dict[str, Array]], Array]
-    """``(env, state, observations) -> [S]``, what a central critic sees."""
+    """The meaning of the return, in words."""
+    global_state: Callable[[Any, PyTree, dict[str, Array]], Array]
+    """``(env, state, observations) -> [S]``, the state for a central critic."""
     team_reward_only: bool
-    """JaxMARL gives every agent one number, that of the team."""
-    action_mask: Callable[[Any, Any], Array] | None = None
-    """Legal actions ``[N, A]`` beyond what agents have at all."""
-    alive: Callable[[Any, Any], Array] | None = None
-    """``[N]``."""
-    is_terminal: Callable[[Any, Any], Array] | None = None
-    """Whether the episode is truly over; None: time alone ends it."""
-    is_win: Callable[[Any, Any], Array] | None = None
-    """Whether an episode that is over was won."""
+    """JaxMARL gives every agent one reward, that of the team."""
+    action_mask: Callable[[Any, PyTree], Array] | None = None
+    """Legal actions ``[N, A]`` bool, among the actions that the agents have at all."""
+    alive: Callable[[Any, PyTree], Array] | None = None
+    """Agents that still act, ``[N]`` bool; None: all of them, always."""
+    is_terminal: Callable[[Any, PyTree], Array] | None = None
+    """Whether the episode is truly over, [] bool; None: only the time limit ends it."""
+    is_win: Callable[[Any, PyTree], Array] | None = None
+    """Whether an episode that is over was won, [] bool."""
     win_condition: str = ""
-    """What that means."""
+    """The meaning of a win, in words."""
     action_names: Callable[[Any], tuple[str, ...]] | None = None
     """Words for the discrete actions of the agent that has most."""
-    shaped_reward: Callable[[Any], Array] | None = None
+    shaped_reward: Callable[[dict[str, Any]], Array] | None = None
     """A shaped reward ``[N]`` from JaxMARL's infos."""
 
 
 class JaxMARLEnvironment:
     """A JaxMARL environment as the library's ``Environment``; built by ``jaxmarl_lite.make``.
 
-    env: JaxMARL's. its: what is known about its kind. name: how it is called in ``spec``. reward,
-    agent_id, shaping: see the package's docstring. Views and actions of unequal agents are padded
-    with zeros; ``mask`` says which actions there are.
+    Observations and actions of unequal agents are padded with zeros; the action mask marks the
+    actions that exist.
+
+    Args:
+        env: the JaxMARL environment.
+        adapter_spec: the description of its kind.
+        name: its name in ``spec``.
+        reward: ``team`` or ``individual``; see the package's docstring.
+        agent_id: append the agent's one-hot number to its observation.
+        shaping: weight of the shaped reward, 0 or more.
     """
 
     def __init__(
         self,
         env: Any,
-        its: AdapterSpec,
+        adapter_spec: AdapterSpec,
         name: str,
         reward: Literal["team", "individual"] = "team",
         agent_id: bool = True,
         shaping: float = 0.0,
     ):
-        self._env, self._its, self._name = env, its, name
+        self._env, self._adapter_spec, self._name = env, adapter_spec, name
         self._reward: Literal["team", "individual"] = reward
         self._agent_id, self._shaping = agent_id, shaping
         spaces = [env.action_spaces[agent] for agent in env.agents]
         self._discrete = hasattr(spaces[0], "n")
-        self._sizes = tuple(int(space.n if self._discrete else space.shape[0]) for space in spaces)
-        self._there = np.arange(max(self._sizes)) < np.array(self._sizes)[:, None]  # [N, A]
+        self._action_sizes = tuple(
+            int(space.n if self._discrete else space.shape[0]) for space in spaces
+        )
+        sizes = np.array(self._action_sizes)
+        self._action_exists = np.arange(max(self._action_sizes)) < sizes[:, None]  # [N, A]
 
     def __repr__(self) -> str:
         return (
@@ -86,93 +105,134 @@ class JaxMARLEnvironment:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings; found by tracing ``reset`` once, without compiling."""
+        """Sizes and meanings, from one trace of ``reset`` that compiles nothing."""
         return self._spec
 
     @functools.cached_property
     def _spec(self) -> EnvSpec:
         _, timestep = jax.eval_shape(self.reset, jax.eval_shape(jax.random.key, 0))
-        widest = max(self._sizes)
+        adapter_spec, action_size = self._adapter_spec, max(self._action_sizes)
         return EnvSpec(
             name=self._name,
-            num_agents=len(self._sizes),
+            num_agents=len(self._action_sizes),
             obs_size=timestep.obs.agents_view.shape[-1],
             global_state_size=timestep.obs.global_state.shape[-1],
             action_type="discrete" if self._discrete else "continuous",
-            action_size=widest,
+            action_size=action_size,
             max_episode_steps=int(self._env.max_steps),
             reward_type=self._reward,
-            return_description=self._its.return_description,
-            action_low=None if self._discrete else (0.0,) * widest,
-            action_high=None if self._discrete else (1.0,) * widest,
-            win_condition=self._its.win_condition,
-            action_names=self._its.action_names(self._env)
-            if self._its.action_names and self._discrete
+            return_description=adapter_spec.return_description,
+            action_low=None if self._discrete else (0.0,) * action_size,
+            action_high=None if self._discrete else (1.0,) * action_size,
+            win_condition=adapter_spec.win_condition,
+            action_names=adapter_spec.action_names(self._env)
+            if adapter_spec.action_names and self._discrete
             else (),
         )
 
     def reset(self, key: Array) -> tuple[JaxMARLState, TimeStep]:
-        """Begin an episode from a key."""
-        first, rest = jax.random.split(key)
-        obs, inner = self._env.reset(first)
+        """Begins an episode.
+
+        Args:
+            key: typed random key.
+
+        Returns:
+            The state and the first time step.
+        """
+        reset_key, next_key = jax.random.split(key)
+        obs, inner = self._env.reset(reset_key)
+        # strong dtypes: Python numbers in a state would make `step` compile twice
         inner = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), inner)
-        agents = len(self._sizes)
+        num_agents = len(self._action_sizes)
         timestep = TimeStep(
             self._observe(inner, obs),
-            jnp.zeros(agents, float),
-            jnp.zeros((agents, 0), float),
+            jnp.zeros(num_agents, float),
+            jnp.zeros((num_agents, 0), float),
             jnp.ones((), float),
             jnp.zeros((), bool),
         )
-        return JaxMARLState(inner, jnp.zeros((), jnp.int32), rest), timestep
+        return JaxMARLState(inner, jnp.zeros((), jnp.int32), next_key), timestep
 
     def step(self, state: JaxMARLState, action: Array) -> tuple[JaxMARLState, TimeStep]:
-        """Take one joint action, ``[N]`` int or ``[N, A]`` float in [0, 1]."""
-        its, env, agents = self._its, self._env, len(self._sizes)
-        now, rest = jax.random.split(state.key)
-        obs, inner, rewards, _, infos = env.step_env(now, state.inner, self._acts(action))
+        """Takes one joint action.
+
+        Args:
+            state: the state of the episode.
+            action: ``[N]`` int when discrete, ``[N, A]`` float in [0, 1] when continuous; numbers
+                outside are clipped.
+
+        Returns:
+            The next state and the time step, without costs (K = 0).
+        """
+        adapter_spec, env = self._adapter_spec, self._env
+        num_agents = len(self._action_sizes)
+        step_key, next_key = jax.random.split(state.key)
+        # `step_env` and not `step`, which would reset an episode that is over
+        obs, inner, rewards, _, infos = env.step_env(
+            step_key, state.inner, self._to_native_actions(action)
+        )
         inner = jax.tree.map(
             lambda old, new: jax.lax.convert_element_type(new, old.dtype), state.inner, inner
         )
         reward = jnp.stack([jnp.asarray(rewards[agent], float) for agent in env.agents])
         if self._reward == "team":
             reward = jnp.broadcast_to(
-                reward[0] if its.team_reward_only else reward.sum(), (agents,)
+                reward[0] if adapter_spec.team_reward_only else reward.sum(), (num_agents,)
             )
-        if its.shaped_reward is not None and self._shaping:
-            reward = reward + self._shaping * its.shaped_reward(infos).sum()
-        over = jnp.zeros((), bool) if its.is_terminal is None else its.is_terminal(env, inner)
-        after = JaxMARLState(inner, state.time + 1, rest)
-        return after, TimeStep(
+        if adapter_spec.shaped_reward is not None and self._shaping:
+            reward = reward + self._shaping * adapter_spec.shaped_reward(infos).sum()
+        is_terminal = (
+            jnp.zeros((), bool)
+            if adapter_spec.is_terminal is None
+            else adapter_spec.is_terminal(env, inner)
+        )
+        next_state = JaxMARLState(inner, state.time + 1, next_key)
+        # JaxMARL's own flags are not used: they make a time limit look like an end
+        return next_state, TimeStep(
             self._observe(inner, obs),
             reward,
-            jnp.zeros((agents, 0), float),
-            1.0 - over.astype(float),
-            over | (after.time >= env.max_steps),
+            jnp.zeros((num_agents, 0), float),
+            1.0 - is_terminal.astype(float),
+            is_terminal | (next_state.time >= env.max_steps),
         )
 
     def is_win(self, state: JaxMARLState) -> Array:
-        """Whether the episode that ended in this state was won."""
-        assert self._its.is_win is not None
-        return self._its.is_win(self._env, state.inner)
+        """Returns whether the episode that ended in a state was won.
 
-    def _acts(self, action: Array) -> dict[str, Array]:
-        """JaxMARL's actions by agent."""
+        Args:
+            state: the last state of an episode.
+
+        Returns:
+            [] bool.
+        """
+        assert self._adapter_spec.is_win is not None
+        return self._adapter_spec.is_win(self._env, state.inner)
+
+    def _to_native_actions(self, action: Array) -> dict[str, Array]:
+        """Returns JaxMARL's actions by agent, without the padded dimensions."""
         if self._discrete:
             return {agent: action[i].astype(jnp.int32) for i, agent in enumerate(self._env.agents)}
-        kept = jnp.clip(action, 0.0, 1.0)
-        return {agent: kept[i, : self._sizes[i]] for i, agent in enumerate(self._env.agents)}
+        clipped = jnp.clip(action, 0.0, 1.0)
+        return {
+            agent: clipped[i, : self._action_sizes[i]] for i, agent in enumerate(self._env.agents)
+        }
 
-    def _observe(self, inner: Any, obs: dict[str, Array]) -> Observation:
-        its, env, agents = self._its, self._env, len(self._sizes)
-        each = [jnp.asarray(obs[agent], float).reshape(-1) for agent in env.agents]
-        widest = max(len(view) for view in each)
-        view = jnp.stack([jnp.pad(view, (0, widest - len(view))) for view in each])
+    def _observe(self, inner: PyTree, obs: dict[str, Array]) -> Observation:
+        adapter_spec, env, num_agents = self._adapter_spec, self._env, len(self._action_sizes)
+        views = [jnp.asarray(obs[agent], float).reshape(-1) for agent in env.agents]
+        obs_size = max(len(view) for view in views)
+        agents_view = jnp.stack([jnp.pad(view, (0, obs_size - len(view))) for view in views])
         if self._agent_id:
-            view = jnp.concatenate([view, jnp.eye(agents, dtype=view.dtype)], -1)
-        mask = jnp.asarray(self._there)
-        if its.action_mask is not None and self._discrete:
-            mask = mask & its.action_mask(env, inner)
-        alive = jnp.ones(agents, bool) if its.alive is None else its.alive(env, inner)
-        whole = jnp.asarray(its.global_state(env, inner, obs), float)
-        return Observation(view, whole, mask, alive)
+            agents_view = jnp.concatenate(
+                [agents_view, jnp.eye(num_agents, dtype=agents_view.dtype)], -1
+            )
+        mask = jnp.asarray(self._action_exists)
+        if adapter_spec.action_mask is not None and self._discrete:
+            mask = mask & adapter_spec.action_mask(env, inner)
+        alive = (
+            jnp.ones(num_agents, bool)
+            if adapter_spec.alive is None
+            else adapter_spec.alive(env, inner)
+        )
+        global_state = jnp.asarray(adapter_spec.global_state(env, inner, obs), float)
+        return Observation(agents_view, global_state, mask, alive)

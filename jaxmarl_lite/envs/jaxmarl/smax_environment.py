@@ -1,18 +1,20 @@
-"""SMAX's battles, with a film of them."""
+"""SMAX's battles, with videos of them."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmarl_lite.envs.jaxmarl.adapter import JaxMARLEnvironment, JaxMARLState
+from jaxmarl_lite.types import Array, PyTree
 
 _ALLIES, _ENEMIES, _HEALTH = "#0072B2", "#D55E00", "#009E73"
+
+_RGBA = tuple[float, float, float, float]
 
 
 class SMAXEnvironment(JaxMARLEnvironment):
@@ -23,16 +25,24 @@ class SMAXEnvironment(JaxMARLEnvironment):
         states: Sequence[JaxMARLState],
         path: str | Path,
         fps: int = 5,
-        rewards: Any | None = None,
+        rewards: Array | np.ndarray | None = None,
     ) -> Path:
-        """Write a GIF of a list of states of one world: units with their health, and who shoots at
-        whom.
+        """Writes a GIF of a list of states: units with their health, and who shoots at whom.
 
-        fps: frames per second. rewards: ``[T, N]`` numbers of the steps from each state to the
-        next, such as intrinsic rewards, for rings around the allies, green where positive, pink
-        where negative, with the agent's number. Like the shots they are those of the step that led
-        to what is seen. Raises ValueError for an empty list, a path that is not ``.gif``, or
-        rewards that are too few.
+        Args:
+            states: T states of one environment (one of the B copies), in order.
+            path: the file to write, ending in ``.gif``.
+            fps: frames per second; the last frame stays for 1.5 seconds.
+            rewards: ``[T - 1, N]`` numbers of the steps from each state to the next, such as
+                intrinsic rewards, for rings around the allies, green where positive, pink where
+                negative, with the agent's number. Like the shots they are those of the step that
+                led to the state in the frame. Further rows are ignored.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: for an empty list, a path that is not ``.gif``, or too few rewards.
         """
         from PIL import Image
 
@@ -50,35 +60,44 @@ class SMAXEnvironment(JaxMARLEnvironment):
             Image.open(io.BytesIO(self._frame(state, step, window, rings))).convert("P")
             for step, state in enumerate(states)
         ]
-        times = [round(1000 / fps)] * (len(frames) - 1) + [1500]  # the end stays a while
+        durations = [round(1000 / fps)] * (len(frames) - 1) + [1500]  # milliseconds
         path.parent.mkdir(parents=True, exist_ok=True)
-        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+        frames[0].save(
+            path, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
+        )
         return path
 
     def _window(self, states: Sequence[JaxMARLState]) -> tuple[float, float, float]:
-        """The smallest square, with a margin, that shows every unit as long as it lives: left,
-        bottom, width.
+        """Returns left, bottom and width of the smallest square that shows every living unit.
+
+        The square has a margin, and is the same for all states.
         """
-        places = [
+        living_positions = [
             np.asarray(s.inner.state.unit_positions)[np.asarray(s.inner.state.unit_alive)]
             for s in states
         ]
-        seen = np.concatenate(places)
-        low, high = (seen.min(0), seen.max(0)) if len(seen) else (np.zeros(2), np.ones(2))
+        positions = np.concatenate(living_positions)
+        low, high = (
+            (positions.min(0), positions.max(0)) if len(positions) else (np.zeros(2), np.ones(2))
+        )
         width = float((high - low).max()) + 4.0
-        left, bottom = ((low + high - width) / 2).tolist()
-        return left, bottom, width
+        x_min, y_min = ((low + high - width) / 2).tolist()
+        return x_min, y_min, width
 
-    def _rings(self, rewards: Any | None) -> list[list[tuple[Any, str]]]:
-        """Colour and words of each ally in each step: its number, and its reward."""
+    def _rings(self, rewards: Array | np.ndarray | None) -> list[list[tuple[_RGBA, str]]]:
+        """Returns the colour and label of each ally in each step: its number and its reward."""
         if rewards is None:
             return []
         from matplotlib import colormaps
 
         rewards = np.asarray(rewards, float)
-        most = float(np.abs(rewards).max(initial=0.0)) or 1.0
+        # one scale for the video, symmetric about 0, which is the middle of the colour map
+        scale = float(np.abs(rewards).max(initial=0.0)) or 1.0
         return [
-            [(colormaps["PiYG"](0.5 + 0.5 * x / most), f"{i}: {x:+.2g}") for i, x in enumerate(row)]
+            [
+                (colormaps["PiYG"](0.5 + 0.5 * x / scale), f"{i}: {x:+.2g}")
+                for i, x in enumerate(row)
+            ]
             for row in rewards.tolist()
         ]
 
@@ -87,37 +106,39 @@ class SMAXEnvironment(JaxMARLEnvironment):
         state: JaxMARLState,
         step: int,
         window: tuple[float, float, float],
-        rings: list[list[tuple[Any, str]]],
+        rings: list[list[tuple[_RGBA, str]]],
     ) -> bytes:
+        """Returns one frame as a PNG file."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.patches import Circle
 
         env = self.unwrapped
-        world = jax.tree.map(np.asarray, state.inner.state)
-        radii = np.asarray(env.unit_type_radiuses)[world.unit_types]
-        health = world.unit_health / np.asarray(env.unit_type_health)[world.unit_types]
+        battle = jax.tree.map(np.asarray, state.inner.state)
+        radii = np.asarray(env.unit_type_radiuses)[battle.unit_types]
+        health = battle.unit_health / np.asarray(env.unit_type_health)[battle.unit_types]
         figure = Figure(figsize=(4.6, 4.6), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        left, bottom, width = window
+        x_min, y_min, width = window
         axes.set(
-            xlim=(left, left + width),
-            ylim=(bottom, bottom + width),
+            xlim=(x_min, x_min + width),
+            ylim=(y_min, y_min + width),
             xticks=[],
             yticks=[],
             aspect="equal",
         )
-        axes.set_title(f"step {step}: {self._score(world)}", fontsize=9, loc="left")
-        for i, target in self._shots(world):
-            ends = world.unit_positions[[i, target]].T
+        axes.set_title(f"step {step}: {self._score(battle)}", fontsize=9, loc="left")
+        for i, target in self._shots(battle):
+            ends = battle.unit_positions[[i, target]].T
             axes.plot(*ends, color=self._colour(i), linewidth=1.0, alpha=0.7, zorder=1)
-        for i in map(int, np.flatnonzero(world.unit_alive)):
-            (x, y), name = world.unit_positions[i], env.unit_type_shorthands[world.unit_types[i]]
+        for i in map(int, np.flatnonzero(battle.unit_alive)):
+            (x, y), name = battle.unit_positions[i], env.unit_type_shorthands[battle.unit_types[i]]
             if i < env.num_allies and 0 < step <= len(rings):
-                color, words = rings[step - 1][i]
+                # the rewards of the step that led to this state
+                color, label = rings[step - 1][i]
                 axes.add_patch(Circle((x, y), 2.2 * radii[i], color=color, zorder=1.5))
-                axes.text(x, y - 2.4 * radii[i], words, fontsize=7, ha="center", va="top", zorder=3)
+                axes.text(x, y - 2.4 * radii[i], label, fontsize=7, ha="center", va="top", zorder=3)
             axes.add_patch(Circle((x, y), radii[i], color=self._colour(i), zorder=2))
             axes.text(x, y, name, color="white", fontsize=6, ha="center", va="center", zorder=3)
             bar = x - 0.6, x - 0.6 + 1.2 * health[i]
@@ -129,22 +150,26 @@ class SMAXEnvironment(JaxMARLEnvironment):
     def _colour(self, unit: int) -> str:
         return _ALLIES if unit < self.unwrapped.num_allies else _ENEMIES
 
-    def _score(self, world: Any) -> str:
+    def _score(self, battle: PyTree) -> str:
         allies = self.unwrapped.num_allies
         return (
-            f"{world.unit_alive[:allies].sum()} allies, {world.unit_alive[allies:].sum()} enemies"
+            f"{battle.unit_alive[:allies].sum()} allies, {battle.unit_alive[allies:].sum()} enemies"
         )
 
-    def _shots(self, world: Any) -> list[tuple[int, int]]:
-        """Who aimed at whom in the step that led here, among units that live and reach."""
+    def _shots(self, battle: PyTree) -> list[tuple[int, int]]:
+        """Returns pairs (shooter, target) of the step that led to this state.
+
+        A shooter is alive, and its target within its range.
+        """
         env = self.unwrapped
         shots = []
-        for i in np.flatnonzero(world.unit_alive):
-            aim = int(world.prev_attack_actions[i]) - env.num_movement_actions
+        for i in np.flatnonzero(battle.unit_alive):
+            aim = int(battle.prev_attack_actions[i]) - env.num_movement_actions
             if aim < 0:
                 continue
+            # enemies number their targets from the last ally backwards
             target = env.num_allies + aim if i < env.num_allies else env.num_allies - 1 - aim
-            gap = np.linalg.norm(world.unit_positions[i] - world.unit_positions[target])
-            if gap < float(env.unit_type_attack_ranges[world.unit_types[i]]):
+            distance = np.linalg.norm(battle.unit_positions[i] - battle.unit_positions[target])
+            if distance < float(env.unit_type_attack_ranges[battle.unit_types[i]]):
                 shots.append((int(i), int(target)))
         return shots

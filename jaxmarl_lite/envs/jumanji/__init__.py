@@ -1,1 +1,1 @@
-"""Jumanji's multi-agent environments behind the library's own protocol."""
+"""Adapters that give Jumanji's multi-agent environments the library's own protocol."""

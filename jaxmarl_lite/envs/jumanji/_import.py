@@ -1,4 +1,4 @@
-"""Importing Jumanji without what it does to a notebook."""
+"""Imports Jumanji without its side effect on the plots of a notebook."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import importlib
 
 
 def import_jumanji() -> None:
-    """Import Jumanji while it cannot see that it is in a notebook.
+    """Imports Jumanji while it cannot detect that it runs in a notebook.
 
-    There its import switches matplotlib to the `ipympl` backend: an error where that is not
-    installed, and a change of the user's own pictures where it is. Imported before, by the user, it
-    has done so already.
+    In a notebook, Jumanji's import switches matplotlib to the `ipympl` backend: an error where that
+    is not installed, and a change of the user's own plots where it is. If the user has imported
+    Jumanji before, it has switched already.
     """
     marker = builtins.__dict__.pop("__IPYTHON__", None)
     try:

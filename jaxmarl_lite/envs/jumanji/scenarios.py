@@ -1,4 +1,4 @@
-"""Names of the field's scenarios, and what each stands for in Jumanji.
+"""Names of the scenarios used in the literature, and the Jumanji environment of each.
 
 Reading a name costs nothing: Jumanji is imported only when an environment is built.
 """
@@ -28,7 +28,7 @@ from jaxmarl_lite.validation import (
 
 Settings = dict[str, Any]
 ADAPTER_KEYWORDS = ("reward", "agent_id")
-"""Keywords that the adapter takes, beside Jumanji's own."""
+"""Keywords that the adapter takes, in addition to Jumanji's own."""
 _ROUTING = "jumanji.environments.routing"
 _WAREHOUSES = {"tiny": (1, 3), "small": (2, 3), "medium": (2, 5), "large": (3, 5)}
 _DIFFICULTY = {"": 1.0, "-easy": 2.0, "-hard": 0.5}
@@ -39,33 +39,33 @@ class ScenarioFamily:
     """All scenarios whose names follow one pattern."""
 
     template: str
-    """The pattern as a person reads it."""
+    """The pattern in a readable form, for messages."""
     regex: str
     """The pattern as a regular expression over the whole name."""
     environment: str
     """``module:class`` of the Jumanji environment."""
     generator: str
-    """``module:class`` of what draws its initial states."""
+    """``module:class`` of the generator that draws its initial states."""
     settings: Callable[[re.Match[str]], tuple[Settings, Settings]]
-    """A matched name to the keywords of the generator and of the environment."""
+    """Maps a matched name to the keywords of the generator and of the environment."""
     agents_key: str
     """The generator's keyword for the number of agents."""
     actions: str
-    """What an agent chooses from, in words."""
+    """An agent's choices, in words."""
     examples: tuple[str, ...]
-    """Names that the field uses."""
+    """Names that the literature uses."""
     fits: Callable[[Settings], None] = lambda generator: None
-    """Raises ValueError for sizes of the generator that Jumanji takes, and that cannot be."""
+    """Raises ValueError for impossible sizes of the generator that Jumanji itself accepts."""
 
 
 def _foraging(match: re.Match[str]) -> tuple[Settings, Settings]:
-    sight, rows, columns, agents, food, coop = match.groups()
+    view_range, rows, columns, agents, food, coop = match.groups()
     if rows != columns:
         raise ValueError(f"the grid must be square, not {rows}x{columns}")
     size = int(rows)
     generator = dict(
         grid_size=size,
-        fov=int(sight or size),
+        fov=int(view_range or size),
         num_agents=int(agents),
         num_food=int(food),
         max_agent_level=2,
@@ -97,7 +97,7 @@ def _connector(match: re.Match[str]) -> tuple[Settings, Settings]:
 
 def _connector_fits(generator: Settings) -> None:
     cells, agents = generator["grid_size"] ** 2, generator["num_agents"]
-    if 2 * agents > cells:  # each has a start and a target
+    if 2 * agents > cells:  # every agent has a start and a target
         raise invalid("num_agents", agents, f"{cells // 2} at most on {cells} cells")
 
 
@@ -221,47 +221,68 @@ FAMILIES = (
 
 
 def examples() -> list[tuple[str, str]]:
-    """The field's own scenario names, each with its number of agents, its actions and its episode
-    limit in words.
-    """
+    """Returns the literature's scenario names, each with its agents, actions and episode limit."""
     return [(name, describe(family, name)) for family in FAMILIES for name in family.examples]
 
 
 def describe(family: ScenarioFamily, name: str) -> str:
-    """Number of agents, actions and episode limit of a scenario of the family, in words."""
+    """Returns the number of agents, the actions and the episode limit of a scenario, in words.
+
+    Args:
+        family: the family whose pattern the name follows.
+        name: the scenario's name.
+
+    Returns:
+        A line such as ``"2 agents, 6 actions, at most 100 steps"``.
+    """
     generator, environment = _settings(family, name)
     limit = environment.get("time_limit", 2 * generator.get("num_customers", 0))
     return f"{generator[family.agents_key]} agents, {family.actions}, at most {limit} steps"
 
 
-def build(name: str, keywords: Mapping[str, Any], also: Iterable[str] = ()) -> Any | None:
-    """The Jumanji environment of a scenario name, or None when the name follows no pattern.
+def build(name: str, keywords: Mapping[str, Any], other_keywords: Iterable[str] = ()) -> Any | None:
+    """Builds the Jumanji environment of a scenario name.
 
-    keywords: any of the environment's or its generator's, over those that the name stands for.
-    also: names that the caller takes itself, to be listed with those that are allowed.
-    Raises ValueError for an unknown keyword, or sizes that Jumanji refuses.
+    Args:
+        name: the scenario's name.
+        keywords: any keywords of the environment or its generator; they override those that the
+            name stands for.
+        other_keywords: names that the caller takes itself, to be listed with the allowed ones in an
+            error.
+
+    Returns:
+        The Jumanji environment, or None when the name follows no pattern.
+
+    Raises:
+        ValueError: for an unknown keyword, or sizes that Jumanji refuses.
     """
     for family in FAMILIES:
         if re.fullmatch(family.regex, name):
-            return _construct(family, name, dict(keywords), also)
+            return _construct(family, name, dict(keywords), other_keywords)
     return None
 
 
 def _settings(family: ScenarioFamily, name: str) -> tuple[Settings, Settings]:
+    """Returns the keywords of generator and environment that a name stands for."""
     match = re.fullmatch(family.regex, name)
     assert match is not None
     return family.settings(match)
 
 
-def _construct(family: ScenarioFamily, name: str, keywords: Settings, also: Iterable[str]) -> Any:
+def _construct(
+    family: ScenarioFamily, name: str, keywords: Settings, other_keywords: Iterable[str]
+) -> Any:
     environment_class, generator_class = load(family.environment), load(family.generator)
     generator_names, environment_names = (
         keywords_of(generator_class),
         keywords_of(environment_class),
     )
-    check_names(name, keywords, [*ADAPTER_KEYWORDS, *also, *environment_names, *generator_names])
-    with_own_generator = "generator" in keywords
-    clash = sorted(set(keywords) & set(generator_names)) if with_own_generator else []
+    check_names(
+        name, keywords, [*ADAPTER_KEYWORDS, *other_keywords, *environment_names, *generator_names]
+    )
+    # a generator object fixes all sizes, so that keywords of a generator would have no effect
+    has_generator = "generator" in keywords
+    clash = sorted(set(keywords) & set(generator_names)) if has_generator else []
     if clash:
         raise ValueError(
             f"{name}: {', '.join(clash)} would be ignored, as generator is given; give one of the "
@@ -272,26 +293,38 @@ def _construct(family: ScenarioFamily, name: str, keywords: Settings, also: Iter
         generator |= {k: v for k, v in keywords.items() if k in generator_names}
         environment |= {k: v for k, v in keywords.items() if k in environment_names}
         environment = check_arguments(environment_class, environment)
-        if not with_own_generator:
+        if not has_generator:
             generator = check_arguments(generator_class, generator)
             family.fits(generator)
-        if not with_own_generator:
+        if not has_generator:
             environment["generator"] = generator_class(**generator)
         return environment_class(**environment)
     except Exception as error:
+        # Jumanji's assertions explain themselves; other errors are shown with their type
         text = (
             " ".join(str(error).split())
             if isinstance(error, (AssertionError, ValueError))
             else one_line(error)
         )
-        given = ", ".join(
+        arguments = ", ".join(
             f"{field}={show(value)}" for field, value in keywords.items() if field not in text
         )
-        raise ValueError(f"{name}: {text}" + (f" (with {given})" if given else "")) from error
+        suffix = f" (with {arguments})" if arguments else ""
+        raise ValueError(f"{name}: {text}{suffix}") from error
 
 
-def check_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Settings:
-    """Returns the arguments, numbers as Python's; whole numbers are sizes, 1 or more.
+def check_arguments(constructor: type, arguments: Mapping[str, Any]) -> Settings:
+    """Returns checked arguments, with numbers converted to Python's.
+
+    Whole numbers are sizes, 1 or more.
+
+    Args:
+        constructor: the class that takes the arguments; the annotations of its ``__init__`` are the
+            rule.
+        arguments: values by name.
+
+    Returns:
+        The arguments.
 
     Raises:
         ValueError: for an argument that its annotation does not allow.
@@ -306,6 +339,7 @@ def check_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Settings:
                 continue
             kind = options[0] if options[1] is type(None) else options[1]
         kind = typing.get_origin(kind) or kind
+        # an annotation may also be jnp.int32, which carries a dtype
         if kind is int or getattr(kind, "dtype", None) == np.int32:
             checked[field] = check_int(field, value, 1, MOST)
         elif kind is float:
@@ -318,13 +352,27 @@ def check_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Settings:
 
 
 def load(path: str) -> Any:
-    """The object at ``module:name``."""
+    """Returns the object at ``module:name``, importing the module.
+
+    Args:
+        path: the module's dotted name, a colon, and the name inside it.
+
+    Returns:
+        The object.
+    """
     module, name = path.split(":")
     return getattr(importlib.import_module(module), name)
 
 
-def keywords_of(constructor: Any) -> list[str]:
-    """Names of the keywords that a class takes."""
+def keywords_of(constructor: Callable[..., Any]) -> list[str]:
+    """Returns the names of the arguments that a class or function takes.
+
+    Args:
+        constructor: the class or function.
+
+    Returns:
+        The names in order, without ``*args`` and ``**kwargs``.
+    """
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
         name for name, p in inspect.signature(constructor).parameters.items() if p.kind not in kinds

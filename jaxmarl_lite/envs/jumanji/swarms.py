@@ -1,4 +1,4 @@
-"""Particulars of Jumanji's continuous world, search and rescue."""
+"""Adapter specification of Jumanji's continuous environment, search and rescue."""
 
 from __future__ import annotations
 
@@ -17,35 +17,45 @@ from jaxmarl_lite.envs.jumanji.adapter_spec import (
 from jaxmarl_lite.types import Array
 
 # Search and rescue. Jumanji calls its time limit a termination. Its default reward falls with time
-# to 0 at the limit, so time is part of the view, and a critic can learn that nothing is left there.
+# to 0 at the limit, so time is part of the observation, and a critic can learn that the return to
+# come is 0 there.
 
 
-def _progress(env: Env, seen: NativeObs) -> Array:
-    """Share of targets still missing and share of the time gone, ``[2]``."""
-    return jnp.stack([jnp.asarray(seen.targets_remaining, float), seen.step / env.time_limit])
-
-
-def _search_view(env: Env, state: State, seen: NativeObs) -> Array:
-    """Distances along the rays as Jumanji scales them (share of the range; -1 for nothing), then
-    the progress.
-    """
-    return concat_features([seen.searcher_views], [_progress(env, seen)])
-
-
-def _search_state(env: Env, state: State, seen: NativeObs) -> Array:
-    """Places over the world's side, headings as cosine and sine, speeds over the highest one,
-    targets, progress.
-    """
-    searchers, targets = state.searchers, state.targets
-    size, fastest = env.generator.env_size, env.searcher_params.max_speed
-    heading = (jnp.cos(searchers.heading), jnp.sin(searchers.heading))
-    moving = (searchers.pos / size, *heading, searchers.speed / fastest)
-    return flatten(
-        *moving, targets.pos / size, targets.vel / fastest, targets.found, _progress(env, seen)
+def _progress(env: Env, native_obs: NativeObs) -> Array:
+    """Returns the share of targets still missing and the share of the time elapsed, ``[2]``."""
+    return jnp.stack(
+        [jnp.asarray(native_obs.targets_remaining, float), native_obs.step / env.time_limit]
     )
 
 
-def _search_mask(env: Env, state: State, seen: NativeObs) -> Array:
+def _search_view(env: Env, state: State, native_obs: NativeObs) -> Array:
+    """Returns each searcher's distances along its rays, then the progress, ``[N, O]``.
+
+    The distances are scaled as in Jumanji: the share of the range; -1 for an empty ray.
+    """
+    return concat_features([native_obs.searcher_views], [_progress(env, native_obs)])
+
+
+def _search_state(env: Env, state: State, native_obs: NativeObs) -> Array:
+    """Returns positions, headings and speeds of the searchers, the targets, and progress, ``[S]``.
+
+    Positions are shares of the arena's side, headings are cosine and sine, and speeds shares of the
+    highest one.
+    """
+    searchers, targets = state.searchers, state.targets
+    size, max_speed = env.generator.env_size, env.searcher_params.max_speed
+    heading = (jnp.cos(searchers.heading), jnp.sin(searchers.heading))
+    searcher_features = (searchers.pos / size, *heading, searchers.speed / max_speed)
+    return flatten(
+        *searcher_features,
+        targets.pos / size,
+        targets.vel / max_speed,
+        targets.found,
+        _progress(env, native_obs),
+    )
+
+
+def _search_mask(env: Env, state: State, native_obs: NativeObs) -> Array:
     return jnp.ones(env.action_spec.shape, bool)
 
 
@@ -57,7 +67,7 @@ def _search_bounds(env: Env) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _search_meaning(env: Env) -> str:
+def _search_return_description(env: Env) -> str:
     reward = env._reward_fn
     if type(reward) is not IndividualRewardFn:
         return f"sum over agents and steps of Jumanji's {type(reward).__name__}"
@@ -74,8 +84,8 @@ search_and_rescue = AdapterSpec(
     agents_view=_search_view,
     global_state=_search_state,
     action_mask=_search_mask,
-    is_terminal=lambda env, before, action, after: after.targets.found.all(),
-    return_description=_search_meaning,
+    is_terminal=lambda env, state, action, next_state: next_state.targets.found.all(),
+    return_description=_search_return_description,
     individual=True,
     bounds=_search_bounds,
 )

@@ -1,22 +1,20 @@
-"""Costs of the tasks, as functions of a robot's state: what counts, for whom, and what of it can be
-seen.
-"""
+"""Costs of the tasks, as functions of a robot's state, and the observations of their hazards."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.envs.mujoco import hazards
-from jaxmarl_lite.types import Array
+from jaxmarl_lite.types import Array, PyTree
 
 
 class CostInputs(Protocol):
-    """What a danger knows of a robot after a step."""
+    """Features of a robot after a step, from which a cost is computed."""
 
     @property
     def roots(self) -> Array:
@@ -25,7 +23,7 @@ class CostInputs(Protocol):
 
     @property
     def parts(self) -> Array:
-        """[M, 2] x and y of what may cost: the roots, or every body (m)."""
+        """[M, 2] x and y of the parts that may cost: the roots, or every body (m)."""
         ...
 
     @property
@@ -35,163 +33,272 @@ class CostInputs(Protocol):
 
     @property
     def time(self) -> Array:
-        """[] seconds."""
+        """[] time since the episode began (s)."""
         ...
 
     @property
-    def hazard(self) -> Any:
-        """The danger's own state."""
+    def hazard(self) -> PyTree:
+        """State of the hazard."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class CostFunction(abc.ABC):
-    """One cost per step, 0 or 1, of every agent; a state of its own, where it moves."""
+    """Cost per step, 0 or 1, of every agent.
+
+    Where the hazard moves it has a state of its own.
+    """
 
     name: ClassVar[str]
-    """The cost's name."""
+    """Name of the cost."""
     limit: float
     """Expected cost per episode that is allowed by default."""
     per_agent: ClassVar[bool] = False
-    """An agent can be nearer to it than another, by the bodies that its joints move."""
+    """Whether an agent can be nearer to the hazard than another, by the bodies its joints move."""
 
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """What is counted, with its unit."""
+        """Meaning of the cost, with its unit."""
 
-    def init(self, key: Array) -> Any:
-        """Its state at the start of an episode."""
+    def init(self, key: Array) -> PyTree:
+        """Returns the hazard's state at the start of an episode.
+
+        Args:
+            key: Typed key.
+
+        Returns:
+            The state; () where there is none.
+        """
         return ()
 
-    def step(self, hazard: Any, time: Array, timestep: float, steps: int) -> Any:
-        """Its state after some steps of the physics, from a time on (s)."""
+    def step(self, hazard: PyTree, time: Array, timestep: float, steps: int) -> PyTree:
+        """Returns the hazard's state after some steps of the physics.
+
+        Args:
+            hazard: State before the steps.
+            time: Time since the episode began (s).
+            timestep: Length of a step of the physics (s).
+            steps: Number of steps.
+
+        Returns:
+            The state after the steps.
+        """
         return hazard
 
     @abc.abstractmethod
-    def cost(self, seen: CostInputs, fell: Array) -> Array:
-        """What the step cost, by part: ``[M]``."""
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step, by part.
 
-    def extra_obs(self, seen: CostInputs) -> Array:
-        """What is seen of it beside the robot's own state."""
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Costs ``[M]``, 0 or 1.
+        """
+
+    def extra_obs(self, inputs: CostInputs) -> Array:
+        """Returns the observation of the hazard, beside the robot's own state.
+
+        Args:
+            inputs: Features of the robot.
+
+        Returns:
+            Entries appended to the observation, possibly none.
+        """
         return jnp.zeros((0,))
 
 
 @dataclasses.dataclass(frozen=True)
 class CorridorCost(CostFunction):
-    """Walls that fold at 30 degrees; falling costs as well where a robot can fall. Never more than
-    1 per step.
+    """Cost of walls that fold at 30 degrees; falling costs as well where a robot can fall.
+
+    It is never more than 1 per step.
     """
 
     name: ClassVar[str] = "wall"
     half_width: float
-    """From the middle to a wall, along y (m)."""
+    """Distance from the middle to a wall, along y (m)."""
     outside: bool = False
-    """Beyond a wall costs, too."""
+    """Whether positions beyond a wall cost, too."""
     falls: bool = True
-    """The step at which the robot falls costs."""
+    """Whether the step at which the robot falls costs."""
     level: bool = False
-    """Behind the start it runs along x, as the robot lies: published, its slope goes on there."""
+    """Whether the corridor runs along x behind the start, as the robot lies: published, its slope
+    goes on there."""
     per_agent: ClassVar[bool] = True
 
     @property
     def description(self) -> str:
-        """What is counted, with its unit."""
-        fell = ", or at which it fell" if self.falls else ""
-        return f"steps nearer than {hazards.WALL_NEAR:g} m to a wall, along y{fell}"
+        """Meaning of the cost, with its unit."""
+        fall = ", or at which it fell" if self.falls else ""
+        return f"steps nearer than {hazards.WALL_NEAR:g} m to a wall, along y{fall}"
 
-    def cost(self, seen: CostInputs, fell: Array) -> Array:
-        """What the step cost, by part: ``[M]``."""
-        x, y = seen.parts[:, 0], seen.parts[:, 1]
-        near = hazards.wall_cost(x, y, self.half_width, self.outside, self.level)
-        return jnp.maximum(near, fell.astype(float)) if self.falls else near
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step, by part.
 
-    def extra_obs(self, seen: CostInputs) -> Array:
-        """How far it has come (5 m), and how far it is from the middle (m)."""
-        x, y = seen.roots[0]
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Costs ``[M]``, 0 or 1.
+        """
+        x, y = inputs.parts[:, 0], inputs.parts[:, 1]
+        costs = hazards.wall_cost(x, y, self.half_width, self.outside, self.level)
+        return jnp.maximum(costs, has_fallen.astype(float)) if self.falls else costs
+
+    def extra_obs(self, inputs: CostInputs) -> Array:
+        """Returns the distance covered (5 m), and the offset from the corridor's middle (m).
+
+        Args:
+            inputs: Features of the robot.
+
+        Returns:
+            ``[2]``.
+        """
+        x, y = inputs.roots[0]
         return jnp.stack([x / 5.0, y - hazards.centre_line(x, self.level)])
 
 
 @dataclasses.dataclass(frozen=True)
 class BombCost(CostFunction):
-    """A bomb on a rail."""
+    """Cost of a bomb on a rail."""
 
     name: ClassVar[str] = "bomb"
     distance: float = hazards.BOMB_NEAR
-    """Along x, below which it costs (m)."""
+    """Distance along x below which a step costs (m)."""
     start: float = hazards.BOMB_START
-    """Its first place, and up to 0.1 to either side (m)."""
+    """First position of the bomb, plus up to 0.1 to either side (m)."""
     furthest: float = float("inf")
-    """The rail's end (m)."""
+    """End of the rail (m)."""
 
     @property
     def description(self) -> str:
-        """What is counted, with its unit."""
+        """Meaning of the cost, with its unit."""
         return f"steps nearer than {self.distance:g} m to the bomb"
 
     def init(self, key: Array) -> hazards.Bomb:
-        """Its state at the start of an episode."""
-        place, speed = jax.random.split(key)
-        x = self.start + jax.random.uniform(place, (), minval=-0.1, maxval=0.1)
-        return hazards.Bomb(x, 0.1 * jax.random.normal(speed, ()))
+        """Draws the bomb's state at the start of an episode.
+
+        Args:
+            key: Typed key.
+
+        Returns:
+            The bomb.
+        """
+        position_key, speed_key = jax.random.split(key)
+        x = self.start + jax.random.uniform(position_key, (), minval=-0.1, maxval=0.1)
+        return hazards.Bomb(x, 0.1 * jax.random.normal(speed_key, ()))
 
     def step(self, hazard: hazards.Bomb, time: Array, timestep: float, steps: int) -> hazards.Bomb:
-        """Its state after some steps of the physics, from a time on (s)."""
-        moved = hazards.bomb_after(hazard, hazards.bomb_drive(time), timestep, steps)
-        stopped = moved.x > self.furthest
+        """Returns the bomb after some steps of the physics; it stops at the rail's end.
+
+        Args:
+            hazard: State before the steps.
+            time: Time since the episode began (s).
+            timestep: Length of a step of the physics (s).
+            steps: Number of steps.
+
+        Returns:
+            The bomb after the steps.
+        """
+        bomb = hazards.bomb_after(hazard, hazards.bomb_drive(time), timestep, steps)
+        stopped = bomb.x > self.furthest
         return hazards.Bomb(
-            jnp.where(stopped, self.furthest, moved.x), jnp.where(stopped, 0.0, moved.v)
+            jnp.where(stopped, self.furthest, bomb.x), jnp.where(stopped, 0.0, bomb.v)
         )
 
-    def cost(self, seen: CostInputs, fell: Array) -> Array:
-        """What the step cost, by part: ``[M]``."""
-        return hazards.near(seen.parts[:, 0], seen.hazard.x, self.distance)
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step, by part.
 
-    def extra_obs(self, seen: CostInputs) -> Array:
-        """Its speed (m/s), its drive, and the way to it from each robot (10 m), at most 5."""
-        ahead = jnp.clip((seen.hazard.x - seen.roots[:, 0]) / 10.0, -5.0, 5.0)
-        return jnp.concatenate([seen.hazard.v[None], hazards.bomb_drive(seen.time)[None], ahead])
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Costs ``[M]``, 0 or 1.
+        """
+        return hazards.is_near(inputs.parts[:, 0], inputs.hazard.x, self.distance)
+
+    def extra_obs(self, inputs: CostInputs) -> Array:
+        """Returns the bomb's speed, its drive, and its distance ahead of each robot.
+
+        Args:
+            inputs: Features of the robot.
+
+        Returns:
+            ``[2 + R]``: speed (m/s), drive, and distances (10 m), clipped to [-5, 5].
+        """
+        ahead = jnp.clip((inputs.hazard.x - inputs.roots[:, 0]) / 10.0, -5.0, 5.0)
+        return jnp.concatenate(
+            [inputs.hazard.v[None], hazards.bomb_drive(inputs.time)[None], ahead]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxCost(CostFunction):
-    """A box that goes on before the hopper."""
+    """Cost of a box that moves on before the hopper."""
 
     name: ClassVar[str] = "box"
     distance: float = hazards.BOX_NEAR
-    """Along x, below which it costs (m)."""
+    """Distance along x below which a step costs (m)."""
 
     @property
     def description(self) -> str:
-        """What is counted, with its unit."""
+        """Meaning of the cost, with its unit."""
         return f"steps nearer than {self.distance:g} m to the box"
 
-    def cost(self, seen: CostInputs, fell: Array) -> Array:
-        """What the step cost, by part: ``[M]``."""
-        return hazards.near(seen.parts[:, 0], hazards.box_place(seen.time), self.distance)
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step, by part.
 
-    def extra_obs(self, seen: CostInputs) -> Array:
-        """Its speed (m/s), its acceleration (m/s²), and the way to it (m)."""
-        t = seen.time
-        return jnp.stack([1.0 + jnp.cos(t), -jnp.sin(t), hazards.box_place(t) - seen.roots[0, 0]])
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Costs ``[M]``, 0 or 1.
+        """
+        return hazards.is_near(inputs.parts[:, 0], hazards.box_place(inputs.time), self.distance)
+
+    def extra_obs(self, inputs: CostInputs) -> Array:
+        """Returns the box's speed, acceleration, and distance ahead.
+
+        Args:
+            inputs: Features of the robot.
+
+        Returns:
+            ``[3]``: speed (m/s), acceleration (m/s²) and distance (m).
+        """
+        t = inputs.time
+        return jnp.stack([1.0 + jnp.cos(t), -jnp.sin(t), hazards.box_place(t) - inputs.roots[0, 0]])
 
 
 @dataclasses.dataclass(frozen=True)
 class VelocityCost(CostFunction):
-    """Too high a speed, as in Safety-Gymnasium's velocity tasks."""
+    """Cost of too high a speed, as in Safety-Gymnasium's velocity tasks."""
 
     name: ClassVar[str] = "speed"
     threshold: float
     """Speed above which a step costs (m/s)."""
     plane: bool
-    """The speed in the plane, or along x alone."""
+    """Whether the speed in the plane counts, or that along x alone."""
 
     @property
     def description(self) -> str:
-        """What is counted, with its unit."""
+        """Meaning of the cost, with its unit."""
         return f"steps faster than {self.threshold:g} m/s"
 
-    def cost(self, seen: CostInputs, fell: Array) -> Array:
-        """What the step cost, by part: ``[M]``."""
-        speed = jnp.sqrt(jnp.square(seen.speed).sum()) if self.plane else seen.speed[0]
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step.
+
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Cost ``[1]``, 0 or 1, of the whole robot.
+        """
+        speed = jnp.sqrt(jnp.square(inputs.speed).sum()) if self.plane else inputs.speed[0]
         return (speed > self.threshold).astype(float)[None]

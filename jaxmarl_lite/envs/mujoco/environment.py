@@ -1,8 +1,8 @@
-"""A robot whose joints belong to several agents, on MJX: pure functions that compile for a CPU or a
-GPU.
+"""Robot whose joints belong to several agents, on MJX.
 
-Between steps a world keeps positions, velocities and the solver's warm start; MJX's own record is
-rebuilt from them inside each step, so that a rollout carries little.
+Its functions are pure and compile for a CPU or a GPU. Between steps an environment keeps positions,
+velocities and the solver's warm start; MJX's own record is rebuilt from them inside each step, so
+that a rollout carries little.
 """
 
 from __future__ import annotations
@@ -22,41 +22,79 @@ from jaxmarl_lite.envs.mujoco import models, partitions, rendering
 from jaxmarl_lite.envs.mujoco._import import mjx, mujoco, tracing
 from jaxmarl_lite.envs.mujoco.cost_functions import CostFunction
 from jaxmarl_lite.envs.mujoco.tasks import ROBOTS
-from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, TimeStep
 
 _MAX_QVEL = 1e4
-"""A speed (m/s, rad/s) at which the physics broke, though its numbers are finite still. Random play
-of ant, cheetahs, hopper and walker stays below 60."""
+"""Speed (m/s, rad/s) from which on the physics counts as broken, though its numbers are still
+finite. Random play of ant, cheetahs, hopper and walker stays below 60."""
 
 
 class RobotState(NamedTuple):
-    """A world between two steps."""
+    """State of an environment between two steps.
+
+    Attributes:
+        qpos: Generalized positions, [nq].
+        qvel: Generalized velocities, [nv].
+        warmstart: Warm start of the solver, [nv].
+        position: Position whose change is the reward's speed, [M]: x of the roots, or of the centre
+            of mass (m).
+        speed: Velocity of the first body over the last step, [2] (m/s).
+        hazard: State of the hazard.
+        time: Number of steps since the episode began, [] int.
+        has_fallen: Whether the robot fell at the last step, [] bool.
+        non_finite: Whether the physics answered numbers that are not finite, or ran away, and the
+            episode ended, [] bool.
+    """
 
     qpos: Array
     qvel: Array
     warmstart: Array
-    place: Array  # [M] what the reward's speed is of: x of the roots, or of the centre of mass (m)
-    speed: Array  # [2] of the first body over the last step (m/s)
-    hazard: Any  # the danger's
-    time: Array  # [] int steps
-    has_fallen: Array  # [] bool
-    non_finite: Array  # [] bool: the physics answered numbers that are not finite, or ran away, and the episode ended
+    position: Array
+    speed: Array
+    hazard: PyTree
+    time: Array
+    has_fallen: Array
+    non_finite: Array
 
 
 class RobotFeatures(NamedTuple):
-    """What a danger sees of a world."""
+    """Features of a robot from which a cost is computed; see `cost_functions.CostInputs`.
+
+    Attributes:
+        roots: [R, 2] x and y of the first body, or of each of two robots (m).
+        parts: [M, 2] x and y of the parts that may cost (m).
+        speed: [2] velocity of the first body over the step (m/s).
+        time: [] time since the episode began (s).
+        hazard: State of the hazard.
+    """
 
     roots: Array
     parts: Array
     speed: Array
     time: Array
-    hazard: Any
+    hazard: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class MujocoEnvironment:
-    """A robot of several agents; built by ``jaxmarl_lite.make``, which says what the keywords
-    mean.
+    """Robot of several agents, built by ``jaxmarl_lite.make``.
+
+    The module `jaxmarl_lite.envs.mujoco` describes the keywords.
+
+    Attributes:
+        name: Name of the environment.
+        robot: Name of the robot.
+        agents: Joints of each agent.
+        segments: Number of segments of a robot of any size; 0 for others.
+        danger: Cost of the hazard; None without costs.
+        limit: Limit of the cost per episode, one number or one per agent; None for its default.
+        observation: "all" or "near".
+        distance: Number of edges of the joint graph that an agent sees with "near".
+        standardize: Whether each observation is scaled by its own mean and deviation.
+        agent_id: Whether a one-hot agent number is appended to the observation.
+        costs: "team" or "own".
+        physics: Settings of the physics; see `models`.
+        max_episode_steps: Most steps of an episode.
     """
 
     name: str
@@ -64,7 +102,7 @@ class MujocoEnvironment:
     agents: partitions.Agents
     segments: int = 0
     danger: CostFunction | None = None
-    limit: Any = None
+    limit: float | tuple[float, ...] | None = None
     observation: Literal["all", "near"] = "all"
     distance: int = 1
     standardize: bool = False
@@ -75,27 +113,31 @@ class MujocoEnvironment:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         return self._spec
 
     @functools.cached_property
     def _spec(self) -> EnvSpec:
-        agents = len(self.agents)
-        widest = max(map(len, self.agents))
+        """Sizes and meanings, computed once."""
+        num_agents = len(self.agents)
+        action_size = max(map(len, self.agents))
         _, timestep = jax.eval_shape(self.reset, jax.eval_shape(jax.random.key, 0))
-        view, state = timestep.obs.agents_view.shape[-1], timestep.obs.global_state.shape[-1]
+        obs_size, global_state_size = (
+            timestep.obs.agents_view.shape[-1],
+            timestep.obs.global_state.shape[-1],
+        )
         danger = self.danger
         return EnvSpec(
             name=self.name,
-            num_agents=agents,
-            obs_size=view,
-            global_state_size=state,
+            num_agents=num_agents,
+            obs_size=obs_size,
+            global_state_size=global_state_size,
             action_type="continuous",
-            action_size=widest,
+            action_size=action_size,
             max_episode_steps=self.max_episode_steps,
             return_description="reward of the robot per episode",
-            action_low=(-1.0,) * widest,
-            action_high=(1.0,) * widest,
+            action_low=(-1.0,) * action_size,
+            action_high=(1.0,) * action_size,
             can_diverge=True,
             cost_names=() if danger is None else (danger.name,),
             cost_descriptions=() if danger is None else (danger.description,),
@@ -106,10 +148,12 @@ class MujocoEnvironment:
 
     @functools.cached_property
     def _body(self) -> models.Body:
+        """Robot's model."""
         return models.build(self.robot, self.segments, self.physics)
 
     @functools.cached_property
     def _physics(self) -> tuple[Any, Any]:
+        """MJX's model, and a blank record of its data."""
         description = copy.copy(self._body.model)
         if jax.default_backend() == "cpu":
             # jaxlib's batched Cholesky waits for ever where two run at once in a pool of two
@@ -121,23 +165,28 @@ class MujocoEnvironment:
 
     @functools.cached_property
     def _actuator_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """The actuator that each agent's each action drives, ``[N, A]``, and which of them there
-        are.
-        """
-        order = {joint: i for i, joint in enumerate(self._body.actuated)}
-        widest = max(map(len, self.agents))
-        index = np.full((len(self.agents), widest), self._body.model.nu)
-        for i, own in enumerate(self.agents):
-            index[i, : len(own)] = [order[joint] for joint in own]
+        """Actuator that each agent's each action drives, ``[N, A]``, and which of them exist."""
+        actuator_of = {joint: i for i, joint in enumerate(self._body.actuated)}
+        max_joints = max(map(len, self.agents))
+        index = np.full((len(self.agents), max_joints), self._body.model.nu)
+        for i, joints in enumerate(self.agents):
+            index[i, : len(joints)] = [actuator_of[joint] for joint in joints]
         return index, index < self._body.model.nu
 
     def reset(self, key: Array) -> tuple[RobotState, TimeStep]:
-        """Begin an episode near the model's first pose."""
+        """Begins an episode near the model's first pose.
+
+        Args:
+            key: Typed key.
+
+        Returns:
+            ``(state, timestep)``: the first state and time step.
+        """
         body, robot = self._body, ROBOTS[self.robot]
-        pose, danger = jax.random.split(key)
-        qpos, qvel = robot.begin(pose, jnp.asarray(body.model.qpos0, float), body.model.nv)
-        hazard = () if self.danger is None else self.danger.init(danger)
-        none = jnp.zeros((), bool)
+        pose_key, hazard_key = jax.random.split(key)
+        qpos, qvel = robot.begin(pose_key, jnp.asarray(body.model.qpos0, float), body.model.nv)
+        hazard = () if self.danger is None else self.danger.init(hazard_key)
+        false = jnp.zeros((), bool)
         state = RobotState(
             qpos,
             qvel,
@@ -146,36 +195,45 @@ class MujocoEnvironment:
             jnp.zeros(2),
             hazard,
             jnp.zeros((), jnp.int32),
-            none,
-            none,
+            false,
+            false,
         )
-        agents = len(self.agents)
-        zero = jnp.zeros((agents,)), jnp.zeros((agents, 0 if self.danger is None else 1))
-        return state, TimeStep(self._observe(state), *zero, jnp.ones(()), none)
+        num_agents = len(self.agents)
+        zeros = jnp.zeros((num_agents,)), jnp.zeros((num_agents, 0 if self.danger is None else 1))
+        return state, TimeStep(self._observe(state), *zeros, jnp.ones(()), false)
 
     def step(self, state: RobotState, action: Array) -> tuple[RobotState, TimeStep]:
-        """Drive the joints for one step, ``action`` ``[N, A]`` in [-1, 1]; beyond that it is
-        clipped.
+        """Drives the joints for one step.
 
-        Where it is NaN, or the physics breaks, the episode ends in its last sound state, and
-        `is_non_finite` says so. Raises ValueError for an action of another shape.
+        Where an action is NaN, or the physics breaks, the episode ends in its last sound state, and
+        `is_non_finite` says so.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[N, A]`` in [-1, 1]; beyond that they are clipped.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+
+        Raises:
+            ValueError: The action has another shape.
         """
         body, robot = self._body, ROBOTS[self.robot]
-        driven = self.to_ctrl(action)
+        actuator_action = self.to_ctrl(action)
         low, high = jnp.asarray(body.model.actuator_ctrlrange, float).T
-        signal = low + (driven + 1.0) * 0.5 * (high - low)
+        signal = low + (actuator_action + 1.0) * 0.5 * (high - low)
         data = self._physics_step(state, signal)
         forces = (
             mjx.rne_postconstraint(self._physics[0], data)._impl.cfrc_ext
             if robot.forces
             else jnp.zeros((0, 6))
         )
-        found = data.qpos, data.qvel, data.qacc_warmstart, forces
+        outputs = data.qpos, data.qvel, data.qacc_warmstart, forces
         finite = (
-            jnp.stack([jnp.isfinite(x).all() for x in found]).all()
+            jnp.stack([jnp.isfinite(x).all() for x in outputs]).all()
             & (jnp.abs(data.qvel) < _MAX_QVEL).all()
         )
-        # where the physics broke, the last sound state stays, and nothing is paid for the step
+        # where the physics broke, the last sound state stays, and the step has no reward
         qpos, qvel, warmstart = (
             jnp.where(finite, new, old)
             for new, old in zip(
@@ -184,40 +242,51 @@ class MujocoEnvironment:
                 strict=True,
             )
         )
-        place, seconds = self._position(qpos), body.step_seconds
+        position, step_seconds = self._position(qpos), body.step_seconds
         hazard = state.hazard
         if self.danger is not None:
             hazard = self.danger.step(
                 hazard, self.seconds(state), float(body.model.opt.timestep), body.frame_skip
             )
-        fell = ~robot.is_healthy(qpos, qvel)
-        after = RobotState(
+        has_fallen = ~robot.is_healthy(qpos, qvel)
+        new_state = RobotState(
             qpos,
             qvel,
             warmstart,
-            place,
-            (qpos[:2] - state.qpos[:2]) / seconds,
+            position,
+            (qpos[:2] - state.qpos[:2]) / step_seconds,
             hazard,
             state.time + 1,
-            fell,
+            has_fallen,
             ~finite,
         )
         reward = robot.reward(
-            (place - state.place) / seconds, driven, signal, jnp.where(finite, forces, 0.0)
+            (position - state.position) / step_seconds,
+            actuator_action,
+            signal,
+            jnp.where(finite, forces, 0.0),
         )
-        over = fell | ~finite
-        agents = len(self.agents)
-        return after, TimeStep(
-            self._observe(after),
-            jnp.full((agents,), jnp.where(finite, reward, 0.0)),
-            self.cost_of(after),
-            1.0 - over.astype(float),
-            over | (after.time >= self.max_episode_steps),
+        terminated = has_fallen | ~finite
+        num_agents = len(self.agents)
+        return new_state, TimeStep(
+            self._observe(new_state),
+            jnp.full((num_agents,), jnp.where(finite, reward, 0.0)),
+            self.cost_of(new_state),
+            1.0 - terminated.astype(float),
+            terminated | (new_state.time >= self.max_episode_steps),
         )
 
     def to_ctrl(self, action: Array) -> Array:
-        """Each actuator's action, ``[U]`` in [-1, 1], from the agents' ``[N, A]``; what only pads
-        is dropped.
+        """Returns each actuator's action from the agents' actions; padding is dropped.
+
+        Args:
+            action: Actions ``[N, A]``; clipped to [-1, 1].
+
+        Returns:
+            ``[U]`` in [-1, 1], in the order of the model's actuators.
+
+        Raises:
+            ValueError: The action has another shape.
         """
         index, _ = self._actuator_index
         if jnp.shape(action) != index.shape:
@@ -225,18 +294,21 @@ class MujocoEnvironment:
                 f"action of {self.name} has shape {jnp.shape(action)}; allowed is {index.shape}, "
                 "[N, A]"
             )
-        unused = jnp.zeros(self._body.model.nu + 1)
-        return unused.at[index.ravel()].set(jnp.clip(action, -1.0, 1.0).ravel())[:-1]
+        # one entry more, to which the padding of shorter agents is written
+        ctrl = jnp.zeros(self._body.model.nu + 1)
+        return ctrl.at[index.ravel()].set(jnp.clip(action, -1.0, 1.0).ravel())[:-1]
 
     @functools.cached_property
     def _physics_step(self) -> Callable[[RobotState, Array], Any]:
-        """MJX's record after a step of the environment; compiled apart, so that it is traced
-        once.
+        """Function of a state and the motors' signals that does a step of the environment.
+
+        It returns MJX's record. It is compiled separately, so that it is traced once.
         """
         model, blank = self._physics
         frame_skip = self._body.frame_skip
 
-        def simulated(state: RobotState, signal: Array) -> Any:
+        def simulate(state: RobotState, signal: Array) -> Any:
+            """Returns MJX's record after ``frame_skip`` steps of the physics."""
             data = blank.replace(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=signal
             )
@@ -245,9 +317,10 @@ class MujocoEnvironment:
                     lambda d, _: (mjx.step(model, d), None), data, length=frame_skip
                 )[0]
 
-        return jax.jit(simulated)
+        return jax.jit(simulate)
 
     def _position(self, qpos: Array) -> Array:
+        """Returns the position whose change is the reward's speed, ``[M]`` (m)."""
         robot = ROBOTS[self.robot]
         if not robot.use_com_velocity:
             return qpos[jnp.array(robot.roots)]
@@ -255,38 +328,72 @@ class MujocoEnvironment:
         return ((mass @ self._centres(qpos)[:, 0]) / mass.sum())[None]
 
     def _centres(self, qpos: Array) -> Array:
-        """The centre of mass of every body, ``[bodies, 3]``."""
+        """Returns the centre of mass of every body, ``[bodies, 3]`` (m)."""
         model, blank = self._physics
         with tracing():
             return mjx.kinematics(model, blank.replace(qpos=qpos)).xipos
 
     def seconds(self, state: RobotState) -> Array:
-        """Time since the episode began."""
+        """Returns the time since the episode began.
+
+        Args:
+            state: State of the environment.
+
+        Returns:
+            The time (s), [] float.
+        """
         return state.time * self._body.step_seconds
 
     def is_non_finite(self, state: RobotState) -> Array:
-        """Whether the physics answered numbers that are not finite."""
+        """Returns whether the physics answered numbers that are not finite, or ran away.
+
+        Args:
+            state: State of the environment.
+
+        Returns:
+            [] bool.
+        """
         return state.non_finite
 
     def animate(self, states: Sequence[RobotState], path: str | Path) -> Path:
-        """Film an episode, as `drawing.write_video` says."""
+        """Writes a video of an episode; see `rendering.write_video`.
+
+        Args:
+            states: States of the episode, in order.
+            path: File to write, .gif or .mp4.
+
+        Returns:
+            The file that was written.
+        """
         return rendering.write_video(self, states, path)
 
     def cost_of(self, state: RobotState) -> Array:
-        """What the step that led to a state cost each agent, ``[N, K]``."""
-        agents = len(self.agents)
-        if self.danger is None:
-            return jnp.zeros((agents, 0))
-        parts = self.danger.cost(self._seen(state), state.has_fallen)
-        if self.costs == "own":
-            return jnp.stack([parts[jnp.array(own)].max() for own in self._agent_bodies])[:, None]
-        return jnp.broadcast_to(parts.max(), (agents, 1))
+        """Computes each agent's cost of the step that led to a state.
 
-    def _seen(self, state: RobotState) -> RobotFeatures:
-        """Its parts are the roots, or with ``costs="own"`` every body, as far as that tells agents
-        apart.
+        Args:
+            state: State after the step.
+
+        Returns:
+            Costs ``[N, K]``, 0 or 1.
         """
-        roots = jnp.stack([state.place, jnp.broadcast_to(state.qpos[1], state.place.shape)], -1)
+        num_agents = len(self.agents)
+        if self.danger is None:
+            return jnp.zeros((num_agents, 0))
+        part_costs = self.danger.cost(self._features(state), state.has_fallen)
+        if self.costs == "own":
+            return jnp.stack(
+                [part_costs[jnp.array(bodies)].max() for bodies in self._agent_bodies]
+            )[:, None]
+        return jnp.broadcast_to(part_costs.max(), (num_agents, 1))
+
+    def _features(self, state: RobotState) -> RobotFeatures:
+        """Returns the features from which the cost is computed.
+
+        The parts are the roots; with ``costs="own"`` they are every body, where the hazard
+        distinguishes agents by their bodies.
+        """
+        x = state.position
+        roots = jnp.stack([x, jnp.broadcast_to(state.qpos[1], x.shape)], -1)
         parts = roots
         if self.costs == "own" and self.danger is not None and self.danger.per_agent:
             parts = self._centres(state.qpos)[:, :2]
@@ -294,63 +401,74 @@ class MujocoEnvironment:
 
     @functools.cached_property
     def _agent_bodies(self) -> list[list[int]]:
-        """The parts that belong to each agent: bodies that its joints move first, or one of two
-        robots.
+        """Parts that belong to each agent.
+
+        They are the bodies that its joints move first, or one of two robots.
         """
         model = self._body.model
         if self.danger is not None and self.danger.per_agent:
-            return [[int(model.joint(joint).bodyid[0]) for joint in own] for own in self.agents]
+            return [
+                [int(model.joint(joint).bodyid[0]) for joint in joints] for joints in self.agents
+            ]
         return [[i] for i in range(len(self.agents))]
 
     def _observe(self, state: RobotState) -> Observation:
-        robot, agents = ROBOTS[self.robot], len(self.agents)
-        beside = (
-            jnp.zeros((0,)) if self.danger is None else self.danger.extra_obs(self._seen(state))
+        """Returns the observation of a state."""
+        robot, num_agents = ROBOTS[self.robot], len(self.agents)
+        hazard_obs = (
+            jnp.zeros((0,)) if self.danger is None else self.danger.extra_obs(self._features(state))
         )
-        speeds = jnp.clip(state.qvel, -robot.max_obs_velocity, robot.max_obs_velocity)
-        shown = np.delete(np.arange(self._body.model.nq), robot.excluded_qpos)
-        apart = state.place[1:] - state.place[0] if len(robot.roots) > 1 else jnp.zeros((0,))
-        whole = jnp.concatenate([state.qpos[shown], speeds, apart, beside])
+        qvel = jnp.clip(state.qvel, -robot.max_obs_velocity, robot.max_obs_velocity)
+        observed_qpos = np.delete(np.arange(self._body.model.nq), robot.excluded_qpos)
+        root_offsets = (
+            state.position[1:] - state.position[0] if len(robot.roots) > 1 else jnp.zeros((0,))
+        )
+        global_state = jnp.concatenate([state.qpos[observed_qpos], qvel, root_offsets, hazard_obs])
         if self.observation == "all":
-            view = jnp.broadcast_to(whole, (agents, len(whole)))
+            view = jnp.broadcast_to(global_state, (num_agents, len(global_state)))
         else:
-            index, there = self._visible_joints
-            view = jnp.concatenate([state.qpos, speeds])[index] * there
-            view = jnp.concatenate([view, jnp.broadcast_to(beside, (agents, len(beside)))], -1)
+            index, exists = self._visible_joints
+            view = jnp.concatenate([state.qpos, qvel])[index] * exists
+            view = jnp.concatenate(
+                [view, jnp.broadcast_to(hazard_obs, (num_agents, len(hazard_obs)))], -1
+            )
         if self.agent_id:
-            view = jnp.concatenate([view, jnp.eye(agents)], -1)
+            view = jnp.concatenate([view, jnp.eye(num_agents)], -1)
         if self.standardize:
             view = (view - view.mean(-1, keepdims=True)) / view.std(-1, keepdims=True)
         return Observation(
-            view, whole, jnp.asarray(self._actuator_index[1]), jnp.ones((agents,), bool)
+            view, global_state, jnp.asarray(self._actuator_index[1]), jnp.ones((num_agents,), bool)
         )
 
     @functools.cached_property
     def _visible_joints(self) -> tuple[np.ndarray, np.ndarray]:
-        """Entries of positions and velocities that each agent sees, ``[N, O]``, and which of them
-        there are.
+        """Entries of positions and velocities that each agent sees, ``[N, O]``, and which exist.
 
-        The root's first, then those of its own joints and of joints up to `distance` edges away.
+        The root's come first, then those of its own joints and of joints up to `distance` edges
+        away.
         """
         model, robot = self._body.model, ROBOTS[self.robot]
-        linked = partitions.edges(self.robot, self._body.joints)
-        joint_places = {int(model.joint(name).qposadr[0]) for name in self._body.actuated}
-        joint_speeds = {int(model.joint(name).dofadr[0]) for name in self._body.actuated}
-        root = [
-            i for i in range(model.nq) if i not in joint_places and i not in robot.excluded_qpos
+        joint_edges = partitions.edges(self.robot, self._body.joints)
+        joint_qpos = {int(model.joint(name).qposadr[0]) for name in self._body.actuated}
+        joint_qvel = {int(model.joint(name).dofadr[0]) for name in self._body.actuated}
+        root_entries = [
+            i for i in range(model.nq) if i not in joint_qpos and i not in robot.excluded_qpos
         ]
-        root += [model.nq + i for i in range(model.nv) if i not in joint_speeds]
+        root_entries += [model.nq + i for i in range(model.nv) if i not in joint_qvel]
         rows = []
-        for own in self.agents:
-            near = [model.joint(name) for name in partitions.within(own, linked, self.distance)]
+        for agent_joints in self.agents:
+            joints = [
+                model.joint(name)
+                for name in partitions.joints_within(agent_joints, joint_edges, self.distance)
+            ]
             rows.append(
-                root
+                root_entries
                 + [
-                    int(at)
-                    for joint in near
-                    for at in (joint.qposadr[0], model.nq + joint.dofadr[0])
+                    int(entry)
+                    for joint in joints
+                    for entry in (joint.qposadr[0], model.nq + joint.dofadr[0])
                 ]
             )
-        widest = max(map(len, rows))
-        index = np.array([row + [0] * (widest - len(row)) for row in rows])
-        return index, np.arange(widest) < np.array([[len(row)] for row in rows])
+        max_entries = max(map(len, rows))
+        index = np.array([row + [0] * (max_entries - len(row)) for row in rows])
+        return index, np.arange(max_entries) < np.array([[len(row)] for row in rows])

@@ -1,5 +1,6 @@
-"""The robots' models: Gymnasium's files, or built here, with settings of the physics that a
-compiled program can bear.
+"""Robots' models, with settings of the physics that a compiled program can bear.
+
+They are Gymnasium's files, or built here.
 
 ``physics="reference"`` keeps a model as its file has it: Runge-Kutta's fourth order in most, up to
 100 iterations of Newton's solver, every pair of geoms that may touch. ``physics="fast"``, the
@@ -7,14 +8,14 @@ default, takes Euler's step with the damping implicit, few iterations, and only 
 the floor that a living robot makes; each robot below says what it leaves out. Rewards, costs and
 sizes are the same. After one step of the environment, positions differ from the reference's by a
 median of 0 (halfcheetah), 0.4 to 1.1 % (swimmer, hopper, humanoid, walker2d) and 1.8 % (ant), as
-``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories part
-soon.
+``benchmarks/physics.py --sections settings`` measures; where feet touch, single trajectories
+diverge soon.
 
 In float32 a step on MJX differs from the C engine's, on the same model, by a median of 4e-8 to 2e-7
 (positions) and 1e-7 to 1e-6 (velocities; ``--sections accuracy``). The many-agent swimmer of twenty
 links is worse, 8e-6 and 3e-4: its mass matrix has a condition of 4e5, and in float64 the same step
-agrees to 1e-12. Returns of 50 steps agree within 0.4 %, and the ant's, whose feet part its
-trajectories, within what chance explains (-1.0 % ± 0.8 %).
+agrees to 1e-12. Returns of 50 steps agree within 0.4 %, and the ant's, whose trajectories diverge
+where its feet touch, within what chance explains (-1.0 % ± 0.8 %).
 """
 
 from __future__ import annotations
@@ -32,44 +33,56 @@ import numpy as np
 from jaxmarl_lite.envs.mujoco._import import mujoco
 
 Physics = Literal["fast", "reference"]
+"""Settings of the physics; see above."""
+_Vector = Sequence[float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """A robot's model and how it is driven."""
+    """Robot's model and the way it is driven."""
 
     model: Any
-    """The `mujoco.MjModel`."""
+    """Compiled model, a `mujoco.MjModel`."""
     frame_skip: int
-    """Steps of the physics per step of the environment."""
+    """Number of steps of the physics per step of the environment."""
     joints: tuple[tuple[str, ...], ...]
     """Joints of each segment, for robots of any size; else ()."""
 
     @property
     def step_seconds(self) -> float:
-        """Seconds per step of the environment."""
+        """Duration of a step of the environment (s)."""
         return self.frame_skip * float(self.model.opt.timestep)
 
     @property
     def actuated(self) -> tuple[str, ...]:
-        """The joint that each actuator drives, in the model's order."""
+        """Joint that each actuator drives, in the model's order."""
         return tuple(self.model.joint(int(i)).name for i in self.model.actuator_trnid[:, 0])
 
 
 @functools.lru_cache(maxsize=32)
 def build(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> Body:
-    """The model of a robot; ``number_of_segments`` for robots of any size."""
+    """Builds the model of a robot.
+
+    Args:
+        robot: Name of the robot.
+        number_of_segments: Number of segments of a robot of any size; 0 for others.
+        physics: Settings of the physics; see the module's docstring.
+
+    Returns:
+        The model; the same object for the same arguments.
+    """
     spec = specification(robot, number_of_segments, physics)
     frame_skip = _FRAME_SKIPS[robot]
     joints: tuple[tuple[str, ...], ...] = ()
     if number_of_segments:
-        driven = [actuator.name for actuator in spec.actuators]
-        each = len(driven) // number_of_segments
-        joints = tuple(tuple(driven[i : i + each]) for i in range(0, len(driven), each))
-    mass, spec.compiler.settotalmass = (
-        spec.compiler.settotalmass,
-        -1,
-    )  # deprecated in files; set below
+        actuator_names = [actuator.name for actuator in spec.actuators]
+        joints_each = len(actuator_names) // number_of_segments
+        joints = tuple(
+            tuple(actuator_names[i : i + joints_each])
+            for i in range(0, len(actuator_names), joints_each)
+        )
+    # the compiler's total mass is deprecated in files, so it is set after the compilation
+    mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
     model = spec.compile()
     if mass > 0:
         mujoco.mj_setTotalmass(model, mass)
@@ -80,20 +93,28 @@ def build(robot: str, number_of_segments: int = 0, physics: Physics = "fast") ->
 
 
 def specification(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> Any:
-    """The robot's `mujoco.MjSpec`, before it is compiled."""
+    """Returns the robot's `mujoco.MjSpec`, before it is compiled.
+
+    Args:
+        robot: Name of the robot.
+        number_of_segments: Number of segments of a robot of any size; 0 for others.
+        physics: Settings of the physics; see the module's docstring.
+
+    Returns:
+        A new specification.
+    """
     if robot in _FILES:
-        spec = _shipped(_FILES[robot])
+        spec = _load_gymnasium_model(_FILES[robot])
     else:
         spec = (
             _coupled_cheetah()
             if robot == "coupled-halfcheetah"
-            else _SEGMENTED[robot](number_of_segments)
+            else _SEGMENTED_MODELS[robot](number_of_segments)
         )
-    spec.option.solver = (
-        mujoco.mjtSolver.mjSOL_NEWTON
-    )  # the humanoid's file asks for one that MJX lacks
+    # the humanoid's file asks for a solver that MJX lacks
+    spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     if physics == "fast":
-        _FAST[robot](spec)
+        _FAST_SETTINGS[robot](spec)
     return spec
 
 
@@ -105,7 +126,7 @@ _FILES = {
     "swimmer": "swimmer.xml",
     "walker2d": "walker2d_v5.xml",
 }
-"""Robot -> its file in Gymnasium."""
+"""Robot -> its model file in Gymnasium."""
 _FRAME_SKIPS = {
     "ant": 5,
     "halfcheetah": 5,
@@ -117,36 +138,38 @@ _FRAME_SKIPS = {
     "manyagent-ant": 4,
     "manyagent-swimmer": 4,
 }
-"""Robot -> steps of the physics per step of the environment."""
+"""Robot -> number of steps of the physics per step of the environment."""
 
 
-def _shipped(file: str) -> Any:
-    found = importlib.util.find_spec("gymnasium")
-    assert found is not None and found.origin is not None
+def _load_gymnasium_model(file: str) -> Any:
+    """Reads one of Gymnasium's model files."""
+    package = importlib.util.find_spec("gymnasium")
+    assert package is not None and package.origin is not None
     return mujoco.MjSpec.from_file(
-        str(Path(found.origin).parent / "envs" / "mujoco" / "assets" / file)
+        str(Path(package.origin).parent / "envs" / "mujoco" / "assets" / file)
     )
 
 
-def _euler(spec: Any, iterations: int, ls_iterations: int) -> None:
+def _set_euler(spec: Any, iterations: int, ls_iterations: int) -> None:
+    """Sets Euler's step and the numbers of iterations of the solver."""
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     spec.option.iterations = iterations
     spec.option.ls_iterations = ls_iterations
 
 
-def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
-    """Let only these geoms touch the floor, and none another; ``by_ends``: capsules by a ball at
-    either end.
+def _set_floor_contacts(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
+    """Lets only these geoms touch the floor, and none another.
 
-    A capsule touches a plane with its ends alone. MJX turns the friction of a capsule that stands
-    upright otherwise than the C engine does; that of a ball is the same in both.
+    With ``by_ends``, a ball at either end of a capsule touches in place of the capsule. A capsule
+    touches a plane with its ends alone. MJX turns the friction of a capsule that stands upright
+    otherwise than the C engine does; that of a ball is the same in both.
     """
     for geom in list(spec.geoms):
-        floor = geom.name == "floor"
-        touches = not floor and geom.name in names
-        ends = by_ends and touches and geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE
-        geom.contype, geom.conaffinity = int(touches and not ends), int(floor)
-        for k in range(2 if ends else 0):
+        is_floor = geom.name == "floor"
+        touches = not is_floor and geom.name in names
+        use_ends = by_ends and touches and geom.type == mujoco.mjtGeom.mjGEOM_CAPSULE
+        geom.contype, geom.conaffinity = int(touches and not use_ends), int(is_floor)
+        for k in range(2 if use_ends else 0):
             geom.parent.add_geom(
                 name=f"{geom.name}_end_{k}",
                 type=mujoco.mjtGeom.mjGEOM_SPHERE,
@@ -165,50 +188,55 @@ def _touching(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
 
 
 def _fast_ant(spec: Any) -> None:
-    """Feet, lower legs and torso touch the floor; the thighs' ends do only where the ant lies on
-    its side.
+    """Lets feet, lower legs and torso touch the floor.
+
+    The thighs' ends would do so only where the ant lies on its side.
     """
-    _euler(spec, 8 if len(spec.actuators) > 8 else 6, 8)
-    _touching(
+    _set_euler(spec, 8 if len(spec.actuators) > 8 else 6, 8)
+    _set_floor_contacts(
         spec, ("torso_geom", *(g.name for g in spec.geoms if "ankle" in g.name)), by_ends=True
     )
 
 
 def _fast_cheetah(spec: Any) -> None:
-    """Every part touches the floor but the thighs, whose ends are the torso's and the shins'."""
-    _euler(spec, 4, 6)
+    """Lets every part but the thighs touch the floor: these end at the torso and the shins."""
+    _set_euler(spec, 4, 6)
     parts = ("torso", "head", "bshin", "bfoot", "fshin", "ffoot")
-    _touching(spec, (*parts, *(f"second_{part}" for part in parts)))
+    _set_floor_contacts(spec, (*parts, *(f"second_{part}" for part in parts)))
 
 
 def _fast_hopper(spec: Any) -> None:
-    """The foot and the leg touch the floor: a hopper that falls is at its end before more of it
-    does.
+    """Lets the foot and the leg touch the floor.
+
+    The episode of a hopper that falls ends before more of it does.
     """
-    _euler(spec, 4, 6)
-    _touching(spec, ("foot_geom", "leg_geom"))
+    _set_euler(spec, 4, 6)
+    _set_floor_contacts(spec, ("foot_geom", "leg_geom"))
 
 
 def _fast_humanoid(spec: Any) -> None:
-    """Feet and shins touch the floor, and no part another: the episode ends when the torso sinks
-    below 1 m.
+    """Lets feet and shins touch the floor, and no part another.
+
+    The episode ends when the torso sinks below 1 m.
     """
-    _euler(spec, 6, 8)
-    _touching(spec, ("left_foot", "right_foot", "left_shin1", "right_shin1"), by_ends=True)
+    _set_euler(spec, 6, 8)
+    _set_floor_contacts(
+        spec, ("left_foot", "right_foot", "left_shin1", "right_shin1"), by_ends=True
+    )
 
 
 def _fast_walker(spec: Any) -> None:
-    """Feet and legs touch the floor: an episode ends before more of the walker does."""
-    _euler(spec, 6, 8)
-    _touching(spec, ("foot_geom", "leg_geom", "foot_left_geom", "leg_left_geom"))
+    """Lets feet and legs touch the floor: an episode ends before more of the walker does."""
+    _set_euler(spec, 6, 8)
+    _set_floor_contacts(spec, ("foot_geom", "leg_geom", "foot_left_geom", "leg_left_geom"))
 
 
 def _fast_swimmer(spec: Any) -> None:
-    """Nothing touches anything, as in the file."""
-    _euler(spec, 4, 6)
+    """Sets the solver only: nothing touches anything, as in the file."""
+    _set_euler(spec, 4, 6)
 
 
-_FAST: dict[str, Callable[[Any], None]] = {
+_FAST_SETTINGS: dict[str, Callable[[Any], None]] = {
     "ant": _fast_ant,
     "manyagent-ant": _fast_ant,
     "halfcheetah": _fast_cheetah,
@@ -222,14 +250,15 @@ _FAST: dict[str, Callable[[Any], None]] = {
 
 
 def _coupled_cheetah() -> Any:
-    """Two cheetahs a metre to either side of the middle, bound by an elastic band between their
-    torsos.
+    """Builds two cheetahs, bound by an elastic band between their torsos.
+
+    They stand a metre to either side of the middle.
     """
-    spec = _shipped("half_cheetah.xml")
-    other = _shipped("half_cheetah.xml")
+    spec = _load_gymnasium_model("half_cheetah.xml")
+    other_spec = _load_gymnasium_model("half_cheetah.xml")
     first = spec.body("torso")
     frame = spec.worldbody.add_frame()
-    second = frame.attach_body(other.body("torso"), "second_", "")
+    second = frame.attach_body(other_spec.body("torso"), "second_", "")
     spec.compiler.settotalmass = 28
     first.pos[1], second.pos[1] = -1.0, 1.0
     for body, site in ((first, "band_1"), (second, "band_2")):
@@ -248,22 +277,28 @@ def _coupled_cheetah() -> Any:
 
 
 def _soften_band(model: Any) -> None:
-    """Take the stiffness of the band's end from a stretched band.
+    """Computes the stiffness of the band's end from a stretched band.
 
-    At the first pose the band lies across the way that the cheetahs can move, nothing seems to give
-    in to it, and MuJoCo makes its end 1e15 times too stiff: float32 answers NaN as soon as it is
-    reached.
+    At the first pose the band lies across the direction in which the cheetahs can move, nothing
+    seems to yield to it, and MuJoCo makes its end 1e15 times too stiff: float32 answers NaN as soon
+    as it is reached.
     """
     data = mujoco.MjData(model)
-    along = int(model.joint("second_rootx").qposadr[0])
+    slide_index = int(model.joint("second_rootx").qposadr[0])
     data.qpos[:] = model.qpos0
-    data.qpos[along] += math.sqrt(model.tendon_range[0, 1] ** 2 - model.tendon_length0[0] ** 2)
+    data.qpos[slide_index] += math.sqrt(
+        model.tendon_range[0, 1] ** 2 - model.tendon_length0[0] ** 2
+    )
     mujoco.mj_forward(model, data)
-    given, across = np.zeros(model.nv), np.zeros(model.nv)
-    way = math.sqrt(1.0 - (model.tendon_length0[0] / model.tendon_range[0, 1]) ** 2)
-    given[model.joint("second_rootx").dofadr[0]], given[model.joint("rootx").dofadr[0]] = way, -way
-    mujoco.mj_solveM(model, data, across[None], given[None])
-    model.tendon_invweight0[0] = given @ across
+    # w = J M^-1 J^T, with J the derivative of the band's length by the joints
+    jacobian, solved = np.zeros(model.nv), np.zeros(model.nv)
+    cosine = math.sqrt(1.0 - (model.tendon_length0[0] / model.tendon_range[0, 1]) ** 2)
+    jacobian[model.joint("second_rootx").dofadr[0]], jacobian[model.joint("rootx").dofadr[0]] = (
+        cosine,
+        -cosine,
+    )
+    mujoco.mj_solveM(model, data, solved[None], jacobian[None])
+    model.tendon_invweight0[0] = jacobian @ solved
 
 
 _HINGE, _FREE, _SLIDE = (
@@ -274,8 +309,8 @@ _HINGE, _FREE, _SLIDE = (
 _CAPSULE, _PLANE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE
 
 
-def _world(timestep: float) -> Any:
-    """An empty world with a floor and light."""
+def _empty_model(timestep: float) -> Any:
+    """Returns an empty specification with a floor and light."""
     spec = mujoco.MjSpec()
     spec.option.timestep = timestep
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
@@ -296,16 +331,16 @@ def _world(timestep: float) -> Any:
     return spec
 
 
-def _manyagent_ant(number: int) -> Any:
-    """A rigid spine of segments a metre apart, each with two legs of hip and ankle; the first
-    carries the head.
+def _manyagent_ant(num_segments: int) -> Any:
+    """Builds a rigid spine of segments a metre apart, each with two legs of hip and ankle.
 
-    Sizes, masses, axes and gears are those of Gu et al. 2021's model; its walls are left out.
+    The first segment carries the head. Sizes, masses, axes and gears are those of Gu et al. 2021's
+    model; its walls are left out.
     """
-    spec = _world(0.005)
+    spec = _empty_model(0.005)
     joints: list[str] = []
     parent = spec.worldbody
-    for i in range(number):
+    for i in range(num_segments):
         torso = parent.add_body(name=f"torso_{i}", pos=[0, 0, 0.75] if i == 0 else [-1, 0, 0])
         if i == 0:
             torso.add_joint(name="root", type=_FREE, armature=0, damping=[0, 0, 0], limited=False)
@@ -314,20 +349,20 @@ def _manyagent_ant(number: int) -> Any:
                 ((0.2, -0.2), (0.2, -0.2), (1, 1), (30, 70)),
             )
         else:
-            _capsule(torso, f"spine_{i}", (1, 0, 0), 0.1, density=100)
+            _add_capsule(torso, f"spine_{i}", (1, 0, 0), 0.1, density=100)
             legs = (
                 ((0.0, 0.2), (-0.2, 0.2), (1, 1), (-70, -30)),
                 ((0.0, -0.2), (-0.2, -0.2), (-1, 1), (-70, -30)),
             )
         for k, leg in enumerate(legs, start=1):
-            joints += _leg(torso, f"{k}_{i}", *leg)
+            joints += _add_leg(torso, f"{k}_{i}", *leg)
         parent = torso
-    _drive(spec, joints)
+    _add_motors(spec, joints)
     return spec
 
 
-def _drive(spec: Any, joints: Sequence[str]) -> None:
-    """A motor of 150 N m at full signal for each joint."""
+def _add_motors(spec: Any, joints: Sequence[str]) -> None:
+    """Adds a motor of 150 N m at full signal for each joint."""
     for name in joints:
         spec.add_actuator(
             name=name,
@@ -339,19 +374,28 @@ def _drive(spec: Any, joints: Sequence[str]) -> None:
         )
 
 
-def _leg(torso: Any, name: str, hip: Any, thigh: Any, axis: Any, bounds: Any) -> list[str]:
-    """A leg from a segment: a fixed piece to the hip, a thigh, and a lower leg twice as long."""
-    _capsule(torso, f"aux{name}", (*hip, 0.0), 0.08)
+def _add_leg(
+    torso: Any, name: str, hip: _Vector, thigh: _Vector, axis: _Vector, bounds: _Vector
+) -> list[str]:
+    """Adds a leg to a segment: a fixed piece to the hip, a thigh and a longer lower leg.
+
+    The lower leg is twice as long as the thigh.
+
+    Returns:
+        Names of its two joints.
+    """
+    _add_capsule(torso, f"aux{name}", (*hip, 0.0), 0.08)
     upper = torso.add_body(name=f"thigh{name}", pos=[*hip, 0])
-    _hinge(upper, f"hip{name}", (0, 0, 1), (-30, 30))
-    _capsule(upper, f"leg{name}", (*thigh, 0.0), 0.08)
+    _add_hinge(upper, f"hip{name}", (0, 0, 1), (-30, 30))
+    _add_capsule(upper, f"leg{name}", (*thigh, 0.0), 0.08)
     lower = upper.add_body(name=f"shin{name}", pos=[*thigh, 0])
-    _hinge(lower, f"ankle{name}", (*axis, 0), bounds)
-    _capsule(lower, f"ankle{name}", (2 * thigh[0], 2 * thigh[1], 0.0), 0.08)
+    _add_hinge(lower, f"ankle{name}", (*axis, 0), bounds)
+    _add_capsule(lower, f"ankle{name}", (2 * thigh[0], 2 * thigh[1], 0.0), 0.08)
     return [f"hip{name}", f"ankle{name}"]
 
 
-def _hinge(body: Any, name: str, axis: Any, bounds: Any) -> None:
+def _add_hinge(body: Any, name: str, axis: _Vector, bounds: _Vector) -> None:
+    """Adds a limited hinge to a body."""
     body.add_joint(
         name=name,
         type=_HINGE,
@@ -363,7 +407,8 @@ def _hinge(body: Any, name: str, axis: Any, bounds: Any) -> None:
     )
 
 
-def _capsule(body: Any, name: str, end: Any, radius: float, density: float = 5.0) -> None:
+def _add_capsule(body: Any, name: str, end: _Vector, radius: float, density: float = 5.0) -> None:
+    """Adds a capsule to a body, from its origin to ``end``."""
     body.add_geom(
         name=name,
         type=_CAPSULE,
@@ -379,11 +424,12 @@ def _capsule(body: Any, name: str, end: Any, radius: float, density: float = 5.0
     )
 
 
-def _manyagent_swimmer(number: int) -> Any:
-    """A chain of links in a viscous plane, as in Gu et al. 2021's model, one motor at each link's
-    joint.
+def _manyagent_swimmer(num_links: int) -> Any:
+    """Builds a chain of links in a viscous plane, as in Gu et al. 2021's model.
+
+    There is one motor at each link's joint.
     """
-    spec = _world(0.005)
+    spec = _empty_model(0.005)
     spec.option.density, spec.option.viscosity = 4000, 0.1
     spec.geom("floor").contype = spec.geom("floor").conaffinity = 0
     body = spec.worldbody.add_body(name="torso")
@@ -394,11 +440,11 @@ def _manyagent_swimmer(number: int) -> Any:
     )
     for name, kind, axis in roots:
         body.add_joint(name=name, type=kind, axis=list(axis), armature=0.1)
-    _link(body, "head", (1.5, 0, 0, 0.5, 0, 0))
+    _add_link(body, "head", (1.5, 0, 0, 0.5, 0, 0))
     names = []
-    for i in range(number):
+    for i in range(num_links):
         body = body.add_body(name=f"link_{i}", pos=[0.5 if i == 0 else -1.0, 0, 0])
-        sign = -1 if 0 < i < number - 1 and i % 2 == 0 else 1
+        sign = -1 if 0 < i < num_links - 1 and i % 2 == 0 else 1
         body.add_joint(
             name=f"rot{i}",
             type=_HINGE,
@@ -407,13 +453,14 @@ def _manyagent_swimmer(number: int) -> Any:
             limited=True,
             armature=0.1,
         )
-        _link(body, f"link_{i}", (0, 0, 0, -1, 0, 0))
+        _add_link(body, f"link_{i}", (0, 0, 0, -1, 0, 0))
         names.append(f"rot{i}")
-    _drive(spec, names)
+    _add_motors(spec, names)
     return spec
 
 
-def _link(body: Any, name: str, ends: Any) -> None:
+def _add_link(body: Any, name: str, ends: _Vector) -> None:
+    """Adds the capsule of a link, which touches nothing, to a body."""
     body.add_geom(
         name=name,
         type=_CAPSULE,
@@ -427,7 +474,7 @@ def _link(body: Any, name: str, ends: Any) -> None:
     )
 
 
-_SEGMENTED: dict[str, Callable[[int], Any]] = {
+_SEGMENTED_MODELS: dict[str, Callable[[int], Any]] = {
     "manyagent-ant": _manyagent_ant,
     "manyagent-swimmer": _manyagent_swimmer,
 }

@@ -1,9 +1,9 @@
-"""Which joints belong to which agent, and which joints are neighbors.
+"""Partition of a robot's joints among the agents, and the neighbors of each joint.
 
 The partitions are those of Peng et al. 2021 (multi-agent MuJoCo) and Gu et al. 2021, each a list of
-joints per agent. The authors' wrapper never applies them: it cuts the actuators, in the order of
-the model's file, into consecutive slices of the same lengths, by which ``ant-2x4`` and ``ant-2x4d``
-become one task. ``consecutive`` gives those slices.
+joints per agent. The reference implementation never applies them: it cuts the actuators, in the
+order of the model's file, into consecutive slices of the same lengths, by which ``ant-2x4`` and
+``ant-2x4d`` become one task. ``consecutive`` returns those slices.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _LOWER = (
 )
 
 
-def _alone(joints: Sequence[str]) -> Agents:
+def _one_each(joints: Sequence[str]) -> Agents:
+    """Returns agents with one joint each."""
     return tuple((joint,) for joint in joints)
 
 
@@ -49,16 +50,16 @@ NAMED: dict[str, dict[str, Agents]] = {
         "2x4": (_LEGS[0] + _LEGS[1], _LEGS[2] + _LEGS[3]),
         "2x4d": (_LEGS[0] + _LEGS[2], _LEGS[1] + _LEGS[3]),
         "4x2": _LEGS,
-        "8x1": _alone(sum(_LEGS, ())),
+        "8x1": _one_each(sum(_LEGS, ())),
     },
     "halfcheetah": {
         "2x3": (_BACK, _FRONT),
         "3x2": (("bfoot", "bshin"), ("bthigh", "ffoot"), ("fshin", "fthigh")),
-        "6x1": _alone((*_BACK, *_FRONT)),
+        "6x1": _one_each((*_BACK, *_FRONT)),
     },
-    "hopper": {"3x1": _alone(("thigh_joint", "leg_joint", "foot_joint"))},
-    "humanoid": {"9|8": (_UPPER, _LOWER), "17x1": _alone((*_UPPER, *_LOWER))},
-    "swimmer": {"2x1": _alone(("motor1_rot", "motor2_rot"))},
+    "hopper": {"3x1": _one_each(("thigh_joint", "leg_joint", "foot_joint"))},
+    "humanoid": {"9|8": (_UPPER, _LOWER), "17x1": _one_each((*_UPPER, *_LOWER))},
+    "swimmer": {"2x1": _one_each(("motor1_rot", "motor2_rot"))},
     "walker2d": {
         "2x3": (
             ("foot_joint", "leg_joint", "thigh_joint"),
@@ -67,28 +68,48 @@ NAMED: dict[str, dict[str, Agents]] = {
     },
     "coupled-halfcheetah": {"1p1": ((*_BACK, *_FRONT), _SECOND)},
 }
-"""Robots of one size: partition -> the joints of each agent, in the paper's order."""
+"""Robot of one size -> partition -> the joints of each agent, in the paper's order."""
 
 SEGMENTED = {"manyagent-ant": 2, "manyagent-swimmer": 2}
-"""Robots of any size, ``<agents>x<segments of each>``, and the fewest segments they can have."""
+"""Robot of any size, ``<agents>x<segments of each>`` -> the fewest segments it can have."""
 
 
-def segments(agents: int, each: int, joints_of: Sequence[Sequence[str]]) -> Agents:
-    """Agents that own ``each`` neighbouring segments: ``joints_of`` has the joints of every
-    segment.
+def segments(
+    num_agents: int, segments_each: int, segment_joints: Sequence[Sequence[str]]
+) -> Agents:
+    """Returns agents that own neighbouring segments.
+
+    Args:
+        num_agents: N, the number of agents.
+        segments_each: Number of segments of each agent.
+        segment_joints: Joints of every segment.
+
+    Returns:
+        The joints of each agent.
     """
-    return tuple(sum(map(tuple, joints_of[i * each : (i + 1) * each]), ()) for i in range(agents))
+    return tuple(
+        sum(map(tuple, segment_joints[i * segments_each : (i + 1) * segments_each]), ())
+        for i in range(num_agents)
+    )
 
 
 def consecutive(agents: Agents, actuated: Sequence[str]) -> Agents:
-    """Slices of the actuators in the model's order, as long as the agents' own parts (the authors'
-    program).
+    """Returns consecutive slices of the actuators in the model's order.
+
+    The reference implementation cuts them so.
+
+    Args:
+        agents: Joints of each agent, which set the lengths of the slices.
+        actuated: Joint of every actuator, in the model's order.
+
+    Returns:
+        The joints of each agent.
     """
-    found, start = [], 0
-    for own in agents:
-        found.append(tuple(actuated[start : start + len(own)]))
-        start += len(own)
-    return tuple(found)
+    slices, start = [], 0
+    for joints in agents:
+        slices.append(tuple(actuated[start : start + len(joints)]))
+        start += len(joints)
+    return tuple(slices)
 
 
 _EDGES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -140,33 +161,54 @@ _EDGES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def edges(robot: str, joints_of: Sequence[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
-    """Sets of joints that are neighbors of each other; ``joints_of``: the segments' of a robot of
-    any size.
+def edges(robot: str, segment_joints: Sequence[Sequence[str]] = ()) -> tuple[tuple[str, ...], ...]:
+    """Returns sets of joints that are neighbors of each other.
+
+    Args:
+        robot: Name of the robot.
+        segment_joints: Joints of every segment of a robot of any size; unused for others.
+
+    Returns:
+        The sets; all joints of a set are neighbors.
     """
     if robot == "manyagent-ant":
-        within = [
+        within_segments = [
             pair
-            for hip1, ankle1, hip2, ankle2 in joints_of
+            for hip1, ankle1, hip2, ankle2 in segment_joints
             for pair in ((hip1, ankle1), (hip2, ankle2), (hip1, hip2))
         ]
-        between = [(one[0], one[2], other[0], other[2]) for one, other in pairwise(joints_of)]
-        return (*within, *between)
+        between_segments = [
+            (segment[0], segment[2], next_segment[0], next_segment[2])
+            for segment, next_segment in pairwise(segment_joints)
+        ]
+        return (*within_segments, *between_segments)
     if robot == "manyagent-swimmer":
-        return tuple((one[0], other[0]) for one, other in pairwise(joints_of))
+        return tuple(
+            (segment[0], next_segment[0]) for segment, next_segment in pairwise(segment_joints)
+        )
     return _EDGES[robot]
 
 
-def within(own: Sequence[str], linked: Sequence[Sequence[str]], distance: int) -> tuple[str, ...]:
-    """Joints at most ``distance`` edges from an agent's own; the nearest first, each distance in
-    order of its name.
+def joints_within(
+    agent_joints: Sequence[str], joint_edges: Sequence[Sequence[str]], distance: int
+) -> tuple[str, ...]:
+    """Returns joints at most ``distance`` edges from an agent's own.
+
+    Args:
+        agent_joints: The agent's own joints.
+        joint_edges: Sets of neighboring joints, from `edges`.
+        distance: Largest number of edges.
+
+    Returns:
+        The agent's own joints, then the others, the nearest first, each distance in order of its
+        names.
     """
-    seen = list(own)
-    newest = set(own)
+    joints = list(agent_joints)
+    frontier = set(agent_joints)
     for _ in range(distance):
-        reached = {joint for edge in linked if newest & set(edge) for joint in edge}
-        newest = reached - set(seen)
-        if not newest:
+        neighbors = {joint for edge in joint_edges if frontier & set(edge) for joint in edge}
+        frontier = neighbors - set(joints)
+        if not frontier:
             break
-        seen += sorted(newest)
-    return tuple(seen)
+        joints += sorted(frontier)
+    return tuple(joints)

@@ -1,8 +1,10 @@
-"""Films of a robot by MuJoCo's own renderer, without a window; without OpenGL, its path from above.
+"""Videos of a robot by MuJoCo's own renderer, without a window.
+
+Without OpenGL its path from above is drawn.
 
 Walls, bomb and box are drawn where the costs have them; while a step costs something the robot is
-red and the picture has a red edge. A clock tells the seconds since the episode began, and how much
-faster than they the film runs.
+red and the frame has a red edge. A clock shows the seconds since the episode began, and how much
+faster than real time the video runs.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +28,30 @@ from jaxmarl_lite.envs.mujoco import hazards, models
 from jaxmarl_lite.envs.mujoco._import import mujoco
 from jaxmarl_lite.envs.mujoco.cost_functions import BombCost, BoxCost, CorridorCost
 
-_SIZE, _MOST_FRAMES, _FPS = (720, 400), 300, 25
-_CAMERA = Path(__file__).with_name("camera.py")
+if TYPE_CHECKING:
+    from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment, RobotState
+
+_SIZE = (720, 400)
+"""Width and height of a video (pixels)."""
+_MAX_FRAMES, _FPS = 300, 25
+_CAMERA = Path(__file__).with_name("render_worker.py")
 
 
-def write_video(env: Any, states: Sequence[Any], path: str | Path) -> Path:
-    """Write ``.gif`` or ``.mp4``; where no OpenGL can be had, say so and write the path from above
-    as ``.png``.
+def write_video(env: MujocoEnvironment, states: Sequence[RobotState], path: str | Path) -> Path:
+    """Writes a video of an episode.
+
+    Where no OpenGL is available, this warns and writes the path from above as ``.png``.
+
+    Args:
+        env: The robot's environment.
+        states: States of the episode, in order; at least one.
+        path: File to write, ``.gif`` or ``.mp4``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ValueError: ``states`` is empty, the suffix is another one, or the file cannot be written.
     """
     path = Path(path)
     if not states:
@@ -39,85 +59,87 @@ def write_video(env: Any, states: Sequence[Any], path: str | Path) -> Path:
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"animate: path must end in .gif or .mp4, not {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    costly = _costly(env, states)
-    stride = math.ceil(len(states) / _MOST_FRAMES)
+    costly = _has_cost(env, states)
+    stride = math.ceil(len(states) / _MAX_FRAMES)
     since_last = [
         bool(costly[max(0, i - stride + 1) : i + 1].any()) for i in range(0, len(states), stride)
     ]
     try:
-        frames = _frames(env, states[::stride], since_last)
+        frames = _render_frames(env, states[::stride], since_last)
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines()
+        error_lines = (error.stderr or "").strip().splitlines()
         warnings.warn(
-            f"MuJoCo could not draw ({said[-1] if said else error}); where OpenGL is missing, "
-            "MUJOCO_GL=egl or "
-            "MUJOCO_GL=osmesa may help. The path is drawn instead",
+            f"MuJoCo could not draw ({error_lines[-1] if error_lines else error}); where "
+            "OpenGL is missing, MUJOCO_GL=egl or MUJOCO_GL=osmesa may help. The path is drawn "
+            "instead",
             stacklevel=3,
         )
         return write_path(env, states, costly, path.with_suffix(".png"))
     speed = stride * env._body.step_seconds * _FPS
-    clock = [
+    clock_texts = [
         f"{float(env.seconds(state)):.1f} s, {speed:.2g} times as fast"
         for state in states[::stride]
     ]
-    _save(_with_clock(frames, clock), path)
+    _save_video(_with_clock(frames, clock_texts), path)
     return path
 
 
-def _costly(env: Any, states: Sequence[Any]) -> np.ndarray:
-    """Whether the step that led to each state cost anyone anything."""
-    together = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    return np.asarray(jax.jit(jax.vmap(env.cost_of))(together)).sum((1, 2)) > 0
+def _has_cost(env: MujocoEnvironment, states: Sequence[RobotState]) -> np.ndarray:
+    """Returns whether the step that led to each state cost any agent anything, ``[F]`` bool."""
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    return np.asarray(jax.jit(jax.vmap(env.cost_of))(stacked)).sum((1, 2)) > 0
 
 
-def _frames(env: Any, states: Sequence[Any], costly: Sequence[bool]) -> np.ndarray:
-    model = _scene(env)
+def _render_frames(
+    env: MujocoEnvironment, states: Sequence[RobotState], costly: Sequence[bool]
+) -> np.ndarray:
+    """Renders the frames in a process of its own, ``[F, height, width, 3]``."""
+    model = _scene_model(env)
     robot = [
         i
         for i in range(model.ngeom)
         if model.geom_bodyid[i] > 0 and not model.geom(i).name.startswith("danger")
     ]
     with tempfile.TemporaryDirectory() as folder:
-        files = [str(Path(folder) / name) for name in ("model.mjb", "film.npz", "frames.npy")]
+        files = [str(Path(folder) / name) for name in ("model.mjb", "video.npz", "frames.npy")]
         mujoco.mj_saveModel(model, files[0])
         np.savez(
             files[1],
             qpos=np.stack([np.asarray(state.qpos, float) for state in states]),
             costly=costly,
             robot=robot,
-            danger=np.stack([_danger_place(env, state) for state in states]),
-            view=_view(env),
+            danger=np.stack([_hazard_position(env, state) for state in states]),
+            view=_camera_view(env),
             size=_SIZE,
         )
-        surroundings = dict(os.environ)
-        if sys.platform.startswith("linux") and not surroundings.get("DISPLAY"):
-            surroundings.setdefault("MUJOCO_GL", "egl")
+        environment_variables = dict(os.environ)
+        if sys.platform.startswith("linux") and not environment_variables.get("DISPLAY"):
+            environment_variables.setdefault("MUJOCO_GL", "egl")
         command = [sys.executable, str(_CAMERA), *files]
-        subprocess.run(command, check=True, capture_output=True, text=True, env=surroundings)
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment_variables
+        )
         return np.load(files[2])
 
 
-def _view(env: Any) -> tuple[float, float, float, float]:
-    """Distance, azimuth and elevation of the camera that follows the robot, and how far before it
-    the camera looks.
+def _camera_view(env: MujocoEnvironment) -> tuple[float, float, float, float]:
+    """Returns distance, azimuth and elevation of the camera that follows the robot.
+
+    The fourth number is how far before the robot the camera looks (m).
     """
     if isinstance(env.danger, CorridorCost):
         return 14.0, 155.0, -30.0, 0.0
     if isinstance(env.danger, BombCost):
-        return (
-            8.0,
-            90.0,
-            -12.0,
-            4.0,
-        )  # so far that the bomb comes into sight where it begins to cost
-    return (5.0, 90.0, -12.0, 1.5) if _is_ahead(env) else (5.0, 90.0, -12.0, 0.0)
+        # so far that the bomb comes into sight where it begins to cost
+        return 8.0, 90.0, -12.0, 4.0
+    return (5.0, 90.0, -12.0, 1.5) if _hazard_moves(env) else (5.0, 90.0, -12.0, 0.0)
 
 
-def _scene(env: Any) -> Any:
-    """The robot's model with walls, a bomb or a box to look at, which touch nothing."""
+def _scene_model(env: MujocoEnvironment) -> Any:
+    """Returns the robot's model with visible walls, a bomb or a box, which touch nothing."""
     spec = models.specification(env.robot, env.segments, env.physics)
     spec.compiler.settotalmass = -1
-    looks: dict[str, Any] = dict(
+    appearance: dict[str, Any] = dict(
         type=mujoco.mjtGeom.mjGEOM_BOX,
         contype=0,
         conaffinity=0,
@@ -131,62 +153,65 @@ def _scene(env: Any) -> Any:
             texture.rgb1, texture.rgb2 = [0.74, 0.78, 0.74], [0.66, 0.7, 0.66]
     if isinstance(env.danger, CorridorCost):
         ends = (-20.0, *([0.0] if env.danger.level else []), 20.0, 60.0, 100.0, 200.0)
-        for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        for i, (start, end) in enumerate(pairwise(ends)):
             for side in (-1.0, 1.0):
-                a, b = (
+                start_y, end_y = (
                     float(hazards.centre_line(jnp.asarray(x), env.danger.level))
                     + side * env.danger.half_width
                     for x in (start, end)
                 )
                 spec.worldbody.add_geom(
                     name=f"danger_{i}_{side:g}",
-                    pos=[(start + end) / 2, (a + b) / 2, 0.7],
-                    size=[math.hypot(end - start, b - a) / 2, 0.05, 0.7],
-                    quat=_about_z(math.atan2(b - a, end - start)),
-                    **looks,
+                    pos=[(start + end) / 2, (start_y + end_y) / 2, 0.7],
+                    size=[math.hypot(end - start, end_y - start_y) / 2, 0.05, 0.7],
+                    quat=_quaternion_about_z(math.atan2(end_y - start_y, end - start)),
+                    **appearance,
                 )
-    elif _is_ahead(env):
+    elif _hazard_moves(env):
         body = spec.worldbody.add_body(name="danger", mocap=True)
         size = [0.1, 2.3, 1.3] if isinstance(env.danger, BombCost) else [0.3, 0.3, 0.3]
-        body.add_geom(name="danger", size=size, **looks)
+        body.add_geom(name="danger", size=size, **appearance)
     return spec.compile()
 
 
-def _is_ahead(env: Any) -> bool:
+def _hazard_moves(env: MujocoEnvironment) -> bool:
+    """Returns whether the hazard is a bomb or a box before the robot."""
     return isinstance(env.danger, (BombCost, BoxCost))
 
 
-def _about_z(angle: float) -> list[float]:
+def _quaternion_about_z(angle: float) -> list[float]:
+    """Returns the quaternion of a rotation about z."""
     return [math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)]
 
 
-def _danger_place(env: Any, state: Any) -> tuple[float, float, float]:
-    """Where the bomb or the box is drawn."""
-    if not _is_ahead(env):
+def _hazard_position(env: MujocoEnvironment, state: RobotState) -> tuple[float, float, float]:
+    """Returns the position at which the bomb or the box is drawn."""
+    if not _hazard_moves(env):
         return 0.0, 0.0, 0.0
     if isinstance(env.danger, BombCost):
         return float(state.hazard.x), 0.0, 1.4
     return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
 
 
-def _with_clock(frames: np.ndarray, clock: Sequence[str]) -> np.ndarray:
-    """The frames with a line of words in their upper left corner."""
+def _with_clock(frames: np.ndarray, clock_texts: Sequence[str]) -> np.ndarray:
+    """Returns the frames with a line of text in their upper left corner."""
     from PIL import Image, ImageDraw
 
-    written = [Image.fromarray(frame) for frame in frames]
-    for frame, words in zip(written, clock, strict=True):
+    images = [Image.fromarray(frame) for frame in frames]
+    for frame, text in zip(images, clock_texts, strict=True):
         ImageDraw.Draw(frame).text(
             (12, 10),
-            words,
+            text,
             fill=(255, 255, 255),
             font_size=16,
             stroke_width=2,
             stroke_fill=(40, 40, 40),
         )
-    return np.stack([np.asarray(frame) for frame in written])
+    return np.stack([np.asarray(frame) for frame in images])
 
 
-def _save(frames: np.ndarray, path: Path) -> None:
+def _save_video(frames: np.ndarray, path: Path) -> None:
+    """Writes frames as ``.gif``, or else by imageio."""
     if path.suffix == ".gif":
         from PIL import Image
 
@@ -204,28 +229,43 @@ def _save(frames: np.ndarray, path: Path) -> None:
         raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
 
 
-def write_path(env: Any, states: Sequence[Any], costly: np.ndarray, path: Path) -> Path:
-    """The robot's path from above, the steps that cost something in red, the corridor's walls."""
+def write_path(
+    env: MujocoEnvironment, states: Sequence[RobotState], costly: np.ndarray, path: Path
+) -> Path:
+    """Draws the robot's path from above, steps with a cost in red, and the corridor's walls.
+
+    Args:
+        env: The robot's environment.
+        states: States of the episode, in order.
+        costly: Whether the step that led to each state cost anything, ``[F]`` bool.
+        path: File to write.
+
+    Returns:
+        ``path``.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    at = np.array([[float(state.place[0]), float(state.qpos[1])] for state in states])
-    axes.plot(*at.T, color="#4477aa", lw=1.5)
+    positions = np.array([[float(state.position[0]), float(state.qpos[1])] for state in states])
+    axes.plot(*positions.T, color="#4477aa", lw=1.5)
     label = f"{int(costly.sum())} of {len(costly) - 1} steps cost something"
-    axes.plot(*at[costly].T, ".", color="#cc3311", ms=4, label=label)
+    axes.plot(*positions[costly].T, ".", color="#cc3311", ms=4, label=label)
     if isinstance(env.danger, CorridorCost):
         xs = np.linspace(
-            min(at[:, 0].min(), 0) - 5, max(at[:, 0].max(), 20) + 5, 400, dtype=np.float32
+            min(positions[:, 0].min(), 0) - 5,
+            max(positions[:, 0].max(), 20) + 5,
+            400,
+            dtype=np.float32,
         )
         middle = np.asarray(hazards.centre_line(jnp.asarray(xs), env.danger.level))
         for side in (-1, 1):
             axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
-    if _is_ahead(env):
+    if isinstance(env.danger, (BombCost, BoxCost)):
         axes.axvline(
-            _danger_place(env, states[-1])[0],
+            _hazard_position(env, states[-1])[0],
             color="#777777",
             lw=2,
             label=f"{env.danger.name} at the end",

@@ -1,20 +1,25 @@
-"""The robots' tasks but for their costs: reward, end of an episode, first states, and what is
-observed.
+"""Robots' tasks without their costs: reward, end of an episode, first states, observed entries.
 
 Rewards and ends are those of Gu et al. 2021's environments, which are Gymnasium's. Reward terms per
 step, with a the actions in [-1, 1], u the motors' signals, f the external forces on all bodies, and
 x' the speed over the step:
 
-    ant, manyagent-ant    x' - 0.5 Σ a² - 5e-4 Σ clip(f, -1, 1)² + 1     ends: height outside [0.2, 1], or toppled
-    halfcheetah           x' - 0.1 Σ a²                                   never ends
-    hopper, walker2d      x' - 1e-3 Σ a² + 1                              ends: height, angle or speeds out of range
-    humanoid              1.25 x' - 0.1 Σ u² - min(5e-7 Σ f², 10) + 5     ends: height outside [1, 2]
-    swimmers              x' - 1e-4 Σ a²                                  never ends
-    coupled-halfcheetah   the mean of the two cheetahs'                   never ends
+    ant, manyagent-ant    x' - 0.5 Σ a² - 5e-4 Σ clip(f, -1, 1)² + 1
+                          ends: height outside [0.2, 1], or toppled
+    halfcheetah           x' - 0.1 Σ a²
+                          never ends
+    hopper, walker2d      x' - 1e-3 Σ a² + 1
+                          ends: height, angle or speeds out of range
+    humanoid              1.25 x' - 0.1 Σ u² - min(5e-7 Σ f², 10) + 5
+                          ends: height outside [1, 2]
+    swimmers              x' - 1e-4 Σ a²
+                          never ends
+    coupled-halfcheetah   the mean of the two cheetahs' rewards
+                          never ends
 
 ``x'`` is of the first body; for the humanoid of the centre of mass; each of the two cheetahs has
-its own. Positions are those at the step's end, where MuJoCo's ``xpos``, which the authors' programs
-read, is a physics step older.
+its own. Positions are those at the step's end, where MuJoCo's ``xpos``, which the reference
+implementations read, is a physics step older.
 """
 
 from __future__ import annotations
@@ -29,87 +34,106 @@ from jaxmarl_lite.types import Array
 
 
 def _always(qpos: Array, qvel: Array) -> Array:
+    """Returns True: the episode never ends."""
     return jnp.ones((), bool)
 
 
 def _ant_stands(qpos: Array, qvel: Array) -> Array:
+    """Returns whether the ant's height lies in [0.2, 1] and it has not toppled."""
     upright = 1.0 - 2.0 * (qpos[4] ** 2 + qpos[5] ** 2)
     return (qpos[2] >= 0.2) & (qpos[2] <= 1.0) & (upright >= -0.7)
 
 
 def _hopper_stands(qpos: Array, qvel: Array) -> Array:
-    # the published hopper reads the box's joints here, by which every episode ends at its first
-    # step
-    calm = (jnp.abs(qpos[2:]) < 100).all() & (jnp.abs(qvel) < 100).all()
-    return calm & (qpos[1] > 0.7) & (jnp.abs(qpos[2]) < 0.2)
+    # the published hopper reads the box's joints here, so every episode ends at its first step
+    """Returns whether the hopper's height, angle and speeds are in range."""
+    is_calm = (jnp.abs(qpos[2:]) < 100).all() & (jnp.abs(qvel) < 100).all()
+    return is_calm & (qpos[1] > 0.7) & (jnp.abs(qpos[2]) < 0.2)
 
 
 def _walker_stands(qpos: Array, qvel: Array) -> Array:
+    """Returns whether the walker's height and angle are in range."""
     return (qpos[1] > 0.8) & (qpos[1] < 2.0) & (jnp.abs(qpos[2]) < 1.0)
 
 
 def _humanoid_stands(qpos: Array, qvel: Array) -> Array:
+    """Returns whether the humanoid's height lies in [1, 2]."""
     return (qpos[2] >= 1.0) & (qpos[2] <= 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Robot:
-    """What a robot is rewarded for, when it is at its end, and how it begins."""
+    """Reward, end of an episode and first states of a robot."""
 
     reward: Callable[[Array, Array, Array, Array], Array]
-    """``(speeds [M], a [U], u [U], forces [bodies, 6])`` to a number."""
+    """``(speeds [M], a [U], u [U], forces [bodies, 6])`` -> the reward of a step."""
     is_healthy: Callable[[Array, Array], Array] = _always
-    """``(qpos, qvel)`` to a bool: the episode goes on."""
+    """``(qpos, qvel)`` -> whether the episode goes on, [] bool."""
     reset_noise_qpos: float = 0.1
-    """First positions: the model's, and up to this to either side."""
+    """First positions are the model's, plus up to this to either side."""
     reset_noise_qvel: float = 0.1
-    """First velocities: normal with this deviation, or up to this to either side."""
+    """First velocities are normal with this deviation, or up to this to either side."""
     normal_speeds: bool = True
+    """Whether first velocities are normal; else they are uniform."""
     roots: tuple[int, ...] = (0,)
     """Entries of qpos whose speeds are rewarded."""
     use_com_velocity: bool = False
-    """The speed is the centre of mass's instead."""
+    """Whether the speed of the centre of mass is rewarded instead."""
     excluded_qpos: tuple[int, ...] = (0, 1)
-    """Entries of qpos that are not observed: how far the robot has come."""
+    """Entries of qpos that are not observed: the distance that the robot has covered."""
     max_obs_velocity: float = float("inf")
-    """Observed velocities are cut to this."""
+    """Observed velocities are clipped to this, to either side."""
     forces: bool = False
-    """The reward needs the external forces."""
+    """Whether the reward needs the external forces."""
 
     def begin(self, key: Array, start: Array, num_speeds: int) -> tuple[Array, Array]:
-        """First positions and velocities of an episode."""
-        places, speeds = jax.random.split(key)
+        """Draws the first positions and velocities of an episode.
+
+        Args:
+            key: Typed key of the draws.
+            start: Positions of the model's first pose, [nq].
+            num_speeds: Number of velocities, nv.
+
+        Returns:
+            ``(qpos, qvel)``, [nq] and [nv].
+        """
+        qpos_key, qvel_key = jax.random.split(key)
         qpos = start + jax.random.uniform(
-            places, start.shape, start.dtype, -self.reset_noise_qpos, self.reset_noise_qpos
+            qpos_key, start.shape, start.dtype, -self.reset_noise_qpos, self.reset_noise_qpos
         )
         if self.normal_speeds:
             return qpos, self.reset_noise_qvel * jax.random.normal(
-                speeds, (num_speeds,), start.dtype
+                qvel_key, (num_speeds,), start.dtype
             )
         return qpos, self.reset_noise_qvel * jax.random.uniform(
-            speeds, (num_speeds,), start.dtype, -1.0, 1.0
+            qvel_key, (num_speeds,), start.dtype, -1.0, 1.0
         )
 
 
 def _ant_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
+    """Returns ``x' - 0.5 Σ a² - 5e-4 Σ clip(f, -1, 1)² + 1``."""
     contact = jnp.square(jnp.clip(forces, -1.0, 1.0)).sum()
     return speed[0] - 0.5 * jnp.square(action).sum() - 5e-4 * contact + 1.0
 
 
 def _cheetah_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
+    """Returns ``x' - 0.1 Σ a²``, for two cheetahs the mean of theirs."""
     return speed.mean() - 0.1 * jnp.square(action).sum() / speed.shape[0]
 
 
 def _hopper_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
+    """Returns ``x' - 1e-3 Σ a² + 1``."""
     return speed[0] - 1e-3 * jnp.square(action).sum() + 1.0
 
 
 def _humanoid_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
+    """Returns ``1.25 x' - 0.1 Σ u² - min(5e-7 Σ f², 10) + 5``."""
     impact = jnp.minimum(5e-7 * jnp.square(forces).sum(), 10.0)
     return 1.25 * speed[0] - 0.1 * jnp.square(signal).sum() - impact + 5.0
 
 
 def _swimmer_reward(speed: Array, action: Array, signal: Array, forces: Array) -> Array:
+    """Returns ``x' - 1e-4 Σ a²``."""
     return speed[0] - 1e-4 * jnp.square(action).sum()
 
 
@@ -131,3 +155,4 @@ ROBOTS: dict[str, Robot] = {
     "manyagent-swimmer": _SWIMMER,
     "coupled-halfcheetah": Robot(_cheetah_reward, roots=(0, 9), excluded_qpos=(0, 9)),
 }
+"""Robot -> its task."""

@@ -1,8 +1,8 @@
-"""Tiny worlds whose best return is known, for tests and first steps.
+"""Tiny environments whose best return is known, for tests and first steps.
 
-All have two agents (``pursuit`` may have more) and give every agent the team's reward unless told
-otherwise. ``budget``, ``budget-two`` and ``risky`` have costs and limits, and know the best return
-that keeps them; the others cost nothing.
+All have two agents (``pursuit`` may have more) and give every agent the team's reward unless
+configured otherwise. ``budget``, ``budget-two`` and ``risky`` have costs and limits, and a method
+that computes the best return within the limits; the others cost nothing.
 """
 
 from __future__ import annotations
@@ -43,13 +43,20 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "risky": (Risky, {}),
 }
-"""Each toy's name, with its class and what its fields are set to."""
+"""Toy's name -> its class, and the fields that differ from the class's defaults."""
 
 
 def summary(name: str) -> str:
-    """Agents, actions and episode limit of a toy, in words."""
-    toy, fixed = TOYS[name]
-    spec: EnvSpec = toy(**fixed).spec
+    """Describes the agents, actions and episode limit of a toy in words.
+
+    Args:
+        name: Toy's name, a key of `TOYS`.
+
+    Returns:
+        The description.
+    """
+    toy, fields = TOYS[name]
+    spec: EnvSpec = toy(**fields).spec
     kind = "actions" if spec.action_type == "discrete" else "continuous dimensions"
     return (
         f"{spec.num_agents} agents, {spec.action_size} {kind}, at most "

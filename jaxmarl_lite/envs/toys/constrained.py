@@ -1,12 +1,12 @@
-"""Choices that cost something, whose best return under limits is known: by linear programming, or
-in closed form.
+"""Choices that cost something, whose best return under limits is known.
+
+It is computed by linear programming, or in closed form.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +16,19 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 from jaxmarl_lite.validation import check_limit, invalid
 
 Limit = float | tuple[float, ...]
-_GRID = 10_000
+"""Limit of one cost, in cost per episode: one number, or one per agent."""
+_GRID_STEPS = 10_000
+"""Steps of the grid of probabilities on which `Risky.constrained_best` searches."""
 
 
-def _limits(given: Mapping[str, Limit] | None, spec: EnvSpec) -> np.ndarray:
-    """The limit of every agent and cost, ``[N, K]``: the given ones over the spec's own."""
-    given = dict(given or {})
-    for name in given:
+def _limit_table(limits: Mapping[str, Limit] | None, spec: EnvSpec) -> np.ndarray:
+    """Returns the limit of every agent and cost, ``[N, K]``: ``limits``, else the spec's.
+
+    Raises:
+        ValueError: A name does not exist, or a limit is negative or of a wrong length.
+    """
+    limits = dict(limits or {})
+    for name in limits:
         if name not in spec.cost_names:
             raise ValueError(
                 f"limits names the cost {name!r}; allowed for {spec.name}: "
@@ -30,12 +36,13 @@ def _limits(given: Mapping[str, Limit] | None, spec: EnvSpec) -> np.ndarray:
             )
     assert spec.cost_limits is not None
     columns = []
-    for name, own in zip(spec.cost_names, spec.cost_limits, strict=True):
-        limit = np.asarray(given.get(name, own), float)
+    for name, default in zip(spec.cost_names, spec.cost_limits, strict=True):
+        limit = np.asarray(limits.get(name, default), float)
         if limit.shape not in ((), (1,), (spec.num_agents,)) or not (limit >= 0).all():
             allowed = f"a number from 0 up, or a tuple of {spec.num_agents}, one per agent"
             raise ValueError(
-                f"{spec.name}: limit of {name!r} is {given.get(name, own)!r}, but must be {allowed}"
+                f"{spec.name}: limit of {name!r} is {limits.get(name, default)!r}, but must be "
+                f"{allowed}"
             )
         columns.append(np.broadcast_to(limit, spec.num_agents))
     return np.stack(columns, axis=-1)
@@ -43,26 +50,29 @@ def _limits(given: Mapping[str, Limit] | None, spec: EnvSpec) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Each agent chooses how hard to work, for ``steps`` steps; what pays costs, and action 0 is
-    rest.
+    """Each agent chooses how hard to work, for ``steps`` steps; action 0 is rest, and work costs.
 
     At each step the team receives ``Σ_i rewards[i][a_i]``, and agent i pays ``costs[k][a_i]`` of
-    cost k. The view is constant, so the best policy under limits d is, for each agent by itself,
-    the solution p of the linear program
+    cost k. The observation is constant, so the best policy under limits d is, for each agent by
+    itself, the solution p of the linear program
 
-        max_p Σ_a T rewards[i][a] p_a   s.t.   Σ_a T costs[k][a] p_a <= d_ik for all k,   p a
-        distribution,
+        max_p Σ_a T rewards[i][a] p_a
+        s.t.  Σ_a T costs[k][a] p_a <= d_ik for all k,   p a distribution,
 
     with ``T = steps``: see `constrained_best`. Resting is free, so every limit can be kept. With
-    the defaults, what pays best costs more than three times the limits. ``spec.max_return`` is the
-    best without limits.
+    the defaults, the best-paid work costs more than three times the limits. ``spec.max_return`` is
+    the best return without limits.
 
-    View: 1, and the one-hot agent number, so that agents with shared weights can differ. State:
-    share of steps taken.
+    The observation is 1 and the one-hot agent number, so that agents with shared weights can
+    differ; the state is the share of steps taken.
 
-    rewards: a row per agent, an entry per action. costs: a row per cost, an entry per action, the
-    same for all agents.
-    limits: per cost one number or one per agent, in cost per episode. cost_names: a word per cost.
+    Attributes:
+        rewards: Table with a row per agent and an entry per action.
+        costs: Table with a row per cost and an entry per action, the same for all agents.
+        limits: For each cost one number or one per agent, in cost per episode.
+        cost_names: Name of each cost.
+        steps: Steps of an episode.
+        name: Name of the environment.
     """
 
     rewards: tuple[tuple[float, ...], ...] = ((0.0, 1.0, 1.5), (0.0, 0.5, 2.0))
@@ -93,14 +103,14 @@ class Budget:
             raise ValueError(f"{self.name}: costs, limits and cost_names must be equally many")
         limits = (check_limit(f"{self.name}: limits", limit) for limit in self.limits)
         object.__setattr__(self, "limits", tuple(limits))
-        _limits(None, self.spec)
+        _limit_table(None, self.spec)
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
-        n, num_actions = len(self.rewards), len(self.rewards[0])
+        """Sizes and meanings of the environment."""
+        num_agents, num_actions = len(self.rewards), len(self.rewards[0])
         best = self.steps * sum(max(row) for row in self.rewards)
-        sizes = (n, 1 + n, 1, "discrete", num_actions, self.steps)
+        sizes = (num_agents, 1 + num_agents, 1, "discrete", num_actions, self.steps)
         return EnvSpec(
             self.name,
             *sizes,
@@ -115,37 +125,69 @@ class Budget:
         )
 
     def constrained_best(self, limits: Mapping[str, Limit] | None = None) -> float:
-        """The highest expected return under limits, by one linear program per agent.
+        """Computes the highest expected return under limits, by one linear program per agent.
 
-        limits: names of costs to one number, or one per agent, in cost per episode; those not named
-        are the spec's. Raises ValueError for a name that does not exist, or a limit that is
-        negative or of a wrong length.
+        Args:
+            limits: Cost's name -> one number, or one per agent, in cost per episode; costs that
+                are not named, and all costs with None, have the spec's limits.
+
+        Returns:
+            The return, in the unit of the reward.
+
+        Raises:
+            ValueError: A name does not exist, or a limit is negative or of a wrong length.
         """
         from scipy.optimize import linprog
 
-        best, used = 0.0, self.steps * np.asarray(self.costs, float)  # [K, A]
-        for reward, limit in zip(self.rewards, _limits(limits, self.spec), strict=True):
-            kept = np.isfinite(limit)
-            rows, bounds = (used[kept], limit[kept]) if kept.any() else (None, None)
-            answer = linprog(
+        best, episode_costs = 0.0, self.steps * np.asarray(self.costs, float)  # [K, A]
+        for reward, limit in zip(self.rewards, _limit_table(limits, self.spec), strict=True):
+            # SciPy takes no infinite bounds, so rows without a limit are left out
+            is_limited = np.isfinite(limit)
+            rows, bounds = (
+                (episode_costs[is_limited], limit[is_limited]) if is_limited.any() else (None, None)
+            )
+            solution = linprog(
                 -np.asarray(reward, float), rows, bounds, np.ones((1, len(reward))), [1.0]
             )
-            best -= self.steps * answer.fun
+            best -= self.steps * solution.fun
         return float(best)
 
     def _observe(self, time: Array) -> Observation:
-        n, num_actions = len(self.rewards), len(self.rewards[0])
-        view = jnp.concatenate([jnp.ones((n, 1), float), jnp.eye(n, dtype=float)], -1)
-        whole = (time / self.steps).astype(float)[None]
-        return Observation(view, whole, jnp.ones((n, num_actions), bool), jnp.ones(n, bool))
+        """Returns the observation: constant for the agents, the share of steps for the critic."""
+        num_agents, num_actions = len(self.rewards), len(self.rewards[0])
+        view = jnp.concatenate(
+            [jnp.ones((num_agents, 1), float), jnp.eye(num_agents, dtype=float)], -1
+        )
+        global_state = (time / self.steps).astype(float)[None]
+        return Observation(
+            view,
+            global_state,
+            jnp.ones((num_agents, num_actions), bool),
+            jnp.ones(num_agents, bool),
+        )
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
-        """Begin; the state is the number of steps taken."""
+        """Begins an episode.
+
+        Args:
+            key: Typed key; unused.
+
+        Returns:
+            ``(state, timestep)``: the number of steps taken, [] int, and the first time step.
+        """
         time = jnp.zeros((), jnp.int32)
         return time, make_timestep(self._observe(time), num_costs=len(self.costs))
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
-        """Work or rest: action ``[N]`` int."""
+        """Works or rests.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[N]`` int.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
         reward = jnp.take_along_axis(
             jnp.asarray(self.rewards, float), action[:, None], axis=-1
         ).sum()
@@ -156,22 +198,23 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Risky:
-    """One step, two tables: the team receives ``payoff[a0][a1]``, and both agents pay
-    ``costs[a0][a1]``.
+    """Game of one step and two tables, in which a limit couples the agents.
 
-    With probabilities x and y of the agents' action 1, reward and cost are bilinear in (x, y), so a
-    limit couples the
-    agents: what one may do depends on the other. With the default tables, one alone may take the
-    risk for free, both together cost 1: the reward is ``x + y + x y`` and the cost ``x y``, so the
-    best under a limit d <= 1 is ``1 + 2 d``, at ``x = 1, y = d`` or the other way round; the best
-    of equal policies, ``x = y = √d``, is ``2 √d + d``, which is less.
+    The team receives ``payoff[a0][a1]``, and both agents pay ``costs[a0][a1]``. With probabilities
+    x and y of the agents' action 1, reward and cost are bilinear in (x, y), so what one agent may
+    do depends on the other. With the default tables, one alone may take the risk for free, both
+    together cost 1: the reward is ``x + y + x y`` and the cost ``x y``, so the best return under a
+    limit d <= 1 is ``1 + 2 d``, at ``x = 1, y = d`` or the other way round; the best of equal
+    policies, ``x = y = √d``, is ``2 √d + d``, which is less.
 
-    View: 1, and the one-hot agent number. State: 1.
+    The observation is 1 and the one-hot agent number; the state is 1.
 
-    payoff, costs: two rows of two, a row per action of agent 0; costs[0][0] must be 0, so that
-    every limit can be kept.
-    limit: cost per episode, one number or one per agent; the lower one counts, as both pay the
-    same.
+    Attributes:
+        payoff: Two rows of two, a row per action of agent 0.
+        costs: Likewise; costs[0][0] must be 0, so that every limit can be kept.
+        limit: Cost per episode, one number or one per agent; the lower one counts, as both pay the
+            same.
+        name: Name of the environment.
     """
 
     payoff: tuple[tuple[float, ...], ...] = ((0.0, 1.0), (1.0, 3.0))
@@ -192,11 +235,11 @@ class Risky:
                 f"{self.name}: costs must be at least 0, and costs[0][0] must be 0, not "
                 f"{self.costs!r}"
             )
-        _limits(None, self.spec)
+        _limit_table(None, self.spec)
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         best = float(np.max(self.payoff))
         return EnvSpec(
             self.name,
@@ -212,47 +255,72 @@ class Risky:
         )
 
     def constrained_best(self, limits: Mapping[str, Limit] | None = None) -> float:
-        """The highest expected return of independent policies under a limit.
+        """Computes the highest expected return of independent policies under a limit.
 
         For each y on a grid of 10,001, reward and cost are linear in x, so the best x is an end of
-        the interval that keeps the limit; the same with the agents exchanged. Never above the
-        optimum, and below it by a step of the grid at most; exact where one of the two
-        probabilities lies on the grid.
+        the interval that keeps the limit; the same with the agents exchanged. The result is never
+        above the optimum, and below it by a step of the grid at most; it is exact where one of the
+        two probabilities lies on the grid.
 
-        limits: a mapping from "accident" to one number, or one per agent; None: the spec's. Raises
-        ValueError for a name that does not exist, or a limit that is negative or of a wrong length.
+        Args:
+            limits: "accident" -> one number, or one per agent, in cost per episode; None: the
+                spec's limits.
+
+        Returns:
+            The return, in the unit of the reward.
+
+        Raises:
+            ValueError: A name does not exist, or a limit is negative or of a wrong length.
         """
-        limit = float(_limits(limits, self.spec).min())
+        limit = float(_limit_table(limits, self.spec).min())
         payoff, costs = np.asarray(self.payoff, float), np.asarray(self.costs, float)
         return float(max(_best_row(payoff, costs, limit), _best_row(payoff.T, costs.T, limit)))
 
     def _observe(self) -> Observation:
+        """Returns the constant observation."""
         view = jnp.concatenate([jnp.ones((2, 1), float), jnp.eye(2, dtype=float)], -1)
         return Observation(view, jnp.ones(1, float), jnp.ones((2, 2), bool), jnp.ones(2, bool))
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
-        """Begin; the state is the number of steps taken."""
+        """Begins an episode.
+
+        Args:
+            key: Typed key; unused.
+
+        Returns:
+            ``(state, timestep)``: the number of steps taken, [] int, and the first time step.
+        """
         return jnp.zeros((), jnp.int32), make_timestep(self._observe(), num_costs=1)
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
-        """Play once: action ``[2]`` int."""
+        """Plays once.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[2]`` int.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
         reward = jnp.asarray(self.payoff, float)[action[0], action[1]]
         cost = jnp.broadcast_to(jnp.asarray(self.costs, float)[action[0], action[1]], (2, 1))
-        return state + 1, make_timestep(self._observe(), reward, over=True, cost=cost)
+        return state + 1, make_timestep(self._observe(), reward, terminated=True, cost=cost)
 
 
-def _best_row(payoff: np.ndarray, costs: np.ndarray, limit: float) -> Any:
-    """The best return over the column player's grid, the row player answering each point with its
-    best policy.
+def _best_row(payoff: np.ndarray, costs: np.ndarray, limit: float) -> float:
+    """Returns the best return over the column player's grid.
+
+    The row player answers each point of the grid with its best policy that keeps the limit.
     """
-    y = np.linspace(0.0, 1.0, _GRID + 1)
-    mixed = np.stack([1 - y, y])  # [2, grid]
-    (pay0, pay1), (cost0, cost1) = payoff @ mixed, costs @ mixed
+    y = np.linspace(0.0, 1.0, _GRID_STEPS + 1)
+    column_policy = np.stack([1 - y, y])  # [2, grid]
+    (pay0, pay1), (cost0, cost1) = payoff @ column_policy, costs @ column_policy
     rise = cost1 - cost0
     with np.errstate(divide="ignore", invalid="ignore"):
-        meet = np.clip((limit - cost0) / rise, 0.0, 1.0)
-    found = []
-    for x in (np.zeros_like(y), np.ones_like(y), np.where(rise == 0, 0.0, meet)):
-        kept = cost0 + x * rise <= limit + 1e-12
-        found.append(np.where(kept, pay0 + x * (pay1 - pay0), -np.inf).max())
-    return max(found)
+        # the x at which the cost equals the limit
+        boundary = np.clip((limit - cost0) / rise, 0.0, 1.0)
+    best_returns = []
+    for x in (np.zeros_like(y), np.ones_like(y), np.where(rise == 0, 0.0, boundary)):
+        feasible = cost0 + x * rise <= limit + 1e-12
+        best_returns.append(np.where(feasible, pay0 + x * (pay1 - pay0), -np.inf).max())
+    return max(best_returns)

@@ -1,4 +1,4 @@
-"""A matrix game, a memory task, and a counter with both kinds of end."""
+"""Matrix game, memory task, and a counter with both kinds of end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from jaxmarl_lite.validation import check_bool
 
 @dataclasses.dataclass(frozen=True)
 class MatrixGame:
-    """One step, one table: the team receives ``payoff[a0][a1]``; best return: the table's largest
-    entry.
+    """Matrix game of one step: the team receives ``payoff[a0][a1]``.
 
-    The view is constant, so softmax policies p0 and p1 have the expected return ``p0 @ payoff @
-    p1`` exactly, and every derivative of it, LIIR's meta-gradient among them, can be written down.
+    The best return is the largest entry of the table. The observation is constant, so softmax
+    policies p0 and p1 have the expected return ``p0 @ payoff @ p1`` exactly, and every derivative
+    of it, LIIR's meta-gradient among them, can be written down.
 
-    payoff: one row per action of agent 0, one column per action of agent 1, as many rows as
-    columns.
-    agent_id: append the one-hot agent number, so that agents with shared weights can differ.
+    Attributes:
+        payoff: Table with a row per action of agent 0 and a column per action of agent 1, as many
+            rows as columns.
+        agent_id: Whether to append the one-hot agent number to the observation, so that agents with
+            shared weights can differ.
+        name: Name of the environment.
     """
 
     payoff: tuple[tuple[float, ...], ...]
@@ -41,7 +44,7 @@ class MatrixGame:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         best = max(max(row) for row in self.payoff)
         size = 3 if self.agent_id else 1
         return EnvSpec(
@@ -58,6 +61,7 @@ class MatrixGame:
         )
 
     def _observe(self) -> Observation:
+        """Returns the constant observation."""
         constant = jnp.ones((2, 1), float)
         view = (
             jnp.concatenate([constant, jnp.eye(2, dtype=float)], -1) if self.agent_id else constant
@@ -67,17 +71,37 @@ class MatrixGame:
         )
 
     def reset(self, key: Array) -> tuple[Array, TimeStep]:
-        """Begin; the state is the number of steps taken."""
+        """Begins an episode.
+
+        Args:
+            key: Typed key; unused.
+
+        Returns:
+            ``(state, timestep)``: the number of steps taken, [] int, and the first time step.
+        """
         return jnp.zeros((), jnp.int32), make_timestep(self._observe())
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
-        """Play once: action ``[2]`` int."""
+        """Plays once.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[2]`` int.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
         reward = jnp.asarray(self.payoff, float)[action[0], action[1]]
-        return state + 1, make_timestep(self._observe(), reward, over=True)
+        return state + 1, make_timestep(self._observe(), reward, terminated=True)
 
 
 class MemoryState(NamedTuple):
-    """The cues, ``[2]`` int, and the steps taken, [] int."""
+    """State of `Memory`.
+
+    Attributes:
+        cue: Cue of each agent, ``[2]`` int.
+        time: Number of steps taken, [] int.
+    """
 
     cue: Array
     time: Array
@@ -85,11 +109,16 @@ class MemoryState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Each agent sees a cue at first only, and must name it after ``delay`` steps; best return 1.
+    """Memory task: each agent sees a cue at first only, and names it after ``delay`` steps.
 
-    The team receives the share of agents that are right, at the last step. Without memory the
-    expected return is at most ``1 / cues``. View: the one-hot cue (zeros later), and 1 when it is
-    time to answer.
+    The team receives the share of agents that are right, at the last step; the best return is 1.
+    Without memory the expected return is at most ``1 / cues``. The observation is the one-hot cue
+    (zeros later), and 1 when it is time to answer.
+
+    Attributes:
+        cues: Number of cues, and of actions, at least 2.
+        delay: Number of steps before the answer, at least 1.
+        name: Name of the environment.
     """
 
     cues: int = 2
@@ -101,35 +130,61 @@ class Memory:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         sizes = (2, self.cues + 1, 2 * self.cues + 1, "discrete", self.cues, self.delay + 1)
         return EnvSpec(self.name, *sizes, "team", "share of agents that recall their cue", 1.0)
 
     def _observe(self, state: MemoryState) -> Observation:
+        """Returns the observation: the cue is visible at time 0 only."""
         cue = jax.nn.one_hot(state.cue, self.cues, dtype=float)
-        seen = jnp.where(state.time == 0, cue, 0.0)
-        answer = jnp.full((2, 1), state.time == self.delay).astype(float)
-        whole = jnp.append(cue.reshape(-1), state.time / self.delay)
+        visible_cue = jnp.where(state.time == 0, cue, 0.0)
+        is_answer_time = jnp.full((2, 1), state.time == self.delay).astype(float)
+        global_state = jnp.append(cue.reshape(-1), state.time / self.delay)
         mask = jnp.ones((2, self.cues), bool)
-        return Observation(jnp.concatenate([seen, answer], -1), whole, mask, jnp.ones(2, bool))
+        return Observation(
+            jnp.concatenate([visible_cue, is_answer_time], -1),
+            global_state,
+            mask,
+            jnp.ones(2, bool),
+        )
 
     def reset(self, key: Array) -> tuple[MemoryState, TimeStep]:
-        """Begin with fresh cues."""
+        """Begins an episode with fresh cues.
+
+        Args:
+            key: Typed key of the cues.
+
+        Returns:
+            ``(state, timestep)``: the cues and the time, and the first time step.
+        """
         state = MemoryState(
             jax.random.randint(key, (2,), 0, self.cues, jnp.int32), jnp.zeros((), jnp.int32)
         )
         return state, make_timestep(self._observe(state))
 
     def step(self, state: MemoryState, action: Array) -> tuple[MemoryState, TimeStep]:
-        """Wait, or at the last step answer: action ``[2]`` int."""
-        over = state.time == self.delay
-        reward = jnp.where(over, (action == state.cue).astype(float).mean(), 0.0)
+        """Waits, or at the last step answers.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[2]`` int; only the last one counts.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
+        terminated = state.time == self.delay
+        reward = jnp.where(terminated, (action == state.cue).astype(float).mean(), 0.0)
         state = state._replace(time=state.time + 1)
-        return state, make_timestep(self._observe(state), reward, over)
+        return state, make_timestep(self._observe(state), reward, terminated)
 
 
 class CounterState(NamedTuple):
-    """The count and the steps taken, [] int each."""
+    """State of `Counter`.
+
+    Attributes:
+        count: Number of steps at which both agents chose 1, [] int.
+        time: Number of steps taken, [] int.
+    """
 
     count: Array
     time: Array
@@ -137,11 +192,16 @@ class CounterState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Counter:
-    """Counts up when both agents choose 1; the goal truly ends the episode, the time limit cuts it
-    off; best return 1.
+    """Counter that rises when both agents choose 1.
 
-    The team receives 1 on reaching the goal. When both happen at the same step, the episode is
-    truly over. View and state: the count over the goal.
+    Reaching the goal truly ends the episode, and the time limit cuts it off. The team receives 1 on
+    reaching the goal, so the best return is 1. When both happen at the same step, the episode is
+    truly over. Observation and state are the count over the goal.
+
+    Attributes:
+        goal: Count that ends the episode, from 1 to ``limit``.
+        limit: Most steps of an episode.
+        name: Name of the environment.
     """
 
     goal: int = 3
@@ -157,25 +217,44 @@ class Counter:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         return EnvSpec(
             self.name, 2, 1, 1, "discrete", 2, self.limit, "team", "1 when the goal is reached", 1.0
         )
 
     def _observe(self, state: CounterState) -> Observation:
+        """Returns the observation: the count over the goal."""
         share = state.count / self.goal
         view = jnp.broadcast_to(share, (2, 1))
         return Observation(view, share[None], jnp.ones((2, 2), bool), jnp.ones(2, bool))
 
     def reset(self, key: Array) -> tuple[CounterState, TimeStep]:
-        """Begin at 0."""
+        """Begins an episode at 0.
+
+        Args:
+            key: Typed key that is unused.
+
+        Returns:
+            ``(state, timestep)``: count and time, and the first time step.
+        """
         state = CounterState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return state, make_timestep(self._observe(state))
 
     def step(self, state: CounterState, action: Array) -> tuple[CounterState, TimeStep]:
-        """Count, or wait: action ``[2]`` int."""
+        """Counts, or waits.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[2]`` int; both 1 to count.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
         state = CounterState(state.count + (action == 1).all().astype(jnp.int32), state.time + 1)
-        over = state.count >= self.goal
+        terminated = state.count >= self.goal
         return state, make_timestep(
-            self._observe(state), over.astype(float), over, last=state.time >= self.limit
+            self._observe(state),
+            terminated.astype(float),
+            terminated,
+            last=state.time >= self.limit,
         )

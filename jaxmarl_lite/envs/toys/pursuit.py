@@ -13,7 +13,12 @@ from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
 
 
 class PursuitState(NamedTuple):
-    """Where the target is, seen from each agent, ``[N]`` int; the steps taken, [] int."""
+    """State of `Pursuit`.
+
+    Attributes:
+        offset: Target's position less each agent's, ``[N]`` int.
+        time: Number of steps taken, [] int.
+    """
 
     offset: Array
     time: Array
@@ -26,12 +31,18 @@ class Pursuit:
     The actions are -1, 0 and +1 along a line. The team receives ``approach_reward`` for a step in
     which all agents approach the target, or wait on it, and minus ``approach_reward`` for every
     other, and ``catch_reward`` when all are on the target, which ends the episode; a time limit
-    cuts it off. What one agent does is seen in the reward only through what the others do. The
-    paper describes the game of two in words; the numbers are ours.
+    cuts it off. An agent's own action shows in the reward only through the actions of the others.
+    The paper describes the game of two in words; the numbers are ours. The observation is the
+    agent's own offset of the target over ``reach``.
 
-    agents: how many. reach: the largest distance, at which an agent cannot go on; they start at 1
-    to ``reach``, on either side. limit: steps at most. Rewards: as above. View: the own offset of
-    the target over ``reach``.
+    Attributes:
+        agents: N, the number of agents.
+        reach: Largest distance, at which an agent cannot go on; agents start at 1 to ``reach``, on
+            either side.
+        limit: Most steps of an episode, at least ``reach``.
+        approach_reward: Reward of a step, as above.
+        catch_reward: Reward of the catch, as above.
+        name: Name of the environment.
     """
 
     agents: int = 2
@@ -52,40 +63,62 @@ class Pursuit:
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes and meanings."""
+        """Sizes and meanings of the environment."""
         # the mean of the largest of N distances: the sum over d of P(it is at least d)
         longest = sum(1.0 - ((d - 1) / self.reach) ** self.agents for d in range(1, self.reach + 1))
-        caught = f"{self.catch_reward:g} when the target is caught"
-        meaning = f"{caught}; {self.approach_reward:g} for a step of all towards it, else minus"
-        best = self.catch_reward + self.approach_reward * longest
+        catch_meaning = f"{self.catch_reward:g} when the target is caught"
+        meaning = (
+            f"{catch_meaning}; {self.approach_reward:g} for a step of all towards it, else minus"
+        )
+        best_return = self.catch_reward + self.approach_reward * longest
         sizes = (self.agents, 1, self.agents, "discrete", 3, self.limit)
         return EnvSpec(
-            self.name, *sizes, "team", meaning, best, action_names=("left", "stay", "right")
+            self.name, *sizes, "team", meaning, best_return, action_names=("left", "stay", "right")
         )
 
     def _observe(self, state: PursuitState) -> Observation:
-        gap = state.offset / self.reach
-        there = jnp.ones((self.agents, 3), bool)
-        return Observation(gap[:, None].astype(float), gap.astype(float), there, there[:, 0])
+        """Returns the observation: offsets over ``reach``."""
+        share = state.offset / self.reach
+        exists = jnp.ones((self.agents, 3), bool)
+        return Observation(share[:, None].astype(float), share.astype(float), exists, exists[:, 0])
 
     def reset(self, key: Array) -> tuple[PursuitState, TimeStep]:
-        """Begin with all agents away from the target."""
-        far, side = jax.random.split(key)
-        distance = jax.random.randint(far, (self.agents,), 1, self.reach + 1, jnp.int32)
-        offset = jnp.where(jax.random.bernoulli(side, shape=(self.agents,)), distance, -distance)
+        """Begins an episode with all agents away from the target.
+
+        Args:
+            key: Typed key of the offsets.
+
+        Returns:
+            ``(state, timestep)``: offsets and time, and the first time step.
+        """
+        distance_key, side_key = jax.random.split(key)
+        distance = jax.random.randint(distance_key, (self.agents,), 1, self.reach + 1, jnp.int32)
+        offset = jnp.where(
+            jax.random.bernoulli(side_key, shape=(self.agents,)), distance, -distance
+        )
         state = PursuitState(offset, jnp.zeros((), jnp.int32))
         return state, make_timestep(self._observe(state))
 
     def step(self, state: PursuitState, action: Array) -> tuple[PursuitState, TimeStep]:
-        """Move by ``action - 1``: action ``[N]`` int."""
+        """Moves each agent by ``action - 1``.
+
+        Args:
+            state: State before the step.
+            action: Actions ``[N]`` int, 0 to 2.
+
+        Returns:
+            ``(state, timestep)`` after the step.
+        """
         offset = jnp.clip(state.offset - (action - 1), -self.reach, self.reach)
-        toward = (jnp.abs(offset) < jnp.abs(state.offset)) | ((offset == 0) & (state.offset == 0))
-        over = (offset == 0).all()
+        is_closer = (jnp.abs(offset) < jnp.abs(state.offset)) | (
+            (offset == 0) & (state.offset == 0)
+        )
+        terminated = (offset == 0).all()
         reward = (
-            jnp.where(toward.all(), self.approach_reward, -self.approach_reward)
-            + self.catch_reward * over
+            jnp.where(is_closer.all(), self.approach_reward, -self.approach_reward)
+            + self.catch_reward * terminated
         )
         state = PursuitState(offset, state.time + 1)
         return state, make_timestep(
-            self._observe(state), reward, over, last=state.time >= self.limit
+            self._observe(state), reward, terminated, last=state.time >= self.limit
         )

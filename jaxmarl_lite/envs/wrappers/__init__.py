@@ -1,1 +1,1 @@
-"""Wrappers that change what an environment pays or costs."""
+"""Wrappers that change an environment's rewards or costs."""

@@ -1,7 +1,7 @@
-"""Costs put on an environment from outside: functions of the state, the action and the next state.
+"""Costs added to an environment: functions of the state, the action and the next state.
 
-The costs of step t are ``c_k(s_t, a_t, s_{t+1})``, ``[N]`` each, joined to ``[N, K]`` behind those
-the environment has. The dynamics, the reward and the ends of the episodes stay what they are.
+The costs of step t are ``c_k(s_t, a_t, s_{t+1})``, ``[N]`` each, joined to ``[N, K]`` after those
+that the environment has. The dynamics, the reward and the ends of the episodes do not change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, TimeStep
+from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, PyTree, TimeStep
 from jaxmarl_lite.validation import check_environment_object, check_limit, invalid, one_line
 
 Limit = float | tuple[float, ...]
@@ -23,19 +23,39 @@ Limit = float | tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One cost, and what must be seen to avoid it.
+    """One cost, and the extra observations that agents need to avoid it.
 
-    name: a word, as ``--cost-limit`` takes it.
-    description: what is counted, with its unit.
-    fn: ``(state, action, next_state) -> [N]``, numbers or bools: each agent's cost of the step. It
-        is charged whether an agent is alive or not; where the dead are to be spared, say so in the
-        function.
-    limit: the expected undiscounted cost per episode that is allowed, one number or one per agent;
-    None: no limit.
-    extra_obs: ``state -> [N, X]``, appended to the agents' views.
-    extra_global_state: ``state -> [X]``, appended to the central state.
+    Attributes:
+        name: a word, as ``--cost-limit`` takes it.
+        description: the quantity that is counted, with its unit.
+        fn: ``(state, action, next_state) -> [N]``, numbers or bools: each agent's cost of the
+            step. It is charged whether an agent is alive or not; to spare dead agents, return 0
+            for them.
+        limit: the expected undiscounted cost per episode that is allowed, from 0 up, one number or
+            one per agent; None: no limit.
+        extra_obs: ``state -> [N, X]``, appended to the agents' observations.
+        extra_global_state: ``state -> [X]``, appended to the central critic's state.
 
-    Raises ValueError for an empty name, or a limit that is negative or no number.
+    Raises:
+        ValueError: for a ``fn`` that cannot be called, a name that is empty or no word, or a limit
+            that is negative or no number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_lite.envs import Cost, make, with_costs
+        >>> cost = Cost(
+        ...     "early",
+        ...     "actions 1 before the last step",
+        ...     fn=lambda state, action, next_state: (action == 1) & (next_state.time <= 2),
+        ...     extra_obs=lambda state: jnp.full((2, 1), state.time),
+        ... )
+        >>> env = make("toy/memory", delay=2)
+        >>> with_costs(env, [cost]).spec.obs_size - env.spec.obs_size
+        1
+        >>> Cost("too early", cost.description, cost.fn)
+        Traceback (most recent call last):
+            ...
+        ValueError: name is 'too early', but must be a word, without spaces or any of * = , /
     """
 
     name: str
@@ -57,18 +77,45 @@ class Cost:
         object.__setattr__(self, "limit", _as_limit(f"limit of cost {self.name!r}", self.limit))
 
 
-def _as_limit(field: str, given: Any) -> Limit | None:
-    return None if given is None else check_limit(field, given)
+def _as_limit(field: str, limit: Any) -> Limit | None:
+    return None if limit is None else check_limit(field, limit)
 
 
 def with_costs(env: Environment, costs: Sequence[Cost]) -> CostWrapper:
-    """The environment with further costs, behind those that it may have already.
+    """Returns the environment with further costs, after those that it may already have.
 
-    env: any environment; its own states are those of the result. costs: at least one. Limits of
-    some costs only: the others' limit is infinite in ``spec.cost_limits``; of none: ``cost_limits``
-    is None. Raises ValueError, naming the cost and what is allowed: no costs, a name that is there
-    twice, a cost that cannot be traced or has another shape than ``[N]``, a view or state of a
-    wrong shape, a wrong number of limits per agent.
+    Where only some costs have limits, the limit of the others is infinite in ``spec.cost_limits``;
+    where none has, ``cost_limits`` is None.
+
+    Args:
+        env: any environment; the states of the result are this environment's.
+        costs: a list or tuple of at least one cost.
+
+    Returns:
+        An environment whose ``TimeStep.cost`` is ``[N, K + len(costs)]`` for an environment with K
+        costs.
+
+    Raises:
+        ValueError: that names the cost and what is allowed: no costs, a name that occurs twice, a
+            cost that cannot be traced or whose shape is not ``[N]``, an extra observation or state
+            of a wrong shape, or a wrong number of limits per agent.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxmarl_lite.envs import Cost, make, with_costs
+        >>> effort = Cost(
+        ...     "effort",
+        ...     "steps in which an agent takes action 1",
+        ...     fn=lambda state, action, next_state: action == 1,
+        ...     limit=2.0,
+        ... )
+        >>> env = with_costs(make("toy/memory", delay=2), [effort])
+        >>> env.spec.cost_names, env.spec.cost_limits
+        (('effort',), (2.0,))
+        >>> state, timestep = env.reset(jax.random.key(0))
+        >>> state, timestep = env.step(state, jnp.array([0, 1]))
+        >>> timestep.cost.tolist()
+        [[0.0], [1.0]]
     """
     check_environment_object(env)
     if not isinstance(costs, (list, tuple)):
@@ -78,16 +125,24 @@ def with_costs(env: Environment, costs: Sequence[Cost]) -> CostWrapper:
 
 @dataclasses.dataclass(frozen=True)
 class CostWrapper:
-    """An environment with costs; built by `with_costs`. ``animate`` and ``unwrapped`` are the inner
-    environment's.
+    """An environment with costs; built by `with_costs`.
+
+    ``animate``, ``is_non_finite``, ``is_win`` and ``unwrapped`` are the inner environment's.
+
+    Attributes:
+        env: the inner environment.
+        costs: the costs that the wrapper adds.
+
+    Raises:
+        ValueError: as in `with_costs`.
     """
 
-    env: Any
+    env: Environment
     costs: tuple[Cost, ...]
 
     def __post_init__(self):
-        _check_names(self.env.spec, self.costs)
-        self.spec  # noqa: B018  traces, and so finds wrong shapes
+        _check_costs(self.env.spec, self.costs)
+        _ = self.spec  # traces the cost functions, and so finds wrong shapes
 
     def __getattr__(self, name: str) -> Any:
         if name in ("animate", "is_non_finite", "is_win", "unwrapped"):
@@ -96,140 +151,172 @@ class CostWrapper:
 
     @property
     def spec(self) -> EnvSpec:
-        """The inner environment's, with the costs, their limits and what they add to view and
-        state.
+        """The inner environment's spec, with the costs, their limits and the extra entries.
+
+        The extra entries are those of the agents' observations and of the central critic's state.
         """
-        inner = self.env.spec
-        if self._specs.get("inner") != inner:  # tracing takes time, and it may have been changed
-            self._specs.update(inner=inner, joined=self._joined_spec(inner))
+        inner_spec = self.env.spec
+        # tracing takes time, and the inner environment may have been changed since the last call
+        if self._specs.get("inner") != inner_spec:
+            self._specs.update(inner=inner_spec, joined=self._joined_spec(inner_spec))
         return self._specs["joined"]
 
     @functools.cached_property
     def _specs(self) -> dict[str, EnvSpec]:
-        """The inner environment's spec, and the one made of it."""
+        """The inner environment's spec, and the joined one that was built from it."""
         return {}
 
-    def _joined_spec(self, inner: EnvSpec) -> EnvSpec:
+    def _joined_spec(self, inner_spec: EnvSpec) -> EnvSpec:
         costs = self.costs
-        view, whole = _added_sizes(self.env, costs)
+        extra_obs_size, extra_state_size = _extra_sizes(self.env, costs)
         return dataclasses.replace(
-            inner,
-            obs_size=inner.obs_size + view,
-            global_state_size=inner.global_state_size + whole,
-            cost_names=(*inner.cost_names, *(cost.name for cost in costs)),
+            inner_spec,
+            obs_size=inner_spec.obs_size + extra_obs_size,
+            global_state_size=inner_spec.global_state_size + extra_state_size,
+            cost_names=(*inner_spec.cost_names, *(cost.name for cost in costs)),
             cost_descriptions=(
-                *(inner.cost_descriptions or inner.cost_names),
+                *(inner_spec.cost_descriptions or inner_spec.cost_names),
                 *(cost.description for cost in costs),
             ),
-            cost_limits=_joined_limits(inner, costs),
+            cost_limits=_joined_limits(inner_spec, costs),
         )
 
-    def reset(self, key: Array) -> tuple[Any, TimeStep]:
-        """Begin an episode of the inner environment; nothing costs anything yet."""
+    def reset(self, key: Array) -> tuple[PyTree, TimeStep]:
+        """Begins an episode of the inner environment; every added cost is 0.
+
+        Args:
+            key: typed random key.
+
+        Returns:
+            The inner environment's state and the first time step.
+        """
         state, timestep = self.env.reset(key)
         added = jnp.zeros((self.env.spec.num_agents, len(self.costs)), timestep.cost.dtype)
-        return state, self._joined(state, timestep, added)
+        return state, self._join(state, timestep, added)
 
-    def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
-        """Take one joint action, and count what it cost."""
-        after, timestep = self.env.step(state, action)
+    def step(self, state: PyTree, action: Array) -> tuple[PyTree, TimeStep]:
+        """Takes one joint action, and computes its costs.
+
+        Args:
+            state: the inner environment's state.
+            action: ``[N]`` int when discrete, ``[N, A]`` float when continuous.
+
+        Returns:
+            The inner environment's next state and the time step.
+        """
+        next_state, timestep = self.env.step(state, action)
         added = jnp.stack(
-            [cost.fn(state, action, after).astype(float) for cost in self.costs], axis=-1
+            [cost.fn(state, action, next_state).astype(float) for cost in self.costs], axis=-1
         )  # [N, K]
-        return after, self._joined(after, timestep, added)
+        return next_state, self._join(next_state, timestep, added)
 
-    def _joined(self, state: Any, timestep: TimeStep, added: Array) -> TimeStep:
+    def _join(self, state: PyTree, timestep: TimeStep, added: Array) -> TimeStep:
         cost = jnp.concatenate([timestep.cost, added], axis=-1)
         return timestep._replace(obs=self._observe(state, timestep.obs), cost=cost)
 
-    def _observe(self, state: Any, obs: Observation) -> Observation:
-        views = [
+    def _observe(self, state: PyTree, obs: Observation) -> Observation:
+        extra_obs = [
             cost.extra_obs(state).astype(float) for cost in self.costs if cost.extra_obs is not None
         ]
-        states = [
+        extra_states = [
             cost.extra_global_state(state).astype(float)
             for cost in self.costs
             if cost.extra_global_state is not None
         ]
-        view = jnp.concatenate([obs.agents_view, *views], axis=-1)
+        agents_view = jnp.concatenate([obs.agents_view, *extra_obs], axis=-1)
         return obs._replace(
-            agents_view=view, global_state=jnp.concatenate([obs.global_state, *states])
+            agents_view=agents_view, global_state=jnp.concatenate([obs.global_state, *extra_states])
         )
 
 
-def _check_names(inner: EnvSpec, costs: tuple[Cost, ...]) -> None:
+def _check_costs(inner_spec: EnvSpec, costs: tuple[Cost, ...]) -> None:
+    """Checks that costs exist, that their names differ, and the number of limits per agent."""
     if not costs:
         raise ValueError("costs is empty, but must hold at least one Cost")
-    seen = list(inner.cost_names)
+    names = list(inner_spec.cost_names)
     for cost in costs:
         if not isinstance(cost, Cost):
             raise ValueError(f"costs holds a {type(cost).__name__}, but must hold Cost objects")
-        if cost.name in seen:
-            taken = ", ".join(seen)
+        if cost.name in names:
+            taken = ", ".join(names)
             raise ValueError(
                 f"name of a cost is {cost.name!r}, but must differ from those there already: "
                 f"{taken}"
             )
-        seen.append(cost.name)
-        if isinstance(cost.limit, tuple) and len(cost.limit) != inner.num_agents:
-            found = f"limit of cost {cost.name!r} is {cost.limit!r}"
+        names.append(cost.name)
+        if isinstance(cost.limit, tuple) and len(cost.limit) != inner_spec.num_agents:
             raise ValueError(
-                f"{found}, but must be one number or {inner.num_agents}, one per agent of "
-                f"{inner.name}"
+                f"limit of cost {cost.name!r} is {cost.limit!r}, but must be one number or "
+                f"{inner_spec.num_agents}, one per agent of {inner_spec.name}"
             )
 
 
-def _joined_limits(inner: EnvSpec, costs: tuple[Cost, ...]) -> tuple[Limit, ...] | None:
-    own = inner.cost_limits or (None,) * inner.num_costs
-    limits = (*own, *(cost.limit for cost in costs))
+def _joined_limits(inner_spec: EnvSpec, costs: tuple[Cost, ...]) -> tuple[Limit, ...] | None:
+    """Returns the limits of the inner environment's and the added costs; None if none has one."""
+    inner_limits = inner_spec.cost_limits or (None,) * inner_spec.num_costs
+    limits = (*inner_limits, *(cost.limit for cost in costs))
     if all(limit is None for limit in limits):
         return None
     return tuple(math.inf if limit is None else limit for limit in limits)
 
 
-def _added_sizes(env: Any, costs: tuple[Cost, ...]) -> tuple[int, int]:
-    """Entries that the costs add to the view and to the state; checks every shape by tracing."""
-    inner = env.spec
-    n = inner.num_agents
+def _extra_sizes(env: Environment, costs: tuple[Cost, ...]) -> tuple[int, int]:
+    """Returns the entries that costs add to observation and state; checks shapes by tracing."""
+    inner_spec = env.spec
+    num_agents = inner_spec.num_agents
     state, _ = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-    discrete = inner.action_type == "discrete"
+    discrete = inner_spec.action_type == "discrete"
     shape, dtype = (
-        ((n,), jnp.int32) if discrete else ((n, inner.action_size), jnp.result_type(float))
+        ((num_agents,), jnp.int32)
+        if discrete
+        else ((num_agents, inner_spec.action_size), jnp.result_type(float))
     )
     action = jax.ShapeDtypeStruct(shape, dtype)
-    view = whole = 0
+    obs_size = state_size = 0
     for cost in costs:
-        _traced(f"cost {cost.name!r}", cost.fn, (n,), "[N]", state, action, state)
+        # `step` keeps the form of the state, so that the first state stands for the next one too
+        _last_axis_size(f"cost {cost.name!r}", cost.fn, (num_agents,), "[N]", state, action, state)
         if cost.extra_obs is not None:
-            view += _traced(
-                f"extra_obs of cost {cost.name!r}", cost.extra_obs, (n, None), "[N, X]", state
+            obs_size += _last_axis_size(
+                f"extra_obs of cost {cost.name!r}",
+                cost.extra_obs,
+                (num_agents, None),
+                "[N, X]",
+                state,
             )
         if cost.extra_global_state is not None:
-            whole += _traced(
+            state_size += _last_axis_size(
                 f"extra_global_state of cost {cost.name!r}",
                 cost.extra_global_state,
                 (None,),
                 "[X]",
                 state,
             )
-    return view, whole
+    return obs_size, state_size
 
 
-def _traced(
-    what: str, function: Any, shape: tuple[int | None, ...], letters: str, *args: Any
+def _last_axis_size(
+    name: str,
+    function: Callable[..., Array],
+    shape: tuple[int | None, ...],
+    letters: str,
+    *args: PyTree,
 ) -> int:
-    """The length of the function's last axis; its shape must be the one given, None standing for
-    any length.
+    """Returns the size of the last axis of a function's result, found by tracing.
+
+    Raises ValueError where the result does not have the given shape; None stands for any size.
     """
     try:
-        answer = jax.eval_shape(function, *args)
+        result = jax.eval_shape(function, *args)
     except Exception as error:
-        raise ValueError(f"{what} cannot be traced ({one_line(error)})") from error
-    found = getattr(answer, "shape", ())
-    if len(found) != len(shape) or any(
-        want not in (None, got) for want, got in zip(shape, found, strict=True)
+        raise ValueError(f"{name} cannot be traced ({one_line(error)})") from error
+    actual_shape = getattr(result, "shape", ())
+    if len(actual_shape) != len(shape) or any(
+        size not in (None, actual) for size, actual in zip(shape, actual_shape, strict=True)
     ):
-        kind = f"of shape {found}" if hasattr(answer, "shape") else f"a {type(answer).__name__}"
-        wanted = ", ".join("X" if want is None else str(want) for want in shape)
-        raise ValueError(f"{what} is {kind}, but must be an array {letters}, here [{wanted}]")
-    return int(answer.shape[-1])
+        kind = (
+            f"of shape {actual_shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
+        )
+        expected = ", ".join("X" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} is {kind}, but must be an array {letters}, here [{expected}]")
+    return int(result.shape[-1])
