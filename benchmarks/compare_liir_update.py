@@ -1,4 +1,5 @@
-"""Compares LIIR's full update with the authors' program at its shapes, in turns on one machine.
+"""Compares LIIR's full update with the reference implementation at its shapes, in turns on one
+machine.
 
     python benchmarks/compare_liir_update.py --liir CHECKOUT --liir-python PYTHON
 
@@ -38,7 +39,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = command_line.make_parser(__doc__)
     parser.add_argument(
-        "--liir", type=Path, required=True, help="a checkout of the authors' program"
+        "--liir", type=Path, required=True, help="a checkout of the reference implementation"
     )
     parser.add_argument(
         "--liir-python", required=True, help="an interpreter with torch, numpy and pyyaml"
@@ -193,7 +194,7 @@ def text(result: dict[str, Any]) -> str:
     s, versions = result["settings"], result["rows"][0]["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"# LIIR's update beside the authors' program\n\n"
+        f"# LIIR's update beside the reference implementation\n\n"
         f"{bench_utils.facts_text(result['facts'])}\n\n"
         f"Theirs: commit {result['commit'][:9]}, {packages}. Ours: "
         '`LIIRConfig.reference(meta_gradient="exact", outer_ratio="agent")`.\n\n'

@@ -52,12 +52,12 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = command_line.make_parser(__doc__)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=None)
-    parser.add_argument("--macpo", type=Path, help="a checkout of the authors' program")
+    parser.add_argument("--macpo", type=Path, help="a checkout of the reference implementation")
     parser.add_argument("--macpo-python", help="an interpreter that has torch and numpy")
     command_line.add_numbers(
         parser,
-        threads=([1], "threads of the authors' program"),
-        minibatches=(40, "also time the authors' program with so many; 1: do not"),
+        threads=([1], "threads of the reference implementation"),
+        minibatches=(40, "also time the reference implementation with so many; 1: do not"),
         rounds=(3, "turns of both programs"),
         num_steps=1000,
         num_envs=16,
@@ -144,7 +144,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, f
 
 
 # ---------------------------------------------------------------------------------------------
-# beside the authors' program
+# beside the reference implementation
 
 
 def peers(args: argparse.Namespace) -> dict[str, Any]:
@@ -614,7 +614,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "residuals": residuals,
 }
 TEXTS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "peers": ("Beside the authors' program", peers_text),
+    "peers": ("Beside the reference implementation", peers_text),
     "parts": ("Where the time goes", parts_text),
     "costs": ("Number of costs", costs_text),
     "stride": ("Fisher products over every n-th environment", stride_text),

@@ -82,6 +82,16 @@ def test_speed(tmp_path: Path) -> None:
     assert "ippo" in path.with_suffix(".md").read_text()
 
 
+def test_sections_that_need_a_peer_are_left_out_without_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    constrained_step = importlib.import_module("constrained_step")
+    assert set(constrained_step.options([]).sections) == set(constrained_step.SECTIONS) - {"peers"}
+    with pytest.raises(SystemExit):
+        constrained_step.options(["--sections", "peers"])
+    assert "peers needs --macpo" in capsys.readouterr().err
+
+
 def test_kernels_multiply_loops_and_take_the_longest_branch() -> None:
     text = """HloModule m
 %long (p: f32[2]) -> f32[2] {
@@ -117,7 +127,10 @@ def test_compare_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row without a peer; a program that cannot be built is named; rows of an earlier call
     stay."""
     tiny = "--num-envs 4 --num-steps 4 --hidden-sizes 4 --env toy/counter"
-    rows = {"good": (f"--algorithm ippo {tiny}", ""), "bad": (f"--algorithm nobody {tiny}", "")}
+    rows = {
+        "good": (f"--algorithm ippo --shared-torso {tiny}", ""),
+        "bad": (f"--algorithm nobody {tiny}", ""),
+    }
     monkeypatch.setattr(compare_speed, "ROWS", rows)
     message = [
         *shlex.split("--rounds 1 --updates 2"),
@@ -191,7 +204,7 @@ def test_stopped_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 @pytest.mark.guard
-def test_trust_step(tmp_path: Path) -> None:
+def test_constrained_step(tmp_path: Path) -> None:
     message = shlex.split(
         "--sections parts memory residuals --num-steps 8 --num-envs 8 --view 5 "
         "--actions 2 --hidden-sizes 6 6"

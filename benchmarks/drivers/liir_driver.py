@@ -1,4 +1,4 @@
-"""Times an update of the authors' LIIR, theirs and unchanged, on request. Started by
+"""Times an update of the reference implementation of LIIR, unchanged, on request. Started by
 `compare_liir_update.py`.
 
     python liir_driver.py --checkout DIR --agents 3 --state 48 --view 30 --actions 9 --steps 60
@@ -6,10 +6,10 @@
 Prints one JSON line of facts; then, for every number on its standard input, makes so many updates
 on one random batch and prints for each its seconds, and those of its critic loop, as a JSON list.
 
-Nothing of the authors' program is copied here: their learner, controller and batch are built from
-their own settings files. They step the critic between a forward pass and the backward pass over it,
-which the torch of their time allowed: the optimizer below hides its steps from torch's version
-counter, as they were hidden then.
+Nothing of the reference implementation is copied here: their learner, controller and batch are
+built from their own settings files. They step the critic between a forward pass and the backward
+pass over it, which the torch of their time allowed: the optimizer below hides its steps from
+torch's version counter, as they were hidden then.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Times one agent's policy step of the authors' MACPO, theirs and unchanged, on request. Started by
-`constrained_step.py`.
+"""Times one agent's policy step of the reference implementation of MACPO, unchanged, on request.
+Started by `constrained_step.py`.
 
     python macpo_driver.py --checkout DIR --minibatches 1 --threads 2
 
 Prints one JSON line of facts; then, for every number on its standard input, makes so many steps
 from one and the same policy and prints the seconds, Fisher products and tries of each as JSON.
 
-Nothing of the authors' program is copied here. Their trainer, policy and buffer are built with the
-flags of their ``train_mujoco.sh``; the package's ``__init__``, which needs gym and MuJoCo, is
-skipped. A step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so that
-neither the advantages nor the choice of minibatches count. Beyond the policy's step that function
-fits two critics; with ``--alone`` each critic is a single number, which leaves the work that our
-step is timed for.
+Nothing of the reference implementation is copied here. Their trainer, policy and buffer are built
+with the flags of their ``train_mujoco.sh``; the package's ``__init__``, which needs gym and MuJoCo,
+is skipped. A step is their ``train`` on a buffer of random data, timed inside ``trpo_update``, so
+that neither the advantages nor the choice of minibatches count. Beyond the policy's step that
+function fits two critics; with ``--alone`` each critic is a single number, which leaves the work
+that our step is timed for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ FLAGS = (
 
 
 class Box:
-    """A space with the parts that the authors' program reads: class name, shape and bounds."""
+    """A space with the parts that the reference implementation reads: class name, shape and
+    bounds.
+    """
 
     def __init__(self, size: int):
         self.shape = (size,)
@@ -69,7 +71,7 @@ def options() -> argparse.Namespace:
 
 
 def build(args: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Returns the authors' trainer, policy and buffer."""
+    """Returns the reference implementation's trainer, policy and buffer."""
     package = types.ModuleType("macpo")
     package.__path__ = [str(Path(args.checkout).resolve() / "MACPO" / "macpo")]
     sys.modules["macpo"] = package

@@ -22,7 +22,7 @@ class AdvantageEstimate(NamedTuple):
     Attributes:
         advantage: advantages under the policy that made the rollout, in the unit of the signal.
         target: targets of the critic, in the critic's unit.
-        hidden_state: the critic's memory after the rollout, ``[B, ...]``.
+        hidden_state: the critic's hidden state after the rollout, ``[B, ...]``.
     """
 
     advantage: Array
@@ -47,7 +47,7 @@ def estimate_advantages(
     Args:
         critic: the critic of the signal.
         critic_params: the critic's weights.
-        hidden_state: the critic's memory before the rollout, ``[B, ...]``.
+        hidden_state: the critic's hidden state before the rollout, ``[B, ...]``.
         moments: running moments of the critic's targets, or ().
         steps: the rollout as the networks see it, ``[T, B, ...]``.
         signal: ``[T, B, N]`` rewards or ``[T, B, N, K]`` costs, the numbers that the critic sums.

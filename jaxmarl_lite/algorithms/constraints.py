@@ -97,7 +97,7 @@ class CostState(NamedTuple):
     Attributes:
         critic_params: weights of the cost critics.
         critic_opt_state: state of their optimizer.
-        critic_hidden_state: memory of the cost critics, ``[B, ...]``.
+        critic_hidden_state: hidden state of the cost critics, ``[B, ...]``.
         value_statistics: running moments ``[K]`` of the sums of costs, or ().
         episode_cost: ``[N, K]`` J, mean undiscounted cost of the latest episodes.
         episode_length: ``[]``, mean length in steps of the episodes that ended last.
@@ -128,7 +128,7 @@ class CostEstimate(NamedTuple):
         target: ``[T, B, N, K]``, targets of the cost critics, in the critics' unit.
         violation: ``[N, K]`` d + s, in cost per episode; positive where a limit, less margin and
             reserve, is exceeded.
-        critic_hidden_state: memory of the cost critics after the rollout, ``[B, ...]``.
+        critic_hidden_state: hidden state of the cost critics after the rollout, ``[B, ...]``.
     """
 
     advantage: Array
@@ -203,8 +203,8 @@ def estimate_costs(
         steps: the rollout's transitions as the networks see them, ``[T, B, ...]``.
 
     Returns:
-        The state with updated moments, episode costs and reserves (its critics and their memory are
-        unchanged), the estimate, and metrics.
+        The state with updated statistics, episode costs and adaptive margins (its critics and
+        their hidden state are unchanged), the estimate, and metrics.
     """
     estimate, moments, explained = advantages.estimate_advantages(
         critic,
@@ -339,7 +339,7 @@ def update_cost_critic(
         env_steps: ``[]``, environment steps before the update, for the learning rate.
         state: the state of the costs.
         data: a minibatch, ``[T, b, ...]``.
-        hidden_state: the critics' memory at its start, ``[b, ...]``.
+        hidden_state: the critics' hidden state at its start, ``[b, ...]``.
         target: ``[T, b, N, K]``, in the critics' unit.
 
     Returns:

@@ -1,20 +1,20 @@
-"""MAPPO-Lagrangian: HAPPO on an advantage from which each cost is subtracted at a moving price.
+"""MAPPO-Lagrangian: HAPPO with one Lagrange multiplier for each agent and cost.
 
     A^(λ) = A - Σ_k λ_k A_k,     λ_k <- max(0, λ_k + α d_k)
 
 Source: Gu et al. 2021. ``A`` is the advantage of the team, ``A_k`` the agent's own advantage of its
 own k-th cost, and ``d_k`` the cost of the latest episodes less the limit (`constraints`). Agents
 update in turn, the ratios of those before them multiplying A^(λ) as a whole (section 4.3), or all
-at once. The prices λ, one per agent and cost, are updated once per update of the agents. With λ
-held at 0 it is HAPPO.
+at once. The multipliers λ, one per agent and cost, are updated once per update of the agents. With
+λ held at 0 it is HAPPO.
 
-In the reference implementation one price per agent changes by 1e-7 times the violation at every
-minibatch: it is in effect a constant. Departures, each a setting:
+In the reference implementation one multiplier per agent changes by 1e-7 times the violation at
+every minibatch: it is in effect a constant. Departures, each a setting:
 
-- The price also responds to the present violation, by the gain κ, because a price that only sums up
-  violations oscillates (Stooke et al. 2020).
-- A^(λ) is divided by one plus the sum of the prices.
-- Prices are by default relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k +
+- The multiplier also responds to the present violation, by the gain κ, because one that only
+  integrates violations oscillates (Stooke et al. 2020).
+- A^(λ) is divided by one plus the sum of the multipliers.
+- Multipliers are by default relative, ``λ_k = μ_k σ(A)/σ(A_k)``, with violations as ``d_k / (J_k +
   limit_k)``, between -1 and 1, so that α and κ depend on no unit.
 
 The reported metric is λ, in reward per cost.
@@ -43,8 +43,9 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
             ``parameter_sharing`` is True.
 
     Example:
-        The limit 2.0 replaces the environment's own for both agents. Prices are reported in each of
-        3 updates for each of 2 agents and 1 cost (``eval_shape`` returns shapes without training):
+        The limit 2.0 replaces the environment's own for both agents. Multipliers are reported in
+        each of 3 updates for each of 2 agents and 1 cost (``eval_shape`` returns shapes without
+        training):
 
         >>> import jax
         >>> import jaxmarl_lite as jml
@@ -74,7 +75,7 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
     """Unit of multipliers: relative to the standard deviations of the advantages, with violations
     as shares of cost and limit; or reward per cost, with violations in cost per episode."""
     normalize_by_multipliers: bool = True
-    """Divide the advantage less the priced costs by one plus the sum of its relative prices."""
+    """Divide the advantage less the weighted costs by one plus the sum of relative multipliers."""
     simultaneous: bool = False
     """All agents update at the same time instead of in turn."""
 
@@ -253,7 +254,7 @@ def update_agent(
     alive = agent_batch.data.obs.alive
     reward_deviation = _deviation(agent_batch.advantage, alive)
     cost_deviation = jax.vmap(_deviation, (0, None))(agent_constraints.advantage, alive)
-    # σ(A) / σ(A_k), from a relative price to reward per cost; 0 for a cost that does not vary
+    # σ(A) / σ(A_k), from a relative multiplier to reward per cost; 0 for a cost that does not vary
     reward_per_cost = jnp.where(
         cost_deviation > 0,
         reward_deviation / jnp.where(cost_deviation > 0, cost_deviation, 1.0),
@@ -261,21 +262,23 @@ def update_agent(
     )
     multiplier = agent_constraints.multiplier
     if config.multiplier_scaling == "relative":
-        prices, relative_prices = multiplier * reward_per_cost, multiplier
+        multipliers, relative_multipliers = multiplier * reward_per_cost, multiplier
     else:
-        prices = multiplier
-        relative_prices = prices / jnp.where(reward_per_cost > 0, reward_per_cost, jnp.inf)
-    divisor = 1.0 + relative_prices.sum() if config.normalize_by_multipliers else jnp.ones(())
+        multipliers = multiplier
+        relative_multipliers = multipliers / jnp.where(
+            reward_per_cost > 0, reward_per_cost, jnp.inf
+        )
+    divisor = 1.0 + relative_multipliers.sum() if config.normalize_by_multipliers else jnp.ones(())
 
     def priced_advantage(advantages: tuple[Array, Array], alive: Array) -> Array:
         advantage, cost_advantages = advantages
-        priced_costs = jnp.tensordot(cost_advantages, prices, 1)
+        cost_penalty = jnp.tensordot(cost_advantages, multipliers, 1)
         if config.normalize_advantages:
-            # the priced costs keep their size relative to the reward, whose advantage is scaled
+            # the weighted costs keep their size relative to the reward, whose advantage is scaled
             deviation = _deviation(advantage, alive)
-            priced_costs = priced_costs / jnp.where(deviation > 0, deviation, 1.0)
+            cost_penalty = cost_penalty / jnp.where(deviation > 0, deviation, 1.0)
             advantage = actor_critic.standardize_advantages(advantage, alive, shared=False)
-        return (advantage - priced_costs) / divisor
+        return (advantage - cost_penalty) / divisor
 
     # costs last, [T, B, K], because minibatches are dealt along axis 1
     advantages = agent_batch.advantage, jnp.moveaxis(agent_constraints.advantage, 0, -1)
@@ -290,7 +293,7 @@ def update_agent(
         factor,
         priced_advantage,
     )
-    return actor_state, log_ratio, info | {"lagrange_multiplier": prices}
+    return actor_state, log_ratio, info | {"lagrange_multiplier": multipliers}
 
 
 def _deviation(x: Array, alive: Array) -> Array:

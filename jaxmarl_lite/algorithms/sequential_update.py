@@ -131,10 +131,10 @@ def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
 
 
 def memory_by_agent(hidden_state: PyTree) -> PyTree:
-    """Returns the policies' memory with the agents' axis first.
+    """Returns the policies' hidden state with the agents' axis first.
 
     Args:
-        hidden_state: leaves ``[B, N, H]``, or () without a memory.
+        hidden_state: leaves ``[B, N, H]``, or () without a GRU.
 
     Returns:
         Leaves ``[N, B, H]``.
@@ -150,7 +150,7 @@ def log_ratio(
     Args:
         actor: the policy of one agent.
         actor_params: its weights, for π.
-        hidden_state: its memory before the rollout, ``[B, ...]``.
+        hidden_state: its hidden state before the rollout, ``[B, ...]``.
         data: the agent's rollout ``[T, B, ...]``, with the log-probabilities under π_old.
 
     Returns:
@@ -199,8 +199,8 @@ class AgentConstraints(NamedTuple):
         violation: ``[K]``, excess over each limit, in cost per episode; positive where broken.
         length: ``[]``, mean length of an episode in steps.
         living_share: ``[]``, share of its steps in which the agent is in play, 0 to 1.
-        multiplier: ``[K]``, by the algorithm's own rule: prices, or degrees of pessimism; zeros
-            where it has none.
+        multiplier: ``[K]``, by the algorithm's own rule: Lagrange multipliers, or degrees of
+            pessimism; zeros where it has none.
     """
 
     advantage: Array
@@ -215,7 +215,7 @@ class AgentBatch(NamedTuple):
 
     Attributes:
         data: the agent's rollout, ``[T, B, ...]``.
-        hidden_state: its policy's memory before the rollout, ``[B, ...]``.
+        hidden_state: its policy's hidden state before the rollout, ``[B, ...]``.
         advantage: ``[T, B]``, the advantage of the team, in the unit of reward.
         constraints: the agent's limits; () where nothing is limited.
     """

@@ -28,13 +28,13 @@ class LearnerConfig:
     parameter_sharing: bool = True
     """One set of weights for all agents, or one per agent."""
     recurrent: bool = False
-    """Whether the networks have a memory of the episode."""
+    """Whether the networks have a GRU after their dense layers."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the dense layers."""
     rnn_hidden_size: int = 128
-    """Width of the memory."""
+    """Width of the GRU's hidden state."""
     head_hidden_sizes: tuple[int, ...] = ()
-    """Widths of further dense layers between the memory and each head."""
+    """Widths of further dense layers between the GRU and each head."""
     activation: Literal["relu", "tanh"] = "relu"
     """Activation function after each dense layer."""
     normalize_observations: bool = False

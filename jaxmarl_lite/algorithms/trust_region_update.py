@@ -46,7 +46,8 @@ from jaxmarl_lite.types import Array, Number, Observation, PyTree
 _CASES = ("infeasible", "recoverable", "constrained", "unconstrained", "zero_cost_gradient")
 _CHUNK_ROWS = 1500  # samples whose activations fit a core's cache
 _Chunk = tuple[tuple[Observation, Array], PyTree]
-"""``((observations, marks of first steps), memory before the rollout)`` of some environments."""
+"""``((observations, marks of first steps), hidden state before the rollout)`` of some
+environments."""
 
 
 @base_config.config_record
@@ -116,7 +117,7 @@ class TrustRegionProblem(NamedTuple):
     Attributes:
         data: ``[T, B, ...]`` of one agent; its ``log_prob`` is ``[T, B]``, or ``[T, B, A]`` for one
             probability ratio per dimension of the action.
-        hidden_state: the policy's memory before the rollout, ``[B, ...]``.
+        hidden_state: the policy's hidden state before the rollout, ``[B, ...]``.
         advantage: ``[T, B]`` or ``[T, B, A]``, of the reward, times the ratios of the agents that
             updated earlier.
         cost_advantage: ``[K, T, B]`` or ``[K, T, B, A]``.
@@ -333,7 +334,7 @@ def fisher(
         actor: the policy of one agent.
         actor_params: its weights.
         data: the agent's rollout, ``[T, B, ...]``.
-        hidden_state: the policy's memory before the rollout, ``[B, ...]``.
+        hidden_state: the policy's hidden state before the rollout, ``[B, ...]``.
         config: the settings of the step.
 
     Returns:

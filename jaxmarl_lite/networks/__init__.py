@@ -3,5 +3,5 @@
 Modules:
     actor_critic: actors and critics, and the normalization of observations.
     distributions: action distributions.
-    recurrent: networks as pure functions, with or without a memory.
+    recurrent: networks as pure functions, feed-forward or recurrent.
 """

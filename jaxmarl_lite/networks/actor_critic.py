@@ -43,12 +43,12 @@ class Actor(NamedTuple):
             params: weights of the network.
             key: a key of `jax.random`, unused when ``greedy``.
             obs: the observations, ``[B, ...]``.
-            hidden_state: the memory before the step, ``[B, N, H]``; () without one.
+            hidden_state: the hidden state before the step, ``[B, N, H]``; () without one.
             greedy: whether to take the mode instead of a sample.
 
         Returns:
             The actions (``[B, N]`` int or ``[B, N, A]`` float), their log-probabilities ``[B, N]``
-            in nats, and the memory after the step.
+            in nats, and the hidden state after the step.
         """
         head, hidden_state = self.net.step(params, hidden_state, obs.agents_view)
         pi = self.to_distribution(head, obs)
@@ -62,7 +62,7 @@ class Actor(NamedTuple):
 
         Args:
             params: weights of the network.
-            hidden_state: the memory before the rollout, ``[B, N, H]``; () without one.
+            hidden_state: the hidden state before the rollout, ``[B, N, H]``; () without one.
             obs: the observations, ``[T, B, ...]``.
             first: ``[T, B]`` bool, the step begins an episode.
 
@@ -81,7 +81,7 @@ def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) ->
 
     Args:
         spec: the environment's sizes, action type and bounds.
-        network_spec: layers and memory.
+        network_spec: sizes of the layers.
         shared: one set of weights for all agents, or (False) one for each; None: there is no
             agents' axis.
 
@@ -151,7 +151,7 @@ def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec) -> Actor:
 
     Args:
         spec: the environment's sizes, action type and bounds.
-        network_spec: layers and memory.
+        network_spec: sizes of the layers.
 
     Returns:
         The `Actor`.
@@ -198,12 +198,12 @@ class Critic(NamedTuple):
 
         Args:
             params: weights of the network.
-            hidden_state: the memory before the rollout, ``[B, ...]``; () without one.
+            hidden_state: the hidden state before the rollout, ``[B, ...]``; () without one.
             obs: the observations, ``[T, B, ...]``.
             first: ``[T, B]`` bool, the step begins an episode.
 
         Returns:
-            The values ``[T, B, N]``, and the memory after each step, ``[T, B, ...]``.
+            The values ``[T, B, N]``, and the hidden state after each step, ``[T, B, ...]``.
         """
         out, hidden_states = self.net.unroll(params, hidden_state, self.select_input(obs), first)
         return self.to_values(out), hidden_states
@@ -215,18 +215,18 @@ class Critic(NamedTuple):
 
         Args:
             params: weights of the network.
-            hidden_state: the memory before the rollout, ``[B, ...]``; () without one.
+            hidden_state: the hidden state before the rollout, ``[B, ...]``; () without one.
             steps: the rollout, ``[T, B, ...]``.
 
         Returns:
-            The values ``[T, B, N]``, those of the successors ``[T, B, N]``, and the memory with
-            which the next rollout goes on, ``[B, ...]``.
+            The values ``[T, B, N]``, those of the successors ``[T, B, N]``, and the hidden state
+            with which the next rollout continues, ``[B, ...]``.
         """
         value, hidden_states = self.unroll(
             params, hidden_state, steps.obs, is_first_step(steps.last)
         )
-        # The successor of the episode's end is not in the rollout: each is one step from the memory
-        # after its predecessor.
+        # The successor of the episode's end is not in the rollout: each is one step from the hidden
+        # state after its predecessor.
         successor, _ = self.net.step(params, hidden_states, self.select_input(steps.next_obs))
         return value, self.to_values(successor), final_hidden_state(hidden_states, steps.last)
 
@@ -242,7 +242,7 @@ def make_critic(
 
     Args:
         spec: the environment's sizes.
-        network_spec: layers and memory.
+        network_spec: sizes of the layers.
         critic_input: ``local``: each agent's own observation. ``global_state``: the state of the
             environment; shared weights then evaluate it once and give one value for each agent.
         shared: one set of weights for all agents, or (False) one for each.
@@ -317,7 +317,7 @@ class SharedActorCritic(NamedTuple):
 
     Attributes:
         actor: the policies.
-        critic: the critic, whose own weights and memory are () at the start.
+        critic: the critic, whose own weights and hidden state are () at the start.
         net: the network, whose output is the pair of the actor's input to ``to_distribution`` and
             the values ``[..., N, 1]``.
     """
@@ -334,7 +334,7 @@ def shared_actor_critic(
 
     Args:
         spec: the environment's sizes, action type and bounds.
-        network_spec: layers and memory.
+        network_spec: sizes of the layers.
         shared: one set of weights for all agents, or (False) one for each.
 
     Returns:
@@ -371,7 +371,7 @@ def shared_actor_critic(
 
         return shared_net._replace(step=step, unroll=unroll)
 
-    # The critic starts with neither weights nor a memory of its own.
+    # The critic starts with neither weights nor a hidden state of its own.
     value_net = select_output(1)._replace(
         init=lambda key: (), init_hidden_state=lambda num_envs: ()
     )
@@ -420,7 +420,7 @@ def to_team_reward(reward_type: str, reward: Array) -> Array:
 def is_first_step(last: Array) -> Array:
     """Returns whether a step begins an episode, from whether the step before it ended one.
 
-    The first step of the rollout is False: a rollout's memory is already reset.
+    The first step of the rollout is False: a rollout's hidden state is already reset.
 
     Args:
         last: ``[T, B]`` bool, the step ends an episode.
@@ -432,14 +432,14 @@ def is_first_step(last: Array) -> Array:
 
 
 def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
-    """Returns the memory after a rollout, zero where an episode ended.
+    """Returns the hidden state after a rollout, zero where an episode ended.
 
     Args:
-        hidden_states: the memory after each step, ``[T, B, ...]``.
+        hidden_states: the hidden state after each step, ``[T, B, ...]``.
         last: ``[T, B]`` bool, the step ends an episode.
 
     Returns:
-        The memory ``[B, ...]``.
+        The hidden state ``[B, ...]``.
     """
     final = jax.tree.map(lambda m: m[-1], hidden_states)
     return tree_math.where(last[-1], jax.tree.map(jnp.zeros_like, final), final)

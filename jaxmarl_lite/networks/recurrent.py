@@ -1,7 +1,7 @@
 """Networks of policies, critics and reward functions: dense layers, an optional GRU, and a head.
 
 `make_network` returns a record of pure functions, so that no other module knows which library keeps
-the weights, whether agents share them, or whether there is a memory.
+the weights, whether agents share them, or whether they are recurrent.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from jaxmarl_lite.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The layers and memory of one network; every field decides shapes."""
+    """The sizes of the layers of one network; every field decides shapes."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
-    """Width of each dense layer before the head (and before the memory, if there is one)."""
+    """Width of each dense layer before the head (and before the GRU, if there is one)."""
     activation: Literal["relu", "tanh"] = "relu"
     """Nonlinearity after each dense layer."""
     recurrent: bool = False
-    """Whether the network has a memory (a GRU) of the episode so far."""
+    """Whether the network has a GRU after its dense layers."""
     rnn_hidden_size: int = 128
-    """Width of the memory."""
+    """Width of the GRU's hidden state."""
     head_hidden_sizes: tuple[int, ...] = ()
-    """Width of each dense layer between the memory and a head; each head has its own layers."""
+    """Width of each dense layer between the GRU and a head; each head has its own layers."""
 
 
 class Network(NamedTuple):
     """A network as pure functions.
 
     The output ``out`` is that of the head, with the agents' axis kept. O is the size of the input,
-    H the width of the memory. The axis ``(N,)`` is there if the network has an agents' axis.
+    H the width of the hidden state. The axis ``(N,)`` is there if the network has an agents' axis.
 
     Attributes:
         init: ``init(key) -> params``.
         init_hidden_state: ``init_hidden_state(num_envs) -> hidden_state``, zeros ``[B, (N,) H]``,
-            or () without a memory.
+            or () without a GRU.
         step: ``step(params, hidden_state, x) -> (out, hidden_state)`` for one time step, with any
             leading axes.
         unroll: ``unroll(params, hidden_state, x, first) -> (out, hidden_states)`` over time: x is
@@ -111,11 +111,11 @@ class _GRU(nn.Module):
         return _split_gates(self.inputs(x))
 
     def step(self, hidden_state: Array, x: Array) -> Array:
-        """Returns the memory after one step, ``[..., H]``."""
+        """Returns the hidden state after one step, ``[..., H]``."""
         return _gru_step(self.kernel, self.bias, hidden_state, self.input_projection(x))
 
     def unroll(self, hidden_state: Array, inputs: Gates, first: Array) -> Array:
-        """Returns the memory after each step, ``[T, ..., H]``.
+        """Returns the hidden state after each step, ``[T, ..., H]``.
 
         ``inputs`` are those of `input_projection`, ``[T, ..., H]`` each.
         """
@@ -140,7 +140,7 @@ def _gates(bias: Array, inputs: Gates, recurrent: Array) -> tuple[Array, Array, 
 
 
 def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) -> Array:
-    """Returns the memory h' after one step, from the memory h and the inputs W x.
+    """Returns the hidden state h' after one step, from the hidden state h and the inputs W x.
 
     r = σ(W_r x + U_r h)
     z = σ(W_z x + U_z h)
@@ -155,13 +155,13 @@ def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) ->
 def _gru_unroll(
     kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
 ) -> Array:
-    """Returns the memory after each step, ``[T, ..., H]``.
+    """Returns the hidden state after each step, ``[T, ..., H]``.
 
     ``keep`` ``[T, ..., 1]`` is 0 where an episode begins, else 1.
 
-    Its own derivative rule keeps all but the products with the memory out of the backward loop: the
-    gradient of the kernel is one product for all steps. The inputs are three separate arrays, since
-    XLA on a CPU takes twice the time for a loop whose body cuts one array into three.
+    Its own derivative rule keeps all but the products with the hidden state out of the backward
+    loop: the gradient of the kernel is one product for all steps. The inputs are three separate
+    arrays, since XLA on a CPU takes twice the time for a loop whose body cuts one array into three.
     """
     return _gru_forward(kernel, bias, hidden_state, inputs, keep)[0]
 
@@ -169,7 +169,7 @@ def _gru_unroll(
 def _gru_forward(
     kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
 ) -> tuple[Array, PyTree]:
-    """Returns the memory after each step, and the residuals of `_gru_backward`."""
+    """Returns the hidden state after each step, and the residuals of `_gru_backward`."""
 
     def step(hidden_state: Array, xs: tuple[Gates, Array]) -> tuple[Array, tuple[Array, ...]]:
         inputs_t, keep_t = xs
@@ -225,7 +225,7 @@ class _MLPGRU(nn.Module):
     """Dense layers, a GRU if the spec has one, its head's dense layers, and one or two heads.
 
     Attributes:
-        spec: layers and memory.
+        spec: sizes of the layers.
         output_size: size of the head's output.
         head_init_scale: gain of the head.
         gaussian_head: whether the head also gives log-deviations.
@@ -258,7 +258,7 @@ class _MLPGRU(nn.Module):
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.output_size,), dtype)
 
     def _features(self, x: Array) -> Array:
-        """Returns the output of the dense layers before the memory."""
+        """Returns the output of the dense layers before the GRU."""
         return self._apply_layers(self.layers, x)
 
     def _apply_layers(self, layers: list[nn.Dense], x: Array) -> Array:
@@ -269,7 +269,7 @@ class _MLPGRU(nn.Module):
         return x
 
     def _heads(self, x: Array) -> tuple[Array, ...]:
-        """Returns the outputs of one or two heads from the memory's output."""
+        """Returns the outputs of one or two heads from the GRU's output."""
         head = self.head(self._apply_layers(self.head_layers, x))
         return (
             (head,)
@@ -337,7 +337,7 @@ def make_network(
     """Returns a network over the agents' observations, or over the one state of an environment.
 
     Args:
-        spec: layers and memory.
+        spec: sizes of the layers.
         input_size: size of the input's last axis.
         output_size: size of the output's last axis.
         num_agents: N when the input has an agents' axis before its last, None when it has none.
