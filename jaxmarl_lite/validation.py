@@ -38,7 +38,7 @@ _DESCRIPTIVE_FIELDS = (
 """Fields of a spec in which an environment may differ from the one an algorithm was made for."""
 
 
-def to_python(value: Any) -> Any:
+def to_python(value: object) -> Any:
     """Returns a concrete 0-d number of NumPy or JAX as the Python number that it prints.
 
     ``np.float32(0.99)`` is 0.99, and not 0.9900000095367432: the same in single precision, and the
@@ -137,7 +137,7 @@ def check_int(name: str, value: object, low: int = 1, high: int | None = None) -
 
 
 def check_number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, infinite: bool = False
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, infinite: bool = False
 ) -> Any:
     """Returns a number as a Python float.
 
@@ -200,7 +200,7 @@ def check_limit(name: str, value: Any) -> Any:
     return limits if is_sequence else limits[0]
 
 
-def check_table(name: str, value: Any, low: float = -math.inf) -> tuple[tuple[float, ...], ...]:
+def check_table(name: str, value: object, low: float = -math.inf) -> tuple[tuple[float, ...], ...]:
     """Returns rows of equally many finite numbers as tuples.
 
     Args:
@@ -307,7 +307,7 @@ def check_path(name: str, value: object) -> Path:
     return path
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """Returns arrays and lists as tuples of Python numbers, mappings as dicts, at every depth.
 
     Args:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from jax.core import Tracer
 
 from jaxmarl_lite import validation
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
-from jaxmarl_lite.types import PyTree
+from jaxmarl_lite.ops import jax_types
+from jaxmarl_lite.types import Array, Number, PyTree
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -49,28 +50,30 @@ def config_record(cls: type[Config]) -> type[Config]:
     ]
     static_names = [f.name for f in fields if f.name not in data_names]
 
-    def flatten(config: Config) -> tuple[tuple[PyTree, ...], tuple[Any, ...]]:
+    def flatten(config: Config) -> tuple[tuple[PyTree, ...], tuple[object, ...]]:
         return tuple(getattr(config, name) for name in data_names), tuple(
             getattr(config, name) for name in static_names
         )
 
-    def flatten_with_keys(config: Config) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    def flatten_with_keys(
+        config: Config,
+    ) -> tuple[tuple[tuple[object, PyTree], ...], tuple[object, ...]]:
         leaves, static = flatten(config)
-        return tuple(zip(map(jax.tree_util.GetAttrKey, data_names), leaves, strict=True)), static
+        return tuple(zip(map(jax_types.attribute_key, data_names), leaves, strict=True)), static
 
-    def unflatten(static: tuple[Any, ...], leaves: Iterable[PyTree]) -> Config:
+    def unflatten(static: tuple[object, ...], leaves: Iterable[PyTree]) -> Config:
         # `__init__` would check the leaves, which need not be numbers.
         config = object.__new__(cls)
         vars(config).update(zip(static_names, static, strict=True))
         vars(config).update(zip(data_names, leaves, strict=True))
         return config
 
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    jax_types.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 
 
 @functools.cache
-def _annotations(kind: type) -> dict[str, Any]:
+def _annotations(kind: type) -> dict[str, object]:
     """Returns the type of every field by its name."""
     return typing.get_type_hints(kind)
 
@@ -107,11 +110,15 @@ def check_types(config: DataclassInstance) -> None:
 
 def _check_widths(name: str, value: object) -> tuple[int, ...]:
     """Returns layer widths as a tuple of ints; an empty one is a network of its head alone."""
-    # [0] is refused below, as a value that is no sequence has to be.
-    widths = [validation.to_python(x) for x in value] if isinstance(value, (tuple, list)) else [0]
+    widths = [validation.to_python(x) for x in _items(value)]
     if not all(type(width) is int and 1 <= width <= validation.MOST for width in widths):
         raise validation.invalid(name, value, "a tuple of positive whole numbers, such as (64, 64)")
     return tuple(widths)
+
+
+def _items(value: object) -> Sequence[object]:
+    """Returns the items of a tuple or list; [0], which no width may be, of any other value."""
+    return cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else [0]
 
 
 def check_range(config: object, **ranges: tuple[float, float]) -> None:
@@ -174,7 +181,9 @@ def checked(config: Config) -> Config:
     return dataclasses.replace(config)  # type: ignore[type-var]
 
 
-def override(kind: type[Config], base: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
+def override(
+    kind: type[Config], base: Mapping[str, object], changes: Mapping[str, object]
+) -> Config:
     """Returns a config with the values of ``base``, where ``changes`` takes precedence.
 
     A value of the base returns to its default where a change gives the same setting in another form
@@ -297,4 +306,8 @@ def as_arrays(config: Config) -> Config:
         ValueError: for a share of a run, see `check_resolved`.
     """
     check_resolved(config)
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), config)
+
+    def as_array(x: Number) -> Array:
+        return jnp.asarray(x, jnp.result_type(float))
+
+    return jax.tree.map(as_array, config)

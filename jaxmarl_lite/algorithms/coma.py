@@ -28,8 +28,8 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import base_config, iac, minibatch, ppo, settings
 from jaxmarl_lite.networks import actor_critic, distributions
-from jaxmarl_lite.networks.recurrent import orthogonal
-from jaxmarl_lite.ops import baselines, returns, surrogates, tree_math
+from jaxmarl_lite.networks.recurrent import orthogonal, typed
+from jaxmarl_lite.ops import baselines, jax_types, returns, surrogates, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
 
@@ -116,8 +116,10 @@ class JointCritic(nn.Module):
         dense = functools.partial(nn.Dense, param_dtype=dtype)
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.activation]
         # A row per agent and action: a dense layer of the one-hot joint action.
-        table = self.param("actions", orthogonal(1.0), (num_agents * self.actions, width), dtype)
-        index = self.param("number", nn.initializers.zeros, (num_agents, width), dtype)
+        table = typed(self).param(
+            "actions", orthogonal(1.0), (num_agents * self.actions, width), dtype
+        )
+        index = typed(self).param("number", nn.initializers.zeros, (num_agents, width), dtype)
         taken = table.reshape(num_agents, self.actions, width)[
             jnp.arange(num_agents), action
         ]  # [..., N, H]
@@ -154,7 +156,7 @@ class COMANetworks(NamedTuple):
         Returns:
             ``[..., N, A]``, in the unit of the discounted return.
         """
-        return self.critic.apply({"params": critic_params}, obs, action)  # type: ignore[return-value]
+        return typed(self.critic).apply({"params": critic_params}, obs, action)
 
 
 def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
@@ -190,7 +192,7 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         states = jnp.zeros((1, spec.global_state_size), dtype)
         obs = Observation(observations, states, (), ())  # type: ignore[arg-type]
         actions = jnp.zeros((1, spec.num_agents), jnp.int32)
-        critic_params = networks.critic.init(critic_key, obs, actions)["params"]
+        critic_params = typed(networks.critic).init(critic_key, obs, actions)["params"]
         return COMAState(
             config=config,
             actor_params=actor_params,
@@ -390,7 +392,7 @@ def _critic_step(
 ) -> tuple[COMAState, dict[str, Array]]:
     """Takes one gradient step of the critic on a minibatch."""
     config, (data, target) = learner.config, batch.steps
-    loss, grads = jax.value_and_grad(q_loss)(learner.critic_params, networks, data, target)
+    loss, grads = jax_types.value_and_grad(q_loss)(learner.critic_params, networks, data, target)
     lr = minibatch.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
     critic_params, opt_state = _critic_optimizer(config).step(
         learner.critic_params, learner.critic_opt_state, grads, lr, config.max_grad_norm

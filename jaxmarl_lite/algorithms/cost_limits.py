@@ -95,17 +95,22 @@ def parse_cost_limits(limits: CostLimit, field: str) -> CostLimits:
         )
     by_name = limits if isinstance(limits, Mapping) else {ALL_COSTS: limits}
     for name in by_name:
-        if not isinstance(name, str):
-            raise ValueError(f"{field} names the cost {name!r}; allowed is a cost's name")
+        _check_name(name, field)
     return CostLimits(
         tuple(by_name),
         tuple(_check_values(f"{field} of {name!r}", value) for name, value in by_name.items()),
     )
 
 
+def _check_name(name: object, field: str) -> None:
+    """Checks that the name of a cost is a string."""
+    if not isinstance(name, str):
+        raise ValueError(f"{field} names the cost {name!r}; allowed is a cost's name")
+
+
 def _check_values(field: str, value: object) -> tuple[Number, ...]:
     """Returns the checked limits of one cost: one, or one per agent."""
-    limit = validation.check_limit(field, value)
+    limit: Number | tuple[Number, ...] = validation.check_limit(field, value)
     return limit if isinstance(limit, tuple) else (limit,)
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import jax
-
 from jaxmarl_lite.algorithms import base_config, minibatch, ppo, sequential_update
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 
 
@@ -154,7 +153,7 @@ def clipped_update(
         data, advantages, factor = batch.steps
         # standardized before it is weighted: the other agents' ratios are not scaled away
         weighted_advantage = factor * combine_advantages(advantages, data.obs.alive)
-        (loss, info), grads = jax.value_and_grad(ppo.policy_loss, has_aux=True)(
+        (loss, info), grads = jax_types.value_and_grad(ppo.policy_loss, has_aux=True)(
             actor_state.params, actor, data, batch.initial_states, weighted_advantage, config
         )
         new_state = sequential_update.ActorState(

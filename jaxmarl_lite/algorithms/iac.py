@@ -13,14 +13,17 @@ critic are separate networks, as in the other algorithms.
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
-
-import jax
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from jaxmarl_lite.algorithms import base_config, minibatch, ppo, settings
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import running_statistics, tree_math
+from jaxmarl_lite.ops import jax_types, running_statistics, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
+
+if TYPE_CHECKING:
+    from jaxmarl_lite.algorithms import coma
+
+Learner = TypeVar("Learner", ppo.PPOState, "coma.COMAState")
 
 
 @base_config.config_record
@@ -109,17 +112,16 @@ def policy_gradient_loss(
 
 def policy_step(
     actor: actor_critic.Actor,
-    learner: Any,
+    learner: Learner,
     data: ppo.PolicyBatch,
     hidden_state: PyTree,
     advantage: Array,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[Learner, dict[str, Array]]:
     """Takes one gradient step of a learner's policy on a whole batch.
 
     Args:
         actor: the policies.
-        learner: a NamedTuple with ``config``, ``actor_params``, ``actor_opt_state`` and
-            ``env_steps``, such as a `ppo.PPOState`.
+        learner: the state of the learner.
         data: a batch ``[T, B, ...]``.
         hidden_state: the policy's hidden state at the start of the batch, ``[B, ...]``.
         advantage: ``[T, B, N]``; standardized here if ``normalize_advantages`` is set.
@@ -133,7 +135,7 @@ def policy_step(
         advantage = actor_critic.standardize_advantages(
             advantage, data.obs.alive, config.parameter_sharing
         )
-    (loss, info), grads = jax.value_and_grad(policy_gradient_loss, has_aux=True)(
+    (loss, info), grads = jax_types.value_and_grad(policy_gradient_loss, has_aux=True)(
         learner.actor_params, actor, data, hidden_state, advantage, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)

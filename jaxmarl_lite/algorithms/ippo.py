@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import functools
 
-import jax
-
 from jaxmarl_lite.algorithms import advantages, minibatch, ppo
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import tree_math
+from jaxmarl_lite.ops import jax_types, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
@@ -131,7 +129,7 @@ def _step(
         advantage = actor_critic.standardize_advantages(
             advantage, data.obs.alive, config.parameter_sharing
         )
-    (_, info), grads = jax.value_and_grad(loss, has_aux=True)(
+    (_, info), grads = jax_types.value_and_grad(loss, has_aux=True)(
         learner.actor_params, networks, data, batch.initial_states, advantage, target, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)

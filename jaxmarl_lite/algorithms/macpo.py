@@ -33,7 +33,7 @@ normalizer of values for rewards and costs, and time limits treated as true ends
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ from jaxmarl_lite.algorithms import (
     trust_region_update,
 )
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import constrained_optimization, lagrange
+from jaxmarl_lite.ops import constrained_optimization, lagrange, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
 
 
@@ -117,7 +117,7 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
         )
 
     @classmethod
-    def reference(cls, **changes: Any) -> MACPOConfig:
+    def reference(cls, **changes: object) -> MACPOConfig:
         """Returns the reference implementation's settings for Ant 2x4, where fields exist for them.
 
         Its 40 minibatches are of samples, those of this library of whole environments: set
@@ -132,7 +132,7 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
         Raises:
             ValueError: A changed setting has the wrong type or range, or no effect.
         """
-        reference_settings: dict[str, Any] = dict(
+        reference_settings: dict[str, object] = dict(
             target_kl=0.0065,
             cg_damping=0.1,
             cg_iters=10,
@@ -327,7 +327,7 @@ def update_agent(
     log_ratio = (
         trust_region_update.log_prob(new_policy, data.action, config.per_dim_ratio) - data.log_prob
     )
-    info = jax.tree.map(lambda x: x.mean(0), info)
+    info = tree_math.map_leaves(lambda x: x.mean(0), info)
     info |= {"cost_pessimism": agent_constraints.multiplier}
     return actor_state._replace(params=params), log_ratio, info
 

@@ -22,7 +22,7 @@ The reported metric is λ, in reward per cost.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
         )
 
     @classmethod
-    def reference(cls, **changes: Any) -> MAPPOLagrangianConfig:
+    def reference(cls, **changes: object) -> MAPPOLagrangianConfig:
         """Returns the reference implementation's settings for Ant 2x4, where fields exist for them.
 
         Its multipliers change at each of 200 minibatches, by ratios and advantages besides the
@@ -108,7 +108,7 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
         Raises:
             ValueError: A changed setting has the wrong type or range, or no effect.
         """
-        reference_settings: dict[str, Any] = dict(
+        reference_settings: dict[str, object] = dict(
             multiplier_init=0.78,
             multiplier_ki=200 * 1e-7 * 0.01,
             multiplier_kp=0.0,

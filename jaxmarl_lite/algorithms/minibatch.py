@@ -46,9 +46,9 @@ def make_optimizer(
     """
     rule: optax.GradientTransformation
     if name == "adam":
-        rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)  # type: ignore[arg-type]
+        rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)
     elif name == "rmsprop":
-        rule = optax.scale_by_rms(decay=0.99, eps=eps_root, eps_in_sqrt=True)  # type: ignore[arg-type]
+        rule = optax.scale_by_rms(decay=0.99, eps=eps_root, eps_in_sqrt=True)
     else:
         rule = optax.identity()
 
@@ -93,19 +93,19 @@ def make_scale_free_optimizer(
     first_decay, second_decay = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
 
     def init(params: PyTree) -> optax.ScaleByAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = tree_math.map_leaves(jnp.zeros_like, params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def step(
         params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
     ) -> tuple[PyTree, optax.ScaleByAdamState]:
-        grads = jax.tree.map(lambda g: _GRADIENT_SCALE * g, grads)
+        grads = tree_math.map_leaves(lambda g: _GRADIENT_SCALE * g, grads)
         mu = optax.tree.update_moment(grads, state.mu, first_decay, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second_decay, 2)
         count = optax.safe_increment(state.count)
         first_moments = optax.tree.bias_correction(mu, first_decay, count)
         second_moments = optax.tree.bias_correction(nu, second_decay, count)
-        leaves = jax.tree.leaves(second_moments)
+        leaves: list[Array] = jax.tree.leaves(second_moments)
         # One floor for the whole model, in the unit of the gradient, so that its scale cancels.
         floor = eps * jnp.sqrt(sum(x.sum() for x in leaves) / sum(x.size for x in leaves))
 
@@ -115,7 +115,7 @@ def make_scale_free_optimizer(
             return p - lr * jnp.where(v > 0, m / jnp.where(v > 0, root, 1.0), 0.0)
 
         return (
-            jax.tree.map(update_leaf, params, first_moments, second_moments),
+            tree_math.map_leaves(update_leaf, params, first_moments, second_moments),
             optax.ScaleByAdamState(count, mu, nu),
         )
 
@@ -183,7 +183,7 @@ def make_minibatches(key: Array, data: SequenceBatch, num_minibatches: int) -> S
         ``[num_minibatches, B / num_minibatches, ...]`` for the initial states.
     """
     if num_minibatches == 1:
-        return jax.tree.map(lambda x: x[None], data)
+        return tree_math.map_leaves(lambda x: x[None], data)
     num_envs = jax.tree.leaves(data.steps)[0].shape[1]
     num_groups = num_envs // num_minibatches
     # One random permutation per group: order[i, j] is the member of group i in minibatch j.
@@ -195,8 +195,8 @@ def make_minibatches(key: Array, data: SequenceBatch, num_minibatches: int) -> S
         return jnp.moveaxis(jnp.take_along_axis(groups, index, axis + 1), axis + 1, 0)
 
     return SequenceBatch(
-        jax.tree.map(lambda x: pick(x, 1), data.steps),
-        jax.tree.map(lambda x: pick(x, 0), data.initial_states),
+        tree_math.map_leaves(lambda x: pick(x, 1), data.steps),
+        tree_math.map_leaves(lambda x: pick(x, 0), data.initial_states),
     )
 
 
@@ -226,7 +226,7 @@ def run_epochs(
         return jax.lax.scan(step, learner, make_minibatches(key, data, num_minibatches))
 
     learner, info = jax.lax.scan(epoch, learner, jax.random.split(key, num_epochs))
-    return learner, jax.tree.map(lambda x: x.mean((0, 1)), info)
+    return learner, tree_math.map_leaves(lambda x: x.mean((0, 1)), info)
 
 
 def check_minibatches(num_envs: int, num_minibatches: int, name: str = "num_minibatches") -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import advantages, base_config, minibatch, settings
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.networks.distributions import Distribution
-from jaxmarl_lite.ops import running_statistics, surrogates, tree_math
+from jaxmarl_lite.ops import jax_types, running_statistics, surrogates, tree_math
 from jaxmarl_lite.types import (
     Algorithm,
     Array,
@@ -287,6 +287,15 @@ class PPONetworks(NamedTuple):
     critic: actor_critic.Critic
 
 
+class HasCritic(Protocol):
+    """A record of networks with a critic of the reward."""
+
+    @property
+    def critic(self) -> actor_critic.Critic:
+        """The critic of the reward."""
+        ...
+
+
 def optimizer_of(config: settings.CriticConfig) -> minibatch.Optimizer:
     """Returns the optimizer of every network.
 
@@ -379,14 +388,13 @@ def make_ppo(
 
 
 def estimate(
-    networks: PPONetworks, learner: Any, steps: Transition
-) -> tuple[Any, advantages.AdvantageEstimate, dict[str, Array]]:
+    networks: HasCritic, learner: PPOState, steps: Transition
+) -> tuple[PPOState, advantages.AdvantageEstimate, dict[str, Array]]:
     """Computes advantages and targets by the critic, and updates the moments of the returns.
 
     Args:
         networks: the networks; it reads ``critic`` only.
-        learner: a `PPOState`, or a NamedTuple with its ``config``, ``critic_params``,
-            ``critic_hidden_state`` and ``value_statistics``.
+        learner: the state of the learner.
         steps: transitions ``[T, B, ...]`` with normalized observations.
 
     Returns:
@@ -447,7 +455,7 @@ def _step(
         advantage = actor_critic.standardize_advantages(
             advantage, data.obs.alive, config.parameter_sharing
         )
-    (loss, info), grads = jax.value_and_grad(policy_loss, has_aux=True)(
+    (loss, info), grads = jax_types.value_and_grad(policy_loss, has_aux=True)(
         learner.actor_params, networks.actor, data, hidden_state, advantage, config
     )
     lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
@@ -467,17 +475,16 @@ def _step(
 
 def update_critic(
     critic: actor_critic.Critic,
-    learner: Any,
+    learner: PPOState,
     data: PolicyBatch,
     hidden_state: PyTree,
     target: Array,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[PPOState, dict[str, Array]]:
     """Takes one gradient step of a learner's critic on a minibatch.
 
     Args:
         critic: the critic of the reward.
-        learner: a `PPOState`, or a NamedTuple with its ``config``, ``critic_params``,
-            ``critic_opt_state`` and ``env_steps``.
+        learner: the state of the learner.
         data: a minibatch ``[T, b, ...]``.
         hidden_state: the critic's hidden state at the start of the minibatch, ``[b, ...]``.
         target: ``[T, b, N]``, in the critic's unit.
@@ -519,7 +526,7 @@ def value_gradient_step(
         the norm of the gradient before clipping; the last two are scalars.
     """
     critic_params, opt_state = critic_state
-    loss, grads = jax.value_and_grad(value_loss)(
+    loss, grads = jax_types.value_and_grad(value_loss)(
         critic_params, critic, data, hidden_state, target, config.parameter_sharing
     )
     return (

@@ -46,6 +46,13 @@ def random_policy(spec: EnvSpec) -> Algorithm:
     def update(key: Array, learner: PyTree, batch: Rollout) -> tuple[PyTree, dict[str, Array]]:
         return learner, {}
 
-    return Algorithm(
-        "random", None, lambda *_: (), lambda num_envs: (), act, update, lambda *_: None
-    )
+    def init(key: Array, num_envs: int, config: None = None) -> PyTree:
+        return ()
+
+    def init_hidden_state(num_envs: int) -> PyTree:
+        return ()
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        pass
+
+    return Algorithm("random", None, init, init_hidden_state, act, update, check_sizes)

@@ -44,6 +44,11 @@ ALGORITHMS: dict[str, tuple[type[LearnerConfig], Make]] = {
 """Name of an algorithm -> its config class and the function that makes it."""
 
 
+def _is_instance(value: object, kind: type) -> bool:
+    """Returns whether a user's value has the type that its annotation promises."""
+    return isinstance(value, kind)
+
+
 def config_of(name: str) -> type[LearnerConfig]:
     """Returns the config class of an algorithm.
 
@@ -56,7 +61,7 @@ def config_of(name: str) -> type[LearnerConfig]:
     Raises:
         ValueError: for an unknown name; the message gives the nearest known ones.
     """
-    if not isinstance(name, str) or name not in ALGORITHMS:
+    if not _is_instance(name, str) or name not in ALGORITHMS:
         raise validation.unknown_name("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name][0]
 
@@ -98,7 +103,7 @@ def make_algorithm(name: str, spec: EnvSpec, config: LearnerConfig | None = None
         raise TypeError(
             f"config is {validation.show(config)}; allowed for {name!r} is a {kind.__name__}"
         )
-    if not isinstance(spec, EnvSpec):
+    if not _is_instance(spec, EnvSpec):
         raise TypeError(f"spec is {validation.show(spec)}; allowed is an EnvSpec, such as env.spec")
     config = base_config.checked(config)
     base_config.check_resolved(config)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import constraints, cost_limits, minibatch, ppo, settings
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout
 
 Turn = Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, dict[str, Array]]]
@@ -60,9 +61,9 @@ def sequential_update(
     ) -> tuple[tuple[PyTree, Array], dict[str, Array]]:
         models, factor = carry
         agent, key = agent_and_key
-        model, agent_data = jax.tree.map(lambda x: x[agent], (models, data))
+        model, agent_data = tree_math.map_leaves(lambda x: x[agent], (models, data))
         model, log_ratio, info = turn(key, model, agent_data, factor)
-        models = jax.tree.map(lambda x, entry: x.at[agent].set(entry), models, model)
+        models = tree_math.map_leaves(lambda x, entry: x.at[agent].set(entry), models, model)
         info |= {"ratio_product_mean": factor.mean()}
         acted = jnp.broadcast_to(
             jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(ratio_axes)))), factor.shape
@@ -73,7 +74,7 @@ def sequential_update(
     (models, _), info = jax.lax.scan(step, start, (order, jax.random.split(key, num_agents)))
     # The scan's info is in the order of turns; its inverse permutation sorts by agent.
     position = jnp.argsort(order)
-    info = jax.tree.map(lambda x: x[position], info)
+    info = tree_math.map_leaves(lambda x: x[position], info)
     return models, info | {"update_order": position.astype(jnp.result_type(float))}
 
 
@@ -139,7 +140,7 @@ def memory_by_agent(hidden_state: PyTree) -> PyTree:
     Returns:
         Leaves ``[N, B, H]``.
     """
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), hidden_state)
+    return tree_math.map_leaves(lambda x: jnp.moveaxis(x, 1, 0), hidden_state)
 
 
 def log_ratio(
@@ -331,7 +332,7 @@ def _update(
     turn_key, critic_key = jax.random.split(key)
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
     steps = steps._replace(reward=actor_critic.to_team_reward(spec.reward_type, steps.reward))
-    learner, estimate, info = ppo.estimate(networks, learner, steps)  # type: ignore[arg-type]
+    learner, estimate, info = ppo.estimate(networks, learner, steps)
     data = ppo.to_policy_batch(steps)
     agent_constraints, cost_estimate = (), None
     if networks.cost_critic is not None:

@@ -36,6 +36,7 @@ from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.networks.distributions import Distribution
 from jaxmarl_lite.ops import (
     constrained_optimization,
+    jax_types,
     running_statistics,
     surrogates,
     tree_math,
@@ -160,7 +161,7 @@ def policy_step(
     old_policy = actor.unroll(actor_params, problem.hidden_state, data.obs, data.is_first)
     objectives = functools.partial(_surrogates, actor, problem)
     # One forward pass, then one backward pass for each of the 1 + K surrogates.
-    start, pullback, _ = jax.vjp(objectives, actor_params, has_aux=True)
+    start, pullback, _ = jax_types.vjp(objectives, actor_params, has_aux=True)
     (gradients,) = jax.vmap(pullback)(jnp.eye(len(start), dtype=start.dtype))
     fisher_product = fisher(actor, actor_params, data, problem.hidden_state, config)
     solved = trust_region.conjugate_gradient(
@@ -174,7 +175,7 @@ def policy_step(
     c = problem.violation + problem.pessimism * largest_fall
     # H x of the solutions x that were reached, from b - H x without a further product: the step is
     # exact in their span although conjugate gradients may end early.
-    images = jax.tree.map(jnp.subtract, gradients, solved.residual)
+    images = tree_math.map_leaves(jnp.subtract, gradients, solved.residual)
     step = constrained_optimization.subspace_constrained_step(
         g, b, c, solved.x, images, config.target_kl
     )
@@ -345,8 +346,8 @@ def fisher(
     def take_stride(x: Array, axis: int) -> Array:
         return jax.lax.slice_in_dim(x, 0, None, stride, axis)
 
-    samples = jax.tree.map(lambda x: take_stride(x, 1), (data.obs, data.is_first))
-    hidden_state = jax.tree.map(lambda x: take_stride(x, 0), hidden_state)
+    samples = tree_math.map_leaves(lambda x: take_stride(x, 1), (data.obs, data.is_first))
+    hidden_state = tree_math.map_leaves(lambda x: take_stride(x, 0), hidden_state)
     num_steps, num_envs = samples[1].shape
     chunk_count = num_chunks(num_steps, num_envs)
 
@@ -358,8 +359,8 @@ def fisher(
         return jnp.moveaxis(groups, axis + 1, 0)
 
     chunks = (
-        jax.tree.map(lambda x: split_envs(x, 1), samples),
-        jax.tree.map(lambda x: split_envs(x, 0), hidden_state),
+        tree_math.map_leaves(lambda x: split_envs(x, 1), samples),
+        tree_math.map_leaves(lambda x: split_envs(x, 0), hidden_state),
     )
     num_alive = jnp.maximum(samples[0].alive.sum(), 1)
 
@@ -370,7 +371,7 @@ def fisher(
     def weighted_fisher(dist_params: PyTree, tangent: PyTree, chunk: _Chunk) -> PyTree:
         (obs, _), _ = chunk
         weight = obs.alive / num_alive
-        return jax.tree.map(
+        return tree_math.map_leaves(
             lambda x: x * weight[..., None], actor.from_params(dist_params, obs).fisher(tangent)
         )
 

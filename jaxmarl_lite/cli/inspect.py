@@ -399,7 +399,7 @@ def _console() -> Console:
     return console
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """Returns a setting's value as text, a tuple as its entries."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 HELP = """usage: jaxmarl-lite COMMAND ...
 
@@ -74,7 +73,9 @@ def _in_one_line(message: object) -> str:
 def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
     """Returns a function that shows this package's warnings in one line, and others as usual."""
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], *rest: object, **named: object
+    ) -> None:
         if category.__module__.startswith("jaxmarl_lite"):
             print(f"jaxmarl-lite: {_in_one_line(message)}", file=sys.stderr)
         else:

@@ -66,7 +66,7 @@ def _limits(args: list[str]) -> cost_limits.CostLimits:
     return cost_limits.parse_cost_limits(limits, "--cost-limit")
 
 
-def _limit_text(limit: Any) -> str:
+def _limit_text(limit: object) -> str:
     """Returns a limit as ``--cost-limit`` accepts it."""
     return ",".join(map(str, limit)) if isinstance(limit, list) else str(limit)
 

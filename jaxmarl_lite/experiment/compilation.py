@@ -127,7 +127,7 @@ class _ByContent:
         )
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: object, b: object) -> bool:
     """Returns whether two objects compare equal; False where they cannot be compared."""
     try:
         return bool(a == b)

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxmarl_lite.algorithms import cost_limits
 from jaxmarl_lite.types import Array, EnvSpec, PyTree
 
 
-def limits_of(config: Any, spec: EnvSpec) -> np.ndarray:
+def limits_of(config: object, spec: EnvSpec) -> np.ndarray:
     """Returns the limit of every agent and cost.
 
     The config's ``cost_limit``, if it has one, takes precedence over the environment's own limits.
@@ -44,7 +45,7 @@ def learned_leaves(learner: PyTree) -> list[Array]:
         learner: the learner's state.
     """
 
-    def is_limits(x: Any) -> bool:
+    def is_limits(x: object) -> bool:
         return isinstance(x, cost_limits.CostLimits)
 
     return [x for x in jax.tree.leaves(learner, is_leaf=is_limits) if not is_limits(x)]
@@ -63,7 +64,7 @@ def exceeds_limit(cost: Array, limit: Array) -> Array:
     return jnp.where(jnp.isnan(cost), jnp.nan, (cost > limit).astype(float))
 
 
-def satisfaction_rate(costs: Any, limit: np.ndarray) -> np.ndarray:
+def satisfaction_rate(costs: ArrayLike, limit: np.ndarray) -> np.ndarray:
     """Computes the share of episodes whose cost is at most the limit.
 
     Args:
@@ -76,7 +77,7 @@ def satisfaction_rate(costs: Any, limit: np.ndarray) -> np.ndarray:
     return mask_unlimited(np.mean(np.asarray(costs) <= limit, axis=-3), limit)
 
 
-def mask_unlimited(values: Any, limit: np.ndarray) -> np.ndarray:
+def mask_unlimited(values: ArrayLike, limit: np.ndarray) -> np.ndarray:
     """Returns values with NaN wherever there is no limit.
 
     Args:

@@ -72,7 +72,7 @@ class Fingerprint:
         )
 
 
-def fingerprint(value: Any) -> Fingerprint:
+def fingerprint(value: object) -> Fingerprint:
     """Returns the fingerprint of an object, such as an environment, and everything it refers to.
 
     Args:
@@ -88,10 +88,10 @@ def fingerprint(value: Any) -> Fingerprint:
 
 
 # by id; the table holds the environments too, so that no id is used twice
-_last_seen: dict[int, tuple[Any, Fingerprint]] = {}
+_last_seen: dict[int, tuple[object, Fingerprint]] = {}
 
 
-def notice_changes(env: Any) -> None:
+def notice_changes(env: object) -> None:
     """Clears JAX's caches if an environment was changed in place since the last call.
 
     A method that is under `jax.jit` with ``self`` as a static argument would otherwise continue
@@ -112,7 +112,7 @@ def notice_changes(env: Any) -> None:
         jax.clear_caches()
 
 
-def _layers(env: Any) -> list[Any]:
+def _layers(env: object) -> list[object]:
     """Returns an environment, followed by those that it wraps as ``env``."""
     layers = [env]
     while True:
@@ -183,11 +183,11 @@ class _Reader:
         self._with_code = with_code
         self._done: dict[int, bytes] = {}
         self._open: dict[int, int] = {}  # ids of objects that are being read -> their depth
-        self._alive: list[Any] = []  # references to all objects, so that no id is used twice
-        self.cached: dict[str, Any] = {}
+        self._alive: list[object] = []  # references to all objects, so that no id is used twice
+        self.cached: dict[str, object] = {}
         self.complete = True
 
-    def read(self, value: Any) -> bytes:
+    def read(self, value: object) -> bytes:
         """Returns the hash of a value.
 
         Args:
@@ -247,11 +247,11 @@ class _Reader:
             weakref.ref: lambda x: _hashed("weakref"),
         }
 
-    def _all(self, kind: str, values: Iterable[Any]) -> bytes:
+    def _all(self, kind: str, values: Iterable[object]) -> bytes:
         """Returns the hash of a compound of several values."""
         return _hashed(kind, *map(self.read, values))
 
-    def _unreadable(self, value: Any) -> bytes:
+    def _unreadable(self, value: object) -> bytes:
         """Notes that something could not be read, and returns a hash that stands for it."""
         self.complete = False
         return _hashed("unreadable", type(value).__qualname__)

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -69,7 +68,7 @@ class ProgressBar:
         with _errors_suppressed():
             self.console.print(literal(text))
 
-    def show(self, make: Callable[[], Any]) -> None:
+    def show(self, make: Callable[[], object]) -> None:
         """Prints the result of a function above the bar, or the error where it fails.
 
         Args:

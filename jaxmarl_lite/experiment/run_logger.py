@@ -554,7 +554,7 @@ def read_spec(folder: run_dir.RunFolder) -> EnvSpec | None:
     return spec
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> Any:
     """Returns a value from JSON with lists as tuples, at every depth."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from numpy.typing import ArrayLike
 
 from jaxmarl_lite import rollout, sharding
 from jaxmarl_lite.algorithms import base_config
@@ -582,7 +583,7 @@ def _agree(value: Any, first: bool = False) -> Any:
     return values[0] if first else values.max()
 
 
-def _ratio(total: Any, count: Any) -> np.ndarray:
+def _ratio(total: ArrayLike, count: ArrayLike) -> np.ndarray:
     """Returns ``total / count``, NaN where nothing was counted."""
     total, count = np.asarray(total, float), np.asarray(count)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmarl_lite import sharding
 from jaxmarl_lite.algorithms import base_config
 from jaxmarl_lite.experiment.config import RunConfig
-from jaxmarl_lite.types import TrainState
+from jaxmarl_lite.types import Array, TrainState
 
 _MEANING = {"lr_anneal_steps": "the learning rates", "epsilon_steps": "exploration"}
 
@@ -78,6 +78,6 @@ def _factor(done: float, steps: float) -> float:
     return max(0.0, 1.0 - done / max(steps, 1.0))
 
 
-def _first_seed(leaf: Any) -> np.ndarray:
+def _first_seed(leaf: Array) -> np.ndarray:
     """Returns the value of the first seed in a leaf ``[S]``."""
     return np.ravel(sharding.fetch(leaf))[0]

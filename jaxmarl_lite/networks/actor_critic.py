@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.networks import distributions
@@ -137,11 +136,14 @@ def _actor(spec: EnvSpec, net: Network) -> Actor:
     bounds = None
     if spec.action_low is not None and spec.action_high is not None:
         bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
-    return Actor(
-        net,
-        lambda head, obs: distributions.make_distribution(head, obs, bounds),
-        lambda values, obs: distributions.from_params(values, obs, bounds),
-    )
+
+    def to_distribution(head: Array | tuple[Array, Array], obs: Observation) -> Distribution:
+        return distributions.make_distribution(head, obs, bounds)
+
+    def from_params(values: Array | tuple[Array, Array], obs: Observation) -> Distribution:
+        return distributions.from_params(values, obs, bounds)
+
+    return Actor(net, to_distribution, from_params)
 
 
 def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec) -> Actor:
@@ -285,16 +287,16 @@ def make_critic(
         net = make_network(
             network_spec, spec.obs_size, num_values, num_agents=num_agents, shared=shared
         )
-        return Critic(net, lambda obs: obs.agents_view, to_values)
+        return Critic(net, _agents_view, to_values)
     if shared:
         net = make_network(
             network_spec, spec.global_state_size, num_agents * num_values, num_agents=None
         )
-        return Critic(
-            net,
-            lambda obs: obs.global_state,
-            lambda out: to_values(out.reshape(*out.shape[:-1], num_agents, num_values)),
-        )
+
+        def split_agents(out: Array) -> Array:
+            return to_values(out.reshape(*out.shape[:-1], num_agents, num_values))
+
+        return Critic(net, _global_state, split_agents)
 
     def tile_global_state(obs: Observation) -> Array:
         """Returns the state of every agent's network, ``[..., N, S]``."""
@@ -310,6 +312,16 @@ def make_critic(
         tile_global_state,
         to_values,
     )
+
+
+def _agents_view(obs: Observation) -> Array:
+    """Returns the agents' own observations, ``[..., N, O]``."""
+    return obs.agents_view
+
+
+def _global_state(obs: Observation) -> Array:
+    """Returns the state of the environment, ``[..., S]``."""
+    return obs.global_state
 
 
 class SharedActorCritic(NamedTuple):
@@ -371,14 +383,19 @@ def shared_actor_critic(
 
         return shared_net._replace(step=step, unroll=unroll)
 
+    def init(key: Array) -> PyTree:
+        return ()
+
+    def init_hidden_state(num_envs: int) -> PyTree:
+        return ()
+
+    def to_values(out: Array) -> Array:
+        return out[..., 0]
+
     # The critic starts with neither weights nor a hidden state of its own.
-    value_net = select_output(1)._replace(
-        init=lambda key: (), init_hidden_state=lambda num_envs: ()
-    )
+    value_net = select_output(1)._replace(init=init, init_hidden_state=init_hidden_state)
     return SharedActorCritic(
-        _actor(spec, select_output(0)),
-        Critic(value_net, lambda obs: obs.agents_view, lambda out: out[..., 0]),
-        shared_net,
+        _actor(spec, select_output(0)), Critic(value_net, _agents_view, to_values), shared_net
     )
 
 
@@ -441,8 +458,8 @@ def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
     Returns:
         The hidden state ``[B, ...]``.
     """
-    final = jax.tree.map(lambda m: m[-1], hidden_states)
-    return tree_math.where(last[-1], jax.tree.map(jnp.zeros_like, final), final)
+    final = tree_math.map_leaves(lambda m: m[-1], hidden_states)
+    return tree_math.where(last[-1], tree_math.map_leaves(jnp.zeros_like, final), final)
 
 
 def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:

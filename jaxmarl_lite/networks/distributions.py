@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, Observation
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -311,7 +312,7 @@ class TanhGaussian(NamedTuple):
         density = self.base.per_dim_log_prob(x) - jnp.where(mask, log_slope, 0.0)
         # The tail of the Gaussian beyond the cut on the action's side.
         distance = jnp.sign(y) * self.base.mean - math.atanh(highest)
-        tail = jax.scipy.special.log_ndtr(distance * jnp.exp(-self.base.log_std))
+        tail = jax_types.log_ndtr(distance * jnp.exp(-self.base.log_std))
         is_cut = mask & (jnp.abs(y) > 1.0 - 0.5 * self.SATURATION_EPS)
         return jnp.where(is_cut, tail, density)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxmarl_lite.ops import jax_types, tree_math
 from jaxmarl_lite.types import Array, PyTree
 
 
@@ -79,12 +80,47 @@ def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
     """
 
     def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Array:
-        draw = jax.custom_batching.sequential_vmap(
-            lambda key: nn.initializers.orthogonal(gain)(key, shape, dtype)
-        )
-        return draw(key)
+        def draw(key: Array) -> Array:
+            return nn.initializers.orthogonal(gain)(key, shape, dtype)
+
+        return jax_types.sequential_vmap(draw)(key)
 
     return init
+
+
+class _TypedModule(Protocol):
+    """The methods of `flax.linen.Module` with the types that the library gives and takes."""
+
+    def param(
+        self,
+        name: str,
+        init_fn: Callable[..., Array],
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        /,
+    ) -> Array:
+        """Returns one array of the module's weights."""
+        ...
+
+    def init(self, key: Array, /, *args: PyTree, method: str = "__call__") -> dict[str, PyTree]:
+        """Returns random variables, among them the weights as ``params``."""
+        ...
+
+    def apply(self, variables: dict[str, PyTree], /, *args: PyTree, method: str = ...) -> PyTree:
+        """Returns the result of a method with given variables."""
+        ...
+
+
+def typed(module: nn.Module) -> _TypedModule:
+    """Returns a module itself, with types for the methods that Flax leaves open.
+
+    Args:
+        module: a module of Flax.
+
+    Returns:
+        The same module.
+    """
+    return cast(_TypedModule, module)
 
 
 Gates = tuple[Array, Array, Array]
@@ -103,8 +139,8 @@ class _GRU(nn.Module):
         dtype = jnp.result_type(float)
         # W stands for all three gates: one product for the whole sequence.
         self.inputs = nn.Dense(3 * self.size, kernel_init=orthogonal(), param_dtype=dtype)
-        self.kernel = self.param("kernel", orthogonal(), (self.size, 3 * self.size), dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, (self.size,), dtype)
+        self.kernel = typed(self).param("kernel", orthogonal(), (self.size, 3 * self.size), dtype)
+        self.bias = typed(self).param("bias", nn.initializers.zeros, (self.size,), dtype)
 
     def input_projection(self, x: Array) -> Gates:
         """Returns W x, for any leading axes."""
@@ -151,7 +187,7 @@ def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) ->
     return (1.0 - update) * candidate + update * hidden_state
 
 
-@jax.custom_vjp
+@jax_types.custom_vjp
 def _gru_unroll(
     kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
 ) -> Array:
@@ -255,7 +291,9 @@ class _MLPGRU(nn.Module):
         )
         self.value_head = dense(self.num_values, 1.0) if self.num_values else None
         if self.gaussian_head:
-            self.log_std = self.param("log_std", nn.initializers.zeros, (self.output_size,), dtype)
+            self.log_std = typed(self).param(
+                "log_std", nn.initializers.zeros, (self.output_size,), dtype
+            )
 
     def _features(self, x: Array) -> Array:
         """Returns the output of the dense layers before the GRU."""
@@ -313,7 +351,7 @@ def _apply_flattened(function: Callable[[Array], PyTree], x: Array) -> PyTree:
     there.
     """
     lead = (x.shape[1], x.shape[0], *x.shape[2:-1])
-    return jax.tree.map(
+    return tree_math.map_leaves(
         lambda rows: jnp.moveaxis(rows.reshape(*lead, rows.shape[-1]), 1, 0), function(_flatten(x))
     )
 
@@ -369,7 +407,7 @@ def make_network(
         >>> print(out.shape, hidden_state.shape)
         (2, 3, 4) (2, 3, 6)
     """
-    stack = _MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values)
+    stack = typed(_MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values))
     dtype = jnp.result_type(float)
 
     def zero_hidden_state(*lead: int) -> PyTree:
@@ -388,23 +426,26 @@ def make_network(
         )
 
     def step(params: PyTree, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
-        return stack.apply({"params": params}, hidden_state, x, method="step")  # type: ignore[return-value]
+        return stack.apply({"params": params}, hidden_state, x, method="step")
 
     def unroll(
         params: PyTree, hidden_state: PyTree, x: Array, first: Array
     ) -> tuple[PyTree, PyTree]:
-        return stack.apply({"params": params}, hidden_state, x, first, method="unroll")  # type: ignore[return-value]
+        return stack.apply({"params": params}, hidden_state, x, first, method="unroll")
 
     # Shared weights apply to every leading axis alike, the agents' included.
     if num_agents is None or shared:
         return Network(init, init_hidden_state, step, unroll)
+
+    def init_each(key: Array) -> PyTree:
+        return jax.vmap(init)(jax.random.split(key, num_agents))
 
     # The agents' axis is the last but one of the outputs. The log-deviations do not depend on the
     # input, so that they have no axes but the agents' in front.
     head_axes = (-2, 0) if gaussian_head else -2
     axes = ((head_axes, -2) if num_values else head_axes, -2)
     return Network(
-        lambda key: jax.vmap(init)(jax.random.split(key, num_agents)),
+        init_each,
         init_hidden_state,
         jax.vmap(step, (0, -2, -2), axes),
         jax.vmap(unroll, (0, -2, -2, None), axes),

@@ -5,6 +5,7 @@ Nothing here knows a network, an environment or an algorithm.
 Modules:
     baselines: baselines of one agent's policy gradient that know the other agents' actions.
     constrained_optimization: the policy step under linear cost constraints.
+    jax_types: functions of JAX with the types that JAX leaves open.
     lagrange: Lagrange multipliers of cost constraints.
     monotonic_mixing: the mixers of QMIX and VDN.
     returns: advantages along a rollout.

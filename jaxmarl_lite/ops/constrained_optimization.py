@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmarl_lite.ops.tree_math as tree_math
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, Number, PyTree
 
 INFEASIBLE, RECOVERABLE, CONSTRAINED, UNCONSTRAINED, ZERO_COST_GRADIENT = range(5)
@@ -175,9 +176,11 @@ def subspace_constrained_step(
     """
     chex.assert_trees_all_equal_shapes(x, hx)
     gram = tree_math.gram_matrix(x, hx)
-    projections = jnp.concatenate(
-        [tree_math.vdots(x, g)[:, None], jax.vmap(lambda row: tree_math.vdots(x, row))(b).T], 1
-    )
+
+    def project(row: PyTree) -> Array:
+        return tree_math.vdots(x, row)
+
+    projections = jnp.concatenate([project(g)[:, None], jax.vmap(project)(b).T], 1)
     # The columns of `weights` combine the vectors to H⁻¹g and the H⁻¹b_k, as seen inside the span.
     weights, _ = _solve(0.5 * (gram + gram.T), projections)
     inner = projections.T @ weights
@@ -185,7 +188,9 @@ def subspace_constrained_step(
     coefficients = solve_dual(inner[0, 0], inner[1:, 0], inner[1:, 1:], c, target_kl)
 
     def combine(vectors: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, ((0,), (0,))), vectors)
+        return tree_math.map_leaves(
+            lambda leaf: jnp.tensordot(weights, leaf, ((0,), (0,))), vectors
+        )
 
     return assemble_step(coefficients, g, b, c, combine(x), combine(hx))
 
@@ -229,7 +234,7 @@ def assemble_step(
     """
     weights = jnp.concatenate([coefficients.alpha[None], coefficients.beta])
     x, hx = (
-        jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), tree)
+        tree_math.map_leaves(lambda leaf: jnp.tensordot(weights, leaf, 1), tree)
         for tree in (solutions, products)
     )
     return ConstrainedStep(
@@ -282,8 +287,8 @@ def solve_dual(q: Array, r: Array, s: Array, c: Array, target_kl: Number) -> Ste
         )
     # Without units: gradients of length 1 in the metric H⁻¹, a trust region of radius 1.
     radius = jnp.sqrt(2.0 * target_kl)
-    diagonal = jnp.diagonal(s)
-    has_gradient = diagonal > jnp.finfo(q.dtype).tiny ** 0.5
+    diagonal = s.diagonal()
+    has_gradient = diagonal > jax_types.float_info(q.dtype).tiny ** 0.5
     lengths = jnp.concatenate(
         [jnp.sqrt(_nonzero(q))[None], jnp.sqrt(jnp.where(has_gradient, diagonal, 1.0))]
     )
@@ -348,7 +353,7 @@ def _solve_unit(
     if not k:
         return step, _case(offsets, has_gradient)
     rescue = _least_violation(unit_gram, offsets, has_gradient, lengths)
-    step = jax.tree.map(lambda a, b: jnp.where(feasible, a, b), step, rescue)
+    step = tree_math.map_leaves(lambda a, b: jnp.where(feasible, a, b), step, rescue)
     return step, jnp.where(feasible, _case(offsets, has_gradient), INFEASIBLE)
 
 
@@ -371,7 +376,7 @@ def _best_feasible(
 
     candidates, gains = jax.vmap(evaluate)(active_sets)
     best = jnp.argmax(gains)
-    return jax.tree.map(lambda x: x[best], candidates), gains[best] > -jnp.inf
+    return tree_math.map_leaves(lambda x: x[best], candidates), gains[best] > -jnp.inf
 
 
 def _least_violation(
@@ -408,7 +413,7 @@ def _least_violation(
 
     candidates, totals = jax.vmap(evaluate)(patterns)
     least = jnp.argmin(totals)
-    candidate = jax.tree.map(lambda x: x[least], candidates)
+    candidate = tree_math.map_leaves(lambda x: x[least], candidates)
     # When no cost has a gradient, no pattern is valid: the step is zero.
     none_valid = jnp.isinf(totals[least])
     return candidate._replace(weights=jnp.where(none_valid, 0.0, candidate.weights))
@@ -451,7 +456,8 @@ def _solve(matrix: Array, right_sides: Array) -> tuple[Array, Array]:
     """
     n = matrix.shape[0]
     tolerance = _rank_tolerance(matrix)
-    rows, solutions, pivots = matrix, right_sides, []
+    rows, solutions = matrix, right_sides
+    pivots: list[Array] = []
     for i in range(n):
         relative_pivot = rows[i, i] / _nonzero(matrix[i, i])
         usable = relative_pivot > tolerance

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array
 
 
@@ -63,7 +64,7 @@ def mix(mixer: Mixer, q: Array) -> Array:
     chex.assert_shape(q, mixer.w1.shape[:-1])
     chex.assert_equal_shape([mixer.b1, mixer.w2])
     chex.assert_shape(mixer.b2, q.shape[:-1])
-    hidden = jax.nn.elu(jnp.einsum("...n,...nm->...m", q, jnp.abs(mixer.w1)) + mixer.b1)
+    hidden = jax.nn.elu(jax_types.einsum("...n,...nm->...m", q, jnp.abs(mixer.w1)) + mixer.b1)
     return (hidden * jnp.abs(mixer.w2)).sum(-1) + mixer.b2
 
 

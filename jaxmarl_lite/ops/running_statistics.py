@@ -10,6 +10,7 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array
 
 
@@ -85,7 +86,7 @@ def _root(x: Array) -> Array:
 
 def _rounding(x: Array) -> float:
     """Returns a few units in the last place of 1, in the precision of ``x``."""
-    return 8.0 * float(jnp.finfo(x.dtype).eps)
+    return 8.0 * float(jax_types.float_info(x.dtype).eps)
 
 
 class RunningStatistics(NamedTuple):
@@ -97,7 +98,7 @@ class RunningStatistics(NamedTuple):
         variance: ``[...]`` their mean squared deviation from it.
     """
 
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: Array
     variance: Array
 

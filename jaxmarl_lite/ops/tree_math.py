@@ -6,11 +6,37 @@ A tree whose leaves have a leading axis ``[K]`` stands for K vectors, its rows.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.types import Array, PyTree
+
+Tree = TypeVar("Tree")
+
+
+class _MapLeaves(Protocol):
+    @overload
+    def __call__(self, function: Callable[[Array], Array], tree: Tree, /) -> Tree: ...
+    @overload
+    def __call__(
+        self, function: Callable[[Array, Array], Array], tree: Tree, second: Tree, /
+    ) -> Tree: ...
+    @overload
+    def __call__(
+        self,
+        function: Callable[[Array, Array, Array], Array],
+        tree: Tree,
+        second: Tree,
+        third: Tree,
+        /,
+    ) -> Tree: ...
+
+
+map_leaves = cast(_MapLeaves, jax.tree.map)
+"""`jax.tree.map` of a function of arrays that returns one, with the types that this implies."""
 
 
 def vdot(a: PyTree, b: PyTree) -> Array:
@@ -31,8 +57,8 @@ def vdot(a: PyTree, b: PyTree) -> Array:
         >>> print(tree_math.vdot(a, b))  # 4 + 10 + 18
         32.0
     """
-    products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
-    leaves = jax.tree.leaves(products)
+    products = map_leaves(lambda x, y: jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST), a, b)
+    leaves: list[Array] = jax.tree.leaves(products)
     # The sum does not start from a zero: where double precision is enabled, that would turn float32
     # into float64.
     return functools.reduce(jnp.add, leaves) if leaves else jnp.zeros(())
@@ -72,7 +98,7 @@ def scale(factor: Array | float, a: PyTree) -> PyTree:
         >>> print(tree_math.scale(2.0, {"w": jnp.array([3.0, 4.0])})["w"])
         [6. 8.]
     """
-    return jax.tree.map(lambda x: factor * x, a)
+    return map_leaves(lambda x: factor * x, a)
 
 
 def add_scaled(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
@@ -93,7 +119,7 @@ def add_scaled(factor: Array | float, a: PyTree, b: PyTree) -> PyTree:
         >>> print(tree_math.add_scaled(-0.5, gradient, params)["w"])
         [-1.  4.]
     """
-    return jax.tree.map(lambda x, y: factor * x + y, a, b)
+    return map_leaves(lambda x, y: factor * x + y, a, b)
 
 
 def cosine(a: PyTree, b: PyTree) -> Array:
@@ -198,7 +224,7 @@ def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
             condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
         )
 
-    return jax.tree.map(select, a, b)
+    return map_leaves(select, a, b)
 
 
 def prepend(g: PyTree, b: PyTree) -> PyTree:
@@ -219,7 +245,7 @@ def prepend(g: PyTree, b: PyTree) -> PyTree:
          [3. 4.]
          [5. 6.]]
     """
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), g, b)
+    return map_leaves(lambda first, rest: jnp.concatenate([first[None], rest]), g, b)
 
 
 def split_first(vectors: PyTree) -> tuple[PyTree, PyTree]:
@@ -238,7 +264,7 @@ def split_first(vectors: PyTree) -> tuple[PyTree, PyTree]:
         >>> print(first, rest)
         [1. 2.] [[3. 4.]]
     """
-    return jax.tree.map(lambda x: x[0], vectors), jax.tree.map(lambda x: x[1:], vectors)
+    return map_leaves(lambda x: x[0], vectors), map_leaves(lambda x: x[1:], vectors)
 
 
 def vdots(rows: PyTree, vector: PyTree) -> Array:
@@ -279,4 +305,8 @@ def gram_matrix(a: PyTree, b: PyTree) -> Array:
         [[1. 1.]
          [1. 2.]]
     """
-    return jax.vmap(lambda row: vdots(b, row))(a)
+
+    def dots(row: PyTree) -> Array:
+        return vdots(b, row)
+
+    return jax.vmap(dots)(a)

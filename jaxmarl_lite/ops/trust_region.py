@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmarl_lite.ops.tree_math as tree_math
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, Number, PyTree
 
 Product = Callable[[PyTree], PyTree]
@@ -66,10 +67,15 @@ def fisher_vector_product(
         >>> print(product(jnp.array(2.0)))
         16.0
     """
+
+    def linearize(chunk: PyTree) -> tuple[PyTree, jax_types.Pullback[PyTree, PyTree]]:
+        def chunk_params(weights: PyTree) -> PyTree:
+            return dist_params_fn(weights, chunk)
+
+        return jax_types.vjp(chunk_params, params)
+
     # The function that `jax.vjp` returns is a tree of arrays, so `lax.map` can stack one per chunk.
-    dist_params, vjp_fns = jax.lax.map(
-        lambda chunk: jax.vjp(lambda weights: dist_params_fn(weights, chunk), params), chunks
-    )
+    dist_params, vjp_fns = jax_types.lax_map(linearize, chunks)
 
     def product(v: PyTree) -> PyTree:
         chex.assert_trees_all_equal_shapes(v, params)
@@ -93,8 +99,12 @@ def _transpose(
 
     It also serves a function that has a reverse rule of its own, for which there is no `jax.jvp`.
     """
-    transposed = jax.linear_transpose(vjp_fn, value)
-    return lambda v: transposed((v,))
+    transposed = jax_types.linear_transpose(vjp_fn, value)
+
+    def transpose(v: PyTree) -> tuple[PyTree]:
+        return transposed((v,))
+
+    return transpose
 
 
 class CGResult(NamedTuple):
@@ -176,10 +186,12 @@ def conjugate_gradient(
     """
     lengths = jax.vmap(tree_math.norm)(b)
     # A residual that is zero up to rounding counts as zero, so that nothing is divided by it.
-    threshold = jnp.maximum(tolerance, 8.0 * jnp.finfo(lengths.dtype).eps) * lengths
+    threshold = jnp.maximum(tolerance, 8.0 * jax_types.float_info(lengths.dtype).eps) * lengths
     products, precondition = jax.vmap(matvec), jax.vmap(preconditioner or (lambda v: v))
-    x = jax.tree.map(jnp.zeros_like, b) if initial_x is None else initial_x
-    residual = b if initial_x is None else jax.tree.map(jnp.subtract, b, products(initial_x))
+    x = tree_math.map_leaves(jnp.zeros_like, b) if initial_x is None else initial_x
+    residual = (
+        b if initial_x is None else tree_math.map_leaves(jnp.subtract, b, products(initial_x))
+    )
     preconditioned = precondition(residual)
     rho = _dots(residual, preconditioned)
     zeros = jnp.zeros(lengths.shape, jnp.int32)
@@ -305,9 +317,11 @@ def backtracking_line_search(
         >>> print(result.params, result.accepted, result.step_size, result.num_steps)
         0.0 True 0.25 3
     """
-    initial_aux = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(accept_fn, params)[1]
-    )
+
+    def zeros(aux: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros(aux.shape, aux.dtype)
+
+    initial_aux = jax.tree.map(zeros, jax_types.eval_shape(accept_fn, params)[1])
     initial_state = (
         jnp.zeros((), jnp.int32),
         jnp.asarray(False),

@@ -93,7 +93,7 @@ def replace_text(path: Path | str, text: str) -> None:
     replace_bytes(path, text.encode())
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: object, indent: int | None = None) -> str:
     """Returns the JSON text of plain data, arrays, paths and dataclass-free records.
 
     Strict JSON has no number for these, so NaN becomes ``null`` and the infinities the texts
@@ -128,7 +128,7 @@ def from_json(text: str | bytes) -> Any:
     return _revive(json.loads(text))
 
 
-def to_number(value: Any) -> float:
+def to_number(value: float | str | None) -> float:
     """Returns a number as ``to_json`` wrote it: ``null`` is NaN, ``"Infinity"`` is infinite.
 
     Args:
@@ -140,7 +140,7 @@ def to_number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _revive(value: Any) -> Any:
+def _revive(value: object) -> object:
     """Returns the same data with infinities in place of the texts that stand for them."""
     if isinstance(value, dict):
         return {key: _revive(entry) for key, entry in value.items()}

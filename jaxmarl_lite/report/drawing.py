@@ -38,7 +38,7 @@ TEXT_COLOR, MUTED_COLOR = "#262626", "#8c8c8c"
 """Colors of words and axes, and of what is less important."""
 
 
-def format_steps(value: float, _: Any = None) -> str:
+def format_steps(value: float, _: object = None) -> str:
     """Formats environment steps for an axis: ``0``, ``500``, ``20k``, ``1.5M``, ``2B``.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -155,7 +154,7 @@ def summary_table(
 
 
 def list_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> Table:
     """Builds a plain list for the command line: numbers to the right, the first column in bold.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from jaxmarl_lite.algorithms import base_config, ppo
 
@@ -65,7 +65,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
             )
 
     @classmethod
-    def reference(cls, **changes: Any) -> LIIRConfig:
+    def reference(cls, **changes: object) -> LIIRConfig:
         """Returns the settings of the reference implementation, where they are settings here.
 
         They are one step of the policy per batch by RMSprop, hidden states of 64, TD(0.8), and one
@@ -84,7 +84,7 @@ class LIIRConfig(ppo.ActorCriticConfig):
         Raises:
             ValueError: a value is not allowed, as in the constructor.
         """
-        fields: dict[str, Any] = dict(
+        fields: dict[str, object] = dict(
             meta_gradient="reference",
             outer_ratio="joint",
             intrinsic_coef=0.01,

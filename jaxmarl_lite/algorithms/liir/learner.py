@@ -17,7 +17,7 @@ from jaxmarl_lite.algorithms.liir.meta_gradient import (
     meta_step,
 )
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import returns, running_statistics, surrogates, tree_math
+from jaxmarl_lite.ops import jax_types, returns, running_statistics, surrogates, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Number, Observation, PyTree, Rollout
 
 
@@ -255,7 +255,7 @@ def _step(
     )
     # The proxy critic learns from the rewards that the inner step used, with η before its step.
     proxy_target = meta.advantage + advantage_inputs.proxy_value
-    proxy_loss, proxy_grads = jax.value_and_grad(ppo.value_loss)(
+    proxy_loss, proxy_grads = jax_types.value_and_grad(ppo.value_loss)(
         learner.proxy_critic_params,
         networks.proxy,
         data,
@@ -270,7 +270,7 @@ def _step(
         critic_lr,
         config.max_grad_norm,
     )
-    extrinsic_loss, extrinsic_grads = jax.value_and_grad(ppo.value_loss)(
+    extrinsic_loss, extrinsic_grads = jax_types.value_and_grad(ppo.value_loss)(
         learner.extrinsic_critic_params,
         networks.extrinsic,
         data,
@@ -320,7 +320,7 @@ def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, actio
         ``[T, N]``, from minus to plus ``intrinsic_bound``; 0 for agents that are not alive.
     """
     reward = make_liir_networks(spec, learner.config).reward
-    obs, action = jax.tree.map(
+    obs, action = tree_math.map_leaves(
         lambda x: x[:, None], (actor_critic.normalize_obs(learner.obs_normalizer, obs), action)
     )
     # one episode, so the initial hidden state is reset and no step resets it again

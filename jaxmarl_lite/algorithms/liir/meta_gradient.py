@@ -11,7 +11,7 @@ from jaxmarl_lite.algorithms import ppo
 from jaxmarl_lite.algorithms.liir.config import LIIRConfig
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.networks.recurrent import Network, make_network
-from jaxmarl_lite.ops import returns, running_statistics, tree_math
+from jaxmarl_lite.ops import jax_types, returns, running_statistics, tree_math
 from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
 
 
@@ -270,30 +270,32 @@ def meta_step(
         ``meta_gradient_norm`` and ``proxy_extrinsic_cosine``.
     """
     policy_hidden_state, reward_hidden_state = hidden_state
+
     # Each `vjp` evaluates one factor of the chain forwards and keeps its pullback for the way back.
-    advantage, pull_advantage, (raw, r_in) = jax.vjp(
-        lambda eta: proxy_advantage(
+    def advantage_of(eta: PyTree) -> tuple[Array, tuple[Array, Array]]:
+        return proxy_advantage(
             eta, networks.reward, data, reward_hidden_state, advantage_inputs, config
-        ),
-        eta,
-        has_aux=True,
-    )
+        )
+
+    advantage, pull_advantage, (raw, r_in) = jax_types.vjp(advantage_of, eta, has_aux=True)
 
     def loss(theta: PyTree, advantage: Array) -> tuple[Array, dict[str, Array]]:
         return ppo.policy_loss(theta, networks.actor, data, policy_hidden_state, advantage, config)
 
     def policy_gradient(advantage: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
-        loss_and_info, grads = jax.value_and_grad(loss, has_aux=True)(theta, advantage)
+        loss_and_info, grads = jax_types.value_and_grad(loss, has_aux=True)(theta, advantage)
         return grads, loss_and_info
 
-    grads, pull_gradient, (policy_loss, info) = jax.vjp(policy_gradient, advantage, has_aux=True)
-    # The optimizer's state is an auxiliary output: only θ' enters -J_ex.
-    new_theta, pull_step, new_opt_state = jax.vjp(
-        lambda g: ppo.optimizer_of(config).step(theta, opt_state, g, alpha, config.max_grad_norm),
-        grads,
-        has_aux=True,
+    grads, pull_gradient, (policy_loss, info) = jax_types.vjp(
+        policy_gradient, advantage, has_aux=True
     )
-    extrinsic_grads = jax.grad(extrinsic_loss)(
+
+    def step(grads: PyTree) -> tuple[PyTree, PyTree]:
+        return ppo.optimizer_of(config).step(theta, opt_state, grads, alpha, config.max_grad_norm)
+
+    # The optimizer's state is an auxiliary output: only θ' enters -J_ex.
+    new_theta, pull_step, new_opt_state = jax_types.vjp(step, grads, has_aux=True)
+    extrinsic_grads = jax_types.grad(extrinsic_loss)(
         new_theta,
         networks.actor,
         data,
@@ -371,6 +373,6 @@ def reference_gradient(
         return running_statistics.masked_mean(raw, alive)
 
     return tree_math.scale(
-        tree_math.vdot(jax.grad(mean_log_prob)(theta), extrinsic_gradient),
-        jax.grad(mean_return)(eta),
+        tree_math.vdot(jax_types.grad(mean_log_prob)(theta), extrinsic_gradient),
+        jax_types.grad(mean_return)(eta),
     )

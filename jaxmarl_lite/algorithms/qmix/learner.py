@@ -20,7 +20,7 @@ from jaxmarl_lite.algorithms.qmix.replay import (
 )
 from jaxmarl_lite.algorithms.qmix.temporal_difference import greedy_action, temporal_difference_loss
 from jaxmarl_lite.networks import actor_critic, distributions
-from jaxmarl_lite.ops import tree_math
+from jaxmarl_lite.ops import jax_types, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Number, Observation, PyTree, Rollout
 
 
@@ -218,7 +218,7 @@ def _update(
     ) -> tuple[tuple[QMIXParams, PyTree], dict[str, Array]]:
         with jax.numpy_rank_promotion("allow"):
             sampled = buffer.sample(replay_state, key).experience
-        (loss, info), grads = jax.value_and_grad(temporal_difference_loss, has_aux=True)(
+        (loss, info), grads = jax_types.value_and_grad(temporal_difference_loss, has_aux=True)(
             carry[0],
             networks,
             learner.target_params,
@@ -229,7 +229,7 @@ def _update(
         info |= {"value_loss": loss, "critic_grad_norm": tree_math.norm(grads)}
         # `where` and not `cond`: the step is computed from an unfilled buffer too, and discarded.
         return tree_math.where(can_learn, new_carry, carry), tree_math.where(
-            can_learn, info, jax.tree.map(jnp.zeros_like, info)
+            can_learn, info, tree_math.map_leaves(jnp.zeros_like, info)
         )
 
     keys = jax.random.split(key, config.gradient_steps)
@@ -246,7 +246,7 @@ def _update(
         env_steps=env_steps,
         num_updates=num_updates,
     )
-    info = jax.tree.map(lambda x: x.mean(0), info)
+    info = tree_math.map_leaves(lambda x: x.mean(0), info)
     info |= {"learning_rate": lr}
     return learner, info | {
         "epsilon": epsilon_schedule(config, env_steps),
@@ -258,7 +258,7 @@ def _to_time_major(
     obs_normalizer: actor_critic.ObsNormalizer | tuple[()], sequences: Sequence
 ) -> Sequence:
     """Returns sequences as the networks take them: time first, observations normalized."""
-    steps = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), sequences.steps)
+    steps = tree_math.map_leaves(lambda x: jnp.moveaxis(x, 0, 1), sequences.steps)
     return Sequence(
         actor_critic.normalize_transitions(obs_normalizer, steps), sequences.hidden_state
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms.qmix.config import QMIXConfig
-from jaxmarl_lite.networks.recurrent import Network, make_network, orthogonal
+from jaxmarl_lite.networks.recurrent import Network, make_network, orthogonal, typed
 from jaxmarl_lite.ops import monotonic_mixing
 from jaxmarl_lite.types import Array, EnvSpec, PyTree
 
@@ -90,7 +90,7 @@ class QMIXNetworks(NamedTuple):
         """
         agents_key, mixer_key = jax.random.split(key)
         states = jnp.zeros((1, spec.global_state_size), jnp.result_type(float))
-        mixer = () if self.hyper is None else self.hyper.init(mixer_key, states)["params"]
+        mixer = () if self.hyper is None else typed(self.hyper).init(mixer_key, states)["params"]
         return QMIXParams(self.net.init(agents_key), mixer)
 
     def mix(self, params: QMIXParams, state: Array, q: Array) -> Array:
@@ -106,7 +106,7 @@ class QMIXNetworks(NamedTuple):
         """
         if self.hyper is None:
             return monotonic_mixing.sum_mixing(q)
-        return monotonic_mixing.mix(self.hyper.apply({"params": params.mixer}, state), q)  # type: ignore[arg-type]
+        return monotonic_mixing.mix(typed(self.hyper).apply({"params": params.mixer}, state), q)
 
 
 def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:

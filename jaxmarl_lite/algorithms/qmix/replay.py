@@ -7,7 +7,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -107,7 +106,7 @@ def example_sequence(spec: EnvSpec, length: int, net: Network) -> Sequence:
         last=zeros(dtype=bool),
         next_obs=obs,
     )
-    return Sequence(steps, jax.tree.map(lambda x: x[0], net.init_hidden_state(1)))
+    return Sequence(steps, tree_math.map_leaves(lambda x: x[0], net.init_hidden_state(1)))
 
 
 def to_sequences(
@@ -155,6 +154,6 @@ def to_sequences(
         return batch_major.reshape(batch_major.shape[0] * count, length, *batch_major.shape[2:])
 
     return Sequence(
-        jax.tree.map(split_time, steps),
-        jax.tree.map(start_states, batch.initial_hidden_state, hidden_states),
+        tree_math.map_leaves(split_time, steps),
+        tree_math.map_leaves(start_states, batch.initial_hidden_state, hidden_states),
     )

@@ -160,7 +160,7 @@ def _allowed_keywords(suite: str, name: str) -> list[str]:
     return [*_COMMON, "action_type", *ratio, *(["cost_limit"] if suite == "safe-mpe" else [])]
 
 
-def _check_value(env_id: str, field: str, value: Any) -> None:
+def _check_value(env_id: str, field: str, value: object) -> None:
     """Raises ValueError, naming the field, the value and what is allowed."""
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     prefix = f"{field} of {env_id} is {value!r}; allowed is "
