@@ -6,7 +6,7 @@ Every error says what the field is and what is expected.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
@@ -72,9 +72,8 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
     state, timestep = _trace("reset", env.reset, key)
     _check_pure("reset", env)
     _check_shapes("reset", timestep, spec)
-    action = _random_action(
-        spec, np.ones((spec.num_agents, spec.action_size), bool), np.random.default_rng(0)
-    )
+    mask = np.ones((spec.num_agents, spec.action_size), bool)
+    action = _random_action(spec, mask, np.random.default_rng(0))
     next_state, timestep = _trace("step", env.step, state, action)
     _check_pure("step", env)
     _check_shapes("step", timestep, spec)
@@ -86,6 +85,15 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
 
 def _wrong(field: str, actual: object, expected: str) -> ValueError:
     return ValueError(f"{field} is {actual}, but must be {expected}")
+
+
+def _is_tuple(value: object, lengths: Container[int], holds: Callable[[Any], bool]) -> bool:
+    """Returns whether a value is a tuple of an allowed length whose entries all pass a test."""
+    return isinstance(value, tuple) and len(value) in lengths and all(map(holds, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_number(value: object) -> bool:
@@ -103,110 +111,70 @@ def check_spec(spec: Any) -> None:
         ValueError: that names the field that is wrong and says what is expected.
     """
     if not isinstance(spec, EnvSpec):
-        raise _wrong(
-            "spec",
-            f"a {type(spec).__name__}",
-            "a jaxmarl_lite.types.EnvSpec (a value, not a method)",
-        )
-    for name in ("num_agents", "obs_size", "global_state_size", "action_size", "max_episode_steps"):
-        value = getattr(spec, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _wrong(f"spec.{name}", repr(value), "a positive int")
-    for name, allowed in (
-        ("action_type", ("discrete", "continuous")),
-        ("reward_type", ("team", "individual")),
+        expected = "a jaxmarl_lite.types.EnvSpec (a value, not a method)"
+        raise _wrong("spec", f"a {type(spec).__name__}", expected)
+
+    def require(holds: bool, field: str, expected: str) -> None:
+        if not holds:
+            raise _wrong(f"spec.{field}", show(getattr(spec, field)), expected)
+
+    for field in (
+        "num_agents",
+        "obs_size",
+        "global_state_size",
+        "action_size",
+        "max_episode_steps",
     ):
-        if getattr(spec, name) not in allowed:
-            raise _wrong(f"spec.{name}", repr(getattr(spec, name)), " or ".join(map(repr, allowed)))
-    if not isinstance(spec.cost_names, tuple) or len(set(spec.cost_names)) != len(spec.cost_names):
-        raise _wrong("spec.cost_names", repr(spec.cost_names), "a tuple of different names")
-    for name in spec.cost_names:
-        # a name must be a word that --cost-limit can take
-        if not isinstance(name, str) or not name or set(name) & set("*=,/ "):
-            raise _wrong(
-                "spec.cost_names", repr(spec.cost_names), "words, without spaces or any of * = , /"
-            )
-    names, size = spec.action_names, spec.action_size if spec.action_type == "discrete" else 0
-    if (
-        not isinstance(names, tuple)
-        or len(names) not in (0, size)
-        or not all(isinstance(x, str) and x for x in names)
-    ):
-        raise _wrong(
-            "spec.action_names",
-            repr(names),
-            f"() or a tuple of {size} words, one per discrete action",
-        )
-    for name, may_be_empty in (
-        ("name", False),
-        ("return_description", False),
-        ("win_condition", True),
-    ):
-        value = getattr(spec, name)
-        if not isinstance(value, str) or not (value.strip() or may_be_empty):
-            raise _wrong(f"spec.{name}", show(value), "text")
+        size = getattr(spec, field)
+        is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        require(is_size, field, "a positive int")
+    discrete = spec.action_type == "discrete"
+    types = "discrete", "continuous"
+    require(spec.action_type in types, "action_type", " or ".join(map(repr, types)))
+    types = "team", "individual"
+    require(spec.reward_type in types, "reward_type", " or ".join(map(repr, types)))
+    names = spec.cost_names
+    names_differ = isinstance(names, tuple) and len(set(names)) == len(names)
+    require(names_differ, "cost_names", "a tuple of different names")
+    num_costs = len(names)
+    # a name must be a word that --cost-limit can take
+    are_words = all(isinstance(x, str) and x and not set(x) & set("*=,/ ") for x in names)
+    require(are_words, "cost_names", "words, without spaces or any of * = , /")
+    size = spec.action_size if discrete else 0
+    are_names = _is_tuple(spec.action_names, (0, size), lambda x: isinstance(x, str) and x != "")
+    require(are_names, "action_names", f"() or a tuple of {size} words, one per discrete action")
+    for field in ("name", "return_description"):
+        require(_is_text(getattr(spec, field)), field, "text")
+    require(isinstance(spec.win_condition, str), "win_condition", "text")
     if spec.max_return is not None:
         check_number("spec.max_return", spec.max_return)
     check_bool("spec.can_diverge", spec.can_diverge)
-    _check_costs(spec)
-    _check_bounds(spec)
-
-
-def _check_costs(spec: EnvSpec) -> None:
-    descriptions = spec.cost_descriptions
-    if (
-        not isinstance(descriptions, tuple)
-        or len(descriptions) not in (0, spec.num_costs)
-        or not all(isinstance(x, str) for x in descriptions)
-    ):
-        raise _wrong(
-            "spec.cost_descriptions",
-            repr(spec.cost_descriptions),
-            f"() or a tuple of {spec.num_costs}, one per cost",
-        )
-    if spec.cost_limits is None:
-        return
-    if not isinstance(spec.cost_limits, tuple) or len(spec.cost_limits) != spec.num_costs:
-        raise _wrong(
-            "spec.cost_limits",
-            repr(spec.cost_limits),
-            f"None or a tuple of {spec.num_costs}, one per cost",
-        )
-    for name, limit in zip(spec.cost_names, spec.cost_limits, strict=True):
-        agent_limits = limit if isinstance(limit, tuple) else (limit,) * spec.num_agents
-        if len(agent_limits) != spec.num_agents or not all(
-            _is_number(x) and x >= 0 for x in agent_limits
-        ):
+    are_texts = _is_tuple(spec.cost_descriptions, (0, num_costs), lambda x: isinstance(x, str))
+    require(are_texts, "cost_descriptions", f"() or a tuple of {num_costs}, one per cost")
+    has_limits = spec.cost_limits is None or _is_tuple(
+        spec.cost_limits, (num_costs,), lambda x: True
+    )
+    require(has_limits, "cost_limits", f"None or a tuple of {num_costs}, one per cost")
+    for name, limit in zip(spec.cost_names, spec.cost_limits or (), strict=False):
+        limits = limit if isinstance(limit, tuple) else (limit,) * spec.num_agents
+        if not _is_tuple(limits, (spec.num_agents,), lambda x: _is_number(x) and x >= 0):
             expected = f"a number from 0 up, or a tuple of {spec.num_agents}, one per agent"
             raise _wrong(f"spec.cost_limits of {name!r}", repr(limit), expected)
-
-
-def _check_bounds(spec: EnvSpec) -> None:
-    for name in ("action_low", "action_high"):
-        bound = getattr(spec, name)
-        if bound is None:
-            continue
-        if spec.action_type == "discrete":
-            raise _wrong(f"spec.{name}", repr(bound), "None for discrete actions")
-        if (
-            not isinstance(bound, tuple)
-            or len(bound) != spec.action_size
-            or not all(_is_number(x) and math.isfinite(x) for x in bound)
-        ):
-            expected = f"a tuple of {spec.action_size} finite numbers, one per action dimension"
-            raise _wrong(f"spec.{name}", repr(bound), expected)
-    if (spec.action_low is None) != (spec.action_high is None):
-        name, other = ("low", "high") if spec.action_low is None else ("high", "low")
-        raise _wrong(
-            f"spec.action_{name}", "None", f"given together with spec.action_{other}, or both None"
+    bounds = f"a tuple of {spec.action_size} finite numbers, one per action dimension"
+    for field, other in (("action_low", "action_high"), ("action_high", "action_low")):
+        bound, other_bound = getattr(spec, field), getattr(spec, other)
+        require(not discrete or bound is None, field, "None for discrete actions")
+        is_bound = bound is None or _is_tuple(
+            bound, (spec.action_size,), lambda x: _is_number(x) and math.isfinite(x)
         )
-    if spec.action_low is None or spec.action_high is None:
-        return
-    for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
+        require(is_bound, field, bounds)
+        both = bound is not None or other_bound is None
+        require(both, field, f"given together with spec.{other}, or both None")
+    pairs = zip(spec.action_low or (), spec.action_high or (), strict=True)
+    for i, (low, high) in enumerate(pairs):
         if not low < high:
-            raise _wrong(
-                f"spec.action_low[{i}]", f"{low:g}", f"below spec.action_high[{i}] = {high:g}"
-            )
+            expected = f"below spec.action_high[{i}] = {high:g}"
+            raise _wrong(f"spec.action_low[{i}]", f"{low:g}", expected)
 
 
 def _eval_shape(name: str, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
@@ -224,33 +192,31 @@ def _check_pure(name: str, env: Environment) -> None:
     Tracers have no meaning once the trace has ended. The check looks at the environment's fields
     and, one level down, at the fields of the objects that it holds.
     """
-    for owner in (env, *vars(env).values()) if hasattr(env, "__dict__") else ():
-        for field, value in (
-            vars(owner).items()
-            if hasattr(owner, "__dict__") and not isinstance(owner, type)
-            else ()
-        ):
-            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-                raise ValueError(
-                    f"{name} keeps traced numbers in the environment's own field {field!r}; "
-                    "allowed is a pure "
-                    "function: what later steps need belongs in the state that `reset` and `step` "
-                    "return"
-                )
+    owners = [
+        owner
+        for owner in (env, *getattr(env, "__dict__", {}).values())
+        if hasattr(owner, "__dict__") and not isinstance(owner, type)
+    ]
+    for field, value in (item for owner in owners for item in vars(owner).items()):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+            raise ValueError(
+                f"{name} keeps traced numbers in the environment's own field {field!r}; allowed "
+                "is a pure function: what later steps need belongs in the state that `reset` and "
+                "`step` return"
+            )
 
 
 def _trace(name: str, function: Callable[..., PyTree], *args: PyTree) -> tuple[PyTree, TimeStep]:
     """Returns the traced pair (state, TimeStep), or raises ValueError for any other result."""
     result = _eval_shape(name, function, *args)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], TimeStep):
-        kind = f"a {type(result).__name__}"
+        kind = type(result).__name__
         if isinstance(result, tuple):
-            kind = f"a tuple of {len(result)}: {', '.join(type(part).__name__ for part in result)}"
-        raise _wrong(f"{name}'s answer", kind, "the pair (state, TimeStep)")
+            kind = f"tuple of {len(result)}: {', '.join(type(part).__name__ for part in result)}"
+        raise _wrong(f"{name}'s answer", f"a {kind}", "the pair (state, TimeStep)")
     if not isinstance(result[1].obs, Observation):
-        raise _wrong(
-            f"{name}'s obs", f"a {type(result[1].obs).__name__}", "a jaxmarl_lite.types.Observation"
-        )
+        kind = type(result[1].obs).__name__
+        raise _wrong(f"{name}'s obs", f"a {kind}", "a jaxmarl_lite.types.Observation")
     return result
 
 
@@ -274,9 +240,8 @@ def _fields(
 def _check_shapes(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
     for field, value, shape, dtype, letters in _fields(timestep, spec):
         if not hasattr(value, "shape"):
-            raise _wrong(
-                f"{name}'s {field}", f"a {type(value).__name__}", f"an array {shape} {letters}"
-            )
+            kind = type(value).__name__
+            raise _wrong(f"{name}'s {field}", f"a {kind}", f"an array {shape} {letters}")
         if value.shape != shape:
             raise _wrong(f"{name}'s {field}", f"of shape {value.shape}", f"{shape} {letters}")
         if value.dtype != dtype:
@@ -288,16 +253,13 @@ def _check_same_form(state: PyTree, next_state: PyTree) -> None:
 
     A loop that carries the state (``lax.scan``) requires it.
     """
-    reset_form, step_form = jax.tree.structure(state), jax.tree.structure(next_state)
-    if reset_form != step_form:
-        raise _wrong(
-            "the state after step", f"of the form {step_form}", f"of reset's form {reset_form}"
-        )
-    for (path, leaf), (_, next_leaf) in zip(
-        jax.tree_util.tree_leaves_with_path(state),
-        jax.tree_util.tree_leaves_with_path(next_state),
-        strict=True,
-    ):
+    (leaves, form), (next_leaves, next_form) = map(
+        jax.tree_util.tree_flatten_with_path, (state, next_state)
+    )
+    if form != next_form:
+        actual = f"of the form {next_form}"
+        raise _wrong("the state after step", actual, f"of reset's form {form}")
+    for (path, leaf), (_, next_leaf) in zip(leaves, next_leaves, strict=True):
         if leaf.shape != next_leaf.shape or leaf.dtype != next_leaf.dtype:
             entry = jax.tree_util.keystr(path) or "itself"
             actual = f"{next_leaf.dtype}{next_leaf.shape}"
@@ -317,11 +279,8 @@ def _check_episode_flags(env: Environment, spec: EnvSpec, state: PyTree) -> None
             )
         flag = _eval_shape(name, method, state)
         if getattr(flag, "shape", None) != () or flag.dtype != np.dtype(bool):
-            actual = (
-                f"{flag.dtype}{flag.shape}"
-                if hasattr(flag, "shape")
-                else f"a {type(flag).__name__}"
-            )
+            is_array = hasattr(flag, "shape")
+            actual = f"{flag.dtype}{flag.shape}" if is_array else f"a {type(flag).__name__}"
             raise _wrong(f"{name}'s answer", actual, "one bool, of shape ()")
 
 
@@ -349,9 +308,8 @@ def _play_episode(env: Environment, spec: EnvSpec, key: Array) -> None:
             raise _wrong(f"reset's {field}", value.tolist(), "0: nothing has been done yet")
     if timestep.last or timestep.discount != 1:
         actual = f"{timestep.discount} with last {bool(timestep.last)}"
-        raise _wrong(
-            "reset's discount", actual, "1 with last False: an episode has at least one step"
-        )
+        expected = "1 with last False: an episode has at least one step"
+        raise _wrong("reset's discount", actual, expected)
     for _ in range(min(spec.max_episode_steps, LONGEST)):
         state, timestep = step(state, _random_action(spec, timestep.obs.action_mask, generator))
         timestep = jax.device_get(timestep)
@@ -376,11 +334,8 @@ def _check_values(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
         actual = f"False for every action of living agents {agents}"
         raise _wrong(f"{name}'s obs.action_mask", actual, "True somewhere for each")
     if timestep.discount not in (0.0, 1.0):
-        raise _wrong(
-            f"{name}'s discount",
-            f"{timestep.discount:g}",
-            "0 or 1 (the discount factor is the algorithm's)",
-        )
+        expected = "0 or 1 (the discount factor is the algorithm's)"
+        raise _wrong(f"{name}'s discount", f"{timestep.discount:g}", expected)
     if timestep.discount == 0 and not timestep.last:
         raise _wrong(f"{name}'s discount", "0 with last False", "1 while the episode goes on")
     if spec.reward_type == "team" and np.ptp(timestep.reward) > 0:

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import re
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
-import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl_scenarios
-import jaxmarl_lite.envs.jumanji.cost_functions as cost_functions
-import jaxmarl_lite.envs.mujoco.scenarios as mujoco_scenarios
-from jaxmarl_lite.envs.errors import UnknownKeywordError, check_names, unknown_name_error
-from jaxmarl_lite.envs.jumanji import _import, scenarios
-from jaxmarl_lite.envs.toys import TOYS, summary
-from jaxmarl_lite.envs.wrappers.delayed_reward import DelayedRewardWrapper
+import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
+import jaxmarl_lite.envs.jumanji.scenarios as jumanji
+import jaxmarl_lite.envs.mujoco.scenarios as mujoco
+from jaxmarl_lite.envs import _import, toys
+from jaxmarl_lite.envs.errors import UnknownKeywordError, unknown_name_error
+from jaxmarl_lite.envs.jumanji import cost_functions as safe_jumanji
+from jaxmarl_lite.envs.wrappers import DelayedRewardWrapper
 from jaxmarl_lite.types import Environment
-from jaxmarl_lite.validation import (
-    check_bool,
-    check_choice,
-    check_limit,
-    invalid,
-    one_line,
-    show,
-    to_plain,
+from jaxmarl_lite.validation import check_limit, invalid, one_line, show, to_plain
+
+
+class Suite(NamedTuple):
+    """Environments whose names begin alike.
+
+    Attributes:
+        prefix: first part of their names, before the slash.
+        module: module with ``build(prefix, name, keywords)``, ``examples(prefix)``, which lists
+            names and descriptions, and ``name_patterns(prefix)``, for messages.
+        extra: the extra of this package that installs what they need; "" for none.
+    """
+
+    prefix: str
+    module: ModuleType
+    extra: str = ""
+
+
+SUITES = (
+    Suite("toy", toys),
+    Suite("jumanji", jumanji),
+    Suite("safe", safe_jumanji),
+    Suite("smax", jaxmarl, extra="smax"),
+    Suite("mpe", jaxmarl, extra="smax"),
+    Suite("safe-mpe", jaxmarl, extra="smax"),
+    Suite("overcooked", jaxmarl, extra="smax"),
+    Suite("safe-mujoco", mujoco, extra="mujoco"),
+    Suite("safe-velocity", mujoco, extra="mujoco"),
+    Suite("mujoco", mujoco, extra="mujoco"),
 )
+"""Every suite; a new one is one line. ``delayed/`` goes before the name of any."""
 
 
 def make(env_id: str, **keywords: Any) -> Environment:
@@ -77,7 +98,7 @@ def make(env_id: str, **keywords: Any) -> Environment:
         >>> make("toy/climbng")
         Traceback (most recent call last):
             ...
-        ValueError: Unknown environment 'toy/climbng'; did you mean 'toy/climbing'...
+        ValueError: environment is 'toy/climbng'; allowed is ...; nearest: toy/climbing...
     """
     if not isinstance(env_id, str):
         raise invalid("env_id", env_id, "a name, such as jumanji/lbf-2s-8x8-2p-2f-coop")
@@ -130,16 +151,7 @@ def list_environments() -> list[tuple[str, str]]:
         >>> list_environments()[1]
         ('toy/climbing', '2 agents, 3 actions, at most 1 steps')
     """
-    toy_rows = [(f"toy/{name}", summary(name)) for name in TOYS]
-    jumanji_rows = [(f"jumanji/{name}", text) for name, text in scenarios.examples()]
-    safe_rows = [(f"safe/{name}", text) for name, text in cost_functions.examples()]
-    return (
-        toy_rows
-        + jumanji_rows
-        + safe_rows
-        + jaxmarl_scenarios.examples()
-        + mujoco_scenarios.examples()
-    )
+    return [row for suite in SUITES for row in suite.module.examples(suite.prefix)]
 
 
 def _cost_limit(value: Any) -> Any:
@@ -188,115 +200,17 @@ def _make_with_errors(env_id: str, keywords: dict[str, Any]) -> Environment:
 
 
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
-    suite, slash, name = env_id.partition("/")
-    suite = suite if slash else ""
-    if suite == "delayed":
+    prefix, _, name = env_id.partition("/")
+    if prefix == "delayed" and name:
         return DelayedRewardWrapper(_make(name, keywords))
-    if suite == "toy" and name in TOYS:
-        return _make_toy(name, keywords)
-    if suite == "jumanji":
-        return _make_jumanji(name, keywords)
-    if suite == "safe":
-        return _make_safe(name, keywords)
-    if suite in mujoco_scenarios.SUITES:
-        return mujoco_scenarios.build(suite, name, keywords)
-    if suite in jaxmarl_scenarios.SUITES:
-        return jaxmarl_scenarios.build(suite, name, keywords)
-    patterns = ", ".join(f"jumanji/{family.template}" for family in scenarios.FAMILIES)
-    patterns += ", " + ", ".join(
-        f"safe/{family.template}" for family, _ in cost_functions.families()
-    )
-    patterns += ", " + ", ".join(
-        [*mujoco_scenarios.name_patterns(), *jaxmarl_scenarios.name_patterns()]
-    )
-    listed = [known for known, _ in list_environments()]
-    toy_names = ", ".join(known for known in listed if known.startswith("toy/"))
-    others = "jumanji/<Jumanji's own id>, delayed/<any of these>"
-    raise unknown_name_error(
-        "environment", env_id, listed, f"Allowed: {toy_names}, {patterns}, {others}."
-    )
-
-
-def _make_toy(name: str, keywords: dict[str, Any]) -> Environment:
-    toy, fixed = TOYS[name]
-    check_names(
-        f"toy/{name}",
-        keywords,
-        [field.name for field in dataclasses.fields(toy) if field.name != "name"],
-    )
-    return toy(name=f"toy/{name}", **{**fixed, **keywords})
-
-
-def _make_jumanji(name: str, keywords: dict[str, Any]) -> Environment:
-    _import.import_jumanji()
-    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
-
-    for_adapter = _for_adapter(f"jumanji/{name}", keywords)
-    for_jumanji = {k: v for k, v in keywords.items() if k not in scenarios.ADAPTER_KEYWORDS}
-    env = scenarios.build(name, for_jumanji)
-    if env is None:
-        env = _make_registered(name, for_jumanji)
-    return _trace_spec(JumanjiEnvironment(env, name=f"jumanji/{name}", **for_adapter))
-
-
-def _for_adapter(env_id: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the adapter's keywords, checked before Jumanji builds anything."""
-    if "reward" in keywords:
-        check_choice(f"reward of {env_id}", keywords["reward"], ("team", "individual"))
-    if "agent_id" in keywords:
-        check_bool(f"agent_id of {env_id}", keywords["agent_id"])
-    return {k: v for k, v in keywords.items() if k in scenarios.ADAPTER_KEYWORDS}
-
-
-def _trace_spec(env: Environment) -> Environment:
-    """Returns the environment unchanged; tracing its spec here exposes impossible sizes early."""
-    _ = env.spec
-    return env
-
-
-def _make_safe(name: str, keywords: dict[str, Any]) -> Environment:
-    _import.import_jumanji()
-    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
-
-    task_keywords = cost_functions.task_of(name).keywords
-    for_adapter = _for_adapter(f"safe/{name}", keywords)
-    for_costs = {k: v for k, v in keywords.items() if k in task_keywords}
-    for_jumanji = {k: v for k, v in keywords.items() if k not in for_adapter and k not in for_costs}
-    env = JumanjiEnvironment(
-        scenarios.build(name, for_jumanji, task_keywords), name=f"safe/{name}", **for_adapter
-    )
-    return _trace_spec(cost_functions.constrain(env, name, for_costs))
-
-
-def _make_registered(name: str, keywords: dict[str, Any]) -> Any:
-    """Returns the Jumanji environment of one of Jumanji's own ids."""
-    patterns = ", ".join(family.template for family in scenarios.FAMILIES)
-    # a name that cannot be an id is refused before Jumanji's environments are imported
-    if not re.fullmatch(r"\w+-v\d+", name):
-        raise unknown_name_error(
-            "Jumanji scenario",
-            name,
-            [n for n, _ in scenarios.examples()],
-            f"Allowed: {patterns}, or one of Jumanji's own ids, such as Connector-v3.",
-        )
-    from jumanji import registration
-
-    from jaxmarl_lite.envs.jumanji.adapter import ADAPTER_SPECS
-
-    class_names = {
-        env_id: env_id.rsplit("-v", 1)[0] for env_id in registration.registered_environments()
-    }
-    classes = {env_class.__name__: env_class for env_class in ADAPTER_SPECS}
-    allowed = sorted(env_id for env_id, class_name in class_names.items() if class_name in classes)
-    if name not in allowed:
-        known = [*(n for n, _ in scenarios.examples()), *allowed]
-        raise unknown_name_error(
-            "Jumanji scenario", name, known, f"Allowed: {patterns}, or {', '.join(allowed)}."
-        )
-    env_class = classes[class_names[name]]
-    check_names(
-        f"jumanji/{name}",
-        keywords,
-        [*scenarios.ADAPTER_KEYWORDS, *scenarios.keywords_of(env_class)],
-    )
-    return registration.make(name, **scenarios.check_arguments(env_class, keywords))
+    for suite in SUITES:
+        if suite.prefix == prefix and name:
+            try:
+                return suite.module.build(prefix, name, keywords)
+            except _import.MissingPackageError as error:
+                extra = f"install 'jaxmarl-lite[{suite.extra}]'"
+                raise ImportError(f"{env_id} needs {error}: {extra}") from None
+    patterns = [pattern for suite in SUITES for pattern in suite.module.name_patterns(suite.prefix)]
+    allowed = f"Allowed: {', '.join(patterns)}, delayed/<any of these>."
+    known = [known for known, _ in list_environments()]
+    raise unknown_name_error("environment", env_id, known, allowed)

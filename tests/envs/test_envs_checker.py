@@ -45,7 +45,9 @@ def test_a_custom_env_passes():
     assert check_environment(Walk()) is Walk.spec
 
 
-@pytest.mark.parametrize("env_id", ["toy/mortal", "toy/reach-unequal", "jumanji/connector-5x5x2a"])
+@pytest.mark.parametrize(
+    "env_id", ["toy/early-death", "toy/reach-heterogeneous", "jumanji/connector-5x5x2a"]
+)
 def test_the_librarys_envs_pass(env_id):
     assert env_id in ENVS
     env = get_env(env_id)

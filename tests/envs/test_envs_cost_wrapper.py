@@ -10,7 +10,7 @@ import pytest
 from small_envs import compiled
 
 from jaxmarl_lite.envs import Cost, check_environment, make, with_costs
-from jaxmarl_lite.envs.wrappers.costs import CostWrapper
+from jaxmarl_lite.envs.wrappers import CostWrapper
 
 INNER = make("toy/counter")
 
@@ -107,7 +107,9 @@ def test_nameless_meanings_are_filled_in():
 
 
 def test_the_dead_pay_too():
-    env = with_costs(make("toy/mortal"), [Cost("presence", "steps", lambda s, a, n: jnp.ones(2))])
+    env = with_costs(
+        make("toy/early-death"), [Cost("presence", "steps", lambda s, a, n: jnp.ones(2))]
+    )
     state, timestep = env.reset(jax.random.key(0))
     for _ in range(4):
         state, timestep = env.step(state, jnp.zeros(2, jnp.int32))

@@ -6,15 +6,14 @@ import math
 import os
 import subprocess
 import sys
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.envs import list_environments, make
-from jaxmarl_lite.envs.mujoco import cost_functions, hazards, partitions, scenarios
+from jaxmarl_lite.envs import _import, list_environments, make, registry
+from jaxmarl_lite.envs.mujoco import cost_functions, tasks
 
 T = math.tan(math.radians(30))
 
@@ -35,7 +34,7 @@ T = math.tan(math.radians(30))
     ],
 )
 def test_the_middle_of_the_corridor_at_every_bend(x, y):
-    np.testing.assert_allclose(hazards.centre_line(jnp.float32(x)), y, atol=1e-5)
+    np.testing.assert_allclose(cost_functions.centre_line(jnp.float32(x)), y, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,11 @@ def test_the_middle_of_the_corridor_at_every_bend(x, y):
     ],
 )
 def test_walls_of_the_ants_corridor(x, off, cost, with_outside):
-    y = float(hazards.centre_line(jnp.float32(x))) + off
-    assert hazards.wall_cost(jnp.float32(x), jnp.float32(y), 5.0) == cost
-    assert hazards.wall_cost(jnp.float32(x), jnp.float32(y), 5.0, outside=True) == with_outside
+    y = float(cost_functions.centre_line(jnp.float32(x))) + off
+    assert cost_functions.wall_cost(jnp.float32(x), jnp.float32(y), 5.0) == cost
+    assert (
+        cost_functions.wall_cost(jnp.float32(x), jnp.float32(y), 5.0, outside=True) == with_outside
+    )
 
 
 def plain_wall_cost(x, y, half_width):
@@ -81,7 +82,7 @@ def plain_wall_cost(x, y, half_width):
 def test_walls_against_plain_formulas(float64, half_width):
     draw = np.random.default_rng(0)
     x, y = draw.uniform(-20, 140, 10_000), draw.uniform(-20, 20, 10_000)
-    ours = hazards.wall_cost(jnp.asarray(x), jnp.asarray(y), half_width)
+    ours = cost_functions.wall_cost(jnp.asarray(x), jnp.asarray(y), half_width)
     np.testing.assert_array_equal(
         ours, [plain_wall_cost(*at, half_width) for at in zip(x, y, strict=True)]
     )
@@ -97,45 +98,39 @@ def test_the_bomb_is_mujocos(float64):
     </body></worldbody><actuator><motor joint="rail" gear="120"/></actuator></mujoco>""")
     data = mujoco.MjData(model)
     data.qvel[0] = 0.3
-    bomb = hazards.Bomb(jnp.asarray(10.0), jnp.asarray(0.3))
+    bomb = cost_functions.Bomb(jnp.asarray(10.0), jnp.asarray(0.3))
     for step in range(200):
         time = 0.05 * step
         data.ctrl[0] = 0.02 * math.sin(time / 3) ** 2 - 0.004
-        np.testing.assert_allclose(hazards.bomb_drive(jnp.asarray(time)), data.ctrl[0], atol=1e-12)
+        np.testing.assert_allclose(
+            cost_functions.bomb_drive(jnp.asarray(time)), data.ctrl[0], atol=1e-12
+        )
         mujoco.mj_step(model, data, 5)
-        bomb = hazards.bomb_after(bomb, hazards.bomb_drive(jnp.asarray(time)), 0.01, 5)
+        bomb = cost_functions.bomb_after(
+            bomb, cost_functions.bomb_drive(jnp.asarray(time)), 0.01, 5
+        )
         np.testing.assert_allclose([bomb.x, bomb.v], [10 + data.qpos[0], data.qvel[0]], rtol=1e-9)
     assert bomb.x > 30
 
 
-class CostInputs(NamedTuple):
+def features(roots, **others):
     """What a danger sees, of a robot at some places on the ground."""
-
-    roots: Any
-    speed: Any = (0.0, 0.0)
-    time: Any = 0.0
-    hazard: Any = ()
-
-    @property
-    def parts(self):
-        return self.roots
+    features = dict(speed=(0.0, 0.0), time=0.0, hazard=()) | others
+    return cost_functions.CostInputs(roots, roots, **jax.tree.map(jnp.asarray, features))
 
 
 def observe(xs, **others):
-    places = jnp.array([[x, 0.0] for x in xs])
-    return CostInputs(
-        places, **{name: jax.tree.map(jnp.asarray, value) for name, value in others.items()}
-    )
+    return features(jnp.array([[x, 0.0] for x in xs]), **others)
 
 
 def test_bombs_boxes_and_speeds_by_hand():
     fell = jnp.zeros((), bool)
     bomb = cost_functions.BombCost(5.0)
-    inputs = observe([0.9, 1.1, 19.1], hazard=hazards.Bomb(10.0, 3.0))
+    inputs = observe([0.9, 1.1, 19.1], hazard=cost_functions.Bomb(10.0, 3.0))
     assert bomb.cost(inputs, fell).tolist() == [0, 1, 0]  # 9.1, 8.9 and 9.1 away
     np.testing.assert_allclose(bomb.extra_obs(inputs), [3.0, -0.004, 0.91, 0.89, -0.91], atol=1e-6)
     held = cost_functions.BombCost(5.0, start=-34.0, furthest=-4.0)
-    fast, slow = (hazards.Bomb(jnp.asarray(x), jnp.asarray(9.0)) for x in (-4.1, -30.0))
+    fast, slow = (cost_functions.Bomb(jnp.asarray(x), jnp.asarray(9.0)) for x in (-4.1, -30.0))
     assert tuple(map(float, held.step(fast, jnp.asarray(5.0), 0.01, 5))) == (-4.0, 0.0)
     assert -30 < held.step(slow, jnp.asarray(5.0), 0.01, 5).x < -29
     box = cost_functions.BoxCost(10.0)
@@ -159,7 +154,7 @@ def test_falling_costs_once():
         cost_functions.CorridorCost(10.0, 5.0, falls=False),
     )
     for falls, near in ((True, True), (True, False), (False, False)):
-        inputs = CostInputs(jnp.array([[0.0, 4.0 if near else 0.0]]))
+        inputs = features(jnp.array([[0.0, 4.0 if near else 0.0]]))
         assert corridor.cost(inputs, jnp.asarray(falls)).tolist() == [float(falls or near)]
         assert water.cost(inputs, jnp.asarray(falls)).tolist() == [float(near)]
 
@@ -169,7 +164,7 @@ def test_segments_may_be_said_twice():
 
 
 def test_partitions_cover_every_joint_once():
-    for robot, named in partitions.NAMED.items():
+    for robot, named in tasks.NAMED.items():
         sets = {
             frozenset(joint for agent_joints in agents for joint in agent_joints)
             for agents in named.values()
@@ -182,30 +177,28 @@ def test_partitions_cover_every_joint_once():
 
 def test_diagonal_legs_are_diagonal_and_the_authors_are_not():
     legs = lambda agents: [sorted({joint[-1] for joint in agent_joints}) for agent_joints in agents]  # noqa: E731
-    named = partitions.NAMED["ant"]
+    named = tasks.NAMED["ant"]
     assert legs(named["2x4"]) == [["1", "2"], ["3", "4"]] and legs(named["2x4d"]) == [
         ["1", "3"],
         ["2", "4"],
     ]
     order = ("hip_4", "ankle_4", "hip_1", "ankle_1", "hip_2", "ankle_2", "hip_3", "ankle_3")
-    assert partitions.consecutive(named["2x4"], order) == partitions.consecutive(
-        named["2x4d"], order
-    )
-    assert legs(partitions.consecutive(named["2x4"], order)) == [["1", "4"], ["2", "3"]]
+    assert tasks.consecutive(named["2x4"], order) == tasks.consecutive(named["2x4d"], order)
+    assert legs(tasks.consecutive(named["2x4"], order)) == [["1", "4"], ["2", "3"]]
 
 
 def test_neighbourhoods():
-    linked = partitions.edges("halfcheetah")
-    assert partitions.joints_within(("bthigh",), linked, 0) == ("bthigh",)
-    assert partitions.joints_within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
-    assert partitions.joints_within(("bthigh",), linked, 2) == (
+    linked = tasks.edges("halfcheetah")
+    assert tasks.joints_within(("bthigh",), linked, 0) == ("bthigh",)
+    assert tasks.joints_within(("bthigh",), linked, 1) == ("bthigh", "bshin", "fthigh")
+    assert tasks.joints_within(("bthigh",), linked, 2) == (
         "bthigh",
         "bshin",
         "fthigh",
         "bfoot",
         "fshin",
     )
-    assert set(partitions.joints_within(("hip_1",), partitions.edges("ant"), 1)) == {
+    assert set(tasks.joints_within(("hip_1",), tasks.edges("ant"), 1)) == {
         "hip_1",
         "ankle_1",
         "hip_2",
@@ -216,7 +209,7 @@ def test_neighbourhoods():
         ("hip1_0", "ankle1_0", "hip2_0", "ankle2_0"),
         ("hip1_1", "ankle1_1", "hip2_1", "ankle2_1"),
     ]
-    result = partitions.joints_within(("hip1_0",), partitions.edges("manyagent-ant", chain), 1)
+    result = tasks.joints_within(("hip1_0",), tasks.edges("manyagent-ant", chain), 1)
     assert set(result) == {"hip1_0", "ankle1_0", "hip2_0", "hip1_1", "hip2_1"}
 
 
@@ -236,18 +229,18 @@ def test_the_list_names_what_can_be_made():
         (
             "safe-mujoco/ant-3x3",
             {},
-            "Unknown partition of ant: '3x3'. Allowed: 2x4, 2x4d, 4x2, 8x1",
+            "partition of ant is '3x3'.*allowed.* 2x4, 2x4d, 4x2, 8x1",
         ),
         (
             "safe-mujoco/spider-2x4",
             {},
-            r"Unknown environment 'safe-mujoco/spider-2x4'.*Allowed in safe-mujoco: ant-",
+            r"environment is 'safe-mujoco/spider-2x4'.*allowed in safe-mujoco: ant-",
         ),
-        ("safe-mujoco/walker2d-2x3", {}, "Unknown environment 'safe-mujoco/walker2d-2x3'"),
+        ("safe-mujoco/walker2d-2x3", {}, "environment is 'safe-mujoco/walker2d-2x3'"),
         (
             "safe-velocity/ant-8x1",
             {},
-            "Unknown environment 'safe-velocity/ant-8x1'.*Allowed: safe-velocity/ant-2x4",
+            "environment is 'safe-velocity/ant-8x1'.*allowed is one of safe-velocity/ant-2x4",
         ),
         (
             "safe-mujoco/manyagent-ant-1x1",
@@ -278,7 +271,7 @@ def test_the_list_names_what_can_be_made():
         (
             "safe-mujoco/ant-2x4",
             {"cost_limit": {"bomb": 1}},
-            "of safe-mujoco/ant-2x4: 'bomb'. Allowed: wall",
+            "of safe-mujoco/ant-2x4 is 'bomb'; allowed is one of wall",
         ),
         (
             "safe-mujoco/halfcheetah-2x3",
@@ -288,17 +281,17 @@ def test_the_list_names_what_can_be_made():
         (
             "safe-mujoco/ant-2x4",
             {"standardize": "false"},
-            "standardize of .* is 'false'; allowed is one of True",
+            "standardize of .* is 'false'; allowed is True or False",
         ),
         (
             "safe-mujoco/ant-2x4",
             {"agent_id": 1},
-            "agent_id of .* is 1; allowed is one of True, False",
+            "agent_id of .* is 1; allowed is True or False",
         ),
         (
             "safe-mujoco/ant-2x4",
             {"outside": "yes"},
-            "outside of .* is 'yes'; allowed is one of True, False",
+            "outside of .* is 'yes'; allowed is True or False",
         ),
         (
             "safe-mujoco/ant-2x4",
@@ -313,23 +306,23 @@ def test_the_list_names_what_can_be_made():
         (
             "safe-mujoco/manyagent-ant-2x3",
             {"segments": 0},
-            "segments of .* is 0; allowed is a whole number from 2",
+            "segments of .* is 0; allowed is a whole number, 2 or more",
         ),
         (
             "safe-mujoco/manyagent-ant-2x3",
             {"segments": 7.5},
-            "segments of .* is 7.5; allowed is a whole number from 2",
+            "segments of .* is 7.5; allowed is a whole number, 2 or more",
         ),
         (
             "safe-velocity/ant-2x4",
             {"threshold": 0},
-            "threshold of .* is 0; allowed is a speed above 0",
+            "threshold of .* is 0; allowed is a number above 0",
         ),
-        ("mujoco/ant-2x4", {"cost_limit": 1}, "Unknown keyword of mujoco/ant-2x4: 'cost_limit'"),
+        ("mujoco/ant-2x4", {"cost_limit": 1}, "keyword of mujoco/ant-2x4 is 'cost_limit'"),
         (
             "safe-mujoco/ant-2x4",
             {"threshold": 1.0},
-            "Unknown keyword of safe-mujoco/ant-2x4: 'threshold'",
+            "keyword of safe-mujoco/ant-2x4 is 'threshold'",
         ),
     ],
 )
@@ -359,10 +352,10 @@ def test_long_robots_begin_inside_the_corridor_in_which_each_pays_for_itself():
     x = np.array([-3.0, 0.0, 3.0, 30.0], np.float32)
     slope = np.tan(np.pi / 6)
     np.testing.assert_allclose(
-        hazards.centre_line(x, level=True), [0, 0, 3 * slope, 10 * slope], rtol=1e-5
+        cost_functions.centre_line(x, level=True), [0, 0, 3 * slope, 10 * slope], rtol=1e-5
     )
     np.testing.assert_allclose(
-        hazards.centre_line(x), [-3 * slope, 0, 3 * slope, 10 * slope], rtol=1e-5
+        cost_functions.centre_line(x), [-3 * slope, 0, 3 * slope, 10 * slope], rtol=1e-5
     )
 
 
@@ -377,9 +370,9 @@ def test_actions_of_another_shape_are_named():
 
 
 def test_neighbourhoods_end_where_the_robot_does():
-    assert partitions.joints_within(
-        ["hip_1"], partitions.edges("ant"), 10**9
-    ) == partitions.joints_within(["hip_1"], partitions.edges("ant"), 8)
+    assert tasks.joints_within(["hip_1"], tasks.edges("ant"), 10**9) == tasks.joints_within(
+        ["hip_1"], tasks.edges("ant"), 8
+    )
 
 
 def test_films_alone_need_the_opengl_that_is_asked_for():
@@ -392,11 +385,11 @@ def test_films_alone_need_the_opengl_that_is_asked_for():
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(scenarios, "_is_installed", lambda name: not name.startswith("mujoco"))
+    monkeypatch.setattr(_import, "is_installed", lambda name: not name.startswith("mujoco"))
     with pytest.raises(
         ImportError, match=r"needs mujoco and mujoco.mjx: install 'jaxmarl-lite\[mujoco\]'"
     ):
-        scenarios.build("safe-mujoco", "ant-2x4", {})
+        registry._make("safe-mujoco/ant-2x4", {})
 
 
 def test_names_are_read_without_mujoco():

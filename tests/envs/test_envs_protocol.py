@@ -62,7 +62,7 @@ def test_views_stay_small(env_id):
     assert 0 < largest <= 4
 
 
-@pytest.mark.parametrize("env_id", ["toy/unequal", "jumanji/lbf-2s-5x5-2p-1f-coop"])
+@pytest.mark.parametrize("env_id", ["toy/heterogeneous", "jumanji/lbf-2s-5x5-2p-1f-coop"])
 def test_a_batch_of_envs_equals_single_envs(env_id):
     env, reset, step = compiled(env_id)
     random = np.random.default_rng(0)

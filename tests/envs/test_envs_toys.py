@@ -10,8 +10,8 @@ from small_envs import TOY_ENVS, compiled
 
 from jaxmarl_lite.envs import check_environment, make
 from jaxmarl_lite.envs.toys.constrained import Budget, Risky
-from jaxmarl_lite.envs.toys.pursuit import Pursuit
-from jaxmarl_lite.envs.wrappers.delayed_reward import DelayedRewardWrapper
+from jaxmarl_lite.envs.toys.games import Pursuit
+from jaxmarl_lite.envs.wrappers import DelayedRewardWrapper
 
 
 def best_action(env, state):
@@ -179,7 +179,10 @@ def test_counter_ends_and_is_cut_off():
 
 
 def test_reach_ignores_padding_and_sums_to_the_team():
-    team, item = make("toy/reach-unequal"), make("toy/reach-unequal", reward="individual")
+    team, item = (
+        make("toy/reach-heterogeneous"),
+        make("toy/reach-heterogeneous", reward="individual"),
+    )
     state, timestep = team.reset(jax.random.key(0))
     assert timestep.obs.action_mask.tolist() == [[True, True], [True, False]]
     action = jnp.array([[0.3, -0.2], [0.5, 0.1]])
@@ -192,8 +195,8 @@ def test_reach_ignores_padding_and_sums_to_the_team():
     np.testing.assert_allclose(individual.reward, -(gap**2).sum(-1) / 2, rtol=1e-5)
 
 
-def test_unequal_masks_and_deaths():
-    _env, reset, step = compiled("toy/mortal")
+def test_masks_and_deaths_of_heterogeneous_agents():
+    _env, reset, step = compiled("toy/early-death")
     state, timestep = reset(jax.random.key(0))
     assert timestep.obs.action_mask.tolist() == [[True, True, False, False], [True] * 4]
     for _ in range(2):
@@ -226,7 +229,7 @@ def test_unequal_masks_and_deaths():
         ("pursuit", {"reach": 0}, "reach is 0; allowed is a whole number, 1 or more"),
         ("pursuit", {"agents": "two"}, "agents is 'two'; allowed is a whole number, 1 or more"),
         ("pursuit", {"limit": 3}, "limit is 3; allowed is reach, 5, or more"),
-        ("unequal", {"sizes": (2, 0)}, "sizes is 0; allowed is a whole number, 1 or more"),
+        ("heterogeneous", {"sizes": (2, 0)}, "sizes is 0; allowed is a whole number, 1 or more"),
         ("budget", {"steps": 0}, "toy/budget: steps is 0; allowed is a whole number"),
         ("budget", {"costs": ((0.0, 1.0),)}, "rewards and costs must have rows of one length"),
         ("budget", {"costs": ((1.0, 1.0, 2.0),)}, "action 0 is rest"),
@@ -234,7 +237,7 @@ def test_unequal_masks_and_deaths():
         (
             "budget",
             {"limits": ((1.0, 1.0, 1.0),)},
-            "limit of 'energy' is .* or a tuple of 2, one per agent",
+            "limit of 'energy' is .* or one for each of 2 agents",
         ),
         ("budget", {"limits": (-1.0,)}, "limits is -1.0; allowed is a number from 0 up"),
         ("risky", {"costs": ((1.0, 0.0), (0.0, 1.0))}, r"costs\[0\]\[0\] must be 0"),
@@ -281,9 +284,7 @@ def test_delayed_rewards_are_paid_in_one_sum():
     ):
         _ = env.nothing
     assert not hasattr(env, "animate")
-    with pytest.raises(
-        ValueError, match="Unknown environment 'toy/pursiut'; did you mean 'toy/pursuit'"
-    ):
+    with pytest.raises(ValueError, match="environment is 'toy/pursiut'.*nearest: .*toy/pursuit"):
         make("delayed/toy/pursiut")
 
 

@@ -1,68 +1,29 @@
-"""One adapter from Jumanji's environments to the library's protocol."""
+"""The adapter from Jumanji's environments to the library's protocol, and GIFs without a window."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jumanji.environments.routing.cleaner.env import Cleaner
-from jumanji.environments.routing.connector.env import Connector
-from jumanji.environments.routing.lbf.env import LevelBasedForaging
-from jumanji.environments.routing.mmst.env import MMST
-from jumanji.environments.routing.multi_cvrp.env import MultiCVRP
-from jumanji.environments.routing.robot_warehouse.env import RobotWarehouse
-from jumanji.environments.swarms.search_and_rescue.env import SearchAndRescue
+import numpy as np
 
-from jaxmarl_lite.envs.jumanji import animation, graphs, grids, swarms
-from jaxmarl_lite.envs.jumanji.adapter_spec import AdapterSpec, NativeObs
-from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, TimeStep
-
-ADAPTER_SPECS: dict[type, AdapterSpec] = {
-    LevelBasedForaging: grids.foraging,
-    RobotWarehouse: grids.warehouse,
-    Connector: grids.connector,
-    Cleaner: grids.cleaner,
-    MMST: graphs.spanning_tree,
-    MultiCVRP: graphs.routes,
-    SearchAndRescue: swarms.search_and_rescue,
-}
-"""The adapter's description of each Jumanji class that it accepts."""
+from jaxmarl_lite.envs.base import (
+    AdaptedEnvironment,
+    cast_like,
+    check_video,
+    make_timestep,
+    strong_dtypes,
+)
+from jaxmarl_lite.envs.jumanji.env_specs import ADAPTER_SPECS, NativeObs
+from jaxmarl_lite.types import Array, Observation, PyTree, TimeStep
 
 
-def _find_adapter_spec(env: Any) -> AdapterSpec:
-    for env_class, adapter_spec in ADAPTER_SPECS.items():
-        if isinstance(env, env_class):
-            return adapter_spec
-    allowed = ", ".join(env_class.__name__ for env_class in ADAPTER_SPECS)
-    raise ValueError(
-        f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; allowed: "
-        f"{allowed}"
-    )
-
-
-def _strong_dtypes(state: PyTree) -> PyTree:
-    """Returns the same values with strong dtypes.
-
-    Python numbers in a state are weakly typed, and would make ``step`` compile twice.
-    """
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
-
-
-def _cast_like(reference: PyTree, tree: PyTree) -> PyTree:
-    """Returns the values of ``tree`` with the dtypes of ``reference``.
-
-    Under x64 some of Jumanji's steps widen their state.
-    """
-    return jax.tree.map(
-        lambda old, new: jax.lax.convert_element_type(new, old.dtype), reference, tree
-    )
-
-
-class JumanjiEnvironment:
+class JumanjiEnvironment(AdaptedEnvironment):
     """A Jumanji environment as the library's ``Environment``.
 
     The states are Jumanji's own. Time limits are truncations here (last, with discount 1), even
@@ -88,68 +49,34 @@ class JumanjiEnvironment:
         reward: Literal["team", "individual"] = "team",
         agent_id: bool = True,
     ):
-        self._adapter_spec = _find_adapter_spec(env)
-        self._name = name or type(env).__name__
-        self._reward: Literal["team", "individual"] = reward
-        self._agent_id = agent_id
-        self._env = env
+        name = name or type(env).__name__
+        specs = [spec for env_class, spec in ADAPTER_SPECS.items() if isinstance(env, env_class)]
+        if not specs:
+            allowed = ", ".join(env_class.__name__ for env_class in ADAPTER_SPECS)
+            raise ValueError(
+                f"env: {type(env).__name__} is not one of Jumanji's multi-agent environments; "
+                f"allowed: {allowed}"
+            )
+        self._adapter_spec = specs[0]
         complaint = self._adapter_spec.validate(env)
         if complaint:
-            raise ValueError(f"{self._name}: {complaint}")
-        if not isinstance(agent_id, bool):
-            raise ValueError(
-                f"{self._name}: agent_id is {agent_id!r}; allowed is one of True, False"
-            )
-        allowed = ("team", "individual") if self._adapter_spec.individual else ("team",)
-        if reward not in allowed:
-            reason = (
-                ""
-                if self._adapter_spec.individual
-                else f" ({type(env).__name__} gives one number for the whole team)"
-            )
-            raise ValueError(
-                f"{self._name}: reward must be {' or '.join(map(repr, allowed))}{reason}, not "
-                f"{reward!r}"
-            )
+            raise ValueError(f"{name}: {complaint}")
+        num_agents = self._adapter_spec.num_agents(env)
+        super().__init__(env, name, num_agents, self._adapter_spec.individual, reward, agent_id)
+        self._bounds = self._adapter_spec.bounds(env)
 
-    def __repr__(self) -> str:
-        return (
-            f"JumanjiEnvironment({self._name!r}, reward={self._reward!r}, "
-            f"agent_id={self._agent_id})"
-        )
-
-    @property
-    def unwrapped(self) -> Any:
-        """The Jumanji environment inside."""
-        return self._env
-
-    @property
-    def spec(self) -> EnvSpec:
-        """Sizes and meanings, from one trace of ``reset`` that compiles nothing."""
-        return self._spec
-
-    @functools.cached_property
-    def _spec(self) -> EnvSpec:
-        key = jax.eval_shape(jax.random.key, 0)
-        _, timestep = jax.eval_shape(self.reset, key)
-        obs = timestep.obs
-        bounds = self._adapter_spec.bounds(self._env)
-        low, high = bounds if bounds is not None else (None, None)
-        return EnvSpec(
-            name=self._name,
-            num_agents=self._adapter_spec.num_agents(self._env),
-            obs_size=obs.agents_view.shape[-1],
-            global_state_size=obs.global_state.shape[-1],
-            action_type="discrete" if bounds is None else "continuous",
-            action_size=obs.action_mask.shape[-1],
+    def _spec_fields(self) -> dict[str, Any]:
+        fields = dict(
+            action_type="discrete" if self._bounds is None else "continuous",
             max_episode_steps=self._adapter_spec.limit(self._env),
-            reward_type=self._reward,
             return_description=self._adapter_spec.return_description(self._env),
             max_return=self._adapter_spec.max_return(self._env),
-            action_low=None if low is None else tuple(map(float, low)),
-            action_high=None if high is None else tuple(map(float, high)),
             action_names=self._adapter_spec.action_names,
         )
+        if self._bounds is not None:
+            low, high = (tuple(map(float, bound)) for bound in self._bounds)
+            fields |= dict(action_low=low, action_high=high)
+        return fields
 
     def reset(self, key: Array) -> tuple[PyTree, TimeStep]:
         """Begins an episode.
@@ -161,16 +88,8 @@ class JumanjiEnvironment:
             Jumanji's state and the first time step.
         """
         state, native_timestep = self._env.reset(key)
-        state = _strong_dtypes(state)
-        num_agents = self._adapter_spec.num_agents(self._env)
-        timestep = TimeStep(
-            obs=self._observe(state, native_timestep.observation),
-            reward=jnp.zeros(num_agents, float),
-            cost=jnp.zeros((num_agents, 0), float),
-            discount=jnp.ones((), float),
-            last=jnp.zeros((), bool),
-        )
-        return state, timestep
+        state = strong_dtypes(state)
+        return state, make_timestep(self._observe(state, native_timestep.observation))
 
     def step(self, state: PyTree, action: Array) -> tuple[PyTree, TimeStep]:
         """Takes one joint action.
@@ -182,25 +101,30 @@ class JumanjiEnvironment:
         Returns:
             Jumanji's next state and the time step, without costs (K = 0).
         """
-        adapter_spec = self._adapter_spec
-        if adapter_spec.bounds(self._env) is None:
+        if self._bounds is None:
             action = action.astype(int)
         next_state, native_timestep = self._env.step(state, action)
-        next_state = _cast_like(state, next_state)
-        num_agents = adapter_spec.num_agents(self._env)
+        next_state = cast_like(state, next_state)
         reward = jnp.asarray(native_timestep.reward, float)
-        if self._reward == "team":
-            reward = jnp.broadcast_to(reward.sum(), (num_agents,))
         # not Jumanji's own discount: several of its environments set that to 0 at a time limit
-        is_terminal = adapter_spec.is_terminal(self._env, state, action, next_state)
-        timestep = TimeStep(
-            obs=self._observe(next_state, native_timestep.observation),
-            reward=reward,
-            cost=jnp.zeros((num_agents, 0), float),
-            discount=1.0 - is_terminal.astype(float),
-            last=native_timestep.last(),
+        return next_state, make_timestep(
+            self._observe(next_state, native_timestep.observation),
+            reward.sum() if self._reward == "team" else reward,
+            self._adapter_spec.is_terminal(self._env, state, action, next_state),
+            native_timestep.last(),
         )
-        return next_state, timestep
+
+    def _observe(self, state: PyTree, native_obs: NativeObs) -> Observation:
+        adapter_spec, arguments = self._adapter_spec, (self._env, state, native_obs)
+        view = adapter_spec.agents_view(*arguments)
+        return self._observation(
+            view,
+            view.reshape(-1)
+            if adapter_spec.global_state is None
+            else adapter_spec.global_state(*arguments),
+            adapter_spec.action_mask(*arguments),
+            adapter_spec.alive(*arguments),
+        )
 
     def animate(self, states: Sequence[PyTree], path: str | Path, fps: int = 5) -> Path:
         """Writes a GIF of a list of states with Jumanji's own viewer, without opening a window.
@@ -216,28 +140,43 @@ class JumanjiEnvironment:
         Raises:
             ValueError: for an empty list, or a path that is not ``.gif``.
         """
-        return animation.write_gif(self._env, states, path, fps, self._adapter_spec.video_limits)
+        path = check_video(states, path)
+        limits = self._adapter_spec.video_limits
+        with _agg_backend():
+            from matplotlib.animation import PillowWriter
 
-    def _observe(self, state: PyTree, native_obs: NativeObs) -> Observation:
-        adapter_spec, env = self._adapter_spec, self._env
-        view = adapter_spec.agents_view(env, state, native_obs)
-        num_agents = view.shape[0]
-        global_state = (
-            view.reshape(-1)
-            if adapter_spec.global_state is None
-            else adapter_spec.global_state(env, state, native_obs)
-        )
-        # after the state, which never has the one-hot numbers
-        if self._agent_id:
-            view = jnp.concatenate([view, jnp.eye(num_agents, dtype=view.dtype)], axis=-1)
-        alive = (
-            jnp.ones(num_agents, bool)
-            if adapter_spec.alive is None
-            else adapter_spec.alive(env, state, native_obs)
-        )
-        return Observation(
-            agents_view=view,
-            global_state=global_state,
-            action_mask=adapter_spec.action_mask(env, state, native_obs),
-            alive=alive,
-        )
+            host_states = [_to_host(state) for state in states]
+            video = self._env.animate(host_states, interval=round(1000 / fps))
+            if limits is not None:
+                for axes in video._fig.axes:
+                    axes.set(xlim=limits, ylim=limits)
+            video.save(str(path), writer=PillowWriter(fps=fps), dpi=50)
+        return path
+
+
+@contextmanager
+def _agg_backend() -> Iterator[ModuleType]:
+    """Draws with Agg, and restores matplotlib's backend, interactive mode and open figures."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    backend, interactive = matplotlib.get_backend(), plt.isinteractive()
+    open_figures = set(plt.get_fignums())
+    plt.switch_backend("agg")
+    try:
+        yield plt
+    finally:
+        for number in set(plt.get_fignums()) - open_figures:
+            plt.close(number)
+        plt.switch_backend(backend)
+        (plt.ion if interactive else plt.ioff)()
+
+
+def _to_host(state: PyTree) -> PyTree:
+    """Returns arrays as numpy, and typed keys unchanged.
+
+    A viewer reads cell by cell, which is slow on JAX's arrays.
+    """
+    return jax.tree.map(
+        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), state
+    )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.envs.errors import unknown_name_error
 from jaxmarl_lite.envs.jumanji import scenarios
-from jaxmarl_lite.envs.wrappers.costs import Cost, CostWrapper
+from jaxmarl_lite.envs.wrappers import Cost, CostWrapper, with_limits
 from jaxmarl_lite.types import Array, PyTree
 from jaxmarl_lite.validation import check_int, check_number, check_table
 
@@ -127,7 +127,7 @@ def failed_loading(env: Any) -> tuple[Cost, ...]:
         env: the Jumanji environment.
 
     Returns:
-        One cost, ``fruitless_loading``.
+        One cost, ``failed_loading``.
     """
 
     def cost_fn(state: PyTree, action: Array, next_state: PyTree) -> Array:
@@ -138,7 +138,7 @@ def failed_loading(env: Any) -> tuple[Cost, ...]:
 
     return (
         Cost(
-            "fruitless_loading",
+            "failed_loading",
             "attempts to load that got no food",
             cost_fn,
             limit=0.015 * env.time_limit,
@@ -297,11 +297,6 @@ class Task:
     examples: tuple[str, ...]
     """Scenario names to start from."""
 
-    @property
-    def keywords(self) -> list[str]:
-        """Names of the keywords that the costs take, and ``cost_limit``."""
-        return [*scenarios.keywords_of(self.costs)[1:], "cost_limit"]
-
 
 TASKS: dict[str, Task] = {
     "Cleaner": Task(crowding, ("cleaner-10x10x3a", "cleaner-10x10x5a")),
@@ -320,87 +315,56 @@ def families() -> list[tuple[scenarios.ScenarioFamily, Task]]:
     return [(by_class[name], task) for name, task in TASKS.items()]
 
 
-def examples() -> list[tuple[str, str]]:
-    """Returns names to start from, each with its agents, actions and episode limit in words."""
+def examples(suite: str) -> list[tuple[str, str]]:
+    """Returns names to start from, each with its agents, actions and episode limit in words.
+
+    Args:
+        suite: ``safe``.
+    """
     return [
-        (name, scenarios.describe(family, name))
+        (f"{suite}/{name}", scenarios.describe(family, name))
         for family, task in families()
         for name in task.examples
     ]
 
 
-def task_of(scenario: str) -> Task:
-    """Returns the task of a scenario's name.
+def name_patterns(suite: str) -> list[str]:
+    """Returns the patterns of the names in a readable form, for messages.
 
     Args:
-        scenario: a name such as ``cleaner-10x10x3a``.
-
-    Returns:
-        The task of the family whose pattern the name follows.
-
-    Raises:
-        ValueError: for a name without costs.
+        suite: ``safe``.
     """
-    for family, task in families():
-        if re.fullmatch(family.regex, scenario):
-            return task
-    templates = ", ".join(family.template for family, _ in families())
-    raise unknown_name_error(
-        "scenario with costs", scenario, [name for name, _ in examples()], f"Allowed: {templates}."
-    )
+    return [f"{suite}/{family.template}" for family, _ in families()]
 
 
-def constrain(env: Any, scenario: str, keywords: Mapping[str, Any]) -> CostWrapper:
-    """Returns the environment of a scenario, with the costs of its task.
+def build(suite: str, name: str, keywords: Mapping[str, Any]) -> CostWrapper:
+    """Builds the environment of a scenario, with the costs of its task.
 
     Args:
-        env: a ``JumanjiEnvironment``.
-        scenario: the scenario's name.
-        keywords: those of the task, and ``cost_limit``: a mapping from names of costs to limits,
-            which replace the task's own, or the limit itself where there is one cost.
+        suite: ``safe``.
+        name: the scenario's name, such as ``cleaner-10x10x3a``.
+        keywords: those of the adapter, the Jumanji environment and its generator, those of the
+            task, and ``cost_limit``: a mapping from names of costs to limits, which replace the
+            task's own, or the limit itself where there is one cost.
 
     Returns:
         The environment with costs.
 
     Raises:
-        ValueError: that names the scenario, for a keyword's value that is not allowed.
+        ValueError: for a name without costs, an unknown keyword, or a value that is not allowed.
     """
-    options = dict(keywords)
+    tasks = [task for family, task in families() if re.fullmatch(family.regex, name)]
+    if not tasks:
+        templates = ", ".join(family.template for family, _ in families())
+        known = [example for task in TASKS.values() for example in task.examples]
+        raise unknown_name_error("scenario with costs", name, known, f"Allowed: {templates}.")
+    task_keywords = [*scenarios.parameters_of(tasks[0].costs)[1:], "cost_limit"]
+    options = {field: keywords[field] for field in task_keywords if field in keywords}
     limit = options.pop("cost_limit", None)
+    env_id, other_keywords = f"{suite}/{name}", [*scenarios.ADAPTER_KEYWORDS, *task_keywords]
+    native = scenarios.build_native(name, keywords, other_keywords)
+    env = scenarios.adapt(native, env_id, keywords)
     try:
-        costs = task_of(scenario).costs(env.unwrapped, **options)
-        return CostWrapper(env, with_limits(costs, limit))
+        return CostWrapper(env, with_limits(tasks[0].costs(native, **options), limit))
     except ValueError as error:
-        raise ValueError(f"safe/{scenario}: {error}") from error
-
-
-def with_limits(costs: tuple[Cost, ...], limit: Any) -> tuple[Cost, ...]:
-    """Returns the costs with other limits.
-
-    Args:
-        costs: the costs.
-        limit: a mapping from names of costs to limits; a limit, where there is one cost; None
-            keeps every limit.
-
-    Returns:
-        The costs; those that the mapping does not name keep their limits.
-
-    Raises:
-        ValueError: for a name that no cost has, or a limit without a name for several costs.
-    """
-    if limit is None:
-        return costs
-    names = [cost.name for cost in costs]
-    if not isinstance(limit, Mapping):
-        if len(costs) > 1:
-            raise ValueError(
-                f"cost_limit is {limit!r}, but must be a mapping from any of {', '.join(names)} "
-                "to limits"
-            )
-        limit = {names[0]: limit}
-    for name in limit:
-        if name not in names:
-            raise unknown_name_error("cost in cost_limit:", name, names)
-    return tuple(
-        dataclasses.replace(cost, limit=limit.get(cost.name, cost.limit)) for cost in costs
-    )
+        raise ValueError(f"{env_id}: {error}") from error

@@ -6,16 +6,16 @@ Reading a name costs nothing: Jumanji is imported only when an environment is bu
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmarl_lite.envs.errors import check_names
+from jaxmarl_lite.envs._import import load
+from jaxmarl_lite.envs.errors import check_names, unknown_name_error
 from jaxmarl_lite.validation import (
     MOST,
     check_bool,
@@ -25,6 +25,9 @@ from jaxmarl_lite.validation import (
     one_line,
     show,
 )
+
+if TYPE_CHECKING:
+    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
 
 Settings = dict[str, Any]
 ADAPTER_KEYWORDS = ("reward", "agent_id")
@@ -220,9 +223,26 @@ FAMILIES = (
 """Every family of scenario names."""
 
 
-def examples() -> list[tuple[str, str]]:
-    """Returns the literature's scenario names, each with its agents, actions and episode limit."""
-    return [(name, describe(family, name)) for family in FAMILIES for name in family.examples]
+def examples(suite: str) -> list[tuple[str, str]]:
+    """Returns the literature's scenario names, each with its agents, actions and episode limit.
+
+    Args:
+        suite: ``jumanji``.
+    """
+    return [
+        (f"{suite}/{name}", describe(family, name))
+        for family in FAMILIES
+        for name in family.examples
+    ]
+
+
+def name_patterns(suite: str) -> list[str]:
+    """Returns the patterns of the names in a readable form, for messages.
+
+    Args:
+        suite: ``jumanji``.
+    """
+    return [*(f"{suite}/{family.template}" for family in FAMILIES), f"{suite}/<Jumanji's own id>"]
 
 
 def describe(family: ScenarioFamily, name: str) -> str:
@@ -240,15 +260,56 @@ def describe(family: ScenarioFamily, name: str) -> str:
     return f"{generator[family.agents_key]} agents, {family.actions}, at most {limit} steps"
 
 
-def build(name: str, keywords: Mapping[str, Any], other_keywords: Iterable[str] = ()) -> Any | None:
+def build(suite: str, name: str, keywords: Mapping[str, Any]) -> JumanjiEnvironment:
+    """Builds the environment of a scenario's name, or of one of Jumanji's own ids.
+
+    Args:
+        suite: ``jumanji``.
+        name: the part of the name after the suite and the slash.
+        keywords: the adapter's, and any of the Jumanji environment or its generator.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: for an unknown name or keyword, or sizes that Jumanji refuses.
+    """
+    native = build_native(name, keywords) or _build_registered(name, keywords)
+    return adapt(native, f"{suite}/{name}", keywords)
+
+
+def adapt(native: Any, env_id: str, keywords: Mapping[str, Any]) -> JumanjiEnvironment:
+    """Returns a Jumanji environment behind the library's protocol.
+
+    Args:
+        native: the Jumanji environment.
+        env_id: its name in ``spec``.
+        keywords: those of the adapter are used.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: for a value that the adapter refuses.
+    """
+    from jaxmarl_lite.envs.jumanji.adapter import JumanjiEnvironment
+
+    for_adapter = {field: keywords[field] for field in ADAPTER_KEYWORDS if field in keywords}
+    env = JumanjiEnvironment(native, env_id, **for_adapter)
+    _ = env.spec  # tracing here exposes impossible sizes early
+    return env
+
+
+def build_native(
+    name: str, keywords: Mapping[str, Any], other_keywords: Iterable[str] = ADAPTER_KEYWORDS
+) -> Any | None:
     """Builds the Jumanji environment of a scenario name.
 
     Args:
         name: the scenario's name.
         keywords: any keywords of the environment or its generator; they override those that the
             name stands for.
-        other_keywords: names that the caller takes itself, to be listed with the allowed ones in an
-            error.
+        other_keywords: names that the caller takes itself: their values are ignored.
 
     Returns:
         The Jumanji environment, or None when the name follows no pattern.
@@ -256,10 +317,37 @@ def build(name: str, keywords: Mapping[str, Any], other_keywords: Iterable[str] 
     Raises:
         ValueError: for an unknown keyword, or sizes that Jumanji refuses.
     """
+    load("jumanji")
     for family in FAMILIES:
         if re.fullmatch(family.regex, name):
-            return _construct(family, name, dict(keywords), other_keywords)
+            return _construct(family, name, keywords, list(other_keywords))
     return None
+
+
+def _build_registered(name: str, keywords: Mapping[str, Any]) -> Any:
+    """Returns the Jumanji environment of one of Jumanji's own ids."""
+    patterns = ", ".join(family.template for family in FAMILIES)
+    known = [example for family in FAMILIES for example in family.examples]
+    # a name that cannot be an id is refused before Jumanji's environments are imported
+    if not re.fullmatch(r"\w+-v\d+", name):
+        also = f"Allowed: {patterns}, or one of Jumanji's own ids, such as Connector-v3."
+        raise unknown_name_error("Jumanji scenario", name, known, also)
+    from jumanji import registration
+
+    from jaxmarl_lite.envs.jumanji.env_specs import ADAPTER_SPECS
+
+    classes = {env_class.__name__: env_class for env_class in ADAPTER_SPECS}
+    classes = {
+        env_id: classes[env_id.rsplit("-v", 1)[0]]
+        for env_id in sorted(registration.registered_environments())
+        if env_id.rsplit("-v", 1)[0] in classes
+    }
+    if name not in classes:
+        also = f"Allowed: {patterns}, or {', '.join(classes)}."
+        raise unknown_name_error("Jumanji scenario", name, [*known, *classes], also)
+    check_names(f"jumanji/{name}", keywords, [*ADAPTER_KEYWORDS, *parameters_of(classes[name])])
+    arguments = {k: v for k, v in keywords.items() if k not in ADAPTER_KEYWORDS}
+    return registration.make(name, **_check_arguments(classes[name], arguments))
 
 
 def _settings(family: ScenarioFamily, name: str) -> tuple[Settings, Settings]:
@@ -270,16 +358,16 @@ def _settings(family: ScenarioFamily, name: str) -> tuple[Settings, Settings]:
 
 
 def _construct(
-    family: ScenarioFamily, name: str, keywords: Settings, other_keywords: Iterable[str]
+    family: ScenarioFamily, name: str, keywords: Mapping[str, Any], other_keywords: list[str]
 ) -> Any:
-    environment_class, generator_class = load(family.environment), load(family.generator)
-    generator_names, environment_names = (
-        keywords_of(generator_class),
-        keywords_of(environment_class),
+    environment_class, generator_class = (
+        getattr(load(module), class_name)
+        for module, class_name in (family.environment.split(":"), family.generator.split(":"))
     )
-    check_names(
-        name, keywords, [*ADAPTER_KEYWORDS, *other_keywords, *environment_names, *generator_names]
-    )
+    environment_names = parameters_of(environment_class)
+    generator_names = parameters_of(generator_class)
+    check_names(name, keywords, [*other_keywords, *environment_names, *generator_names])
+    keywords = {k: v for k, v in keywords.items() if k not in other_keywords}
     # a generator object fixes all sizes, so that keywords of a generator would have no effect
     has_generator = "generator" in keywords
     clash = sorted(set(keywords) & set(generator_names)) if has_generator else []
@@ -292,11 +380,10 @@ def _construct(
         generator, environment = _settings(family, name)
         generator |= {k: v for k, v in keywords.items() if k in generator_names}
         environment |= {k: v for k, v in keywords.items() if k in environment_names}
-        environment = check_arguments(environment_class, environment)
+        environment = _check_arguments(environment_class, environment)
         if not has_generator:
-            generator = check_arguments(generator_class, generator)
+            generator = _check_arguments(generator_class, generator)
             family.fits(generator)
-        if not has_generator:
             environment["generator"] = generator_class(**generator)
         return environment_class(**environment)
     except Exception as error:
@@ -313,18 +400,10 @@ def _construct(
         raise ValueError(f"{name}: {text}{suffix}") from error
 
 
-def check_arguments(constructor: type, arguments: Mapping[str, Any]) -> Settings:
+def _check_arguments(constructor: type, arguments: Mapping[str, Any]) -> Settings:
     """Returns checked arguments, with numbers converted to Python's.
 
-    Whole numbers are sizes, 1 or more.
-
-    Args:
-        constructor: the class that takes the arguments; the annotations of its ``__init__`` are the
-            rule.
-        arguments: values by name.
-
-    Returns:
-        The arguments.
+    Whole numbers are sizes, 1 or more. The annotations of the class's ``__init__`` are the rule.
 
     Raises:
         ValueError: for an argument that its annotation does not allow.
@@ -351,20 +430,7 @@ def check_arguments(constructor: type, arguments: Mapping[str, Any]) -> Settings
     return checked
 
 
-def load(path: str) -> Any:
-    """Returns the object at ``module:name``, importing the module.
-
-    Args:
-        path: the module's dotted name, a colon, and the name inside it.
-
-    Returns:
-        The object.
-    """
-    module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def keywords_of(constructor: Callable[..., Any]) -> list[str]:
+def parameters_of(constructor: Callable[..., Any]) -> list[str]:
     """Returns the names of the arguments that a class or function takes.
 
     Args:

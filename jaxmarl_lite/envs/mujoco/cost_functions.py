@@ -1,45 +1,192 @@
-"""Costs of the tasks, as functions of a robot's state, and the observations of their hazards."""
+"""Costs of the tasks, and the hazards that the robots must avoid, with their observations.
+
+The hazards are the walls of a corridor, a moving bomb, a moving box: pure functions of positions
+and times; the physics knows nothing of them. In the published models the walls and the bomb are
+bodies as well, so light that a robot pushes them away; here robots pass through, and only the cost
+remains.
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar, Protocol
+import math
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.envs.mujoco import hazards
 from jaxmarl_lite.types import Array, PyTree
 
+SLOPE = math.tan(math.radians(30.0))
+"""Slope of the corridor's parts that lie across, in metres of y per metre of x."""
+_LAST_Y = 20.0 * SLOPE
+"""Y of the corridor's last, straight part (m)."""
+WALL_NEAR = 1.8
+"""Distance to a wall, along y, below which it costs (m)."""
+BOMB_START = 10.0
+"""X at which the cheetah's bomb starts (m)."""
+BOMB_NEAR, BOX_NEAR = 9.0, 1.0
+"""Distances along x below which the cheetah's bomb and the hopper's box cost (m)."""
+_GEAR = 120.0
+"""Force of the bomb's motor (N per unit of drive)."""
+_MASS = 0.1 + 2.392e-4
+"""Armature and box of the bomb (kg)."""
+_DAMPING = 0.2
+"""Damping of the bomb's rail (N s/m)."""
 
-class CostInputs(Protocol):
-    """Features of a robot after a step, from which a cost is computed."""
 
-    @property
-    def roots(self) -> Array:
-        """[R, 2] x and y of the first body, or of each of two robots (m)."""
-        ...
+def centre_line(x: Array, level: bool = False) -> Array:
+    """Returns y of the corridor's middle (m).
 
-    @property
-    def parts(self) -> Array:
-        """[M, 2] x and y of the parts that may cost: the roots, or every body (m)."""
-        ...
+    It runs out at 30 degrees to x = 20, back to 60, out to 100, then straight on.
 
-    @property
-    def speed(self) -> Array:
-        """[2] velocity of the first body over the step (m/s)."""
-        ...
+    Args:
+        x: Position along the corridor (m), any shape.
+        level: Whether the corridor runs along x up to x = 0, so that a long robot, which lies there
+            at first, lies within it.
 
-    @property
-    def time(self) -> Array:
-        """[] time since the episode began (s)."""
-        ...
+    Returns:
+        The y of each ``x`` (m).
+    """
+    far_y = jnp.where(x < 100, (x - 80) * SLOPE, _LAST_Y)
+    start_x = jnp.maximum(x, 0.0) if level else x
+    return jnp.where(x < 20, start_x * SLOPE, jnp.where(x < 60, (40 - x) * SLOPE, far_y))
 
-    @property
-    def hazard(self) -> PyTree:
-        """State of the hazard."""
-        ...
+
+def wall_distance(x: Array, y: Array, half_width: float, level: bool = False) -> Array:
+    """Returns the distance to the nearer wall along y.
+
+    The reference implementation measures it so; the perpendicular distance is 0.866 of it. The
+    walls stand at ``centre_line(x, level) ± half_width``.
+
+    Args:
+        x: Position along the corridor (m), any shape.
+        y: Position across it (m), likewise.
+        half_width: Distance from the middle to a wall, along y (m).
+        level: See `centre_line`.
+
+    Returns:
+        The distances (m), not negative.
+    """
+    offset = y - centre_line(x, level)
+    return jnp.minimum(jnp.abs(offset - half_width), jnp.abs(offset + half_width))
+
+
+def wall_cost(
+    x: Array, y: Array, half_width: float, outside: bool = False, level: bool = False
+) -> Array:
+    """Returns 1 where a wall is nearer than `WALL_NEAR`, else 0.
+
+    Args:
+        x: Position along the corridor (m), any shape.
+        y: Position across it (m), likewise.
+        half_width: Distance from the middle to a wall, along y (m).
+        outside: Whether positions beyond a wall cost too; the reference implementation's cost ends
+            there.
+        level: See `centre_line`.
+
+    Returns:
+        The costs, 0.0 or 1.0.
+    """
+    costs = wall_distance(x, y, half_width, level) < WALL_NEAR
+    if outside:
+        costs |= jnp.abs(y - centre_line(x, level)) > half_width
+    return costs.astype(float)
+
+
+class Bomb(NamedTuple):
+    """A box on a rail that a slow push drives at 3.6 m/s on average.
+
+    Attributes:
+        x: Position (m), [] float.
+        v: Velocity (m/s), [] float.
+    """
+
+    x: Array
+    v: Array
+
+
+def bomb_drive(time: Array) -> Array:
+    """Returns the signal of the bomb's motor: ``0.02 sin²(t/3) - 0.004``.
+
+    Args:
+        time: Time since the episode began (s).
+
+    Returns:
+        The signal, dimensionless.
+    """
+    return 0.02 * jnp.sin(time / 3.0) ** 2 - 0.004
+
+
+def bomb_after(bomb: Bomb, drive: Array, timestep: float, steps: int) -> Bomb:
+    """Returns the bomb after some steps of the physics under one drive.
+
+    The equation is ``m v' = 120 u - 0.2 v``, in MuJoCo's Euler step. That is implicit in the
+    damping, ``v <- v + h (F - d v)/(m + h d)``, and then ``x <- x + h v``; this is the closed form
+    of the steps.
+
+    Args:
+        bomb: Bomb before the steps.
+        drive: Signal u of its motor, from `bomb_drive`.
+        timestep: Length h of a step of the physics (s).
+        steps: Number of steps.
+
+    Returns:
+        The bomb after the steps.
+    """
+    step_decay = _MASS / (_MASS + timestep * _DAMPING)
+    final_speed = _GEAR * drive / _DAMPING
+    total_decay = step_decay**steps
+    v = final_speed + (bomb.v - final_speed) * total_decay
+    distance = final_speed * steps + (bomb.v - final_speed) * step_decay * (1.0 - total_decay) / (
+        1.0 - step_decay
+    )
+    return Bomb(bomb.x + timestep * distance, v)
+
+
+def box_place(time: Array) -> Array:
+    """Returns x of the box before the hopper: ``t + sin t + 3``.
+
+    Args:
+        time: Time since the episode began (s).
+
+    Returns:
+        The position (m).
+    """
+    return time + jnp.sin(time) + 3.0
+
+
+def is_near(x: Array, hazard_x: Array, distance: float) -> Array:
+    """Returns 1 where a hazard is nearer than a distance along x, else 0.
+
+    Args:
+        x: Positions (m), any shape.
+        hazard_x: Position of the hazard (m), likewise.
+        distance: Distance below which it is 1 (m).
+
+    Returns:
+        0.0 or 1.0 for each position.
+    """
+    return (jnp.abs(x - hazard_x) < distance).astype(float)
+
+
+class CostInputs(NamedTuple):
+    """Features of a robot after a step, from which a cost is computed.
+
+    Attributes:
+        roots: [R, 2] x and y of the first body, or of each of two robots (m).
+        parts: [M, 2] x and y of the parts that may cost: the roots, or every body (m).
+        speed: [2] velocity of the first body over the step (m/s).
+        time: [] time since the episode began (s).
+        hazard: State of the hazard.
+    """
+
+    roots: Array
+    parts: Array
+    speed: Array
+    time: Array
+    hazard: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +280,7 @@ class CorridorCost(CostFunction):
     def description(self) -> str:
         """Meaning of the cost, with its unit."""
         fall = ", or at which it fell" if self.falls else ""
-        return f"steps nearer than {hazards.WALL_NEAR:g} m to a wall, along y{fall}"
+        return f"steps nearer than {WALL_NEAR:g} m to a wall, along y{fall}"
 
     def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
         """Computes the cost of a step, by part.
@@ -146,7 +293,7 @@ class CorridorCost(CostFunction):
             Costs ``[M]``, 0 or 1.
         """
         x, y = inputs.parts[:, 0], inputs.parts[:, 1]
-        costs = hazards.wall_cost(x, y, self.half_width, self.outside, self.level)
+        costs = wall_cost(x, y, self.half_width, self.outside, self.level)
         return jnp.maximum(costs, has_fallen.astype(float)) if self.falls else costs
 
     def extra_obs(self, inputs: CostInputs) -> Array:
@@ -159,27 +306,60 @@ class CorridorCost(CostFunction):
             ``[2]``.
         """
         x, y = inputs.roots[0]
-        return jnp.stack([x / 5.0, y - hazards.centre_line(x, self.level)])
+        return jnp.stack([x / 5.0, y - centre_line(x, self.level)])
 
 
 @dataclasses.dataclass(frozen=True)
-class BombCost(CostFunction):
-    """Cost of a bomb on a rail."""
+class MovingHazardCost(CostFunction):
+    """Cost of a bomb or a box that moves before the robot."""
 
-    name: ClassVar[str] = "bomb"
-    distance: float = hazards.BOMB_NEAR
+    distance: float
     """Distance along x below which a step costs (m)."""
-    start: float = hazards.BOMB_START
-    """First position of the bomb, plus up to 0.1 to either side (m)."""
-    furthest: float = float("inf")
-    """End of the rail (m)."""
 
     @property
     def description(self) -> str:
         """Meaning of the cost, with its unit."""
-        return f"steps nearer than {self.distance:g} m to the bomb"
+        return f"steps nearer than {self.distance:g} m to the {self.name}"
 
-    def init(self, key: Array) -> hazards.Bomb:
+    @abc.abstractmethod
+    def hazard_x(self, hazard: PyTree, time: Array) -> Array:
+        """Returns the hazard's position along x.
+
+        Args:
+            hazard: State of the hazard.
+            time: Time since the episode began (s).
+
+        Returns:
+            The position (m), [] float.
+        """
+
+    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
+        """Computes the cost of a step, by part.
+
+        Args:
+            inputs: Features of the robot after the step.
+            has_fallen: Whether the robot fell at this step, [] bool.
+
+        Returns:
+            Costs ``[M]``, 0 or 1.
+        """
+        hazard_x = self.hazard_x(inputs.hazard, inputs.time)
+        return is_near(inputs.parts[:, 0], hazard_x, self.distance)
+
+
+@dataclasses.dataclass(frozen=True)
+class BombCost(MovingHazardCost):
+    """Cost of a bomb on a rail."""
+
+    name: ClassVar[str] = "bomb"
+    distance: float = BOMB_NEAR
+    """Distance along x below which a step costs (m)."""
+    start: float = BOMB_START
+    """First position of the bomb, plus up to 0.1 to either side (m)."""
+    furthest: float = float("inf")
+    """End of the rail (m)."""
+
+    def init(self, key: Array) -> Bomb:
         """Draws the bomb's state at the start of an episode.
 
         Args:
@@ -190,9 +370,9 @@ class BombCost(CostFunction):
         """
         position_key, speed_key = jax.random.split(key)
         x = self.start + jax.random.uniform(position_key, (), minval=-0.1, maxval=0.1)
-        return hazards.Bomb(x, 0.1 * jax.random.normal(speed_key, ()))
+        return Bomb(x, 0.1 * jax.random.normal(speed_key, ()))
 
-    def step(self, hazard: hazards.Bomb, time: Array, timestep: float, steps: int) -> hazards.Bomb:
+    def step(self, hazard: Bomb, time: Array, timestep: float, steps: int) -> Bomb:
         """Returns the bomb after some steps of the physics; it stops at the rail's end.
 
         Args:
@@ -204,23 +384,21 @@ class BombCost(CostFunction):
         Returns:
             The bomb after the steps.
         """
-        bomb = hazards.bomb_after(hazard, hazards.bomb_drive(time), timestep, steps)
+        bomb = bomb_after(hazard, bomb_drive(time), timestep, steps)
         stopped = bomb.x > self.furthest
-        return hazards.Bomb(
-            jnp.where(stopped, self.furthest, bomb.x), jnp.where(stopped, 0.0, bomb.v)
-        )
+        return Bomb(jnp.where(stopped, self.furthest, bomb.x), jnp.where(stopped, 0.0, bomb.v))
 
-    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
-        """Computes the cost of a step, by part.
+    def hazard_x(self, hazard: Bomb, time: Array) -> Array:
+        """Returns the hazard's position along x.
 
         Args:
-            inputs: Features of the robot after the step.
-            has_fallen: Whether the robot fell at this step, [] bool.
+            hazard: State of the hazard.
+            time: Time since the episode began (s).
 
         Returns:
-            Costs ``[M]``, 0 or 1.
+            The position (m), [] float.
         """
-        return hazards.is_near(inputs.parts[:, 0], inputs.hazard.x, self.distance)
+        return hazard.x
 
     def extra_obs(self, inputs: CostInputs) -> Array:
         """Returns the bomb's speed, its drive, and its distance ahead of each robot.
@@ -232,35 +410,28 @@ class BombCost(CostFunction):
             ``[2 + R]``: speed (m/s), drive, and distances (10 m), clipped to [-5, 5].
         """
         ahead = jnp.clip((inputs.hazard.x - inputs.roots[:, 0]) / 10.0, -5.0, 5.0)
-        return jnp.concatenate(
-            [inputs.hazard.v[None], hazards.bomb_drive(inputs.time)[None], ahead]
-        )
+        return jnp.concatenate([inputs.hazard.v[None], bomb_drive(inputs.time)[None], ahead])
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxCost(CostFunction):
+class BoxCost(MovingHazardCost):
     """Cost of a box that moves on before the hopper."""
 
     name: ClassVar[str] = "box"
-    distance: float = hazards.BOX_NEAR
+    distance: float = BOX_NEAR
     """Distance along x below which a step costs (m)."""
 
-    @property
-    def description(self) -> str:
-        """Meaning of the cost, with its unit."""
-        return f"steps nearer than {self.distance:g} m to the box"
-
-    def cost(self, inputs: CostInputs, has_fallen: Array) -> Array:
-        """Computes the cost of a step, by part.
+    def hazard_x(self, hazard: PyTree, time: Array) -> Array:
+        """Returns the hazard's position along x.
 
         Args:
-            inputs: Features of the robot after the step.
-            has_fallen: Whether the robot fell at this step, [] bool.
+            hazard: State of the hazard.
+            time: Time since the episode began (s).
 
         Returns:
-            Costs ``[M]``, 0 or 1.
+            The position (m), [] float.
         """
-        return hazards.is_near(inputs.parts[:, 0], hazards.box_place(inputs.time), self.distance)
+        return box_place(time)
 
     def extra_obs(self, inputs: CostInputs) -> Array:
         """Returns the box's speed, acceleration, and distance ahead.
@@ -272,7 +443,7 @@ class BoxCost(CostFunction):
             ``[3]``: speed (m/s), acceleration (m/s²) and distance (m).
         """
         t = inputs.time
-        return jnp.stack([1.0 + jnp.cos(t), -jnp.sin(t), hazards.box_place(t) - inputs.roots[0, 0]])
+        return jnp.stack([1.0 + jnp.cos(t), -jnp.sin(t), box_place(t) - inputs.roots[0, 0]])
 
 
 @dataclasses.dataclass(frozen=True)

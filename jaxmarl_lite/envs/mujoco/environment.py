@@ -7,10 +7,13 @@ that a rollout carries little.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.mujoco import models, partitions, rendering
-from jaxmarl_lite.envs.mujoco._import import mjx, mujoco, tracing
-from jaxmarl_lite.envs.mujoco.cost_functions import CostFunction
+from jaxmarl_lite.envs.base import check_video, make_timestep
+from jaxmarl_lite.envs.mujoco import models, rendering, tasks
+from jaxmarl_lite.envs.mujoco.cost_functions import CostFunction, CostInputs, MovingHazardCost
+from jaxmarl_lite.envs.mujoco.models import mjx, mujoco
 from jaxmarl_lite.envs.mujoco.tasks import ROBOTS
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, TimeStep
 
@@ -42,8 +46,8 @@ class RobotState(NamedTuple):
         hazard: State of the hazard.
         time: Number of steps since the episode began, [] int.
         has_fallen: Whether the robot fell at the last step, [] bool.
-        non_finite: Whether the physics answered numbers that are not finite, or ran away, and the
-            episode ended, [] bool.
+        non_finite: Whether the physics returned non-finite or unreasonably large numbers, which
+            ends the episode, [] bool.
     """
 
     qpos: Array
@@ -55,24 +59,6 @@ class RobotState(NamedTuple):
     time: Array
     has_fallen: Array
     non_finite: Array
-
-
-class RobotFeatures(NamedTuple):
-    """Features of a robot from which a cost is computed; see `cost_functions.CostInputs`.
-
-    Attributes:
-        roots: [R, 2] x and y of the first body, or of each of two robots (m).
-        parts: [M, 2] x and y of the parts that may cost (m).
-        speed: [2] velocity of the first body over the step (m/s).
-        time: [] time since the episode began (s).
-        hazard: State of the hazard.
-    """
-
-    roots: Array
-    parts: Array
-    speed: Array
-    time: Array
-    hazard: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +85,7 @@ class MujocoEnvironment:
 
     name: str
     robot: str
-    agents: partitions.Agents
+    agents: tasks.Agents
     segments: int = 0
     danger: CostFunction | None = None
     limit: float | tuple[float, ...] | None = None
@@ -119,19 +105,20 @@ class MujocoEnvironment:
     @functools.cached_property
     def _spec(self) -> EnvSpec:
         """Sizes and meanings, computed once."""
-        num_agents = len(self.agents)
-        action_size = max(map(len, self.agents))
-        _, timestep = jax.eval_shape(self.reset, jax.eval_shape(jax.random.key, 0))
-        obs_size, global_state_size = (
-            timestep.obs.agents_view.shape[-1],
-            timestep.obs.global_state.shape[-1],
-        )
-        danger = self.danger
+        obs = jax.eval_shape(self.reset, jax.eval_shape(jax.random.key, 0))[1].obs
+        action_size, danger = max(map(len, self.agents)), self.danger
+        costs: dict[str, Any] = {}
+        if danger is not None:
+            costs = dict(
+                cost_names=(danger.name,),
+                cost_descriptions=(danger.description,),
+                cost_limits=(danger.limit if self.limit is None else self.limit,),
+            )
         return EnvSpec(
             name=self.name,
-            num_agents=num_agents,
-            obs_size=obs_size,
-            global_state_size=global_state_size,
+            num_agents=len(self.agents),
+            obs_size=obs.agents_view.shape[-1],
+            global_state_size=obs.global_state.shape[-1],
             action_type="continuous",
             action_size=action_size,
             max_episode_steps=self.max_episode_steps,
@@ -139,11 +126,7 @@ class MujocoEnvironment:
             action_low=(-1.0,) * action_size,
             action_high=(1.0,) * action_size,
             can_diverge=True,
-            cost_names=() if danger is None else (danger.name,),
-            cost_descriptions=() if danger is None else (danger.description,),
-            cost_limits=None
-            if danger is None
-            else (danger.limit if self.limit is None else self.limit,),
+            **costs,
         )
 
     @functools.cached_property
@@ -198,15 +181,13 @@ class MujocoEnvironment:
             false,
             false,
         )
-        num_agents = len(self.agents)
-        zeros = jnp.zeros((num_agents,)), jnp.zeros((num_agents, 0 if self.danger is None else 1))
-        return state, TimeStep(self._observe(state), *zeros, jnp.ones(()), false)
+        return state, make_timestep(self._observe(state), num_costs=int(self.danger is not None))
 
     def step(self, state: RobotState, action: Array) -> tuple[RobotState, TimeStep]:
         """Drives the joints for one step.
 
-        Where an action is NaN, or the physics breaks, the episode ends in its last sound state, and
-        `is_non_finite` says so.
+        If an action is NaN or the physics returns non-finite numbers, the episode ends in the last
+        finite state, and `is_non_finite` returns True for it.
 
         Args:
             state: State before the step.
@@ -266,14 +247,12 @@ class MujocoEnvironment:
             signal,
             jnp.where(finite, forces, 0.0),
         )
-        terminated = has_fallen | ~finite
-        num_agents = len(self.agents)
-        return new_state, TimeStep(
+        return new_state, make_timestep(
             self._observe(new_state),
-            jnp.full((num_agents,), jnp.where(finite, reward, 0.0)),
+            jnp.where(finite, reward, 0.0),
+            has_fallen | ~finite,
+            new_state.time >= self.max_episode_steps,
             self.cost_of(new_state),
-            1.0 - terminated.astype(float),
-            terminated | (new_state.time >= self.max_episode_steps),
         )
 
     def to_ctrl(self, action: Array) -> Array:
@@ -300,19 +279,19 @@ class MujocoEnvironment:
 
     @functools.cached_property
     def _physics_step(self) -> Callable[[RobotState, Array], Any]:
-        """Function of a state and the motors' signals that does a step of the environment.
+        """Function of a state and the motors' signals that simulates one step of the environment.
 
-        It returns MJX's record. It is compiled separately, so that it is traced once.
+        It returns MJX's data. It is compiled separately, so that it is traced once.
         """
         model, blank = self._physics
         frame_skip = self._body.frame_skip
 
         def simulate(state: RobotState, signal: Array) -> Any:
-            """Returns MJX's record after ``frame_skip`` steps of the physics."""
+            """Returns MJX's data after ``frame_skip`` steps of the physics."""
             data = blank.replace(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=signal
             )
-            with tracing():
+            with _tracing():
                 return jax.lax.scan(
                     lambda d, _: (mjx.step(model, d), None), data, length=frame_skip
                 )[0]
@@ -330,7 +309,7 @@ class MujocoEnvironment:
     def _centres(self, qpos: Array) -> Array:
         """Returns the centre of mass of every body, ``[bodies, 3]`` (m)."""
         model, blank = self._physics
-        with tracing():
+        with _tracing():
             return mjx.kinematics(model, blank.replace(qpos=qpos)).xipos
 
     def seconds(self, state: RobotState) -> Array:
@@ -359,13 +338,32 @@ class MujocoEnvironment:
         """Writes a video of an episode; see `rendering.write_video`.
 
         Args:
-            states: States of the episode, in order.
-            path: File to write, .gif or .mp4.
+            states: States of the episode, in order; at least one.
+            path: File to write, ``.gif`` or ``.mp4``.
 
         Returns:
-            The file that was written.
+            The file that was written: where no OpenGL is available a ``.png``.
+
+        Raises:
+            ValueError: ``states`` is empty, the suffix is another one, or the file cannot be
+                written.
         """
-        return rendering.write_video(self, states, path)
+        path = check_video(states, path, (".gif", ".mp4"))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+        seconds, hazard_x = self.seconds(stacked), jnp.zeros(len(states))
+        if isinstance(self.danger, MovingHazardCost):
+            hazard_x = self.danger.hazard_x(stacked.hazard, seconds)
+        episode = rendering.Episode(
+            np.asarray(stacked.qpos, float),
+            np.stack([stacked.position[:, 0], stacked.qpos[:, 1]], -1),
+            np.asarray(seconds),
+            np.asarray(hazard_x),
+            np.asarray(jax.jit(jax.vmap(self.cost_of))(stacked)).sum((1, 2)) > 0,
+        )
+        model_spec = models.specification(self.robot, self.segments, self.physics)
+        return rendering.write_video(
+            self.name, model_spec, self.danger, episode, self._body.step_seconds, path
+        )
 
     def cost_of(self, state: RobotState) -> Array:
         """Computes each agent's cost of the step that led to a state.
@@ -386,7 +384,7 @@ class MujocoEnvironment:
             )[:, None]
         return jnp.broadcast_to(part_costs.max(), (num_agents, 1))
 
-    def _features(self, state: RobotState) -> RobotFeatures:
+    def _features(self, state: RobotState) -> CostInputs:
         """Returns the features from which the cost is computed.
 
         The parts are the roots; with ``costs="own"`` they are every body, where the hazard
@@ -397,7 +395,7 @@ class MujocoEnvironment:
         parts = roots
         if self.costs == "own" and self.danger is not None and self.danger.per_agent:
             parts = self._centres(state.qpos)[:, :2]
-        return RobotFeatures(roots, parts, state.speed, self.seconds(state), state.hazard)
+        return CostInputs(roots, parts, state.speed, self.seconds(state), state.hazard)
 
     @functools.cached_property
     def _agent_bodies(self) -> list[list[int]]:
@@ -448,7 +446,7 @@ class MujocoEnvironment:
         away.
         """
         model, robot = self._body.model, ROBOTS[self.robot]
-        joint_edges = partitions.edges(self.robot, self._body.joints)
+        joint_edges = tasks.edges(self.robot, self._body.joints)
         joint_qpos = {int(model.joint(name).qposadr[0]) for name in self._body.actuated}
         joint_qvel = {int(model.joint(name).dofadr[0]) for name in self._body.actuated}
         root_entries = [
@@ -459,7 +457,7 @@ class MujocoEnvironment:
         for agent_joints in self.agents:
             joints = [
                 model.joint(name)
-                for name in partitions.joints_within(agent_joints, joint_edges, self.distance)
+                for name in tasks.joints_within(agent_joints, joint_edges, self.distance)
             ]
             rows.append(
                 root_entries
@@ -472,3 +470,33 @@ class MujocoEnvironment:
         max_entries = max(map(len, rows))
         index = np.array([row + [0] * (max_entries - len(row)) for row in rows])
         return index, np.arange(max_entries) < np.array([[len(row)] for row in rows])
+
+
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    """Context for tracing MJX: on a CPU, every product of quaternions ends in a barrier.
+
+    XLA fuses the products along a chain of bodies, and its code for a CPU computes each anew for
+    every entry of the next one that asks for it: six links in a row take some 500 times as long as
+    they should, ten more than a thousand.
+
+    Yields:
+        None.
+    """
+    try:
+        math: Any = importlib.import_module("mujoco.mjx._src.math")
+        original_product = math.quat_mul
+    except (ImportError, AttributeError):  # another version of MJX: slow at worst
+        original_product = None
+    if original_product is None or jax.default_backend() != "cpu":
+        yield
+        return
+    with _lock:
+        math.quat_mul = lambda u, v: jax.lax.optimization_barrier(original_product(u, v))
+        try:
+            yield
+        finally:
+            math.quat_mul = original_product

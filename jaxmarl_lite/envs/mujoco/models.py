@@ -30,7 +30,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmarl_lite.envs.mujoco._import import mujoco
+from jaxmarl_lite.envs._import import load_mujoco
+
+mujoco, mjx = load_mujoco()
+MjSpec = MjsBody = MjModel = Any
+"""Types of `mujoco`, which has no stubs."""
 
 Physics = Literal["fast", "reference"]
 """Settings of the physics; see above."""
@@ -41,7 +45,7 @@ _Vector = Sequence[float]
 class Body:
     """Robot's model and the way it is driven."""
 
-    model: Any
+    model: MjModel
     """Compiled model, a `mujoco.MjModel`."""
     frame_skip: int
     """Number of steps of the physics per step of the environment."""
@@ -92,7 +96,7 @@ def build(robot: str, number_of_segments: int = 0, physics: Physics = "fast") ->
     return Body(model, frame_skip, joints)
 
 
-def specification(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> Any:
+def specification(robot: str, number_of_segments: int = 0, physics: Physics = "fast") -> MjSpec:
     """Returns the robot's `mujoco.MjSpec`, before it is compiled.
 
     Args:
@@ -141,7 +145,7 @@ _FRAME_SKIPS = {
 """Robot -> number of steps of the physics per step of the environment."""
 
 
-def _load_gymnasium_model(file: str) -> Any:
+def _load_gymnasium_model(file: str) -> MjSpec:
     """Reads one of Gymnasium's model files."""
     package = importlib.util.find_spec("gymnasium")
     assert package is not None and package.origin is not None
@@ -150,14 +154,14 @@ def _load_gymnasium_model(file: str) -> Any:
     )
 
 
-def _set_euler(spec: Any, iterations: int, ls_iterations: int) -> None:
+def _set_euler(spec: MjSpec, iterations: int, ls_iterations: int) -> None:
     """Sets Euler's step and the numbers of iterations of the solver."""
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     spec.option.iterations = iterations
     spec.option.ls_iterations = ls_iterations
 
 
-def _set_floor_contacts(spec: Any, names: Sequence[str], by_ends: bool = False) -> None:
+def _set_floor_contacts(spec: MjSpec, names: Sequence[str], by_ends: bool = False) -> None:
     """Lets only these geoms touch the floor, and none another.
 
     With ``by_ends``, a ball at either end of a capsule touches in place of the capsule. A capsule
@@ -187,7 +191,7 @@ def _set_floor_contacts(spec: Any, names: Sequence[str], by_ends: bool = False) 
             )
 
 
-def _fast_ant(spec: Any) -> None:
+def _fast_ant(spec: MjSpec) -> None:
     """Lets feet, lower legs and torso touch the floor.
 
     The thighs' ends would do so only where the ant lies on its side.
@@ -198,14 +202,14 @@ def _fast_ant(spec: Any) -> None:
     )
 
 
-def _fast_cheetah(spec: Any) -> None:
+def _fast_cheetah(spec: MjSpec) -> None:
     """Lets every part but the thighs touch the floor: these end at the torso and the shins."""
     _set_euler(spec, 4, 6)
     parts = ("torso", "head", "bshin", "bfoot", "fshin", "ffoot")
     _set_floor_contacts(spec, (*parts, *(f"second_{part}" for part in parts)))
 
 
-def _fast_hopper(spec: Any) -> None:
+def _fast_hopper(spec: MjSpec) -> None:
     """Lets the foot and the leg touch the floor.
 
     The episode of a hopper that falls ends before more of it does.
@@ -214,7 +218,7 @@ def _fast_hopper(spec: Any) -> None:
     _set_floor_contacts(spec, ("foot_geom", "leg_geom"))
 
 
-def _fast_humanoid(spec: Any) -> None:
+def _fast_humanoid(spec: MjSpec) -> None:
     """Lets feet and shins touch the floor, and no part another.
 
     The episode ends when the torso sinks below 1 m.
@@ -225,18 +229,18 @@ def _fast_humanoid(spec: Any) -> None:
     )
 
 
-def _fast_walker(spec: Any) -> None:
+def _fast_walker(spec: MjSpec) -> None:
     """Lets feet and legs touch the floor: an episode ends before more of the walker does."""
     _set_euler(spec, 6, 8)
     _set_floor_contacts(spec, ("foot_geom", "leg_geom", "foot_left_geom", "leg_left_geom"))
 
 
-def _fast_swimmer(spec: Any) -> None:
+def _fast_swimmer(spec: MjSpec) -> None:
     """Sets the solver only: nothing touches anything, as in the file."""
     _set_euler(spec, 4, 6)
 
 
-_FAST_SETTINGS: dict[str, Callable[[Any], None]] = {
+_FAST_SETTINGS: dict[str, Callable[[MjSpec], None]] = {
     "ant": _fast_ant,
     "manyagent-ant": _fast_ant,
     "halfcheetah": _fast_cheetah,
@@ -249,7 +253,7 @@ _FAST_SETTINGS: dict[str, Callable[[Any], None]] = {
 }
 
 
-def _coupled_cheetah() -> Any:
+def _coupled_cheetah() -> MjSpec:
     """Builds two cheetahs, bound by an elastic band between their torsos.
 
     They stand a metre to either side of the middle.
@@ -276,7 +280,7 @@ def _coupled_cheetah() -> Any:
     return spec
 
 
-def _soften_band(model: Any) -> None:
+def _soften_band(model: MjModel) -> None:
     """Computes the stiffness of the band's end from a stretched band.
 
     At the first pose the band lies across the direction in which the cheetahs can move, nothing
@@ -309,7 +313,7 @@ _HINGE, _FREE, _SLIDE = (
 _CAPSULE, _PLANE = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_PLANE
 
 
-def _empty_model(timestep: float) -> Any:
+def _empty_model(timestep: float) -> MjSpec:
     """Returns an empty specification with a floor and light."""
     spec = mujoco.MjSpec()
     spec.option.timestep = timestep
@@ -331,7 +335,7 @@ def _empty_model(timestep: float) -> Any:
     return spec
 
 
-def _manyagent_ant(num_segments: int) -> Any:
+def _manyagent_ant(num_segments: int) -> MjSpec:
     """Builds a rigid spine of segments a metre apart, each with two legs of hip and ankle.
 
     The first segment carries the head. Sizes, masses, axes and gears are those of Gu et al. 2021's
@@ -361,7 +365,7 @@ def _manyagent_ant(num_segments: int) -> Any:
     return spec
 
 
-def _add_motors(spec: Any, joints: Sequence[str]) -> None:
+def _add_motors(spec: MjSpec, joints: Sequence[str]) -> None:
     """Adds a motor of 150 N m at full signal for each joint."""
     for name in joints:
         spec.add_actuator(
@@ -375,7 +379,7 @@ def _add_motors(spec: Any, joints: Sequence[str]) -> None:
 
 
 def _add_leg(
-    torso: Any, name: str, hip: _Vector, thigh: _Vector, axis: _Vector, bounds: _Vector
+    torso: MjsBody, name: str, hip: _Vector, thigh: _Vector, axis: _Vector, bounds: _Vector
 ) -> list[str]:
     """Adds a leg to a segment: a fixed piece to the hip, a thigh and a longer lower leg.
 
@@ -394,7 +398,7 @@ def _add_leg(
     return [f"hip{name}", f"ankle{name}"]
 
 
-def _add_hinge(body: Any, name: str, axis: _Vector, bounds: _Vector) -> None:
+def _add_hinge(body: MjsBody, name: str, axis: _Vector, bounds: _Vector) -> None:
     """Adds a limited hinge to a body."""
     body.add_joint(
         name=name,
@@ -407,7 +411,9 @@ def _add_hinge(body: Any, name: str, axis: _Vector, bounds: _Vector) -> None:
     )
 
 
-def _add_capsule(body: Any, name: str, end: _Vector, radius: float, density: float = 5.0) -> None:
+def _add_capsule(
+    body: MjsBody, name: str, end: _Vector, radius: float, density: float = 5.0
+) -> None:
     """Adds a capsule to a body, from its origin to ``end``."""
     body.add_geom(
         name=name,
@@ -424,7 +430,7 @@ def _add_capsule(body: Any, name: str, end: _Vector, radius: float, density: flo
     )
 
 
-def _manyagent_swimmer(num_links: int) -> Any:
+def _manyagent_swimmer(num_links: int) -> MjSpec:
     """Builds a chain of links in a viscous plane, as in Gu et al. 2021's model.
 
     There is one motor at each link's joint.
@@ -459,7 +465,7 @@ def _manyagent_swimmer(num_links: int) -> Any:
     return spec
 
 
-def _add_link(body: Any, name: str, ends: _Vector) -> None:
+def _add_link(body: MjsBody, name: str, ends: _Vector) -> None:
     """Adds the capsule of a link, which touches nothing, to a body."""
     body.add_geom(
         name=name,
@@ -474,7 +480,7 @@ def _add_link(body: Any, name: str, ends: _Vector) -> None:
     )
 
 
-_SEGMENTED_MODELS: dict[str, Callable[[int], Any]] = {
+_SEGMENTED_MODELS: dict[str, Callable[[int], MjSpec]] = {
     "manyagent-ant": _manyagent_ant,
     "manyagent-swimmer": _manyagent_swimmer,
 }

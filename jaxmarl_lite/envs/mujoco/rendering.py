@@ -18,18 +18,19 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.mujoco import hazards, models
-from jaxmarl_lite.envs.mujoco._import import mujoco
-from jaxmarl_lite.envs.mujoco.cost_functions import BombCost, BoxCost, CorridorCost
-
-if TYPE_CHECKING:
-    from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment, RobotState
+from jaxmarl_lite.envs.mujoco import cost_functions
+from jaxmarl_lite.envs.mujoco.cost_functions import (
+    BombCost,
+    CorridorCost,
+    CostFunction,
+    MovingHazardCost,
+)
+from jaxmarl_lite.envs.mujoco.models import mujoco
 
 _SIZE = (720, 400)
 """Width and height of a video (pixels)."""
@@ -37,35 +38,59 @@ _MAX_FRAMES, _FPS = 300, 25
 _CAMERA = Path(__file__).with_name("render_worker.py")
 
 
-def write_video(env: MujocoEnvironment, states: Sequence[RobotState], path: str | Path) -> Path:
+class Episode(NamedTuple):
+    """An episode of F states, as a video shows it.
+
+    Attributes:
+        qpos: ``[F, nq]``, generalized positions.
+        path: ``[F, 2]``, x of the first root, and its y or its height (m).
+        seconds: ``[F]``, time since the episode began (s).
+        hazard_x: ``[F]``, position of the bomb or the box along x (m).
+        has_cost: ``[F]`` bool, whether the step that led to the state cost any agent anything.
+    """
+
+    qpos: np.ndarray
+    path: np.ndarray
+    seconds: np.ndarray
+    hazard_x: np.ndarray
+    has_cost: np.ndarray
+
+
+def write_video(
+    name: str,
+    model_spec: Any,
+    danger: CostFunction | None,
+    episode: Episode,
+    step_seconds: float,
+    path: Path,
+) -> Path:
     """Writes a video of an episode.
 
     Where no OpenGL is available, this warns and writes the path from above as ``.png``.
 
     Args:
-        env: The robot's environment.
-        states: States of the episode, in order; at least one.
+        name: Name of the environment.
+        model_spec: The robot's `mujoco.MjSpec`; it is changed.
+        danger: Cost of the hazard; None without costs.
+        episode: The episode.
+        step_seconds: Duration of a step (s).
         path: File to write, ``.gif`` or ``.mp4``.
 
     Returns:
         The file that was written.
 
     Raises:
-        ValueError: ``states`` is empty, the suffix is another one, or the file cannot be written.
+        ValueError: The file cannot be written.
     """
-    path = Path(path)
-    if not states:
-        raise ValueError("animate: states is empty; give at least one state")
-    if path.suffix not in (".gif", ".mp4"):
-        raise ValueError(f"animate: path must end in .gif or .mp4, not {path.name!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    costly = _has_cost(env, states)
-    stride = math.ceil(len(states) / _MAX_FRAMES)
-    since_last = [
-        bool(costly[max(0, i - stride + 1) : i + 1].any()) for i in range(0, len(states), stride)
+    num_states = len(episode.qpos)
+    stride = math.ceil(num_states / _MAX_FRAMES)
+    shown = Episode(*(values[::stride] for values in episode))
+    # a frame is red where any step since the frame before it had a cost
+    costly = [
+        episode.has_cost[max(0, i - stride + 1) : i + 1].any() for i in range(0, num_states, stride)
     ]
     try:
-        frames = _render_frames(env, states[::stride], since_last)
+        frames = _render_frames(model_spec, danger, shown._replace(has_cost=np.array(costly)))
     except subprocess.CalledProcessError as error:
         error_lines = (error.stderr or "").strip().splitlines()
         warnings.warn(
@@ -74,42 +99,34 @@ def write_video(env: MujocoEnvironment, states: Sequence[RobotState], path: str 
             "instead",
             stacklevel=3,
         )
-        return write_path(env, states, costly, path.with_suffix(".png"))
-    speed = stride * env._body.step_seconds * _FPS
-    clock_texts = [
-        f"{float(env.seconds(state)):.1f} s, {speed:.2g} times as fast"
-        for state in states[::stride]
-    ]
+        return write_path(name, danger, episode, path.with_suffix(".png"))
+    speed = stride * step_seconds * _FPS
+    clock_texts = [f"{seconds:.1f} s, {speed:.2g} times as fast" for seconds in shown.seconds]
     _save_video(_with_clock(frames, clock_texts), path)
     return path
 
 
-def _has_cost(env: MujocoEnvironment, states: Sequence[RobotState]) -> np.ndarray:
-    """Returns whether the step that led to each state cost any agent anything, ``[F]`` bool."""
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    return np.asarray(jax.jit(jax.vmap(env.cost_of))(stacked)).sum((1, 2)) > 0
-
-
-def _render_frames(
-    env: MujocoEnvironment, states: Sequence[RobotState], costly: Sequence[bool]
-) -> np.ndarray:
+def _render_frames(model_spec: Any, danger: CostFunction | None, episode: Episode) -> np.ndarray:
     """Renders the frames in a process of its own, ``[F, height, width, 3]``."""
-    model = _scene_model(env)
+    model = _scene_model(model_spec, danger)
     robot = [
         i
         for i in range(model.ngeom)
         if model.geom_bodyid[i] > 0 and not model.geom(i).name.startswith("danger")
     ]
+    hazard = np.zeros((len(episode.qpos), 3))
+    if isinstance(danger, MovingHazardCost):
+        hazard[:, 0], hazard[:, 2] = episode.hazard_x, 1.4 if isinstance(danger, BombCost) else 0.3
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / name) for name in ("model.mjb", "video.npz", "frames.npy")]
         mujoco.mj_saveModel(model, files[0])
         np.savez(
             files[1],
-            qpos=np.stack([np.asarray(state.qpos, float) for state in states]),
-            costly=costly,
+            qpos=episode.qpos,
+            costly=episode.has_cost,
             robot=robot,
-            danger=np.stack([_hazard_position(env, state) for state in states]),
-            view=_camera_view(env),
+            danger=hazard,
+            view=_camera_view(danger),
             size=_SIZE,
         )
         environment_variables = dict(os.environ)
@@ -122,22 +139,21 @@ def _render_frames(
         return np.load(files[2])
 
 
-def _camera_view(env: MujocoEnvironment) -> tuple[float, float, float, float]:
+def _camera_view(danger: CostFunction | None) -> tuple[float, float, float, float]:
     """Returns distance, azimuth and elevation of the camera that follows the robot.
 
     The fourth number is how far before the robot the camera looks (m).
     """
-    if isinstance(env.danger, CorridorCost):
+    if isinstance(danger, CorridorCost):
         return 14.0, 155.0, -30.0, 0.0
-    if isinstance(env.danger, BombCost):
+    if isinstance(danger, BombCost):
         # so far that the bomb comes into sight where it begins to cost
         return 8.0, 90.0, -12.0, 4.0
-    return (5.0, 90.0, -12.0, 1.5) if _hazard_moves(env) else (5.0, 90.0, -12.0, 0.0)
+    return 5.0, 90.0, -12.0, 1.5 if isinstance(danger, MovingHazardCost) else 0.0
 
 
-def _scene_model(env: MujocoEnvironment) -> Any:
+def _scene_model(spec: Any, danger: CostFunction | None) -> Any:
     """Returns the robot's model with visible walls, a bomb or a box, which touch nothing."""
-    spec = models.specification(env.robot, env.segments, env.physics)
     spec.compiler.settotalmass = -1
     appearance: dict[str, Any] = dict(
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -151,13 +167,13 @@ def _scene_model(env: MujocoEnvironment) -> Any:
     for texture in spec.textures:
         if texture.builtin == mujoco.mjtBuiltin.mjBUILTIN_CHECKER:
             texture.rgb1, texture.rgb2 = [0.74, 0.78, 0.74], [0.66, 0.7, 0.66]
-    if isinstance(env.danger, CorridorCost):
-        ends = (-20.0, *([0.0] if env.danger.level else []), 20.0, 60.0, 100.0, 200.0)
+    if isinstance(danger, CorridorCost):
+        ends = (-20.0, *([0.0] if danger.level else []), 20.0, 60.0, 100.0, 200.0)
         for i, (start, end) in enumerate(pairwise(ends)):
             for side in (-1.0, 1.0):
                 start_y, end_y = (
-                    float(hazards.centre_line(jnp.asarray(x), env.danger.level))
-                    + side * env.danger.half_width
+                    float(cost_functions.centre_line(jnp.asarray(x), danger.level))
+                    + side * danger.half_width
                     for x in (start, end)
                 )
                 spec.worldbody.add_geom(
@@ -167,30 +183,16 @@ def _scene_model(env: MujocoEnvironment) -> Any:
                     quat=_quaternion_about_z(math.atan2(end_y - start_y, end - start)),
                     **appearance,
                 )
-    elif _hazard_moves(env):
+    elif isinstance(danger, MovingHazardCost):
         body = spec.worldbody.add_body(name="danger", mocap=True)
-        size = [0.1, 2.3, 1.3] if isinstance(env.danger, BombCost) else [0.3, 0.3, 0.3]
+        size = [0.1, 2.3, 1.3] if isinstance(danger, BombCost) else [0.3, 0.3, 0.3]
         body.add_geom(name="danger", size=size, **appearance)
     return spec.compile()
-
-
-def _hazard_moves(env: MujocoEnvironment) -> bool:
-    """Returns whether the hazard is a bomb or a box before the robot."""
-    return isinstance(env.danger, (BombCost, BoxCost))
 
 
 def _quaternion_about_z(angle: float) -> list[float]:
     """Returns the quaternion of a rotation about z."""
     return [math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)]
-
-
-def _hazard_position(env: MujocoEnvironment, state: RobotState) -> tuple[float, float, float]:
-    """Returns the position at which the bomb or the box is drawn."""
-    if not _hazard_moves(env):
-        return 0.0, 0.0, 0.0
-    if isinstance(env.danger, BombCost):
-        return float(state.hazard.x), 0.0, 1.4
-    return float(hazards.box_place(env.seconds(state))), 0.0, 0.3
 
 
 def _with_clock(frames: np.ndarray, clock_texts: Sequence[str]) -> np.ndarray:
@@ -229,15 +231,13 @@ def _save_video(frames: np.ndarray, path: Path) -> None:
         raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
 
 
-def write_path(
-    env: MujocoEnvironment, states: Sequence[RobotState], costly: np.ndarray, path: Path
-) -> Path:
+def write_path(name: str, danger: CostFunction | None, episode: Episode, path: Path) -> Path:
     """Draws the robot's path from above, steps with a cost in red, and the corridor's walls.
 
     Args:
-        env: The robot's environment.
-        states: States of the episode, in order.
-        costly: Whether the step that led to each state cost anything, ``[F]`` bool.
+        name: Name of the environment.
+        danger: Cost of the hazard; None without costs.
+        episode: The episode.
         path: File to write.
 
     Returns:
@@ -249,31 +249,31 @@ def write_path(
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    positions = np.array([[float(state.position[0]), float(state.qpos[1])] for state in states])
+    positions, costly = episode.path, episode.has_cost
     axes.plot(*positions.T, color="#4477aa", lw=1.5)
     label = f"{int(costly.sum())} of {len(costly) - 1} steps cost something"
     axes.plot(*positions[costly].T, ".", color="#cc3311", ms=4, label=label)
-    if isinstance(env.danger, CorridorCost):
+    if isinstance(danger, CorridorCost):
         xs = np.linspace(
             min(positions[:, 0].min(), 0) - 5,
             max(positions[:, 0].max(), 20) + 5,
             400,
             dtype=np.float32,
         )
-        middle = np.asarray(hazards.centre_line(jnp.asarray(xs), env.danger.level))
+        middle = np.asarray(cost_functions.centre_line(jnp.asarray(xs), danger.level))
         for side in (-1, 1):
-            axes.plot(xs, middle + side * env.danger.half_width, color="#777777", lw=2)
-    if isinstance(env.danger, (BombCost, BoxCost)):
+            axes.plot(xs, middle + side * danger.half_width, color="#777777", lw=2)
+    if isinstance(danger, MovingHazardCost):
         axes.axvline(
-            _hazard_position(env, states[-1])[0],
+            float(episode.hazard_x[-1]),
             color="#777777",
             lw=2,
-            label=f"{env.danger.name} at the end",
+            label=f"{danger.name} at the end",
         )
     axes.set(
         xlabel="x (m)",
-        ylabel="y (m)" if isinstance(env.danger, CorridorCost) else "height (m)",
-        title=env.name,
+        ylabel="y (m)" if isinstance(danger, CorridorCost) else "height (m)",
+        title=name,
     )
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=120)

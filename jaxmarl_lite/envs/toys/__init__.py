@@ -7,14 +7,22 @@ that computes the best return within the limits; the others cost nothing.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from jaxmarl_lite.envs.errors import check_names, unknown_name_error
 from jaxmarl_lite.envs.toys.constrained import Budget, Risky
-from jaxmarl_lite.envs.toys.games import Counter, MatrixGame, Memory
-from jaxmarl_lite.envs.toys.heterogeneous import HeterogeneousActions, Reach
-from jaxmarl_lite.envs.toys.pursuit import Pursuit
-from jaxmarl_lite.envs.toys.relay import Relay
-from jaxmarl_lite.types import EnvSpec
+from jaxmarl_lite.envs.toys.games import (
+    Counter,
+    HeterogeneousActions,
+    MatrixGame,
+    Memory,
+    Pursuit,
+    Reach,
+    Relay,
+)
+from jaxmarl_lite.types import Environment, EnvSpec
 
 TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "coordination": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5)), "agent_id": True}),
@@ -25,12 +33,12 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "payoff": (MatrixGame, {"payoff": ((1.0, 0.0), (0.0, 0.5))}),
     "memory": (Memory, {}),
     "reach": (Reach, {}),
-    "reach-unequal": (Reach, {"dims": (2, 1)}),
+    "reach-heterogeneous": (Reach, {"dims": (2, 1)}),
     "counter": (Counter, {}),
     "pursuit": (Pursuit, {}),
     "relay": (Relay, {}),
-    "unequal": (HeterogeneousActions, {}),
-    "mortal": (HeterogeneousActions, {"lifetimes": (4, 2)}),
+    "heterogeneous": (HeterogeneousActions, {}),
+    "early-death": (HeterogeneousActions, {"lifetimes": (4, 2)}),
     "budget": (Budget, {}),
     "budget-two": (
         Budget,
@@ -46,19 +54,48 @@ TOYS: dict[str, tuple[Any, dict[str, Any]]] = {
 """Toy's name -> its class, and the fields that differ from the class's defaults."""
 
 
-def summary(name: str) -> str:
-    """Describes the agents, actions and episode limit of a toy in words.
+def examples(suite: str) -> list[tuple[str, str]]:
+    """Returns the names of the toys, each with its agents, actions and episode limit in words.
 
     Args:
-        name: Toy's name, a key of `TOYS`.
+        suite: ``toy``.
+    """
+    rows = []
+    for name, (toy, fields) in TOYS.items():
+        spec: EnvSpec = toy(**fields).spec
+        kind = "actions" if spec.action_type == "discrete" else "continuous dimensions"
+        sizes = f"{spec.num_agents} agents, {spec.action_size} {kind}"
+        rows.append((f"{suite}/{name}", f"{sizes}, at most {spec.max_episode_steps} steps"))
+    return rows
+
+
+def name_patterns(suite: str) -> list[str]:
+    """Returns the names of the toys, for messages.
+
+    Args:
+        suite: ``toy``.
+    """
+    return [f"{suite}/{name}" for name in TOYS]
+
+
+def build(suite: str, name: str, keywords: Mapping[str, Any]) -> Environment:
+    """Builds a toy.
+
+    Args:
+        suite: ``toy``.
+        name: a key of `TOYS`.
+        keywords: fields of its class.
 
     Returns:
-        The description.
+        The toy.
+
+    Raises:
+        ValueError: for an unknown name or field, or a value that is not allowed.
     """
-    toy, fields = TOYS[name]
-    spec: EnvSpec = toy(**fields).spec
-    kind = "actions" if spec.action_type == "discrete" else "continuous dimensions"
-    return (
-        f"{spec.num_agents} agents, {spec.action_size} {kind}, at most "
-        f"{spec.max_episode_steps} steps"
-    )
+    env_id = f"{suite}/{name}"
+    if name not in TOYS:
+        raise unknown_name_error("environment", env_id, name_patterns(suite))
+    toy, fixed = TOYS[name]
+    fields = [field.name for field in dataclasses.fields(toy) if field.name != "name"]
+    check_names(env_id, keywords, fields)
+    return toy(name=env_id, **{**fixed, **keywords})

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmarl_lite.envs.toys.timestep import check_numbers, check_tables, make_timestep
+from jaxmarl_lite.envs.base import make_timestep
+from jaxmarl_lite.envs.errors import at_least
+from jaxmarl_lite.envs.toys.base import Toy, full_observation, numbered_view
 from jaxmarl_lite.types import Array, EnvSpec, Observation, TimeStep
-from jaxmarl_lite.validation import check_limit, invalid
+from jaxmarl_lite.validation import check_limit, check_table, invalid, unknown_name
 
 Limit = float | tuple[float, ...]
 """Limit of one cost, in cost per episode: one number, or one per agent."""
@@ -30,26 +33,30 @@ def _limit_table(limits: Mapping[str, Limit] | None, spec: EnvSpec) -> np.ndarra
     limits = dict(limits or {})
     for name in limits:
         if name not in spec.cost_names:
-            raise ValueError(
-                f"limits names the cost {name!r}; allowed for {spec.name}: "
-                f"{', '.join(spec.cost_names)}"
-            )
+            raise unknown_name("cost in limits", name, spec.cost_names)
     assert spec.cost_limits is not None
     columns = []
     for name, default in zip(spec.cost_names, spec.cost_limits, strict=True):
-        limit = np.asarray(limits.get(name, default), float)
-        if limit.shape not in ((), (1,), (spec.num_agents,)) or not (limit >= 0).all():
-            allowed = f"a number from 0 up, or a tuple of {spec.num_agents}, one per agent"
-            raise ValueError(
-                f"{spec.name}: limit of {name!r} is {limits.get(name, default)!r}, but must be "
-                f"{allowed}"
-            )
+        field = f"{spec.name}: limit of {name!r}"
+        limit = check_limit(field, limits.get(name, default), spec.num_agents)
         columns.append(np.broadcast_to(limit, spec.num_agents))
     return np.stack(columns, axis=-1)
 
 
+def _check_entries(name: str, value: object) -> tuple[Any, ...]:
+    """Checks a field with an entry per cost."""
+    if not isinstance(value, (tuple, list)):
+        raise invalid(name, value, "a tuple with an entry per cost")
+    return tuple(value)
+
+
+def _check_limits(name: str, value: object) -> tuple[Limit, ...]:
+    """Checks a field with a limit per cost."""
+    return tuple(check_limit(name, limit) for limit in _check_entries(name, value))
+
+
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class Budget(Toy):
     """Each agent chooses how hard to work, for ``steps`` steps; action 0 is rest, and work costs.
 
     At each step the team receives ``Σ_i rewards[i][a_i]``, and agent i pays ``costs[k][a_i]`` of
@@ -83,13 +90,13 @@ class Budget:
     name: str = "toy/budget"
 
     def __post_init__(self):
-        check_tables(self, "rewards", "costs")
-        check_numbers(self, {"steps": 1}, ())
-        for name in ("limits", "cost_names"):
-            if not isinstance(getattr(self, name), (tuple, list)):
-                raise invalid(
-                    f"{self.name}: {name}", getattr(self, name), "a tuple with an entry per cost"
-                )
+        self._check_fields(
+            rewards=check_table,
+            costs=check_table,
+            steps=at_least(1),
+            limits=_check_limits,
+            cost_names=_check_entries,
+        )
         rows = (*self.rewards, *self.costs)
         if len(self.rewards[0]) != len(self.costs[0]):
             raise ValueError(
@@ -101,8 +108,6 @@ class Budget:
             )
         if not len(self.costs) == len(self.limits) == len(self.cost_names):
             raise ValueError(f"{self.name}: costs, limits and cost_names must be equally many")
-        limits = (check_limit(f"{self.name}: limits", limit) for limit in self.limits)
-        object.__setattr__(self, "limits", tuple(limits))
         _limit_table(None, self.spec)
 
     @property
@@ -119,9 +124,7 @@ class Budget:
             best,
             cost_names=self.cost_names,
             cost_descriptions=tuple(f"units of {name}" for name in self.cost_names),
-            cost_limits=tuple(
-                tuple(x) if isinstance(x, (tuple, list)) else float(x) for x in self.limits
-            ),
+            cost_limits=self.limits,
         )
 
     def constrained_best(self, limits: Mapping[str, Limit] | None = None) -> float:
@@ -152,31 +155,11 @@ class Budget:
             best -= self.steps * solution.fun
         return float(best)
 
-    def _observe(self, time: Array) -> Observation:
+    def _observe(self, state: Array) -> Observation:
         """Returns the observation: constant for the agents, the share of steps for the critic."""
-        num_agents, num_actions = len(self.rewards), len(self.rewards[0])
-        view = jnp.concatenate(
-            [jnp.ones((num_agents, 1), float), jnp.eye(num_agents, dtype=float)], -1
-        )
-        global_state = (time / self.steps).astype(float)[None]
-        return Observation(
-            view,
-            global_state,
-            jnp.ones((num_agents, num_actions), bool),
-            jnp.ones(num_agents, bool),
-        )
-
-    def reset(self, key: Array) -> tuple[Array, TimeStep]:
-        """Begins an episode.
-
-        Args:
-            key: Typed key; unused.
-
-        Returns:
-            ``(state, timestep)``: the number of steps taken, [] int, and the first time step.
-        """
-        time = jnp.zeros((), jnp.int32)
-        return time, make_timestep(self._observe(time), num_costs=len(self.costs))
+        view = numbered_view(len(self.rewards))
+        global_state = (state / self.steps).astype(float)[None]
+        return full_observation(view, global_state, len(self.rewards[0]))
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
         """Works or rests.
@@ -197,7 +180,7 @@ class Budget:
 
 
 @dataclasses.dataclass(frozen=True)
-class Risky:
+class Risky(Toy):
     """Game of one step and two tables, in which a limit couples the agents.
 
     The team receives ``payoff[a0][a1]``, and both agents pay ``costs[a0][a1]``. With probabilities
@@ -223,8 +206,7 @@ class Risky:
     name: str = "toy/risky"
 
     def __post_init__(self):
-        check_tables(self, "payoff", "costs")
-        object.__setattr__(self, "limit", check_limit(f"{self.name}: limit", self.limit))
+        self._check_fields(payoff=check_table, costs=check_table, limit=check_limit)
         for field in ("payoff", "costs"):
             if np.shape(getattr(self, field)) != (2, 2):
                 raise ValueError(
@@ -249,9 +231,7 @@ class Risky:
             best,
             cost_names=("accident",),
             cost_descriptions=("expected accidents",),
-            cost_limits=(
-                tuple(self.limit) if isinstance(self.limit, (tuple, list)) else float(self.limit),
-            ),
+            cost_limits=(self.limit,),
         )
 
     def constrained_best(self, limits: Mapping[str, Limit] | None = None) -> float:
@@ -276,21 +256,9 @@ class Risky:
         payoff, costs = np.asarray(self.payoff, float), np.asarray(self.costs, float)
         return float(max(_best_row(payoff, costs, limit), _best_row(payoff.T, costs.T, limit)))
 
-    def _observe(self) -> Observation:
+    def _observe(self, state: Array) -> Observation:
         """Returns the constant observation."""
-        view = jnp.concatenate([jnp.ones((2, 1), float), jnp.eye(2, dtype=float)], -1)
-        return Observation(view, jnp.ones(1, float), jnp.ones((2, 2), bool), jnp.ones(2, bool))
-
-    def reset(self, key: Array) -> tuple[Array, TimeStep]:
-        """Begins an episode.
-
-        Args:
-            key: Typed key; unused.
-
-        Returns:
-            ``(state, timestep)``: the number of steps taken, [] int, and the first time step.
-        """
-        return jnp.zeros((), jnp.int32), make_timestep(self._observe(), num_costs=1)
+        return full_observation(numbered_view(2), jnp.ones(1, float), 2)
 
     def step(self, state: Array, action: Array) -> tuple[Array, TimeStep]:
         """Plays once.
@@ -304,7 +272,7 @@ class Risky:
         """
         reward = jnp.asarray(self.payoff, float)[action[0], action[1]]
         cost = jnp.broadcast_to(jnp.asarray(self.costs, float)[action[0], action[1]], (2, 1))
-        return state + 1, make_timestep(self._observe(), reward, terminated=True, cost=cost)
+        return state + 1, make_timestep(self._observe(state), reward, terminated=True, cost=cost)
 
 
 def _best_row(payoff: np.ndarray, costs: np.ndarray, limit: float) -> float:

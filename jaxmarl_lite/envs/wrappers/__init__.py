@@ -1,1 +1,0 @@
-"""Wrappers that change an environment's rewards or costs."""
