@@ -1,29 +1,42 @@
 """Config classes: frozen dataclasses with traceable floats, and the checks of their values.
 
-Values are checked when a config is made by its constructor, and again where it is put to use.
+The config of an algorithm is the sum of the classes at the end of this module whose settings it
+uses. Values are checked when a config is made by its constructor, and again where it is put to use.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
-import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxmarl_lite import validation
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
-from jaxmarl_lite.ops import jax_types
-from jaxmarl_lite.types import Array, Number, PyTree
+from jaxmarl_lite.networks.recurrent import NetworkSpec
+from jaxmarl_lite.ops import jax_types, tree_math
+from jaxmarl_lite.types import PyTree
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config")
+
+
+def bounded(default: float, low: float, high: float) -> float:
+    """Declares a float field with its default and its range.
+
+    Args:
+        default: the default.
+        low: the lowest number allowed.
+        high: the highest number allowed.
+
+    Returns:
+        The field, for `config_record`.
+    """
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass_transform(frozen_default=True)
@@ -50,16 +63,11 @@ def config_record(cls: type[Config]) -> type[Config]:
     ]
     static_names = [f.name for f in fields if f.name not in data_names]
 
-    def flatten(config: Config) -> tuple[tuple[PyTree, ...], tuple[object, ...]]:
-        return tuple(getattr(config, name) for name in data_names), tuple(
-            getattr(config, name) for name in static_names
-        )
-
-    def flatten_with_keys(
+    def flatten(
         config: Config,
     ) -> tuple[tuple[tuple[object, PyTree], ...], tuple[object, ...]]:
-        leaves, static = flatten(config)
-        return tuple(zip(map(jax_types.attribute_key, data_names), leaves, strict=True)), static
+        leaves = ((jax_types.attribute_key(name), getattr(config, name)) for name in data_names)
+        return tuple(leaves), tuple(getattr(config, name) for name in static_names)
 
     def unflatten(static: tuple[object, ...], leaves: Iterable[PyTree]) -> Config:
         # `__init__` would check the leaves, which need not be numbers.
@@ -68,44 +76,32 @@ def config_record(cls: type[Config]) -> type[Config]:
         vars(config).update(zip(data_names, leaves, strict=True))
         return config
 
-    jax_types.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    jax_types.register_pytree_with_keys(cls, flatten, unflatten)
     return cls
 
 
-@functools.cache
-def _annotations(kind: type) -> dict[str, object]:
-    """Returns the type of every field by its name."""
-    return typing.get_type_hints(kind)
+def check_fields(config: DataclassInstance) -> None:
+    """Checks every field against its annotation and range, and stores it as a plain Python value.
 
-
-def check_types(config: DataclassInstance) -> None:
-    """Checks every field against its annotation, and stores it as a plain Python value.
-
-    Numbers of NumPy and JAX become Python numbers. An int is a count: from 1 to the largest that 32
-    bits hold.
+    Numbers of NumPy and JAX become Python numbers; traced ones pass unchecked, because they have no
+    value yet. An int is a count: from 1 to the largest that 32 bits hold.
 
     Args:
         config: a frozen config, whose fields are set in place.
 
     Raises:
-        ValueError: for a value of the wrong type; the message names the field, its value and the
-            allowed values.
+        ValueError: for a value of the wrong type or range; the message names the field, its value
+            and the allowed values.
     """
-    kinds = _annotations(type(config))
+    prefix = f"{type(config).__name__}."
+    validation.check_fields(config, prefix)
     for field in dataclasses.fields(config):
-        name = f"{type(config).__name__}.{field.name}"
-        value, kind = getattr(config, field.name), kinds[field.name]
-        if kind is float:
-            value = validation.check_number(name, value)
-        elif kind is int:
-            value = validation.check_int(name, value, 1, validation.MOST)
-        elif kind is bool:
-            value = validation.check_bool(name, value)
-        elif typing.get_origin(kind) is Literal:
-            value = validation.check_choice(name, value, typing.get_args(kind))
-        elif kind == tuple[int, ...]:
-            value = _check_widths(name, value)
-        object.__setattr__(config, field.name, value)
+        name, value = prefix + field.name, getattr(config, field.name)
+        if field.type == "tuple[int, ...]":
+            object.__setattr__(config, field.name, _check_widths(name, value))
+        elif "range" in field.metadata:
+            value = validation.check_number(name, value, *field.metadata["range"])
+            object.__setattr__(config, field.name, value)
 
 
 def _check_widths(name: str, value: object) -> tuple[int, ...]:
@@ -119,25 +115,6 @@ def _check_widths(name: str, value: object) -> tuple[int, ...]:
 def _items(value: object) -> Sequence[object]:
     """Returns the items of a tuple or list; [0], which no width may be, of any other value."""
     return cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else [0]
-
-
-def check_range(config: object, **ranges: tuple[float, float]) -> None:
-    """Checks that numbers of a config lie in their ranges.
-
-    Traced values pass unchecked, because they have no value yet.
-
-    Args:
-        config: a frozen config, whose fields are set in place as Python numbers.
-        **ranges: ``[low, high]`` of each field that is to be checked, both ends included.
-
-    Raises:
-        ValueError: for a number outside its range.
-    """
-    for name, (low, high) in ranges.items():
-        value = validation.check_number(
-            f"{type(config).__name__}.{name}", getattr(config, name), low, high
-        )
-        object.__setattr__(config, name, value)
 
 
 def check_unused(config: object, fields: tuple[str, ...], unused: bool, why: str) -> None:
@@ -219,25 +196,6 @@ SHARES = {"lr_anneal_share": "lr_anneal_steps", "epsilon_share": "epsilon_steps"
 """Field that gives a share of a run -> field that gives the same in environment steps."""
 
 
-def check_shares(config: object) -> None:
-    """Checks every share of a run in a config.
-
-    Args:
-        config: a config.
-
-    Raises:
-        ValueError: for a share outside 0 to 1, or for a share together with the number of steps
-            that it stands for.
-    """
-    for share, steps in shares_of(type(config)).items():
-        check_range(config, **{share: (0, 1)})
-        if _is_set(config, share) and getattr(config, steps) != getattr(type(config), steps):
-            raise ValueError(
-                f"{type(config).__name__}.{share} is {getattr(config, share)!r} and {steps} is "
-                f"{getattr(config, steps)!r}; allowed is one of them"
-            )
-
-
 def shares_of(kind: type) -> dict[str, str]:
     """Returns the entries of `SHARES` whose share is a field of a config class.
 
@@ -248,6 +206,16 @@ def shares_of(kind: type) -> dict[str, str]:
         Field of the share -> field of the number of steps.
     """
     return {share: steps for share, steps in SHARES.items() if hasattr(kind, share)}
+
+
+def _set_shares(config: object) -> dict[str, str]:
+    """Returns the entries of `SHARES` that are set; traced values and arrays count as not set."""
+    values = {share: getattr(config, share, 0.0) for share in SHARES}
+    return {
+        share: SHARES[share]
+        for share, value in values.items()
+        if isinstance(value, (int, float)) and value != 0
+    }
 
 
 def resolve_shares(config: Config, total_steps: int) -> Config:
@@ -261,16 +229,9 @@ def resolve_shares(config: Config, total_steps: int) -> Config:
         The config that a learner starts with; its shares are 0.
     """
     resolved: dict[str, float] = {}
-    for share, steps in shares_of(type(config)).items():
-        if _is_set(config, share):
-            resolved |= {share: 0.0, steps: getattr(config, share) * total_steps}
+    for share, steps in _set_shares(config).items():
+        resolved |= {share: 0.0, steps: getattr(config, share) * total_steps}
     return dataclasses.replace(config, **resolved) if resolved else config  # type: ignore[type-var]
-
-
-def _is_set(config: object, share: str) -> bool:
-    """Returns whether a share is set; traced values and arrays count as not set."""
-    value = getattr(config, share)
-    return isinstance(value, (int, float)) and value != 0
 
 
 def check_resolved(config: object) -> None:
@@ -284,13 +245,12 @@ def check_resolved(config: object) -> None:
     Raises:
         ValueError: for a share that is set.
     """
-    for share, steps in shares_of(type(config)).items():
-        if _is_set(config, share):
-            raise ValueError(
-                f"{type(config).__name__}.{share} is {getattr(config, share)!r}; allowed in "
-                "jaxmarl_lite.run alone, "
-                f"which knows the length of the run; give {steps}, in environment steps"
-            )
+    for share, steps in _set_shares(config).items():
+        raise ValueError(
+            f"{type(config).__name__}.{share} is {getattr(config, share)!r}; allowed in "
+            f"jaxmarl_lite.run alone, which knows the length of the run; give {steps}, in "
+            "environment steps"
+        )
 
 
 def as_arrays(config: Config) -> Config:
@@ -306,8 +266,166 @@ def as_arrays(config: Config) -> Config:
         ValueError: for a share of a run, see `check_resolved`.
     """
     check_resolved(config)
+    dtype = jnp.result_type(float)
+    return tree_math.map_leaves(lambda x: jnp.asarray(x, dtype), config)
 
-    def as_array(x: Number) -> Array:
-        return jnp.asarray(x, jnp.result_type(float))
 
-    return jax.tree.map(as_array, config)
+@config_record
+class Settings:
+    """The base of every part of a config.
+
+    A config that sums up parts takes each default from the first part in its list of bases that has
+    the field: one part may override the default of another that stands behind it.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@config_record
+class LearnerConfig(Settings):
+    """Settings of every algorithm: its networks, its optimizer and its discount."""
+
+    lr_anneal_steps: float = bounded(0.0, 0, 1e15)
+    """Environment steps over which the learning rates fall linearly to 0; 0 keeps them constant."""
+    lr_anneal_share: float = bounded(0.0, 0, 1)
+    """The same as a share of the run's total_steps, 0 to 1; 1 falls to 0 at its end."""
+    gamma: float = bounded(0.99, 0, 1)
+    """Discount per step."""
+    max_grad_norm: float = bounded(0.5, 1e-6, 1e9)
+    """Largest norm of a gradient, for each network separately."""
+    eps_root: float = bounded(1e-12, 0, 1)
+    """Added to the optimizer's second moment under its root; with it the step is differentiable at
+    a zero gradient."""
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """Rule of the gradient steps."""
+    recurrent: bool = False
+    """Whether the networks have a GRU after their dense layers."""
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    """Widths of the dense layers."""
+    rnn_hidden_size: int = 128
+    """Width of the GRU's hidden state."""
+    head_hidden_sizes: tuple[int, ...] = ()
+    """Widths of further dense layers between the GRU and each head."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Activation function after each dense layer."""
+    normalize_observations: bool = False
+    """Standardize observations and states by their running moments."""
+    evaluated_greedily: ClassVar[bool] = False
+    """Whether evaluations take the best actions unless the user chooses, because sampled ones
+    explore."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for share, steps in _set_shares(self).items():
+            if getattr(self, steps) != getattr(type(self), steps):
+                raise ValueError(
+                    f"{type(self).__name__}.{share} is {getattr(self, share)!r} and {steps} is "
+                    f"{getattr(self, steps)!r}; allowed is one of them"
+                )
+        check_unused(self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False")
+        check_unused(self, ("eps_root",), self.optimizer == "sgd", "with optimizer 'sgd'")
+
+    @property
+    def network_spec(self) -> NetworkSpec:
+        """The layers of the networks.
+
+        Returns:
+            The part of this config that decides the networks' shapes.
+        """
+        return NetworkSpec(
+            self.hidden_sizes,
+            self.activation,
+            self.recurrent,
+            self.rnn_hidden_size,
+            self.head_hidden_sizes,
+        )
+
+
+@config_record
+class SharingConfig(Settings):
+    """The setting of algorithms whose agents may share their weights."""
+
+    parameter_sharing: bool = True
+    """One set of weights for all agents, or one per agent."""
+
+
+@config_record
+class CriticConfig(LearnerConfig):
+    """Settings of every algorithm with a critic, whatever the step of its policy."""
+
+    critic_lr: float = bounded(5e-4, 0, 10)
+    """Learning rate of the critic."""
+    gae_lambda: float = bounded(0.95, 0, 1)
+    """Mixing of n-step returns: 0 is one step, 1 the whole return."""
+    num_minibatches: int = 2
+    """Number of minibatches into which each pass divides the environments."""
+    normalize_advantages: bool = True
+    """Standardize the advantages of each minibatch."""
+
+
+@config_record
+class CriticInputConfig(Settings):
+    """The setting of a critic that may see one observation or the state."""
+
+    critic_input: Literal["local", "global_state"] = "local"
+    """Input of the critic: the agent's own observation or the global state."""
+
+
+@config_record
+class CentralCriticConfig(CriticInputConfig):
+    """The default of algorithms with a central critic."""
+
+    critic_input: Literal["local", "global_state"] = "global_state"
+    """Input of the critic: the agent's own observation or the global state."""
+
+
+@config_record
+class ValueNormalizationConfig(Settings):
+    """The setting of algorithms whose critic may predict standardized returns."""
+
+    normalize_values: bool = False
+    """Let the critic predict returns standardized by their running moments (Yu et al. 2022)."""
+
+
+@config_record
+class EpochsConfig(Settings):
+    """The setting of algorithms that pass over each batch several times."""
+
+    num_epochs: int = 4
+    """Passes over each batch; by the critics alone where the policy's step is not PPO's."""
+
+
+@config_record
+class CriticEpochsConfig(Settings):
+    """Settings of algorithms whose policy takes one gradient step per batch."""
+
+    gae_lambda: float = bounded(0.8, 0, 1)
+    """λ of the TD(λ) targets and of the advantage: 0 is one step, 1 the whole return."""
+    critic_epochs: int = 4
+    """Passes of the critic over each batch; the policy takes one step."""
+
+
+@config_record
+class PolicyGradientConfig(Settings):
+    """Settings of every algorithm whose policy takes gradient steps."""
+
+    lr: float = bounded(5e-4, 0, 10)
+    """Learning rate of the policy."""
+    entropy_coef: float = bounded(0.01, 0, 1e3)
+    """Weight of the entropy bonus, reward per nat."""
+
+
+@config_record
+class ClippedStepConfig(PolicyGradientConfig, EpochsConfig, CriticConfig):
+    """Settings of every algorithm whose policy takes PPO's clipped step."""
+
+    clip_eps: float = bounded(0.2, 1e-6, 1e6)
+    """Distance of the probability ratio from 1 beyond which its gain is cut off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_step = self.num_epochs == 1 and self.num_minibatches == 1
+        check_unused(
+            self, ("clip_eps",), one_step, "with 1 epoch of 1 minibatch, whose only ratio is 1"
+        )

@@ -26,15 +26,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, iac, minibatch, ppo, settings
+from jaxmarl_lite.algorithms import base_config, gradient_update, iac
+from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic, distributions
 from jaxmarl_lite.networks.recurrent import orthogonal, typed
-from jaxmarl_lite.ops import baselines, jax_types, returns, surrogates, tree_math
+from jaxmarl_lite.ops import baselines, returns, surrogates, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
 
 @base_config.config_record
-class COMAConfig(settings.AgentConfig):
+class COMAConfig(iac.PolicyStepConfig):
     """Settings of COMA.
 
     Example:
@@ -45,15 +46,11 @@ class COMAConfig(settings.AgentConfig):
         'optimal'
     """
 
-    gae_lambda: float = 0.8
-    """λ of the critic's TD(λ) targets: 0 is one step, 1 the whole return."""
     normalize_advantages: bool = False
     """Standardize the advantages of each batch."""
     baseline: Literal["mean", "optimal"] = "mean"
     """Number that Q is compared with: its mean over the own actions, or the baseline of least
     variance."""
-    critic_epochs: int = 4
-    """Passes of the critic over each batch; the policy takes one step."""
     target_update_interval: int = 20
     """Updates between two copies of the critic into the target critic."""
 
@@ -196,24 +193,18 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         return COMAState(
             config=config,
             actor_params=actor_params,
-            actor_opt_state=ppo.optimizer_of(config).init(actor_params),
+            actor_opt_state=gradient_update.make_optimizer(
+                config.optimizer, config.eps_root, per_agent=not config.parameter_sharing
+            ).init(actor_params),
             critic_params=critic_params,
-            critic_opt_state=_critic_optimizer(config).init(critic_params),
+            # one critic for all agents, even without shared policies
+            critic_opt_state=gradient_update.make_optimizer(config.optimizer, config.eps_root).init(
+                critic_params
+            ),
             target_params=critic_params,
             obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
             env_steps=jnp.zeros((), dtype),
             num_updates=jnp.zeros((), jnp.int32),
-        )
-
-    def act(
-        learner: COMAState, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
-    ) -> tuple[Array, Array, PyTree]:
-        return networks.actor.act(
-            learner.actor_params,
-            key,
-            actor_critic.normalize_obs(learner.obs_normalizer, obs),
-            hidden_state,
-            greedy,
         )
 
     def update(
@@ -222,16 +213,12 @@ def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
         return _update(networks, spec.reward_type, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
-        minibatch.check_minibatches(num_envs, config.num_minibatches)
+        gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
+    act = functools.partial(gradient_update.act, networks.actor)
     return Algorithm(
         name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
-
-
-def _critic_optimizer(config: COMAConfig) -> minibatch.Optimizer:
-    """Returns the critic's optimizer: one for all agents, even without shared policies."""
-    return minibatch.make_optimizer(config.optimizer, config.eps_root)
 
 
 def _update(
@@ -242,23 +229,35 @@ def _update(
     steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
     steps = steps._replace(reward=actor_critic.to_team_reward(reward_type, steps.reward))
     next_key, epoch_key = jax.random.split(key)
-    data = ppo.to_policy_batch(steps)
+    data = gradient_update.to_policy_batch(steps)
     next_action = next_actions(
         networks.actor, learner.actor_params, batch.initial_hidden_state, steps, next_key
     )
     target = targets(networks, learner.target_params, steps, next_action, config)
     value = _select_action(networks.q(learner.critic_params, data.obs, data.action), data.action)
     explained_variance = surrogates.explained_variance(value, target, data.obs.alive)
-    learner, critic_info = minibatch.run_epochs(
+    lr, critic_lr = (
+        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
+        for rate in (config.lr, config.critic_lr)
+    )
+
+    def critic_step(state: ModelState, batch: SequenceBatch) -> tuple[ModelState, dict[str, Array]]:
+        data, target = batch.steps
+        step = gradient_update.gradient_step(
+            lambda params: (q_loss(params, networks, data, target), {}), state, critic_lr, config
+        )
+        return step.state, {"value_loss": step.loss, "critic_grad_norm": step.grad_norm}
+
+    critic, critic_info = gradient_update.run_epochs(
         epoch_key,
-        learner,
-        minibatch.SequenceBatch((data, target), ()),
-        functools.partial(_critic_step, networks),
+        ModelState(learner.critic_params, learner.critic_opt_state),
+        SequenceBatch((data, target), ()),
+        critic_step,
         config.critic_epochs,
         config.num_minibatches,
     )
     # The policy's advantages come from the critic after its epochs.
-    q = networks.q(learner.critic_params, data.obs, data.action)
+    q = networks.q(critic.params, data.obs, data.action)
     pi = cast(
         distributions.Categorical,  # `make_coma` admits discrete actions only
         networks.actor.unroll(
@@ -270,34 +269,30 @@ def _update(
         if config.baseline == "mean"
         else baselines.optimal_baseline
     )
-    learner, policy_info = iac.policy_step(
+    advantage = _select_action(q, data.action) - baseline(q, jnp.exp(pi.logits))
+    actor, policy_info = iac.policy_step(
         networks.actor,
-        learner,
-        data,
-        batch.initial_hidden_state,
-        _select_action(q, data.action) - baseline(q, jnp.exp(pi.logits)),
+        ModelState(learner.actor_params, learner.actor_opt_state),
+        iac.PolicyGradientBatch(data, batch.initial_hidden_state, advantage),
+        lr,
+        config,
     )
     num_updates = learner.num_updates + 1
     target_params = tree_math.where(
-        num_updates % config.target_update_interval == 0,
-        learner.critic_params,
-        learner.target_params,
+        num_updates % config.target_update_interval == 0, critic.params, learner.target_params
     )
-    # The moments of observations change last: the whole update reads the moments that acted.
-    return (
-        learner._replace(
-            target_params=target_params,
-            obs_normalizer=actor_critic.update_obs_normalizer(
-                learner.obs_normalizer, batch.transitions.obs
-            ),
-            env_steps=learner.env_steps + batch.transitions.last.size,
-            num_updates=num_updates,
-        ),
-        {"explained_variance": explained_variance}
-        | policy_info
-        | critic_info
-        | minibatch.learning_rate_metric(learner.config, learner.env_steps),
-    )
+    return learner._replace(
+        actor_params=actor.params,
+        actor_opt_state=actor.opt_state,
+        critic_params=critic.params,
+        critic_opt_state=critic.opt_state,
+        target_params=target_params,
+        num_updates=num_updates,
+        **gradient_update.end_of_update(learner, batch),
+    ), policy_info | critic_info | {
+        "explained_variance": explained_variance,
+        "learning_rate": lr,
+    }
 
 
 def next_actions(
@@ -326,7 +321,8 @@ def next_actions(
         actor_params, hidden_state, steps.obs.agents_view, actor_critic.is_first_step(steps.last)
     )
     head, _ = actor.net.step(actor_params, hidden_states, steps.next_obs.agents_view)
-    sampled = actor.to_distribution(head, steps.next_obs).sample(key)
+    pi = distributions.make_distribution(head, steps.next_obs, actor.bounds)
+    sampled = pi.sample(key)
     recorded = jnp.concatenate([steps.action[1:], sampled[-1:]])
     return jnp.where(steps.last[..., None], sampled, recorded)
 
@@ -369,7 +365,7 @@ def _select_action(q: Array, action: Array) -> Array:
 
 
 def q_loss(
-    critic_params: PyTree, networks: COMANetworks, data: ppo.PolicyBatch, target: Array
+    critic_params: PyTree, networks: COMANetworks, data: gradient_update.PolicyBatch, target: Array
 ) -> Array:
     """Computes half the mean squared error of the Q of the actions that were taken.
 
@@ -382,22 +378,6 @@ def q_loss(
     Returns:
         The loss, scalar.
     """
-    return ppo.value_loss_from_values(
+    return gradient_update.value_loss(
         _select_action(networks.q(critic_params, data.obs, data.action), data.action), target, True
     )
-
-
-def _critic_step(
-    networks: COMANetworks, learner: COMAState, batch: minibatch.SequenceBatch
-) -> tuple[COMAState, dict[str, Array]]:
-    """Takes one gradient step of the critic on a minibatch."""
-    config, (data, target) = learner.config, batch.steps
-    loss, grads = jax_types.value_and_grad(q_loss)(learner.critic_params, networks, data, target)
-    lr = minibatch.linear_schedule(config.critic_lr, learner.env_steps, config.lr_anneal_steps)
-    critic_params, opt_state = _critic_optimizer(config).step(
-        learner.critic_params, learner.critic_opt_state, grads, lr, config.max_grad_norm
-    )
-    return learner._replace(critic_params=critic_params, critic_opt_state=opt_state), {
-        "value_loss": loss,
-        "critic_grad_norm": tree_math.norm(grads),
-    }

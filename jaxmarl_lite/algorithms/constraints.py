@@ -25,70 +25,52 @@ between 0 and the limit, so it cannot help a limit of 0.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import advantages, base_config, cost_limits, minibatch, ppo
+from jaxmarl_lite import keys
+from jaxmarl_lite.algorithms import base_config, cost_limits, gradient_update, ppo
 from jaxmarl_lite.algorithms.cost_limits import CostLimit, CostLimits
+from jaxmarl_lite.algorithms.gradient_update import CriticFit, ModelState, Moments
+from jaxmarl_lite.algorithms.sequential_update import SequentialNetworks
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import running_statistics, tree_math
-from jaxmarl_lite.types import Array, EnvSpec, EpisodeStats, PyTree, Rollout, Transition
+from jaxmarl_lite.types import Array, EnvSpec, PyTree, Rollout, Transition
 
 _ENVIRONMENT_LIMITS = CostLimits()  # no limit is set, so that the environment's hold
 
 
-@dataclasses.dataclass(frozen=True)
-class CostConfig:
+@base_config.config_record
+class CostConfig(base_config.Settings):
     """Settings of algorithms that keep limits on costs."""
 
     cost_limit: CostLimit = _ENVIRONMENT_LIMITS
     """Limits by the cost's name, one for all agents or one per agent, in cost per episode; else the
     environment's own."""
-    cost_margin: float = 0.0
+    cost_margin: float = base_config.bounded(0.0, 0, 0.99)
     """Share of each limit that is reserved as a margin."""
-    cost_average_episodes: float = 0.0
+    cost_average_episodes: float = base_config.bounded(0.0, 0, 1e6)
     """Earlier episodes w that the mean cost J remembers: as n end, J moves by n / (n + w) towards
     their mean. Relative multipliers hardly register how far a rare costly episode is over a limit;
     in an average over many they do."""
-    adaptive_margin_lr: float = 0.0
+    adaptive_margin_lr: float = base_config.bounded(0.0, 0, 1e3)
     """Growth of the reserve under a limit, per update with finished episodes and unit of cost
     beyond the limit."""
-    cost_gamma: float = 0.999
+    cost_gamma: float = base_config.bounded(0.999, 0, 1)
     """Discount of costs per step; limits are on undiscounted costs."""
-    cost_gae_lambda: float = 0.95
+    cost_gae_lambda: float = base_config.bounded(0.95, 0, 1)
     """Mixing of n-step sums in the cost advantages."""
-    cost_critic_lr: float = 5e-4
+    cost_critic_lr: float = base_config.bounded(5e-4, 0, 10)
     """Learning rate of the cost critics."""
     standardize_cost_advantages: bool = False
     """Scale cost advantages to deviation 1, as the reference implementation does; else they are
     only centered."""
 
-
-def check(config: Any) -> None:
-    """Checks the settings of a `CostConfig`, and parses its ``cost_limit``.
-
-    Args:
-        config: a frozen config that is a `CostConfig`; its fields are set in place.
-
-    Raises:
-        ValueError: for a setting that is out of range.
-    """
-    object.__setattr__(
-        config,
-        "cost_limit",
-        cost_limits.parse_cost_limits(config.cost_limit, f"{type(config).__name__}.cost_limit"),
-    )
-    base_config.check_range(
-        config,
-        cost_margin=(0, 0.99),
-        adaptive_margin_lr=(0, 1e3),
-        cost_average_episodes=(0, 1e6),
-        cost_gamma=(0, 1),
-        cost_gae_lambda=(0, 1),
-        cost_critic_lr=(0, 10),
-    )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits = cost_limits.parse_cost_limits(self.cost_limit, f"{type(self).__name__}.cost_limit")
+        object.__setattr__(self, "cost_limit", limits)
 
 
 class CostState(NamedTuple):
@@ -111,13 +93,60 @@ class CostState(NamedTuple):
     critic_params: PyTree
     critic_opt_state: PyTree
     critic_hidden_state: PyTree
-    value_statistics: advantages.Moments
+    value_statistics: Moments
     episode_cost: Array
     episode_length: Array
     living_share: Array
     has_estimate: Array
     adaptive_margin: Array
     multiplier: PyTree = ()
+
+
+class ConstrainedState(NamedTuple):
+    """State of a constrained learner, carried from update to update.
+
+    Attributes:
+        config: the algorithm's config with its floats as arrays.
+        actor_params: parameters of the policies.
+        actor_opt_state: state of their optimizer.
+        critic_params: parameters of the critics of the reward.
+        critic_opt_state: state of their optimizer.
+        critic_hidden_state: their hidden state at the start of the next rollout, ``[B, ...]``.
+        obs_normalizer: running moments of observations and global states, or ().
+        value_statistics: running moments of the returns, or ().
+        env_steps: ``[]``, environment steps so far.
+        costs: the part that concerns costs.
+    """
+
+    config: Any
+    actor_params: PyTree
+    actor_opt_state: PyTree
+    critic_params: PyTree
+    critic_opt_state: PyTree
+    critic_hidden_state: PyTree
+    obs_normalizer: actor_critic.ObsNormalizer | tuple[()]
+    value_statistics: Moments
+    env_steps: Array
+    costs: CostState
+
+
+class AgentConstraints(NamedTuple):
+    """The limits of one agent in its turn; of all agents with a leading ``[N]``.
+
+    Attributes:
+        advantage: ``[K, T, B]``, advantages of the agent's costs, in the unit of cost.
+        violation: ``[K]``, excess over each limit, in cost per episode; positive where broken.
+        length: ``[]``, mean length of an episode in steps.
+        living_share: ``[]``, share of its steps in which the agent is in play, 0 to 1.
+        multiplier: ``[K]``, by the algorithm's own rule: Lagrange multipliers, or degrees of
+            pessimism.
+    """
+
+    advantage: Array
+    violation: Array
+    length: Array
+    living_share: Array
+    multiplier: Array
 
 
 class CostEstimate(NamedTuple):
@@ -141,38 +170,53 @@ def make_cost_critic(spec: EnvSpec, config: Any) -> actor_critic.Critic:
     """Returns the cost critics of all agents, each with its own weights.
 
     Args:
-        spec: the environment's sizes.
-        config: a `settings.CriticConfig` with ``critic_input``.
+        spec: the environment's sizes, costs and limits.
+        config: a `sequential_update.SequentialConfig` that is a `CostConfig` as well.
 
     Returns:
         A critic with values ``[..., N, K]``.
+
+    Raises:
+        ValueError: for limits that do not fit the environment's costs.
     """
+    cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")
     return actor_critic.make_critic(
         spec, config.network_spec, config.critic_input, shared=False, costs=spec.num_costs
     )
 
 
-def init_cost_state(
-    key: Array, critic: actor_critic.Critic, spec: EnvSpec, config: Any, num_envs: int
-) -> CostState:
-    """Returns the state of the costs before the first rollout.
+def init_state(
+    networks: SequentialNetworks,
+    cost_critic: actor_critic.Critic,
+    spec: EnvSpec,
+    key: Array,
+    num_envs: int,
+    config: Any,
+) -> ConstrainedState:
+    """Returns the state of a constrained learner before the first rollout.
 
     Args:
-        key: random key of the critics' weights.
-        critic: the cost critics.
+        networks: policies and critics of the reward.
+        cost_critic: the cost critics.
         spec: the environment's sizes.
-        config: a `settings.CriticConfig` with ``normalize_values`` that is a `CostConfig` as well.
+        key: random key of the weights.
         num_envs: B.
+        config: a `CostConfig` with ``normalize_values``.
 
     Returns:
-        The state, with costs and reserves of 0 and without an estimate.
+        The state, with costs and reserves of 0, without an estimate and without multipliers.
     """
-    critic_params = critic.net.init(key)
+    learner = ppo.init_state(
+        ppo.PPONetworks(networks.actor, networks.critic), spec, key, num_envs, config, shared=False
+    )
+    config = learner.config
+    critic_params = cost_critic.net.init(keys.for_purpose(key, keys.COST_CRITIC))
+    optimizer = gradient_update.make_optimizer(config.optimizer, config.eps_root, per_agent=True)
     zeros = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
-    return CostState(
+    costs = CostState(
         critic_params=critic_params,
-        critic_opt_state=ppo.optimizer_of(config).init(critic_params),
-        critic_hidden_state=critic.net.init_hidden_state(num_envs),
+        critic_opt_state=optimizer.init(critic_params),
+        critic_hidden_state=cost_critic.net.init_hidden_state(num_envs),
         value_statistics=running_statistics.init_running_statistics((spec.num_costs,))
         if config.normalize_values
         else (),
@@ -182,6 +226,7 @@ def init_cost_state(
         has_estimate=jnp.zeros((), zeros.dtype),
         adaptive_margin=zeros,
     )
+    return ConstrainedState(*learner, costs=costs)
 
 
 def estimate_costs(
@@ -197,7 +242,7 @@ def estimate_costs(
     Args:
         critic: the cost critics.
         spec: the environment's sizes and limits.
-        config: a `settings.CriticConfig` that is a `CostConfig` as well.
+        config: a `base_config.CriticConfig` that is a `CostConfig` as well.
         state: the state of the costs before the rollout.
         batch: the rollout.
         steps: the rollout's transitions as the networks see them, ``[T, B, ...]``.
@@ -206,24 +251,25 @@ def estimate_costs(
         The state with updated statistics, episode costs and adaptive margins (its critics and
         their hidden state are unchanged), the estimate, and metrics.
     """
-    estimate, moments, explained = advantages.estimate_advantages(
+    estimate = gradient_update.estimate_advantages(
         critic,
-        state.critic_params,
-        state.critic_hidden_state,
-        state.value_statistics,
+        gradient_update.CriticState(
+            state.critic_params, state.critic_hidden_state, state.value_statistics
+        ),
         steps,
         steps.cost,
         config.cost_gamma,
         config.cost_gae_lambda,
     )
     limit = (1.0 - config.cost_margin) * cost_limits.as_array(config.cost_limit, spec)
-    state = _update_episode_costs(state._replace(value_statistics=moments), batch, limit, config)
+    state = state._replace(value_statistics=estimate.value_statistics)
+    state = _update_episode_costs(state, batch, limit, config)
     # While J is a lower bound, it can show that a limit is broken, but never that it is kept.
     excess = state.episode_cost - limit
     excess = jnp.where(
         (state.has_estimate > 0) | jnp.isinf(limit), excess, jnp.maximum(excess, 0.0)
     )
-    alive = actor_critic.expand_mask(steps.obs.alive, estimate.advantage)
+    alive = steps.obs.alive
     if config.standardize_cost_advantages:
         advantage = actor_critic.standardize_advantages(estimate.advantage, alive, shared=False)
     else:
@@ -232,7 +278,7 @@ def estimate_costs(
             - running_statistics.masked_mean(estimate.advantage, alive, (0, 1))[None, None]
         )
     info = {
-        "cost_explained_variance": explained,
+        "cost_explained_variance": estimate.explained_variance,
         # The excess is -inf where there is no limit.
         "cost_violation": jnp.where(jnp.isinf(limit), 0.0, excess),
         "has_cost_estimate": state.has_estimate,
@@ -273,34 +319,25 @@ def relative_violation(state: CostState, estimate: CostEstimate) -> Array:
     )
 
 
-def _use_running_episodes(state: CostState, first_episodes: EpisodeStats) -> CostState:
-    """Replaces J and the episode length by lower bounds, the means over the first episodes so far.
-
-    Some of these episodes still run.
-    """
-    count = jnp.maximum(first_episodes.count, 1.0)
-    return state._replace(
-        episode_cost=first_episodes.costs / count,
-        episode_length=jnp.maximum(first_episodes.lengths / count, 1.0),
-        living_share=jnp.where(
-            first_episodes.lengths > 0,
-            first_episodes.living_steps / jnp.maximum(first_episodes.lengths, 1.0),
-            1.0,
-        ),
-    )
-
-
 def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
     """Updates J, the reserve and the lengths by the episodes that ended in a rollout.
 
-    All of them stay as they are where no episode ended.
+    All of them stay as they are where no episode ended; but before any did, J and the length are
+    lower bounds, the means over the first episodes so far, some of which still run.
     """
     ended = batch.episode_stats
     any_ended = ended.count > 0
     if batch.first_episodes is not None:
-        state = tree_math.where(
-            state.has_estimate > 0, state, _use_running_episodes(state, batch.first_episodes)
+        first = batch.first_episodes
+        count = jnp.maximum(first.count, 1.0)
+        lower_bounds = state._replace(
+            episode_cost=first.costs / count,
+            episode_length=jnp.maximum(first.lengths / count, 1.0),
+            living_share=jnp.where(
+                first.lengths > 0, first.living_steps / jnp.maximum(first.lengths, 1.0), 1.0
+            ),
         )
+        state = tree_math.where(state.has_estimate > 0, state, lower_bounds)
     count = jnp.maximum(ended.count, 1.0)
     mean_cost = ended.costs / count
     # The first finished episodes replace the lower bound as a whole: it has no weight in J.
@@ -322,38 +359,85 @@ def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config
     )
 
 
-def update_cost_critic(
-    critic: actor_critic.Critic,
-    config: Any,
-    env_steps: Array,
-    state: CostState,
-    data: ppo.PolicyBatch,
-    hidden_state: PyTree,
-    target: Array,
-) -> tuple[CostState, dict[str, Array]]:
-    """Takes one gradient step of the cost critics on a minibatch.
+def agent_constraints(
+    state: CostState, estimate: CostEstimate, multiplier: Array
+) -> AgentConstraints:
+    """Returns the limits of all agents as their turns take them.
 
     Args:
-        critic: the cost critics.
-        config: a `settings.CriticConfig` that is a `CostConfig` as well.
-        env_steps: ``[]``, environment steps before the update, for the learning rate.
-        state: the state of the costs.
-        data: a minibatch, ``[T, b, ...]``.
-        hidden_state: the critics' hidden state at its start, ``[b, ...]``.
-        target: ``[T, b, N, K]``, in the critics' unit.
+        state: the state of the costs after `estimate_costs`.
+        estimate: the estimate of the same call.
+        multiplier: ``[N, K]``, see `AgentConstraints`.
 
     Returns:
-        The state with the critics' new weights and optimizer state, and metrics.
+        The limits, every leaf ``[N, ...]``.
     """
-    lr = minibatch.linear_schedule(config.cost_critic_lr, env_steps, config.lr_anneal_steps)
-    (critic_params, opt_state), loss, grad_norm = ppo.value_gradient_step(
-        critic,
-        config,
-        lr,
-        (state.critic_params, state.critic_opt_state),
-        data,
-        hidden_state,
-        target,
+    return AgentConstraints(
+        jnp.transpose(estimate.advantage, (2, 3, 0, 1)),  # [N, K, T, B]
+        estimate.violation,
+        jnp.broadcast_to(state.episode_length, state.living_share.shape),
+        state.living_share,
+        multiplier,
     )
-    info = {"cost_value_loss": loss, "cost_critic_grad_norm": grad_norm}
-    return state._replace(critic_params=critic_params, critic_opt_state=opt_state), info
+
+
+def fit_critics(
+    key: Array,
+    critics: tuple[actor_critic.Critic, actor_critic.Critic],
+    learner: ConstrainedState,
+    data: gradient_update.PolicyBatch,
+    estimates: tuple[gradient_update.AdvantageEstimate, CostEstimate],
+) -> tuple[ConstrainedState, dict[str, Array]]:
+    """Fits the critics of reward and costs to a rollout.
+
+    Args:
+        key: random key of the minibatches.
+        critics: the critics of the reward, and those of the costs.
+        learner: the state of the learner.
+        data: the rollout, ``[T, B, ...]``.
+        estimates: the advantages of the reward, and those of the costs.
+
+    Returns:
+        The learner with its fitted critics, and metrics.
+    """
+    config, costs, (estimate, cost_estimate) = learner.config, learner.costs, estimates
+    lr, cost_lr = (
+        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
+        for rate in (config.critic_lr, config.cost_critic_lr)
+    )
+    fits = (
+        CriticFit(
+            critics[0],
+            ModelState(learner.critic_params, learner.critic_opt_state),
+            learner.critic_hidden_state,
+            estimate.target,
+            lr,
+        ),
+        CriticFit(
+            critics[1],
+            ModelState(costs.critic_params, costs.critic_opt_state),
+            costs.critic_hidden_state,
+            cost_estimate.target,
+            cost_lr,
+        ),
+    )
+    (critic, cost_critic), ((loss, grad_norm), (cost_loss, cost_grad_norm)) = (
+        gradient_update.fit_critics(key, fits, data, config, config.num_epochs, shared=False)
+    )
+    return learner._replace(
+        critic_params=critic.params,
+        critic_opt_state=critic.opt_state,
+        critic_hidden_state=estimate.hidden_state,
+        value_statistics=estimate.value_statistics,
+        costs=costs._replace(
+            critic_params=cost_critic.params,
+            critic_opt_state=cost_critic.opt_state,
+            critic_hidden_state=cost_estimate.critic_hidden_state,
+        ),
+    ), {
+        "explained_variance": estimate.explained_variance,
+        "value_loss": loss,
+        "critic_grad_norm": grad_norm,
+        "cost_value_loss": cost_loss,
+        "cost_critic_grad_norm": cost_grad_norm,
+    }

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmarl_lite import validation
-from jaxmarl_lite.types import Array, EnvSpec, Number
+from jaxmarl_lite.types import Array, EnvSpec, Number, PyTree
 
 ALL_COSTS = "*"
 """The name that stands for every cost of the environment."""
-
-_ALLOWED = "a number from 0 up (inf for no limit), or one for each agent"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,30 +87,71 @@ def parse_cost_limits(limits: CostLimit, field: str) -> CostLimits:
             ...
         ValueError: cost_limit of 'velocity' is -1.0; allowed is a number from 0 up ...
     """
-    if isinstance(limits, CostLimits):
-        return CostLimits(
-            limits.names,
-            tuple(map(_check_values, (f"{field} of {x!r}" for x in limits.names), limits.values)),
-        )
+    limits = limits.to_dict() if isinstance(limits, CostLimits) else limits
     by_name = limits if isinstance(limits, Mapping) else {ALL_COSTS: limits}
     for name in by_name:
         _check_name(name, field)
-    return CostLimits(
-        tuple(by_name),
-        tuple(_check_values(f"{field} of {name!r}", value) for name, value in by_name.items()),
-    )
+    parsed: list[Number | tuple[Number, ...]] = [
+        validation.check_limit(f"{field} of {name!r}", limit) for name, limit in by_name.items()
+    ]
+    return CostLimits(tuple(by_name), tuple(x if isinstance(x, tuple) else (x,) for x in parsed))
 
 
-def _check_name(name: object, field: str) -> None:
-    """Checks that the name of a cost is a string."""
+def parse_words(arguments: Sequence[str], field: str) -> CostLimits:
+    """Returns the limits that words of the command line describe.
+
+    Args:
+        arguments: ``NAME=LIMIT``, ``NAME=LIMIT,LIMIT...`` with one limit per agent, or a number
+            alone, which is the limit of every cost.
+        field: name of the option, for error messages.
+
+    Returns:
+        The limits.
+
+    Raises:
+        ValueError: for a word of another form, or a cost that is named twice.
+
+    Example:
+        >>> parse_words(["velocity=25", "contact=1,2"], "--cost-limit").to_dict()
+        {'velocity': 25.0, 'contact': [1.0, 2.0]}
+    """
+    forms = "NAME=LIMIT, NAME=LIMIT,LIMIT... or one number for every cost"
+    limits: dict[str, float | list[float]] = {}
+    for word in arguments:
+        name, equals, text = word.rpartition("=")
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or (equals and not name):
+            raise validation.invalid(field, word, forms)
+        limits[name or ALL_COSTS] = numbers if len(numbers) > 1 else numbers[0]
+    if len(limits) < max(1, len(arguments)) or (ALL_COSTS in limits and len(limits) > 1):
+        raise validation.invalid(field, " ".join(arguments), f"each cost once: {forms}")
+    return parse_cost_limits(limits, field)
+
+
+def to_words(limits: CostLimits) -> list[str]:
+    """Returns limits in the form that `parse_words` takes.
+
+    Args:
+        limits: the limits.
+
+    Returns:
+        A word for each name.
+    """
+    return [
+        f"{name}={','.join(map(str, values))}"
+        for name, values in zip(limits.names, limits.values, strict=True)
+    ]
+
+
+def _check_name(name: object, field: str, cost_names: Sequence[str] | None = None) -> None:
+    """Checks that a name is a string and, where ``cost_names`` are known, one of them."""
     if not isinstance(name, str):
-        raise ValueError(f"{field} names the cost {name!r}; allowed is a cost's name")
-
-
-def _check_values(field: str, value: object) -> tuple[Number, ...]:
-    """Returns the checked limits of one cost: one, or one per agent."""
-    limit: Number | tuple[Number, ...] = validation.check_limit(field, value)
-    return limit if isinstance(limit, tuple) else (limit,)
+        raise validation.invalid(f"cost in {field}", name, "a cost's name")
+    if cost_names is not None and name not in (*cost_names, ALL_COSTS):
+        raise validation.unknown_name(f"cost in {field}", name, cost_names)
 
 
 def check(limits: CostLimits, spec: EnvSpec, field: str) -> None:
@@ -127,28 +167,20 @@ def check(limits: CostLimits, spec: EnvSpec, field: str) -> None:
             number of limits that is neither one nor one per agent, and for a cost that has no limit
             from either side.
     """
-    costs = ", ".join(spec.cost_names)
     if not spec.num_costs:
         raise ValueError(
             f"{field} is {limits}, but {spec.name} has no costs; allowed is an environment with "
-            "costs, such as "
-            "safe/..., or any environment to which `with_costs` adds costs"
+            "costs, such as safe/..., or any environment to which `with_costs` adds costs"
         )
     for name, values in zip(limits.names, limits.values, strict=True):
-        if name not in (*spec.cost_names, ALL_COSTS):
-            raise ValueError(f"{field} names the cost {name!r}; allowed for {spec.name} is {costs}")
-        if len(values) not in (1, spec.num_agents):
-            raise ValueError(
-                f"{field} of {name!r} has {len(values)} numbers; allowed is one, or "
-                f"{spec.num_agents}, one per agent"
-            )
-    if spec.cost_limits is None:
+        _check_name(name, field, spec.cost_names)
+        validation.check_limit(f"{field} of {name!r}", values, spec.num_agents)
+    if spec.cost_limits is None and ALL_COSTS not in limits.names:
         for name in spec.cost_names:
-            if name not in limits.names and ALL_COSTS not in limits.names:
+            if name not in limits.names:
                 raise ValueError(
-                    f"{field} lacks the cost {name!r}, for which {spec.name} has no limit of its "
-                    "own; allowed is "
-                    f"{_ALLOWED}, in cost per episode"
+                    f"{field} lacks the cost {name!r}; allowed is a limit for each cost of "
+                    f"{spec.name}, which has no limits of its own, in cost per episode"
                 )
 
 
@@ -205,3 +237,49 @@ def as_array(limits: CostLimits, spec: EnvSpec) -> Array:
         for values in with_defaults(limits, spec).values
     ]
     return jnp.stack(columns, -1) if columns else jnp.zeros((spec.num_agents, 0))
+
+
+def limits_of(config: object, spec: EnvSpec) -> np.ndarray:
+    """Returns the limit of every agent and cost.
+
+    The config's ``cost_limit``, if it has one, takes precedence over the environment's own limits.
+
+    Args:
+        config: config of an algorithm, or None for the environment's own limits.
+        spec: spec of the environment.
+
+    Returns:
+        ``[N, K]``, in cost per episode; inf where there is no limit.
+    """
+    if not spec.num_costs:
+        return np.zeros((spec.num_agents, 0), jnp.result_type(float))
+    limits = getattr(config, "cost_limit", None)
+    return np.asarray(as_array(limits if isinstance(limits, CostLimits) else CostLimits(), spec))
+
+
+def learned_leaves(learner: PyTree) -> list[Array]:
+    """Returns the leaves of a learner's state except the limits in its config.
+
+    Limits may be infinite while everything that was learned is finite.
+
+    Args:
+        learner: the learner's state.
+    """
+
+    def is_limits(x: object) -> bool:
+        return isinstance(x, CostLimits)
+
+    return [x for x in jax.tree.leaves(learner, is_leaf=is_limits) if not is_limits(x)]
+
+
+def exceeds_limit(cost: Array, limit: Array) -> Array:
+    """Computes where mean costs exceed their limits.
+
+    Args:
+        cost: mean costs per episode, ``[N, K]``; NaN where no episode ended.
+        limit: limits, ``[N, K]``.
+
+    Returns:
+        ``[N, K]``: 1 where the cost is above its limit, else 0; NaN where no episode ended.
+    """
+    return jnp.where(jnp.isnan(cost), jnp.nan, (cost > limit).astype(float))

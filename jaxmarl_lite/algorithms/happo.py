@@ -9,21 +9,23 @@ one agent it is PPO. The advantage of the team is estimated once, with the criti
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Literal
 
-from jaxmarl_lite.algorithms import base_config, minibatch, ppo, sequential_update
+import jax
+
+from jaxmarl_lite.algorithms import base_config, gradient_update, ppo, sequential_update
+from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import jax_types
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
 @base_config.config_record
-class HAPPOConfig(ppo.PPOConfig):
+class HAPPOConfig(base_config.ClippedStepConfig, sequential_update.SequentialConfig):
     """Settings of HAPPO: those of PPO, with separate weights for each agent.
 
     Raises:
-        ValueError: A setting has the wrong type or range, or ``parameter_sharing`` is True.
+        ValueError: A setting has the wrong type or range, or no effect.
 
     Example:
         In each of 3 updates, each of the 2 agents has its turn (``eval_shape`` returns shapes
@@ -43,15 +45,6 @@ class HAPPOConfig(ppo.PPOConfig):
         ValueError: HAPPOConfig.clip_eps is 0.0; allowed is a number from 1e-06 to 1e+06
     """
 
-    critic_input: Literal["local", "global_state"] = "global_state"
-    """Input of the critics: the agent's own observation or the global state."""
-    parameter_sharing: bool = False
-    """Always False: agents that update in turn have one set of weights each."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        sequential_update.check_own_weights(self)
-
 
 def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
     """Makes HAPPO for an environment of the sizes in ``spec``.
@@ -62,36 +55,63 @@ def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
         config: Settings; the static fields decide the networks.
 
     Returns:
-        The algorithm.
+        The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    return sequential_update.make_sequential(
-        name, spec, config, sequential_update.UpdateSpec(update_agent)
+    networks = sequential_update.make_networks(spec, config)
+
+    def init(key: Array, num_envs: int, config: HAPPOConfig = config) -> ppo.PPOState:
+        actor_and_critic = ppo.PPONetworks(networks.actor, networks.critic)
+        return ppo.init_state(actor_and_critic, spec, key, num_envs, config, shared=False)
+
+    def update(
+        key: Array, learner: ppo.PPOState, batch: Rollout
+    ) -> tuple[ppo.PPOState, dict[str, Array]]:
+        config = learner.config
+        turn_key, critic_key = jax.random.split(key)
+        steps = sequential_update.team_transitions(spec, learner, batch)
+        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        data = gradient_update.to_policy_batch(steps)
+        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        batches = sequential_update.agent_batches(
+            data, batch.initial_hidden_state, estimate.advantage
+        )
+        actors, turn_info = sequential_update.sequential_update(
+            turn_key,
+            ModelState(learner.actor_params, learner.actor_opt_state),
+            batches,
+            batches.data.obs.alive,
+            functools.partial(update_agent, networks.agent_actor, config, lr),
+        )
+        learner = learner._replace(actor_params=actors.params, actor_opt_state=actors.opt_state)
+        learner, critic_info = ppo.fit_critic(
+            critic_key, networks.critic, learner, data, estimate, config.num_epochs
+        )
+        learner = learner._replace(**gradient_update.end_of_update(learner, batch))
+        return learner, critic_info | turn_info | {"learning_rate": lr}
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        gradient_update.check_minibatches(num_envs, config.num_minibatches)
+
+    act = functools.partial(gradient_update.act, networks.actor)
+    return Algorithm(
+        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 
 def update_agent(
-    actor: actor_critic.Actor,
-    config: ppo.PPOConfig,
-    env_steps: Array,
-    key: Array,
-    actor_state: sequential_update.ActorState,
-    agent_batch: sequential_update.AgentBatch,
-    factor: Array,
-) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
+    actor: actor_critic.Actor, config: HAPPOConfig, lr: Array, turn: sequential_update.Turn
+) -> tuple[ModelState, Array, dict[str, Array]]:
     """Updates the policy of one agent by PPO on the advantage of the team.
 
     Args:
         actor: Policy network of one agent.
         config: Settings.
-        env_steps: ``[]``, environment steps before this update, for the learning rate.
-        key: Random key of the minibatches.
-        actor_state: Weights and optimizer state of the agent.
-        agent_batch: Data of the agent, leaves ``[T, B, ...]``.
-        factor: ``[T, B]``, product of the probability ratios of the agents that updated before.
+        lr: Learning rate, ``[]``.
+        turn: The turn, whose batch is a `sequential_update.AgentBatch`.
 
     Returns:
-        The new `ActorState`, the log-ratio ``[T, B]`` of the new policy to the old one at the
-        actions of the batch, and metrics.
+        The new state, the log-ratio ``[T, B]`` of the new policy to the old one at the actions of
+        the batch, and metrics.
     """
 
     def standardize(advantage: Array, alive: Array) -> Array:
@@ -101,75 +121,52 @@ def update_agent(
             else advantage
         )
 
-    return clipped_update(
-        actor,
-        config,
-        env_steps,
-        key,
-        actor_state,
-        agent_batch,
-        agent_batch.advantage,
-        factor,
-        standardize,
-    )
+    return clipped_update(actor, config, lr, turn, turn.batch.advantage, standardize)
 
 
 def clipped_update(
     actor: actor_critic.Actor,
-    config: ppo.PPOConfig,
-    env_steps: Array,
-    key: Array,
-    actor_state: sequential_update.ActorState,
-    agent_batch: sequential_update.AgentBatch,
+    config: HAPPOConfig,
+    lr: Array,
+    turn: sequential_update.Turn,
     advantages: PyTree,
-    factor: Array,
     combine_advantages: Callable[[PyTree, Array], Array],
-) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
+) -> tuple[ModelState, Array, dict[str, Array]]:
     """Runs epochs of PPO's clipped objective for one agent.
 
     Args:
         actor: Policy network of one agent.
         config: Settings.
-        env_steps: ``[]``, environment steps before this update, for the learning rate.
-        key: Random key of the minibatches.
-        actor_state: Weights and optimizer state of the agent.
-        agent_batch: Data of the agent, leaves ``[T, B, ...]``; its advantage is not used.
+        lr: Learning rate, ``[]``.
+        turn: The turn, whose batch is a `sequential_update.AgentBatch`; the advantage of the batch
+            is not used.
         advantages: Leaves ``[T, B, ...]``, dealt into minibatches of b environments.
-        factor: ``[T, B]``, product of the probability ratios of the agents that updated before.
         combine_advantages: ``(advantages, alive) -> [T, b]``, the advantage that the objective of a
-            minibatch uses, before ``factor`` multiplies it.
+            minibatch uses, before the factor of the turn multiplies it.
 
     Returns:
-        The new `ActorState`, the log-ratio ``[T, B]`` of the new policy to the old one at the
-        actions of the batch, and metrics, means over the minibatches.
+        The new state, the log-ratio ``[T, B]`` of the new policy to the old one at the actions of
+        the batch, and metrics, means over the minibatches.
     """
-    lr = minibatch.linear_schedule(config.lr, env_steps, config.lr_anneal_steps)
-    # not per agent: this is one agent's turn, and weights have no axis of agents
-    optimizer = minibatch.make_optimizer(config.optimizer, config.eps_root)
 
-    def step(
-        actor_state: sequential_update.ActorState, batch: minibatch.SequenceBatch
-    ) -> tuple[sequential_update.ActorState, dict[str, Array]]:
+    def step(state: ModelState, batch: SequenceBatch) -> tuple[ModelState, dict[str, Array]]:
         data, advantages, factor = batch.steps
         # standardized before it is weighted: the other agents' ratios are not scaled away
         weighted_advantage = factor * combine_advantages(advantages, data.obs.alive)
-        (loss, info), grads = jax_types.value_and_grad(ppo.policy_loss, has_aux=True)(
-            actor_state.params, actor, data, batch.initial_states, weighted_advantage, config
-        )
-        new_state = sequential_update.ActorState(
-            *optimizer.step(
-                actor_state.params, actor_state.opt_state, grads, lr, config.max_grad_norm
-            )
-        )
-        return new_state, info | {"policy_loss": loss}
 
-    sequences = minibatch.SequenceBatch(
-        (agent_batch.data, advantages, factor), agent_batch.hidden_state
+        def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
+            pi = actor.unroll(params, batch.initial_states, data.obs, data.is_first)
+            return gradient_update.clipped_policy_loss(
+                pi, data, weighted_advantage, config, shared=False
+            )
+
+        # not per agent: this is one agent's turn, and weights have no axis of agents
+        result = gradient_update.gradient_step(loss, state, lr, config)
+        return result.state, result.info | {"policy_loss": result.loss}
+
+    data, hidden_state = turn.batch.data, turn.batch.hidden_state
+    sequences = SequenceBatch((data, advantages, turn.factor), hidden_state)
+    state, info = gradient_update.run_epochs(
+        turn.key, turn.state, sequences, step, config.num_epochs, config.num_minibatches
     )
-    actor_state, info = minibatch.run_epochs(
-        key, actor_state, sequences, step, config.num_epochs, config.num_minibatches
-    )
-    log_ratio = sequential_update.log_ratio(
-        actor, actor_state.params, agent_batch.hidden_state, agent_batch.data
-    )
-    return actor_state, log_ratio, info
+    return state, sequential_update.log_ratio(actor, state.params, hidden_state, data), info

@@ -13,11 +13,21 @@ does not.
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, sequential_update, trust_region_update
+from jaxmarl_lite.algorithms import (
+    base_config,
+    gradient_update,
+    ppo,
+    sequential_update,
+    trust_region_update,
+)
+from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Rollout
 
 
 @base_config.config_record
@@ -25,7 +35,7 @@ class HATRPOConfig(trust_region_update.TrustRegionConfig):
     """Settings of HATRPO: those of a step in a trust region.
 
     Raises:
-        ValueError: A setting has the wrong type or range, or ``parameter_sharing`` is True.
+        ValueError: A setting has the wrong type or range, or no effect.
 
     Example:
         Each of the 2 agents takes a step in each of 3 updates, and reports its KL divergence
@@ -55,27 +65,60 @@ def make_hatrpo(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
         config: Settings; the static fields decide the networks.
 
     Returns:
-        The algorithm.
+        The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    return sequential_update.make_sequential(
-        name, spec, config, sequential_update.UpdateSpec(_update_agent)
+    networks = sequential_update.make_networks(spec, config)
+
+    def init(key: Array, num_envs: int, config: HATRPOConfig = config) -> ppo.PPOState:
+        actor_and_critic = ppo.PPONetworks(networks.actor, networks.critic)
+        return ppo.init_state(actor_and_critic, spec, key, num_envs, config, shared=False)
+
+    def update(
+        key: Array, learner: ppo.PPOState, batch: Rollout
+    ) -> tuple[ppo.PPOState, dict[str, Array]]:
+        config = learner.config
+        turn_key, critic_key = jax.random.split(key)
+        steps = sequential_update.team_transitions(spec, learner, batch)
+        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        data = gradient_update.to_policy_batch(steps)
+        critic_lr = gradient_update.linear_schedule(
+            config.critic_lr, learner.env_steps, config.lr_anneal_steps
+        )
+        batches = sequential_update.agent_batches(
+            data, batch.initial_hidden_state, estimate.advantage
+        )
+        actors, turn_info = sequential_update.sequential_update(
+            turn_key,
+            ModelState(learner.actor_params, learner.actor_opt_state),
+            batches,
+            batches.data.obs.alive,
+            functools.partial(_update_agent, networks.agent_actor, config),
+        )
+        learner = learner._replace(actor_params=actors.params)
+        learner, critic_info = ppo.fit_critic(
+            critic_key, networks.critic, learner, data, estimate, config.num_epochs
+        )
+        learner = learner._replace(**gradient_update.end_of_update(learner, batch))
+        return learner, critic_info | turn_info | {"learning_rate": critic_lr}
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        gradient_update.check_minibatches(num_envs, config.num_minibatches)
+
+    act = functools.partial(gradient_update.act, networks.actor)
+    return Algorithm(
+        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 
 def _update_agent(
-    actor: actor_critic.Actor,
-    config: HATRPOConfig,
-    env_steps: Array,
-    key: Array,
-    actor_state: sequential_update.ActorState,
-    agent_batch: sequential_update.AgentBatch,
-    factor: Array,
-) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
+    actor: actor_critic.Actor, config: HATRPOConfig, turn: sequential_update.Turn
+) -> tuple[ModelState, Array, dict[str, Array]]:
     """Takes a trust-region step without costs; it needs neither the key nor an optimizer.
 
     Arguments and results are those of `happo.update_agent`.
     """
-    data, hidden_state, advantage, _ = agent_batch
+    batch: sequential_update.AgentBatch = turn.batch
+    data, hidden_state, advantage, factor = (*batch[:3], turn.factor)
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(advantage, data.obs.alive, shared=False)
     # K = 0: the problem has no costs and no limits
@@ -87,9 +130,6 @@ def _update_agent(
         cost_advantage,
         violation=jnp.zeros(0, factor.dtype),
     )
-    params, info = trust_region_update.policy_step(actor, actor_state.params, problem, config)
-    return (
-        actor_state._replace(params=params),
-        sequential_update.log_ratio(actor, params, hidden_state, data),
-        info,
-    )
+    params, info = trust_region_update.policy_step(actor, turn.state.params, problem, config)
+    log_ratio = sequential_update.log_ratio(actor, params, hidden_state, data)
+    return turn.state._replace(params=params), log_ratio, info

@@ -13,21 +13,29 @@ critic are separate networks, as in the other algorithms.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import NamedTuple
 
-from jaxmarl_lite.algorithms import base_config, minibatch, ppo, settings
+from jaxmarl_lite.algorithms import base_config, gradient_update, ppo
+from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.ops import jax_types, running_statistics, tree_math
+from jaxmarl_lite.ops import running_statistics
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
-
-if TYPE_CHECKING:
-    from jaxmarl_lite.algorithms import coma
-
-Learner = TypeVar("Learner", ppo.PPOState, "coma.COMAState")
 
 
 @base_config.config_record
-class IACConfig(settings.AgentConfig):
+class PolicyStepConfig(
+    base_config.CriticEpochsConfig,
+    base_config.PolicyGradientConfig,
+    base_config.SharingConfig,
+    base_config.CriticConfig,
+):
+    """Settings of algorithms whose policy takes one gradient step on every batch."""
+
+
+@base_config.config_record
+class IACConfig(
+    base_config.CriticInputConfig, base_config.ValueNormalizationConfig, PolicyStepConfig
+):
     """Settings of independent actor-critic.
 
     Example:
@@ -38,18 +46,9 @@ class IACConfig(settings.AgentConfig):
         (2, 'local')
     """
 
-    gae_lambda: float = 0.8
-    """λ of the TD(λ) targets and of the advantage: 0 is one step, 1 the whole return."""
-    critic_epochs: int = 4
-    """Passes of the critic over each batch; the policy takes one step."""
-    critic_input: Literal["local", "global_state"] = "local"
-    """Input of the critic: the agent's own observation (IAC) or the global state (central-V)."""
-    normalize_values: bool = False
-    """Let the critic predict returns standardized by their running moments."""
-
 
 @base_config.config_record
-class CentralVConfig(IACConfig):
+class CentralVConfig(base_config.CentralCriticConfig, IACConfig):
     """Settings of central-V: independent actors with a critic of the global state.
 
     Example:
@@ -61,9 +60,6 @@ class CentralVConfig(IACConfig):
         >>> jml.make_algorithm("central-v", jml.make("toy/relay").spec, config).name
         'central-v'
     """
-
-    critic_input: Literal["local", "global_state"] = "global_state"
-    """Input of the critic: the agent's own observation (IAC) or the global state (central-V)."""
 
 
 def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
@@ -79,112 +75,119 @@ def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
     Returns:
         The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    return ppo.make_ppo(name, spec, config, _update)
+    network_spec, shared = config.network_spec, config.parameter_sharing
+    actor = actor_critic.make_actor(spec, network_spec, shared)
+    critic = actor_critic.make_critic(spec, network_spec, config.critic_input, shared)
+
+    def init(key: Array, num_envs: int, config: IACConfig = config) -> ppo.PPOState:
+        networks = ppo.PPONetworks(actor, critic)
+        return ppo.init_state(networks, spec, key, num_envs, config, shared)
+
+    def update(
+        key: Array, learner: ppo.PPOState, batch: Rollout
+    ) -> tuple[ppo.PPOState, dict[str, Array]]:
+        config = learner.config
+        steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
+        estimate = gradient_update.reward_advantages(critic, learner, steps)
+        data = gradient_update.to_policy_batch(steps)
+        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        actor_state, info = policy_step(
+            actor,
+            ModelState(learner.actor_params, learner.actor_opt_state),
+            PolicyGradientBatch(data, batch.initial_hidden_state, estimate.advantage),
+            lr,
+            config,
+        )
+        learner, critic_info = ppo.fit_critic(
+            key, critic, learner, data, estimate, config.critic_epochs, shared
+        )
+        learner = learner._replace(
+            actor_params=actor_state.params,
+            actor_opt_state=actor_state.opt_state,
+            **gradient_update.end_of_update(learner, batch),
+        )
+        return learner, info | critic_info | {"learning_rate": lr}
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        gradient_update.check_minibatches(num_envs, config.num_minibatches)
+
+    act = functools.partial(gradient_update.act, actor)
+    return Algorithm(
+        name, config, init, actor.net.init_hidden_state, act, update, check_sizes, spec
+    )
+
+
+class PolicyGradientBatch(NamedTuple):
+    """The data of one step of the policy on a whole rollout.
+
+    Attributes:
+        data: the rollout, ``[T, B, ...]``.
+        hidden_state: the policy's hidden state at its start, ``[B, ...]``.
+        advantage: ``[T, B, N]``.
+    """
+
+    data: gradient_update.PolicyBatch
+    hidden_state: PyTree
+    advantage: Array
 
 
 def policy_gradient_loss(
     actor_params: PyTree,
     actor: actor_critic.Actor,
-    data: ppo.PolicyBatch,
-    hidden_state: PyTree,
-    advantage: Array,
-    config: settings.AgentConfig,
+    batch: PolicyGradientBatch,
+    entropy_coef: Array | float,
+    shared: bool,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes minus the function whose gradient is in the module docstring.
 
     Args:
         actor_params: parameters of the policy network.
         actor: the policies.
-        data: a batch ``[T, B, ...]``.
-        hidden_state: the policy's hidden state at the start of the batch, ``[B, ...]``.
-        advantage: ``[T, B, N]``.
-        config: settings; it reads ``entropy_coef`` and ``parameter_sharing``.
+        batch: the rollout and its advantages.
+        entropy_coef: weight of the entropy bonus.
+        shared: whether all agents share one set of parameters.
 
     Returns:
         The loss, scalar, and the metric ``entropy``, in nats.
     """
+    data, hidden_state, advantage = batch
     pi = actor.unroll(actor_params, hidden_state, data.obs, data.is_first)
     entropy = pi.entropy()
-    gain = pi.log_prob(data.action) * advantage + config.entropy_coef * entropy
+    gain = pi.log_prob(data.action) * advantage + entropy_coef * entropy
     info = {"entropy": running_statistics.masked_mean(entropy, data.obs.alive)}
-    return -actor_critic.masked_agent_mean(gain, data.obs.alive, config.parameter_sharing), info
+    return -actor_critic.masked_agent_mean(gain, data.obs.alive, shared), info
 
 
 def policy_step(
     actor: actor_critic.Actor,
-    learner: Learner,
-    data: ppo.PolicyBatch,
-    hidden_state: PyTree,
-    advantage: Array,
-) -> tuple[Learner, dict[str, Array]]:
-    """Takes one gradient step of a learner's policy on a whole batch.
+    state: ModelState,
+    batch: PolicyGradientBatch,
+    lr: Array,
+    config: PolicyStepConfig,
+) -> tuple[ModelState, dict[str, Array]]:
+    """Takes one gradient step of the policies on a whole rollout.
 
     Args:
         actor: the policies.
-        learner: the state of the learner.
-        data: a batch ``[T, B, ...]``.
-        hidden_state: the policy's hidden state at the start of the batch, ``[B, ...]``.
-        advantage: ``[T, B, N]``; standardized here if ``normalize_advantages`` is set.
+        state: their weights and the state of their optimizer.
+        batch: the rollout and its advantages, which are standardized here if
+            ``normalize_advantages`` is set.
+        lr: learning rate, ``[]``.
+        config: settings.
 
     Returns:
-        The learner after the step, and the metrics ``entropy``, ``policy_loss`` and
+        The state after the step, and the metrics ``entropy``, ``policy_loss`` and
         ``policy_grad_norm``.
     """
-    config = learner.config
+    shared = config.parameter_sharing
     if config.normalize_advantages:
-        advantage = actor_critic.standardize_advantages(
-            advantage, data.obs.alive, config.parameter_sharing
+        standardized = actor_critic.standardize_advantages(
+            batch.advantage, batch.data.obs.alive, shared
         )
-    (loss, info), grads = jax_types.value_and_grad(policy_gradient_loss, has_aux=True)(
-        learner.actor_params, actor, data, hidden_state, advantage, config
-    )
-    lr = minibatch.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
-    actor_params, opt_state = ppo.optimizer_of(config).step(
-        learner.actor_params, learner.actor_opt_state, grads, lr, config.max_grad_norm
-    )
-    info |= {"policy_loss": loss, "policy_grad_norm": tree_math.norm(grads)}
-    return learner._replace(actor_params=actor_params, actor_opt_state=opt_state), info
+        batch = batch._replace(advantage=standardized)
 
+    def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
+        return policy_gradient_loss(params, actor, batch, config.entropy_coef, shared)
 
-def _update(
-    networks: ppo.PPONetworks, key: Array, learner: ppo.PPOState, batch: Rollout
-) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Learns from a rollout: one step of the policy, then epochs of the critic."""
-    config = learner.config
-    steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    learner, estimates, info = ppo.estimate(networks, learner, steps)
-    data = ppo.to_policy_batch(steps)
-    learner, policy_info = policy_step(
-        networks.actor, learner, data, batch.initial_hidden_state, estimates.advantage
-    )
-    minibatches = minibatch.SequenceBatch((data, estimates.target), learner.critic_hidden_state)
-    learner, critic_info = minibatch.run_epochs(
-        key,
-        learner,
-        minibatches,
-        functools.partial(_critic_step, networks),
-        config.critic_epochs,
-        config.num_minibatches,
-    )
-    # The moments of observations change last: the whole update reads the moments that acted.
-    return (
-        learner._replace(
-            critic_hidden_state=estimates.hidden_state,
-            obs_normalizer=actor_critic.update_obs_normalizer(
-                learner.obs_normalizer, batch.transitions.obs
-            ),
-            env_steps=learner.env_steps + batch.transitions.last.size,
-        ),
-        info
-        | policy_info
-        | critic_info
-        | minibatch.learning_rate_metric(learner.config, learner.env_steps),
-    )
-
-
-def _critic_step(
-    networks: ppo.PPONetworks, learner: ppo.PPOState, batch: minibatch.SequenceBatch
-) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Takes one gradient step of the critic on a minibatch."""
-    data, target = batch.steps
-    return ppo.update_critic(networks.critic, learner, data, batch.initial_states, target)
+    step = gradient_update.gradient_step(loss, state, lr, config, per_agent=not shared)
+    return step.state, step.info | {"policy_loss": step.loss, "policy_grad_norm": step.grad_norm}

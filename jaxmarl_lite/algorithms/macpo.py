@@ -33,6 +33,7 @@ normalizer of values for rewards and costs, and time limits treated as true ends
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -41,14 +42,14 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import (
     base_config,
     constraints,
-    minibatch,
-    ppo,
+    gradient_update,
     sequential_update,
     trust_region_update,
 )
+from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import constrained_optimization, lagrange, tree_math
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
 @base_config.config_record
@@ -56,8 +57,8 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
     """Settings of MACPO: those of a step in a trust region, and of limits on costs.
 
     Raises:
-        ValueError: A setting has the wrong type or range, has no effect beside the others, or
-            ``parameter_sharing`` is True.
+        ValueError: A setting has the wrong type or range, or has no effect beside the
+            others.
 
     Example:
         The limit 2.0 replaces the environment's own for both agents. Costs are reported in each of
@@ -78,13 +79,13 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
         'product'
     """
 
-    pessimism_ki: float = 0.0
+    pessimism_ki: float = base_config.bounded(0.0, 0, 1e3)
     """Integral gain α: growth of the pessimism about a cost's promised decrease, per update and
     violation as a share of cost and limit."""
-    pessimism_kp: float = 0.0
+    pessimism_kp: float = base_config.bounded(0.0, 0, 1e3)
     """Proportional gain κ: pessimism that the present violation adds, per violation as a share of
     cost and limit."""
-    pessimism_max_initial: float = 1.0
+    pessimism_max_initial: float = base_config.bounded(1.0, 0, 1)
     """Largest pessimism before the limit has been kept for the first time, so that reward is learnt
     on the way there."""
     cost_ratio: Literal["own", "corrected", "product"] = "own"
@@ -104,10 +105,6 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        constraints.check(self)
-        base_config.check_range(
-            self, pessimism_ki=(0, 1e3), pessimism_kp=(0, 1e3), pessimism_max_initial=(0, 1)
-        )
         # a traced gain (a sweep) may be anything, and is not compared
         has_no_gain = all(
             isinstance(x, float) and x == 0.0 for x in (self.pessimism_ki, self.pessimism_kp)
@@ -182,32 +179,65 @@ def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     ratio_axes = ()
     if config.per_dim_ratio:
         ratio_axes = (1 if spec.action_type == "discrete" else spec.action_size,)
-    algorithm = sequential_update.make_sequential(
-        name,
-        spec,
-        config,
-        sequential_update.UpdateSpec(
-            update_agent,
-            constrained=True,
-            ratio_axes=ratio_axes,
-            update_multipliers=update_pessimism,
-        ),
-    )
+    networks = sequential_update.make_networks(spec, config)
+    cost_critic = constraints.make_cost_critic(spec, config)
 
-    def init(key: Array, num_envs: int, config: MACPOConfig = config) -> ppo.PPOState:
-        learner_state = algorithm.init(key, num_envs, config)
-        zeros = jnp.zeros_like(learner_state.costs.episode_cost)
-        return learner_state._replace(
-            costs=learner_state.costs._replace(multiplier=PessimismState(zeros, zeros))
+    def init(
+        key: Array, num_envs: int, config: MACPOConfig = config
+    ) -> constraints.ConstrainedState:
+        learner = constraints.init_state(networks, cost_critic, spec, key, num_envs, config)
+        zeros = jnp.zeros_like(learner.costs.episode_cost)
+        costs = learner.costs._replace(multiplier=PessimismState(zeros, zeros))
+        return learner._replace(costs=costs)
+
+    def update(
+        key: Array, learner: constraints.ConstrainedState, batch: Rollout
+    ) -> tuple[constraints.ConstrainedState, dict[str, Array]]:
+        config = learner.config
+        turn_key, critic_key = jax.random.split(key)
+        steps = sequential_update.team_transitions(spec, learner, batch)
+        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        costs, cost_estimate, info = constraints.estimate_costs(
+            cost_critic, spec, config, learner.costs, batch, steps
         )
+        costs, pessimism = update_pessimism(config, costs, cost_estimate)
+        data = gradient_update.to_policy_batch(steps)
+        batches = sequential_update.agent_batches(
+            data,
+            batch.initial_hidden_state,
+            estimate.advantage,
+            constraints.agent_constraints(costs, cost_estimate, pessimism),
+        )
+        actors, turn_info = sequential_update.sequential_update(
+            turn_key,
+            ModelState(learner.actor_params, learner.actor_opt_state),
+            batches,
+            batches.data.obs.alive,
+            functools.partial(update_agent, networks.agent_actor, config),
+            ratio_axes,
+        )
+        learner = learner._replace(actor_params=actors.params, costs=costs)
+        learner, critic_info = constraints.fit_critics(
+            critic_key,
+            (networks.critic, cost_critic),
+            learner,
+            data,
+            (estimate, cost_estimate),
+        )
+        critic_lr = gradient_update.linear_schedule(
+            config.critic_lr, learner.env_steps, config.lr_anneal_steps
+        )
+        learner = learner._replace(**gradient_update.end_of_update(learner, batch))
+        return learner, info | critic_info | turn_info | {"learning_rate": critic_lr}
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
-        algorithm.check_sizes(num_envs, num_steps)
-        minibatch.check_minibatches(
-            num_envs, config.num_policy_minibatches, "num_policy_minibatches"
-        )
+        for setting in ("num_minibatches", "num_policy_minibatches"):
+            gradient_update.check_minibatches(num_envs, getattr(config, setting), setting)
 
-    return algorithm._replace(init=init, check_sizes=check_sizes)
+    act = functools.partial(gradient_update.act, networks.actor)
+    return Algorithm(
+        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+    )
 
 
 class PessimismState(NamedTuple):
@@ -252,33 +282,26 @@ def update_pessimism(
 
 
 def update_agent(
-    actor: actor_critic.Actor,
-    config: MACPOConfig,
-    env_steps: Array,
-    key: Array,
-    actor_state: sequential_update.ActorState,
-    agent_batch: sequential_update.AgentBatch,
-    factor: Array,
-) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
+    actor: actor_critic.Actor, config: MACPOConfig, turn: sequential_update.Turn
+) -> tuple[ModelState, Array, dict[str, Array]]:
     """Takes a trust-region step of one agent under its limits, or one for each minibatch.
 
     Args:
         actor: Policy network of one agent.
         config: Settings.
-        env_steps: ``[]``, environment steps before this update; not used.
-        key: Random key of the minibatches.
-        actor_state: Weights of the agent; the optimizer state stays as it is.
-        agent_batch: Data of the agent, leaves ``[T, B, ...]``, with its constraints.
-        factor: ``[T, B]``, product of the probability ratios of the agents that updated before; or
-            ``[T, B, A]``, by dimension of the action, with ``per_dim_ratio``.
+        turn: The turn, whose batch is a `sequential_update.AgentBatch` with the agent's
+            `constraints.AgentConstraints`. Its factor is ``[T, B]``, or ``[T, B, A]``, by dimension
+            of the action, with ``per_dim_ratio``.
 
     Returns:
-        The new `ActorState`, the log-ratio of the new policy to the old one at the actions of the
-        batch, of the shape of ``factor``, and metrics, means over the steps.
+        The new state, whose optimizer's state stays as it is, the log-ratio of the new policy to
+        the old one at the actions of the batch, of the shape of the factor, and metrics, means over
+        the steps.
     """
-    data, hidden_state, advantage, agent_constraints = agent_batch
-    assert isinstance(agent_constraints, sequential_update.AgentConstraints)
-    old_policy = actor.unroll(actor_state.params, hidden_state, data.obs, data.is_first)
+    batch: sequential_update.AgentBatch = turn.batch
+    limits: constraints.AgentConstraints = batch.constraints
+    data, hidden_state, advantage, factor = (*batch[:3], turn.factor)
+    old_policy = actor.unroll(turn.state.params, hidden_state, data.obs, data.is_first)
     data = (
         data._replace(log_prob=trust_region_update.log_prob(old_policy, data.action, True))
         if config.per_dim_ratio
@@ -286,50 +309,49 @@ def update_agent(
     )
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(advantage, data.obs.alive, shared=False)
-    scale = (
-        1.0 / agent_constraints.length
-        if config.cost_scale == "episode_length"
-        else 1.0 - config.gamma
-    )
+    scale = 1.0 / limits.length if config.cost_scale == "episode_length" else 1.0 - config.gamma
     # the step takes means over the samples in which the agent lives; an episode's cost is a sum
     # over all of its steps
-    cost_advantage = agent_constraints.living_share * agent_constraints.advantage
-    violation = scale * agent_constraints.violation
+    cost_advantage = limits.living_share * limits.advantage
+    violation = scale * limits.violation
     if config.cost_ratio == "corrected":
-        violation = violation + change_by_others(agent_constraints.advantage, factor)
+        violation = violation + change_by_others(limits.advantage, factor)
     if config.per_dim_ratio:
         advantage, cost_advantage = advantage[..., None], cost_advantage[..., None]
     cost_factor = jnp.ones_like(factor) if config.cost_ratio == "own" else factor
     cost_advantage = cost_advantage * cost_factor[None]
 
-    def step(params: PyTree, batch: minibatch.SequenceBatch) -> tuple[PyTree, dict[str, Array]]:
-        data, weighted_advantage, cost_advantage = batch.steps
+    def step(params: PyTree, minibatch: SequenceBatch) -> tuple[PyTree, dict[str, Array]]:
+        data, weighted_advantage, cost_advantage = minibatch.steps
         problem = trust_region_update.TrustRegionProblem(
             data,
-            batch.initial_states,
+            minibatch.initial_states,
             weighted_advantage,
             jnp.moveaxis(cost_advantage, 2, 0),
             violation,
-            agent_constraints.multiplier,
+            limits.multiplier,
         )
         return trust_region_update.policy_step(actor, params, problem, config)
 
     # minibatches are dealt along axis 1, B: the axis K of costs goes behind it, and back in `step`
-    sequences = minibatch.SequenceBatch(
+    sequences = SequenceBatch(
         (data, factor * advantage, jnp.moveaxis(cost_advantage, 0, 2)), hidden_state
     )
     params, info = jax.lax.scan(
         step,
-        actor_state.params,
-        minibatch.make_minibatches(key, sequences, config.num_policy_minibatches),
+        turn.state.params,
+        gradient_update.make_minibatches(turn.key, sequences, config.num_policy_minibatches),
     )
     new_policy = actor.unroll(params, hidden_state, data.obs, data.is_first)
     log_ratio = (
         trust_region_update.log_prob(new_policy, data.action, config.per_dim_ratio) - data.log_prob
     )
     info = tree_math.map_leaves(lambda x: x.mean(0), info)
-    info |= {"cost_pessimism": agent_constraints.multiplier}
-    return actor_state._replace(params=params), log_ratio, info
+    return (
+        turn.state._replace(params=params),
+        log_ratio,
+        info | {"cost_pessimism": limits.multiplier},
+    )
 
 
 def change_by_others(cost_advantage: Array, factor: Array) -> Array:

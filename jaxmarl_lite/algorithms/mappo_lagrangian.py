@@ -22,16 +22,24 @@ The reported metric is λ, in reward per cost.
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmarl_lite.algorithms import base_config, constraints, happo, ppo, sequential_update
+from jaxmarl_lite.algorithms import (
+    base_config,
+    constraints,
+    gradient_update,
+    happo,
+    sequential_update,
+)
+from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import lagrange, running_statistics, tree_math
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree
+from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
 @base_config.config_record
@@ -39,8 +47,8 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
     """Settings of MAPPO-Lagrangian: those of HAPPO, and of limits on costs.
 
     Raises:
-        ValueError: A setting has the wrong type or range, has no effect beside the others, or
-            ``parameter_sharing`` is True.
+        ValueError: A setting has the wrong type or range, or has no effect beside the
+            others.
 
     Example:
         The limit 2.0 replaces the environment's own for both agents. Multipliers are reported in
@@ -60,14 +68,14 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
         0.78
     """
 
-    multiplier_init: float = 0.0
+    multiplier_init: float = base_config.bounded(0.0, 0, 1e6)
     """Initial multiplier of every agent and cost, in the unit of ``multiplier_scaling``."""
-    multiplier_ki: float = 0.02
+    multiplier_ki: float = base_config.bounded(0.02, 0, 1e6)
     """Integral gain α: growth of a multiplier per update and unit of violation; the step size with
     the rule of Adam."""
-    multiplier_kp: float = 0.3
+    multiplier_kp: float = base_config.bounded(0.3, 0, 1e6)
     """Proportional gain κ: multiplier that the present violation adds, per unit of violation."""
-    multiplier_max: float = 100.0
+    multiplier_max: float = base_config.bounded(100.0, 0, 1e9)
     """Highest multiplier, in the unit of ``multiplier_scaling``."""
     multiplier_optimizer: Literal["plain", "adam"] = "plain"
     """Whether multipliers ascend by the violation itself or by the rule of Adam."""
@@ -78,17 +86,6 @@ class MAPPOLagrangianConfig(happo.HAPPOConfig, constraints.CostConfig):
     """Divide the advantage less the weighted costs by one plus the sum of relative multipliers."""
     simultaneous: bool = False
     """All agents update at the same time instead of in turn."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        constraints.check(self)
-        base_config.check_range(
-            self,
-            multiplier_init=(0, 1e6),
-            multiplier_ki=(0, 1e6),
-            multiplier_kp=(0, 1e6),
-            multiplier_max=(0, 1e9),
-        )
 
     @classmethod
     def reference(cls, **changes: object) -> MAPPOLagrangianConfig:
@@ -154,29 +151,69 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
     Raises:
         ValueError: The limits do not fit the costs of the environment.
     """
-    algorithm = sequential_update.make_sequential(
-        name,
-        spec,
-        config,
-        sequential_update.UpdateSpec(
-            update_agent,
-            constrained=True,
-            update_multipliers=update_multipliers,
-            simultaneous=config.simultaneous,
-        ),
+    networks = sequential_update.make_networks(spec, config)
+    cost_critic = constraints.make_cost_critic(spec, config)
+    take_turns = (
+        sequential_update.simultaneous_update
+        if config.simultaneous
+        else sequential_update.sequential_update
     )
 
-    def init(key: Array, num_envs: int, config: MAPPOLagrangianConfig = config) -> ppo.PPOState:
-        learner_state = algorithm.init(key, num_envs, config)
-        integral = jnp.full_like(
-            learner_state.costs.episode_cost, learner_state.config.multiplier_init
-        )
+    def init(
+        key: Array, num_envs: int, config: MAPPOLagrangianConfig = config
+    ) -> constraints.ConstrainedState:
+        learner = constraints.init_state(networks, cost_critic, spec, key, num_envs, config)
+        integral = jnp.full_like(learner.costs.episode_cost, learner.config.multiplier_init)
         opt_state = _adam.init(integral) if config.multiplier_optimizer == "adam" else ()
-        return learner_state._replace(
-            costs=learner_state.costs._replace(multiplier=MultiplierState(integral, opt_state))
-        )
+        costs = learner.costs._replace(multiplier=MultiplierState(integral, opt_state))
+        return learner._replace(costs=costs)
 
-    return algorithm._replace(init=init)
+    def update(
+        key: Array, learner: constraints.ConstrainedState, batch: Rollout
+    ) -> tuple[constraints.ConstrainedState, dict[str, Array]]:
+        config = learner.config
+        turn_key, critic_key = jax.random.split(key)
+        steps = sequential_update.team_transitions(spec, learner, batch)
+        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        costs, cost_estimate, info = constraints.estimate_costs(
+            cost_critic, spec, config, learner.costs, batch, steps
+        )
+        costs, multipliers = update_multipliers(config, costs, cost_estimate)
+        data = gradient_update.to_policy_batch(steps)
+        batches = sequential_update.agent_batches(
+            data,
+            batch.initial_hidden_state,
+            estimate.advantage,
+            constraints.agent_constraints(costs, cost_estimate, multipliers),
+        )
+        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        actors, turn_info = take_turns(
+            turn_key,
+            ModelState(learner.actor_params, learner.actor_opt_state),
+            batches,
+            batches.data.obs.alive,
+            functools.partial(update_agent, networks.agent_actor, config, lr),
+        )
+        learner = learner._replace(
+            actor_params=actors.params, actor_opt_state=actors.opt_state, costs=costs
+        )
+        learner, critic_info = constraints.fit_critics(
+            critic_key,
+            (networks.critic, cost_critic),
+            learner,
+            data,
+            (estimate, cost_estimate),
+        )
+        learner = learner._replace(**gradient_update.end_of_update(learner, batch))
+        return learner, info | critic_info | turn_info | {"learning_rate": lr}
+
+    def check_sizes(num_envs: int, num_steps: int) -> None:
+        gradient_update.check_minibatches(num_envs, config.num_minibatches)
+
+    act = functools.partial(gradient_update.act, networks.actor)
+    return Algorithm(
+        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+    )
 
 
 _adam = optax.scale_by_adam()
@@ -228,39 +265,34 @@ def update_multipliers(
 def update_agent(
     actor: actor_critic.Actor,
     config: MAPPOLagrangianConfig,
-    env_steps: Array,
-    key: Array,
-    actor_state: sequential_update.ActorState,
-    agent_batch: sequential_update.AgentBatch,
-    factor: Array,
-) -> tuple[sequential_update.ActorState, Array, dict[str, Array]]:
+    lr: Array,
+    turn: sequential_update.Turn,
+) -> tuple[ModelState, Array, dict[str, Array]]:
     """Updates the policy of one agent by HAPPO on the advantage A^(λ).
 
     Args:
         actor: Policy network of one agent.
         config: Settings.
-        env_steps: ``[]``, environment steps before this update, for the learning rate.
-        key: Random key of the minibatches.
-        actor_state: Weights and optimizer state of the agent.
-        agent_batch: Data of the agent, leaves ``[T, B, ...]``, with its constraints.
-        factor: ``[T, B]``, product of the probability ratios of the agents that updated before.
+        lr: Learning rate, ``[]``.
+        turn: The turn, whose batch is a `sequential_update.AgentBatch` with the agent's
+            `constraints.AgentConstraints`.
 
     Returns:
-        The new `ActorState`, the log-ratio ``[T, B]`` of the new policy to the old one at the
-        actions of the batch, and metrics; ``multiplier`` is λ, ``[K]``, in reward per cost.
+        The new state, the log-ratio ``[T, B]`` of the new policy to the old one at the actions of
+        the batch, and metrics; ``lagrange_multiplier`` is λ, ``[K]``, in reward per cost.
     """
-    agent_constraints = agent_batch.constraints
-    assert isinstance(agent_constraints, sequential_update.AgentConstraints)
+    agent_batch: sequential_update.AgentBatch = turn.batch
+    limits: constraints.AgentConstraints = agent_batch.constraints
     alive = agent_batch.data.obs.alive
     reward_deviation = _deviation(agent_batch.advantage, alive)
-    cost_deviation = jax.vmap(_deviation, (0, None))(agent_constraints.advantage, alive)
+    cost_deviation = jax.vmap(_deviation, (0, None))(limits.advantage, alive)
     # σ(A) / σ(A_k), from a relative multiplier to reward per cost; 0 for a cost that does not vary
     reward_per_cost = jnp.where(
         cost_deviation > 0,
         reward_deviation / jnp.where(cost_deviation > 0, cost_deviation, 1.0),
         0.0,
     )
-    multiplier = agent_constraints.multiplier
+    multiplier = limits.multiplier
     if config.multiplier_scaling == "relative":
         multipliers, relative_multipliers = multiplier * reward_per_cost, multiplier
     else:
@@ -281,19 +313,11 @@ def update_agent(
         return (advantage - cost_penalty) / divisor
 
     # costs last, [T, B, K], because minibatches are dealt along axis 1
-    advantages = agent_batch.advantage, jnp.moveaxis(agent_constraints.advantage, 0, -1)
-    actor_state, log_ratio, info = happo.clipped_update(
-        actor,
-        config,
-        env_steps,
-        key,
-        actor_state,
-        agent_batch,
-        advantages,
-        factor,
-        priced_advantage,
+    advantages = agent_batch.advantage, jnp.moveaxis(limits.advantage, 0, -1)
+    state, log_ratio, info = happo.clipped_update(
+        actor, config, lr, turn, advantages, priced_advantage
     )
-    return actor_state, log_ratio, info | {"lagrange_multiplier": multipliers}
+    return state, log_ratio, info | {"lagrange_multiplier": multipliers}
 
 
 def _deviation(x: Array, alive: Array) -> Array:

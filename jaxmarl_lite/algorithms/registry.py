@@ -12,21 +12,20 @@ from jaxmarl_lite.algorithms import (
     happo,
     hatrpo,
     iac,
-    ippo,
     liir,
     macpo,
     mappo_lagrangian,
     ppo,
     qmix,
 )
-from jaxmarl_lite.algorithms.settings import LearnerConfig
+from jaxmarl_lite.algorithms.base_config import LearnerConfig
 from jaxmarl_lite.types import Algorithm, EnvSpec
 
 Make = Callable[[str, EnvSpec, Any], Algorithm]
 """``(name, spec, config) -> algorithm``, where the config is of the algorithm's own class."""
 
 ALGORITHMS: dict[str, tuple[type[LearnerConfig], Make]] = {
-    "ippo": (ppo.IPPOConfig, ippo.make_ippo),
+    "ippo": (ppo.IPPOConfig, ppo.make_ppo),
     "mappo": (ppo.MAPPOConfig, ppo.make_ppo),
     "happo": (happo.HAPPOConfig, happo.make_happo),
     "hatrpo": (hatrpo.HATRPOConfig, hatrpo.make_hatrpo),

@@ -9,48 +9,87 @@ more or less likely: the advantage itself is not estimated anew.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite import keys
-from jaxmarl_lite.algorithms import constraints, cost_limits, minibatch, ppo, settings
+from jaxmarl_lite.algorithms import base_config
+from jaxmarl_lite.algorithms.gradient_update import ActingLearner, PolicyBatch
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import tree_math
-from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout
+from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
-Turn = Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, dict[str, Array]]]
-"""``(key, model, data, factor [T, B]) -> (model, log_ratio [T, B], info)``: the turn of one agent;
-factor and log-ratio have the ``ratio_axes`` of `sequential_update` as further axes."""
+
+@base_config.config_record
+class SequentialConfig(
+    base_config.CentralCriticConfig, base_config.ValueNormalizationConfig, base_config.CriticConfig
+):
+    """Settings of algorithms whose agents update in turn, with one set of weights each."""
+
+
+class AgentBatch(NamedTuple):
+    """The data that one agent learns from in its turn.
+
+    Attributes:
+        data: the agent's rollout, ``[T, B, ...]``.
+        hidden_state: its policy's hidden state before the rollout, ``[B, ...]``.
+        advantage: ``[T, B]``, the advantage of the team, in the unit of reward.
+        constraints: the agent's limits, in an algorithm that has any.
+    """
+
+    data: PolicyBatch
+    hidden_state: PyTree
+    advantage: Array
+    constraints: PyTree = ()
+
+
+class Turn(NamedTuple):
+    """The turn of one agent.
+
+    Attributes:
+        key: random key.
+        state: the state that the turn changes: weights and optimizer of the agent's policy.
+        batch: the data that the agent learns from, such as an `AgentBatch`.
+        factor: ``[T, B]``, product of the probability ratios of the agents that updated before;
+            with the ``ratio_axes`` of `sequential_update` as further axes.
+    """
+
+    key: Array
+    state: PyTree
+    batch: PyTree
+    factor: Array
+
+
+TurnFn = Callable[[Turn], tuple[PyTree, Array, dict[str, Array]]]
+"""``turn -> (state, log_ratio, metrics)``; the log-ratio is log π_new - log π_old of the actions
+that the agent took, of the shape of ``factor``."""
 
 
 def sequential_update(
     key: Array,
-    models: PyTree,
-    data: PyTree,
+    states: PyTree,
+    batches: PyTree,
     alive: Array,
-    turn: Turn,
+    turn_fn: TurnFn,
     ratio_axes: tuple[int, ...] = (),
 ) -> tuple[PyTree, dict[str, Array]]:
     """Runs the turn of every agent, one after the other in a random order.
 
     Args:
         key: random key of the order and of the turns.
-        models: the state that each agent's turn changes, every leaf ``[N, ...]``.
-        data: the data that each agent learns from, every leaf ``[N, ...]``.
+        states: the state that each agent's turn changes, every leaf ``[N, ...]``.
+        batches: the data that each agent learns from, every leaf ``[N, ...]``.
         alive: ``[N, T, B]`` bool; where an agent is dead, its ratio counts as one.
-        turn: the turn of one agent. Its log-ratio is log π_new - log π_old of the actions that the
-            agent took.
+        turn_fn: the turn of one agent.
         ratio_axes: sizes of the axes that ratios have after ``[T, B]``: () unless they are separate
             for each dimension of the action.
 
     Returns:
         The agents' new state, and the info of every agent, ``[N, ...]``, with two further entries:
-        ``turn``, the agent's place in the order from 0, and ``ratio_product_mean``, the mean of the
-        product of ratios at the agent's turn.
+        ``update_order``, the agent's place in the order from 0, and ``ratio_product_mean``, the
+        mean of the product of ratios at the agent's turn.
     """
     num_agents = alive.shape[0]
     order_key, key = jax.random.split(key)
@@ -59,51 +98,66 @@ def sequential_update(
     def step(
         carry: tuple[PyTree, Array], agent_and_key: tuple[Array, Array]
     ) -> tuple[tuple[PyTree, Array], dict[str, Array]]:
-        models, factor = carry
+        states, factor = carry
         agent, key = agent_and_key
-        model, agent_data = tree_math.map_leaves(lambda x: x[agent], (models, data))
-        model, log_ratio, info = turn(key, model, agent_data, factor)
-        models = tree_math.map_leaves(lambda x, entry: x.at[agent].set(entry), models, model)
+        state, batch = tree_math.map_leaves(lambda x: x[agent], (states, batches))
+        state, log_ratio, info = turn_fn(Turn(key, state, batch, factor))
+        states = tree_math.map_leaves(lambda x, entry: x.at[agent].set(entry), states, state)
         info |= {"ratio_product_mean": factor.mean()}
         acted = jnp.broadcast_to(
             jnp.expand_dims(alive[agent], tuple(range(2, 2 + len(ratio_axes)))), factor.shape
         )
-        return (models, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
+        return (states, factor * jnp.where(acted, jnp.exp(log_ratio), 1.0)), info
 
-    start = (models, jnp.ones((*alive.shape[1:], *ratio_axes), jnp.result_type(float)))
-    (models, _), info = jax.lax.scan(step, start, (order, jax.random.split(key, num_agents)))
+    start = (states, jnp.ones((*alive.shape[1:], *ratio_axes), jnp.result_type(float)))
+    (states, _), info = jax.lax.scan(step, start, (order, jax.random.split(key, num_agents)))
     # The scan's info is in the order of turns; its inverse permutation sorts by agent.
     position = jnp.argsort(order)
     info = tree_math.map_leaves(lambda x: x[position], info)
-    return models, info | {"update_order": position.astype(jnp.result_type(float))}
+    return states, info | {"update_order": position.astype(jnp.result_type(float))}
 
 
 def simultaneous_update(
-    key: Array, models: PyTree, data: PyTree, alive: Array, turn: Turn
+    key: Array, states: PyTree, batches: PyTree, alive: Array, turn_fn: TurnFn
 ) -> tuple[PyTree, dict[str, Array]]:
     """Runs the turns of all agents at the same time, so that no agent meets another's ratios.
 
     Args:
         key: random key of the turns.
-        models: as in `sequential_update`.
-        data: as in `sequential_update`.
+        states: as in `sequential_update`.
+        batches: as in `sequential_update`.
         alive: as in `sequential_update`; only its shape is used.
-        turn: as in `sequential_update`.
+        turn_fn: as in `sequential_update`.
 
     Returns:
-        As `sequential_update`, with every ``turn`` 0 and every ``ratio_product_mean`` 1.
+        As `sequential_update`, with every ``update_order`` 0 and every ``ratio_product_mean`` 1.
     """
     num_agents = alive.shape[0]
-    agent_keys = jax.random.split(key, num_agents)
     factor = jnp.ones(alive.shape, jnp.result_type(float))
-    models, _, info = jax.vmap(turn)(agent_keys, models, data, factor)
-    return models, info | {
+    turns = Turn(jax.random.split(key, num_agents), states, batches, factor)
+    states, _, info = jax.vmap(turn_fn)(turns)
+    return states, info | {
         "ratio_product_mean": factor.mean((1, 2)),
         "update_order": jnp.zeros(num_agents, factor.dtype),
     }
 
 
-def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
+def team_transitions(spec: EnvSpec, learner: ActingLearner, batch: Rollout) -> Transition:
+    """Returns a rollout with the observations that the networks see and the team's reward.
+
+    Args:
+        spec: the environment's sizes.
+        learner: the state of the learner.
+        batch: the rollout.
+
+    Returns:
+        The transitions, ``[T, B, ...]``.
+    """
+    steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
+    return steps._replace(reward=actor_critic.to_team_reward(spec.reward_type, steps.reward))
+
+
+def split_by_agent(data: PolicyBatch) -> PolicyBatch:
     """Returns the data of all agents with the agents' axis first.
 
     Args:
@@ -112,39 +166,42 @@ def split_by_agent(data: ppo.PolicyBatch) -> ppo.PolicyBatch:
     Returns:
         Leaves ``[N, T, B, ...]``, where the data that all agents share is repeated N times.
     """
-    num_agents = data.log_prob.shape[-1]
-
-    def agents_first(x: Array) -> Array:
-        return jnp.moveaxis(x, 2, 0)
-
-    def repeat(x: Array) -> Array:
-        return jnp.broadcast_to(x[None], (num_agents, *x.shape))
-
-    obs = Observation(
-        agents_first(data.obs.agents_view),
-        repeat(data.obs.global_state),
-        agents_first(data.obs.action_mask),
-        agents_first(data.obs.alive),
+    obs, num_agents = data.obs, data.log_prob.shape[-1]
+    view, mask, alive, action, log_prob = tree_math.map_leaves(
+        lambda x: jnp.moveaxis(x, 2, 0),
+        (obs.agents_view, obs.action_mask, obs.alive, data.action, data.log_prob),
     )
-    return ppo.PolicyBatch(
-        obs, agents_first(data.action), agents_first(data.log_prob), repeat(data.is_first)
+    global_state, is_first = tree_math.map_leaves(
+        lambda x: jnp.broadcast_to(x[None], (num_agents, *x.shape)),
+        (obs.global_state, data.is_first),
     )
+    return PolicyBatch(Observation(view, global_state, mask, alive), action, log_prob, is_first)
 
 
-def memory_by_agent(hidden_state: PyTree) -> PyTree:
-    """Returns the policies' hidden state with the agents' axis first.
+def agent_batches(
+    data: PolicyBatch, hidden_state: PyTree, advantage: Array, constraints: PyTree = ()
+) -> AgentBatch:
+    """Returns the data of all agents as their turns take it, every leaf ``[N, ...]``.
 
     Args:
-        hidden_state: leaves ``[B, N, H]``, or () without a GRU.
+        data: the rollout, ``[T, B, N, ...]``.
+        hidden_state: the policies' hidden state before the rollout, ``[B, N, H]``; () without one.
+        advantage: ``[T, B, N]``, the advantage of the team.
+        constraints: the agents' limits, ``[N, ...]``.
 
     Returns:
-        Leaves ``[N, B, H]``.
+        The batches.
     """
-    return tree_math.map_leaves(lambda x: jnp.moveaxis(x, 1, 0), hidden_state)
+    return AgentBatch(
+        split_by_agent(data),
+        tree_math.map_leaves(lambda x: jnp.moveaxis(x, 1, 0), hidden_state),
+        jnp.moveaxis(advantage, 2, 0),
+        constraints,
+    )
 
 
 def log_ratio(
-    actor: actor_critic.Actor, actor_params: PyTree, hidden_state: PyTree, data: ppo.PolicyBatch
+    actor: actor_critic.Actor, actor_params: PyTree, hidden_state: PyTree, data: PolicyBatch
 ) -> Array:
     """Computes log π(u|o) - log π_old(u|o) of the actions that one agent took.
 
@@ -163,273 +220,33 @@ def log_ratio(
     )
 
 
-def check_own_weights(config: settings.LearnerConfig) -> None:
-    """Checks that agents do not share weights: with shared weights a turn would change all agents.
-
-    Args:
-        config: the config of an algorithm whose agents update in turn.
-
-    Raises:
-        ValueError: for a config with ``parameter_sharing``.
-    """
-    if config.parameter_sharing:
-        raise ValueError(
-            f"{type(config).__name__}.parameter_sharing is True; allowed is False, because agents "
-            "that update in turn "
-            "have separate weights"
-        )
-
-
-class ActorState(NamedTuple):
-    """The policy state of one agent, which its turn changes.
-
-    Attributes:
-        params: the policy's weights.
-        opt_state: state of the policy's optimizer.
-    """
-
-    params: PyTree
-    opt_state: PyTree
-
-
-class AgentConstraints(NamedTuple):
-    """The limits of one agent in its turn.
-
-    Attributes:
-        advantage: ``[K, T, B]``, advantages of the agent's costs, in the unit of cost.
-        violation: ``[K]``, excess over each limit, in cost per episode; positive where broken.
-        length: ``[]``, mean length of an episode in steps.
-        living_share: ``[]``, share of its steps in which the agent is in play, 0 to 1.
-        multiplier: ``[K]``, by the algorithm's own rule: Lagrange multipliers, or degrees of
-            pessimism; zeros where it has none.
-    """
-
-    advantage: Array
-    violation: Array
-    length: Array
-    living_share: Array
-    multiplier: Array
-
-
-class AgentBatch(NamedTuple):
-    """The data that one agent learns from in its turn.
-
-    Attributes:
-        data: the agent's rollout, ``[T, B, ...]``.
-        hidden_state: its policy's hidden state before the rollout, ``[B, ...]``.
-        advantage: ``[T, B]``, the advantage of the team, in the unit of reward.
-        constraints: the agent's limits; () where nothing is limited.
-    """
-
-    data: ppo.PolicyBatch
-    hidden_state: PyTree
-    advantage: Array
-    constraints: AgentConstraints | tuple[()]
-
-
-AgentUpdateFn = Callable[
-    [actor_critic.Actor, Any, Array, Array, ActorState, AgentBatch, Array],
-    tuple[ActorState, Array, dict[str, Array]],
-]
-"""``(actor, config, env_steps, key, model, batch, factor) -> (model, log_ratio, info)``, see
-`Turn`."""
-
-
-class UpdateSpec(NamedTuple):
-    """The parts of an algorithm in which its agents' updates differ from those of others.
-
-    Attributes:
-        agent_update: the turn of one agent.
-        constrained: whether costs are limited; then the config is a `constraints.CostConfig` as
-            well.
-        update_multipliers: ``(config, state, costs) -> (state, multipliers [N, K])``; None for an
-            algorithm without multipliers.
-        simultaneous: whether all agents update at the same time instead of in turn.
-        ratio_axes: axes of a ratio after ``[T, B]``, see `sequential_update`.
-    """
-
-    agent_update: AgentUpdateFn
-    constrained: bool = False
-    update_multipliers: (
-        Callable[
-            [Any, constraints.CostState, constraints.CostEstimate],
-            tuple[constraints.CostState, Array],
-        ]
-        | None
-    ) = None
-    simultaneous: bool = False
-    ratio_axes: tuple[int, ...] = ()
-
-
 class SequentialNetworks(NamedTuple):
     """The networks of an algorithm with sequential updates.
 
     Attributes:
-        actor: the policy of one agent, without the agents' axis.
+        actor: the policies of all agents, by which they act.
         critic: the critics of the reward.
-        cost_critic: the critics of the costs; None where nothing is limited.
+        agent_actor: the policy of one agent, without the agents' axis, by which it learns.
     """
 
     actor: actor_critic.Actor
     critic: actor_critic.Critic
-    cost_critic: actor_critic.Critic | None
+    agent_actor: actor_critic.Actor
 
 
-def make_sequential(name: str, spec: EnvSpec, config: Any, update_spec: UpdateSpec) -> Algorithm:
-    """Returns an algorithm whose agents update in turn.
-
-    Everything but the policies' step and the costs is PPO's.
+def make_networks(spec: EnvSpec, config: SequentialConfig) -> SequentialNetworks:
+    """Returns the networks that the static fields of the config describe.
 
     Args:
-        name: name of the algorithm.
         spec: the environment's sizes.
-        config: a `settings.CriticConfig`, and a `constraints.CostConfig` as well where
-            ``update_spec.constrained``; its static fields decide the networks.
-        update_spec: the parts in which the algorithm differs from others.
+        config: settings.
 
     Returns:
-        The algorithm; its learner is a `ppo.PPOState`.
-
-    Raises:
-        ValueError: for limits that do not fit the environment's costs.
+        The networks; every agent has its own weights.
     """
-    if update_spec.constrained:
-        cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")
-    ppo_algorithm = ppo.make_ppo(name, spec, config)
-    networks = SequentialNetworks(
-        actor_critic.single_agent_actor(spec, config.network_spec),
-        actor_critic.make_critic(spec, config.network_spec, config.critic_input, shared=False),
-        constraints.make_cost_critic(spec, config) if update_spec.constrained else None,
-    )
-
-    def init(key: Array, num_envs: int, config: Any = config) -> ppo.PPOState:
-        learner = ppo_algorithm.init(key, num_envs, config)
-        if networks.cost_critic is None:
-            return learner
-        cost_key = keys.for_purpose(key, keys.COST_CRITIC)
-        state = constraints.init_cost_state(
-            cost_key, networks.cost_critic, spec, learner.config, num_envs
-        )
-        return learner._replace(costs=state)
-
-    def update(
-        key: Array, learner: ppo.PPOState, batch: Rollout
-    ) -> tuple[ppo.PPOState, dict[str, Array]]:
-        return _update(networks, spec, update_spec, key, learner, batch)
-
-    return ppo_algorithm._replace(init=init, update=update)
-
-
-def _update(
-    networks: SequentialNetworks,
-    spec: EnvSpec,
-    update_spec: UpdateSpec,
-    key: Array,
-    learner: ppo.PPOState,
-    batch: Rollout,
-) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Estimates all advantages, runs the agents' turns, then fits the critics to the rollout."""
-    turn_key, critic_key = jax.random.split(key)
-    steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
-    steps = steps._replace(reward=actor_critic.to_team_reward(spec.reward_type, steps.reward))
-    learner, estimate, info = ppo.estimate(networks, learner, steps)
-    data = ppo.to_policy_batch(steps)
-    agent_constraints, cost_estimate = (), None
-    if networks.cost_critic is not None:
-        cost_state, cost_estimate, cost_info = constraints.estimate_costs(
-            networks.cost_critic, spec, learner.config, learner.costs, batch, steps
-        )
-        multipliers = jnp.zeros_like(cost_estimate.violation)
-        if update_spec.update_multipliers is not None:
-            cost_state, multipliers = update_spec.update_multipliers(
-                learner.config, cost_state, cost_estimate
-            )
-        learner, info = learner._replace(costs=cost_state), info | cost_info
-        lengths = jnp.broadcast_to(cost_state.episode_length, (spec.num_agents,))
-        agent_constraints = AgentConstraints(
-            jnp.transpose(cost_estimate.advantage, (2, 3, 0, 1)),  # [N, K, T, B]
-            cost_estimate.violation,
-            lengths,
-            cost_state.living_share,
-            multipliers,
-        )
-    agent_batches = AgentBatch(
-        split_by_agent(data),
-        memory_by_agent(batch.initial_hidden_state),
-        jnp.moveaxis(estimate.advantage, 2, 0),
-        agent_constraints,
-    )
-    turn = functools.partial(
-        update_spec.agent_update, networks.actor, learner.config, learner.env_steps
-    )
-    actors = ActorState(learner.actor_params, learner.actor_opt_state)
-    alive = agent_batches.data.obs.alive
-    if update_spec.simultaneous:
-        actors, turn_info = simultaneous_update(turn_key, actors, agent_batches, alive, turn)
-    else:
-        actors, turn_info = sequential_update(
-            turn_key, actors, agent_batches, alive, turn, update_spec.ratio_axes
-        )
-    learner = learner._replace(actor_params=actors.params, actor_opt_state=actors.opt_state)
-    learner, critic_info = _fit_critics(
-        networks, critic_key, learner, data, estimate.target, cost_estimate
-    )
-    if cost_estimate is not None:
-        learner = learner._replace(
-            costs=learner.costs._replace(critic_hidden_state=cost_estimate.critic_hidden_state)
-        )
-    env_steps = learner.env_steps  # before this update: the learning rate that it used
-    learner = learner._replace(
-        critic_hidden_state=estimate.hidden_state,
-        obs_normalizer=actor_critic.update_obs_normalizer(
-            learner.obs_normalizer, batch.transitions.obs
-        ),
-        env_steps=env_steps + batch.transitions.last.size,
-    )
-    lr_info = minibatch.learning_rate_metric(learner.config, env_steps)
-    return learner, info | critic_info | turn_info | lr_info
-
-
-def _fit_critics(
-    networks: SequentialNetworks,
-    key: Array,
-    learner: ppo.PPOState,
-    data: ppo.PolicyBatch,
-    target: Array,
-    cost_estimate: constraints.CostEstimate | None,
-) -> tuple[ppo.PPOState, dict[str, Array]]:
-    """Trains the critics of reward and costs on a rollout, in several epochs."""
-    config = learner.config
-    steps, initial_states = (data, target), (learner.critic_hidden_state,)
-    if cost_estimate is not None:
-        # The cost critics learn from the same minibatches.
-        steps = (*steps, cost_estimate.target)
-        initial_states = (*initial_states, learner.costs.critic_hidden_state)
-
-    def step(
-        learner: ppo.PPOState, batch: minibatch.SequenceBatch
-    ) -> tuple[ppo.PPOState, dict[str, Array]]:
-        data, target, *cost_target = batch.steps
-        hidden_state, *cost_hidden_state = batch.initial_states
-        learner, info = ppo.update_critic(networks.critic, learner, data, hidden_state, target)
-        if networks.cost_critic is None:
-            return learner, info
-        state, cost_info = constraints.update_cost_critic(
-            networks.cost_critic,
-            config,
-            learner.env_steps,
-            learner.costs,
-            data,
-            cost_hidden_state[0],
-            cost_target[0],
-        )
-        return learner._replace(costs=state), info | cost_info
-
-    return minibatch.run_epochs(
-        key,
-        learner,
-        minibatch.SequenceBatch(steps, initial_states),
-        step,
-        config.num_epochs,
-        config.num_minibatches,
+    network_spec = config.network_spec
+    return SequentialNetworks(
+        actor_critic.make_actor(spec, network_spec, shared=False),
+        actor_critic.make_critic(spec, network_spec, config.critic_input, shared=False),
+        actor_critic.single_agent_actor(spec, network_spec),
     )

@@ -26,13 +26,14 @@ Totals are in cost per step, whatever the costs are.
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, ppo, sequential_update, settings
-from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.algorithms import base_config, sequential_update
+from jaxmarl_lite.algorithms.gradient_update import PolicyBatch
+from jaxmarl_lite.networks import actor_critic, distributions
 from jaxmarl_lite.networks.distributions import Distribution
 from jaxmarl_lite.ops import (
     constrained_optimization,
@@ -52,61 +53,38 @@ environments."""
 
 
 @base_config.config_record
-class TrustRegionConfig(settings.CriticConfig):
+class TrustRegionConfig(base_config.EpochsConfig, sequential_update.SequentialConfig):
     """Settings of a policy step in a trust region.
 
     ``num_epochs`` and ``num_minibatches`` are those of the critics.
     """
 
-    num_epochs: int = 4
-    """Passes of the critics over each batch."""
-    normalize_values: bool = False
-    """Let the critics predict returns standardized by their running moments (Yu et al. 2022)."""
-    target_kl: float = 0.01
+    target_kl: float = base_config.bounded(0.01, 1e-9, 10)
     """Radius of the trust region: the mean KL divergence that a step may reach, in nats."""
-    cg_damping: float = 0.1
+    cg_damping: float = base_config.bounded(0.1, 0, 10)
     """Multiple of the identity that is added to the Fisher matrix."""
     cg_iters: int = 10
     """Largest number of iterations of conjugate gradients."""
-    cg_tol: float = 0.01
+    cg_tol: float = base_config.bounded(0.01, 0, 1)
     """Relative residual at which conjugate gradients end."""
-    cg_max_residual: float = 10.0
+    cg_max_residual: float = base_config.bounded(10.0, 0, 1e3)
     """Relative residual beyond which a step is refused; the step is exact in the span of the
     solutions, converged or not."""
-    backtrack_coeff: float = 0.5
+    backtrack_coeff: float = base_config.bounded(0.5, 0.01, 0.99)
     """Factor between two tries of the line search."""
     line_search_steps: int = 10
     """Largest number of tries of the line search."""
-    initial_step_size: float = 1.0
+    initial_step_size: float = base_config.bounded(1.0, 1e-6, 1)
     """Share of the whole step that the line search tries first."""
-    max_step_norm: float = 0.0
+    max_step_norm: float = base_config.bounded(0.0, 0, 1e9)
     """Longest step, in the Euclidean norm of the weights; 0 for no bound."""
-    accept_ratio: float = 0.1
+    accept_ratio: float = base_config.bounded(0.1, 0, 1)
     """Share of the promised gain that the surrogate must reach."""
     fvp_stride: int = 1
     """Fisher products use every n-th environment."""
-    critic_input: Literal["local", "global_state"] = "global_state"
-    """Input of the critics: the agent's own observation or the state."""
-    parameter_sharing: bool = False
-    """Agents that update in turn have one set of weights each."""
-
-    retired: ClassVar[tuple[str, ...]] = ("lr", "clip_eps", "entropy_coef")
-    """Fields that earlier versions stored, and that never had an effect."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sequential_update.check_own_weights(self)
-        base_config.check_range(
-            self,
-            target_kl=(1e-9, 10),
-            cg_damping=(0, 10),
-            cg_tol=(0, 1),
-            cg_max_residual=(0, 1e3),
-            backtrack_coeff=(0.01, 0.99),
-            accept_ratio=(0, 1),
-            initial_step_size=(1e-6, 1),
-            max_step_norm=(0, 1e9),
-        )
         base_config.check_unused(
             self, ("backtrack_coeff",), self.line_search_steps == 1, "with line_search_steps 1"
         )
@@ -128,7 +106,7 @@ class TrustRegionProblem(NamedTuple):
             is discounted, 0 to 1.
     """
 
-    data: ppo.PolicyBatch
+    data: PolicyBatch
     hidden_state: PyTree
     advantage: Array
     cost_advantage: Array
@@ -221,9 +199,8 @@ def policy_step(
         config.line_search_steps,
         config.initial_step_size,
     )
-    info = _cg_metrics(solved, largest_residual)
-    info |= _line_search_metrics(search, start) | _step_metrics(step)
-    info |= {
+    info = _metrics(solved, step, search, start) | {
+        "cg_residual": largest_residual,
         "policy_grad_norm": tree_math.norm(g),
         "entropy": running_statistics.masked_mean(old_policy.entropy(), data.obs.alive),
     }
@@ -269,38 +246,31 @@ def _clip_norm(step: PyTree, max_norm: Number) -> PyTree:
     )
 
 
-def _cg_metrics(solved: trust_region.CGResult, largest_residual: Array) -> dict[str, Array]:
-    """Returns the metrics of conjugate gradients."""
-    return {
-        "cg_residual": largest_residual,
-        "cg_iters": solved.iterations.max().astype(largest_residual.dtype),
-        "curvature_positive": solved.positive_curvature.all().astype(largest_residual.dtype),
-    }
+def _metrics(
+    solved: trust_region.CGResult,
+    step: constrained_optimization.ConstrainedStep,
+    search: trust_region.LineSearchResult,
+    start: Array,
+) -> dict[str, Array]:
+    """Returns metrics of conjugate gradients, of the whole step, and of the step that was taken.
 
-
-def _line_search_metrics(search: trust_region.LineSearchResult, start: Array) -> dict[str, Array]:
-    """Returns the metrics of the step that was taken; without one its gains and its KL are 0."""
-    gains = jnp.where(search.accepted, search.aux.surrogate_improvement, 0.0)
+    Without an accepted step its gains and its KL are 0. ``start`` are the surrogates before it.
+    """
+    dtype, gains = start.dtype, jnp.where(search.accepted, search.aux.surrogate_improvement, 0.0)
     info = {
+        "cg_iters": solved.iterations.max().astype(dtype),
+        "curvature_positive": solved.positive_curvature.all().astype(dtype),
+        "expected_improvement": step.predicted_gain,
         "kl": jnp.where(search.accepted, search.aux.kl, 0.0),
         "surrogate_improvement": gains[0],
         "policy_loss": -(start[0] + gains[0]),
-        "line_search_success": search.accepted.astype(start.dtype),
+        "line_search_success": search.accepted.astype(dtype),
         "line_search_step_size": search.step_size,
-        "line_search_steps": search.num_steps.astype(start.dtype),
+        "line_search_steps": search.num_steps.astype(dtype),
     }
-    return info | ({"cost_surrogate_change": gains[1:]} if len(start) > 1 else {})
-
-
-def _step_metrics(step: constrained_optimization.ConstrainedStep) -> dict[str, Array]:
-    """Returns the metrics of the whole step, before the line search."""
-    info = {"expected_improvement": step.predicted_gain}
     if len(step.cost_duals):
-        cases = {
-            f"case_{name}": (step.case == i).astype(step.predicted_gain.dtype)
-            for i, name in enumerate(_CASES)
-        }
-        info |= {"cost_dual": step.cost_duals} | cases
+        info |= {"cost_surrogate_change": gains[1:], "cost_dual": step.cost_duals}
+        info |= {f"case_{name}": (step.case == i).astype(dtype) for i, name in enumerate(_CASES)}
     return info
 
 
@@ -322,7 +292,7 @@ def log_prob(pi: Distribution, action: Array, per_dim_ratio: bool) -> Array:
 def fisher(
     actor: actor_critic.Actor,
     actor_params: PyTree,
-    data: ppo.PolicyBatch,
+    data: PolicyBatch,
     hidden_state: PyTree,
     config: TrustRegionConfig,
 ) -> trust_region.Product:
@@ -341,17 +311,12 @@ def fisher(
     Returns:
         ``v -> H v``, where v has the structure of ``actor_params``.
     """
-    stride = config.fvp_stride
-
-    def take_stride(x: Array, axis: int) -> Array:
-        return jax.lax.slice_in_dim(x, 0, None, stride, axis)
-
-    samples = tree_math.map_leaves(lambda x: take_stride(x, 1), (data.obs, data.is_first))
-    hidden_state = tree_math.map_leaves(lambda x: take_stride(x, 0), hidden_state)
-    num_steps, num_envs = samples[1].shape
+    num_steps, num_envs = data.is_first.shape
+    num_envs = -(-num_envs // config.fvp_stride)
     chunk_count = num_chunks(num_steps, num_envs)
 
-    def split_envs(x: Array, axis: int) -> Array:
+    def to_chunks(x: Array, axis: int) -> Array:
+        x = jax.lax.slice_in_dim(x, 0, None, config.fvp_stride, axis)
         # Neighbors go to different chunks, so that environments stay on their devices.
         groups = x.reshape(
             *x.shape[:axis], num_envs // chunk_count, chunk_count, *x.shape[axis + 1 :]
@@ -359,10 +324,10 @@ def fisher(
         return jnp.moveaxis(groups, axis + 1, 0)
 
     chunks = (
-        tree_math.map_leaves(lambda x: split_envs(x, 1), samples),
-        tree_math.map_leaves(lambda x: split_envs(x, 0), hidden_state),
+        tree_math.map_leaves(lambda x: to_chunks(x, 1), (data.obs, data.is_first)),
+        tree_math.map_leaves(lambda x: to_chunks(x, 0), hidden_state),
     )
-    num_alive = jnp.maximum(samples[0].alive.sum(), 1)
+    num_alive = jnp.maximum(chunks[0][0].alive.sum(), 1)
 
     def distribution_params(params: PyTree, chunk: _Chunk) -> PyTree:
         (obs, is_first), hidden_state = chunk
@@ -371,9 +336,8 @@ def fisher(
     def weighted_fisher(dist_params: PyTree, tangent: PyTree, chunk: _Chunk) -> PyTree:
         (obs, _), _ = chunk
         weight = obs.alive / num_alive
-        return tree_math.map_leaves(
-            lambda x: x * weight[..., None], actor.from_params(dist_params, obs).fisher(tangent)
-        )
+        pi = distributions.from_params(dist_params, obs, actor.bounds)
+        return tree_math.map_leaves(lambda x: x * weight[..., None], pi.fisher(tangent))
 
     return trust_region.fisher_vector_product(
         distribution_params, weighted_fisher, actor_params, chunks, config.cg_damping

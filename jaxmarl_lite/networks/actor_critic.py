@@ -24,14 +24,13 @@ class Actor(NamedTuple):
     """The policies of all agents.
 
     Attributes:
-        net: the network, from observations to the output that ``to_distribution`` reads.
-        to_distribution: ``(output of net, obs) -> distribution``.
-        from_params: ``(values, obs) -> distribution``, the distribution whose ``params`` these are.
+        net: the network, from observations to the output that `distributions.make_distribution`
+            reads.
+        bounds: ``(low, high)``, ``[A]`` each, of continuous actions; None when they are unbounded.
     """
 
     net: Network
-    to_distribution: Callable[[Array | tuple[Array, Array], Observation], Distribution]
-    from_params: Callable[[Array | tuple[Array, Array], Observation], Distribution]
+    bounds: tuple[Array, Array] | None
 
     def act(
         self, params: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool
@@ -50,7 +49,7 @@ class Actor(NamedTuple):
             in nats, and the hidden state after the step.
         """
         head, hidden_state = self.net.step(params, hidden_state, obs.agents_view)
-        pi = self.to_distribution(head, obs)
+        pi = distributions.make_distribution(head, obs, self.bounds)
         action = pi.mode() if greedy else pi.sample(key)
         return action, pi.log_prob(action), hidden_state
 
@@ -69,7 +68,7 @@ class Actor(NamedTuple):
             The distributions, with batch axes ``[T, B, N]``.
         """
         head, _ = self.net.unroll(params, hidden_state, obs.agents_view, first)
-        return self.to_distribution(head, obs)
+        return distributions.make_distribution(head, obs, self.bounds)
 
 
 def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) -> Actor:
@@ -112,7 +111,7 @@ def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) ->
         >>> bool(jnp.allclose(jnp.exp(log_prob), 0.25, atol=0.02))
         True
     """
-    return _actor(spec, _policy_network(spec, network_spec, shared))
+    return Actor(_policy_network(spec, network_spec, shared), _bounds(spec))
 
 
 def _policy_network(
@@ -131,19 +130,11 @@ def _policy_network(
     )
 
 
-def _actor(spec: EnvSpec, net: Network) -> Actor:
-    """Returns the actor of a policy network, with the environment's bounds."""
-    bounds = None
-    if spec.action_low is not None and spec.action_high is not None:
-        bounds = (jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
-
-    def to_distribution(head: Array | tuple[Array, Array], obs: Observation) -> Distribution:
-        return distributions.make_distribution(head, obs, bounds)
-
-    def from_params(values: Array | tuple[Array, Array], obs: Observation) -> Distribution:
-        return distributions.from_params(values, obs, bounds)
-
-    return Actor(net, to_distribution, from_params)
+def _bounds(spec: EnvSpec) -> tuple[Array, Array] | None:
+    """Returns the environment's bounds of continuous actions."""
+    if spec.action_low is None or spec.action_high is None:
+        return None
+    return jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
 
 def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec) -> Actor:
@@ -279,49 +270,31 @@ def make_critic(
         (1, 2, 3, 2)
     """
     num_agents, num_values = spec.num_agents, 1 if costs is None else costs
-
-    def to_values(out: Array) -> Array:
-        return out[..., 0] if costs is None else out
-
-    if critic_input == "local":
-        net = make_network(
-            network_spec, spec.obs_size, num_values, num_agents=num_agents, shared=shared
-        )
-        return Critic(net, _agents_view, to_values)
-    if shared:
-        net = make_network(
-            network_spec, spec.global_state_size, num_agents * num_values, num_agents=None
-        )
-
-        def split_agents(out: Array) -> Array:
-            return to_values(out.reshape(*out.shape[:-1], num_agents, num_values))
-
-        return Critic(net, _global_state, split_agents)
-
-    def tile_global_state(obs: Observation) -> Array:
-        """Returns the state of every agent's network, ``[..., N, S]``."""
-        return jnp.broadcast_to(
-            obs.global_state[..., None, :],
-            (*obs.global_state.shape[:-1], num_agents, obs.global_state.shape[-1]),
-        )
-
-    return Critic(
-        make_network(
-            network_spec, spec.global_state_size, num_values, num_agents=num_agents, shared=False
-        ),
-        tile_global_state,
-        to_values,
+    local, joint = critic_input == "local", critic_input == "global_state" and shared
+    net = make_network(
+        network_spec,
+        spec.obs_size if local else spec.global_state_size,
+        num_agents * num_values if joint else num_values,
+        num_agents=None if joint else num_agents,
+        shared=shared,
     )
 
+    def select_input(obs: Observation) -> Array:
+        if local:
+            return obs.agents_view
+        state = obs.global_state
+        if joint:
+            return state
+        return jnp.broadcast_to(  # [..., N, S], for every agent's network
+            state[..., None, :], (*state.shape[:-1], num_agents, state.shape[-1])
+        )
 
-def _agents_view(obs: Observation) -> Array:
-    """Returns the agents' own observations, ``[..., N, O]``."""
-    return obs.agents_view
+    def to_values(out: Array) -> Array:
+        if joint:
+            out = out.reshape(*out.shape[:-1], num_agents, num_values)
+        return out[..., 0] if costs is None else out
 
-
-def _global_state(obs: Observation) -> Array:
-    """Returns the state of the environment, ``[..., S]``."""
-    return obs.global_state
+    return Critic(net, select_input, to_values)
 
 
 class SharedActorCritic(NamedTuple):
@@ -330,8 +303,8 @@ class SharedActorCritic(NamedTuple):
     Attributes:
         actor: the policies.
         critic: the critic, whose own weights and hidden state are () at the start.
-        net: the network, whose output is the pair of the actor's input to ``to_distribution`` and
-            the values ``[..., N, 1]``.
+        net: the network, whose output is the pair of the policies' output and the values
+            ``[..., N, 1]``.
     """
 
     actor: Actor
@@ -383,19 +356,14 @@ def shared_actor_critic(
 
         return shared_net._replace(step=step, unroll=unroll)
 
-    def init(key: Array) -> PyTree:
+    def nothing(_: object) -> PyTree:
         return ()
 
-    def init_hidden_state(num_envs: int) -> PyTree:
-        return ()
-
-    def to_values(out: Array) -> Array:
-        return out[..., 0]
-
+    local_critic = make_critic(spec, network_spec, "local", shared)
     # The critic starts with neither weights nor a hidden state of its own.
-    value_net = select_output(1)._replace(init=init, init_hidden_state=init_hidden_state)
+    value_net = select_output(1)._replace(init=nothing, init_hidden_state=nothing)
     return SharedActorCritic(
-        _actor(spec, select_output(0)), Critic(value_net, _agents_view, to_values), shared_net
+        Actor(select_output(0), _bounds(spec)), local_critic._replace(net=value_net), shared_net
     )
 
 
@@ -481,25 +449,12 @@ def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     return running_statistics.masked_mean(x, alive, (0, 1)).sum()
 
 
-def expand_mask(alive: Array, x: Array) -> Array:
-    """Returns a mask of agents as a weight for every entry of ``x``.
-
-    Args:
-        alive: ``[T, B, N]`` bool.
-        x: ``[T, B, N]``, or with an axis of costs at the end, ``[T, B, N, K]``.
-
-    Returns:
-        The mask, of the shape of ``x``.
-    """
-    return jnp.broadcast_to(jnp.expand_dims(alive, tuple(range(alive.ndim, x.ndim))), x.shape)
-
-
 def standardize_advantages(advantage: Array, alive: Array, shared: bool) -> Array:
     """Standardizes advantages to mean 0 and deviation 1, over all agents or each agent's alone.
 
     Args:
         advantage: ``[T, B, N]``, or with an axis of costs at the end.
-        alive: bool, of the shape of ``advantage`` (see `expand_mask`).
+        alive: ``[T, B, N]`` bool.
         shared: one mean and deviation for all, or (False) one for each agent (and cost).
 
     Returns:

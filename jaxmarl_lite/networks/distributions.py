@@ -229,7 +229,7 @@ class Gaussian(NamedTuple):
 
 
 class TanhGaussian(NamedTuple):
-    """A `Gaussian` squeezed into bounds by tanh, and cut a little inside of either bound.
+    """A `Gaussian` squashed into bounds by tanh, and clipped a little inside of either bound.
 
         u = low + (high - low) (tanh x + 1) / 2,   x from the Gaussian
 
@@ -273,9 +273,9 @@ class TanhGaussian(NamedTuple):
         return self._squash(self.base.sample(key))
 
     def mode(self) -> Array:
-        """Returns the squeezed mean, ``[..., A]``.
+        """Returns the squashed mean, ``[..., A]``.
 
-        It is the median of every dimension; a squeezed Gaussian's mode has no closed form.
+        It is the median of every dimension; a squashed Gaussian's mode has no closed form.
         """
         return self._squash(self.base.mode())
 
@@ -317,17 +317,17 @@ class TanhGaussian(NamedTuple):
         return jnp.where(is_cut, tail, density)
 
     def entropy(self) -> Array:
-        """Computes the entropy of the Gaussian before the squeeze, ``[...]``.
+        """Computes the entropy of the Gaussian before squashing, ``[...]``.
 
-        The squeezed one has no closed form, and an estimate by one sample would make the loss
+        The squashed one has no closed form, and an estimate by one sample would make the loss
         random.
         """
         return self.base.entropy()
 
     def kl(self, other: TanhGaussian) -> Array:
-        """Computes KL(self || other) of the Gaussians before the squeeze.
+        """Computes KL(self || other) of the Gaussians before squashing.
 
-        A bijection leaves the divergence unchanged, and a cut only makes it smaller.
+        A bijection leaves the divergence unchanged, and clipping can only reduce it.
 
         Args:
             other: a distribution of the same shape and bounds.

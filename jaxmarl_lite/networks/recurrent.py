@@ -7,6 +7,7 @@ the weights, whether agents share them, or whether they are recurrent.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, cast
 
@@ -276,28 +277,22 @@ class _MLPGRU(nn.Module):
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
-
-        def dense(width: int, gain: float) -> nn.Dense:
-            return nn.Dense(width, kernel_init=orthogonal(gain), param_dtype=dtype)
-
-        self.layers = [dense(width, 2.0**0.5) for width in self.spec.hidden_sizes]
+        dense = functools.partial(nn.Dense, param_dtype=dtype)
+        hidden = functools.partial(dense, kernel_init=orthogonal(2.0**0.5))
+        self.layers = [hidden(width) for width in self.spec.hidden_sizes]
         self.cell = _GRU(self.spec.rnn_hidden_size) if self.spec.recurrent else None
-        self.head_layers = [dense(width, 2.0**0.5) for width in self.spec.head_hidden_sizes]
-        self.head = dense(self.output_size, self.head_init_scale)
+        self.head_layers = [hidden(width) for width in self.spec.head_hidden_sizes]
+        self.head = dense(self.output_size, kernel_init=orthogonal(self.head_init_scale))
         self.value_layers = (
-            [dense(width, 2.0**0.5) for width in self.spec.head_hidden_sizes]
-            if self.num_values
-            else []
+            [hidden(width) for width in self.spec.head_hidden_sizes] if self.num_values else []
         )
-        self.value_head = dense(self.num_values, 1.0) if self.num_values else None
+        self.value_head = (
+            dense(self.num_values, kernel_init=orthogonal()) if self.num_values else None
+        )
         if self.gaussian_head:
             self.log_std = typed(self).param(
                 "log_std", nn.initializers.zeros, (self.output_size,), dtype
             )
-
-    def _features(self, x: Array) -> Array:
-        """Returns the output of the dense layers before the GRU."""
-        return self._apply_layers(self.layers, x)
 
     def _apply_layers(self, layers: list[nn.Dense], x: Array) -> Array:
         """Applies dense layers, with the nonlinearity after each."""
@@ -322,7 +317,7 @@ class _MLPGRU(nn.Module):
 
     def step(self, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
         """Computes ``step`` of `Network`."""
-        x = self._features(x)
+        x = self._apply_layers(self.layers, x)
         if self.cell is not None:
             x = hidden_state = self.cell.step(hidden_state, x)
         return self._output(*self._heads(x)), hidden_state
@@ -331,12 +326,16 @@ class _MLPGRU(nn.Module):
         """Computes ``unroll`` of `Network`."""
         if self.cell is None:
             return self._output(
-                *_apply_flattened(lambda rows: self._heads(self._features(rows)), x)
+                *_apply_flattened(
+                    lambda rows: self._heads(self._apply_layers(self.layers, rows)), x
+                )
             ), hidden_state
         cell = self.cell
         hidden_state = cell.unroll(
             hidden_state,
-            _apply_flattened(lambda rows: cell.input_projection(self._features(rows)), x),
+            _apply_flattened(
+                lambda rows: cell.input_projection(self._apply_layers(self.layers, rows)), x
+            ),
             first,
         )
         return self._output(*_apply_flattened(self._heads, hidden_state)), hidden_state
@@ -410,20 +409,15 @@ def make_network(
     stack = typed(_MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values))
     dtype = jnp.result_type(float)
 
-    def zero_hidden_state(*lead: int) -> PyTree:
-        return jnp.zeros((*lead, spec.rnn_hidden_size), dtype) if spec.recurrent else ()
+    lead = () if num_agents is None else (num_agents,)
 
     def init(key: Array) -> PyTree:
-        return stack.init(
-            key, zero_hidden_state(1), jnp.zeros((1, input_size), dtype), method="step"
-        )["params"]
+        hidden_state = jnp.zeros((1, spec.rnn_hidden_size), dtype) if spec.recurrent else ()
+        x = jnp.zeros((1, input_size), dtype)
+        return stack.init(key, hidden_state, x, method="step")["params"]
 
     def init_hidden_state(num_envs: int) -> PyTree:
-        return (
-            zero_hidden_state(num_envs)
-            if num_agents is None
-            else zero_hidden_state(num_envs, num_agents)
-        )
+        return jnp.zeros((num_envs, *lead, spec.rnn_hidden_size), dtype) if spec.recurrent else ()
 
     def step(params: PyTree, hidden_state: PyTree, x: Array) -> tuple[PyTree, PyTree]:
         return stack.apply({"params": params}, hidden_state, x, method="step")

@@ -30,7 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmarl_lite.ops.tree_math as tree_math
-from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, Number, PyTree
 
 INFEASIBLE, RECOVERABLE, CONSTRAINED, UNCONSTRAINED, ZERO_COST_GRADIENT = range(5)
@@ -141,7 +140,7 @@ def constrained_step(
 def subspace_constrained_step(
     g: PyTree, b: PyTree, c: Array, x: PyTree, hx: PyTree, target_kl: Number
 ) -> ConstrainedStep:
-    """Computes `constrained_step` among the linear combinations of given vectors.
+    """Solves the problem of `constrained_step` within the span of given vectors.
 
     Conjugate gradients that end early give vectors that are not quite H⁻¹g and H⁻¹b. The step is
     exact all the same, whatever the vectors are: it keeps the limits and the radius of the models,
@@ -177,22 +176,20 @@ def subspace_constrained_step(
     chex.assert_trees_all_equal_shapes(x, hx)
     gram = tree_math.gram_matrix(x, hx)
 
-    def project(row: PyTree) -> Array:
-        return tree_math.vdots(x, row)
-
-    projections = jnp.concatenate([project(g)[:, None], jax.vmap(project)(b).T], 1)
+    projections = jnp.concatenate(
+        [tree_math.vdots(x, g)[:, None], tree_math.gram_matrix(b, x).T], 1
+    )
     # The columns of `weights` combine the vectors to H⁻¹g and the H⁻¹b_k, as seen inside the span.
     weights, _ = _solve(0.5 * (gram + gram.T), projections)
     inner = projections.T @ weights
     inner = 0.5 * (inner + inner.T)
     coefficients = solve_dual(inner[0, 0], inner[1:, 0], inner[1:, 1:], c, target_kl)
 
-    def combine(vectors: PyTree) -> PyTree:
-        return tree_math.map_leaves(
-            lambda leaf: jnp.tensordot(weights, leaf, ((0,), (0,))), vectors
-        )
-
-    return assemble_step(coefficients, g, b, c, combine(x), combine(hx))
+    solutions, products = (
+        tree_math.map_leaves(lambda leaf: jnp.tensordot(weights, leaf, ((0,), (0,))), vectors)
+        for vectors in (x, hx)
+    )
+    return assemble_step(coefficients, g, b, c, solutions, products)
 
 
 def assemble_step(
@@ -288,7 +285,7 @@ def solve_dual(q: Array, r: Array, s: Array, c: Array, target_kl: Number) -> Ste
     # Without units: gradients of length 1 in the metric H⁻¹, a trust region of radius 1.
     radius = jnp.sqrt(2.0 * target_kl)
     diagonal = s.diagonal()
-    has_gradient = diagonal > jax_types.float_info(q.dtype).tiny ** 0.5
+    has_gradient = diagonal > np.finfo(q.dtype).tiny ** 0.5
     lengths = jnp.concatenate(
         [jnp.sqrt(_nonzero(q))[None], jnp.sqrt(jnp.where(has_gradient, diagonal, 1.0))]
     )
@@ -300,7 +297,21 @@ def solve_dual(q: Array, r: Array, s: Array, c: Array, target_kl: Number) -> Ste
         jnp.clip(c / (lengths[1:] * radius), -_MAX_OFFSET, _MAX_OFFSET),
         -_MAX_OFFSET,
     )
-    step, case = _solve_unit(unit_gram, offsets, has_gradient, lengths)
+    step, feasible = _best_feasible(unit_gram, offsets, has_gradient)
+    is_cut = (has_gradient & (offsets >= -1.0)).any()
+    case = jnp.where(
+        ~has_gradient.any(),
+        ZERO_COST_GRADIENT,
+        jnp.where(
+            (has_gradient & (offsets > 0.0)).any(),
+            RECOVERABLE,
+            jnp.where(is_cut, CONSTRAINED, UNCONSTRAINED),
+        ),
+    )
+    if k:
+        rescue = _least_violation(unit_gram, offsets, has_gradient, lengths)
+        step = tree_math.map_leaves(lambda a, b: jnp.where(feasible, a, b), step, rescue)
+        case = jnp.where(feasible, case, INFEASIBLE)
     scales = radius / lengths
     kl_dual, cost_duals = _multipliers(step, scales)
     weights = step.weights * scales
@@ -339,31 +350,19 @@ def _unit_gram(q: Array, r: Array, s: Array, has_gradient: Array, lengths: Array
     return jnp.where(on_diagonal, included.astype(unit_gram.dtype).at[1:].set(1.0), unit_gram)
 
 
-def _solve_unit(
-    unit_gram: Array, offsets: Array, has_gradient: Array, lengths: Array
+def _best_feasible(
+    unit_gram: Array, offsets: Array, has_gradient: Array
 ) -> tuple[_Candidate, Array]:
-    """Returns the best point of the unit problem, and its case."""
+    """Returns the candidate of most gain among those that keep every limit, and whether one does.
+
+    Every set of costs that are at their limits is tried.
+    """
     k = offsets.shape[0]
     objective = jnp.zeros(1 + k, unit_gram.dtype).at[0].set(1.0)
     active_sets = jnp.asarray(
         np.array(list(itertools.product((0, 1), repeat=k)), float).reshape(2**k, k),
         unit_gram.dtype,
     )
-    step, feasible = _best_feasible(unit_gram, offsets, has_gradient, objective, active_sets)
-    if not k:
-        return step, _case(offsets, has_gradient)
-    rescue = _least_violation(unit_gram, offsets, has_gradient, lengths)
-    step = tree_math.map_leaves(lambda a, b: jnp.where(feasible, a, b), step, rescue)
-    return step, jnp.where(feasible, _case(offsets, has_gradient), INFEASIBLE)
-
-
-def _best_feasible(
-    unit_gram: Array, offsets: Array, has_gradient: Array, objective: Array, active_sets: Array
-) -> tuple[_Candidate, Array]:
-    """Returns the candidate of most gain among those that keep every limit, and whether one does.
-
-    ``active_sets`` are ``[2^K, K]``, 1 where a cost is at its limit.
-    """
     tolerance = 1e-9 if unit_gram.dtype == jnp.float64 else 1e-5
 
     def evaluate(active: Array) -> tuple[_Candidate, Array]:
@@ -494,16 +493,6 @@ def _multipliers(step: _Candidate, scales: Array) -> tuple[Array, Array]:
     relative_scales = scales[1:] / scales[0]
     degenerate_duals = jnp.where(flat, -step.tangent[1:] * relative_scales, -weights[1:])
     return kl_dual, jnp.where(gains, -weights[1:] * kl_dual, degenerate_duals)
-
-
-def _case(offsets: Array, has_gradient: Array) -> Array:
-    """Returns the case of a problem that has a solution."""
-    feasible_case = jnp.where((has_gradient & (offsets >= -1.0)).any(), CONSTRAINED, UNCONSTRAINED)
-    return jnp.where(
-        ~has_gradient.any(),
-        ZERO_COST_GRADIENT,
-        jnp.where((has_gradient & (offsets > 0.0)).any(), RECOVERABLE, feasible_case),
-    )
 
 
 def _nonzero(x: Array) -> Array:

@@ -10,7 +10,6 @@ from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, ove
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmarl_lite.types import Array, PyTree
 
@@ -39,20 +38,6 @@ class _CustomVJP(Protocol[_Arguments, _OutCovariant]):
         bwd: Callable[[PyTree, Array], tuple[PyTree, ...]],
     ) -> None:
         """Sets the forward pass with its residuals, and the backward pass from them."""
-        ...
-
-
-class FloatInfo(Protocol):
-    """The limits of a floating-point type."""
-
-    @property
-    def eps(self) -> np.floating:
-        """The distance from 1 to the next number."""
-        ...
-
-    @property
-    def tiny(self) -> np.floating:
-        """The smallest positive normal number."""
         ...
 
 
@@ -110,7 +95,6 @@ class _TreeUtil(Protocol):
         nodetype: type[_Node],
         flatten_with_keys: Callable[[_Node], tuple[Iterable[tuple[object, PyTree]], _Static]],
         unflatten_func: Callable[[_Static, Iterable[PyTree]], _Node],
-        flatten_func: Callable[[_Node], tuple[Iterable[PyTree], _Static]],
     ) -> None: ...
 
 
@@ -128,21 +112,3 @@ log_ndtr = cast(_Special, jax.scipy.special).log_ndtr
 _tree_util = cast(_TreeUtil, jax.tree_util)
 attribute_key = _tree_util.GetAttrKey
 register_pytree_with_keys = _tree_util.register_pytree_with_keys
-
-
-def float_info(dtype: np.dtype) -> FloatInfo:
-    """Returns the limits of a floating-point type.
-
-    Args:
-        dtype: the type.
-
-    Returns:
-        Its `FloatInfo`, whose numbers have the type itself.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxmarl_lite.ops import jax_types
-        >>> print(jax_types.float_info(jnp.zeros(()).dtype).eps)
-        1.1920929e-07
-    """
-    return cast(FloatInfo, jnp.finfo(dtype))

@@ -9,21 +9,24 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
-from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array
 
 
-def masked_mean(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
+def masked_mean(
+    x: Array, weight: Array, axis: tuple[int, ...] | None = None, keepdims: bool = False
+) -> Array:
     """Computes the mean over the entries of weight one; 0 where there are none.
 
     Args:
         x: ``[...]`` float. Entries of weight 0 may be anything, infinite or NaN included.
-        weight: 0 or 1 (or bool), of the shape of ``x``.
+        weight: 0 or 1 (or bool), of the leading axes of ``x``; it counts for all of the others.
         axis: axes of the mean; all when None.
+        keepdims: whether these axes stay, with size 1.
 
     Returns:
-        The mean, without the axes ``axis``.
+        The mean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -32,14 +35,11 @@ def masked_mean(x: Array, weight: Array, axis: tuple[int, ...] | None = None) ->
         >>> print(running_statistics.masked_mean(x, jnp.array([True, True, False])))
         1.5
     """
-    chex.assert_equal_shape([x, weight])
-    weight = weight.astype(x.dtype)
-    return _weighted(x, weight).sum(axis) / jnp.maximum(weight.sum(axis), 1.0)
-
-
-def _weighted(x: Array, weight: Array) -> Array:
-    """Returns ``x * weight``, and 0 where the weight is 0, whatever ``x`` is there."""
-    return jnp.where(weight > 0, x, 0.0) * weight
+    chex.assert_shape(weight, x.shape[: weight.ndim])
+    weight = jnp.expand_dims(weight, tuple(range(weight.ndim, x.ndim)))
+    weight = jnp.broadcast_to(weight, x.shape).astype(x.dtype)
+    total = (jnp.where(weight > 0, x, 0.0) * weight).sum(axis, keepdims=keepdims)
+    return total / jnp.maximum(weight.sum(axis, keepdims=keepdims), 1.0)
 
 
 def standardize(x: Array, weight: Array, axis: tuple[int, ...] | None = None) -> Array:
@@ -52,8 +52,8 @@ def standardize(x: Array, weight: Array, axis: tuple[int, ...] | None = None) ->
 
     Args:
         x: ``[...]`` float.
-        weight: 0 or 1 (or bool), of the shape of ``x``; entries of weight 0 count for neither mean
-            nor deviation.
+        weight: 0 or 1 (or bool), of the leading axes of ``x``; entries of weight 0 count for
+            neither mean nor deviation.
         axis: axes of one mean and deviation; all when None.
 
     Returns:
@@ -68,12 +68,9 @@ def standardize(x: Array, weight: Array, axis: tuple[int, ...] | None = None) ->
         >>> print(running_statistics.standardize(x, jnp.array([1, 1, 0])).round())
         [-1.  1.  5.]
     """
-    chex.assert_equal_shape([x, weight])
-    weight = weight.astype(x.dtype)
-    count = jnp.maximum(weight.sum(axis, keepdims=True), 1.0)
-    mean = _weighted(x, weight).sum(axis, keepdims=True) / count
+    mean = masked_mean(x, weight, axis, keepdims=True)
     centred = x - mean
-    variance = _weighted(centred**2, weight).sum(axis, keepdims=True) / count
+    variance = masked_mean(centred**2, weight, axis, keepdims=True)
     # The root mean square, √(variance + mean²), sets the size of the rounding errors in `centred`.
     enlarged = _root(variance) + _rounding(x) * _root(variance + mean**2)
     return centred / jnp.where(enlarged > 0, enlarged, 1.0)
@@ -86,7 +83,7 @@ def _root(x: Array) -> Array:
 
 def _rounding(x: Array) -> float:
     """Returns a few units in the last place of 1, in the precision of ``x``."""
-    return 8.0 * float(jax_types.float_info(x.dtype).eps)
+    return 8.0 * float(np.finfo(x.dtype).eps)
 
 
 class RunningStatistics(NamedTuple):
@@ -155,9 +152,6 @@ def update_running_statistics(
     weight = jnp.ones(sample_shape) if weight is None else weight
     chex.assert_shape(weight, sample_shape)
     batch_count = weight.astype(statistics.mean.dtype).sum()
-    weight = jnp.broadcast_to(
-        jnp.expand_dims(weight, tuple(range(len(sample_axes), x.ndim))), x.shape
-    )
     batch_mean = masked_mean(x, weight, sample_axes)
     batch_variance = masked_mean(
         (x - jnp.broadcast_to(batch_mean, x.shape)) ** 2, weight, sample_axes

@@ -98,7 +98,7 @@ def explained_variance(prediction: Array, target: Array, weight: Array) -> Array
     Args:
         prediction: ``[...]`` float.
         target: ``[...]`` float, of the same shape and unit.
-        weight: ``[...]`` 0 or 1 (or bool), of the same shape.
+        weight: 0 or 1 (or bool), of the leading axes of the prediction.
 
     Returns:
         A scalar, at most 1.
@@ -112,7 +112,7 @@ def explained_variance(prediction: Array, target: Array, weight: Array) -> Array
         >>> print(surrogates.explained_variance(prediction, target, jnp.ones(2)))
         0.75
     """
-    chex.assert_equal_shape([prediction, target, weight])
+    chex.assert_equal_shape([prediction, target])
 
     def variance(x: Array) -> Array:
         return masked_mean((x - masked_mean(x, weight)) ** 2, weight)

@@ -218,13 +218,13 @@ def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
         [[0. 0.]
          [3. 4.]]
     """
-
-    def select(x: Array, y: Array) -> Array:
-        return jnp.where(
+    return map_leaves(
+        lambda x, y: jnp.where(
             condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
-        )
-
-    return map_leaves(select, a, b)
+        ),
+        a,
+        b,
+    )
 
 
 def prepend(g: PyTree, b: PyTree) -> PyTree:
@@ -305,8 +305,4 @@ def gram_matrix(a: PyTree, b: PyTree) -> Array:
         [[1. 1.]
          [1. 2.]]
     """
-
-    def dots(row: PyTree) -> Array:
-        return vdots(b, row)
-
-    return jax.vmap(dots)(a)
+    return jax.vmap(vdots, (None, 0))(b, a)

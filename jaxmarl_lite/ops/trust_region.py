@@ -16,6 +16,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxmarl_lite.ops.tree_math as tree_math
 from jaxmarl_lite.ops import jax_types
@@ -69,10 +70,7 @@ def fisher_vector_product(
     """
 
     def linearize(chunk: PyTree) -> tuple[PyTree, jax_types.Pullback[PyTree, PyTree]]:
-        def chunk_params(weights: PyTree) -> PyTree:
-            return dist_params_fn(weights, chunk)
-
-        return jax_types.vjp(chunk_params, params)
+        return jax_types.vjp(lambda weights: dist_params_fn(weights, chunk), params)
 
     # The function that `jax.vjp` returns is a tree of arrays, so `lax.map` can stack one per chunk.
     dist_params, vjp_fns = jax_types.lax_map(linearize, chunks)
@@ -82,7 +80,9 @@ def fisher_vector_product(
 
         def add_chunk(total: PyTree, inputs: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, None]:
             value, vjp_fn, chunk = inputs
-            (tangent,) = _transpose(vjp_fn, value)(v)
+            # J v by the transpose of u -> Jᵀ u: there is no `jax.jvp` of a function that has a
+            # reverse rule of its own.
+            (tangent,) = jax_types.linear_transpose(vjp_fn, value)((v,))
             (summand,) = vjp_fn(fisher_fn(value, tangent, chunk))
             return tree_math.add_scaled(1.0, summand, total), None
 
@@ -92,19 +92,10 @@ def fisher_vector_product(
     return product
 
 
-def _transpose(
-    vjp_fn: Callable[[PyTree], tuple[PyTree]], value: PyTree
-) -> Callable[[PyTree], tuple[PyTree]]:
-    """Returns ``v -> (J v,)``, the transpose of ``u -> (Jᵀ u,)``.
-
-    It also serves a function that has a reverse rule of its own, for which there is no `jax.jvp`.
-    """
-    transposed = jax_types.linear_transpose(vjp_fn, value)
-
-    def transpose(v: PyTree) -> tuple[PyTree]:
-        return transposed((v,))
-
-    return transpose
+_norms = jax.vmap(tree_math.norm)
+_dots = jax.vmap(tree_math.vdot)
+_combine = jax.vmap(tree_math.add_scaled)
+"""Lengths ``[R]``, inner products ``a[r] · b[r]``, sums ``factor[r] a[r] + b[r]`` of R vectors."""
 
 
 class CGResult(NamedTuple):
@@ -184,9 +175,9 @@ def conjugate_gradient(
         [[1. 1.]
          [1. 0.]] [2 1]
     """
-    lengths = jax.vmap(tree_math.norm)(b)
+    lengths = _norms(b)
     # A residual that is zero up to rounding counts as zero, so that nothing is divided by it.
-    threshold = jnp.maximum(tolerance, 8.0 * jax_types.float_info(lengths.dtype).eps) * lengths
+    threshold = jnp.maximum(tolerance, 8.0 * np.finfo(lengths.dtype).eps) * lengths
     products, precondition = jax.vmap(matvec), jax.vmap(preconditioner or (lambda v: v))
     x = tree_math.map_leaves(jnp.zeros_like, b) if initial_x is None else initial_x
     residual = (
@@ -202,7 +193,7 @@ def conjugate_gradient(
         preconditioned,
         rho,
         zeros,
-        jax.vmap(tree_math.norm)(residual) > threshold,
+        _norms(residual) > threshold,
         zeros == 0,
     )
 
@@ -228,16 +219,14 @@ def conjugate_gradient(
             preconditioned,
             rho,
             state.iterations + takes_step,
-            takes_step & (jax.vmap(tree_math.norm)(residual) > threshold),
+            takes_step & (_norms(residual) > threshold),
             state.positive_curvature & (~state.active | (curvature > 0.0)),
         )
 
     final_state = jax.lax.while_loop(
         is_unfinished, iterate, (jnp.zeros((), jnp.int32), initial_state)
     )[1]
-    relative_residual = jax.vmap(tree_math.norm)(final_state.residual) / jnp.where(
-        lengths > 0.0, lengths, 1.0
-    )
+    relative_residual = _norms(final_state.residual) / jnp.where(lengths > 0.0, lengths, 1.0)
     return CGResult(
         final_state.x,
         final_state.residual,
@@ -245,16 +234,6 @@ def conjugate_gradient(
         final_state.iterations,
         final_state.positive_curvature,
     )
-
-
-def _dots(a: PyTree, b: PyTree) -> Array:
-    """Returns ``[R]``, ``a[r] · b[r]``."""
-    return jax.vmap(tree_math.vdot)(a, b)
-
-
-def _combine(factor: Array, a: PyTree, b: PyTree) -> PyTree:
-    """Returns ``[R, ...]``, ``factor[r] * a[r] + b[r]``."""
-    return jax.vmap(tree_math.add_scaled)(factor, a, b)
 
 
 class LineSearchResult(NamedTuple):
@@ -317,11 +296,9 @@ def backtracking_line_search(
         >>> print(result.params, result.accepted, result.step_size, result.num_steps)
         0.0 True 0.25 3
     """
-
-    def zeros(aux: jax.ShapeDtypeStruct) -> Array:
-        return jnp.zeros(aux.shape, aux.dtype)
-
-    initial_aux = jax.tree.map(zeros, jax_types.eval_shape(accept_fn, params)[1])
+    initial_aux = tree_math.map_leaves(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax_types.eval_shape(accept_fn, params)[1]
+    )
     initial_state = (
         jnp.zeros((), jnp.int32),
         jnp.asarray(False),

@@ -9,9 +9,7 @@ import pytest
 import random_rollouts
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.algorithms import coma, iac, ppo, qmix, registry
-from jaxmarl_lite.algorithms.qmix import learner as learner_of
-from jaxmarl_lite.algorithms.qmix import replay, temporal_difference
+from jaxmarl_lite.algorithms import coma, gradient_update, iac, ppo, qmix, registry, replay_buffer
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import baselines, monotonic_mixing, tree_math
 
@@ -144,15 +142,21 @@ def test_the_policy_gradient_is_ppos_first_step():
     spec, batch = random_rollouts.spec(N), random_rollouts.batch(N)
     actor = actor_critic.make_actor(spec, ppo.IPPOConfig(hidden_sizes=(8,)).network_spec, True)
     theta = actor.net.init(jax.random.key(0))
-    data = ppo.to_policy_batch(batch.transitions)
+    data = gradient_update.to_policy_batch(batch.transitions)
     pi = actor.unroll(theta, (), data.obs, data.is_first)
     data = data._replace(log_prob=pi.log_prob(data.action))
     advantage = jnp.asarray(np.random.default_rng(3).normal(size=data.action.shape))
     config = ppo.IPPOConfig(hidden_sizes=(8,))
-    ours, theirs = (
-        jax.grad(lambda theta, loss=loss: loss(theta, actor, data, (), advantage, config)[0])(theta)
-        for loss in (iac.policy_gradient_loss, ppo.policy_loss)
-    )
+    step = iac.PolicyGradientBatch(data, (), advantage)
+    ours = jax.grad(
+        lambda theta: iac.policy_gradient_loss(theta, actor, step, config.entropy_coef, True)[0]
+    )(theta)
+
+    def clipped_loss(theta):
+        pi = actor.unroll(theta, (), data.obs, data.is_first)
+        return gradient_update.clipped_policy_loss(pi, data, advantage, config, True)[0]
+
+    theirs = jax.grad(clipped_loss)(theta)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -183,7 +187,7 @@ def test_an_update_of_iac_is_ppos_of_one_step(name, critic_input):
     )
     learner = theirs.init(jax.random.key(0), random_rollouts.B)
     data, actor = (
-        ppo.to_policy_batch(batch.transitions),
+        gradient_update.to_policy_batch(batch.transitions),
         actor_critic.make_actor(spec, theirs.config.network_spec, True),
     )
     log_prob = actor.unroll(learner.actor_params, (), data.obs, data.is_first).log_prob(data.action)
@@ -373,8 +377,8 @@ def test_qmixs_targets_by_hand(double_q, mixer):
     networks = qmix.make_qmix_networks(spec, config)
     net = networks.net
     steps = batch.transitions
-    _, following = temporal_difference.agent_q_values(networks, live, steps, ())
-    result = np.asarray(temporal_difference.targets(networks, copy, following, steps, (), config))
+    _, following = qmix.agent_q_values(networks, live, steps, ())
+    result = np.asarray(qmix.targets(networks, copy, following, steps, (), config))
     assert (np.asarray(steps.last) & (np.asarray(steps.discount) == 1)).any()
     for t, b in np.ndindex(result.shape):
         chosen = []
@@ -409,9 +413,9 @@ def test_what_is_replayed_are_pieces_of_the_rollout_with_the_memory_before_them(
     hidden_state = jnp.asarray(np.random.default_rng(0).normal(size=(4, N, 6)))
     networks = qmix.make_qmix_networks(spec, config)
     net = networks.net
-    pieces = replay.to_sequences(
-        networks,
-        learner.params,
+    pieces = replay_buffer.to_sequences(
+        net,
+        learner.params.agents,
         (),
         batch._replace(transitions=steps, initial_hidden_state=hidden_state),
         config.sequence_length,
@@ -451,7 +455,7 @@ def test_a_share_of_actions_explores():
     mask = mask.at[..., 0].set(True)
     best = np.asarray(jnp.where(mask, q, -jnp.inf).argmax(-1))
     none, subset, every = (
-        np.asarray(learner_of.epsilon_greedy(jax.random.key(1), q, mask, share))
+        np.asarray(qmix.epsilon_greedy(jax.random.key(1), q, mask, share))
         for share in (0.0, 0.3, 1.0)
     )
     np.testing.assert_array_equal(none, best)

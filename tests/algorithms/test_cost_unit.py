@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.algorithms import macpo, ppo, registry, sequential_update
+from jaxmarl_lite.algorithms import (
+    constraints,
+    gradient_update,
+    macpo,
+    registry,
+    sequential_update,
+)
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.train import make_train
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
@@ -118,11 +124,11 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
     obs = Observation(
         jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2)), jnp.ones((STEPS, 4, 2), bool), alive
     )
-    data = ppo.PolicyBatch(
+    data = gradient_update.PolicyBatch(
         obs, jnp.zeros((STEPS, 4), int), jnp.zeros((STEPS, 4)), jnp.zeros((STEPS, 4), bool)
     )
     excess = 1.0
-    limited = sequential_update.AgentConstraints(
+    limited = constraints.AgentConstraints(
         (action - 0.25)[None],
         jnp.array([excess]),
         jnp.asarray(float(STEPS)),
@@ -141,10 +147,11 @@ def test_the_change_by_others_reaches_a_cost_whose_agent_has_left_play():
         macpo.update_agent(
             actor,
             config,
-            jnp.zeros(()),
-            jax.random.key(0),
-            sequential_update.ActorState(theta, ()),
-            sequential_update.AgentBatch(data, (), action, limited),
-            factor,
+            sequential_update.Turn(
+                jax.random.key(0),
+                gradient_update.ModelState(theta, ()),
+                sequential_update.AgentBatch(data, (), action, limited),
+                factor,
+            ),
         )
     np.testing.assert_allclose(STEPS * problems[0].violation, [excess + STEPS * 0.5], rtol=1e-6)

@@ -72,7 +72,7 @@ def _outcome(state, metrics):
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_float_changes_something_or_is_refused(name):
-    env = env_for(name, "toy/mortal")
+    env = env_for(name, "toy/early-death")
     built = algorithm(name, env, hidden_sizes=(4,), **LIVE.get(name, {}))
     init, train = make_train(built, env, num_envs=4, num_steps=12)
 

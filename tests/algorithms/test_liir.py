@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.algorithms import base_config, liir, minibatch, ppo, registry
+from jaxmarl_lite.algorithms import base_config, gradient_update, liir, ppo, registry
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import returns, tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
@@ -43,6 +43,17 @@ def config(**changes):
     return liir.LIIRConfig(**(base | changes))
 
 
+def optimizer_of(cfg):
+    return gradient_update.make_optimizer(
+        cfg.optimizer, cfg.eps_root, per_agent=not cfg.parameter_sharing
+    )
+
+
+def policy_loss(theta, actor, data, hidden_state, advantage, cfg):
+    pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
+    return gradient_update.clipped_policy_loss(pi, data, advantage, cfg, cfg.parameter_sharing)
+
+
 def problem(cfg, kind="discrete", seed=0):
     """Networks, weights and a minibatch of random data with ends and cuts in it, some agents
     dead."""
@@ -72,12 +83,12 @@ def problem(cfg, kind="discrete", seed=0):
     unroll = jax.jit(
         lambda theta: networks.actor.unroll(theta, hidden_states[0], obs, first).log_prob(action)
     )
-    data = ppo.PolicyBatch(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
+    data = gradient_update.PolicyBatch(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
     value, following, advantage, reward = normal(4, T, B, N)
     advantage_inputs = liir.AdvantageInputs(
         reward, discount[..., None], last[..., None], value, following, advantage
     )
-    rule = ppo.optimizer_of(cfg)
+    rule = optimizer_of(cfg)
     _, opt = rule.step(
         theta, rule.init(theta), jax.tree.map(lambda x: normal(*x.shape), theta), 0.0, 1e9
     )
@@ -86,9 +97,9 @@ def problem(cfg, kind="discrete", seed=0):
 
 def meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, hidden_states):
     """`liir.meta_step`, compiled: the tests run on two cores."""
-    return jax.jit(lambda *args: liir.meta_step(networks, cfg, *args, cfg.lr))(
-        eta, theta, opt, data, advantage_inputs, hidden_states
-    )
+    policy = gradient_update.ModelState(theta, opt)
+    batch = liir.MetaBatch(data, advantage_inputs, *hidden_states)
+    return jax.jit(lambda *args: liir.meta_step(networks, cfg, *args, cfg.lr))(eta, policy, batch)
 
 
 def outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, hidden_states):
@@ -97,9 +108,9 @@ def outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, hidden_st
         eta, networks.reward, data, hidden_states[1], advantage_inputs, cfg
     )
     grads = jax.grad(
-        lambda th: ppo.policy_loss(th, networks.actor, data, hidden_states[0], advantage, cfg)[0]
+        lambda th: policy_loss(th, networks.actor, data, hidden_states[0], advantage, cfg)[0]
     )(theta)
-    new, _ = ppo.optimizer_of(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
+    new, _ = optimizer_of(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
     return liir.extrinsic_loss(
         new, networks.actor, data, hidden_states[0], advantage_inputs.extrinsic_advantage, cfg
     )
@@ -273,7 +284,7 @@ def test_lambda_zero_gives_exactly_zero_meta_gradient(mode, optimizer):
         eps_root=liir.LIIRConfig.eps_root,
     )
     networks, eta, theta, _, data, advantage_inputs, memories = problem(cfg)
-    opt = ppo.optimizer_of(cfg).init(theta)
+    opt = optimizer_of(cfg).init(theta)
     step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
     assert all((g == 0).all() for g in jax.tree.leaves(step.meta_gradient))
 
@@ -305,7 +316,11 @@ def test_with_lambda_zero_the_policy_update_is_ippos(shared, recurrent):
     cfg = config(intrinsic_coef=0.0, **changes)
     _of, _, _, _, data, advantage_inputs, memories = problem(cfg)
     batch = batch_of(data, advantage_inputs, memories[0])
-    common = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(ppo.ActorCriticConfig)}
+    common = {
+        f.name: getattr(cfg, f.name)
+        for f in dataclasses.fields(cfg)
+        if hasattr(ppo.IPPOConfig, f.name)
+    }
     learned = registry.make_algorithm("liir", spec(), cfg)
     plain = registry.make_algorithm("ippo", spec(), ppo.IPPOConfig(**common))
     ours, theirs = learned.init(jax.random.key(1), B), plain.init(jax.random.key(2), B)
@@ -416,7 +431,7 @@ def test_config_floats_are_leaves_and_sizes_are_static():
     )
     assert jax.tree.structure(cfg) != jax.tree.structure(liir.LIIRConfig(num_epochs=7))
     assert base_config.as_arrays(cfg).intrinsic_coef.dtype == jnp.float64
-    assert minibatch.make_optimizer("adam", 1e-8).init is not None
+    assert gradient_update.make_optimizer("adam", 1e-8).init is not None
 
 
 def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
@@ -455,7 +470,7 @@ def test_the_authors_settings():
     )
     assert liir.LIIRConfig.reference(meta_gradient="exact", intrinsic_coef=0.5) != theirs
     assert not liir.LIIRConfig.reference(recurrent=False).recurrent
-    rule = minibatch.make_optimizer("rmsprop", theirs.eps_root)
+    rule = gradient_update.make_optimizer("rmsprop", theirs.eps_root)
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
     updated, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
     np.testing.assert_allclose(

@@ -8,7 +8,7 @@ import pytest
 from toy_envs import algorithm, get_env
 
 from jaxmarl_lite import evaluate, train
-from jaxmarl_lite.algorithms import ippo, minibatch, ppo
+from jaxmarl_lite.algorithms import gradient_update, ppo
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
@@ -29,7 +29,7 @@ def _minibatch(seed=0):
         mask,
         draw.random((T, B, N)) < 0.7,
     )
-    data = ppo.PolicyBatch(obs, action, np.zeros((T, B, N)), np.zeros((T, B), bool))
+    data = gradient_update.PolicyBatch(obs, action, np.zeros((T, B, N)), np.zeros((T, B), bool))
     return jax.tree.map(jnp.asarray, data), jnp.asarray(draw.normal(size=(T, B, N)))
 
 
@@ -39,6 +39,13 @@ def _actor(shared=True, **settings):
     )
     spec = EnvSpec("none", N, VIEW, 2, "discrete", A, 10)
     return config, spec, actor_critic.make_actor(spec, config.network_spec, shared)
+
+
+def policy_loss(theta, actor, data, hidden_state, advantage, config):
+    pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
+    return gradient_update.clipped_policy_loss(
+        pi, data, advantage, config, config.parameter_sharing
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -73,9 +80,9 @@ def test_gradient_at_the_old_policy_is_the_plain_policy_gradient(float64, shared
             total += gain / (data.obs.alive.sum() if shared else alive.sum())
         return total
 
-    result = jax.jit(
-        jax.grad(lambda th: ppo.policy_loss(th, actor, data, (), advantage, config)[0])
-    )(theta)
+    result = jax.jit(jax.grad(lambda th: policy_loss(th, actor, data, (), advantage, config)[0]))(
+        theta
+    )
     expected = jax.jit(jax.grad(plain))(theta)
     for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, -b, rtol=1e-9, atol=1e-12)
@@ -90,7 +97,7 @@ def test_what_the_loss_reports():
     current = pi.log_prob(data.action)
     # Log-ratios of 0 at half of the samples, and of log 2 at the others.
     half = jnp.asarray(np.random.default_rng(1).random((T, B, N)) < 0.5)
-    _, info = ppo.policy_loss(
+    _, info = policy_loss(
         theta, actor, data._replace(log_prob=current - jnp.log(2.0) * half), (), advantage, config
     )
     alive = np.asarray(data.obs.alive)
@@ -112,9 +119,7 @@ def test_dead_samples_give_no_gradient(float64, recurrent):
 
     @jax.jit
     def pull(data, advantage):
-        return jax.grad(lambda th: ppo.policy_loss(th, actor, data, start, advantage, config)[0])(
-            theta
-        )
+        return jax.grad(lambda th: policy_loss(th, actor, data, start, advantage, config)[0])(theta)
 
     def disturb(x):
         flag = alive.reshape(alive.shape + (1,) * (x.ndim - 3))
@@ -152,14 +157,17 @@ def test_two_heads_are_pulled_by_the_sum_of_both_losses(float64, shared, recurre
         == ()
     )
 
+    batch = gradient_update.SequenceBatch((data, advantage, target), start)
+
     @jax.jit
     def separate(theta):
-        policy = ppo.policy_loss(theta, networks.actor, data, start, advantage, config)[0]
-        return policy + 0.3 * ppo.value_loss(theta, networks.critic, data, start, target, shared)
+        policy = policy_loss(theta, networks.actor, data, start, advantage, config)[0]
+        value, _ = networks.critic.unroll(theta, start, data.obs, data.is_first)
+        return policy + 0.3 * gradient_update.value_loss(value, target, shared)
 
-    result = jax.jit(
-        jax.grad(lambda th: ippo.loss(th, networks, data, start, advantage, target, config)[0])
-    )(theta)
+    result = jax.jit(jax.grad(lambda th: ppo.shared_torso_loss(th, networks, batch, config)[0]))(
+        theta
+    )
     for a, b in zip(
         jax.tree.leaves(result), jax.tree.leaves(jax.grad(separate)(theta)), strict=True
     ):
@@ -192,8 +200,8 @@ def test_every_env_is_in_one_minibatch_with_its_full_sequence(number):
     t, b = jnp.meshgrid(jnp.arange(T), jnp.arange(envs), indexing="ij")
     labels = jnp.stack([t, b], -1)
     dealt = jax.vmap(
-        lambda key: minibatch.make_minibatches(
-            key, minibatch.SequenceBatch(labels, jnp.arange(envs)), number
+        lambda key: gradient_update.make_minibatches(
+            key, gradient_update.SequenceBatch(labels, jnp.arange(envs)), number
         )
     )(jax.random.split(jax.random.key(0), 40))
     assert dealt.steps.shape == (40, number, T, envs // number, 2)
@@ -216,7 +224,7 @@ def test_every_env_is_in_one_minibatch_with_its_full_sequence(number):
 
 def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
     envs, number, rounds = 8, 2, 3
-    data = minibatch.SequenceBatch(jnp.zeros((T, envs)), jnp.arange(envs))
+    data = gradient_update.SequenceBatch(jnp.zeros((T, envs)), jnp.arange(envs))
 
     def step(learner, batch):
         count, observed = learner
@@ -224,7 +232,7 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
         return (count + 1, observed), {"count": count.astype(float)}
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros((number * rounds, envs // number), int))
-    (count, observed), info = minibatch.run_epochs(
+    (count, observed), info = gradient_update.run_epochs(
         jax.random.key(0), start, data, step, rounds, number
     )
     assert count == 6 and info["count"] == 2.5
@@ -236,11 +244,11 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
 def test_annealing():
     lr = jnp.float32(0.5)
     result = [
-        float(minibatch.linear_schedule(lr, jnp.float32(observed), jnp.float32(100.0)))
+        float(gradient_update.linear_schedule(lr, jnp.float32(observed), jnp.float32(100.0)))
         for observed in (0, 25, 100, 300)
     ]
     assert result == [0.5, 0.375, 0.0, 0.0]
-    assert minibatch.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
+    assert gradient_update.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
 
 
 def test_an_annealed_run_comes_to_rest():
@@ -269,8 +277,8 @@ def test_an_annealed_run_comes_to_rest():
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
-    rule = minibatch.make_optimizer(name, 1e-12)
-    item = minibatch.make_optimizer(name, 1e-12, per_agent=True)
+    rule = gradient_update.make_optimizer(name, 1e-12)
+    item = gradient_update.make_optimizer(name, 1e-12, per_agent=True)
     params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
     grads = {"w": jnp.array([[30.0, 40.0], [0.03, 0.04]])}
     step = lambda rule, p, g: rule.step(p, rule.init(p), g, jnp.float32(0.1), jnp.float32(1.0))[0]  # noqa: E731
@@ -336,7 +344,9 @@ def test_what_was_seen_before_is_answered_only_with_a_memory(recurrent, low, hig
     "settings", [{}, {"shared_torso": True}, {"shared_torso": True, "parameter_sharing": False}]
 )
 def test_a_continuous_team_learns_to_reach(settings):
-    _, metrics, score = _learn("ippo", "toy/reach-unequal", updates=80, num_steps=4, **settings)
+    _, metrics, score = _learn(
+        "ippo", "toy/reach-heterogeneous", updates=80, num_steps=4, **settings
+    )
     assert metrics["episode_return"][0] < -0.5 and score > -0.1
 
 

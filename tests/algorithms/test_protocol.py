@@ -17,7 +17,7 @@ from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import tree_math
 
 B, T = 4, 6
-PADDED, CONTINUOUS = "toy/mortal", "toy/reach-unequal"
+PADDED, CONTINUOUS = "toy/early-death", "toy/reach-heterogeneous"
 FORMS = {
     "own-gru": {"parameter_sharing": False, "recurrent": True},
     "own": {"parameter_sharing": False, "recurrent": False},
@@ -39,7 +39,7 @@ OWN = [
         (_other(name), ("own-gru", "own")[i % 2]),
     )
 ]
-SHARING = [name for name, (kind, _) in ALGORITHMS.items() if kind().parameter_sharing]
+SHARING = [name for name, (kind, _) in ALGORITHMS.items() if hasattr(kind, "parameter_sharing")]
 SHARED = [
     (
         name,

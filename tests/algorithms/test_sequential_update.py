@@ -8,6 +8,7 @@ import pytest
 from random_rollouts import B, T, batch, spec
 
 from jaxmarl_lite.algorithms import (
+    gradient_update,
     happo,
     hatrpo,
     ppo,
@@ -29,16 +30,16 @@ class TestInTurn:
         )
         alive = jnp.asarray(draw.uniform(size=(agents, T, B)) < 0.7)
 
-        def turn(key, model, data, factor):
-            log_ratio = 0.1 * data * model[0] * factor
+        def turn_fn(turn):
+            log_ratio = 0.1 * turn.batch * turn.state[0] * turn.factor
             return (
-                model + factor.sum(),
+                turn.state + turn.factor.sum(),
                 log_ratio,
-                {"noise": jax.random.uniform(key), "seen": factor[0, 0]},
+                {"noise": jax.random.uniform(turn.key), "seen": turn.factor[0, 0]},
             )
 
         result, info = jax.jit(
-            lambda key: sequential_update.sequential_update(key, carried, data, alive, turn)
+            lambda key: sequential_update.sequential_update(key, carried, data, alive, turn_fn)
         )(key)
         return carried, data, alive, result, info
 
@@ -70,13 +71,14 @@ def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
         hidden_sizes=(6,),
         num_minibatches=1,
         num_epochs=3,
-        parameter_sharing=False,
         lr=0.01,
         normalize_values=True,
     )
     settings |= {"recurrent": True, "rnn_hidden_size": 4} if recurrent else {}
     ours = registry.make_algorithm("happo", spec(1, kind), happo.HAPPOConfig(**settings))
-    plain = registry.make_algorithm("mappo", spec(1, kind), ppo.MAPPOConfig(**settings))
+    plain = registry.make_algorithm(
+        "mappo", spec(1, kind), ppo.MAPPOConfig(parameter_sharing=False, **settings)
+    )
     learner = plain.init(jax.random.key(0), B)
     rollout = batch(1, kind, hidden_state=plain.init_hidden_state(B))
     learner_state = ours.init(jax.random.key(0), B)
@@ -124,13 +126,11 @@ def test_happo_is_ppo_of_each_agent_on_the_others_ratios(float64):
     learner = ours.init(jax.random.key(0), B)
     rollout = batch(3)
     result, info = jax.jit(ours.update)(jax.random.key(3), learner, rollout)
-    networks = ppo.PPONetworks(
-        None, actor_critic.make_critic(spec(3), config.network_spec, "global_state", shared=False)
-    )
-    _, estimate, _ = ppo.estimate(networks, learner, rollout.transitions)
+    critic = actor_critic.make_critic(spec(3), config.network_spec, "global_state", shared=False)
+    estimate = gradient_update.reward_advantages(critic, learner, rollout.transitions)
     actor, data = (
         actor_critic.single_agent_actor(spec(3), config.network_spec),
-        sequential_update.split_by_agent(ppo.to_policy_batch(rollout.transitions)),
+        sequential_update.split_by_agent(gradient_update.to_policy_batch(rollout.transitions)),
     )
     factor = jnp.ones((T, B))
     for agent in np.argsort(info["update_order"]):
@@ -164,11 +164,6 @@ def test_individual_rewards_are_summed_for_all():
         np.testing.assert_allclose(
             actor_critic.to_team_reward("individual", reward)[..., agent], reward.sum(-1), rtol=1e-6
         )
-
-
-def test_shared_weights_are_refused():
-    with pytest.raises(ValueError, match="HAPPOConfig.parameter_sharing is True; allowed is False"):
-        happo.HAPPOConfig(parameter_sharing=True)
 
 
 def trust_problem(kind="discrete", recurrent=False, **settings):
@@ -215,7 +210,7 @@ def test_hatrpo_with_one_agent_is_trpo(float64, kind, recurrent, target_kl):
     critic = actor_critic.make_critic(
         spec(1, kind), config.network_spec, "global_state", shared=False
     )
-    _, estimate, _ = ppo.estimate(ppo.PPONetworks(actor, critic), learner, steps)
+    estimate = gradient_update.reward_advantages(critic, learner, steps)
     alive, raw = steps.obs.alive, estimate.advantage
     mean = (raw * alive).sum() / alive.sum()
     advantage = (raw - mean) / jnp.sqrt((((raw - mean) ** 2) * alive).sum() / alive.sum())
@@ -266,10 +261,11 @@ def test_parts_and_strides_of_the_fisher_product(float64, recurrent, monkeypatch
     config = learner.config
     actor, data = (
         actor_critic.single_agent_actor(spec(1), config.network_spec),
-        sequential_update.split_by_agent(ppo.to_policy_batch(rollout.transitions)),
+        sequential_update.split_by_agent(gradient_update.to_policy_batch(rollout.transitions)),
     )
     data, start = jax.tree.map(
-        lambda x: x[0], (data, sequential_update.memory_by_agent(rollout.initial_hidden_state))
+        lambda x: x[0],
+        (data, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rollout.initial_hidden_state)),
     )
     theta = jax.tree.map(lambda x: x[0], learner.actor_params)
     v = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), theta)
@@ -321,7 +317,6 @@ def test_a_step_that_cannot_be_trusted_is_refused(why):
         ("line_search_steps", 0),
         ("backtrack_coeff", 1.0),
         ("fvp_stride", 0),
-        ("parameter_sharing", True),
     ],
 )
 def test_wrong_settings_of_a_trust_region(field, value):

@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxmarl_lite.algorithms.qmix.networks import QMIXNetworks, QMIXParams
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.networks.recurrent import Network
 from jaxmarl_lite.ops import tree_math
@@ -110,8 +109,8 @@ def example_sequence(spec: EnvSpec, length: int, net: Network) -> Sequence:
 
 
 def to_sequences(
-    networks: QMIXNetworks,
-    params: QMIXParams,
+    net: Network,
+    params: PyTree,
     obs_normalizer: actor_critic.ObsNormalizer | tuple[()],
     batch: Rollout,
     length: int,
@@ -119,8 +118,8 @@ def to_sequences(
     """Returns a rollout as pieces of ``length`` steps with the hidden states at their starts.
 
     Args:
-        networks: the networks; it reads ``net``.
-        params: parameters of all networks, which make the hidden states.
+        net: the agents' network.
+        params: its parameters, which make the hidden states.
         obs_normalizer: running moments of observations and global states, or ().
         batch: a rollout ``[T, B, ...]``; T is a multiple of ``length``.
         length: steps of one piece.
@@ -132,8 +131,8 @@ def to_sequences(
     steps = batch.transitions
     count = steps.last.shape[0] // length
     observations = actor_critic.normalize_obs(obs_normalizer, steps.obs).agents_view
-    _, hidden_states = networks.net.unroll(
-        params.agents,
+    _, hidden_states = net.unroll(
+        params,
         batch.initial_hidden_state,
         observations,
         actor_critic.is_first_step(steps.last),
