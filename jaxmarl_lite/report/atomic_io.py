@@ -1,4 +1,4 @@
-"""Atomic writing of files: neither a reader nor a kill at any moment leaves half of one."""
+"""Atomic writes: no reader sees half a file, and no killed process leaves one."""
 
 from __future__ import annotations
 
@@ -29,15 +29,6 @@ def sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-def sync_file(descriptor: int) -> None:
-    """Returns when the content of an open file is on the disk.
-
-    Args:
-        descriptor: File descriptor of the open file.
-    """
-    os.fsync(descriptor)
 
 
 def read_bytes(path: Path | str) -> bytes:
@@ -76,7 +67,7 @@ def replace_bytes(path: Path | str, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            sync_file(file.fileno())
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,6 +82,19 @@ def replace_text(path: Path | str, text: str) -> None:
         text: New content.
     """
     replace_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Puts plain data at ``path`` as indented JSON, as `replace_bytes` does.
+
+    Args:
+        path: File to write or replace.
+        value: Data to write; see `to_json`.
+
+    Raises:
+        TypeError: See `to_json`.
+    """
+    replace_text(path, to_json(value, indent=2) + "\n")
 
 
 def to_json(value: object, indent: int | None = None) -> str:

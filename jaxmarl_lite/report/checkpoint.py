@@ -4,23 +4,27 @@ A checkpoint is one folder::
 
     checkpoints/step_000000000012/
         state/          the arrays, written by orbax
-        manifest.json   step, meta, path + shape + dtype of every leaf, size + checksum of every
-                        file in state/, and a checksum of all of these
+        manifest.json   step, meta, path + shape + dtype of every leaf, checksum of every file in
+                        state/, and a checksum of all of these
 
 It is written under a hidden name, read back and compared, synced, and takes its final name in one
 rename: a folder called ``step_...`` is complete and can be restored. Deleting works the other way
 round. The leaves are stored as a flat list, so orbax never sees the tree, and the tree that comes
 back (NamedTuples, optax states, empty tuples) is the template's.
 
+Orbax's ``CheckpointManager`` (0.12) does not replace this: it does not sync, keeps no checksums,
+saves no step twice, and deletes a checkpoint under its final name.
+
 In a ``jax.distributed`` run every process calls ``save`` and ``restore`` with the same arguments
 and a folder that all of them share; each writes its own shards and process 0 the rest. Leaves that
-a process holds whole are taken from process 0.
+a process holds whole are taken from process 0. Every process reads the whole state into its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import logging
 import os
 import re
@@ -32,17 +36,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxmarl_lite.report import atomic_io, leaves
+from jaxmarl_lite.report import atomic_io
 from jaxmarl_lite.types import PyTree
+from jaxmarl_lite.validation import one_line
 
 _NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
 _MANIFEST = "manifest.json"
-_FORMAT = 2
-_WITHOUT_CHECKSUM = 1
-"""The earlier format, whose manifests have no checksum of their own."""
+_FORMAT = 3
 _PLAIN = re.compile(r"(?:[A-Za-z]:)?[\w./ -]+")
 """Paths that orbax and tensorstore take literally."""
 
@@ -54,41 +58,42 @@ class CheckpointError(RuntimeError):
     """
 
 
-class Intact(NamedTuple):
-    """Checkpoint whose files are as they were written.
+class Leaf(NamedTuple):
+    """Description of one leaf, in values that JSON can hold.
+
+    Attributes:
+        path: Path in the tree, as ``jax.tree_util.keystr`` writes it.
+        shape: Shape of the array.
+        dtype: Name of the array's dtype.
+        impl: Generator of a typed key; None for other arrays.
+    """
+
+    path: str
+    shape: list[int]
+    dtype: str
+    impl: str | None
+
+
+class Checkpoint(NamedTuple):
+    """Checkpoint as it lies on the disk, or as `restore` read it.
 
     Attributes:
         path: Folder of the checkpoint.
         step: Its step.
-        manifest: Content of its manifest, with the leaves as `leaves.Leaf`.
+        meta: Plain data saved with the state.
+        leaves: Descriptions of the state's leaves, in the tree's order.
+        files: Name -> checksum of the files that hold the leaves.
         damages: Messages about the newer checkpoints that were passed over.
+        state: State, in the template's tree, once it is restored.
     """
 
     path: Path
     step: int
-    manifest: dict[str, Any]
-    damages: tuple[str, ...]
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Plain data saved with the state."""
-        return self.manifest["meta"]
-
-
-class Restored(NamedTuple):
-    """Result of `restore`.
-
-    Attributes:
-        state: State, in the template's tree.
-        step: Its step.
-        meta: Plain data saved with the state.
-        damages: Messages about the newer checkpoints that were passed over.
-    """
-
-    state: PyTree
-    step: int
     meta: dict[str, Any]
+    leaves: list[Leaf]
+    files: dict[str, str]
     damages: tuple[str, ...] = ()
+    state: PyTree = None
 
 
 def save(
@@ -135,15 +140,15 @@ def save(
         raise CheckpointError(
             f"{folder} already holds step {newest}, later than {step}; call delete_after to go back"
         )
-    descriptions, arrays = leaves.flatten(state)
-    hidden = folder / ".saving"
+    leaves, arrays = _flatten(state)
+    hidden, final = folder / ".saving", folder
     is_writer = jax.process_index() == 0
     if is_writer:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(folder)
         hidden.mkdir()
     with _muted_logs():
-        problem = _write_state(hidden, _by_leaf_name(descriptions, arrays, np.int32(_FORMAT)))
+        problem = _write_arrays(hidden, leaves, arrays)
         if problem is not None:
             gc.collect()  # orbax's tasks print their tracebacks when they are freed: here, muted
     if problem is not None:
@@ -151,12 +156,11 @@ def save(
             shutil.rmtree(hidden, ignore_errors=True)  # on a full disk it would take the last space
         raise OSError(f"the checkpoint of step {step} failed: {problem}")
     try:
-        _compare(hidden, descriptions, arrays)
-        final = (
-            _commit(folder, hidden, step, descriptions, dict(meta or {}), max_checkpoints)
-            if is_writer
-            else folder
-        )
+        _compare(hidden, leaves, arrays)
+        if is_writer:
+            final = _commit(folder, step, leaves, dict(meta or {}))
+            for outdated in steps(folder)[:-max_checkpoints]:
+                _delete(_complete_checkpoints(folder)[outdated])
     finally:
         _barrier("jaxmarl_lite.checkpoint.committed")
     return final
@@ -218,11 +222,10 @@ def read_meta(folder: Path | str, step: int | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no such checkpoint, or its manifest is damaged.
     """
-    _, path = _find(Path(folder).absolute(), step)
-    return _read_manifest(path)["meta"]
+    return _read_manifest(*_candidates(Path(folder), step)[0]).meta
 
 
-def find_intact(folder: Path | str, step: int | None = None, fallback: bool = False) -> Intact:
+def find_intact(folder: Path | str, step: int | None = None, fallback: bool = False) -> Checkpoint:
     """Returns the checkpoint that `restore` would read, after a check of all its files.
 
     Args:
@@ -236,31 +239,24 @@ def find_intact(folder: Path | str, step: int | None = None, fallback: bool = Fa
     Raises:
         CheckpointError: There is no checkpoint, or it is damaged (the message names the file).
     """
-    folder = Path(folder).absolute()
-    _find(folder, step)
-    candidates = sorted(
-        (item for item in _complete_checkpoints(folder).items() if step is None or item[0] <= step),
-        reverse=True,
-    )
-    damages: list[CheckpointError] = []
-    for candidate_step, path in candidates if fallback else candidates[:1]:
+    candidates = _candidates(Path(folder), step)
+    damages: list[str] = []
+    for candidate in candidates if fallback else candidates[:1]:
         try:
-            manifest = _read_manifest(path)
-            _verify(path, manifest)
+            intact = _read_manifest(*candidate)
+            _verify(intact)
         except CheckpointError as error:
-            damages.append(error)
-            continue
-        return Intact(path, candidate_step, manifest, tuple(map(str, damages)))
+            damages.append(str(error))
+        else:
+            return intact._replace(damages=tuple(damages))
     if len(damages) == 1:
-        raise damages[0]
-    raise CheckpointError(
-        f"every checkpoint in {folder} is damaged: " + "; ".join(map(str, damages))
-    )
+        raise CheckpointError(damages[0])
+    raise CheckpointError(f"every checkpoint in {folder} is damaged: " + "; ".join(damages))
 
 
 def restore(
     folder: Path | str, template: PyTree, step: int | None = None, fallback: bool = False
-) -> Restored:
+) -> Checkpoint:
     """Reads a checkpoint, bit for bit, into the template's tree.
 
     Args:
@@ -274,7 +270,7 @@ def restore(
             checkpoint that is whole but does not fit the template always raises.
 
     Returns:
-        ``Restored`` with state, step, meta and damages.
+        The checkpoint with its state.
 
     Raises:
         CheckpointError: There is no checkpoint; or it is damaged (the message names the file); or
@@ -282,90 +278,187 @@ def restore(
             both shapes).
     """
     intact = find_intact(folder, step, fallback)
-    return Restored(
-        _read_state(intact.path, intact.manifest, template),
-        intact.step,
-        intact.meta,
-        intact.damages,
-    )
-
-
-def _read_state(path: Path, manifest: dict[str, Any], template: PyTree) -> PyTree:
-    """Returns the arrays of a verified checkpoint in the template's tree and places."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(template)
-    values = [value for _, value in flat]
-    stored = manifest["leaves"]
-    expected = [
-        leaves.describe(jax.tree_util.keystr(path_in_tree), value) for path_in_tree, value in flat
-    ]
-    if (difference := leaves.first_mismatch(stored, expected)) is not None:
-        raise CheckpointError(f"{path} {difference}")
+    expected = [_describe(path, value) for path, value in flat]
+    if (difference := _first_mismatch(intact.leaves, expected)) is not None:
+        raise CheckpointError(f"{intact.path} {difference}")
     try:
-        _check_shapes(path, stored)
-        arrays = _read_arrays(path, stored, values)
+        arrays = _read_arrays(intact.path, intact.leaves)
         placed = [
-            leaves.device_put_like(*item) for item in zip(stored, values, arrays, strict=True)
+            _device_put_like(leaf, value, array)
+            for leaf, (_, value), array in zip(intact.leaves, flat, arrays, strict=True)
         ]
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise CheckpointError(
-            f"the state of {path} cannot be read: {_in_one_line(error)}"
+            f"the state of {intact.path} cannot be read: {one_line(error)}"
         ) from error
-    return jax.tree_util.tree_unflatten(treedef, placed)
+    return intact._replace(state=jax.tree_util.tree_unflatten(treedef, placed))
 
 
-def _read_arrays(path: Path, stored: Sequence[leaves.Leaf], values: Sequence[Any]) -> list[Any]:
-    """Returns a checkpoint's arrays, read as `leaves.restore_argument` says."""
-    arguments = [
-        leaves.restore_argument(leaf, value) for leaf, value in zip(stored, values, strict=True)
-    ]
-    arguments = _by_leaf_name(stored, arguments, ocp.RestoreArgs(restore_type=np.ndarray))
-    tree = dict.fromkeys(arguments, 0)
-    with _literal_path(path) as readable, _checkpointer() as checkpointer:
-        restored = checkpointer.restore(
-            readable / "state", args=ocp.args.PyTreeRestore(tree, restore_args=arguments)
-        )
-    return [
-        leaf.empty_array() if leaf.empty else restored[_leaf_name(i)]
-        for i, leaf in enumerate(stored)
-    ]
+# The leaves of a state
 
 
-def _check_shapes(path: Path, stored: Sequence[leaves.Leaf]) -> None:
-    """Checks that the arrays of a checkpoint have the shapes of its manifest.
+def _flatten(state: PyTree) -> tuple[list[Leaf], list[Any]]:
+    """Returns descriptions and storable arrays of all leaves, in the tree's order.
 
-    Reading allocates the sizes that the arrays' own metadata name, and a process that asks for
-    terabytes is killed.
+    Typed keys become their data. Arrays that this process holds whole come back as NumPy arrays,
+    fetched in one transfer; those spread over processes stay.
 
     Raises:
-        ValueError: A shape differs.
+        TypeError: See `_describe`.
     """
-    with _literal_path(path) as readable:
-        handler: Any = ocp.PyTreeCheckpointHandler()
-        stored_metadata = handler.metadata(readable / "state")
-    tree = getattr(stored_metadata, "tree", stored_metadata)
-    for i, leaf in enumerate(stored):
-        if not leaf.empty and tuple(tree[_leaf_name(i)].shape) != leaf.stored_shape:
-            raise ValueError(
-                f"state{leaf.path} has shape {list(tree[_leaf_name(i)].shape)} instead of "
-                f"{leaf.shape}"
+    flat = jax.tree_util.tree_flatten_with_path(state)[0]
+    leaves = [_describe(path, value) for path, value in flat]
+    arrays = [
+        value if leaf.impl is None else jax.random.key_data(value)
+        for leaf, (_, value) in zip(leaves, flat, strict=True)
+    ]
+    local = [i for i, array in enumerate(arrays) if getattr(array, "is_fully_addressable", True)]
+    for i, array in zip(local, jax.device_get([arrays[i] for i in local]), strict=True):
+        arrays[i] = np.asarray(array, leaves[i].dtype if leaves[i].impl is None else None)
+    return leaves, arrays
+
+
+def _describe(path: tuple[Any, ...], value: Any) -> Leaf:
+    """Returns the shape and dtype of a leaf, an array or its abstract stand-in.
+
+    Python numbers are described as ``jit`` sees them.
+
+    Raises:
+        TypeError: It is no array, or an array whose dtype JAX cannot hold as configured; the
+            message names the leaf.
+    """
+    name, impl = jax.tree_util.keystr(path), None
+    if isinstance(value, (bool, int, float, complex)):
+        value = jax.eval_shape(lambda: jnp.asarray(value))
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise TypeError(
+            f"state{name} is a {type(value).__name__}; only arrays can be saved and restored"
+        )
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        impl = str(jax.random.key_impl(value)) if isinstance(value, jax.Array) else "as stored"
+    elif value.dtype != jax.dtypes.canonicalize_dtype(value.dtype):
+        raise TypeError(
+            f"state{name} is {value.dtype}, which JAX cannot hold; cast it or set jax_enable_x64"
+        )
+    return Leaf(name, list(value.shape), str(value.dtype), impl)
+
+
+def _first_mismatch(stored: Sequence[Leaf], expected: Sequence[Leaf]) -> str | None:
+    """Returns the first leaf whose path, shape or dtype differs, in words; None where none does."""
+    for actual, template in zip(stored, expected, strict=False):
+        if actual.path != template.path:
+            return (
+                f"holds another kind of state: it has state{actual.path} where "
+                f"state{template.path} is expected"
             )
+        if (actual.shape, actual.dtype) != (template.shape, template.dtype):
+            return (
+                f"does not fit: state{actual.path} was saved as {actual.dtype}{actual.shape},"
+                f" here it is {template.dtype}{template.shape}"
+            )
+    if len(stored) == len(expected):
+        return None
+    verb, longer = ("has", stored) if len(stored) > len(expected) else ("lacks", expected)
+    first = longer[min(len(stored), len(expected))].path
+    counts = f"{len(stored)} leaves saved, {len(expected)} expected"
+    return f"holds another kind of state: it {verb} state{first} ({counts})"
 
 
-def _compare(path: Path, described: Sequence[leaves.Leaf], arrays: Sequence[Any]) -> None:
-    """Raises CheckpointError where the written arrays do not come back bit for bit."""
+def _device_put_like(leaf: Leaf, value: Any, array: Any) -> Any:
+    """Returns a read array in the form and place of the template's leaf ``value``.
+
+    It is typed where the leaf is a typed key, and on the leaf's devices where it is bound to any.
+    """
+    if isinstance(value, np.ndarray):
+        return array
+    if leaf.impl is not None:
+        array = jax.random.wrap_key_data(jnp.asarray(array), impl=leaf.impl)
+    sharding = getattr(value, "sharding", None)
+    if sharding is None or not getattr(value, "committed", True):
+        return jnp.asarray(array)
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+# Arrays on the disk
+
+
+def _write_arrays(hidden: Path, leaves: Sequence[Leaf], arrays: Sequence[Any]) -> str | None:
+    """Writes the arrays, with a barrier of all processes before and after.
+
+    Arrays without entries (no costs, K = 0) are stored as None: orbax refuses them.
+
+    Returns:
+        The reason why that failed, or None.
+    """
+    # orbax takes no empty list: the number of the format stands before the arrays
+    stored = [None if 0 in leaf.shape else x for leaf, x in zip(leaves, arrays, strict=True)]
     try:
-        arrays_read = _read_arrays(path, described, arrays)
-        different = [
-            leaf.path
-            for leaf, a, b in zip(described, arrays, arrays_read, strict=True)
-            if not leaves.same(a, b)
-        ]
-        if different:
-            raise ValueError(f"state{different[0]} came back with other values")
+        with (
+            _literal_path(hidden) as path,
+            ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax,
+        ):
+            orbax.save(path / "state", args=ocp.args.PyTreeSave([np.int32(_FORMAT), *stored]))
+    except Exception as error:  # orbax and tensorstore raise many kinds, some over many lines
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        return os.strerror(int(code[1])) if code else " ".join(str(error).split())
+    return None
+
+
+def _read_arrays(path: Path, leaves: Sequence[Leaf]) -> list[np.ndarray]:
+    """Returns the arrays of a checkpoint; of a typed key, its data.
+
+    Raises:
+        ValueError: An array has another shape than its leaf.
+    """
+    arguments = [
+        None if 0 in leaf.shape else ocp.RestoreArgs(restore_type=np.ndarray) for leaf in leaves
+    ]
+    arguments = [ocp.RestoreArgs(restore_type=np.ndarray), *arguments]
+    with _literal_path(path) as readable, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+        stored = orbax.restore(
+            readable / "state", args=ocp.args.PyTreeRestore(restore_args=arguments)
+        )
+    arrays = []
+    for leaf, array in zip(leaves, stored[1:], strict=True):
+        key_shape = (
+            jax.random.key_data(jax.random.key(0, impl=leaf.impl)).shape if leaf.impl else ()
+        )
+        shape = (*leaf.shape, *key_shape)
+        if array is None:
+            array = np.zeros(shape, leaf.dtype if leaf.impl is None else np.uint32)
+        if array.shape != shape:
+            raise ValueError(
+                f"state{leaf.path} has shape {list(array.shape)} instead of {leaf.shape}"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _compare(hidden: Path, leaves: Sequence[Leaf], arrays: Sequence[Any]) -> None:
+    """Raises CheckpointError where the written arrays do not come back bit for bit.
+
+    Of an array that spreads over processes, each compares its own part.
+    """
+    try:
+        for leaf, array, stored in zip(leaves, arrays, _read_arrays(hidden, leaves), strict=True):
+            parts = (
+                [(..., array)]
+                if isinstance(array, np.ndarray)
+                else [(shard.index, np.asarray(shard.data)) for shard in array.addressable_shards]
+            )
+            if any(
+                (part.shape, part.dtype) != (stored[index].shape, stored.dtype)
+                or part.tobytes() != stored[index].tobytes()
+                for index, part in parts
+            ):
+                raise ValueError(f"state{leaf.path} came back with other values")
     except Exception as error:  # orbax and tensorstore raise many kinds
-        reason = f"cannot be read back: {_in_one_line(error)}"
+        reason = f"cannot be read back: {one_line(error)}"
         raise CheckpointError(
-            f"a checkpoint written to {path.parent} {reason}; those before it are kept"
+            f"a checkpoint written to {hidden.parent} {reason}; those before it are kept"
         ) from error
 
 
@@ -385,73 +478,67 @@ def _literal_path(path: Path) -> Iterator[Path]:
         yield link
 
 
-def _in_one_line(error: Exception) -> str:
-    """Returns the error's message in one line of at most 400 characters."""
-    return " ".join((str(error) or type(error).__name__).split())[:400]
+@contextlib.contextmanager
+def _muted_logs() -> Iterator[None]:
+    """Keeps orbax's threads and tasks from printing tracebacks of errors that are raised too."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+
+    def is_unrelated(record: logging.LogRecord) -> bool:
+        """Returns whether a record is none of these tracebacks."""
+        return not re.search("_SignalingThread|never retrieved", str(record.msg))
+
+    for logger in loggers:
+        logger.addFilter(is_unrelated)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_unrelated)
 
 
-def _commit(
-    folder: Path,
-    hidden: Path,
-    step: int,
-    described: list[leaves.Leaf],
-    meta: dict[str, Any],
-    max_checkpoints: int,
-) -> Path:
-    """Describes the written state, syncs it, gives it its name, and deletes what is too old.
+# Folders of checkpoints
 
-    Only process 0 calls it.
+
+def _commit(folder: Path, step: int, leaves: list[Leaf], meta: dict[str, Any]) -> Path:
+    """Describes the written state, syncs it and gives it its name; only process 0 calls it.
 
     Returns:
         The checkpoint's folder.
     """
+    hidden = folder / ".saving"
     written = sorted(path for path in (hidden / "state").rglob("*") if path.is_file())
-    manifest = {
-        "format": _FORMAT,
-        "step": step,
-        "meta": meta,
-        "leaves": described,
-        "files": {
-            path.relative_to(hidden).as_posix(): _file_checksum(path, sync=True) for path in written
-        },
-    }
+    files = {path.relative_to(hidden).as_posix(): _digest(path, sync=True) for path in written}
+    manifest = {"format": _FORMAT, "step": step, "meta": meta, "leaves": leaves, "files": files}
     manifest["checksum"] = _checksum(manifest)
     atomic_io.replace_text(hidden / _MANIFEST, atomic_io.to_json(manifest))
     for inner in {path.parent for path in written}:
         atomic_io.sync_folder(inner)
-    previous = _complete_checkpoints(folder).get(step)
-    attempt = 0 if previous is None else _parse_name(previous.name)[1] + 1
-    final = folder / (f"step_{step:012d}" + (f".{attempt}" if attempt else ""))
+    final, previous = folder / f"step_{step:012d}", _complete_checkpoints(folder).get(step)
+    if previous is not None:
+        final = folder / f"{final.name}.{1 + int(previous.suffix[1:] or 0)}"
     # the rename makes the checkpoint complete: all it holds was synced above
     hidden.replace(final)
     atomic_io.sync_folder(folder)
     if previous is not None:
         _delete(previous)
-    for outdated in steps(folder)[:-max_checkpoints]:
-        _delete(_complete_checkpoints(folder)[outdated])
     return final
-
-
-def _parse_name(name: str) -> tuple[int, int]:
-    """Returns step and attempt of a checkpoint folder's name; step -1 when it is none."""
-    match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
 
 
 def _complete_checkpoints(folder: Path) -> dict[int, Path]:
     """Returns step -> folder of its latest attempt."""
-    names = (
-        sorted((path.name for path in folder.iterdir()), key=_parse_name) if folder.is_dir() else []
-    )
-    return {_parse_name(name)[0]: folder / name for name in names if _parse_name(name)[0] >= 0}
+    paths = folder.iterdir() if folder.is_dir() else ()
+    names = ((_NAME.fullmatch(path.name), path) for path in paths)
+    attempts = sorted((int(name[1]), int(name[2] or 0), path) for name, path in names if name)
+    return {step: path for step, _, path in attempts}
 
 
-def _find(folder: Path, step: int | None) -> tuple[int, Path]:
-    """Returns a step (None: the newest) and its folder.
+def _candidates(folder: Path, step: int | None) -> list[tuple[int, Path]]:
+    """Returns the complete checkpoints up to a step (None: all) with their steps, newest first.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or none of this step.
     """
+    folder = folder.absolute()
     by_step = _complete_checkpoints(folder)
     if not by_step:
         raise CheckpointError(f"no checkpoint in {folder}")
@@ -459,8 +546,9 @@ def _find(folder: Path, step: int | None) -> tuple[int, Path]:
         raise CheckpointError(
             f"no checkpoint of step {step} in {folder}; there are {sorted(by_step)}"
         )
-    step = max(by_step) if step is None else step
-    return step, by_step[step]
+    return sorted(
+        (item for item in by_step.items() if step is None or item[0] <= step), reverse=True
+    )
 
 
 def _delete(path: Path) -> None:
@@ -486,147 +574,58 @@ def _remove_partial(folder: Path) -> None:
             _remove(path)
 
 
-def _file_checksum(path: Path, sync: bool = False) -> list[int]:
-    """Returns size and CRC-32 of a file; with ``sync`` its content is on the disk afterwards."""
-    size, checksum = 0, 0
+def _digest(path: Path, sync: bool = False) -> str:
+    """Returns a checksum of a file; with ``sync`` its content is on the disk afterwards."""
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            size, checksum = size + len(block), zlib.crc32(block, checksum)
         if sync:
             os.fsync(file.fileno())
-    return [size, checksum]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(manifest: Mapping[str, Any]) -> int:
     """Returns the CRC-32 of a manifest's entries without the checksum itself."""
-    return zlib.crc32(
-        atomic_io.to_json(
-            {name: value for name, value in manifest.items() if name != "checksum"}
-        ).encode()
-    )
+    entries = {name: value for name, value in manifest.items() if name != "checksum"}
+    return zlib.crc32(atomic_io.to_json(entries).encode())
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint.
+def _read_manifest(step: int, path: Path) -> Checkpoint:
+    """Returns a checkpoint as its manifest describes it, before its other files are checked.
 
     Raises:
-        CheckpointError: It cannot be used; the message names the file.
+        CheckpointError: The manifest cannot be used; the message names the file.
     """
     try:
         manifest = atomic_io.from_json(atomic_io.read_bytes(path / _MANIFEST))
-        missing = {"format", "step", "meta", "leaves", "files"} - set(manifest)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        if manifest["format"] != _FORMAT:
+            raise CheckpointError(
+                f"{path / _MANIFEST} is of another format than this version reads ({_FORMAT})"
+            )
+        if manifest["checksum"] != _checksum(manifest):
+            raise ValueError("its content changed (checksum)")
+        if manifest["step"] != step:
+            raise ValueError(f"its name says step {step}, its content step {manifest['step']}")
+        leaves = [Leaf(*leaf) for leaf in manifest["leaves"]]
+        return Checkpoint(path, step, dict(manifest["meta"]), leaves, dict(manifest["files"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is damaged: {_MANIFEST} cannot be read ({_in_one_line(error)})"
+            f"{path} is damaged: {_MANIFEST} cannot be read ({one_line(error)})"
         ) from error
-    if missing or manifest["format"] not in (_WITHOUT_CHECKSUM, _FORMAT):
-        raise CheckpointError(
-            f"{path / _MANIFEST} is of another format than this version reads ({_FORMAT})"
-        )
-    if manifest["format"] == _FORMAT and manifest.get("checksum") != _checksum(manifest):
-        raise CheckpointError(f"{path} is damaged: the content of {_MANIFEST} changed (checksum)")
-    step, _ = _parse_name(path.name)
-    if manifest["step"] != step:
-        raise CheckpointError(
-            f"{path} is damaged: its name says step {step}, its content step {manifest['step']}"
-        )
-    try:
-        manifest["leaves"] = [leaves.Leaf(*leaf) for leaf in manifest["leaves"]]
-        if not (
-            isinstance(manifest["meta"], dict)
-            and all(len(entry) == 2 for entry in manifest["files"].values())
-        ):
-            raise ValueError("meta or files")
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged: {_MANIFEST} has entries of other kinds ({error})"
-        ) from error
-    return manifest
 
 
-def _verify(path: Path, manifest: dict[str, Any]) -> None:
-    """Compares every file of a checkpoint with its manifest.
+def _verify(intact: Checkpoint) -> None:
+    """Compares every file of a checkpoint with its checksum.
 
     Raises:
         CheckpointError: A file differs; the message names the first.
     """
-    for name, (size, checksum) in manifest["files"].items():
-        if not (path / name).is_file():
-            raise CheckpointError(f"{path} is damaged: {name} is missing")
+    for name, digest in intact.files.items():
         try:
-            actual = _file_checksum(path / name)
-        except OSError as error:
-            raise CheckpointError(f"{path} is damaged: {name} cannot be read ({error})") from error
-        if actual[0] != size:
+            if _digest(intact.path / name) != digest:
+                raise ValueError("its content changed (checksum)")
+        except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{path} is damaged: {name} has {actual[0]} bytes instead of {size}"
-            )
-        if actual[1] != checksum:
-            raise CheckpointError(f"{path} is damaged: the content of {name} changed (checksum)")
-
-
-def _write_state(hidden: Path, tree: dict[str, Any]) -> str | None:
-    """Writes the arrays, with a barrier of all processes before and after.
-
-    Returns:
-        The reason why that failed, or None.
-    """
-    try:
-        with _literal_path(hidden) as path, _checkpointer() as checkpointer:
-            checkpointer.save(path / "state", args=ocp.args.PyTreeSave(tree))
-    except CheckpointError:
-        raise
-    except Exception as error:  # orbax and tensorstore raise many kinds, some over many lines
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        return os.strerror(int(code[1])) if code else " ".join(str(error).split())
-    return None
-
-
-@contextlib.contextmanager
-def _muted_logs() -> Iterator[None]:
-    """Keeps orbax's threads and tasks from printing tracebacks of errors that are raised too."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-
-    def is_unrelated(record: logging.LogRecord) -> bool:
-        """Returns whether a record is none of these tracebacks."""
-        return "_SignalingThread" not in str(record.msg) and "never retrieved" not in str(
-            record.msg
-        )
-
-    for logger in loggers:
-        logger.addFilter(is_unrelated)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(is_unrelated)
-
-
-def _checkpointer() -> ocp.Checkpointer:
-    """Returns orbax's blocking checkpointer.
-
-    The asynchronous one saves no time here and leaves threads behind when killed.
-    """
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-
-
-def _leaf_name(index: int) -> str:
-    """Returns the name under which orbax stores the leaf of this number."""
-    return f"{index:06d}"
-
-
-def _by_leaf_name(
-    described: Sequence[leaves.Leaf], values: Sequence[Any], first: Any
-) -> dict[str, Any]:
-    """Returns one value per leaf under its name, after ``first``: orbax takes no empty tree.
-
-    Leaves without entries (no costs, K = 0) are left out: orbax refuses them, and the manifest
-    describes all of them.
-    """
-    pairs = enumerate(zip(described, values, strict=True))
-    return {"format": first} | {
-        _leaf_name(i): value for i, (leaf, value) in pairs if not leaf.empty
-    }
+                f"{intact.path} is damaged: {name} cannot be read ({one_line(error)})"
+            ) from error
 
 
 def _barrier(name: str) -> None:

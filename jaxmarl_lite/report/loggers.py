@@ -1,4 +1,4 @@
-"""Writers of metrics: JSON lines, TensorBoard, marl-eval JSON and W&B.
+"""Loggers of metrics: JSON lines, TensorBoard, W&B, and the JSON of marl-eval.
 
 The JSON lines are the record from which everything else is rebuilt. In a run of several processes
 only process 0 writes.
@@ -6,7 +6,9 @@ only process 0 writes.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import time
 import zlib
@@ -14,16 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from jaxmarl_lite import validation
 from jaxmarl_lite.report import atomic_io
 
 Row = dict[str, Any]
 """``update``, ``step``, ``seed`` (ints) and one float per metric."""
 
-_INDEX = ("update", "step", "seed")
+INDEX = ("update", "step", "seed")
+"""Entries of a row that are not metrics."""
 
 
-class Writer(Protocol):
-    """Interface of every writer."""
+class Logger(Protocol):
+    """Interface of every logger."""
 
     def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of one seed after an update.
@@ -36,12 +40,8 @@ class Writer(Protocol):
         """
         ...
 
-    def flush(self) -> None:
-        """Returns when everything written is on disk (called before a checkpoint)."""
-        ...
-
     def close(self) -> None:
-        """Flushes and releases all files; calling it again does nothing."""
+        """Writes what is left and releases all files; calling it again does nothing."""
         ...
 
 
@@ -70,16 +70,15 @@ class Mark(NamedTuple):
         return len(data) >= self.size and zlib.crc32(data[: self.size]) == self.checksum
 
 
-class JsonlWriter:
-    """Writer of one JSON object per row, visible to readers at once.
+class JsonlLogger:
+    """Logger of one JSON object per row, visible to readers at once.
 
     A kill can cost at most the row being written. Opening an existing file goes on behind its last
     complete row.
 
     Args:
         path: File of the rows.
-        copy: Second file that gets the same rows when they are flushed, for `restore_rows`; None
-            for none.
+        copy: Second file that gets the same rows, for `restore_rows`; None for none.
 
     Attributes:
         path: File of the rows.
@@ -87,20 +86,21 @@ class JsonlWriter:
     """
 
     def __init__(self, path: Path | str, copy: Path | str | None = None):
-        self.path, self._copy = Path(path), None if copy is None else Path(copy)
+        self.path = Path(path)
+        self._paths = [self.path] if copy is None else [self.path, Path(copy)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_half_line(self.path)
-        self._open()
+        data = self.path.read_bytes() if self.path.exists() else b""
+        self._open(data[: data.rfind(b"\n") + 1])
 
-    def _open(self) -> None:
-        """Opens the file to append, and makes the copy equal to it."""
-        self._file = self.path.open("ab")
-        data = self.path.read_bytes()
+    def _open(self, data: bytes) -> None:
+        """Puts rows into the file and its copy, each in one rename, and opens both to append."""
+        for path in self._paths[1:]:
+            path.parent.mkdir(exist_ok=True)
+        for path in self._paths:
+            if not path.is_file() or path.read_bytes() != data:
+                atomic_io.replace_bytes(path, data)
+        self._files = [path.open("ab") for path in self._paths]
         self.mark = Mark(data.count(b"\n"), len(data), zlib.crc32(data))
-        self._uncopied: list[bytes] = []
-        if self._copy is not None and (not self._copy.is_file() or self._copy.read_bytes() != data):
-            self._copy.parent.mkdir(exist_ok=True)
-            atomic_io.replace_bytes(self._copy, data)
 
     def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Appends a row.
@@ -114,38 +114,16 @@ class JsonlWriter:
         Raises:
             ValueError: A metric is called ``update``, ``step`` or ``seed``.
         """
-        if reserved := set(_INDEX) & set(values):
+        if reserved := set(INDEX) & set(values):
             raise ValueError(f"metrics may not be called {sorted(reserved)}")
         row = {"update": int(update), "step": int(step), "seed": int(seed)}
-        line = to_line(row | {name: float(value) for name, value in values.items()})
-        self._file.write(line)
-        self._file.flush()
-        self._uncopied.append(line)
+        line = _to_line(row | {name: float(value) for name, value in values.items()})
+        for file in self._files:
+            file.write(line)
+            file.flush()
         self.mark = Mark(
             self.mark.rows + 1, self.mark.size + len(line), zlib.crc32(line, self.mark.checksum)
         )
-
-    def truncate_after(self, update: int, seed: int | None = None) -> int:
-        """Drops the rows of later updates, as a resume from ``update`` requires.
-
-        The file is replaced in one rename.
-
-        Args:
-            update: Last update to keep.
-            seed: Number of the one seed whose rows are dropped; None for all seeds.
-
-        Returns:
-            The number of rows dropped.
-        """
-        self._file.close()
-        rows = read_rows(self.path)
-        remaining = [
-            row
-            for row in rows
-            if row["update"] <= update or (seed is not None and row["seed"] != seed)
-        ]
-        self.replace(remaining)
-        return len(rows) - len(remaining)
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Puts other rows into the file and its copy, each in one rename.
@@ -153,9 +131,9 @@ class JsonlWriter:
         Args:
             rows: The new rows.
         """
-        self._file.close()
-        atomic_io.replace_bytes(self.path, b"".join(map(to_line, rows)))
-        self._open()
+        for file in self._files:
+            file.close()
+        self._open(b"".join(map(_to_line, rows)))
 
     def is_intact(self) -> bool:
         """Returns whether file and copy are as long as what was written.
@@ -165,51 +143,28 @@ class JsonlWriter:
         Returns:
             True where both lengths agree.
         """
-        copied = self.mark.size - sum(map(len, self._uncopied))
-        return _size_of(self.path) == self.mark.size and (
-            self._copy is None or _size_of(self._copy) == copied
-        )
+        return all(path.is_file() and path.stat().st_size == self.mark.size for path in self._paths)
 
     def flush(self) -> None:
         """Returns when every row is on disk, in the file and in its copy."""
-        if self._file.closed:
-            return
-        self._file.flush()
-        atomic_io.sync_file(self._file.fileno())
-        if self._copy is not None and self._uncopied:
-            with self._copy.open("ab") as copy:
-                copy.write(b"".join(self._uncopied))
-                copy.flush()
-                atomic_io.sync_file(copy.fileno())
-            self._uncopied = []
+        for file in self._files:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Flushes and closes the file."""
-        try:
-            self.flush()
-        finally:
-            self._file.close()
+        """Closes the files, with every row on disk; calling it again does nothing."""
+        for file in self._files:
+            with file:
+                os.fsync(file.fileno())
+        self._files = []
 
 
-def _size_of(path: Path) -> int | None:
-    """Returns the length of a file in bytes, or None where there is none."""
-    return path.stat().st_size if path.is_file() else None
-
-
-def to_line(row: Row) -> bytes:
-    """Returns a row as a line of a file.
-
-    Args:
-        row: See `Row`.
-
-    Returns:
-        JSON in UTF-8, with a line break.
-    """
+def _to_line(row: Row) -> bytes:
+    """Returns a row as a line of a file: JSON in UTF-8, with a line break."""
     return atomic_io.to_json(row).encode() + b"\n"
 
 
 def read_rows(path: Path | str) -> list[Row]:
-    """Returns the rows of a JSON-lines file, numbers as ``JsonlWriter`` received them.
+    """Returns the rows of a JSON-lines file, numbers as ``JsonlLogger`` received them.
 
     A half-written last line is left out.
 
@@ -256,7 +211,7 @@ def restore_rows(
 
     Args:
         path: File of the rows.
-        copy: File that ``JsonlWriter`` wrote beside it. If ``path`` changed, it gets the rows of
+        copy: File that ``JsonlLogger`` wrote beside it. If ``path`` changed, it gets the rows of
             the copy; if that changed as well, those that can be read from either.
         update: Update of the checkpoint; -1 drops every row.
         mark: Mark in the checkpoint; None where it was written without one.
@@ -275,12 +230,8 @@ def restore_rows(
         if intact[0] is not contents[0]:
             complaint = f"{path} had changed and was restored from its copy ({mark.rows} rows)"
     else:
-        rows = (
-            {}
-            if update < 0
-            else _readable_rows(contents, lambda row: row["update"] <= update and belongs(row))
-        )
-        data = b"".join(rows.values())
+        rows = _readable_rows(contents, lambda row: row["update"] <= update and belongs(row))
+        data = b"".join(rows)
         if mark is not None:
             outcome = f"{len(rows)} of {mark.rows} rows could be read and are kept"
             complaint = f"{path} and its copy, {copy}, had changed: {outcome}"
@@ -291,22 +242,15 @@ def restore_rows(
     return complaint
 
 
-def _readable_rows(
-    contents: Iterable[bytes], accept: Callable[[Row], bool]
-) -> dict[tuple[int, int], bytes]:
-    """Returns lines by update and seed, in the order of updates.
-
-    Of several lines of one update and seed, the first accepted one counts.
-    """
+def _readable_rows(contents: Iterable[bytes], accept: Callable[[Row], bool]) -> list[bytes]:
+    """Returns the accepted lines in the order of updates, of one update and seed the first."""
     rows: dict[tuple[int, int], bytes] = {}
     for line in (line for content in contents for line in _complete_lines(content)):
-        try:
+        with contextlib.suppress(ValueError):
             row = _parse_row(line)
-        except ValueError:
-            continue
-        if accept(row):
-            rows.setdefault((row["update"], row["seed"]), line + b"\n")
-    return {key: rows[key] for key in sorted(rows, key=lambda key: key[0])}
+            if accept(row):
+                rows.setdefault((row["update"], row["seed"]), line + b"\n")
+    return [rows[key] for key in sorted(rows, key=lambda key: key[0])]
 
 
 def _complete_lines(data: bytes) -> list[bytes]:
@@ -322,15 +266,12 @@ def _parse_row(line: bytes) -> Row:
     """
     try:
         row = json.loads(line)
-        index = {name: row.pop(name) for name in _INDEX}
-        if bad := [
-            name
-            for name, value in index.items()
-            if type(value) is not int or not 0 <= value < 2**63
-        ]:
-            raise ValueError(
-                f"{bad[0]} is {index[bad[0]]!r}; allowed is a whole number from 0 to 2^63 - 1"
-            )
+        index = {name: row.pop(name) for name in INDEX}
+        for name, value in index.items():
+            if type(value) is not int or not 0 <= value < 2**63:
+                raise ValueError(
+                    f"{name} is {value!r}; allowed is a whole number from 0 to 2^63 - 1"
+                )
         if bad := [name for name in row if not name.isprintable()]:
             raise ValueError(f"it has the field {bad[0]!r}; allowed are printable names")
         return index | {name: atomic_io.to_number(value) for name, value in row.items()}
@@ -342,17 +283,8 @@ def _parse_row(line: bytes) -> Row:
         raise ValueError(str(error)) from error
 
 
-def _cut_half_line(path: Path) -> None:
-    """Removes a half-written last line from a file, if there is a file."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        atomic_io.replace_bytes(path, data[: data.rfind(b"\n") + 1])
-
-
-class TensorBoardWriter:
-    """Writer of TensorBoard event files.
+class TensorBoardLogger:
+    """Logger of TensorBoard event files.
 
     They hold a curve per seed (``seed_0/return``) over environment steps, and the config as text.
 
@@ -401,75 +333,13 @@ class TensorBoardWriter:
         """
         for name, value in values.items():
             self._add(step, summary=self._summary.scalar(f"seed_{seed}/{name}", float(value)))
-
-    def flush(self) -> None:
-        """Hands all points to the event file."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Flushes and closes the event file; calling it again does nothing."""
+        """Closes the event file; calling it again does nothing."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-
-
-class MarlEvalWriter:
-    """Writer of the file that marl-eval's plotting tools read.
-
-    ``marl_eval_json`` describes its content. The writer holds nothing itself: ``flush`` and
-    ``close`` rebuild the whole file from the metrics rows, so the two never disagree, a resumed run
-    included. Open it after the ``JsonlWriter`` it reads
-    from and close it after that too.
-
-    Args:
-        path: File to write, ``marl_eval.json``.
-        rows: File of the JSON lines.
-        environment: Name of the environment under which the run is filed.
-        task: Name of the task, likewise.
-        algorithm: Name of the algorithm, likewise.
-        metrics: See ``marl_eval_json``.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        rows: Path | str,
-        *,
-        environment: str,
-        task: str,
-        algorithm: str,
-        metrics: Sequence[str] = ("eval_return",),
-    ):
-        self._path, self._rows = Path(path), Path(rows)
-        self._names = {
-            "environment": environment,
-            "task": task,
-            "algorithm": algorithm,
-            "metrics": tuple(metrics),
-        }
-
-    def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Does nothing: the file of rows holds the metrics.
-
-        Args:
-            update: Number of updates done so far.
-            step: Environment steps so far.
-            seed: Number of the seed.
-            values: Metrics, name -> number.
-        """
-
-    def flush(self) -> None:
-        """Rebuilds the file, in one rename."""
-        rows = read_rows(self._rows) if self._rows.exists() else []
-        # not strict JSON: the readers are Python programs that average the lists, which accept a
-        # bare NaN but no null
-        atomic_io.replace_text(
-            self._path, json.dumps(marl_eval_json(rows, **self._names), indent=2) + "\n"
-        )
-
-    def close(self) -> None:
-        """Rebuilds the file a last time."""
-        self.flush()
 
 
 def marl_eval_json(
@@ -481,7 +351,7 @@ def marl_eval_json(
     metrics: Sequence[str] = ("eval_return",),
     absolute: Mapping[int, Mapping[str, Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
-    """Returns metrics rows in the nested form of marl-eval.
+    """Returns metrics rows in the nested form that marl-eval's plotting tools read.
 
     The form is that of github.com/instadeepai/marl-eval (README and docs):
     ``environment -> task -> algorithm -> seed_i -> step_k -> {step_count, elapsed_time, metric:
@@ -503,36 +373,33 @@ def marl_eval_json(
     Returns:
         Nested dictionaries.
     """
+
+    def values(row: Row) -> dict[str, list[float]]:
+        return {name: [row[name]] for name in metrics if name in row}
+
     runs: dict[str, dict[str, Any]] = {}
-    evaluations: dict[int, list[Row]] = {}
-    for row in rows:
-        if metrics[0] in row:
-            evaluations.setdefault(row["seed"], []).append(row)
-    for seed, seed_rows in sorted(evaluations.items()):
-        seed_rows.sort(key=lambda row: row["update"])
-        run = {f"step_{k}": _marl_eval_step(row, metrics) for k, row in enumerate(seed_rows)}
+    evaluations = [row for row in rows if metrics[0] in row]
+    for seed in sorted({row["seed"] for row in evaluations}):
+        seed_rows = sorted(
+            (row for row in evaluations if row["seed"] == seed), key=lambda row: row["update"]
+        )
+        run: dict[str, Any] = {}
+        for k, row in enumerate(seed_rows):
+            time_entry = (
+                {"elapsed_time": row["elapsed_seconds"]} if "elapsed_seconds" in row else {}
+            )
+            run[f"step_{k}"] = {"step_count": row["step"]} | time_entry | values(row)
         best = max(
             seed_rows,
-            key=lambda row: (
-                row[metrics[0]] if row[metrics[0]] == row[metrics[0]] else float("-inf")
-            ),
+            key=lambda row: -math.inf if math.isnan(row[metrics[0]]) else row[metrics[0]],
         )
-        absolute_values = (absolute or {}).get(seed)
         run["absolute_metrics"] = (
-            {name: [float(value) for value in values] for name, values in absolute_values.items()}
-            if absolute_values is not None
-            else {name: [best[name]] for name in metrics if name in best}
+            values(best)
+            if absolute is None or seed not in absolute
+            else {name: list(map(float, entries)) for name, entries in absolute[seed].items()}
         )
         runs[f"seed_{seed}"] = run
     return {environment: {task: {algorithm: runs}}}
-
-
-def _marl_eval_step(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
-    """Returns one evaluation of one seed in marl-eval's form."""
-    step: dict[str, Any] = {"step_count": row["step"]}
-    if "elapsed_seconds" in row:
-        step["elapsed_time"] = row["elapsed_seconds"]
-    return step | {name: [row[name]] for name in metrics if name in row}
 
 
 def check_project(project: object) -> None:
@@ -546,7 +413,7 @@ def check_project(project: object) -> None:
     """
     if not isinstance(project, str) or not 0 < len(project) <= 128 or set(project) & set("/\\#?%:"):
         allowed = "a project's name of up to 128 letters, none of / \\ # ? % :"
-        raise ValueError(f"wandb is {project!r}; allowed is {allowed}")
+        raise validation.invalid("wandb", project, allowed)
 
 
 def import_wandb() -> Any:
@@ -567,8 +434,8 @@ def import_wandb() -> Any:
     return wandb
 
 
-class WandbWriter:
-    r"""Writer to Weights & Biases: one W&B run per seed, grouped under the run's name.
+class WandbLogger:
+    r"""Logger to Weights & Biases: one W&B run per seed, grouped under the run's name.
 
     It needs the ``wandb`` extra.
 
@@ -621,9 +488,6 @@ class WandbWriter:
         self._runs[seed].log(
             {"update": int(update)} | {k: float(v) for k, v in values.items()}, step=int(step)
         )
-
-    def flush(self) -> None:
-        """Does nothing: W&B uploads by itself."""
 
     def close(self) -> None:
         """Finishes all runs."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,8 +12,7 @@ from numpy.typing import ArrayLike
 METRICS: dict[str, str] = {
     # results of the agents
     "episode_return": "Undiscounted return per episode, mean over the episodes that ended in the "
-    "rollout, "
-    "in reward units.",
+    "rollout, in reward units.",
     "episodes": "Episodes that ended in the rollout (a count); the first wait until every "
     "environment has ended one.",
     "non_finite_episodes": "Episodes of the rollout that ended because the environment's own "
@@ -24,18 +24,16 @@ METRICS: dict[str, str] = {
     "eval_return": "Mean undiscounted team return per episode of the policy in separate episodes, "
     "in reward units.",
     "episode_cost": "Undiscounted cost per episode, one number per agent and cost, mean over the "
-    "episodes "
-    "that ended.",
+    "episodes that ended.",
     "eval_cost": "Mean undiscounted cost per evaluation episode, one number per agent and cost.",
     "eval_satisfaction_rate": "Share of evaluation episodes whose cost is at or under the limit, "
     "per agent and cost, 0 to 1.",
     "num_violations": "Updates so far whose episodes cost more than the limit on average, per "
-    "agent "
-    "and cost (a count).",
+    "agent and cost (a count).",
     "updates_with_cost": "Updates so far in which episodes ended, so that their cost is known (a "
     "count).",
-    "violation_rate": "Share of the updates since the last row, of those with ended episodes, "
-    "that broke the limit.",
+    "violation_rate": "Share of the updates since the last row, of those with ended episodes, that "
+    "broke the limit.",
     "eval_episode_length": "Mean length of the evaluation episodes, in environment steps.",
     # speed
     "steps_per_second": "Environment steps per second of wall-clock time, all environments and "
@@ -56,18 +54,17 @@ METRICS: dict[str, str] = {
     "minibatches.",
     "explained_variance": "Share of the variance of the returns that the critic explains; 1 is "
     "perfect, 0 a constant.",
-    "learning_rate": "Learning rate in use, annealed: the policy's, or of a step in a trust "
-    "region the critic's.",
+    "learning_rate": "Learning rate in use, annealed: the policy's, or of a step in a trust region "
+    "the critic's.",
     # values of actions
     "epsilon": "Probability of a random action, 0 to 1.",
-    "gradient_steps": "Gradient steps of an update: none before the replay has a batch, and "
-    "losses are then 0.",
+    "gradient_steps": "Gradient steps of an update: none before the replay has a batch, and losses "
+    "are then 0.",
     "q_mean": "Mean value of the team's actions in what was replayed, in reward units.",
     "q_target_mean": "Mean of the targets that those values are fitted to, in reward units.",
     # agents updated in turn
     "update_order": "Place of the agent in the order of the update, from 0; its mean over updates "
-    "where "
-    "several are reported.",
+    "where several are reported.",
     "ratio_product_mean": "Mean product of the probability ratios of the agents updated before "
     "this one (about 1).",
     # steps in a trust region
@@ -77,8 +74,8 @@ METRICS: dict[str, str] = {
     "advantage).",
     "expected_improvement": "Growth of the reward surrogate that its gradient promises for the "
     "whole step.",
-    "line_search_success": "1 when the line search accepted a step, else 0; a mean is the share "
-    "of accepted steps.",
+    "line_search_success": "1 when the line search accepted a step, else 0; a mean is the share of "
+    "accepted steps.",
     "line_search_step_size": "Share of the whole step that the line search took; 0 when it took "
     "none.",
     "line_search_steps": "Tries of the line search (a count).",
@@ -112,20 +109,19 @@ METRICS: dict[str, str] = {
     "cost_explained_variance": "Share of the variance of the sums of costs that their critics "
     "explain; 1 is perfect.",
     "lagrange_multiplier": "Lagrange multiplier of each agent's each cost, in reward per cost.",
-    # the learned reward of LIIR
+    # learned rewards
     "intrinsic_reward_mean": "Mean of the learned intrinsic reward per step, one number per agent "
     "(dimensionless).",
     "intrinsic_reward_std": "Standard deviation of the learned intrinsic reward over steps, one "
     "number per agent.",
-    "meta_gradient_norm": "Norm (Euclidean) of the extrinsic objective's gradient by the "
-    "intrinsic reward's weights.",
+    "meta_gradient_norm": "Norm (Euclidean) of the extrinsic objective's gradient by the intrinsic "
+    "reward's weights.",
     "proxy_extrinsic_cosine": "Cosine between the policy gradients by proxy and by extrinsic "
     "advantage, -1 to 1.",
     "intrinsic_saturation": "Share of intrinsic rewards whose size is beyond 95 % of their bound, "
     "0 to 1.",
     "intrinsic_step_share": "Root mean square step of the intrinsic reward's weights, as a share "
-    "of "
-    "intrinsic_lr.",
+    "of intrinsic_lr.",
     "intrinsic_update_norm": "Euclidean norm of the step that the intrinsic reward's weights took.",
     "proxy_value_loss": "Squared error of the critics of the proxy return, mean over agents "
     "(squared return).",
@@ -134,13 +130,15 @@ METRICS: dict[str, str] = {
     "update on in which one is not.",
     "reward_is_finite": "1 when every reward and cost of the rollout was finite, else 0.",
     "env_faults": "Which of the environment's numbers were not finite, as a sum: 1 agents_view, 2 "
-    "global_state, 4 reward, 8 cost, 16 discount; 32 is an agent in play without a legal action. "
-    "0 is none. Reported by `make_train` alone; runs name the field.",
+    "global_state, 4 reward, 8 cost, 16 discount; 32 is an agent in play without a legal action. 0 "
+    "is none. Reported by `make_train` alone; runs name the field.",
 }
 """Metric name -> one sentence with its unit. Per-agent metrics are reported as ``name/agent_0`` and
 so on."""
 
-_SUFFIX = re.compile(r"(/(agent|cost)_\d+)+$")
+
+_AXES = ("agent", "cost")
+"""Names of the axes of metrics, in order."""
 
 
 def base_name(name: str) -> str:
@@ -152,7 +150,7 @@ def base_name(name: str) -> str:
     Returns:
         The name without these parts.
     """
-    return _SUFFIX.sub("", re.sub(r"^seed_\d+/", "", name))
+    return re.sub(r"^seed_\d+/|(/(agent|cost)_\d+)+$", "", name)
 
 
 def describe(name: str) -> str:
@@ -183,15 +181,12 @@ def describe(name: str) -> str:
     return METRICS[base] + "".join(f" ({kind} {index})" for kind, index in suffixes)
 
 
-def flatten(
-    metrics: Mapping[str, ArrayLike], axes: tuple[str, ...] = ("agent", "cost")
-) -> dict[str, float]:
+def flatten(metrics: Mapping[str, ArrayLike]) -> dict[str, float]:
     """Returns plain floats from a dictionary of numbers and small arrays.
 
     Args:
         metrics: Name -> a scalar, ``[N]`` (becomes ``name/agent_0`` ...) or ``[N, K]``
             (``name/agent_0/cost_0`` ...).
-        axes: Names of the axes, in order.
 
     Returns:
         Name with the axes' indices -> a float.
@@ -202,12 +197,36 @@ def flatten(
     flat: dict[str, float] = {}
     for name, value in metrics.items():
         array = np.asarray(value)
-        if array.ndim > len(axes):
+        if array.ndim > len(_AXES):
             raise ValueError(
-                f"metric {name!r} has shape {array.shape}; at most {len(axes)} axes ({axes}) can "
-                "be named"
+                f"metric {name!r} has shape {array.shape}; allowed are at most the axes {_AXES}"
             )
         for index in np.ndindex(array.shape):
-            suffix = "".join(f"/{axis}_{i}" for axis, i in zip(axes, index, strict=False))
-            flat[name + suffix] = float(array[index])
+            flat[_entry(name, index)] = float(array[index])
     return flat
+
+
+def latest(
+    rows: Iterable[Mapping[str, Any]], seeds: Sequence[int], name: str, shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Returns a metric from the latest row of every seed.
+
+    Args:
+        rows: Rows of a run, flat as `flatten` makes them, each with ``update`` and ``seed``.
+        seeds: Seeds of the run.
+        name: Name of the metric.
+        shape: ``()``, ``(N,)`` or ``(N, K)``.
+
+    Returns:
+        ``[seeds, *shape]`` float; 0 where the row or an entry of it is missing.
+    """
+    row_of = {row["seed"]: row for row in sorted(rows, key=lambda row: row["update"])}
+    values = np.zeros((len(seeds), *shape))
+    for i, *index in np.ndindex(values.shape):
+        values[i, *index] = row_of.get(seeds[i], {}).get(_entry(name, index), 0.0)
+    return values
+
+
+def _entry(name: str, index: Sequence[int]) -> str:
+    """Returns the name of one entry of a metric."""
+    return name + "".join(f"/{axis}_{i}" for axis, i in zip(_AXES, index, strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import os
@@ -33,6 +34,9 @@ _PACKAGES = (
     "jaxmarl",
 )
 
+_MAX_CONFIG_BYTES = 10_000_000
+"""A thousand times more bytes than any config has."""
+
 
 class RunFolderError(OSError):
     """Error of a folder that already holds a run, holds none, or holds a damaged one.
@@ -48,73 +52,41 @@ class RunFolderWarning(UserWarning):
     """
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Paths of all files of a run.
 
+    Args:
+        path: Folder of the run.
+
     Attributes:
         path: Folder of the run.
+        config: Settings of the run, as JSON; can be given back to the command line.
+        versions: Package versions, Python, kind and number of devices.
+        metrics: Metrics, one JSON row per seed and report.
+        metrics_copy: Copy of the rows beside the checkpoints that count them, which restores
+            ``metrics`` when that is damaged.
+        random_policy: Returns of the random policy.
+        marl_eval: Evaluations in marl-eval's form.
+        tensorboard: Folder of TensorBoard's event files.
+        checkpoints: Folder of the training states.
+        curve: Learning curve as a figure.
+        spec: Names, units and limits of the environment, as JSON.
+        lock: Lock held by the process that trains here, for as long as it lives.
     """
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """Settings of the run, as JSON; can be given back to the command line."""
-        return self.path / "config.json"
-
-    @property
-    def versions(self) -> Path:
-        """Package versions, Python, kind and number of devices."""
-        return self.path / "versions.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics, one JSON row per seed and report."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def metrics_copy(self) -> Path:
-        """Copy of the rows, beside the checkpoints that count them.
-
-        It restores ``metrics`` when that is damaged.
-        """
-        return self.checkpoints / "metrics.jsonl"
-
-    @property
-    def random_policy(self) -> Path:
-        """Returns of the random policy."""
-        return self.path / "random_policy.json"
-
-    @property
-    def marl_eval(self) -> Path:
-        """Evaluations in marl-eval's form."""
-        return self.path / "marl_eval.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the training states."""
-        return self.path / "checkpoints"
-
-    @property
-    def curve(self) -> Path:
-        """Learning curve as a figure."""
-        return self.path / "curve.png"
-
-    @property
-    def spec(self) -> Path:
-        """Names, units and limits of the environment, as JSON."""
-        return self.path / "spec.json"
-
-    @property
-    def lock(self) -> Path:
-        """Lock held by the process that trains here, for as long as it lives."""
-        return self.path / ".lock"
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.versions = self.path / "versions.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics_copy = self.checkpoints / "metrics.jsonl"
+        self.random_policy = self.path / "random_policy.json"
+        self.marl_eval = self.path / "marl_eval.json"
+        self.tensorboard = self.path / "tensorboard"
+        self.curve = self.path / "curve.png"
+        self.spec = self.path / "spec.json"
+        self.lock = self.path / ".lock"
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
@@ -126,7 +98,7 @@ class RunFolder:
         Raises:
             RunFolderError: Another process trains here.
         """
-        lock, is_locked = filelock.FileLock(self.lock), True
+        lock = filelock.FileLock(self.lock)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -135,12 +107,11 @@ class RunFolder:
                 f"time: wait for it to end, or end it (if there is none, remove {self.lock})"
             ) from None
         except (OSError, RuntimeError):  # the file system has no locks, or lets nothing be written
-            is_locked = False
+            pass
         try:
             yield
         finally:
-            if is_locked:
-                lock.release()
+            lock.release()  # does nothing where there is no lock
 
     def make(self) -> None:
         """Makes the empty folder of a new run.
@@ -168,8 +139,8 @@ class RunFolder:
     def check(self, writing: bool = False) -> None:
         """Checks that the files a run reads are regular files and folders.
 
-        A pipe would never answer; through a link, files outside the folder would be changed
-        or removed.
+        Reading a pipe would block for ever; writing through a link would change files outside the
+        folder.
 
         Args:
             writing: Whether to check the files that a run writes, too.
@@ -248,7 +219,7 @@ class Run:
             Their names, in order of appearance.
         """
         all_names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in all_names if name not in ("update", "step", "seed")]
+        return [name for name in all_names if name not in loggers.INDEX]
 
     def series(self, name: str) -> Series:
         """Returns a metric as an array; see `series`.
@@ -281,19 +252,18 @@ def create(path: Path | str, config: Any) -> RunFolder:
         RunFolderError: It already holds a run, or cannot be made, or the config does not go into
             JSON.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(path)
     folder.make()
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     try:
-        text = atomic_io.to_json(config, indent=2) + "\n"
+        atomic_io.to_json(config)  # nothing is written where this fails
+        atomic_io.write_json(folder.versions, versions())
+        atomic_io.write_json(folder.config, config)
     except TypeError as error:  # an object among the keywords of an environment
         raise RunFolderError(
             f"the settings of a run in {folder.path} cannot be kept as JSON: {error}"
         ) from error
-    try:
-        atomic_io.replace_text(folder.versions, atomic_io.to_json(versions(), indent=2) + "\n")
-        atomic_io.replace_text(folder.config, text)
     except OSError as error:
         raise RunFolderError(f"{folder.path} cannot be used for a run: {error}") from error
     return folder
@@ -311,7 +281,7 @@ def find(path: Path | str) -> RunFolder:
     Raises:
         RunFolderError: The folder holds no run.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(path)
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path} is no folder")
     folder.check()
@@ -441,18 +411,14 @@ def series(rows: list[loggers.Row], name: str) -> Series:
     """
     matching_rows = [row for row in rows if name in row]
     if not matching_rows:
-        available = sorted({key for row in rows for key in row} - {"update", "step", "seed"})
+        available = sorted({key for row in rows for key in row} - set(loggers.INDEX))
         raise KeyError(f"no row has {name!r}; there are {available}")
     seeds = sorted({row["seed"] for row in matching_rows})
     steps = {row["update"]: row["step"] for row in matching_rows}
     updates = sorted(steps)
-    positions = (
-        {update: i for i, update in enumerate(updates)},
-        {seed: i for i, seed in enumerate(seeds)},
-    )
     values = np.full((len(seeds), len(updates)), np.nan)
     for row in matching_rows:
-        values[positions[1][row["seed"]], positions[0][row["update"]]] = row[name]
+        values[seeds.index(row["seed"]), bisect.bisect_left(updates, row["update"])] = row[name]
     return Series(
         tuple(seeds), np.array(updates), np.array([steps[update] for update in updates]), values
     )
@@ -470,35 +436,21 @@ def renew_versions(folder: RunFolder, update: int) -> str | None:
     """
     current, previous = versions(), read_versions(folder)
     earlier = previous.pop("earlier", [])
-    differences = _differences(previous, current)
+    old, new = (
+        entries.get("packages", {}) | {k: v for k, v in entries.items() if k != "packages"}
+        for entries in (previous, current)
+    )
+    differences = [
+        f"{name} {old.get(name)} -> {new.get(name)}"
+        for name in dict.fromkeys([*new, *old])
+        if previous and old.get(name) != new.get(name)
+    ]
     if previous and not differences:
         return None
     if previous:
         earlier = [*earlier, {**previous, "until_update": update}]
-    atomic_io.replace_text(
-        folder.versions, atomic_io.to_json({**current, "earlier": earlier}, indent=2) + "\n"
-    )
+    atomic_io.write_json(folder.versions, {**current, "earlier": earlier})
     return "; ".join(differences) or None
-
-
-def _differences(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Returns the entries of two versions that differ, as ``name old -> new``.
-
-    There are none where there is nothing to compare with.
-    """
-    lines = []
-    for name, new_value in current.items():
-        old_value = previous.get(name, new_value)
-        if isinstance(new_value, dict) and isinstance(old_value, dict):
-            names = dict.fromkeys([*new_value, *old_value])
-            lines += [
-                f"{key} {old_value.get(key)} -> {new_value.get(key)}"
-                for key in names
-                if old_value.get(key) != new_value.get(key)
-            ]
-        elif old_value != new_value:
-            lines.append(f"{name} {old_value} -> {new_value}")
-    return lines
 
 
 def versions() -> dict[str, Any]:
@@ -508,10 +460,12 @@ def versions() -> dict[str, Any]:
         Packages, Python, platform and devices, as plain data.
     """
     devices = jax.devices()
+    packages: dict[str, str] = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
-        "packages": {
-            name: version for name in _PACKAGES if (version := _version(name)) is not None
-        },
+        "packages": packages,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device_kind": devices[0].device_kind,
@@ -520,18 +474,6 @@ def versions() -> dict[str, Any]:
         "process_count": jax.process_count(),
         "x64": bool(jax.config.read("jax_enable_x64")),
     }
-
-
-def _version(package: str) -> str | None:
-    """Returns the installed version of a package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-_MAX_CONFIG_BYTES = 10_000_000
-"""A thousand times more bytes than any config has."""
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -10,12 +10,14 @@ hiding the fifth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from jaxmarl_lite.validation import check_int, invalid
 
 Statistic = Callable[..., Any]
 """``statistic(x, axis=...)``; ``axis`` is an int, or None for the whole array. It must leave NaNs
@@ -134,8 +136,7 @@ def proportion_interval(successes: ArrayLike, count: int, confidence: float = 0.
         >>> float(interval.estimate), round(float(interval.low), 2), float(interval.high)
         (1.0, 0.84, 1.0)
     """
-    if count < 1:
-        raise ValueError(f"count is {count}; allowed is 1 or more")
+    check_int("count", count)
     share, z = np.asarray(successes, np.float64) / count, NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
@@ -185,33 +186,31 @@ def bootstrap_interval(
     """
     x = np.asarray(x, dtype=np.float64)
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+        raise invalid("confidence", confidence, "a number between 0 and 1")
     if x.ndim == 0 or x.size == 0 or (by_task and x.ndim != 2):
         expected = "[tasks, seeds]" if by_task else "[seeds] or [seeds, ...]"
         raise ValueError(f"expected {expected} with at least one value, got shape {x.shape}")
     quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
     if by_task:
-        draws = _draws_by_task(x, statistic, resamples, seed)
-        low, high = np.quantile(draws, quantiles)
-        return Interval(
-            float(statistic(x, axis=None)),
-            float(low),
-            float(high),
-            int(np.sum(~np.isnan(x))),
-            x.size,
-        )
-    # every trailing entry is a column with an interval of its own
+        rows = [row[~np.isnan(row), None] for row in x]
+        ((low,), (high,)) = np.quantile(_draws(rows, statistic, resamples, seed), quantiles, axis=0)
+        centre, count = statistic(x, axis=None), np.sum(~np.isnan(x))
+        return Interval(float(centre), float(low), float(high), int(count), x.size)
+    # every trailing entry is a column with an interval of its own; those with NaNs in the same rows
+    # are drawn together, as many as the memory allows
     columns = x.reshape(x.shape[0], -1)
+    _, group_of_column = np.unique(np.isnan(columns), axis=1, return_inverse=True)
+    max_columns = max(1, _MAX_NUMBERS_AT_ONCE // (resamples * x.shape[0]))
     low, high = np.empty((2, columns.shape[1]))
-    for members in _columns_with_same_nans(columns, resamples):
-        draws = _draws(columns[:, members], statistic, resamples, seed)
-        low[members], high[members] = np.quantile(draws, quantiles, axis=0)
-    shape = x.shape[1:]
-    centre = statistic(columns, axis=0)
-    count = np.sum(~np.isnan(columns), axis=0)
-    return Interval(
-        *(np.reshape(value, shape)[()] for value in (centre, low, high, count)), seeds=x.shape[0]
-    )
+    for group in range(int(group_of_column.max()) + 1):
+        group_members = np.flatnonzero(group_of_column == group)
+        for start in range(0, group_members.size, max_columns):
+            members = group_members[start : start + max_columns]
+            rows = columns[~np.isnan(columns[:, members[0]])][:, members]
+            draws = _draws([rows], statistic, resamples, seed)
+            low[members], high[members] = np.quantile(draws, quantiles, axis=0)
+    values = statistic(columns, axis=0), low, high, np.sum(~np.isnan(columns), axis=0)
+    return Interval(*(np.reshape(value, x.shape[1:])[()] for value in values), seeds=x.shape[0])
 
 
 def curve(
@@ -308,62 +307,62 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
         raise ValueError(
             f"expected [seeds] or [tasks, seeds] with equal tasks, got {x.shape} and {y.shape}"
         )
-    return float(
-        np.mean([_beats(a[~np.isnan(a)], b[~np.isnan(b)]) for a, b in zip(x, y, strict=True)])
-    )
+    shares = []
+    for a, b in zip(x, y, strict=True):
+        a, b = a[~np.isnan(a), None], b[~np.isnan(b)]
+        pairs = (a > b) + 0.5 * (a == b)
+        shares.append(pairs.mean() if pairs.size else np.nan)
+    return float(np.mean(shares))
 
 
-def _beats(x: np.ndarray, y: np.ndarray) -> float:
-    """Computes P(X > Y) + P(X = Y) / 2 over all pairs of ``[n]`` and ``[k]``."""
-    if x.size == 0 or y.size == 0:
-        return np.nan
-    return float(np.mean((x[:, None] > y) + 0.5 * (x[:, None] == y)))
+def satisfaction_rate(costs: ArrayLike, limit: np.ndarray) -> np.ndarray:
+    """Computes the share of episodes whose cost is at most the limit.
 
-
-def _columns_with_same_nans(columns: np.ndarray, resamples: int) -> list[np.ndarray]:
-    """Groups the columns of ``[seeds, C]`` by the rows in which they have NaNs.
+    Args:
+        costs: cost of each episode, ``[..., episodes, N, K]``.
+        limit: limits, ``[N, K]``; inf where there is none.
 
     Returns:
-        Indices of columns; each group is small enough to be drawn at once.
+        ``[..., N, K]``, 0 to 1; NaN where there is no limit.
     """
-    _, group_of_column = np.unique(np.isnan(columns), axis=1, return_inverse=True)
-    max_columns = max(1, _MAX_NUMBERS_AT_ONCE // (resamples * columns.shape[0]))
-    groups = []
-    for group_index in range(int(group_of_column.max()) + 1):
-        members = np.flatnonzero(group_of_column == group_index)
-        groups += [
-            members[start : start + max_columns] for start in range(0, members.size, max_columns)
-        ]
-    return groups
+    return mask_unlimited(np.mean(np.asarray(costs) <= limit, axis=-3), limit)
 
 
-def _draws(columns: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
-    """Computes the statistic of ``[seeds, C]`` under every draw of its NaN-free rows.
+def mask_unlimited(values: ArrayLike, limit: np.ndarray) -> np.ndarray:
+    """Returns values with NaN wherever there is no limit.
+
+    Args:
+        values: ``[..., N, K]``.
+        limit: limits, ``[N, K]``; inf where there is none.
 
     Returns:
-        ``[resamples, C]``; NaN where no row is left.
+        ``[..., N, K]`` float.
     """
-    rows = columns[~np.isnan(columns[:, 0])]
-    if rows.shape[0] == 0:
-        return np.full((resamples, columns.shape[1]), np.nan)
-    # equal seeds give equal draws in every group of columns
-    index = np.random.default_rng(seed).integers(rows.shape[0], size=(resamples, rows.shape[0]))
-    return np.asarray(statistic(rows[index], axis=1))
+    return np.where(np.isfinite(limit), np.asarray(values, float), np.nan)
 
 
-def _draws_by_task(x: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
-    """Computes the pooled statistic of ``[tasks, seeds]`` under every draw.
+def _draws(
+    tasks: Sequence[np.ndarray], statistic: Statistic, resamples: int, seed: int
+) -> np.ndarray:
+    """Computes the statistic of all tasks together under every draw.
 
-    Each task's seeds are drawn separately.
+    Each task's seeds are drawn separately; equal seeds give equal draws for every column.
+
+    Args:
+        tasks: NaN-free values of each task, ``[seeds, C]``.
+        statistic: Statistic to compute.
+        resamples: Number of draws.
+        seed: Seed of the draws.
 
     Returns:
-        ``[resamples]``; NaN where no value is left.
+        ``[resamples, C]``; NaN where no seed is left.
     """
     generator = np.random.default_rng(seed)
-    tasks = [row[~np.isnan(row)] for row in x]
     draws = [
-        row[generator.integers(row.size, size=(resamples, row.size))] for row in tasks if row.size
+        rows[generator.integers(len(rows), size=(resamples, len(rows)))]
+        for rows in tasks
+        if len(rows)
     ]
     if not draws:
-        return np.full(resamples, np.nan)
+        return np.full((resamples, tasks[0].shape[1]), np.nan)
     return np.asarray(statistic(np.concatenate(draws, axis=1), axis=1))

@@ -447,7 +447,7 @@ def test_what_cannot_be_read_back_gets_no_name_and_the_one_before_stays(
 
     def damaged(self, path, *args, **kwargs):
         if harm == "change":
-            kwargs["args"].item["000000"] = np.arange(1, 6, dtype=np.int32)
+            kwargs["args"].item[1] = np.arange(1, 6, dtype=np.int32)
         write(self, path, *args, **kwargs)
         if harm == "remove":
             shutil.rmtree(path / "d")
@@ -477,20 +477,18 @@ def test_an_older_checkpoint_under_the_newest_name_is_damaged(tmp_path):
 def test_a_manifest_has_a_checksum_of_its_own(tmp_path):
     path = checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)}, {"diverged": [0, 7]}) / "manifest.json"
     path.write_text(path.read_text().replace("[0, 7]", "[0, 5]"))
-    with pytest.raises(CheckpointError, match=r"the content of manifest.json changed \(checksum\)"):
+    with pytest.raises(CheckpointError, match=r"manifest.json .*its content changed \(checksum\)"):
         checkpoint.read_meta(tmp_path)
-    content = json.loads(path.read_text())
-    del content["checksum"]
-    path.write_text(json.dumps(content | {"format": 1}))  # written before manifests had one
-    assert checkpoint.restore(tmp_path, {"x": jnp.zeros(2)}).meta == {"diverged": [0, 5]}
+    forge(path.parent, {"format": 1})
+    with pytest.raises(CheckpointError, match="manifest.json is of another format than this"):
+        checkpoint.read_meta(tmp_path)
 
 
 def forge(path, change):
     """Change a manifest and set its checksums right."""
     manifest = json.loads((path / "manifest.json").read_text()) | change
     for name in manifest["files"] if isinstance(manifest["files"], dict) else ():
-        data = (path / name).read_bytes()
-        manifest["files"][name] = [len(data), checkpoint.zlib.crc32(data)]
+        manifest["files"][name] = checkpoint._digest(path / name)
     manifest["checksum"] = checkpoint._checksum(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
@@ -512,8 +510,7 @@ def test_a_forged_manifest_is_an_error(tmp_path, change):
         checkpoint.restore(tmp_path, {"x": jnp.zeros(2)})
 
 
-def test_arrays_of_another_shape_than_the_manifest_says_are_not_read(tmp_path):
-    """Reading ones of 10^12 entries would end the process."""
+def test_arrays_of_another_shape_than_the_manifest_says_are_an_error(tmp_path):
     path = checkpoint.save(tmp_path, 3, {"x": jnp.zeros(2)})
     huge = checkpoint.save(tmp_path / "huge", 3, {"x": jnp.zeros(3)})
     shutil.rmtree(path / "state")

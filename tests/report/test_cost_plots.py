@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from jaxmarl_lite.report import plotting, statistics
-from jaxmarl_lite.report.agents import worst_agent
+from jaxmarl_lite.report.plotting import RunCurves
+from jaxmarl_lite.report.tables import worst_agent
 
 STEPS = np.array([0, 1000])
 RETURNS = np.array([[0.0, 1.0], [0.0, 3.0]])
@@ -40,13 +41,11 @@ def levels(axes):
 
 def test_a_panel_per_cost_beside_the_returns(tmp_path):
     both = np.concatenate([costs(1, 5), costs(10, 50)], -1)
-    figure = plotting.run_curves(
-        "macpo",
-        (STEPS, RETURNS, both),
-        limits=[[4, INF], [4, INF]],
-        names=("speed", "hits"),
+    figure = plotting.plot_runs(
+        {"macpo": RunCurves(STEPS, RETURNS, both, limits=[[4, INF], [4, INF]])},
+        cost_names=("speed", "hits"),
         path=tmp_path / "a.png",
-        meanings=("metres per second", "collisions"),
+        cost_descriptions=("metres per second", "collisions"),
         best=9.0,
         random=0.5,
     )
@@ -73,18 +72,18 @@ def test_a_panel_per_cost_beside_the_returns(tmp_path):
 
 
 def test_unequal_limits_have_the_colour_of_their_agent():
-    (axes,) = plotting.run_curves(
-        "a", (STEPS, None, costs(1, 2, 3, 4)), limits=[[3], [5], [5], [INF]]
+    (axes,) = plotting.plot_runs(
+        {"a": RunCurves(STEPS, costs=costs(1, 2, 3, 4), limits=[[3], [5], [5], [INF]])}
     ).axes
     assert levels(axes) == {
         3: ("limit of agent 0", plotting.PALETTE[0]),
-        5: ("limit of agents 1, 2", "#262626"),
+        5: ("limit of agent 1, agent 2", "#262626"),
     }
 
 
 def test_many_agents_are_a_mean_and_a_range():
-    (axes,) = plotting.run_curves(
-        "a", (STEPS, None, costs(*range(7))), limits=np.full((7, 1), 3.0)
+    (axes,) = plotting.plot_runs(
+        {"a": RunCurves(STEPS, costs=costs(*range(7)), limits=np.full((7, 1), 3.0))}
     ).axes
     assert lines(axes) == {"mean of 7 agents": [3, 4]} and list(levels(axes)) == [3]
     corners = axes.collections[0].get_paths()[0].vertices[:, 1]
@@ -102,17 +101,22 @@ def test_many_agents_are_a_mean_and_a_range():
     ],
 )
 def test_several_runs_have_a_line_each(limits, agents, line, level, message):
-    runs = {"macpo": (STEPS, RETURNS, costs(1, 5)), "mappo": (STEPS, RETURNS, costs(3, 5) + 1)}
-    returns, axes = plotting.constrained_curves(runs, limits=limits, agents=agents).axes
+    runs = {
+        "macpo": RunCurves(STEPS, RETURNS, costs(1, 5), limits=limits),
+        "mappo": RunCurves(STEPS, RETURNS, costs(3, 5) + 1, limits=limits),
+    }
+    returns, axes = plotting.plot_runs(runs, agents=agents).axes
     assert set(lines(returns)) == set(runs) == set(lines(axes))
     assert lines(axes)["macpo"] == line and list(levels(axes)) == ([] if level is None else [level])
     assert axes.get_ylabel().replace("\n", " ") == f"cost per episode ({message})"
 
 
 def test_runs_may_have_limits_of_their_own():
-    runs = {name: (STEPS, None, costs(1, 5)) for name in ("tight", "loose", "free")}
     limits = {"tight": [[1], [1]], "loose": [[7], [7]], "free": None}
-    (axes,) = plotting.constrained_curves(runs, limits=limits).axes
+    runs = {
+        name: RunCurves(STEPS, costs=costs(1, 5), limits=limit) for name, limit in limits.items()
+    }
+    (axes,) = plotting.plot_runs(runs).axes
     colors = plotting.PALETTE
     assert levels(axes) == {1: ("limit of tight", colors[0]), 7: ("limit of loose", colors[1])}
 
@@ -120,29 +124,33 @@ def test_runs_may_have_limits_of_their_own():
 def test_diverged_seeds_are_left_out():
     lost = costs(1, 5)
     lost[1] = np.nan
-    (axes,) = plotting.constrained_curves({"a": (STEPS, None, lost)}).axes
+    (axes,) = plotting.plot_runs({"a": RunCurves(STEPS, costs=lost)}, agents="worst").axes
     assert lines(axes) == {"a": [5, 5]}
     many = np.concatenate([lost] * 4, axis=2)
-    (axes,) = plotting.run_curves("a", (STEPS, None, many)).axes
+    (axes,) = plotting.plot_runs({"a": RunCurves(STEPS, costs=many)}).axes
     assert lines(axes) == {"mean of 8 agents": [3, 3]}
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match=r"'bad'.*\(2, 2, 2\)"):
-        plotting.run_curves("bad", (STEPS, RETURNS, costs(1, 2)[..., 0]))
-    with pytest.raises(ValueError, match=r"'bad'.*limits \(2,\)"):
-        plotting.run_curves("bad", (STEPS, RETURNS, costs(1, 2)), limits=[1, 2])
-    with pytest.raises(ValueError, match="allowed is one"):
-        plotting.constrained_curves({"a": (STEPS, None, costs(1)), "b": (STEPS, None, costs(1, 2))})
+    one = RunCurves(STEPS, costs=costs(1))
+    for runs, message in (
+        ({"bad": RunCurves(STEPS, RETURNS, costs(1, 2)[..., 0])}, r"'bad'.*\(2, 2, 2\)"),
+        ({"bad": RunCurves(STEPS, RETURNS, costs(1, 2), limits=[1, 2])}, r"'bad'.*limits \(2,\)"),
+        ({"a": one, "b": RunCurves(STEPS, costs=costs(1, 2))}, "allowed is one"),
+        ({"a": one, "b": RunCurves(STEPS, RETURNS, costs(1))}, "allowed is one"),
+        ({"a": one, "b": RunCurves(STEPS)}, "allowed is one"),
+        ({}, "no runs"),
+        ({"a": RunCurves(STEPS)}, "no panels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plotting.plot_runs(runs)
     with pytest.raises(ValueError, match="agents is 'best'"):
-        plotting.constrained_curves({"a": (STEPS, None, costs(1))}, agents="best")
-    with pytest.raises(ValueError, match="no runs"):
-        plotting.constrained_curves({})
+        plotting.plot_runs({"a": one}, agents="best")
 
 
 def test_metric_panels_have_a_panel_per_cost():
     names = [f"eval_cost/agent_{i}/cost_{k}" for i in range(2) for k in range(2)]
-    figure = plotting.metric_panels(
+    figure = plotting.plot_metrics(
         {name: (STEPS, RETURNS) for name in names}, cost_names=("speed",)
     )
     assert [axes.get_title(loc="left") for axes in figure.axes] == [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxmarl_lite.report import cost_tables
+from jaxmarl_lite.report import tables
 
 INF = np.inf
 
@@ -25,7 +25,7 @@ def table_words(table):
 def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
     costs = np.array([[[1.0, 3.0], [8.0, 0.0]], [[1.0, 5.0], [8.0, 0.0]]])
     limits = [[2.0, 4.5], [9.0, INF]]
-    table = cost_tables.run_table(
+    table = tables.cost_table(
         costs, limits, [[1, 0.75], [0.5, np.nan]], [[0, 3.5], [0, np.nan]], 10, ("speed",)
     )
     lines = table_words(table)
@@ -40,12 +40,12 @@ def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
 def test_many_agents_have_two_lines_unless_their_limits_differ():
     costs = np.arange(8.0)[None, :, None]
     equal = table_words(
-        cost_tables.run_table(costs, np.full((8, 1), 5.0), np.eye(8)[:, :1], np.zeros((8, 1)), 10)
+        tables.cost_table(costs, np.full((8, 1), 5.0), np.eye(8)[:, :1], np.zeros((8, 1)), 10)
     )
     assert ["cost", "0,", "mean", "of", "8", "agents", "5", "3.50", "0.125", "0.0"] in equal
     assert ["cost", "0,", "worst", "agent", "(7)", "5", "7.00", "0.000", "0.0"] in equal
     unequal = rendered(
-        cost_tables.run_table(costs, np.arange(8.0)[:, None], np.ones((8, 1)), np.zeros((8, 1)), 10)
+        tables.cost_table(costs, np.arange(8.0)[:, None], np.ones((8, 1)), np.zeros((8, 1)), 10)
     )
     assert all(f"agent {i}" in unequal for i in range(8)) and "worst" not in unequal
 
@@ -56,7 +56,7 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
         3: np.array([[[2.0], [7.0]]] * 10),
         7: np.full((10, 2, 1), np.nan),
     }
-    pooled, by_seed = cost_tables.evaluation_tables(played, [[INF], [6.0]], ("speed",), "here")
+    pooled, by_seed = tables.evaluation_cost_tables(played, [[INF], [6.0]], ("speed",), "here")
     lines = table_words(pooled)
     # Wilson's interval of 10 of 20 episodes
     assert "here" in rendered(pooled) and lines[-2][:6] == [
@@ -83,11 +83,11 @@ def test_an_evaluation_pools_episodes_and_shows_every_seed():
     assert ["seed", "3", "7.00", "(agent", "1),", "0.000"] in lines
     red = [line for line in rendered(by_seed, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "7.00" in red[0]
-    assert len(cost_tables.evaluation_tables({0: played[0]}, [[INF], [6.0]])) == 1
+    assert len(tables.evaluation_cost_tables({0: played[0]}, [[INF], [6.0]])) == 1
 
 
 @pytest.mark.parametrize(
     ("values", "text"), [([1, 1], "1"), ([0.1, 2], "0.1, 2"), ([INF, INF], "none")]
 )
 def test_limits_in_words(values, text):
-    assert cost_tables.format_limit(np.asarray(values, np.float32)) == text
+    assert tables.format_limit(np.asarray(values, np.float32)) == text

@@ -7,26 +7,26 @@ import types
 import pytest
 
 from jaxmarl_lite.report.loggers import (
-    JsonlWriter,
-    MarlEvalWriter,
-    TensorBoardWriter,
-    WandbWriter,
+    JsonlLogger,
+    TensorBoardLogger,
+    WandbLogger,
     marl_eval_json,
     read_rows,
+    restore_rows,
 )
 
 
-def write_some(writer, updates, seeds=2):
+def write_some(logger, updates, seeds=2):
     for update in updates:
         for seed in range(seeds):
-            writer.write(
+            logger.write(
                 update, update * 100, seed, {"return": update + seed / 10, "loss": 1 / (update + 1)}
             )
 
 
 def test_rows_come_back_as_they_went_and_at_once(tmp_path):
-    writer = JsonlWriter(tmp_path / "deep" / "metrics.jsonl")
-    writer.write(1, 64, 0, {"a": 0.1, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 1e-300})
+    logger = JsonlLogger(tmp_path / "deep" / "metrics.jsonl")
+    logger.write(1, 64, 0, {"a": 0.1, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 1e-300})
     row = read_rows(tmp_path / "deep" / "metrics.jsonl")[0]  # before any close
     assert math.isnan(row.pop("b"))
     assert row == {
@@ -40,54 +40,41 @@ def test_rows_come_back_as_they_went_and_at_once(tmp_path):
     }
     text = (tmp_path / "deep" / "metrics.jsonl").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no strict JSON"))
-    writer.close()
-    writer.close()
+    logger.close()
+    logger.close()
 
 
 def test_names_of_the_index_are_refused(tmp_path):
     with pytest.raises(ValueError, match="seed"):
-        JsonlWriter(tmp_path / "m").write(1, 1, 0, {"seed": 1.0})
+        JsonlLogger(tmp_path / "m").write(1, 1, 0, {"seed": 1.0})
 
 
 def test_resumed_rows_equal_undisturbed_rows_byte_for_byte(tmp_path):
     calm, broken = tmp_path / "calm", tmp_path / "broken"
-    writer = JsonlWriter(calm)
-    write_some(writer, range(1, 9))
-    writer.close()
-    writer = JsonlWriter(broken)
-    write_some(writer, range(1, 7))
-    writer._file.write(
-        b'{"update": 7, "st'
-    )  # killed in the middle of a row, the checkpoint being of update 4
-    writer.close()
-    writer = JsonlWriter(broken)
-    assert writer.truncate_after(4) == 4
-    write_some(writer, range(5, 9))
-    writer.close()
-    assert broken.read_bytes() == calm.read_bytes()
+    logger = JsonlLogger(calm)
+    write_some(logger, range(1, 9))
+    logger.close()
+    logger = JsonlLogger(broken)
+    write_some(logger, range(1, 7))
+    logger.close()
+    with broken.open("ab") as file:
+        file.write(b'{"update": 7, "st')  # killed in the middle of a row
+    restore_rows(broken, tmp_path / "copy", 4, None, lambda row: True)  # the checkpoint's update
+    logger = JsonlLogger(broken, tmp_path / "copy")
+    assert logger.mark.rows == 8
+    write_some(logger, range(5, 9))
+    logger.close()
+    assert broken.read_bytes() == calm.read_bytes() == (tmp_path / "copy").read_bytes()
 
 
 def test_opening_cuts_a_half_written_line(tmp_path):
     path = tmp_path / "m"
     path.write_text('{"update": 1, "step": 1, "seed": 0, "a": 1.0}\n{"upda')
     assert len(read_rows(path)) == 1
-    writer = JsonlWriter(path)
-    writer.write(2, 2, 0, {"a": 2.0})
-    writer.close()
+    logger = JsonlLogger(path)
+    logger.write(2, 2, 0, {"a": 2.0})
+    logger.close()
     assert [row["a"] for row in read_rows(path)] == [1.0, 2.0]
-
-
-def test_truncate_one_seed_only(tmp_path):
-    writer = JsonlWriter(tmp_path / "m")
-    write_some(writer, range(1, 4))
-    assert writer.truncate_after(1, seed=1) == 2
-    writer.close()
-    assert [(r["update"], r["seed"]) for r in read_rows(tmp_path / "m")] == [
-        (1, 0),
-        (1, 1),
-        (2, 0),
-        (3, 0),
-    ]
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
@@ -114,10 +101,10 @@ def events_of(folder):
 
 
 def test_tensorboard_has_a_curve_per_seed(tmp_path):
-    writer = TensorBoardWriter(tmp_path, config={"lr": 0.5})
-    write_some(writer, [1, 2])
-    writer.close()
-    writer.close()
+    logger = TensorBoardLogger(tmp_path, config={"lr": 0.5})
+    write_some(logger, [1, 2])
+    logger.close()
+    logger.close()
     events = events_of(tmp_path)
     points = {
         (v.tag, e.step): v.simple_value
@@ -134,7 +121,7 @@ def test_tensorboard_has_a_curve_per_seed(tmp_path):
 
 
 def test_tensorboard_hides_what_lies_beyond_the_checkpoint(tmp_path):
-    TensorBoardWriter(tmp_path, resume_step=200).close()
+    TensorBoardLogger(tmp_path, resume_step=200).close()
     start = [e for e in events_of(tmp_path) if e.HasField("session_log")]
     assert (
         len(start) == 1
@@ -184,33 +171,10 @@ def test_absolute_metrics_skip_nans_or_are_given():
     assert runs["seed_0"]["absolute_metrics"] == {"eval_return": [1.0, 2.0]}
 
 
-def test_marl_eval_file_follows_the_rows(tmp_path):
-    rows = JsonlWriter(tmp_path / "metrics.jsonl")
-    writer = MarlEvalWriter(
-        tmp_path / "marl_eval.json", tmp_path / "metrics.jsonl", **NAMES, metrics=("return",)
-    )
-    write_some(rows, [1, 2, 3])
-    writer.flush()
-    rows.truncate_after(1)
-    write_some(rows, [2])
-    rows.close()
-    writer.close()
-    result = json.loads((tmp_path / "marl_eval.json").read_text())
-    assert result == marl_eval_json(
-        read_rows(tmp_path / "metrics.jsonl"), **NAMES, metrics=("return",)
-    )
-    assert list(result["matrix"]["climbing"]["liir"]["seed_1"]) == [
-        "step_0",
-        "step_1",
-        "absolute_metrics",
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["marl_eval.json", "metrics.jsonl"]
-
-
 def test_wandb_missing_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r"pip install jaxmarl-lite\[wandb\]"):
-        WandbWriter("p", "n")
+        WandbLogger("p", "n")
 
 
 def test_wandb_gets_a_run_per_seed(monkeypatch):
@@ -231,11 +195,11 @@ def test_wandb_gets_a_run_per_seed(monkeypatch):
         return FakeRun(arguments["name"])
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    writer = WandbWriter("p", "liir", {"lr": 1}, run_id="abc")
-    writer.write(1, 10, 0, {"return": 1.0})
-    writer.write(1, 10, 1, {"return": 2.0})
-    writer.write(2, 20, 0, {"return": 3.0})
-    writer.close()
+    logger = WandbLogger("p", "liir", {"lr": 1}, run_id="abc")
+    logger.write(1, 10, 0, {"return": 1.0})
+    logger.write(1, 10, 1, {"return": 2.0})
+    logger.write(2, 20, 0, {"return": 3.0})
+    logger.close()
     started = [call[1] for call in calls if call[0] == "init"]
     assert [s["id"] for s in started] == ["abc-seed-0", "abc-seed-1"] and {
         s["group"] for s in started

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.report.metrics import METRICS, base_name, describe, flatten
+from jaxmarl_lite.report.metrics import METRICS, base_name, describe, flatten, latest
 
 
 def test_every_metric_has_one_sentence():
@@ -48,3 +48,13 @@ def test_flatten():
     assert base_name("c/agent_1/cost_0") == "c"
     with pytest.raises(ValueError, match="'x'.*\\(1, 2, 3\\)"):
         flatten({"x": np.zeros((1, 2, 3))})
+
+
+def test_the_latest_row_of_every_seed_counts():
+    rows = [
+        {"update": update, "seed": seed, "c/agent_1/cost_0": 10 * update + seed, "f": update}
+        for update in (2, 1)
+        for seed in (0, 4)
+    ]
+    assert latest(rows, (4, 0, 5), "f").tolist() == [2, 2, 0]
+    assert latest(rows, (4, 0), "c", (2, 1)).tolist() == [[[0], [24]], [[0], [20]]]

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmarl_lite.report import drawing, plotting, reward_plots, statistics
-from jaxmarl_lite.report.text import printable
+from jaxmarl_lite.report import plotting, statistics
+from jaxmarl_lite.report.plotting import HLine, Panel, RunCurves, draw_panels
+from jaxmarl_lite.report.tables import printable
 
 STEPS = np.array([0, 1000, 2000])
 VALUES = np.array([[0.0, 1, 2], [0, 2, 4], [0, 3, 6], [0, 10, 20], [np.nan, np.nan, np.nan]])
+RUN = RunCurves(STEPS, VALUES)
 
 
 def test_the_line_is_the_iqm_and_the_band_its_interval(tmp_path):
-    figure = plotting.learning_curve(
-        {"liir": (STEPS, VALUES)}, best=5.0, random=-1.0, path=tmp_path / "a.png"
-    )
+    figure = plotting.plot_runs({"liir": RUN}, best=5.0, random=-1.0, path=tmp_path / "a.png")
     (axes,) = figure.axes
     line = next(line for line in axes.lines if line.get_label() == "liir")
     assert np.array_equal(line.get_xdata(), STEPS) and np.allclose(line.get_ydata(), [0, 2.5, 5])
@@ -34,15 +34,32 @@ def test_the_line_is_the_iqm_and_the_band_its_interval(tmp_path):
 
 
 def test_seeds_can_be_left_out():
-    few = plotting.learning_curve({"a": (STEPS, VALUES)}, seeds=False).axes[0].lines
-    many = plotting.learning_curve({"a": (STEPS, VALUES)}).axes[0].lines
+    few = plotting.plot_runs({"a": RUN}, show_seeds=False).axes[0].lines
+    many = plotting.plot_runs({"a": RUN}).axes[0].lines
     assert len(many) - len(few) == len(VALUES)
+
+
+def test_a_panel_has_lines_limits_and_words_about_them():
+    gap = np.array([[0.0, np.nan, 4.0]])
+    panels = [
+        Panel("first", "reward", {"a": (STEPS, VALUES[:4])}, [HLine(3.0, "goal", "red")]),
+        Panel("second", "share", {"b": (STEPS, gap)}, statistic=None, ylim=(0, 9)),
+    ]
+    figure = draw_panels(panels, title="both", columns=1, confidence=0.9)
+    first, second = figure.axes
+    assert first.lines[-1].get_ydata()[0] == 3 and first.texts[0].get_text() == "goal"
+    assert second.lines[0].get_xydata().tolist() == [[0, 0], [2000, 4]]  # over the gap
+    assert second.get_ylim() == (0, 9) and second.get_ylabel() == "share"
+    assert figure.get_suptitle() == "both" and figure.get_supxlabel() == (
+        "first: IQM of 4 seeds, band: 90% bootstrap interval; second: mean, band: least to greatest"
+    )
+    assert draw_panels(panels[:1] * 2).get_supxlabel().startswith("line: IQM of 4 seeds, band: 95%")
 
 
 def test_single_seed_single_point_and_all_nan_can_be_drawn(tmp_path):
     runs = {"one": ([100], [[0.5]]), "flat": (STEPS, VALUES[0]), "gone": (STEPS, VALUES[4:])}
-    plotting.learning_curve(runs, path=tmp_path / "a.png")
-    plotting.metric_panels(runs, path=tmp_path / "b.png")
+    draw_panels([Panel("", "return", runs)], path=tmp_path / "a.png")
+    plotting.plot_metrics(runs, path=tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 5000
 
 
@@ -52,7 +69,7 @@ def test_panels_put_the_agents_of_a_metric_together():
         "r/agent_0": (STEPS, VALUES),
         "r/agent_1": (STEPS, 2 * VALUES),
     }
-    first, second = plotting.metric_panels(metrics, columns=2).axes
+    first, second = plotting.plot_metrics(metrics, columns=2).axes
     assert np.allclose(first.lines[0].get_ydata(), [0, 4, 8])
     corners = first.collections[0].get_paths()[0].vertices
     assert (corners[:, 1].min(), corners[:, 1].max()) == (0, 20)
@@ -61,9 +78,9 @@ def test_panels_put_the_agents_of_a_metric_together():
 
 def test_wrong_lengths_are_named():
     with pytest.raises(ValueError, match="'bad'"):
-        plotting.learning_curve({"bad": (STEPS, np.zeros((3, 2)))})
+        plotting.plot_runs({"bad": RunCurves(STEPS, np.zeros((3, 2)))})
     with pytest.raises(ValueError, match="no runs"):
-        plotting.learning_curve({})
+        plotting.plot_runs({})
 
 
 def test_steps_are_readable():
@@ -80,7 +97,7 @@ def test_no_figure_is_left_with_pyplot():
     import matplotlib.pyplot as plt
 
     previous = plt.get_fignums()
-    plotting.learning_curve({"a": (STEPS, VALUES)})
+    plotting.plot_runs({"a": RUN})
     assert plt.get_fignums() == previous
 
 
@@ -100,7 +117,7 @@ def rewarded(agents: int, steps: int = 12) -> dict:
 
 def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
     rollouts = rewarded(3)
-    figure = reward_plots.plot_intrinsic_rewards(
+    figure = plotting.plot_intrinsic_rewards(
         **rollouts, action_names=ACTIONS, title="a battle", path=tmp_path / "r.png"
     )
     team, *agents = figure.axes
@@ -129,17 +146,17 @@ def test_rewards_are_drawn_beside_what_was_done(tmp_path: Path) -> None:
 
 
 def test_many_agents_are_rows_of_a_map_and_continuous_actions_have_no_names() -> None:
-    many = rewarded(reward_plots.MOST_PANELS + 1)
-    drawn = reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
+    many = rewarded(plotting.MOST_PANELS + 1)
+    drawn = plotting.plot_intrinsic_rewards(**many).axes[1].images[0].get_array()
     np.testing.assert_array_equal(drawn.mask, ~many["alive"].T)
-    assert reward_plots.plot_intrinsic_rewards(**many).axes[1].images[0].get_extent()[:2] == [
+    assert plotting.plot_intrinsic_rewards(**many).axes[1].images[0].get_extent()[:2] == [
         0.5,
         12.5,
     ]  # steps from 1
     np.testing.assert_array_equal(drawn.filled(0), np.where(many["alive"], many["intrinsic"], 0).T)
     few = rewarded(2) | {"action": np.zeros((12, 2, 3)), "alive": np.ones((12, 2), bool)}
-    assert not reward_plots.plot_intrinsic_rewards(**few).legends
-    assert reward_plots.action_categories(np.array([[0, 2]]))[1] == [
+    assert not plotting.plot_intrinsic_rewards(**few).legends
+    assert plotting.action_categories(np.array([[0, 2]]))[1] == [
         "action 0",
         "action 1",
         "action 2",
@@ -150,7 +167,7 @@ def test_no_two_kinds_of_action_share_a_colour() -> None:
     rollouts = rewarded(2, steps=40)
     action = np.arange(80).reshape(40, 2) % 9
     action[:20] = 3
-    figure = reward_plots.plot_intrinsic_rewards(**rollouts | {"action": action})
+    figure = plotting.plot_intrinsic_rewards(**rollouts | {"action": action})
     drawn = {
         text.get_text(): patch.get_facecolor()
         for text, patch in zip(
@@ -167,7 +184,7 @@ def test_no_two_kinds_of_action_share_a_colour() -> None:
 def test_rewards_that_do_not_fit(name: str) -> None:
     rollouts = rewarded(2)
     with pytest.raises(ValueError, match=f"^{name} has shape .*intrinsic .12, 2.; allowed"):
-        reward_plots.plot_intrinsic_rewards(**rollouts | {name: rollouts[name][1:]})
+        plotting.plot_intrinsic_rewards(**rollouts | {name: rollouts[name][1:]})
 
 
 @pytest.mark.parametrize(
@@ -175,13 +192,13 @@ def test_rewards_that_do_not_fit(name: str) -> None:
     [("a.pdf", b"%PDF"), ("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.jpeg", b"\xff\xd8")],
 )
 def test_a_picture_has_the_format_of_its_suffix(name: str, begins: bytes, tmp_path: Path) -> None:
-    plotting.learning_curve({"a": (STEPS, VALUES)}, path=tmp_path / name)
+    plotting.plot_runs({"a": RUN}, path=tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(begins)
 
 
 def test_every_format_can_be_written(tmp_path: Path) -> None:
-    for ending in drawing.FORMATS:
-        plotting.metric_panels({"a": (STEPS, VALUES)}, path=tmp_path / f"a.{ending}")
+    for ending in plotting.FORMATS:
+        plotting.plot_metrics({"a": (STEPS, VALUES)}, path=tmp_path / f"a.{ending}")
         assert (tmp_path / f"a.{ending}").stat().st_size > 1000
 
 
@@ -189,9 +206,9 @@ def test_every_format_can_be_written(tmp_path: Path) -> None:
 def test_a_file_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     for draw in (
-        lambda path: plotting.learning_curve({"a": (STEPS, VALUES)}, path=path),
-        lambda path: plotting.run_curves("a", (STEPS, None, VALUES[..., None, None]), path=path),
-        lambda path: reward_plots.plot_intrinsic_rewards(**rewarded(2), path=path),
+        lambda path: plotting.plot_runs({"a": RUN}, path=path),
+        lambda path: plotting.plot_metrics({"a": (STEPS, VALUES)}, path=path),
+        lambda path: plotting.plot_intrinsic_rewards(**rewarded(2), path=path),
     ):
         with pytest.raises(ValueError, match=f"path is '.*{name}'.*; allowed is a file's name"):
             draw(tmp_path / name)
@@ -207,21 +224,19 @@ def styles(axes) -> list[tuple]:
 
 
 def test_many_curves_can_be_told_apart() -> None:
-    runs = {f"run {i}": (STEPS, VALUES[:1]) for i in range(40)}
+    runs = {f"run {i}": RunCurves(STEPS, VALUES[:1]) for i in range(40)}
     panels = {f"x/agent_{i}": (STEPS, VALUES[:1]) for i in range(40)}
-    costs = {f"run {i}": (STEPS, None, VALUES[:1, :, None, None]) for i in range(40)}
-    points = {f"run {i}": ([100], [[0.5]]) for i in range(20)}
+    costs = {f"run {i}": RunCurves(STEPS, costs=VALUES[:1, :, None, None]) for i in range(40)}
+    points = {f"run {i}": RunCurves([100], [[0.5]]) for i in range(20)}
     for figure, count in (
-        (plotting.learning_curve(runs), 40),
-        (plotting.metric_panels(panels), 40),
-        (plotting.constrained_curves(costs), 40),
-        (plotting.learning_curve(points), 20),
+        (plotting.plot_runs(runs), 40),
+        (plotting.plot_metrics(panels), 40),
+        (plotting.plot_runs(costs), 40),
+        (plotting.plot_runs(points), 20),
     ):
         result = styles(figure.axes[0])
         assert len(result) == count and len({repr(style) for style in result}) == count
-    markers = {
-        (color, marker) for color, _, marker in styles(plotting.learning_curve(points).axes[0])
-    }
+    markers = {(color, marker) for color, _, marker in styles(plotting.plot_runs(points).axes[0])}
     assert len(markers) == 20, "a lone point has no line to tell it apart by"
 
 
@@ -242,19 +257,20 @@ def test_words_in_pictures_are_text(text: str, tmp_path: Path) -> None:
     import matplotlib
 
     with matplotlib.rc_context({"text.usetex": False}):
-        figure = plotting.learning_curve(
-            {text: (STEPS, VALUES)}, ylabel=text, title=text, path=tmp_path / "a.svg"
-        )
+        figure = plotting.plot_runs({text: RUN}, ylabel=text, title=text, path=tmp_path / "a.svg")
     axes = figure.axes[0]
     (label,) = [item.get_text().strip() for item in axes.get_legend().get_texts()]
-    assert label == axes.get_title(loc="left") == printable(text)
-    names = {"names": [text], "meanings": [text]}
-    plotting.run_curves(
-        text, (STEPS, VALUES, VALUES[..., None, None]), title=text, path=tmp_path / "b.png", **names
+    assert label == figure.get_suptitle() == printable(text)
+    plotting.plot_runs(
+        {text: RunCurves(STEPS, VALUES, VALUES[..., None, None])},
+        cost_names=[text],
+        cost_descriptions=[text],
+        title=text,
+        path=tmp_path / "b.png",
     )
-    plotting.metric_panels(
+    plotting.plot_metrics(
         {text.replace("/", ""): (STEPS, VALUES)}, title=text, path=tmp_path / "c.png"
     )
-    reward_plots.plot_intrinsic_rewards(
+    plotting.plot_intrinsic_rewards(
         **rewarded(2), action_names=[text] * 5, title=text, path=tmp_path / "d.png"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmarl_lite.report import run_dir
-from jaxmarl_lite.report.loggers import JsonlWriter
+from jaxmarl_lite.report.loggers import JsonlLogger
 from jaxmarl_lite.report.run_dir import RunFolderError
 
 
@@ -20,12 +20,12 @@ class Config:
 
 def test_a_run_goes_in_and_comes_out(tmp_path):
     folder = run_dir.create(tmp_path / "a" / "run", Config())
-    writer = JsonlWriter(folder.metrics)
+    logger = JsonlLogger(folder.metrics)
     for update in (1, 2, 3):
         for seed in (4, 2):
-            writer.write(update, 10 * update, seed, {"return": update + seed, "is_finite": 1.0})
-        writer.write(update, 10 * update, 2, {"eval_return": float(update)})
-    writer.close()
+            logger.write(update, 10 * update, seed, {"return": update + seed, "is_finite": 1.0})
+        logger.write(update, 10 * update, 2, {"eval_return": float(update)})
+    logger.close()
     run = run_dir.load(folder.path)
     assert run.config == {"lr": 0.1, "limit": math.inf, "sizes": [64, 64], "name": None}
     assert run.names() == ["return", "is_finite", "eval_return"]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxmarl_lite.report import cost_tables, tables
+from jaxmarl_lite.report import tables
 from jaxmarl_lite.report.statistics import Interval, bootstrap_interval
-from jaxmarl_lite.report.text import printable
+from jaxmarl_lite.report.tables import printable
 
 
 def rendered(table, width=100):
@@ -56,15 +56,15 @@ def test_summary_table():
     )
 
 
-def test_list_table_shows_brackets_and_refuses_ragged_rows():
+def test_make_table_shows_brackets_and_refuses_ragged_rows():
     text = rendered(
-        tables.list_table(
+        tables.make_table(
             ["name", "agents"], [["matrix[climbing]", 2], ["lbf", None]], title="Worlds"
         )
     )
     assert "matrix[climbing]" in text and "Worlds" in text and "None" not in text
     with pytest.raises(ValueError, match="2 entries"):
-        tables.list_table(["a", "b"], [[1]])
+        tables.make_table(["a", "b"], [[1]])
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_words_in_tables_are_text(text: str) -> None:
     for table in (
         tables.result_table({0: 1.0}, meaning=text, title=text, extra={text: {0: 1.0}}),
         tables.summary_table({text: interval}, meaning=text, title=text),
-        tables.list_table((text, "b"), [(text, 1)], title=text),
-        cost_tables.run_table(np.zeros((2, 1, 1)), [[1.0]], [[1.0]], [[0.0]], 3, (text,)),
-        *cost_tables.evaluation_tables(pooled, [[1.0]], (text,), text),
+        tables.make_table((text, "b"), [(text, 1)], title=text),
+        tables.cost_table(np.zeros((2, 1, 1)), [[1.0]], [[1.0]], [[0.0]], 3, (text,)),
+        *tables.evaluation_cost_tables(pooled, [[1.0]], (text,), text),
     ):
         with console.capture() as captured:
             console.print(table)
