@@ -1,7 +1,9 @@
-"""A clock, the machine's own rates, operation counts, and result files of the benchmarks."""
+"""Shared by the benchmarks: options, clocks, operation counts, programs in turns, result files."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import datetime
 import json
 import math
@@ -10,15 +12,96 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite.experiment import compare
 from jaxmarl_lite.report import atomic_io, run_dir
+from jaxmarl_lite.report import statistics as seed_statistics
+
+RESULTS = Path(__file__).parent / "results"
+"""Default folder of the result files."""
+
+
+def make_parser(text: str | None) -> argparse.ArgumentParser:
+    """Returns a parser that prints a module's docstring as it is and has ``--out``."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    return parser
+
+
+def add_numbers(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Adds options that take whole numbers: keyword -> default, or default and help text.
+
+    An option whose default is a list takes several numbers.
+    """
+    for name, value in options.items():
+        default, text = value if isinstance(value, tuple) else (value, None)
+        several: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=whole_number, default=default, help=text, **several
+        )
+
+
+def add_run_options(parser: argparse.ArgumentParser, name: str, eval_episodes: int) -> None:
+    """Adds the options of a benchmark that trains runs, see `compare_runs_of`."""
+    add_numbers(
+        parser,
+        steps=(10_000_000, "environment steps of each seed"),
+        seeds=5,
+        num_evaluations=20,
+        eval_episodes=eval_episodes,
+        num_envs=(None, "default: as tuned for the environment"),
+        num_steps=(None, "default: as tuned for the environment"),
+        workers=(os.cpu_count() or 1, "runs at once; default: one per core"),
+    )
+    parser.add_argument("--name", default=name, help="of the result files")
+    parser.add_argument("--runs", type=Path, help="folder of the runs; default: runs/NAME")
+
+
+def compare_runs_of(
+    args: argparse.Namespace,
+    variants: Callable[[], Sequence[Any]],
+    envs: Sequence[str],
+    **settings: Any,
+) -> compare.Comparison:
+    """Trains and compares variants; ends the program where a setting is invalid."""
+    names = ("seeds", "num_evaluations", "eval_episodes", "num_envs", "num_steps", "workers")
+    try:
+        return compare.compare(
+            variants(),
+            envs,
+            out=args.runs or RESULTS.parent.parent / "runs" / args.name,
+            total_steps=args.steps,
+            **{name: getattr(args, name) for name in names},
+            **settings,
+        )
+    except ValueError as error:
+        raise SystemExit(f"{args.name}: {error}") from error
+
+
+def whole_number(text: str) -> int:
+    """Parses a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed is a whole number, 1 or more")
+    return int(text)
+
+
+def to_the_end(main: Callable[[], int]) -> NoReturn:
+    """Runs a benchmark that can be stopped and restarted; Ctrl-C ends it with one line."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
 
 
 def seconds(call: Callable[[], Any], repeats: int, warm: int = 1) -> list[float]:
@@ -124,6 +207,89 @@ def _volume(shape: Sequence[int], axes: Sequence[int] | None = None) -> float:
     return float(math.prod(shape if axes is None else (shape[axis] for axis in axes)))
 
 
+class Program:
+    """A driver that compiles one program, prints facts, and then makes updates on request.
+
+    A thread waits for its facts, so that several programs can compile at once.
+
+    Attributes:
+        facts: the driver's printed facts, or None until then and if it failed.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path | None = None):
+        self.facts: dict[str, Any] | None = None
+        self._command = command
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if log is None else log.open("w"),
+            text=True,
+            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        )
+        self._reader = threading.Thread(target=self._read_facts, daemon=True)
+        self._reader.start()
+
+    def _read_facts(self) -> None:
+        with contextlib.suppress(json.JSONDecodeError):  # an empty line: the driver has failed
+            self.facts = json.loads(self._readline())
+
+    def _readline(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def wait_until_ready(self, timeout: float | None = None) -> bool:
+        """Waits for the facts, at most ``timeout`` seconds; returns whether they have come."""
+        self._reader.join(timeout)
+        return self.facts is not None
+
+    def updates(self, number: int) -> list[Any]:
+        """Returns the driver's answers for ``number`` updates: seconds, or several measurements."""
+        if not self.wait_until_ready():
+            raise RuntimeError(f"{' '.join(self._command)} failed; its messages are above")
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+        return json.loads(self._readline())
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def in_turns(
+    programs: Mapping[str, Program], rounds: int, updates: int, warmup: int = 2
+) -> dict[str, Any]:
+    """Times programs in turns; with a peer beside ``own``, also the ratio of their speeds.
+
+    Args:
+        programs: name to program; ours is called ``own``.
+        rounds: turns of each program.
+        updates: updates of a turn.
+        warmup: updates of each before the first round, which are not timed.
+
+    Returns:
+        ``facts`` and ``seconds`` (the median update of each turn) by name; with a peer ``ratio``
+        (their seconds over ours, the median of the rounds) and ``ratio_range``.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for program in programs.values():
+        program.updates(warmup)
+    for _ in range(rounds):
+        for name, program in programs.items():
+            time.sleep(0.2)  # the other program's threads come to rest
+            seconds[name].append(statistics.median(program.updates(updates)))
+    row: dict[str, Any] = {
+        "facts": {name: program.facts for name, program in programs.items()},
+        "seconds": seconds,
+    }
+    for peer in seconds.keys() - {"own"}:
+        ratios = [theirs / own for own, theirs in zip(seconds["own"], seconds[peer], strict=True)]
+        row |= {"ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)]}
+    return row
+
+
 def device_name() -> str:
     """Returns the device as a part of a file name, for example ``cpu`` or ``nvidia-h200``."""
     return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
@@ -186,8 +352,18 @@ def cell_text(value: Any) -> str:
     return f"{value:,}" if is_integer else str(value)
 
 
+def interval_text(interval: Any, digits: str = ".3f") -> str:
+    """Formats an interval, or the IQM of values ``[seeds]`` with its 95 % interval."""
+    if not isinstance(interval, (Mapping, seed_statistics.Interval)):
+        interval = seed_statistics.bootstrap_interval(interval)
+    interval = interval if isinstance(interval, Mapping) else interval._asdict()
+    numbers = (format(interval[name], digits) for name in ("estimate", "low", "high"))
+    return "{} [{}, {}]".format(*numbers)
+
+
 def write(path: Path, data: Mapping[str, Any], text: str) -> None:
     """Writes ``data`` to ``path`` as JSON and ``text`` beside it as Markdown, both atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_io.replace_text(path, atomic_io.to_json(data, indent=2) + "\n")
     atomic_io.replace_text(path.with_suffix(".md"), text)
 

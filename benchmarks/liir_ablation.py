@@ -31,16 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import bench_utils
-import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reproduce_liir
-from learning import interval, interval_text
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.experiment import compare
 from jaxmarl_lite.ops import tree_math
-from jaxmarl_lite.report import drawing
+from jaxmarl_lite.report import plotting
 
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "pursuit": ("toy/pursuit", {}),
@@ -75,12 +73,12 @@ if that is more."""
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = command_line.make_parser(__doc__)
+    parser = bench_utils.make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
     )
-    command_line.add_numbers(
+    bench_utils.add_numbers(
         parser,
         trials=(16, "draws of the settings, for each variant"),
         tuning_seeds=(4, "of each trial"),
@@ -88,7 +86,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
         steps=(100_000, "environment steps of each run"),
         points=(20, "of a curve"),
     )
-    command_line.add_numbers(parser, num_envs=16, num_steps=32, hidden_sizes=[32, 32])
+    bench_utils.add_numbers(parser, num_envs=16, num_steps=32, hidden_sizes=[32, 32])
     args = parser.parse_args(argv)
     if args.num_envs % max(CHOICES["num_minibatches"]):
         parser.error(
@@ -126,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
                 began = time.perf_counter()
                 lent = rows[BORROWED[variant]]["chosen"] if variant in BORROWED else None
                 rows[variant] = measured(task, variant, args, lent)
-                last = interval_text(interval(np.asarray(rows[variant]["returns"])[:, -1]))
+                last = bench_utils.interval_text(np.asarray(rows[variant]["returns"])[:, -1])
                 print(
                     f"{task}, {variant}: {last} after {time.perf_counter() - began:.0f} s",
                     flush=True,
@@ -293,7 +291,7 @@ def text(data: dict[str, Any]) -> str:
             beaten = ["", ""]
             if plain is not None and variant != "exact":
                 beaten = [
-                    interval_text(reproduce_liir.beats(a, b))
+                    bench_utils.interval_text(compare.improvement_interval(a, b))
                     for a, b in ((plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))
                 ]
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
@@ -301,8 +299,8 @@ def text(data: dict[str, Any]) -> str:
                 {
                     "task": task,
                     "variant": name,
-                    "return at the end": interval_text(interval(returns[:, -1])),
-                    "return over training": interval_text(interval(returns.mean(1))),
+                    "return at the end": bench_utils.interval_text(returns[:, -1]),
+                    "return over training": bench_utils.interval_text(returns.mean(1)),
                     "P(exact better) at the end": beaten[0],
                     "P(exact better) over training": beaten[1],
                     "best": row["best"],
@@ -323,23 +321,23 @@ def text(data: dict[str, Any]) -> str:
 
 def draw(rows: dict[str, Any], path: Path) -> None:
     """Draws a panel per task."""
-    figure = drawing.new_figure(3.6 * min(len(rows), 4), 3.2 * (1 + (len(rows) - 1) // 4))
+    figure = plotting.new_figure(3.6 * min(len(rows), 4), 3.2 * (1 + (len(rows) - 1) // 4))
     legend: dict[str, Any] = {}
     for index, (task, task_rows) in enumerate(rows.items()):
         axes = figure.add_subplot(1 + (len(rows) - 1) // 4, min(len(rows), 4), index + 1)
         for variant, row in task_rows.items():
             steps, returns = np.asarray(row["steps"]), np.asarray(row["returns"], float)
-            drawing.plot_interval(
+            plotting.plot_interval(
                 axes, steps, returns, variant, list(VARIANTS).index(variant), False, 0.95
             )
-        drawing.style_axes(axes, "return" if index % 4 == 0 else "", task, small=True)
+        plotting.style_axes(axes, "return" if index % 4 == 0 else "", task, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         legend |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(
         legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False
     )
-    drawing.save(figure, path)
+    plotting.save(figure, path)
 
 
 if __name__ == "__main__":
-    command_line.to_the_end(main)
+    bench_utils.to_the_end(main)

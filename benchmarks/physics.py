@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bench_utils
-import command_line
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -54,10 +53,10 @@ STEPS = 50
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = command_line.make_parser(__doc__)
+    parser = bench_utils.make_parser(__doc__)
     parser.add_argument("--robots", nargs="+", choices=ROBOTS, default=list(ROBOTS))
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    command_line.add_numbers(
+    bench_utils.add_numbers(
         parser,
         states=(1000, "random states for the accuracy"),
         num_envs=([64, 256, 1024], "numbers of environments to time"),

@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import bench_utils
-import command_line
 import jax
 import jax.numpy as jnp
-import learning
 import numpy as np
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import liir
 from jaxmarl_lite.ops import tree_math
-from jaxmarl_lite.report import drawing, statistics
+from jaxmarl_lite.report import plotting, statistics
 from jaxmarl_lite.types import Observation
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -43,15 +41,15 @@ MOVES = ("toward", "away", "stay")
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = command_line.make_parser(__doc__)
+    parser = bench_utils.make_parser(__doc__)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    command_line.add_numbers(
+    bench_utils.add_numbers(
         parser,
         steps=(400_000, "environment steps of each seed"),
         seeds=10,
         checks=(40, "number of times the rewards are evaluated"),
     )
-    command_line.add_numbers(parser, num_envs=64, num_steps=20, hidden_sizes=[32, 32])
+    bench_utils.add_numbers(parser, num_envs=64, num_steps=20, hidden_sizes=[32, 32])
     parser.add_argument("--intrinsic-coef", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy and the critics")
     parser.add_argument("--intrinsic-lr", type=float, default=1e-3)
@@ -129,15 +127,11 @@ def mean_rewards(env: Any, learner: Any) -> dict[str, jax.Array]:
     return {name: jnp.where(kind, rewards, 0.0).sum() / kind.sum() for name, kind in kinds.items()}
 
 
-def _interval(values: Any) -> str:
-    return learning.interval_text(learning.interval(values))
-
-
 def _line(row: dict[str, Any]) -> str:
     gap = np.asarray(row["toward"], float) - np.asarray(row["away"], float)
     return (
-        f"toward less away {_interval(gap[:, -1])}, return "
-        f"{_interval(np.asarray(row['return'], float)[:, -1])}"
+        f"toward less away {bench_utils.interval_text(gap[:, -1])}, return "
+        f"{bench_utils.interval_text(np.asarray(row['return'], float)[:, -1])}"
     )
 
 
@@ -153,13 +147,13 @@ def text(data: dict[str, Any]) -> str:
         cells.append(
             {
                 "meta-gradient": f"{name}{note}",
-                "reward towards": _interval(toward[:, -1]),
-                "reward away": _interval(away[:, -1]),
-                "difference": _interval(gap[:, -1]),
-                "largest difference": _interval(gap.max(1)),
+                "reward towards": bench_utils.interval_text(toward[:, -1]),
+                "reward away": bench_utils.interval_text(away[:, -1]),
+                "difference": bench_utils.interval_text(gap[:, -1]),
+                "largest difference": bench_utils.interval_text(gap.max(1)),
                 "share of seeds above 0": float((gap[~np.isnan(gap[:, -1]), -1] > 0).mean()),
-                "return over training": _interval(area),
-                "return at the end": _interval(returns[:, -1]),
+                "return over training": bench_utils.interval_text(area),
+                "return at the end": bench_utils.interval_text(returns[:, -1]),
             }
         )
     steps = next(iter(data["rows"].values()))["steps"][-1]
@@ -177,23 +171,23 @@ def text(data: dict[str, Any]) -> str:
 
 def draw(rows: dict[str, Any], path: Path) -> None:
     """Draws a panel of rewards for each variant, and one of returns."""
-    figure = drawing.new_figure(3.4 * (len(rows) + 1), 3.4)
+    figure = plotting.new_figure(3.4 * (len(rows) + 1), 3.4)
     *panels, last = figure.subplots(1, len(rows) + 1)
     for index, ((name, row), axes) in enumerate(zip(rows.items(), panels, strict=True)):
         for i, move in enumerate(MOVES):
             values = np.asarray(row[move], float)
-            drawing.plot_interval(axes, np.asarray(row["steps"]), values, move, i, False, 0.95)
-        axes.axhline(0.0, color=drawing.MUTED_COLOR, linewidth=0.8)
-        drawing.style_axes(axes, "intrinsic reward" if index == 0 else "", name, small=True)
+            plotting.plot_interval(axes, np.asarray(row["steps"]), values, move, i, False, 0.95)
+        axes.axhline(0.0, color=plotting.MUTED_COLOR, linewidth=0.8)
+        plotting.style_axes(axes, "intrinsic reward" if index == 0 else "", name, small=True)
         axes.set_xlabel("environment steps", fontsize=8)
         steps, returns = np.asarray(row["steps"][1:]), np.asarray(row["return"], float)
-        drawing.plot_interval(last, steps, returns, name, index, False, 0.95)
+        plotting.plot_interval(last, steps, returns, name, index, False, 0.95)
     panels[0].legend(frameon=False, fontsize=8)
-    drawing.style_axes(last, "return", "returns in training", small=True)
+    plotting.style_axes(last, "return", "returns in training", small=True)
     last.set_xlabel("environment steps", fontsize=8)
     last.legend(frameon=False, fontsize=8)
-    drawing.save(figure, path)
+    plotting.save(figure, path)
 
 
 if __name__ == "__main__":
-    command_line.to_the_end(main)
+    bench_utils.to_the_end(main)

@@ -4,23 +4,19 @@
     python benchmarks/reproduce_macpo.py --tasks halfcheetah-2x3 --steps 1000000 --seeds 3
     python benchmarks/reproduce_macpo.py --algorithms macpo mappo-lagrangian happo
 
-Every run is one of `learning.py`, with the settings that were tuned for it. Stopped at any moment,
-the same command resumes. The table has the values at the end of training beside the paper's, read
-off its figures; the paper's costs are means over the episodes of training, ours of the last
-evaluation.
+All runs are those of one `jaxmarl_lite.compare`, with the settings that were tuned for them.
+Stopped at any moment, the same command continues. The table has the values at the end of training
+beside the paper's, read off its figures; the paper's costs are means over the episodes of training,
+ours of the last evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-import command_line
-import learning
+import bench_utils
 
-HERE = Path(__file__).parent
 ALGORITHMS = ("macpo", "mappo-lagrangian", "happo", "mappo", "ippo")
 PAPER: dict[str, tuple[tuple[float, float], ...]] = {
     "ant-2x4": ((1380, 10), (2850, 2), (3370, 205), (2620, 205), (830, 285)),
@@ -39,116 +35,56 @@ figures."""
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = command_line.make_parser(__doc__)
+    parser = bench_utils.make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=PAPER, default=list(PAPER), metavar="TASK")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
-    parser.add_argument(
-        "--steps", type=int, default=10_000_000, help="environment steps of each seed"
-    )
-    learning.add_run_options(parser, "reproduce-macpo", seeds=5, eval_episodes=16)
+    bench_utils.add_run_options(parser, "reproduce-macpo", eval_episodes=16)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains task by task and rewrites the table after each."""
+    """Trains task by task and writes the table and the curves; returns 1 if a run failed."""
     args = options(argv)
-    failed = 0
-    for task in args.tasks:
-        print(f"\n== {task}", flush=True)
-        failed |= learning.main(_words(task, args))
-        write(args)
-    return failed
-
-
-def _words(task: str, args: argparse.Namespace) -> list[str]:
-    """Returns the command line of `learning.py` for a task."""
-    options = {"env": f"safe-mujoco/{task}", "algorithms": args.algorithms}
-    return command_line.to_words(options | {"total_steps": args.steps} | learning.run_options(args))
-
-
-def write(args: argparse.Namespace) -> None:
-    """Writes the table of all tasks that have results, and the figure of their curves."""
-    import bench_utils
-
-    results = {task: _result(task, args.out) for task in PAPER}
-    results = {task: data for task, data in results.items() if data is not None}
-    if not results:
-        return
-    rows = [
-        {"task": task, "algorithm": name, **_paper(task, name), **_ours(data["rows"][name])}
-        for task, data in results.items()
-        for name in ALGORITHMS
-        if name in data["rows"]
-    ]
+    envs = [f"safe-mujoco/{task}" for task in args.tasks]
+    comparison = bench_utils.compare_runs_of(args, lambda: args.algorithms, envs)
+    rows = [row for row in map(_row, comparison.rows()) if row]
+    facts = bench_utils.facts()
+    figures = []
+    for env in comparison.results:
+        figures.append(f"{args.name}-{env.split('/')[-1]}.png")
+        comparison.plot(env, args.out / figures[-1])
     text = (
-        f"# Gu et al. 2021, Safe MAMuJoCo\n\n{bench_utils.facts_text(bench_utils.facts())}\n\n"
+        f"# Gu et al. 2021, Safe MAMuJoCo\n\n{bench_utils.facts_text(facts)}\n\n"
         f"{bench_utils.table(rows)}\n\nThe paper's are after 1e7 steps. Costs are of the "
-        "costliest agent.\n\n![Curves](reproduce-macpo.png)\n"
+        f"costliest agent.\n\n{''.join(f'![Curves]({name})' for name in figures)}\n"
     )
-    data = {"facts": bench_utils.facts(), "rows": [list(row.values()) for row in rows]}
-    bench_utils.write(args.out / "reproduce-macpo.json", data, text)
-    draw(results, args.out / "reproduce-macpo.png")
+    data = {"facts": facts, "rows": [list(row.values()) for row in rows]}
+    bench_utils.write(args.out / f"{args.name}.json", data, text)
+    print(f"\n{text}")
+    return 1 if comparison.failed else 0
 
 
-def _result(task: str, folder: Path) -> dict[str, Any] | None:
-    path = folder / f"learning-safe-mujoco-{task}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _paper(task: str, name: str) -> dict[str, float]:
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of the table; empty for a run that the paper does not have."""
+    task, name = row["env"].split("/")[-1], row["label"]
+    if task not in PAPER or name not in ALGORITHMS:
+        return {}
     mean_return, cost = PAPER[task][ALGORITHMS.index(name)]
-    return {"paper: return": mean_return, "paper: cost": cost}
-
-
-def _ours(row: dict[str, Any]) -> dict[str, Any]:
-    costliest = max(row["costs"], key=lambda cost: cost["mean"])
-    within = all(cost["high"] <= cost["limit"] for cost in row["costs"])
-    cost_interval = costliest | {"iqm": costliest["mean"]}
+    costliest = max(row["costs"], key=lambda entry: entry["mean"]["estimate"])
+    within = all(entry["mean"]["high"] <= entry["limit"] for entry in row["costs"])
     return {
-        "ours: return, IQM [95 %]": learning.interval_text(row["final"], ".0f"),
-        "ours: cost, mean [95 %]": learning.interval_text(cost_interval, ".3g"),
+        "task": task,
+        "algorithm": name,
+        "paper: return": mean_return,
+        "paper: cost": cost,
+        "ours: return, IQM [95 %]": bench_utils.interval_text(row["final_return"], ".0f"),
+        "ours: cost, mean [95 %]": bench_utils.interval_text(costliest["mean"], ".3g"),
         "limit": costliest["limit"],
         "upper end within": "yes" if within else "no",
         "steps a seed": row["steps"][-1],
-        "seeds": len(row["final_of_each_seed"]),
+        "seeds": row["seeds"],
     }
 
 
-def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draws returns in the upper row and costs in the lower, a column per task."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from jaxmarl_lite.report import drawing
-
-    figure = Figure(figsize=(4 * len(results), 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(results), squeeze=False)
-    for column, (task, data) in enumerate(results.items()):
-        for i, name in enumerate(name for name in ALGORITHMS if name in data["rows"]):
-            row = data["rows"][name]
-            for row_index, values in enumerate((row["returns"], row["cost_curves"])):
-                values = np.asarray(values, float)
-                drawing.plot_interval(
-                    panels[row_index, column],
-                    np.asarray(row["steps"]),
-                    values,
-                    name,
-                    i,
-                    False,
-                    0.95,
-                )
-        panels[0, column].set_title(task)
-        panels[1, column].axhline(
-            data["rows"][next(iter(data["rows"]))]["costs"][0]["limit"], color="k", ls="--", lw=1
-        )
-        panels[1, column].set_xlabel("environment steps")
-    panels[0, 0].set_ylabel("return per episode")
-    panels[1, 0].set_ylabel("cost per episode")
-    panels[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
-
-
 if __name__ == "__main__":
-    command_line.to_the_end(main)
+    bench_utils.to_the_end(main)

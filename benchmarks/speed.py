@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any
 
 import bench_utils
-import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,12 +44,12 @@ CHUNK_SECONDS = 1.0  # between two reads of the metrics by `run`
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = command_line.make_parser(__doc__)
+    parser = bench_utils.make_parser(__doc__)
     parser.add_argument(
         "--cases", nargs="+", default=CASES, help="algorithm:{none,gru}:environment; default: all"
     )
-    command_line.add_numbers(parser, num_envs=32, num_steps=128, hidden_sizes=[128, 128])
-    command_line.add_numbers(parser, rnn_hidden_size=128, num_epochs=4, num_minibatches=2)
+    bench_utils.add_numbers(parser, num_envs=32, num_steps=128, hidden_sizes=[128, 128])
+    bench_utils.add_numbers(parser, rnn_hidden_size=128, num_epochs=4, num_minibatches=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats of everything")
     args = parser.parse_args(argv)
     for case in args.cases:

@@ -1,10 +1,11 @@
 """Times an update of the reference implementation of LIIR, unchanged, on request. Started by
-`compare_liir_update.py`.
+`compare_speed.py`; `serving.py` has the protocol.
 
-    python liir_driver.py --checkout DIR --agents 3 --state 48 --view 30 --actions 9 --steps 60
+    python liir_driver.py --checkout DIR --map 3m --threads 2 --without-critic-loop
 
-Prints one JSON line of facts; then, for every number on its standard input, makes so many updates
-on one random batch and prints for each its seconds, and those of its critic loop, as a JSON list.
+An update is their ``learner.train`` on one random batch: one step of the policy, their one scalar,
+one step of the intrinsic reward, and for the critic one step per time step; with
+``--without-critic-loop`` the seconds of that loop are subtracted.
 
 Nothing of the reference implementation is copied here: their learner, controller and batch are
 built from their own settings files. They step the critic between a forward pass and the backward
@@ -32,10 +33,9 @@ def options() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkout", type=Path, required=True)
-    for name in ("agents", "state", "view", "actions", "steps"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--num-envs", type=int, default=32)
+    parser.add_argument("--map", choices=serving.LIIR_MAPS, default="3m")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without-critic-loop", action="store_true")
     return parser.parse_args()
 
 
@@ -67,14 +67,15 @@ def build(args: argparse.Namespace) -> tuple[Any, Any]:
     settings: dict[str, Any] = {}
     for name in ("default.yaml", "algs/liir_smac.yaml"):
         settings |= yaml.safe_load((source / "config" / name).read_text())
-    agents, actions, num_envs, steps = args.agents, args.actions, args.num_envs, args.steps
+    agents, state, view, actions, steps = serving.LIIR_MAPS[args.map]
+    num_envs = serving.LIIR_EPISODES
     settings |= dict(
-        use_cuda=False, device="cpu", n_agents=agents, n_actions=actions, state_shape=args.state
+        use_cuda=False, device="cpu", n_agents=agents, n_actions=actions, state_shape=state
     )
     config = types.SimpleNamespace(**{"batch_size": num_envs, **settings})
     scheme = {
-        "state": {"vshape": args.state},
-        "obs": {"vshape": args.view, "group": "agents"},
+        "state": {"vshape": state},
+        "obs": {"vshape": view, "group": "agents"},
         "actions": {"vshape": (1,), "group": "agents", "dtype": torch.long},
         "avail_actions": {"vshape": (actions,), "group": "agents", "dtype": torch.int},
         "reward": {"vshape": (1,)},
@@ -90,8 +91,8 @@ def build(args: argparse.Namespace) -> tuple[Any, Any]:
     terminated[:, steps - 1] = 1
     batch.update(
         {
-            "state": torch.randn(num_envs, steps + 1, args.state),
-            "obs": torch.randn(num_envs, steps + 1, agents, args.view),
+            "state": torch.randn(num_envs, steps + 1, state),
+            "obs": torch.randn(num_envs, steps + 1, agents, view),
             "actions": torch.distributions.Categorical(legal.float()).sample().unsqueeze(-1),
             "avail_actions": legal,
             "reward": torch.randn(num_envs, steps + 1, 1),
@@ -119,17 +120,20 @@ def main() -> None:
         loop_seconds = time.perf_counter() - began
         return result
 
-    def measure(number: int) -> list[list[float]]:
+    def measure(number: int) -> list[float]:
         nonlocal count
         seconds = []
         for _ in range(number):
             began, count = time.perf_counter(), count + 1
             learner.train(batch, 10**6 * count, count, count)
-            seconds.append([time.perf_counter() - began, loop_seconds])
+            lasted = time.perf_counter() - began
+            seconds.append(lasted - loop_seconds * args.without_critic_loop)
         return seconds
 
     learner._train_critic = timed_critic
-    serving.serve(answers, {"versions": {"torch": torch.__version__}}, measure)
+    steps = serving.LIIR_MAPS[args.map][-1] * serving.LIIR_EPISODES
+    versions = {"torch": torch.__version__}
+    serving.serve(answers, {"env_steps_per_update": steps, "versions": versions}, measure)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Times one agent's policy step of the reference implementation of MACPO, unchanged, on request.
-Started by `constrained_step.py`.
+Started by `compare_speed.py`; `serving.py` has the protocol.
 
     python macpo_driver.py --checkout DIR --minibatches 1 --threads 2
 
-Prints one JSON line of facts; then, for every number on its standard input, makes so many steps
-from one and the same policy and prints the seconds, Fisher products and tries of each as JSON.
+An update is a step from one and the same policy.
 
 Nothing of the reference implementation is copied here. Their trainer, policy and buffer are built
 with the flags of their ``train_mujoco.sh``; the package's ``__init__``, which needs gym and MuJoCo,
@@ -146,12 +145,17 @@ def main() -> None:
         sums.clear()
         policy.actor.load_state_dict(start)
         trainer.train(buffer)
-        # one evaluation of each minibatch is not a try of its line search
-        return {**sums, "tries": sums["evaluations"] - args.minibatches}
+        return dict(sums)
 
-    weights = sum(x.numel() for x in policy.actor.parameters())
-    facts = {"versions": {"torch": torch.__version__, "numpy": np.__version__}, "weights": weights}
-    serving.serve(answers, facts, lambda number: [step() for _ in range(number)])
+    first = step()
+    # one evaluation of each minibatch is not a try of its line search
+    tries = first["evaluations"] - args.minibatches
+    facts = {
+        "env_steps_per_update": args.num_steps * args.num_envs,
+        "work": f"{first['products']} Fisher products, {tries} tries",
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+    serving.serve(answers, facts, lambda number: [step()["seconds"] for _ in range(number)])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 """Times the learner of a checkout of Mava, its own and unchanged, on request. Started by
-`compare_speed.py`.
+`compare_speed.py`; `serving.py` has the protocol.
 
     python mava_driver.py --checkout DIR --system ff_ippo --env lbf
-
-After compiling, prints one JSON line of facts; then, for every number on its standard input, times
-so many updates and prints their seconds as a JSON list.
 
 Nothing of Mava is copied here. Its snapshots expect a fork of Jumanji from before 1.0, whose specs
 are methods: the adapter below makes methods of the specs of Jumanji 1.x, and mocks the packages
@@ -79,8 +76,8 @@ def adapt_jumanji() -> None:
     jumanji.make = lambda *args, **keywords: innermost(make(*args, **keywords))
 
 
-def build(checkout: str, system: str, name: str, num_envs: int | None) -> tuple[Any, Any, Any, Any]:
-    """Returns Mava's learner, its first state, the environment, and the config, at Mava's sizes."""
+def build(checkout: str, system: str, name: str, num_envs: int | None) -> tuple[Any, Any, Any]:
+    """Returns Mava's learner, its first state, and the config, at Mava's sizes."""
     os.chdir(checkout)
     sys.path.insert(0, str(Path.cwd()))
     sys.meta_path.append(StandIns())
@@ -103,11 +100,11 @@ def build(checkout: str, system: str, name: str, num_envs: int | None) -> tuple[
     env, _ = make_env.make(config, add_global_state="mappo" in system)
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
     learn, _, state = module.learner_setup(env, tuple(keys), config)
-    return learn, state, env, config
+    return learn, state, config
 
 
-def facts(env: Any, config: Any) -> dict[str, Any]:
-    """Returns the sizes of the environment and of the learner, and versions."""
+def facts(config: Any) -> dict[str, Any]:
+    """Returns the sizes of the learner, and versions."""
     import jax
 
     system = config.system
@@ -115,9 +112,6 @@ def facts(env: Any, config: Any) -> dict[str, Any]:
     layers = "-".join(map(str, config.network.actor_network.pre_torso.layer_sizes))
     return {
         "env_steps_per_update": num_envs * system.rollout_length * len(jax.devices()),
-        "agents": int(env.num_agents),
-        "view": int(env.observation_spec().agents_view.shape[-1]),
-        "time_limit": int(config.env.kwargs.time_limit),
         "sizes": f"{config.arch.num_envs} x {system.update_batch_size} environments x "
         f"{system.rollout_length} steps, {system.ppo_epochs} epochs x {system.num_minibatches} "
         f"minibatches, dense {layers}",
@@ -136,7 +130,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     answers = serving.take_stdout()
-    learn, state, env, config = build(args.checkout, args.system, args.env, args.num_envs)
+    learn, state, config = build(args.checkout, args.system, args.env, args.num_envs)
     compiled, compiled_facts = serving.compile_program(learn, state)
 
     def step(carry: Any) -> Any:
@@ -144,7 +138,7 @@ def main() -> None:
         return output.learner_state, output
 
     measure = serving.timed_steps(step, (state, None))
-    serving.serve(answers, facts(env, config) | compiled_facts, measure)
+    serving.serve(answers, facts(config) | compiled_facts, measure)
 
 
 if __name__ == "__main__":
