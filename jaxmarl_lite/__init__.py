@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite.evaluate import make_play as make_play
     from jaxmarl_lite.experiment.api import resume_run as resume_run
     from jaxmarl_lite.experiment.api import run as run
+    from jaxmarl_lite.experiment.compare import Comparison as Comparison
+    from jaxmarl_lite.experiment.compare import compare as compare
+    from jaxmarl_lite.experiment.compare import compare_runs as compare_runs
     from jaxmarl_lite.experiment.result import Result as Result
     from jaxmarl_lite.experiment.result import load_run as load_run
     from jaxmarl_lite.experiment.runner import RunError as RunError
@@ -56,6 +59,7 @@ _NAMES = {
     "ALGORITHMS": "algorithms.registry",
     "COMAConfig": "algorithms.coma",
     "CentralVConfig": "algorithms.iac",
+    "Comparison": "experiment.compare",
     "Cost": "envs",
     "HAPPOConfig": "algorithms.happo",
     "HATRPOConfig": "algorithms.hatrpo",
@@ -69,6 +73,8 @@ _NAMES = {
     "Result": "experiment.result",
     "RunError": "experiment.runner",
     "check_environment": "envs",
+    "compare": "experiment.compare",
+    "compare_runs": "experiment.compare",
     "list_environments": "envs",
     "load_run": "experiment.result",
     "make": "envs",

@@ -142,33 +142,6 @@ def map_over_seeds(
     return jax.shard_map(function, mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)
 
 
-def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array that every device holds in full.
-
-    Args:
-        mesh: The devices.
-
-    Returns:
-        A sharding that splits no axis.
-    """
-    return NamedSharding(mesh, P())
-
-
-def initialize_distributed(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Joins this process to the others through JAX's own runtime.
-
-    The runtime finds Slurm and the like by itself.
-
-    Args:
-        coordinator: ``host:port`` of process 0; None lets the runtime find it.
-        num_processes: Number of processes; None lets the runtime find it.
-        process_id: Number of this process, from 0; None lets the runtime find it.
-    """
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-
-
 def is_primary() -> bool:
     """Returns whether this process, as the first one, writes files and shows progress."""
     return jax.process_index() == 0

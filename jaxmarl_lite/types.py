@@ -320,6 +320,9 @@ class Algorithm(NamedTuple):
         spec: Sizes of the environment that the algorithm was made for; None when it fits any.
         first_learning_update: ``first_learning_update(num_envs, num_steps)``, the number of the
             first update that can learn: 1, except where a replay has to fill.
+        intrinsic_reward: ``intrinsic_reward(learner, obs, action) -> [T, N]``, the reward that the
+            algorithm has learned for each agent in the steps of one episode, from ``obs``
+            ``[T, ...]`` and ``action`` ``[T, N]`` or ``[T, N, A]``; None where it learns none.
     """
 
     name: str
@@ -331,3 +334,4 @@ class Algorithm(NamedTuple):
     check_sizes: Callable[[int, int], None]
     spec: EnvSpec | None = None
     first_learning_update: Callable[[int, int], int] = lambda num_envs, num_steps: 1
+    intrinsic_reward: Callable[[PyTree, Observation, Array], Array] | None = None

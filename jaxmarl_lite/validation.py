@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import os
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +130,7 @@ def check_int(name: str, value: object, low: int = 1, high: int | None = None) -
         and not isinstance(number, bool)
         and low <= number <= (number if high is None else high)
     ):
-        return number
+        return int(number)
     is_open = high is None or (high >= MOST and not (isinstance(number, int) and number > high))
     raise invalid(
         name,
@@ -173,13 +176,14 @@ def check_number(
     raise invalid(name, value, kind + bounds + (" (inf for no limit)" if infinite else ""))
 
 
-def check_limit(name: str, value: Any) -> Any:
+def check_limit(name: str, value: Any, num_agents: int | None = None) -> Any:
     """Returns a limit on a cost, or a tuple of limits, one per agent.
 
     Args:
         name: Name of the field, for the message.
         value: A number from 0 up, inf for no limit; or a tuple, list or array of them, one per
             agent.
+        num_agents: Number of limits that a tuple may have besides one; None: any.
 
     Returns:
         A float, or a tuple of floats.
@@ -195,8 +199,9 @@ def check_limit(name: str, value: Any) -> Any:
         limits = tuple(check_number(name, x, 0.0, infinite=True) for x in numbers)
     except ValueError:
         limits = ()
-    if not limits:
-        raise invalid(name, value, "a number from 0 up (inf for no limit), or one for each agent")
+    if not limits or len(limits) not in (1, num_agents or len(limits)):
+        agents = "each agent" if num_agents is None else f"each of {num_agents} agents"
+        raise invalid(name, value, f"a number from 0 up (inf for no limit), or one for {agents}")
     return limits if is_sequence else limits[0]
 
 
@@ -238,6 +243,55 @@ def one_line(error: BaseException) -> str:
     """
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + ' ...'}"
+
+
+@functools.cache
+def _annotations(record_class: type) -> dict[str, Any]:
+    """Returns the type of every field of a dataclass by its name."""
+    return typing.get_type_hints(record_class)
+
+
+def check_fields(
+    record: Any,
+    prefix: str = "",
+    highest: Mapping[str, int] = MappingProxyType({}),
+    infinite: Iterable[str] = (),
+) -> None:
+    """Checks the fields of a frozen dataclass against their annotations.
+
+    Numbers of NumPy and JAX become Python numbers, and strings become paths. An int is a count,
+    from 1. Fields with other annotations than numbers, bools, literals and paths are left alone.
+
+    Args:
+        record: The dataclass, whose fields are set in place.
+        prefix: Text before the name of a field in messages.
+        highest: Name of a field -> the highest integer that it may be, where that is not `MOST`.
+        infinite: Names of the floats that may be infinite.
+
+    Raises:
+        ValueError: A value has another type; the message names the field.
+    """
+    for field in (entry.name for entry in dataclasses.fields(record)):
+        name, value, kind = (
+            prefix + field,
+            getattr(record, field),
+            _annotations(type(record))[field],
+        )
+        if type(None) in typing.get_args(kind):
+            if value is None:
+                continue
+            kind = typing.get_args(kind)[0]
+        if kind is float:
+            value = check_number(name, value, infinite=field in infinite)
+        elif kind is int:
+            value = check_int(name, value, 1, highest.get(field, MOST))
+        elif kind is bool:
+            value = check_bool(name, value)
+        elif kind is Path:
+            value = check_path(name, value)
+        elif typing.get_origin(kind) is Literal:
+            value = check_choice(name, value, typing.get_args(kind))
+        object.__setattr__(record, field, value)
 
 
 def check_bool(name: str, value: object) -> bool:
@@ -348,41 +402,30 @@ def check_mapping(name: str, value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def nearest_names(name: object, known: Iterable[str], max_names: int = 3) -> list[str]:
-    """Returns the known names that are most like a wrong one.
-
-    Args:
-        name: The wrong name; anything but a string is like none.
-        known: The names that exist.
-        max_names: Most names to return, 1 or more.
-
-    Returns:
-        The names, the most similar first; empty where none is similar.
-
-    Example:
-        >>> nearest_names("hapo", ["ippo", "mappo", "happo", "qmix"], 1)
-        ['happo']
-    """
-    if not isinstance(name, str):
-        return []
-    return difflib.get_close_matches(name, list(known), max_names, 0.5)
-
-
-def unknown_name(field: str, name: object, known: Iterable[str]) -> ValueError:
+def unknown_name(
+    field: str, name: object, known: Iterable[str], allowed: str = "", max_names: int = 3
+) -> ValueError:
     """Returns the error for a name that does not exist, with the allowed and the nearest names.
 
     Args:
         field: Name of the field that holds the wrong name.
-        name: The wrong name.
+        name: The wrong name; anything but a string is like none.
         known: The names that exist.
+        allowed: What is allowed, in words; by default the message lists ``known``.
+        max_names: Most names that the message suggests.
 
     Returns:
         The error, for the caller to raise.
+
+    Example:
+        >>> unknown_name("algorithm", "hapo", ["happo", "qmix"])
+        ValueError("algorithm is 'hapo'; allowed is one of happo, qmix; nearest: happo")
     """
     known = list(known)
-    near = nearest_names(name, known)
+    near = difflib.get_close_matches(name, known, max_names, 0.5) if isinstance(name, str) else []
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    return invalid(field, name, f"one of {', '.join(known)}{hint}")
+    allowed = allowed or f"allowed is one of {', '.join(known) or 'none'}"
+    return ValueError(f"{field} is {show(name)}; {allowed}{hint}")
 
 
 def check_environment_object(env: object) -> EnvSpec:

@@ -33,7 +33,7 @@ import jaxmarl_lite as jml
 from jaxmarl_lite.experiment.run_logger import TIMINGS
 
 COSTS = ("macpo", "mappo-lagrangian")
-EFFORT = "toy/reach-unequal with a cost"
+EFFORT = "toy/reach-heterogeneous with a cost"
 
 
 def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
@@ -41,9 +41,9 @@ def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
     result = {}
     for algorithm in jml.ALGORITHMS:
         discrete_only = algorithm in ("coma", "qmix")
-        env_ids = {"discrete": "toy/budget-two" if algorithm in COSTS else "toy/mortal"}
+        env_ids = {"discrete": "toy/budget-two" if algorithm in COSTS else "toy/early-death"}
         if not discrete_only:
-            env_ids["continuous"] = EFFORT if algorithm in COSTS else "toy/reach-unequal"
+            env_ids["continuous"] = EFFORT if algorithm in COSTS else "toy/reach-heterogeneous"
         for actions, env in env_ids.items():
             for recurrent in (False, True):
                 sizes = {"recurrent": recurrent} | ({"rnn_hidden_size": 3} if recurrent else {})
@@ -52,7 +52,7 @@ def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
     separate = {"parameter_sharing": False}
     result["liir apart"] = "liir", "toy/relay", separate
     result["liir official"] = "liir", "toy/relay", {"meta_gradient": "reference"}
-    result["macpo apart"] = "macpo", "toy/budget-two", separate | {"cost_ratio": "corrected"}
+    result["macpo apart"] = "macpo", "toy/budget-two", {"cost_ratio": "corrected"}
     result["macpo authors"] = "macpo", "toy/risky", {"cost_ratio": "product", "per_dim_ratio": True}
     result["ippo trunk"] = (
         "ippo",
@@ -70,7 +70,7 @@ def hashes(algorithm: str, env: str, fields: dict[str, Any]) -> dict[str, list[s
         effort = jml.Cost(
             "effort", "squared actions", lambda state, action, next_state: (action**2).sum(-1), 0.2
         )
-        one_env = jml.with_costs(jml.make("toy/reach-unequal"), [effort])
+        one_env = jml.with_costs(jml.make("toy/reach-heterogeneous"), [effort])
     with tempfile.TemporaryDirectory() as folder:
         sizes = dict(
             tiny_runs.SIZES, seeds=2, config=config, num_evaluations=2, out=Path(folder) / "run"

@@ -2,6 +2,7 @@
 
     python tests/source_numbers.py                     all of it
     python tests/source_numbers.py --no-traces         without tracing algorithms (seconds)
+    python tests/source_numbers.py --train             also trains a tiny run (a minute)
 
 `test_architecture.py` holds some of them to limits.
 """
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import io
 import re
 import sys
+import tempfile
+import threading
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
@@ -164,14 +168,17 @@ def opened(call: Any) -> tuple[set[str], set[tuple[str, str]]]:
             event == "call"
             and code.co_filename.startswith(str(PACKAGE))
             and not code.co_name.startswith("<")
+            and code.co_flags & inspect.CO_OPTIMIZED  # a function, and not the body of a class
         ):
             functions.add((code.co_filename, code.co_qualname))
 
+    threading.setprofile(profile)
     sys.setprofile(profile)
     try:
         call()
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
     return {name for name, _ in functions}, functions
 
 
@@ -194,10 +201,24 @@ def traces() -> dict[str, tuple[int, int]]:
     return result
 
 
+def training() -> tuple[set[str], set[tuple[str, str]]]:
+    """Files and functions of the package that one command ``train`` calls, in all threads.
+
+    The bodies of modules do not count, nor do those of classes.
+    """
+    from jaxmarl_lite.cli.main import main as command
+
+    args = "train ippo --env toy/pursuit --seeds 1 --num-envs 4 --num-steps 8 --total-steps 64"
+    args += " --num-evaluations 1 --eval-episodes 4 --hidden-sizes 8 --quiet --out"
+    with tempfile.TemporaryDirectory() as folder:
+        return opened(lambda: command([*args.split(), str(Path(folder) / "run")]))
+
+
 def main() -> None:
     """Prints the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-traces", action="store_true")
+    parser.add_argument("--train", action="store_true")
     args = parser.parse_args()
     paths = files()
     text = {path: path.read_text(encoding="utf-8") for path in paths}
@@ -226,6 +247,11 @@ def main() -> None:
     if not args.no_traces:
         for name, (n, m) in traces().items():
             print(f"{name}: one traced rollout and update calls {m} functions in {n} files")
+    if args.train:
+        paths, functions = training()
+        print(f"`train ippo` calls {len(functions)} functions in {len(paths)} files")
+        for path in sorted(paths):
+            print(f"  {Path(path).relative_to(PACKAGE)}")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_the_reading_of_imports(tmp_path):
     path = PACKAGE / "algorithms" / "coma.py"
     result = _imports(path)
     assert ("jaxmarl_lite", "networks", "recurrent", "orthogonal") in result
-    assert ("jaxmarl_lite", "algorithms", "minibatch") in result
+    assert ("jaxmarl_lite", "algorithms", "gradient_update") in result
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -175,8 +175,18 @@ def test_every_config_field_has_its_sentence(name):
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_no_part_of_a_config_hides_the_default_of_another(name):
+    """A config's own default is the one that the order of its parts promises."""
+    config = registry.config_of(name)
+    for field in dataclasses.fields(config):
+        assert getattr(config, field.name) == field.default, field.name
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_reported_number_is_described(name):
-    env = env_for(name, "toy/reach-unequal" if serves(name, "continuous") else "toy/mortal")
+    env = env_for(
+        name, "toy/reach-heterogeneous" if serves(name, "continuous") else "toy/early-death"
+    )
     init, go = train.make_train(algorithm(name, env, recurrent=True), env, num_envs=2, num_steps=3)
     state, info = jax.eval_shape(lambda key: go(init(key), 1), jax.random.key(0))
     of_policy = (
@@ -191,12 +201,12 @@ def test_every_described_metric_is_emitted():
     by a run of it."""
     emitted = set()
     for name in registry.ALGORITHMS:
-        env = Everything(env_for("macpo", "toy/mortal"))
+        env = Everything(env_for("macpo", "toy/early-death"))
         init, go = train.make_train(algorithm(name, env), env, num_envs=2, num_steps=3)
         emitted |= jax.eval_shape(lambda init=init, go=go: go(init(jax.random.key(0)), 1)[1]).keys()
     result = jml.run(
         "ippo",
-        Everything(env_for("macpo", "toy/mortal")),
+        Everything(env_for("macpo", "toy/early-death")),
         config={"hidden_sizes": (4,)},
         seeds=1,
         total_steps=64,

@@ -14,10 +14,10 @@ from test_run import compilations
 from tiny_runs import SIZES, config, rows, updates
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.algorithms import cost_limits
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
-from jaxmarl_lite.experiment import compilation, constraint_stats
-from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.report import metrics, run_dir
+from jaxmarl_lite.experiment import compilation
+from jaxmarl_lite.report import metrics, run_dir, statistics
 
 INF = float("inf")
 RUN: dict[str, Any] = dict(
@@ -50,19 +50,17 @@ def bounded_config(**fields: Any) -> Any:
 
 def test_a_config_goes_over_the_environment_goes_over_none() -> None:
     spec = Limited(((1.0, 2.0), 7.0)).spec
+    np.testing.assert_array_equal(cost_limits.limits_of(jml.IPPOConfig(), spec), [[1, 7], [2, 7]])
     np.testing.assert_array_equal(
-        constraint_stats.limits_of(jml.IPPOConfig(), spec), [[1, 7], [2, 7]]
+        cost_limits.limits_of(bounded_config(cost_limit={"a": 5}), spec), [[5, 7], [5, 7]]
     )
     np.testing.assert_array_equal(
-        constraint_stats.limits_of(bounded_config(cost_limit={"a": 5}), spec), [[5, 7], [5, 7]]
+        cost_limits.limits_of(bounded_config(cost_limit={"b": (0, 9)}), spec), [[1, 0], [2, 9]]
     )
     np.testing.assert_array_equal(
-        constraint_stats.limits_of(bounded_config(cost_limit={"b": (0, 9)}), spec), [[1, 0], [2, 9]]
+        cost_limits.limits_of(None, Limited(None).spec), np.full((2, 2), INF)
     )
-    np.testing.assert_array_equal(
-        constraint_stats.limits_of(None, Limited(None).spec), np.full((2, 2), INF)
-    )
-    assert constraint_stats.limits_of(None, jml.make("toy/counter").spec).shape == (2, 0)
+    assert cost_limits.limits_of(None, jml.make("toy/counter").spec).shape == (2, 0)
 
 
 def test_every_row_counts_the_updates_that_broke_a_limit(result: jml.Result) -> None:
@@ -132,7 +130,7 @@ def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
         actual["eval_satisfaction_rate"][:, :, 1, 1], short
     )  # a cost at its limit keeps it
     np.testing.assert_array_equal(actual["eval_satisfaction_rate"][:, :, 0], 1)
-    by_hand = constraint_stats.satisfaction_rate(
+    by_hand = statistics.satisfaction_rate(
         [[[1.0, 9.0]], [[2.0, 9.0]], [[3.0, 9.0]], [[4.0, 9.0]]], np.asarray([[2.0, INF]])
     )
     np.testing.assert_array_equal(by_hand, [[0.5, np.nan]])
@@ -223,16 +221,12 @@ def test_the_form_of_a_program_knows_which_limits_there_are_but_not_their_values
     assert one == other and hash(one) == hash(other) and one.lr == BoundedConfig().lr
     assert one.cost_limit == CostLimits(("a", "b"), ((0.0,), (0.0, 0.0)))
     assert compilation._static(bounded_config()).cost_limit == CostLimits() != one.cost_limit
-    assert experiment_config.config_from(
-        BoundedConfig, {"lr": 1, "cost_limit": {"a": INF}}
-    ).cost_limit.values == ((INF,),)
+    assert BoundedConfig(lr=1, cost_limit={"a": INF}).cost_limit.values == ((INF,),)
 
 
 def test_only_limits_may_be_infinite_in_a_learner() -> None:
     learner = {"config": bounded_config(cost_limit=INF), "theta": np.ones(2)}
-    assert len(jax.tree.leaves(learner)) == 1 + len(
-        leaves := constraint_stats.learned_leaves(learner)
-    )
+    assert len(jax.tree.leaves(learner)) == 1 + len(leaves := cost_limits.learned_leaves(learner))
     assert not any(np.isinf(x).any() for x in leaves)
 
 
@@ -275,6 +269,6 @@ def test_limits_that_no_longer_fit_are_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"a"', '"nope"'))
     with pytest.raises(
         ValueError,
-        match="cost_limit of the run in .* names the cost 'nope'; allowed for .* is a, b",
+        match="cost in cost_limit of the run in .* is 'nope'; allowed is one of a, b",
     ):
         jml.load_run(tmp_path, env)

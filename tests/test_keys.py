@@ -128,7 +128,7 @@ def _agents(x):
 
 
 def one_cost(env):
-    from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
+    from jaxmarl_lite.envs.wrappers import Cost, with_costs
 
     inner = getattr(env, "env", env)
     return with_costs(

@@ -18,10 +18,10 @@ from tiny_runs import SIZES, Lottery, config, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli.main import main
-from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
-from jaxmarl_lite.experiment import run_logger, summary
-from jaxmarl_lite.report import checkpoint, drawing, loggers, run_dir
-from jaxmarl_lite.report.text import printable
+from jaxmarl_lite.envs.wrappers import Cost, with_costs
+from jaxmarl_lite.experiment import run_logger
+from jaxmarl_lite.report import checkpoint, loggers, plotting, run_dir
+from jaxmarl_lite.report.tables import printable
 
 RUN: dict[str, Any] = dict(
     SIZES, seeds=2, config=config("ippo"), total_steps=updates(2), num_evaluations=2
@@ -70,9 +70,9 @@ def test_what_fails_beside_the_rows_does_not_end_a_run(
         broken()
 
     monkeypatch.setattr(run_logger, "draw", draw)
-    monkeypatch.setattr(loggers.TensorBoardWriter, "write", broken)
+    monkeypatch.setattr(loggers.TensorBoardLogger, "write", broken)
     monkeypatch.setattr(loggers, "marl_eval_json", broken)
-    monkeypatch.setattr(summary, "table", broken)
+    monkeypatch.setattr(jml.Result, "table", broken)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=broken))
     result = jml.run("ippo", "toy/counter", out=tmp_path, wandb="p", **dict(RUN, quiet=False))
     said = capsys.readouterr().out
@@ -143,10 +143,10 @@ def test_projects_that_wandb_does_not_take(wandb: list[Any], project: Any, tmp_p
 def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[float]]]:
     """Title, axis and limits of each panel of ``plot --metric eval_cost``."""
     figures: list[Any] = []
-    save = drawing.save
+    save = plotting.save
     with monkeypatch.context() as patch:
         patch.setattr(
-            drawing, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1]
+            plotting, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1]
         )
         assert (
             main(["plot", str(path), "--metric", "eval_cost", "--out", str(path / "costs.pdf")])
@@ -215,7 +215,8 @@ def test_marl_eval_is_whole_when_a_run_ends(tmp_path: Path) -> None:
     jml.run(
         "ippo", "toy/counter", out=tmp_path, **dict(RUN, total_steps=updates(6), num_evaluations=6)
     )
-    nested = json.loads((tmp_path / "marl_eval.json").read_text())["toy"]["counter"]["ippo"][
-        "seed_0"
-    ]
-    assert [name for name in nested if name.startswith("step_")] == [f"step_{i}" for i in range(7)]
+    nested = json.loads((tmp_path / "marl_eval.json").read_text())
+    names = dict(environment="toy", task="counter", algorithm="ippo")
+    assert nested == loggers.marl_eval_json(run_dir.load(tmp_path).rows, **names)
+    steps = [f"step_{i}" for i in range(7)]
+    assert list(nested["toy"]["counter"]["ippo"]["seed_0"]) == [*steps, "absolute_metrics"]

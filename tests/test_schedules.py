@@ -99,9 +99,7 @@ def test_steps_replace_a_tuned_share():
         eval_episodes=2,
     )
     assert built.config.lr_anneal_steps == 64 and built.config.lr_anneal_share == 0
-    tuned = cli_train._defaults(
-        "happo", jml.HAPPOConfig, None, ["--env", "safe/rware-tiny-2ag"]
-    ).settings
+    tuned = cli_train._defaults("happo", None, ["--env", "safe/rware-tiny-2ag"]).config
     assert tuned.lr_anneal_share == 1
     parsed = dataclasses.replace(tuned, lr_anneal_share=0.0, lr_anneal_steps=64.0)
     assert cli_train._settings(tuned, parsed, ["--lr_anneal_steps", "64"]) == parsed

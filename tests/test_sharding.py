@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +18,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 from jax.sharding import AxisType
 from toy_envs import algorithm, get_env
 
+import jaxmarl_lite as jml
 from jaxmarl_lite import sharding
+from jaxmarl_lite.experiment import compilation
+from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.report import checkpoint, run_dir
 from jaxmarl_lite.train import make_train
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SEEDS, ENVS = 3, 4
+COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+DEVICES = {"one": 1, "eight": 8, "two": 4}
+"""Setup -> host devices of each process; ``two`` has two processes."""
+LIMITS = {"float32": 1e-5, "float64": 1e-9, "continued": 1e-9, "handed_back": 1e-9}
+"""Run -> largest difference from that of one device, relative to the largest number of each array:
+one update in float32, several in float64, the first half by one device and the second by several,
+and the reverse."""
 
 
 def line(devices: int = 1) -> Any:
@@ -115,17 +131,56 @@ def test_sizes_that_do_not_divide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_reading_of_exchanges() -> None:
-    sys.path.insert(0, str(BENCHMARKS))
-    import devices
-
     program = """
   %a.1 = (f32[3,2]{1,0}, /*index=5*/f32[]) all-reduce(%x, %y), metadata={op_name="here/sum" id=1}
   ROOT %b = f32[16,4]{1,0} all-gather-start(%all-reduce.1), dimensions={0}
   %b.2 = f32[16,4]{1,0} all-gather(%z), dimensions={0}
   %c = f32[5]{0} fusion(%all-gather.3), kind=kLoop
 """
-    result = [(e["kind"], e["numbers"], e["times"], e["from"]) for e in devices.exchanges(program)]
+    result = [(e["kind"], e["numbers"], e["times"], e["from"]) for e in exchanges(program)]
     assert result == [("all-gather", 64, 2, ""), ("all-reduce", 7, 1, "here/sum")]
+
+
+def exchanges(program: str) -> list[dict[str, Any]]:
+    """The collective operations in a compiled program's text: kind, size, occurrences."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for match in re.finditer(
+        rf"^ *(?:ROOT )?\S+ = (.*?) ({COLLECTIVES})(?:-start)?\(.*$", program, re.MULTILINE
+    ):
+        arrays = re.findall(r"[a-z]+\d*\[[\d,]*\]", match.group(1))
+        source = re.search(r'op_name="([^"]*)"', match.group(0))
+        entry = {
+            "kind": match.group(2),
+            "numbers": sum(_volume(array) for array in arrays),
+            "times": 0,
+            "from": source.group(1) if source else "",
+        }
+        entries.setdefault((match.group(2), str(arrays)), entry)["times"] += 1
+    return sorted(entries.values(), key=lambda entry: -entry["numbers"])
+
+
+def _volume(array: str) -> int:
+    """Numbers in ``f32[4,2]``."""
+    return math.prod(int(size) for size in re.findall(r"\d+", array[array.index("[") :]))
+
+
+def difference(one: Any, other: Any) -> dict[str, Any]:
+    """The worst relative error of two states' floats, its array, and unequal arrays."""
+    worst, where, unequal = 0.0, "", []
+    leaves = [jax.tree_util.tree_leaves_with_path(tree) for tree in (one, other)]
+    for (path, a), (_, b) in zip(*leaves, strict=True):
+        name = jax.tree_util.keystr(path)
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape, name
+        if not np.issubdtype(a.dtype, np.floating):
+            unequal += [] if np.array_equal(a, b) else [name]
+        elif a.size:
+            scale = max(np.abs(a).max(), np.finfo(a.dtype).tiny)
+            error = float(np.abs(a - b).max() / scale)
+            worst, where = (error, name) if error > worst else (worst, where)
+    return {"error": worst, "where": where, "unequal": unequal}
 
 
 def _lies(x: Any, at: Any) -> bool:
@@ -136,9 +191,6 @@ def _lies(x: Any, at: Any) -> bool:
 
 def eight(name: str, shard_over: Any) -> dict[str, Any]:
     """Runs where there are eight devices: train on one and on all, in both precisions."""
-    sys.path.insert(0, str(BENCHMARKS))
-    import devices
-
     jax.config.update("jax_disable_most_optimizations", True)
     result: dict[str, Any] = {}
     for precision, updates in (("float32", 1), ("float64", 20)):
@@ -171,10 +223,10 @@ def eight(name: str, shard_over: Any) -> dict[str, Any]:
             updated = [
                 path for (path, x), at in zip(current, expected, strict=True) if not _lies(x, at)
             ]
-            result[precision] = devices.difference(one, other) | {
+            result[precision] = difference(one, other) | {
                 "moved": list(map(jax.tree_util.keystr, updated))
             }
-            result["exchanges"] = devices.exchanges(compiled.as_text())
+            result["exchanges"] = exchanges(compiled.as_text())
     return result
 
 
@@ -200,22 +252,126 @@ def test_eight_devices_compute_what_one_does(name: str, shard_over: str) -> None
         ]
 
 
+def arguments(case: str) -> dict[str, Any]:
+    """The arguments of `run` that all setups share, of ALGORITHM:{none,gru}:{envs,seeds}."""
+    algorithm, cell, shard_over = case.split(":")
+    config = {"hidden_sizes": [4], "normalize_observations": True}
+    config |= {"recurrent": True, "rnn_hidden_size": 4} if cell == "gru" else {}
+    sizes = dict(seeds=8 if shard_over == "seeds" else 1, num_envs=16, num_steps=3)
+    shared = dict(algorithm=algorithm, env="toy/memory", config=config, shard_over=shard_over)
+    return shared | sizes | dict(eval_episodes=8)
+
+
+def jobs(setup: str, case: str, folder: Path, updates: int = 4) -> list[dict[str, Any]]:
+    """The runs of a setup; eight and two also continue the run of one device."""
+    common = arguments(case)
+    batch = common["num_envs"] * common["num_steps"]
+    result = []
+    for name, number, evaluations in (("float32", 1, 1), ("float64", updates, 2)):
+        sizes = dict(total_steps=number * batch, num_evaluations=evaluations)
+        out = f"{folder / setup / name}"
+        result.append(common | sizes | {"x64": name == "float64", "out": out})
+    if setup != "one":
+        result[-1]["exchanges"] = f"{folder / setup / 'exchanges.json'}"
+        result.append(continuing(case, folder / "one", folder / setup / "continued"))
+    return result
+
+
+def continuing(case: str, began: Path, out: Path) -> dict[str, Any]:
+    """A job that resumes from the middle of another's run, in a copy of its folder."""
+    shard_over = arguments(case)["shard_over"]
+    return {
+        "x64": True,
+        "copy": f"{began / 'float64'}",
+        "resume": f"{out}",
+        "shard_over": shard_over,
+    }
+
+
+def launch(setup: str, jobs: list[dict[str, Any]]) -> None:
+    """Makes the runs of ``jobs`` in one process, or in two that join on loopback."""
+    for job in (job for job in jobs if "copy" in job):
+        shutil.copytree(job["copy"], job["resume"])
+        # without the last checkpoint the second half is computed again
+        shutil.rmtree(max((Path(job["resume"]) / "checkpoints").glob("step_*")))
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        port = server.getsockname()[1]
+    order = {"jobs": jobs, "count": 2 if setup == "two" else 1, "port": port}
+    flags = f" --xla_force_host_platform_device_count={DEVICES[setup]}"
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--jobs", json.dumps(order | {"rank": rank})],
+            env=environment,
+        )
+        for rank in range(order["count"])
+    ]
+    try:
+        assert not any([process.wait(550) for process in running]), setup
+    finally:
+        for process in running:
+            process.kill()
+
+
+def work(order: dict[str, Any]) -> None:
+    """Makes the runs of a process."""
+    if order["count"] > 1:
+        jax.distributed.initialize(f"localhost:{order['port']}", order["count"], order["rank"])
+    for job in order["jobs"]:
+        devices, listed = jax.device_count(), job.pop("exchanges", None)
+        with jax.enable_x64(job.pop("x64")):
+            if "resume" in job:
+                layout = dict(devices=devices, shard_over=job["shard_over"])
+                jml.resume_run(job["resume"], quiet=True, **layout)
+                continue
+            job["config"]["hidden_sizes"] = tuple(job["config"]["hidden_sizes"])
+            job["config"] = tiny_runs.config(job["algorithm"], **job["config"])
+            result = jml.run(**job, devices=devices, quiet=True)
+            if listed and sharding.is_primary():
+                compiled, _ = compilation.compile_run(result.plan, result.env)
+                Path(listed).write_text(json.dumps(exchanges(compiled.train_chunk.as_text())))
+
+
+def saved(path: Path) -> Any:
+    """The last state of a run, all of it on this process's device."""
+    stored = dataclasses.replace(experiment_config.read(path), devices=None)
+    template = compilation.abstract_states(stored, experiment_config.env_of_run(stored, path, None))
+    return checkpoint.restore(run_dir.find(path).checkpoints, template).state
+
+
 @pytest.mark.slow
-@pytest.mark.guard
 @pytest.mark.parametrize("setup", ["eight", "two"])
-def test_runs_and_checkpoints_of_several_devices(setup: str, tmp_path: Path) -> None:
-    message = (
-        "--cases ippo:gru:envs --env toy/memory --updates 4 --num-steps 3 --hidden-sizes 4 "
-        "--fast-compile --seeds 1"
-    )
-    command = [sys.executable, str(BENCHMARKS / "devices.py"), *message.split(), "--setups", setup]
-    command += ["--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (row,) = json.loads((tmp_path / "devices.json").read_text())["rows"]
-    assert row["agrees"] and {entry["kind"] for entry in row["exchanges"]} == {"all-reduce"}
-    assert "8 devices" in (tmp_path / "devices.md").read_text() or setup == "two"
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("ippo:gru:envs", marks=pytest.mark.guard),
+        "liir:gru:envs",
+        "liir:none:seeds",
+        "mappo:none:envs",
+        "ippo:gru:seeds",
+    ],
+)
+def test_runs_and_checkpoints_of_several_devices(case: str, setup: str, tmp_path: Path) -> None:
+    launch("one", jobs("one", case, tmp_path))
+    launch(setup, jobs(setup, case, tmp_path))
+    launch("one", [continuing(case, tmp_path / setup, tmp_path / setup / "handed_back")])
+    for name, limit in LIMITS.items():
+        with jax.enable_x64(name != "float32"):
+            one = saved(tmp_path / "one" / ("float32" if name == "float32" else "float64"))
+            error = difference(one, saved(tmp_path / setup / name))
+        assert error["error"] <= limit and not error["unequal"], (name, error)
+    listed = json.loads((tmp_path / setup / "exchanges.json").read_text())
+    kinds = {entry["kind"] for entry in listed}
+    assert kinds == (set() if case.endswith("seeds") else {"all-reduce"})
 
 
 if __name__ == "__main__":
-    print(json.dumps(eight(*sys.argv[1:3])))
+    if sys.argv[1] == "--jobs":
+        work(json.loads(sys.argv[2]))
+    else:
+        print(json.dumps(eight(*sys.argv[1:3])))

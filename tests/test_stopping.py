@@ -18,7 +18,7 @@ from tiny_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment import runner
-from jaxmarl_lite.experiment.signals import StopRequest
+from jaxmarl_lite.experiment.runner import StopRequest
 from jaxmarl_lite.report import atomic_io, checkpoint, loggers, run_dir
 
 RUN: dict[str, Any] = dict(
@@ -231,11 +231,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    write, replace = loggers.JsonlWriter.write, atomic_io.replace_text
+    write, replace = loggers.JsonlLogger.write, atomic_io.replace_text
     with monkeypatch.context() as patch:
         if written == "rows":
             patch.setattr(
-                loggers.JsonlWriter,
+                loggers.JsonlLogger,
                 "write",
                 lambda self, u, *rest: full() if u == 8 else write(self, u, *rest),
             )

@@ -21,7 +21,7 @@ RICH = {
 """Settings under which every part of the state is at work."""
 
 
-def _pure(name="mappo", env_id="toy/mortal", **settings):
+def _pure(name="mappo", env_id="toy/early-death", **settings):
     env = get_env(env_id)
     return train.make_train(algorithm(name, env, **settings), env, **SIZES)
 

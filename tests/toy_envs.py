@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import registry
+from jaxmarl_lite.algorithms import base_config, registry
 from jaxmarl_lite.envs import registry as environments
-from jaxmarl_lite.envs.wrappers.costs import Cost, with_costs
+from jaxmarl_lite.envs.wrappers import Cost, with_costs
 from jaxmarl_lite.types import Algorithm, Array, Environment, EnvSpec, Observation, TimeStep
 
 
@@ -152,6 +152,8 @@ def algorithm(name: str, env: Environment, **settings: Any) -> Algorithm:
         if hasattr(kind, "sequence_length")
         else {}
     )
+    if not issubclass(kind, base_config.SharingConfig):
+        settings.pop("parameter_sharing", None)  # always separate
     return registry.make_algorithm(
         name, env.spec, kind(**{"hidden_sizes": (16,)} | small | settings)
     )

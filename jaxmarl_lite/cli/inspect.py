@@ -11,18 +11,18 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from jaxmarl_lite import envs, keys
-from jaxmarl_lite.algorithms import registry
-from jaxmarl_lite.cli import arguments, cost_plot
+from jaxmarl_lite.algorithms import cost_limits, registry
+from jaxmarl_lite.cli.train import REGISTRY
 from jaxmarl_lite.envs import errors
 from jaxmarl_lite.evaluate import make_evaluate
-from jaxmarl_lite.experiment import compilation, constraint_stats, run_logger
+from jaxmarl_lite.experiment import compilation, run_logger
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.result import load_run
-from jaxmarl_lite.report import cost_tables, run_dir, statistics, tables
-from jaxmarl_lite.report.text import printable
-from jaxmarl_lite.types import EnvSpec
+from jaxmarl_lite.report import run_dir, statistics, tables
+from jaxmarl_lite.report.tables import printable
 from jaxmarl_lite.validation import MOST, check_int
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -65,7 +65,8 @@ class Plot:
 class Render:
     """Write one episode of a trained policy as a GIF, in SMAX, Jumanji's environments and robots.
 
-    A run of LIIR, in any environment, also writes a figure of each agent's learned reward in it.
+    Where the algorithm learns intrinsic rewards, a figure shows each agent's in the episode; such
+    runs need no environment that can be drawn.
     """
 
     run: Run
@@ -79,8 +80,8 @@ class Render:
     sampled: bool = False
     """Play sampled actions; by default as in the run's own evaluations."""
     out: Path | None = None
-    """File to write; by default episode.gif in the run's folder. The figure of LIIR's rewards has
-    the same name with the suffix .rewards.png."""
+    """File to write; by default episode.gif in the run's folder. The figure of intrinsic
+    rewards has the same name with the suffix .rewards.png."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,10 @@ class List:
     """Build every environment to show its sizes."""
 
 
+_COST_METRICS = ("eval_cost", "episode_cost")
+"""Metrics that have limits."""
+
+
 def evaluate(args: list[str]) -> None:
     """Runs the command ``evaluate RUN``.
 
@@ -102,76 +107,51 @@ def evaluate(args: list[str]) -> None:
     Raises:
         ValueError: an argument is invalid.
     """
-    options = tyro.cli(
-        Evaluate, prog="jaxmarl-lite evaluate", args=args, registry=arguments.REGISTRY
-    )
+    options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=args, registry=REGISTRY)
     check_int("--seed", options.seed, -(2**31), 2**32 - 1)
     check_int("--episodes", options.episodes, 1, MOST)
     result = load_run(options.run)
+    spec, greedy = result.spec, _is_greedy(options, result.plan.greedy)
     algorithm = compilation.algorithm_of(result.plan, result.env)
-    chosen = _chosen_greedy(options)
-    greedy = result.plan.greedy if chosen is None else chosen
     play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
-    means, texts, costs, wins = {}, [], {}, {}
+    means, costs, wins, rows = [], {}, [], []
     for seed in result.seeds:
         key = jax.random.fold_in(keys.for_purpose(options.seed, keys.AFTERWARDS), seed)
         played = jax.device_get(play(result.learner(seed), key))
         if seed in result.diverged:  # its policy may still act, but without meaning
             played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
-        returns = np.asarray(result.spec.team_return(played.returns), float)
-        means[seed], costs[seed], wins[seed] = (
-            float(returns.mean()),
-            played.costs,
-            np.asarray(played.wins),
-        )
-        interval = (
-            statistics.bootstrap_interval(returns, np.mean) if np.isfinite(returns).all() else None
-        )
-        length = None if interval is None else round(float(played.lengths.mean()), 1)
-        texts.append(
-            (f"seed {seed}", "left out" if interval is None else _interval(interval), length)
-        )
-    table = tables.list_table(
-        (
-            "",
-            f"{result.spec.return_description}: mean [95 % interval] over {options.episodes} "
-            "episodes",
-            "episode length",
-        ),
-        texts,
-        title=f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}",
-    )
-    table.add_section()
-    overall = statistics.bootstrap_interval(np.asarray(list(means.values())))
-    table.add_row("IQM [95 % interval] over seeds", tables.format_interval(overall), "")
-    _console().print(table)
-    if result.spec.win_condition:
-        _console().print(_wins(wins, result.spec.win_condition))
-    if result.spec.num_costs:
+        returns, won = np.asarray(spec.team_return(played.returns), float), np.asarray(played.wins)
+        costs[seed] = played.costs
+        means.append(float(returns.mean()))
+        text, length, share = "left out", None, "left out"
+        if np.isfinite(returns).all():
+            interval = statistics.bootstrap_interval(returns, statistics.mean)
+            text = tables.format_interval(interval, count_seeds=False)
+            length = round(float(played.lengths.mean()), 1)
+        if np.isfinite(won).all():
+            share = tables.format_share(int(won.sum()), len(won))
+        rows.append((f"seed {seed}", text, length))
+        wins.append((f"seed {seed}", share))
+    overall = tables.format_interval(statistics.bootstrap_interval(means))
+    rows += [(), ("IQM [95 % interval] over seeds", overall, None)]
+    meaning = f"{spec.return_description}: mean [95 % interval] over {options.episodes} episodes"
+    title = f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}"
+    parts = [tables.make_table(("", meaning, "episode length"), rows, title)]
+    if spec.win_condition:
+        columns = ("", "win rate [95 % interval]")
+        parts.append(tables.make_table(columns, wins, f"wins: {spec.win_condition}"))
+    if spec.num_costs:
         title = f"costs over {options.episodes} episodes of each seed, together"
-        for part in cost_tables.evaluation_tables(
-            costs, result.limits, result.spec.cost_names, title
-        ):
-            _console().print(part)
+        parts += tables.evaluation_cost_tables(costs, result.limits, spec.cost_names, title)
+    for part in parts:
+        _console().print(part)
 
 
-def _chosen_greedy(options: Evaluate | Render) -> bool | None:
-    """Returns the choice of --greedy and --sampled; None where neither is given."""
+def _is_greedy(options: Evaluate | Render, default: bool) -> bool:
+    """Returns whether --greedy or --sampled is given, or the default where neither is."""
     if options.greedy and options.sampled:
         raise ValueError("--greedy and --sampled are both given; allowed is one of them")
-    return True if options.greedy else False if options.sampled else None
-
-
-def _wins(wins: dict[int, np.ndarray], meaning: str) -> Any:
-    """Returns a table of the share of won episodes of every seed, with Wilson's interval."""
-    rows = []
-    for seed, seed_wins in wins.items():
-        text = "left out"
-        if np.isfinite(seed_wins).all():
-            interval = statistics.proportion_interval(int(seed_wins.sum()), len(seed_wins))
-            text = f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-        rows.append((f"seed {seed}", text))
-    return tables.list_table(("", "win rate [95 % interval]"), rows, title=f"wins: {meaning}")
+    return options.greedy or (default and not options.sampled)
 
 
 def plot(args: list[str]) -> None:
@@ -184,37 +164,63 @@ def plot(args: list[str]) -> None:
         ValueError: an argument is invalid, or a run lacks the metric.
         RunFolderError: a folder holds no run, or a damaged one.
     """
-    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=args, registry=arguments.REGISTRY)
+    options = tyro.cli(Plot, prog="jaxmarl-lite plot", args=args, registry=REGISTRY)
     if not options.runs:
         raise ValueError("no run is given; allowed are the folders of one or several runs")
-    from jaxmarl_lite.report import drawing, plotting
+    from jaxmarl_lite.report import plotting
 
-    drawing.check_path(options.out, "--out")
+    plotting.check_path(options.out, "--out")
     runs = {}
     for path in options.runs:
         run = run_dir.load(path)
-        run_logger.check_rows(
-            experiment_config.from_dict(run.config, run.folder.config), run.rows, run.folder.metrics
-        )
-        runs[
-            f"{run.config.get('algorithm', '')} ({path})" if len(options.runs) > 1 else path.name
-        ] = run
-    name = options.metric.replace("/", "_")
+        plan = experiment_config.from_dict(run.config, run.folder.config)
+        run_logger.check_rows(plan, run.rows, run.folder.metrics)
+        runs[f"{plan.algorithm} ({path})" if len(options.runs) > 1 else path.name] = run, plan
+    metric = options.metric
     folder = options.runs[0] if len(options.runs) == 1 else Path()
-    out = options.out or folder / f"{name}.png"
-    title = " and ".join(dict.fromkeys(str(run.config.get("env", "")) for run in runs.values()))
-    if all(cost_plot.has_costs(run, options.metric) for run in runs.values()):
-        cost_plot.draw(runs, options.metric, title, out)
+    out = options.out or folder / f"{metric.replace('/', '_')}.png"
+    title = " and ".join(dict.fromkeys(plan.env for _, plan in runs.values()))
+    entry = f"{metric}/agent_0/cost_0"
+    if metric in _COST_METRICS and all(entry in run.names() for run, _ in runs.values()):
+        _plot_costs(runs, metric, title, out)
     else:
         curves = {
             label + suffix: curve
-            for label, run in runs.items()
-            for suffix, curve in _curves(run, options.metric).items()
+            for label, (run, _) in runs.items()
+            for suffix, curve in _curves(run, metric).items()
         }
-        plotting.learning_curve(
-            curves, ylabel=options.metric.replace("_", " "), title=title, path=out
-        )
+        panel = plotting.Panel("", metric.replace("_", " "), curves, show_seeds=True)
+        plotting.draw_panels([panel], title=title, path=out)
     print(printable(out))
+
+
+def _plot_costs(
+    runs: dict[str, tuple[run_dir.Run, experiment_config.RunConfig]],
+    metric: str,
+    title: str,
+    path: Path,
+) -> None:
+    """Plots a cost of runs with their limits.
+
+    Folders of earlier versions hold no spec; where such a run was given an environment object, the
+    names of its costs and their limits are unknown.
+    """
+    from jaxmarl_lite.report import plotting
+
+    curves, names, descriptions = {}, (), ()
+    for label, (run, plan) in runs.items():
+        spec, limits = run_logger.read_spec(run.folder), None
+        if spec is None and plan.env_args is not None:
+            spec = experiment_config.resolve_env(plan.env, plan.env_args)[0].spec
+        if spec is not None:
+            limits = cost_limits.limits_of(plan.config, spec)
+            names, descriptions = spec.cost_names, spec.cost_descriptions
+        steps = sorted({row["step"] for row in run.rows})
+        costs = run_logger.to_arrays(run.rows, plan.seeds)[metric]
+        curves[label] = plotting.RunCurves(steps, costs=costs, limits=limits)
+    plotting.plot_runs(
+        curves, cost_names=names, cost_descriptions=descriptions, title=title, path=path
+    )
 
 
 def _curves(run: run_dir.Run, metric: str) -> dict[str, Any]:
@@ -226,16 +232,18 @@ def _curves(run: run_dir.Run, metric: str) -> dict[str, Any]:
     Raises:
         ValueError: the run has no such metric.
     """
-    names = [name for name in run.names() if name == metric or name.startswith(f"{metric}/")]
-    if not names:
+    curves = {}
+    for name in run.names():
+        if name == metric or name.startswith(f"{metric}/"):
+            series = run.series(name)
+            suffix = name[len(metric) :].replace("/", " ").replace("_", " ")
+            curves[suffix] = series.steps, series.values
+    if not curves:
         raise ValueError(
             f"metric is {metric!r}; the run in {run.folder.path} has "
             f"{', '.join(run.names()) or 'none'}"
         )
-    series_by_suffix = {
-        name[len(metric) :].replace("/", " ").replace("_", " "): run.series(name) for name in names
-    }
-    return {suffix: (series.steps, series.values) for suffix, series in series_by_suffix.items()}
+    return curves
 
 
 def render(args: list[str]) -> None:
@@ -247,11 +255,12 @@ def render(args: list[str]) -> None:
     Raises:
         ValueError: an argument is invalid, or the environment cannot be drawn.
     """
-    options = tyro.cli(Render, prog="jaxmarl-lite render", args=args, registry=arguments.REGISTRY)
-    greedy = _chosen_greedy(options)
+    options = tyro.cli(Render, prog="jaxmarl-lite render", args=args, registry=REGISTRY)
     result = load_run(options.run)
+    greedy = _is_greedy(options, result.plan.greedy)
     animate = getattr(result.env, "animate", None)
-    if animate is None and result.algorithm != "liir":
+    learned = compilation.algorithm_of(result.plan, result.env).intrinsic_reward
+    if animate is None and learned is None:
         raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
     video = options.out or options.run / "episode.gif"
     if not video.suffix or video.is_dir():
@@ -259,20 +268,16 @@ def render(args: list[str]) -> None:
             f"out is {str(video)!r}; allowed is a file name with a suffix, such as episode.gif"
         )
     episode = result.episode(options.seed, options.episode_seed, greedy)
-    paths = []
+    paths, missing = [], "; no video: the environment has no `animate`"
     if animate is not None:
-        shows = "rewards" in inspect.signature(animate).parameters
-        rewards = (
-            {"rewards": episode.intrinsic_reward}
-            if shows and episode.intrinsic_reward is not None
-            else {}
-        )
+        missing, rewards = "", {}
+        if "rewards" in inspect.signature(animate).parameters:
+            rewards = {"rewards": episode.intrinsic_reward}
         paths.append(animate(episode.states, video, **rewards))
     if episode.intrinsic_reward is not None:
         paths.append(video.with_suffix(".rewards.png"))
         result.plot_intrinsic_rewards(paths[-1], episode=episode)
-    missing = "; no video: the environment has no `animate`" if animate is None else ""
-    played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
+    played = "greedy" if greedy else "sampled"
     print(*map(printable, paths), f"({episode.length} steps, {played} actions{missing})")
 
 
@@ -285,14 +290,14 @@ def list_names(args: list[str]) -> None:
     Raises:
         ValueError: a name is unknown.
     """
-    options = tyro.cli(List, prog="jaxmarl-lite list", args=args, registry=arguments.REGISTRY)
+    options = tyro.cli(List, prog="jaxmarl-lite list", args=args, registry=REGISTRY)
     console = _console()
     for name in options.names:
         if name in registry.ALGORITHMS:
             console.print(_algorithm(name))
             continue
         if "/" not in name:
-            known = [*registry.ALGORITHMS, *(env_id for env_id, _ in envs.list_environments())]
+            known = [*registry.ALGORITHMS, *dict(envs.list_environments())]
             raise errors.unknown_name_error(
                 "algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows."
             )
@@ -307,7 +312,7 @@ def list_names(args: list[str]) -> None:
             console.print(_environments([name for name, _ in listed], where_possible=True))
         else:
             console.print(
-                tables.list_table(("environment", "agents, actions, episode limit"), listed)
+                tables.make_table(("environment", "agents, actions, episode limit"), listed)
             )
             console.print(
                 "delayed/NAME is environment NAME with the sum of its rewards paid at the end of "
@@ -319,34 +324,27 @@ def list_names(args: list[str]) -> None:
             )
 
 
-def _algorithms() -> Any:
+def _algorithms() -> Table:
     """Returns a table of the algorithms with their most important settings."""
     names = ("hidden_sizes", "recurrent", "critic_input", "num_epochs", "lr")
-    columns = {name: name.replace("_", " ") for name in names}
     rows = []
     for name in registry.ALGORITHMS:
-        kind = registry.config_of(name)
-        values = kind()
-        rows.append(
-            (
-                name,
-                len(dataclasses.fields(kind)),
-                *(_plain(getattr(values, field, "")) for field in columns),
-            )
-        )
-    return tables.list_table(("algorithm", "settings", *columns.values()), rows)
+        config = registry.config_of(name)()
+        values = (_plain(getattr(config, field, "")) for field in names)
+        rows.append((name, len(dataclasses.fields(config)), *values))
+    heads = (name.replace("_", " ") for name in names)
+    return tables.make_table(("algorithm", "settings", *heads), rows)
 
 
-def _algorithm(name: str) -> Any:
+def _algorithm(name: str) -> Table:
     """Returns a table of all settings of one algorithm with their defaults."""
     values = registry.config_of(name)()
     rows = [(f.name, f.type, _plain(getattr(values, f.name))) for f in dataclasses.fields(values)]
-    return tables.list_table(
-        ("setting", "kind", "default"), rows, title=f"{name}; for meanings see train {name} --help"
-    )
+    title = f"{name}; for meanings see train {name} --help"
+    return tables.make_table(("setting", "kind", "default"), rows, title)
 
 
-def _environments(names: list[str], where_possible: bool = False) -> Any:
+def _environments(names: list[str], where_possible: bool = False) -> Table:
     """Returns a table of environments with their sizes.
 
     Args:
@@ -363,32 +361,27 @@ def _environments(names: list[str], where_possible: bool = False) -> Any:
                 raise
             rows.append((name, *[""] * 7, str(error).partition(": ")[2]))
             continue
-        actions = f"{spec.action_size} {spec.action_type}"
-        best = "" if spec.max_return is None else f"{spec.max_return:g}"
-        sizes = (
-            spec.num_agents,
-            spec.obs_size,
-            spec.global_state_size,
-            actions,
-            spec.max_episode_steps,
-            best,
+        limits = cost_limits.limits_of(None, spec)
+        costs = (f"{x} {tables.format_limit(limits[:, k])}" for k, x in enumerate(spec.cost_names))
+        rows.append(
+            (
+                name,
+                spec.num_agents,
+                spec.obs_size,
+                spec.global_state_size,
+                f"{spec.action_size} {spec.action_type}",
+                spec.max_episode_steps,
+                "" if spec.max_return is None else f"{spec.max_return:g}",
+                spec.num_costs,
+                "; ".join(costs),
+            )
         )
-        rows.append((name, *sizes, spec.num_costs, _costs(spec)))
     title = (
         "N agents, O entries of an observation, S of the global state, A actions; longest episode; "
         "highest return; K costs per agent and the environment's limits, in cost per episode"
     )
-    return tables.list_table(
-        ("environment", "N", "O", "S", "A", "steps", "best", "K", "limits"), rows, title=title
-    )
-
-
-def _costs(spec: EnvSpec) -> str:
-    """Returns the names of an environment's costs with its own limits."""
-    bounds = constraint_stats.limits_of(None, spec)
-    return "; ".join(
-        f"{name} {cost_tables.format_limit(bounds[:, k])}" for k, name in enumerate(spec.cost_names)
-    )
+    columns = ("environment", "N", "O", "S", "A", "steps", "best", "K", "limits")
+    return tables.make_table(columns, rows, title)
 
 
 def _console() -> Console:
@@ -402,10 +395,3 @@ def _console() -> Console:
 def _plain(value: object) -> str:
     """Returns a setting's value as text, a tuple as its entries."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _interval(interval: statistics.Interval) -> str:
-    """Returns an estimate with its interval as text."""
-    numbers = [float(interval.estimate), float(interval.low), float(interval.high)]
-    centre, low, high = (tables.format_number(value, numbers) for value in numbers)
-    return f"{centre} [{low}, {high}]"

@@ -22,6 +22,9 @@ HELP = """usage: jaxmarl-lite COMMAND ...
                               repeat a run
   evaluate RUN                evaluate the trained policies of a run
   plot RUN [RUN ...]          plot one or several runs in one figure
+  compare RUN RUN [...]       compare runs in tables and plots, with intervals over seeds
+  compare ALGORITHM [...] --env ENV [...] --out DIR
+                              train algorithms alike and compare them
   render RUN                  write an episode of a trained policy as a GIF
   list [NAME ...]             list algorithms and environments, or show details of some
 
@@ -86,18 +89,20 @@ def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
 
 def _command(name: str) -> Callable[[list[str]], None]:
     """Returns the function of a command; raises ValueError for an unknown name."""
-    names = ("train", "evaluate", "plot", "render", "list")
+    names = ("train", "evaluate", "plot", "compare", "render", "list")
     if name not in names:
-        import difflib
+        from jaxmarl_lite.validation import unknown_name
 
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise ValueError(f"command is {name!r}; allowed is one of {', '.join(names)}{hint}")
+        raise unknown_name("command", name, names)
     _keep_compilations()
     if name == "train":
         from jaxmarl_lite.cli import train as cli_train
 
         return cli_train.train
+    if name == "compare":
+        from jaxmarl_lite.cli import compare as cli_compare
+
+        return cli_compare.compare
     from jaxmarl_lite.cli import inspect
 
     return getattr(inspect, "list_names" if name == "list" else name)

@@ -1,113 +1,102 @@
-"""The command ``train``: the arguments of `run` and all fields of a config as options."""
+"""The command ``train``, and the conversion of words to values that all commands share.
+
+The options are the fields of `RunConfig`, of `SessionConfig` and of the algorithm's config.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any
 
+import jax
 import tyro
 
-from jaxmarl_lite import sharding
 from jaxmarl_lite.algorithms import base_config, cost_limits, registry
-from jaxmarl_lite.cli import arguments
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment import presets
 from jaxmarl_lite.experiment.api import run
-from jaxmarl_lite.experiment.config import RunConfig
+from jaxmarl_lite.experiment.config import RunConfig, SessionConfig
 from jaxmarl_lite.report import run_dir
 from jaxmarl_lite.validation import check_path
 
-Config = TypeVar("Config")
+REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
-@arguments.REGISTRY.primitive_rule
-def _limits_rule(info: Any) -> Any:
-    """Parses ``--cost-limit NAME=LIMIT[,LIMIT...]``; a number alone is the limit of every cost."""
-    if info.type is not cost_limits.CostLimits:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="NAME=LIMIT[,LIMIT...]",
-        instance_from_str=_limits,
-        is_instance=lambda value: isinstance(value, cost_limits.CostLimits),
-        str_from_instance=lambda value: [
-            f"{name}={_limit_text(limit)}" for name, limit in value.to_dict().items()
-        ],
-    )
+def to_int(word: str) -> int:
+    """Returns the whole number that a string represents.
+
+    Args:
+        word: an integer, or a number without a fraction, such as ``1e6``.
+
+    Raises:
+        ValueError: the string represents no whole number.
+    """
+    try:
+        return int(word)
+    except ValueError:
+        number = float(word)
+        if not number.is_integer():
+            raise ValueError(f"{word!r} is no whole number") from None
+        return int(number)
 
 
-def _limits(args: list[str]) -> cost_limits.CostLimits:
-    """Returns the limits that the arguments of ``--cost-limit`` describe."""
-    limits: dict[str, Any] = {}
-    if not args:
-        raise ValueError(
-            "--cost-limit is empty; allowed is NAME=LIMIT, or one number for every cost"
+def _add_rule(
+    kind: Any,
+    metavar: str,
+    parse: Callable[[list[str]], Any],
+    to_words: Callable[[Any], list[str]] = lambda value: [str(value)],
+    many: bool = False,
+) -> None:
+    """Adds the conversion of options of one type.
+
+    Args:
+        kind: the type of the field.
+        metavar: form of a value in the help.
+        parse: function from the words of an option to its value.
+        to_words: function from a value to its words.
+        many: whether the option takes any number of words instead of one.
+    """
+
+    @REGISTRY.primitive_rule
+    def _rule(info: Any) -> Any:
+        if info.type != kind:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*" if many else 1,
+            metavar=metavar,
+            instance_from_str=parse,
+            is_instance=lambda value: isinstance(value, (kind if isinstance(kind, type) else dict)),
+            str_from_instance=to_words,
         )
-    for word in args:
-        name, equals, text = word.rpartition("=")
-        if equals and not name:
-            raise ValueError(
-                f"--cost-limit is {word!r}; allowed is the name of a cost before the =, or a "
-                "number alone"
-            )
-        if (name or cost_limits.ALL_COSTS) in limits or (limits and not name):
-            raise ValueError(
-                f"--cost-limit is {' '.join(args)!r}; allowed is each cost once, or one number "
-                "for all"
-            )
-        try:
-            numbers = [float(part) for part in text.split(",")]
-        except ValueError as error:
-            forms = "NAME=LIMIT, NAME=LIMIT,LIMIT... or one number for every cost"
-            raise ValueError(f"--cost-limit is {word!r}; allowed is {forms}") from error
-        limits[name or cost_limits.ALL_COSTS] = numbers if len(numbers) > 1 else numbers[0]
-    return cost_limits.parse_cost_limits(limits, "--cost-limit")
 
 
-def _limit_text(limit: object) -> str:
-    """Returns a limit as ``--cost-limit`` accepts it."""
-    return ",".join(map(str, limit)) if isinstance(limit, list) else str(limit)
+_add_rule(int, "INT", lambda strings: to_int(strings[0]))
+_add_rule(Path, "PATH", lambda strings: check_path("the path", strings[0]))
+_add_rule(
+    cost_limits.CostLimits,
+    "NAME=LIMIT[,LIMIT...]",
+    lambda strings: cost_limits.parse_words(strings, "--cost-limit"),
+    cost_limits.to_words,
+    many=True,
+)
+_add_rule(
+    dict[str, Any] | None,
+    "NAME=VALUE",
+    tuple,  # `train` parses the words, and refuses wrong ones in one line
+    lambda value: [f"{name}={entry!r}" for name, entry in value.items()],
+    many=True,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options(Generic[Config]):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(SessionConfig, RunConfig):
     """Train an algorithm in an environment with several seeds."""
 
-    env: str
-    """Id of the environment, see `jaxmarl-lite list`."""
-    seeds: tuple[int, ...] = (3,)
-    """One number: how many seeds, 0 .. n-1; several numbers: the seeds themselves."""
-    total_steps: int = 1_000_000
-    """Environment steps of each seed, rounded up to whole updates."""
-    out: Path | None = None
-    """Folder of the run, for all of its files; without it nothing is written."""
-    num_envs: int | None = None
-    """Parallel environments of a rollout; None: tuned for this environment, or 64."""
-    num_steps: int | None = None
-    """Steps of a rollout; None: tuned for this environment, or 64."""
-    stagger_episodes: bool | None = None
-    """Cut the first episode of every parallel environment at a random step, so that episodes end at
-    different times; None: tuned for this environment, or no."""
-    num_evaluations: int = 20
-    """Number of evaluations, each with a checkpoint, after the one at the start."""
-    eval_episodes: int = 32
-    """Episodes of an evaluation."""
-    greedy: bool = False
-    """Evaluate, and later play and render, the likeliest actions instead of sampled ones."""
-    env_args: tuple[str, ...] = ()
-    """Keyword arguments of the environment, such as reward=individual agent_id=False."""
-    config: Path | None = None
+    algorithm: tyro.conf.Suppress[str]
+    config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """A config.json, or the folder of a run, whose values are the defaults of all other options."""
-    resume: Path | None = None
-    """Folder of a run to continue, bit for bit, from its newest checkpoint."""
-    seeds_in_parallel: int | None = None
-    """Seeds that train side by side; None: one on a CPU, else all."""
-    devices: int | None = None
-    """Number of devices to use; None: one, or all where several processes join."""
-    shard_over: Literal["envs", "seeds"] = "envs"
-    """Axis that is spread over several devices: the environments of every seed, or the seeds."""
     distributed: bool = False
     """Join several processes or hosts; Slurm and similar launchers are detected."""
     coordinator: str | None = None
@@ -116,16 +105,9 @@ class Options(Generic[Config]):
     """Number of processes that join, where --distributed cannot detect it."""
     process_id: int | None = None
     """Index of this process, where --distributed cannot detect it."""
-    max_checkpoints: int = 2
-    """Number of checkpoints to keep."""
-    checkpoint_minutes: float = 5.0
-    """Longest time between two checkpoints, in minutes; each evaluation saves one too."""
-    wandb: str | None = None
-    """Name of a W&B project to write to as well."""
-    quiet: bool = False
-    """Print nothing."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = None  # type: ignore[assignment]
-    """Settings of the algorithm."""
+
+    def __post_init__(self) -> None:
+        """Leaves the checks to `run`, which names the fields in one line."""
 
 
 def train(args: list[str]) -> None:
@@ -152,7 +134,7 @@ def train(args: list[str]) -> None:
             f"algorithm is {name!r}, but the config given is of {stored.algorithm!r}; allowed is "
             "the same"
         )
-    defaults = _defaults(name, kind, stored, rest)
+    defaults = _defaults(name, stored, rest)
 
     class Unchecked(kind):
         """The config while options are parsed, without its checks.
@@ -164,26 +146,41 @@ def train(args: list[str]) -> None:
         def __post_init__(self) -> None:
             pass
 
+    start: dict[str, Any] = vars(defaults) | {"config": Unchecked(**vars(defaults.config))}
     options = tyro.cli(
-        Options[Unchecked],  # type: ignore[valid-type]
+        dataclasses.make_dataclass(
+            "Options", [("config", Unchecked)], bases=(Options,), frozen=True, kw_only=True
+        ),
         prog=f"jaxmarl-lite train {name}",
+        description=Options.__doc__,
         args=rest,
-        default=dataclasses.replace(defaults, settings=Unchecked(**vars(defaults.settings))),
+        default=Options(**start),
         config=(tyro.conf.OmitArgPrefixes,),
-        registry=arguments.REGISTRY,
+        registry=REGISTRY,
     )
-    options = dataclasses.replace(
-        options, settings=_settings(defaults.settings, options.settings, rest)
-    )
+    config = _settings(defaults.config, options.config, rest)
     if options.distributed or options.coordinator is not None:
-        sharding.initialize_distributed(
-            options.coordinator, options.num_processes, options.process_id
-        )
+        jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
     elif options.num_processes is not None or options.process_id is not None:
         raise ValueError(
             "--num-processes and --process-id have no effect without --distributed; allowed is both"
         )
-    run(name, options.env, **_arguments(_with_stored_limits(options, stored), defaults, stored))
+    if stored is not None and hasattr(config, "cost_limit"):
+        # stored limits stay where the options give none
+        merged = cost_limits.override(config.cost_limit, stored.config.cost_limit)
+        config = dataclasses.replace(config, cost_limit=merged)
+    settings = {
+        field.name: getattr(options, field.name)
+        for kind in (RunConfig, SessionConfig)
+        for field in dataclasses.fields(kind)
+        if field.name not in ("algorithm", "env")
+    }
+    # One number is how many seeds; one stored seed, such as (7,), is that seed.
+    if len(options.seeds) == 1 and options.seeds != defaults.seeds:
+        settings["seeds"] = options.seeds[0]
+    if isinstance(options.env_args, tuple):
+        settings["env_args"] = dict(map(_keyword, options.env_args))
+    run(name, options.env, **(settings | {"config": config}))
 
 
 def _settings(base: Any, parsed: Any, args: list[str]) -> Any:
@@ -198,65 +195,13 @@ def _settings(base: Any, parsed: Any, args: list[str]) -> Any:
     return base_config.override(type(base), vars(base), changes)
 
 
-def _with_stored_limits(options: Options[Any], stored: RunConfig | None) -> Options[Any]:
-    """Returns the options, with the stored limits of costs for which no limit is given."""
-    if stored is None or not hasattr(options.settings, "cost_limit"):
-        return options
-    merged = cost_limits.override(options.settings.cost_limit, stored.config.cost_limit)
-    return dataclasses.replace(
-        options, settings=dataclasses.replace(options.settings, cost_limit=merged)
-    )
-
-
-def _arguments(
-    options: Options[Any], defaults: Options[Any], stored: RunConfig | None
-) -> dict[str, Any]:
-    """Returns the keyword arguments of `run`."""
-    # A single stored seed, such as (7,), would otherwise be read as a number of seeds.
-    same = stored is not None and options.seeds == defaults.seeds
-    seeds = stored.seeds if same and stored is not None else options.seeds
-    names = (
-        "total_steps",
-        "out",
-        "num_envs",
-        "num_steps",
-        "stagger_episodes",
-        "num_evaluations",
-        "eval_episodes",
-        "greedy",
-        "resume",
-        "seeds_in_parallel",
-        "devices",
-        "shard_over",
-        "max_checkpoints",
-        "checkpoint_minutes",
-        "wandb",
-        "quiet",
-    )
-    return {name: getattr(options, name) for name in names} | {
-        "config": options.settings,
-        "seeds": seeds[0] if len(seeds) == 1 and not same else seeds,
-        "env_args": dict(map(_keyword, options.env_args)),
-    }
-
-
-def _defaults(name: str, kind: type, stored: RunConfig | None, args: list[str]) -> Options[Any]:
+def _defaults(name: str, stored: RunConfig | None, args: list[str]) -> RunConfig:
     """Returns the defaults of all options: a stored plan's values, or those tuned for `--env`."""
-    if stored is None:
-        env = _value_of("--env", args)
-        settings = kind(**presets.lookup(name, env or "").fields)
-        return Options(
-            env=tyro.MISSING if env is None else env,
-            settings=settings,
-            greedy=settings.evaluated_greedily,
-        )
-    values = {
-        f.name: getattr(stored, f.name)
-        for f in dataclasses.fields(RunConfig)
-        if f.name not in ("algorithm", "config")
-    }
-    values["env_args"] = tuple(f"{key}={value!r}" for key, value in (stored.env_args or {}).items())
-    return Options(**values, settings=stored.config)
+    if stored is not None:
+        return dataclasses.replace(stored, env_args=stored.env_args or {})
+    env = _value_of("--env", args)
+    tuned = experiment_config.tuned_run_config(name, env or "")
+    return tuned if env is not None else dataclasses.replace(tuned, env=tyro.MISSING)
 
 
 def _stored(args: list[str]) -> RunConfig | None:
@@ -288,7 +233,7 @@ def _without_algorithm(args: list[str]) -> None:
     print(
         "usage: jaxmarl-lite train ALGORITHM --env ENV [options]\n       jaxmarl-lite train "
         "--resume RUN\n\n"
-        f"algorithms: {allowed}; `jaxmarl-lite train liir --help` shows all options"
+        f"algorithms: {allowed}; `jaxmarl-lite train ALGORITHM --help` shows all options"
     )
 
 

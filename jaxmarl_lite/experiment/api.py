@@ -1,44 +1,44 @@
 """Trains an algorithm from the first update to the last, and resumes runs that were interrupted.
 
-`run` plans, compiles and trains; `resume_run` continues the run that a folder holds.
+`run` plans, compiles and trains; `resume_run` continues the run that a folder holds. Schedules that
+end with the run, such as annealed learning rates, are stretched when a run is extended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmarl_lite import sharding
-from jaxmarl_lite.experiment import compilation, schedules
+from jaxmarl_lite.algorithms import base_config
+from jaxmarl_lite.experiment import compilation
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment.config import RunConfig
+from jaxmarl_lite.experiment.config import RunConfig, SessionConfig
 from jaxmarl_lite.experiment.fingerprint import changed_fields, data_by_field
-from jaxmarl_lite.experiment.progress_bar import ProgressBar
 from jaxmarl_lite.experiment.result import Result, read_meta
 from jaxmarl_lite.experiment.run_logger import RunLogger, write_plan
-from jaxmarl_lite.experiment.runner import ResumePoint, RunError, Runner, finished_result
-from jaxmarl_lite.experiment.signals import StopRequest
-from jaxmarl_lite.report import checkpoint, loggers, run_dir
-from jaxmarl_lite.types import Environment
-from jaxmarl_lite.validation import (
-    MOST,
-    check_bool,
-    check_choice,
-    check_int,
-    check_path,
-    invalid,
-    to_python,
+from jaxmarl_lite.experiment.runner import (
+    ProgressBar,
+    ResumePoint,
+    RunError,
+    Runner,
+    StopRequest,
+    finished_result,
 )
+from jaxmarl_lite.report import checkpoint, run_dir
+from jaxmarl_lite.types import Array, Environment, TrainState
+from jaxmarl_lite.validation import check_path
+
+Record = TypeVar("Record")
 
 __all__ = ["RunError", "resume_run", "run"]
 
@@ -47,49 +47,10 @@ class _Default(int):
     """A default number, distinguishable from the same number passed by the caller."""
 
 
-_SEEDS, _STEPS, _EVALUATIONS, _EVAL_EPISODES = map(_Default, (3, 1_000_000, 20, 32))
-
-
-class _Options(NamedTuple):
-    """Options that do not affect the numbers of a run.
-
-    Attributes:
-        max_checkpoints: number of checkpoints to keep, at least 1.
-        checkpoint_minutes: longest time between two checkpoints, in minutes.
-        wandb: name of a W&B project, or None.
-        quiet: whether nothing is printed.
-    """
-
-    max_checkpoints: int
-    checkpoint_minutes: float
-    wandb: str | None
-    quiet: bool
-
-    def check(self) -> _Options:
-        """Returns the options in canonical types, before anything is compiled or written.
-
-        Raises:
-            ValueError: an option has an invalid value.
-            ImportError: ``wandb`` is given, but W&B is not installed.
-        """
-        max_checkpoints = check_int("max_checkpoints", self.max_checkpoints, 1, MOST)
-        quiet = check_bool("quiet", self.quiet)
-        minutes = to_python(self.checkpoint_minutes)
-        if (
-            isinstance(minutes, bool)
-            or not isinstance(minutes, (int, float))
-            or math.isnan(minutes)
-            or minutes <= 0
-        ):
-            raise invalid(
-                "checkpoint_minutes", minutes, "a number above 0 (inf: save at evaluations alone)"
-            )
-        if self.wandb is not None:
-            loggers.check_project(self.wandb)
-            loggers.import_wandb()
-        return self._replace(
-            max_checkpoints=max_checkpoints, checkpoint_minutes=float(minutes), quiet=quiet
-        )
+_SEEDS, _STEPS, _EVALUATIONS, _EVAL_EPISODES = map(
+    _Default,
+    (3, RunConfig.total_steps, RunConfig.num_evaluations, RunConfig.eval_episodes),
+)
 
 
 def run(
@@ -143,8 +104,8 @@ def run(
             start.
         eval_episodes: episodes of an evaluation.
         greedy: whether to evaluate the likeliest actions instead of sampled ones, and to play them
-            in `Result.policy`, `Result.episode` and ``jaxmarl-lite render``. None: True for QMIX
-            alone, whose sampled actions explore.
+            in `Result.policy`, `Result.episode` and ``jaxmarl-lite render``. None: True only for
+            algorithms whose sampled actions explore.
         env_args: keyword arguments of `make`, allowed where ``env`` is an id.
         resume: folder of a run to continue, see `resume_run`. Arguments that are not given are
             taken from that run. Arguments that are given must equal the run's, except for a larger
@@ -185,57 +146,40 @@ def run(
         >>> result.config.hidden_sizes
         (8,)
     """
-    options = _Options(max_checkpoints, checkpoint_minutes, wandb, quiet).check()
-    out = None if out is None else check_path("out", out)
-    resume = None if resume is None else check_path("resume", resume)
-    stored = None if resume is None else experiment_config.read(resume)
-    if stored is not None and resume is not None:
-        # Arguments that the caller did not pass are those of the stored run.
-        if out is not None and out.absolute() != resume.absolute():
-            raise ValueError(
-                f"out is {str(out)!r} and resume is {str(resume)!r}; allowed is one of them"
-            )
-        total_steps = stored.total_steps if isinstance(total_steps, _Default) else total_steps
-        num_evaluations = (
-            stored.num_evaluations if isinstance(num_evaluations, _Default) else num_evaluations
-        )
-        eval_episodes = (
-            stored.eval_episodes if isinstance(eval_episodes, _Default) else eval_episodes
-        )
-        seeds = stored.seeds if isinstance(seeds, _Default) else seeds
-        config = stored.config if config is None and algorithm == stored.algorithm else config
-        num_envs = stored.num_envs if num_envs is None else num_envs
-        num_steps = stored.num_steps if num_steps is None else num_steps
-        stagger_episodes = stored.stagger_episodes if stagger_episodes is None else stagger_episodes
-        greedy = stored.greedy if greedy is None else greedy
-    plan, environment = experiment_config.make_run_config(
-        algorithm,
-        env,
-        env_args=env_args,
-        config=config,
-        seeds=seeds,
-        num_envs=num_envs,
-        num_steps=num_steps,
-        stagger_episodes=stagger_episodes,
-        greedy=greedy,
-        seeds_in_parallel=seeds_in_parallel,
-        devices=devices,
-        shard_over=shard_over,
-        total_steps=total_steps,
-        num_evaluations=num_evaluations,
-        eval_episodes=eval_episodes,
-    )
-    if stored is not None and resume is not None:
-        experiment_config.check_resumable(
-            plan, stored, resume, (*experiment_config.RESUME_FIELDS, "num_evaluations")
-        )
-        longer = experiment_config.extend(stored, plan.total_steps)
-        longer = _with_layout(longer, seeds_in_parallel, devices, shard_over)
-        return _continue(longer, stored, environment, run_dir.find(resume), options)
-    _check_devices(plan)
-    folder = None if out is None else run_dir.RunFolder(Path(out))
-    with _locked(folder, plan):
-        return _train(plan, environment, folder, options, None, None)
+    arguments = locals()
+    session = _fields_of(SessionConfig, arguments)
+    settings = {
+        name: value
+        for name, value in arguments.items()
+        if name in RunConfig.__dataclass_fields__ and name not in ("algorithm", "env")
+    }
+    if session.resume is None:
+        plan, environment = experiment_config.make_run_config(algorithm, env, **settings)
+        _check_devices(plan)
+        folder = None if session.out is None else run_dir.RunFolder(session.out)
+        with _locked(folder, plan):
+            return _train(plan, environment, folder, session, None, None)
+    stored = experiment_config.read(session.resume)
+    # Arguments that the caller did not pass are those of the stored run.
+    excluded = {"algorithm", "env", "devices", "shard_over"}
+    excluded |= set() if algorithm == stored.algorithm else {"config"}
+    excluded |= set() if isinstance(env, str) and env == stored.env else {"env_args"}
+    settings |= {
+        name: value
+        for name, value in vars(stored).items()
+        if name not in excluded and (settings[name] is None or isinstance(settings[name], _Default))
+    }
+    plan, environment = experiment_config.make_run_config(algorithm, env, **settings)
+    free = experiment_config.FREE_FIELDS - {"num_evaluations"}
+    experiment_config.check_resumable(plan, stored, session.resume, free)
+    layout = {name: getattr(plan, name) for name in ("seeds_in_parallel", "devices", "shard_over")}
+    return _continue(stored, environment, session, plan.total_steps, layout)
+
+
+def _fields_of(kind: type[Record], arguments: Mapping[str, Any]) -> Record:
+    """Returns a dataclass from those arguments that are its fields."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: arguments[name] for name in names if name in arguments})
 
 
 def resume_run(
@@ -292,34 +236,14 @@ def resume_run(
         >>> bool((longer.returns[:, :3] == short.returns).all())
         True
     """
-    options = _Options(max_checkpoints, checkpoint_minutes, wandb, quiet).check()
     path = check_path("path", path)
+    session = _fields_of(SessionConfig, locals() | {"resume": path})
     stored = experiment_config.read(path)
     environment = experiment_config.env_of_run(stored, path, env)
-    plan = stored if total_steps is None else experiment_config.extend(stored, total_steps)
-    plan = _with_layout(
-        plan,
-        stored.seeds_in_parallel if seeds_in_parallel is None else seeds_in_parallel,
-        devices,
-        shard_over,
-    )
-    return _continue(plan, stored, environment, run_dir.find(path), options)
-
-
-def _with_layout(
-    plan: RunConfig, seeds_in_parallel: int | None, devices: int | None, layout: str
-) -> RunConfig:
-    """Returns the plan with another distribution of its seeds and environments, after a check."""
-    seeds_in_parallel = (
-        None
-        if seeds_in_parallel is None
-        else check_int("seeds_in_parallel", seeds_in_parallel, 1, MOST)
-    )
-    devices = None if devices is None else check_int("devices", devices, 1, MOST)
-    layout = check_choice("shard_over", layout, ("envs", "seeds"))
-    return dataclasses.replace(
-        plan, seeds_in_parallel=seeds_in_parallel, devices=devices, shard_over=layout
-    )
+    steps = stored.total_steps if total_steps is None else total_steps
+    at_once = stored.seeds_in_parallel if seeds_in_parallel is None else seeds_in_parallel
+    layout = {"seeds_in_parallel": at_once, "devices": devices, "shard_over": shard_over}
+    return _continue(stored, environment, session, steps, layout)
 
 
 def _check_devices(plan: RunConfig) -> None:
@@ -369,36 +293,39 @@ def _locked(folder: run_dir.RunFolder | None, new_plan: RunConfig | None = None)
 
 
 def _continue(
-    plan: RunConfig,
     stored: RunConfig,
     env: Environment,
-    folder: run_dir.RunFolder,
-    options: _Options,
+    session: SessionConfig,
+    total_steps: int,
+    layout: Mapping[str, Any],
 ) -> Result:
     """Continues from the newest readable checkpoint of a folder.
 
     Args:
-        plan: plan of the continued run.
         stored: plan that was read from the folder, before it was locked.
         env: the environment.
-        folder: folder of the run.
-        options: options that do not affect the numbers.
+        session: settings that do not affect the numbers; ``resume`` is the folder.
+        total_steps: environment steps of each seed, at least as many as planned.
+        layout: fields of the plan that distribute the seeds and environments.
     """
+    assert session.resume is not None
+    plan = dataclasses.replace(experiment_config.extend(stored, total_steps), **layout)
     _check_devices(plan)
+    folder = run_dir.find(session.resume)
     with _locked(folder):
         if experiment_config.read(folder.path) != stored:
             raise run_dir.RunFolderError(
                 f"another process has just changed the run in {folder.path}; try again"
             )
-        return _resume(plan, env, folder, options)
+        return _resume(plan, env, folder, session)
 
 
 def _resume(
-    plan: RunConfig, env: Environment, folder: run_dir.RunFolder, options: _Options
+    plan: RunConfig, env: Environment, folder: run_dir.RunFolder, session: SessionConfig
 ) -> Result:
     """Resumes the run in a locked folder, or returns its result where it is finished."""
     if checkpoint.latest(folder.checkpoints) is None:
-        return _train(plan, env, folder, options, None, -1)
+        return _train(plan, env, folder, session, None, -1)
     intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
     saved = read_meta(intact)
     experiment_config.check_resumable(plan, saved.plan, folder.checkpoints)
@@ -407,7 +334,7 @@ def _resume(
             plan.algorithm,
             plan.num_updates,
             plan.batch_steps,
-            options.quiet or not sharding.is_primary(),
+            session.quiet or not sharding.is_primary(),
         )
         display.print(
             f"{folder.path} is finished after {intact.step} updates; pass a larger total_steps to "
@@ -417,45 +344,24 @@ def _resume(
     states = checkpoint.restore(
         folder.checkpoints, compilation.abstract_states(plan, env), intact.step
     ).state
-    _warn_of_changes(saved.environment, env, folder)
+    if saved.environment is not None:  # None where config.json defines it
+        changed = changed_fields(saved.environment, data_by_field(env))
+        if changed:
+            warnings.warn(
+                f"env differs from the environment that the run in {folder.path} was trained in, "
+                f"in {', '.join(changed)}; the run goes on with what it holds now",
+                stacklevel=4,
+            )
     checkpoint.delete_after(folder.checkpoints, intact.step)
-    start = ResumePoint(
-        states=states,
-        update=intact.step,
-        diverged=saved.diverged,
-        timings=saved.timings,
-        used_older_checkpoint=bool(intact.damages),
-        rows=saved.rows,
-        reasons=saved.reasons,
-        partial=saved.partial,
-    )
-    return _train(plan, env, folder, options, start, intact.step)
-
-
-def _warn_of_changes(
-    stored: Mapping[str, str] | None, env: Environment, folder: run_dir.RunFolder
-) -> None:
-    """Warns, naming the fields, if the environment object holds other data than when it was saved.
-
-    Args:
-        stored: hashes of its data in the checkpoint, by field; None where config.json defines it.
-        env: the environment in which the run continues.
-        folder: folder of the run.
-    """
-    changed = changed_fields(stored, data_by_field(env)) if stored is not None else []
-    if changed:
-        warnings.warn(
-            f"env differs from the environment that the run in {folder.path} was trained in, in "
-            f"{', '.join(changed)}; the run goes on with what it holds now",
-            stacklevel=5,
-        )
+    start = ResumePoint(states, intact.step, bool(intact.damages), saved)
+    return _train(plan, env, folder, session, start, intact.step)
 
 
 def _train(
     plan: RunConfig,
     env: Environment,
     folder: run_dir.RunFolder | None,
-    options: _Options,
+    session: SessionConfig,
     start: ResumePoint | None,
     update: int | None,
 ) -> Result:
@@ -465,7 +371,7 @@ def _train(
         plan: plan of the run.
         env: the environment.
         folder: folder of the run, locked; None keeps nothing.
-        options: options that do not affect the numbers.
+        session: settings that do not affect the numbers.
         start: state of a resumed run; None to begin with the first update.
         update: update of the checkpoint to continue from: later rows in the folder are dropped.
             None for a new run, -1 for a run that starts again in its folder.
@@ -478,7 +384,7 @@ def _train(
         f"{plan.algorithm} on {plan.env}",
         plan.num_updates,
         plan.batch_steps,
-        options.quiet or not is_writer,
+        session.quiet or not is_writer,
     )
     updates = 0 if start is None else start.update
     with StopRequest() as stop, display, _disk_errors_named(plan, folder):
@@ -491,16 +397,16 @@ def _train(
                         "differ from those of an uninterrupted run "
                         f"({differences}); versions.json keeps both"
                     )
-            for sentence in schedules.warnings(plan):
-                display.print(sentence)
+            sentences = _schedule_warnings(plan)
             if start is not None:
-                states, sentences = schedules.stretch(start.states, plan)
+                states, changes = _stretch_schedules(start.states, plan)
                 start = start._replace(states=states)
-                for sentence in sentences:
-                    display.print(sentence)
+                sentences += changes
+            for sentence in sentences:
+                display.print(sentence)
             compiled, seconds = compilation.compile_run(plan, env)
-            wandb = options.wandb if is_writer else None
-            mark = None if start is None else start.rows
+            wandb = session.wandb if is_writer else None
+            mark = None if start is None else start.saved.rows
             run_logger = RunLogger(
                 plan, env.spec, folder if is_writer else None, update, wandb, display.print, mark
             )
@@ -515,8 +421,8 @@ def _train(
                     run_logger,
                     display,
                     checkpoints,
-                    options.max_checkpoints,
-                    60 * options.checkpoint_minutes,
+                    session.max_checkpoints,
+                    60 * session.checkpoint_minutes,
                     stop,
                 )
                 try:
@@ -571,3 +477,71 @@ def _resume_command(plan: RunConfig, folder: run_dir.RunFolder) -> str:
     if plan.env_args is None:
         return f"resume_run({str(folder.path)!r}, env=...)"
     return f"jaxmarl-lite train --resume {shlex.quote(str(folder.path))}"
+
+
+_MEANING = {"lr_anneal_steps": "the learning rates", "epsilon_steps": "exploration"}
+
+
+def _stretch_schedules(states: TrainState, plan: RunConfig) -> tuple[TrainState, list[str]]:
+    """Adapts the schedules in restored states to the length of the run that continues.
+
+    The config may define a schedule as a share of the run, which may be longer than when the states
+    were saved.
+
+    Args:
+        states: restored states of all seeds, every leaf ``[S, ...]``.
+        plan: plan of the run that continues.
+
+    Returns:
+        The states with updated configs, and a sentence for every schedule that changed.
+    """
+    stored, changed, sentences = states.learner_state.config, {}, []
+    done = float(_first_seed(states.num_updates)) * plan.batch_steps
+    for share, steps in base_config.shares_of(type(plan.config)).items():
+        stored_steps = _first_seed(getattr(stored, steps))
+        new_steps = float(getattr(plan.learner_config, steps))
+        # compared in the precision in which the states hold the config
+        is_changed = stored_steps != np.asarray(new_steps, stored_steps.dtype)
+        if getattr(plan.config, share) and is_changed:
+            changed[steps] = new_steps
+            sentences.append(
+                f"{_MEANING[steps]} ({share}): the schedule of {stored_steps:,.0f} steps is "
+                f"stretched to {new_steps:,.0f}; it goes on at a factor of "
+                f"{_factor(done, new_steps):.3g}, where it stood at "
+                f"{_factor(done, float(stored_steps)):.3g}"
+            )
+
+    def updated(path: Any, leaf: Any) -> Any:
+        if len(path) > 1 or path[0].name not in changed:
+            return leaf
+        return jax.device_put(np.full(leaf.shape, changed[path[0].name], leaf.dtype), leaf.sharding)
+
+    if not changed:
+        return states, []
+    config = jax.tree_util.tree_map_with_path(updated, stored)
+    return states._replace(learner_state=states.learner_state._replace(config=config)), sentences
+
+
+def _schedule_warnings(plan: RunConfig) -> list[str]:
+    """Returns a sentence, in a list, if the learning rates are 0 for a part of the run.
+
+    Args:
+        plan: plan of the run.
+    """
+    steps, total = plan.learner_config.lr_anneal_steps, plan.num_updates * plan.batch_steps
+    if not 0 < steps < total - plan.batch_steps:
+        return []
+    return [
+        f"lr_anneal_steps is {steps:,.0f}: nothing is learned in the last {total - steps:,.0f} of "
+        f"{total:,} steps"
+    ]
+
+
+def _factor(done: float, steps: float) -> float:
+    """Returns the factor after ``done`` steps of a schedule that falls linearly over ``steps``."""
+    return max(0.0, 1.0 - done / max(steps, 1.0))
+
+
+def _first_seed(leaf: Array) -> np.ndarray:
+    """Returns the value of the first seed in a leaf ``[S]``."""
+    return np.ravel(sharding.fetch(leaf))[0]

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from jaxmarl_lite import keys, rollout, sharding
-from jaxmarl_lite.algorithms import base_config, registry
+from jaxmarl_lite.algorithms import base_config, cost_limits, registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
-from jaxmarl_lite.experiment import constraint_stats
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import fingerprint
 from jaxmarl_lite.ops import tree_math
@@ -66,44 +66,22 @@ class MetricAccumulator(NamedTuple):
 class CompiledRun:
     """Compiled functions of all seeds at once; every leaf leads with ``[seeds]``."""
 
-    init: Callable[[Any, Any], TrainState]
+    init: Callable[[ArrayLike, PyTree], TrainState]
     """``(seeds, config) -> states``."""
     train_chunk: Callable[
-        [TrainState, MetricAccumulator, Any], tuple[TrainState, MetricAccumulator]
+        [TrainState, MetricAccumulator, ArrayLike], tuple[TrainState, MetricAccumulator]
     ]
     """``(states, accumulator, updates) -> (states, accumulator)`` for any number of updates; the
     buffers of the states passed in are donated."""
-    evaluate: Callable[[PyTree, Any, Any], Evaluation]
+    evaluate: Callable[[PyTree, ArrayLike, ArrayLike], Evaluation]
     """``(learners, seeds, update) -> episodes``; the random key of a seed's episodes derives from
     the seed and the update."""
-    random: Callable[[Any], Evaluation]
+    random: Callable[[ArrayLike], Evaluation]
     """``seeds -> episodes`` of the uniformly random policy."""
     states: TrainState
     """Shapes, dtypes and shardings of the states, for restoring them."""
     empty: MetricAccumulator
     """An empty accumulator, as NumPy arrays."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _ProgramKey:
-    """Cache key of a run's programs.
-
-    It holds everything in a plan except the floats, the values of the seeds and the length.
-    """
-
-    algorithm: str
-    config: Any
-    env: _ByContent
-    num_envs: int
-    num_steps: int
-    stagger_episodes: bool
-    eval_episodes: int
-    greedy: bool
-    seeds: int
-    seeds_in_parallel: int
-    devices: int | None
-    shard_over: Literal["envs", "seeds"]
-    precision: str
 
 
 class _ByContent:
@@ -135,6 +113,21 @@ def _equal(a: object, b: object) -> bool:
         return False
 
 
+class _ProgramKey(NamedTuple):
+    """Cache key of a run's programs.
+
+    Attributes:
+        plan: the plan with everything that no program depends on at one value: floats, the values
+            of the seeds, the length, the environment's name.
+        env: the environment.
+        precision: name of the type of floats.
+    """
+
+    plan: RunConfig
+    env: _ByContent
+    precision: str
+
+
 def compile_run(plan: RunConfig, env: Environment) -> tuple[CompiledRun, float]:
     """Returns the compiled programs of a plan, from the cache where possible.
 
@@ -161,8 +154,9 @@ def abstract_states(plan: RunConfig, env: Environment) -> TrainState:
         A `TrainState` of `jax.ShapeDtypeStruct`; every leaf leads with ``[seeds]``.
     """
     key = _program_key(plan, env)
-    states = jax.eval_shape(_functions(key).init, *_arguments(key.seeds, key.config))
-    return _with_shardings(states, sharding.make_mesh(key.devices, key.shard_over), key.shard_over)
+    states = jax.eval_shape(_functions(key).init, *_arguments(key.plan))
+    mesh = sharding.make_mesh(plan.devices, plan.shard_over)
+    return _with_shardings(states, mesh, plan.shard_over)
 
 
 def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
@@ -186,21 +180,17 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
         at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
     if plan.shard_over == "seeds":
         at_once = len(plan.seeds)
-    return _ProgramKey(
-        algorithm=plan.algorithm,
+    static_plan = dataclasses.replace(
+        plan,
+        env="",
+        env_args=None,
         config=_static(plan.config),
-        env=_ByContent(env),
-        num_envs=plan.num_envs,
-        num_steps=plan.num_steps,
-        stagger_episodes=plan.stagger_episodes,
-        eval_episodes=plan.eval_episodes,
-        greedy=plan.greedy,
-        seeds=len(plan.seeds),
+        seeds=tuple(range(len(plan.seeds))),
+        total_steps=1,
+        num_evaluations=1,
         seeds_in_parallel=min(at_once, len(plan.seeds)),
-        devices=plan.devices,
-        shard_over=plan.shard_over,
-        precision=str(jnp.result_type(float)),
     )
+    return _ProgramKey(static_plan, _ByContent(env), str(jnp.result_type(float)))
 
 
 def _static(config: Any) -> Any:
@@ -214,12 +204,15 @@ def _static(config: Any) -> Any:
     )
 
 
-def _arguments(seeds: int, config: Any) -> tuple[Any, Any]:
+def _arguments(plan: RunConfig) -> tuple[PyTree, PyTree]:
     """Returns shapes and dtypes of the arguments of `init`: seeds and config."""
-    return jax.ShapeDtypeStruct((seeds,), jnp.uint32), jax.eval_shape(base_config.as_arrays, config)
+    seeds = jax.ShapeDtypeStruct((len(plan.seeds),), jnp.uint32)
+    return seeds, jax.eval_shape(base_config.as_arrays, plan.config)
 
 
-def _map_over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> Callable[..., Any]:
+def _map_over_seeds(
+    function: Callable[..., PyTree], at_once: int, seeds: int
+) -> Callable[..., PyTree]:
     """Returns a function of one seed as a function of all, ``at_once`` of them side by side."""
     if at_once >= seeds > 1:
         return jax.vmap(function)
@@ -228,7 +221,7 @@ def _map_over_seeds(function: Callable[..., Any], at_once: int, seeds: int) -> C
     return lambda *args: _in_groups(jax.vmap(function), args, at_once, seeds)
 
 
-def _in_groups(function: Callable[..., Any], args: Any, at_once: int, seeds: int) -> Any:
+def _in_groups(function: Callable[..., PyTree], args: PyTree, at_once: int, seeds: int) -> PyTree:
     """Maps groups of ``at_once`` seeds one after the other, then the remaining seeds.
 
     This is `lax.map` with a batch size, except that it accepts empty arrays, which `lax.map` does
@@ -248,26 +241,27 @@ def _in_groups(function: Callable[..., Any], args: Any, at_once: int, seeds: int
 class _Functions(NamedTuple):
     """Functions of all seeds, before compilation."""
 
-    init: Callable[..., Any]
-    train_chunk: Callable[..., Any]
-    evaluate: Callable[..., Any]
-    random: Callable[..., Any]
-    info: Callable[..., Any]
+    init: Callable[..., PyTree]
+    train_chunk: Callable[..., PyTree]
+    evaluate: Callable[..., PyTree]
+    random: Callable[..., PyTree]
+    info: Callable[..., PyTree]
     """The metrics of one update of one seed."""
 
 
 @functools.lru_cache(maxsize=16)
 def _functions(key: _ProgramKey) -> _Functions:
     """Returns the functions of a cache key: the same objects each time, so that JAX traces once."""
-    env = key.env.env
-    algorithm = registry.make_algorithm(key.algorithm, env.spec, key.config)
-    init, train = make_train(algorithm, env, key.num_envs, key.num_steps, key.stagger_episodes)
-    play = make_evaluate(algorithm, env, key.eval_episodes, key.greedy)
+    plan, env = key.plan, key.env.env
+    algorithm = registry.make_algorithm(plan.algorithm, env.spec, plan.config)
+    init, train = make_train(algorithm, env, plan.num_envs, plan.num_steps, plan.stagger_episodes)
+    play = make_evaluate(algorithm, env, plan.eval_episodes, plan.greedy)
 
-    def for_all_seeds(function: Callable[..., Any]) -> Callable[..., Any]:
-        return _map_over_seeds(function, key.seeds_in_parallel, key.seeds)
+    def for_all_seeds(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        assert plan.seeds_in_parallel is not None  # as in every key
+        return _map_over_seeds(function, plan.seeds_in_parallel, len(plan.seeds))
 
-    def begin(seeds: Array, config: Any) -> TrainState:
+    def begin(seeds: Array, config: PyTree) -> TrainState:
         states = for_all_seeds(lambda seed: init(jax.random.key(seed), config))(seeds)
         # A checkpoint does not keep weak types, and a program accepts only the types that it was
         # compiled for.
@@ -289,7 +283,7 @@ def _functions(key: _ProgramKey) -> _Functions:
 
         return for_all_seeds(of_one_seed)(learners, seeds)
 
-    play_random = make_evaluate(random_policy(env.spec), env, key.eval_episodes)
+    play_random = make_evaluate(random_policy(env.spec), env, plan.eval_episodes)
 
     def random(seeds: Array) -> Evaluation:
         def of_one_seed(seed: Array) -> Evaluation:
@@ -322,7 +316,7 @@ def _accumulate(
     """Returns the accumulator of one seed after one more update."""
     healthy = accumulator.diverged == 0
     learned = (
-        constraint_stats.learned_leaves(state.learner_state),
+        cost_limits.learned_leaves(state.learner_state),
         {k: v for k, v in info.items() if k not in NAN_WITHOUT_EPISODES},
     )
     is_finite = tree_math.all_finite(learned)
@@ -333,7 +327,7 @@ def _accumulate(
     fault = healthy & (faults != 0) & (accumulator.env_fault_update == 0)
     values = {name: value.astype(float) for name, value in info.items() if name != "env_faults"}
     if "episode_cost" in values:
-        values["violation_rate"] = constraint_stats.exceeds_limit(
+        values["violation_rate"] = cost_limits.exceeds_limit(
             values["episode_cost"], accumulator.limits
         )
     return MetricAccumulator(
@@ -351,18 +345,21 @@ def _accumulate(
 
 def _empty_accumulator(key: _ProgramKey, states: TrainState) -> MetricAccumulator:
     """Returns an accumulator of all seeds without updates and without limits."""
+    num_seeds = len(key.plan.seeds)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
     info = jax.eval_shape(_functions(key).info, state)
     shapes = {
-        name: (key.seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"
+        name: (num_seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"
     }
     if "episode_cost" in shapes:
         shapes["violation_rate"] = shapes["episode_cost"]
     costs = state.rollout_state.episode_stats.costs
-    zeros: Any = {name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()}
-    counts: Any = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
-    never: Any = np.zeros(key.seeds, np.int32)
-    unlimited: Any = np.full((key.seeds, *costs.shape[1:]), np.inf, jnp.result_type(float))
+    zeros: PyTree = {
+        name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()
+    }
+    counts: PyTree = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    never: PyTree = np.zeros(num_seeds, np.int32)
+    unlimited: PyTree = np.full((num_seeds, *costs.shape[1:]), np.inf, jnp.result_type(float))
     return MetricAccumulator(zeros, counts, never, never, never, unlimited)
 
 
@@ -372,22 +369,22 @@ def _compile(key: _ProgramKey) -> CompiledRun:
 
     One program compiles while the next is traced; the one that takes longest comes first.
     """
-    functions = _functions(key)
-    mesh = sharding.make_mesh(key.devices, key.shard_over)
-    seeds, config = _arguments(key.seeds, key.config)
-    states = _with_shardings(jax.eval_shape(functions.init, seeds, config), mesh, key.shard_over)
+    functions, layout = _functions(key), key.plan.shard_over
+    mesh = sharding.make_mesh(key.plan.devices, layout)
+    seeds, config = _arguments(key.plan)
+    states = _with_shardings(jax.eval_shape(functions.init, seeds, config), mesh, layout)
     state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
-    replicated = None if mesh is None else sharding.replicated_sharding(mesh)
+    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     empty, number = _empty_accumulator(key, states), jax.ShapeDtypeStruct((), jnp.int32)
     chunk_shardings = (state_shardings, replicated, replicated)
     learner_shardings = None if state_shardings is None else state_shardings.learner_state
     with ThreadPoolExecutor(4) as pool:
 
         def compiled(
-            function: Any,
-            arguments: Any,
-            in_shardings: Any,
-            out_shardings: Any,
+            function: Callable[..., PyTree],
+            arguments: PyTree,
+            in_shardings: PyTree,
+            out_shardings: PyTree,
             options: Any = None,
             **jit_options: Any,
         ) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,73 +13,72 @@ from jaxmarl_lite.algorithms import base_config, cost_limits, registry
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
 from jaxmarl_lite.experiment import presets
 from jaxmarl_lite.experiment.fingerprint import notice_changes
-from jaxmarl_lite.report import run_dir
+from jaxmarl_lite.report import loggers, run_dir
 from jaxmarl_lite.types import Environment, EnvSpec
-from jaxmarl_lite.validation import (
-    MOST,
-    check_bool,
-    check_choice,
-    check_int,
-    check_mapping,
-    invalid,
-)
+from jaxmarl_lite.validation import MOST, check_int, check_mapping, invalid
 
-RESUME_FIELDS = (
-    "algorithm",
-    "env",
-    "env_args",
-    "config",
-    "seeds",
-    "num_envs",
-    "num_steps",
-    "stagger_episodes",
-    "eval_episodes",
-    "greedy",
-)
-"""Fields in which a resumed run must equal the run that it continues."""
-
+_ADDED_FIELDS = ("seeds_in_parallel", "devices", "shard_over", "stagger_episodes")
+"""Fields that a stored run may lack, because earlier versions had none of them."""
 _HIGHEST_SEED = 2**32 - 1
 _MOST_SEEDS = 10_000
-_MOST_EVALUATIONS = 1_000_000
-_MOST_STEPS = 10**15
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The plan of a run: everything its numbers depend on, besides versions and device."""
+    """Settings of a run: everything its numbers depend on, besides versions and device.
+
+    The command line has an option for every field, config.json stores them, and the fields that
+    decide the compiled programs are the key by which these are found again. Values are checked
+    when an instance is made.
+
+    Raises:
+        ValueError: a value is invalid; the message names the field, its value and what is allowed.
+    """
 
     algorithm: str
     """Name of the algorithm."""
     env: str
-    """Id of the environment, or the name in the `spec` of an environment object."""
-    env_args: dict[str, Any] | None
-    """Keyword arguments of `make`; None where the caller passed an environment object."""
-    config: Any
-    """Settings of the algorithm: its config."""
-    seeds: tuple[int, ...]
-    """Seeds; each is an independent training run."""
-    total_steps: int
+    """Id of the environment, see `jaxmarl-lite list`."""
+    env_args: dict[str, Any] | None = None
+    """Keyword arguments of the environment, such as reward=individual agent_id=False."""
+    config: Any = None
+    """Settings of the algorithm."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One number: how many seeds, 0 .. n-1; several numbers: the seeds themselves."""
+    total_steps: int = 1_000_000
     """Environment steps of each seed, rounded up to whole updates."""
-    num_envs: int
-    """Parallel environments of a rollout, B."""
-    num_steps: int
-    """Steps of a rollout, T."""
-    num_evaluations: int
-    """Number of evaluations after the one at the start."""
-    eval_episodes: int
-    """Episodes of an evaluation."""
-    greedy: bool
-    """Evaluate the likeliest actions instead of sampled ones; policies and episodes of the result
-    play the same by default."""
-    seeds_in_parallel: int | None = None
-    """Seeds that train side by side, the others after them; None: one on a CPU, else all."""
-    devices: int | None = None
-    """Number of devices to use; None: one, or all where several processes joined."""
-    shard_over: Literal["envs", "seeds"] = "envs"
-    """The axis that is spread over the devices: environments or seeds."""
+    num_envs: int = 64
+    """Parallel environments of a rollout; tuned for some environments."""
+    num_steps: int = 64
+    """Steps of a rollout; tuned for some environments."""
     stagger_episodes: bool = False
-    """Cut the first episode of every environment at a random step, so that episodes of different
-    environments end at different times."""
+    """Cut the first episode of every parallel environment at a random step, so that episodes end at
+    different times; tuned for some environments."""
+    num_evaluations: int = 20
+    """Number of evaluations, each with a checkpoint, after the one at the start."""
+    eval_episodes: int = 32
+    """Episodes of an evaluation."""
+    greedy: bool = False
+    """Evaluate, and later play and render, the likeliest actions instead of sampled ones."""
+    seeds_in_parallel: int | None = None
+    """Seeds that train side by side; None: one on a CPU, else all."""
+    devices: int | None = None
+    """Number of devices to use; None: one, or all where several processes join."""
+    shard_over: Literal["envs", "seeds"] = "envs"
+    """Axis that is spread over several devices: the environments of every seed, or the seeds."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", parse_seeds(self.seeds))
+        validation.check_fields(self, highest={"total_steps": 10**15, "num_evaluations": 1_000_000})
+        if self.batch_steps > MOST:
+            raise ValueError(
+                f"num_envs times num_steps is {self.batch_steps}; allowed is {MOST} at most"
+            )
+        if self.num_updates > MOST:
+            raise ValueError(
+                f"total_steps is {self.total_steps}; allowed is {MOST * self.batch_steps} at most, "
+                f"{MOST} updates of {self.batch_steps}"
+            )
 
     @property
     def batch_steps(self) -> int:
@@ -117,75 +116,112 @@ class RunConfig:
         return data
 
 
+FREE_FIELDS = frozenset(
+    ("total_steps", "num_evaluations", "seeds_in_parallel", "devices", "shard_over")
+)
+"""Fields in which a resumed run may differ from the run that it continues."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """Settings of one call of `run` that change no number of the run.
+
+    Raises:
+        ValueError: a value is invalid; the message names the field, its value and what is allowed.
+        ImportError: ``wandb`` is set, but W&B is not installed.
+    """
+
+    out: Path | None = None
+    """Folder of the run, for all of its files; without it nothing is written."""
+    resume: Path | None = None
+    """Folder of a run to continue, bit for bit, from its newest checkpoint."""
+    max_checkpoints: int = 2
+    """Number of checkpoints to keep."""
+    checkpoint_minutes: float = 5.0
+    """Longest time between two checkpoints, in minutes; each evaluation saves one too."""
+    wandb: str | None = None
+    """Name of a W&B project to write to as well."""
+    quiet: bool = False
+    """Print nothing."""
+
+    def __post_init__(self) -> None:
+        minutes = validation.to_python(self.checkpoint_minutes)
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
+            raise invalid(
+                "checkpoint_minutes", minutes, "a number above 0 (inf: save at evaluations alone)"
+            )
+        validation.check_fields(self, infinite=("checkpoint_minutes",))
+        if self.wandb is not None:
+            loggers.check_project(self.wandb)
+            loggers.import_wandb()
+        if self.out and self.resume and self.out.absolute() != self.resume.absolute():
+            raise ValueError(
+                f"out is {str(self.out)!r} and resume is {str(self.resume)!r}; allowed is one of "
+                "them"
+            )
+
+
+def tuned_run_config(algorithm: str, env_id: str) -> RunConfig:
+    """Returns the settings of a run of which the user sets nothing but algorithm and environment.
+
+    Args:
+        algorithm: name of the algorithm.
+        env_id: id of the environment.
+
+    Returns:
+        Settings tuned for the environment, and defaults for all others.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
+    config_class = registry.config_of(algorithm)
+    tuned = presets.lookup(algorithm, env_id)
+    return RunConfig(
+        algorithm=algorithm,
+        env=env_id,
+        env_args={},
+        config=config_class(**tuned.fields),
+        greedy=config_class.evaluated_greedily,
+        **tuned.run_settings,
+    )
+
+
 def make_run_config(
     algorithm: str,
     env: str | Environment,
     *,
     env_args: Mapping[str, Any] | None = None,
     config: Any = None,
-    seeds: int | Sequence[int] = 3,
-    num_envs: int | None = None,
-    num_steps: int | None = None,
-    stagger_episodes: bool | None = None,
-    greedy: bool | None = None,
-    seeds_in_parallel: int | None = None,
-    devices: int | None = None,
-    shard_over: Literal["envs", "seeds"] = "envs",
-    **counts: int,
+    **settings: Any,
 ) -> tuple[RunConfig, Environment]:
-    """Returns the plan that the arguments of `run` describe, and its environment.
+    """Returns the settings of a run that the arguments of `run` describe, and its environment.
 
     Args:
         algorithm: name of the algorithm.
         env: an environment id, or an environment object.
         env_args: keyword arguments of `make`.
         config: a config, a mapping from some of its fields to values, or None.
-        seeds: number of seeds, or a sequence of them.
-        num_envs: parallel environments, B; None: tuned, or 64.
-        num_steps: steps of a rollout, T; None: tuned, or 64.
-        stagger_episodes: whether first episodes are cut at random steps; None: tuned, or False.
-        greedy: whether evaluations play the likeliest actions; None: the algorithm's default.
-        seeds_in_parallel: seeds that train side by side; None: one on a CPU, else all.
-        devices: number of devices; None: one, or all where several processes joined.
-        shard_over: the axis that is spread over the devices.
-        **counts: ``total_steps``, ``num_evaluations`` and ``eval_episodes`` of the plan.
+        **settings: fields of `RunConfig`; None stands for the tuned or default value where `run`
+            documents it.
 
     Returns:
-        The checked plan, with the values tuned for the environment and with its present limits on
-        costs, and the environment.
+        The checked settings, with the values tuned for the environment and with its present limits
+        on costs, and the environment.
 
     Raises:
         ValueError: a value is invalid; the message names the field, its value and what is allowed.
     """
-    config_class = registry.config_of(algorithm)
+    registry.config_of(algorithm)  # an unknown name is the first error
     arguments = {} if env_args is None else validation.to_plain(check_mapping("env_args", env_args))
-    numbers = _numbers(
-        seeds=seeds,
-        seeds_in_parallel=seeds_in_parallel,
-        devices=devices,
-        shard_over=shard_over,
-        **counts,
-        **{
-            name: value
-            for name, value in (("num_envs", num_envs), ("num_steps", num_steps))
-            if value is not None
-        },
-    )
     environment, env_id = resolve_env(env, arguments)
-    tuned = presets.lookup(algorithm, env_id)
-    plan = RunConfig(
-        algorithm=algorithm,
-        env=env_id,
+    tuned = tuned_run_config(algorithm, env_id)
+    optional = ("num_envs", "num_steps", "stagger_episodes", "greedy")
+    plan = dataclasses.replace(
+        tuned,
         env_args=arguments if isinstance(env, str) else None,
-        config=_make_config(config_class, tuned.fields, config),
-        stagger_episodes=check_bool(
-            "stagger_episodes",
-            tuned.stagger_episodes if stagger_episodes is None else stagger_episodes,
-        ),
-        greedy=check_bool("greedy", config_class.evaluated_greedily if greedy is None else greedy),
-        **({"num_envs": tuned.num_envs, "num_steps": tuned.num_steps} | numbers),  # type: ignore[arg-type]
+        config=_make_config(tuned.config, config),
+        **{k: v for k, v in settings.items() if v is not None or k not in optional},
     )
-    _check_sizes(plan)
     built = registry.make_algorithm(algorithm, environment.spec, plan.learner_config)
     built.check_sizes(plan.num_envs, plan.num_steps)
     # An algorithm that learns from a replay cannot update before the replay is filled.
@@ -198,65 +234,30 @@ def make_run_config(
     return _with_limits(plan, environment), environment
 
 
-_RANGES: dict[str, tuple[int, int]] = {
-    "total_steps": (1, _MOST_STEPS),
-    "num_evaluations": (1, _MOST_EVALUATIONS),
-}
-"""Smallest and largest value of the integers of a plan that do not range from 1 to `MOST`."""
-
-
-def _numbers(**fields: Any) -> dict[str, Any]:
-    """Returns the fields of a plan that are numbers, or may be None, as Python numbers.
-
-    Raises:
-        ValueError: a value is invalid.
-    """
-    checked: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name == "seeds":
-            checked[name] = parse_seeds(value)
-        elif name == "shard_over":
-            checked[name] = check_choice(name, value, ("envs", "seeds"))
-        elif value is None and name in ("seeds_in_parallel", "devices"):
-            checked[name] = None
-        else:
-            checked[name] = check_int(name, value, *_RANGES.get(name, (1, MOST)))
-    return checked
-
-
-def _check_sizes(plan: RunConfig) -> None:
-    """Raises ValueError for numbers whose combination is too large."""
-    if plan.batch_steps > MOST:
-        raise ValueError(
-            f"num_envs times num_steps is {plan.batch_steps}; allowed is {MOST} at most"
-        )
-    if plan.num_updates > MOST:
-        raise ValueError(
-            f"total_steps is {plan.total_steps}; allowed is {MOST * plan.batch_steps} at most, "
-            f"{MOST} updates of {plan.batch_steps}"
-        )
-
-
-def _make_config(config_class: type, tuned: Mapping[str, Any], config: Any) -> Any:
+def _make_config(tuned: Any, config: Any) -> Any:
     """Returns the config of a plan, checked.
 
     Args:
-        config_class: class of the algorithm's config.
-        tuned: values tuned for the environment, by field.
+        tuned: the config tuned for the environment.
         config: a complete config, which is returned; a mapping from some fields to values, which
             replace the tuned values; or None.
     """
-    if isinstance(config, config_class):
+    kind = type(tuned)
+    if isinstance(config, kind):
         return base_config.checked(config)
     if config is not None and not isinstance(config, Mapping):
         raise invalid(
             "config",
             config,
-            f"{config_class.__name__}(...), or a mapping from some of its fields to values",
+            f"{kind.__name__}(...), or a mapping from some of its fields to values",
         )
-    names = [field.name for field in dataclasses.fields(config_class)]
-    _check_fields("config", config or {}, names, ())
-    return base_config.override(config_class, tuned, config or {})
+    _check_fields("config", config or {}, _field_names(kind))
+    return base_config.override(kind, vars(tuned), config or {})
+
+
+def _field_names(kind: type) -> list[str]:
+    """Returns the names of the fields of a config class."""
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def _with_limits(plan: RunConfig, env: Environment) -> RunConfig:
@@ -323,68 +324,25 @@ def from_dict(data: Mapping[str, Any], source: Path | str) -> RunConfig:
     """Returns the plan that the content of a config.json describes.
 
     Args:
-        data: content of the file. Where it holds every retired field of the algorithm's config, as
-            files of an older version do, those fields are ignored.
+        data: content of the file.
         source: path of the file, for messages.
 
     Raises:
         ValueError: a field is missing, unknown or out of range; the message names it and the file.
     """
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    required = [f.name for f in dataclasses.fields(RunConfig) if f.default is dataclasses.MISSING]
-    _check_fields(f"{source}", data, names, required)
-    config_class = registry.config_of(data["algorithm"])
-    data = dict(data)
-    # A file that holds all retired fields was written by an older version.
-    if isinstance(data["config"], Mapping) and set(config_class.retired) <= set(data["config"]):
-        data["config"] = {
-            name: value
-            for name, value in data["config"].items()
-            if name not in config_class.retired
-        }
-    _check_fields(
-        f"{source}: config", data["config"], [f.name for f in dataclasses.fields(config_class)], ()
-    )
+    names = _field_names(RunConfig)
+    _check_fields(f"{source}", data, names, [name for name in names if name not in _ADDED_FIELDS])
+    kind, config = registry.config_of(data["algorithm"]), data["config"]
+    _check_fields(f"{source}: config", config, _field_names(kind))
     env_args = data["env_args"]
-    numbers = (
-        "seeds",
-        "total_steps",
-        "num_envs",
-        "num_steps",
-        "num_evaluations",
-        "eval_episodes",
-        "seeds_in_parallel",
-        "devices",
-        "shard_over",
-    )
     try:
         if not isinstance(data["env"], str):
             raise invalid("env", data["env"], "the name of an environment")
-        plan = RunConfig(
-            algorithm=data["algorithm"],
-            env=data["env"],
-            env_args=None
-            if env_args is None
-            else validation.to_plain(check_mapping("env_args", env_args)),
-            config=config_from(config_class, data["config"]),
-            greedy=check_bool("greedy", data["greedy"]),
-            stagger_episodes=check_bool("stagger_episodes", data.get("stagger_episodes", False)),
-            **_numbers(**{name: data[name] for name in numbers if name in data}),
-        )
-        _check_sizes(plan)
+        if env_args is not None:
+            env_args = validation.to_plain(check_mapping("env_args", env_args))
+        return RunConfig(**(dict(data) | {"config": kind(**config), "env_args": env_args}))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    return plan
-
-
-def config_from(config_class: type, fields: Mapping[str, Any]) -> Any:
-    """Returns a config from plain data.
-
-    Args:
-        config_class: class of the config.
-        fields: field -> value, as in config.json.
-    """
-    return config_class(**fields)
 
 
 def read(path: Path | str) -> RunConfig:
@@ -436,7 +394,7 @@ def env_of_run(plan: RunConfig, path: Path | str, env: Environment | None) -> En
 
 
 def check_resumable(
-    plan: RunConfig, stored: RunConfig, path: Path | str, fields: Sequence[str] = RESUME_FIELDS
+    plan: RunConfig, stored: RunConfig, path: Path | str, free: Collection[str] = FREE_FIELDS
 ) -> None:
     """Checks that a plan may continue a stored run.
 
@@ -444,34 +402,27 @@ def check_resumable(
         plan: plan of the run that continues.
         stored: plan of the stored run.
         path: where the stored run is, for messages.
-        fields: fields in which the plans must be equal; configs are compared in the fields that
-            both have.
+        free: fields in which the plans may differ; configs are compared in the fields that both
+            have.
 
     Raises:
         ValueError: the plans differ; the message names the fields.
     """
-    differences = []
-    for name in fields:
-        value, stored_value = getattr(plan, name), getattr(stored, name)
-        pairs = [(name, value, stored_value)]
-        if name == "config":
-            shared = [
-                field.name
-                for field in dataclasses.fields(value)
-                if hasattr(stored_value, field.name)
-            ]
-            pairs = [
-                (f"config.{field}", getattr(value, field), getattr(stored_value, field))
-                for field in shared
-            ]
-        differences += [pair for pair in pairs if pair[1] != pair[2]]
-    if differences:
-        field, value, stored_value = differences[0]
-        others = "".join(f", {name}" for name, _, _ in differences[1:])
+    pairs = {name: (x, getattr(stored, name)) for name, x in vars(plan).items() if name not in free}
+    config, stored_config = pairs.pop("config")
+    pairs |= {
+        f"config.{name}": (value, getattr(stored_config, name))
+        for name, value in vars(config).items()
+        if hasattr(stored_config, name)
+    }
+    different = [name for name, (value, stored_value) in pairs.items() if value != stored_value]
+    if different:
+        value, stored_value = pairs[different[0]]
+        others = ", ".join(different[1:])
         raise ValueError(
-            f"{field} is {value!r}, but the run in {path} has {stored_value!r}; allowed on "
-            "resuming is the same value "
-            f"(total_steps alone may grow){others and '. These differ too: ' + others[2:]}"
+            f"{different[0]} is {value!r}, but the run in {path} has {stored_value!r}; allowed on "
+            "resuming is the same value (total_steps alone may grow)"
+            f"{others and f'. These differ too: {others}'}"
         )
 
 
@@ -485,25 +436,24 @@ def extend(stored: RunConfig, total_steps: int) -> RunConfig:
     Raises:
         ValueError: ``total_steps`` is no whole number, too large, or less than planned.
     """
-    total_steps = check_int("total_steps", total_steps, 1, _MOST_STEPS)
-    if total_steps < stored.total_steps:
-        raise invalid("total_steps", total_steps, f"{stored.total_steps}, as planned, or more")
-    if total_steps == stored.total_steps:
-        return stored
     longer = dataclasses.replace(stored, total_steps=total_steps)
+    if longer.total_steps < stored.total_steps:
+        raise invalid("total_steps", total_steps, f"{stored.total_steps}, as planned, or more")
+    if longer.total_steps == stored.total_steps:
+        return stored
     # evaluations per update, at most one
     share = min(stored.num_evaluations, stored.num_updates) / stored.num_updates
     return dataclasses.replace(longer, num_evaluations=max(1, round(share * longer.num_updates)))
 
 
-def _check_fields(source: str, data: Any, names: Sequence[str], required: Sequence[str]) -> None:
+def _check_fields(
+    source: str, data: Any, names: Sequence[str], required: Sequence[str] = ()
+) -> None:
     """Raises ValueError for data that are no mapping, or have unknown or missing fields."""
     if not isinstance(data, Mapping):
         raise invalid(source, data, f"an object with the fields {', '.join(names)}")
     for name in data:
         if name not in names:
-            near = validation.nearest_names(name, names, 1)
-            hint = f"; nearest: {near[0]}" if near else f"; allowed are {', '.join(names)}"
-            raise ValueError(f"{source} has the unknown field {name!r}{hint}")
+            raise validation.unknown_name(f"field of {source}", name, names)
     if missing := [name for name in required if name not in data]:
         raise ValueError(f"{source} lacks the field {missing[0]!r}")

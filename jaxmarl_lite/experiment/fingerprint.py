@@ -23,19 +23,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-_PLAIN = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    range,
-    slice,
-    type(Ellipsis),
-    type(NotImplemented),
-)
+_PLAIN = (types.NoneType, bool, int, float, complex, str, bytes, range, slice)
 _STATELESS = ("_thread", "threading", "logging", "weakref")  # their objects affect no numbers
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 _MOST_OBJECTS = 200_000

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from jaxmarl_lite import keys
-from jaxmarl_lite.algorithms import liir
 from jaxmarl_lite.evaluate import make_play
 from jaxmarl_lite.types import Algorithm, Array, Environment, Observation, PyTree
 from jaxmarl_lite.validation import check_bool, check_int, check_obs
@@ -26,7 +25,8 @@ class Episode(NamedTuple):
         reward: ``[T, N]`` reward of each step.
         cost: ``[T, N, K]`` cost of each step.
         team_reward: ``[T]`` reward of the team.
-        intrinsic_reward: ``[T, N]`` LIIR's learned reward of each step; None for other algorithms.
+        intrinsic_reward: ``[T, N]`` reward of each step that the algorithm has learned for each
+            agent; None where it learns none.
     """
 
     states: list[Any]
@@ -60,7 +60,18 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
         compiled at its first call.
     """
     spec = env.spec
-    compiled = jax.jit(_with_intrinsic(algorithm, env, greedy))
+    # One step more than an episode can have, so that its last state is included.
+    play_one = make_play(algorithm, env, spec.max_episode_steps + 1, greedy)
+
+    @jax.jit
+    def compiled(learner: PyTree, key: Array) -> Any:
+        states, timesteps, actions = play_one(learner, key)
+        intrinsic = (
+            None
+            if algorithm.intrinsic_reward is None
+            else algorithm.intrinsic_reward(learner, timesteps.obs, actions)
+        )
+        return states, timesteps, actions, intrinsic
 
     def play(learner: PyTree, seed: int) -> Episode:
         seed = check_int("episode_seed", seed, -(2**31), 2**32 - 1)
@@ -82,23 +93,6 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
         )
 
     return play
-
-
-def _with_intrinsic(algorithm: Algorithm, env: Environment, greedy: bool) -> Callable[..., Any]:
-    """Returns a function that plays one episode and computes LIIR's learned rewards for it.
-
-    The function takes one step more than an episode can have, so that its last state is included.
-    """
-    play_one = make_play(algorithm, env, env.spec.max_episode_steps + 1, greedy)
-
-    def episode(learner: PyTree, key: Array) -> Any:
-        states, timesteps, actions = play_one(learner, key)
-        intrinsic = None
-        if isinstance(learner, liir.LIIRState):
-            intrinsic = liir.intrinsic_rewards(env.spec, learner, timesteps.obs, actions)
-        return states, timesteps, actions, intrinsic
-
-    return episode
 
 
 class TrainedPolicy:

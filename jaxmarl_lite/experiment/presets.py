@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-NUM_ENVS, NUM_STEPS = 64, 64
-"""Environments and steps of a rollout, B and T, where nothing was tuned."""
-
 _FORAGING = {
     "num_envs": 64,
     "num_steps": 64,
@@ -127,15 +124,11 @@ class Preset(NamedTuple):
     """Settings of a run that apply where the user gives none.
 
     Attributes:
-        num_envs: parallel environments of a rollout, B.
-        num_steps: steps of a rollout, T.
-        stagger_episodes: whether first episodes are cut at random steps.
+        run_settings: ``num_envs``, ``num_steps`` and ``stagger_episodes``, those that were tuned.
         fields: fields of the algorithm's config; those that are absent have their defaults.
     """
 
-    num_envs: int
-    num_steps: int
-    stagger_episodes: bool
+    run_settings: dict[str, Any]
     fields: dict[str, Any]
 
 
@@ -152,6 +145,9 @@ def lookup(algorithm: str, env_id: str) -> Preset:
     env_id = env_id.removeprefix("delayed/")
     suite = env_id[: env_id.find("/") + 1]
     names = [(algorithm, name) for name in (env_id, suite, "") if (algorithm, name) in DEFAULTS]
-    settings = dict(DEFAULTS[names[0]] if names else {})
-    sizes = settings.pop("num_envs", NUM_ENVS), settings.pop("num_steps", NUM_STEPS)
-    return Preset(*sizes, settings.pop("stagger_episodes", False), settings)
+    settings = DEFAULTS[names[0]] if names else {}
+    of_run = ("num_envs", "num_steps", "stagger_episodes")
+    return Preset(
+        {name: value for name, value in settings.items() if name in of_run},
+        {name: value for name, value in settings.items() if name not in of_run},
+    )

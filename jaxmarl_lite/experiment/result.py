@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite.experiment import compilation, playback, run_logger, summary
+from jaxmarl_lite.algorithms import cost_limits
+from jaxmarl_lite.experiment import compilation, playback, run_logger
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment import constraint_stats as cost_rules
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import Fingerprint, fingerprint, notice_changes
 from jaxmarl_lite.report import checkpoint, loggers, run_dir, statistics, tables
@@ -112,9 +113,7 @@ class Result:
     def diverged(self) -> tuple[int, ...]:
         """The seeds whose numbers became non-finite, left out of every statistic from then on."""
         diverged = (self.metrics["is_finite"] == 0).any(1)
-        return tuple(
-            seed for seed, is_diverged in zip(self.seeds, diverged, strict=True) if is_diverged
-        )
+        return tuple(itertools.compress(self.seeds, diverged))
 
     @functools.cached_property
     def states(self) -> TrainState:
@@ -130,7 +129,7 @@ class Result:
 
         Limits in the config take precedence over the environment's own; inf where there is none.
         """
-        return cost_rules.limits_of(self.config, self.spec)
+        return cost_limits.limits_of(self.config, self.spec)
 
     @property
     def costs(self) -> np.ndarray | None:
@@ -265,7 +264,42 @@ class Result:
 
     def table(self) -> Table:
         """Returns a table of the last evaluation: seeds, IQM, random policy, costs, durations."""
-        return summary.table(self)
+        final, won, timings = self.returns[:, -1].tolist(), self.win_rates, self.timings
+        speed = timings.steps_per_second
+        facts = {
+            "steps per second": "-" if np.isnan(speed) else f"{speed:,.0f}",
+            "minutes": f"{timings.elapsed_seconds / 60:.1f}",
+            "compiling, seconds": f"{timings.compile_seconds:.1f}",
+        }
+        if self.path is not None:
+            facts["curve"] = str(run_dir.RunFolder(self.path).curve)
+        extra = {}
+        if won is not None:
+            extra["win rate"] = dict(zip(self.seeds, won[:, -1].tolist(), strict=True))
+        overview = tables.result_table(
+            dict(zip(self.seeds, final, strict=True)),
+            random=self.random_returns,
+            best=self.spec.max_return,
+            meaning=self.spec.return_description,
+            title=f"{self.algorithm} on {self.plan.env}, {int(self.steps[-1]):,} steps a seed",
+            extra=extra,
+            facts=facts,
+        )
+        if self.costs is None:
+            return overview
+        grid = Table.grid()  # one below the other, as one table, which a notebook can show
+        grid.add_row(overview)
+        grid.add_row(
+            tables.cost_table(
+                self.costs[:, -1],
+                self.limits,
+                self.satisfaction_rate(),
+                self.num_violations(),
+                self.updates_with_cost(),
+                self.spec.cost_names,
+            )
+        )
+        return grid
 
     def summary(self) -> str:
         """Returns `table` as text."""
@@ -308,8 +342,8 @@ class Result:
                 in the run's evaluations.
 
         Returns:
-            States, observations, actions, rewards and costs of the episode, with LIIR also each
-            agent's learned reward.
+            States, observations, actions, rewards and costs of the episode, and each agent's
+            intrinsic reward where the algorithm learns one.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
@@ -346,14 +380,17 @@ class Result:
         Raises:
             ValueError: the algorithm learns no reward, or the suffix of ``path`` is not supported.
         """
-        from jaxmarl_lite.report import drawing, reward_plots
+        from jaxmarl_lite.report import plotting
 
-        drawing.check_path(path)
-        if self.algorithm != "liir" if episode is None else episode.intrinsic_reward is None:
-            raise ValueError(f"{self.algorithm} learns no reward; allowed is a run of liir")
+        plotting.check_path(path)
+        learned = self._algorithm if episode is None else episode
+        if learned.intrinsic_reward is None:
+            raise ValueError(
+                f"{self.algorithm} learns no reward; allowed is a run of an algorithm that does"
+            )
         path = None if path is None else check_path("path", path)
         episode = self.episode(seed, greedy=greedy) if episode is None else episode
-        return reward_plots.plot_intrinsic_rewards(
+        return plotting.plot_intrinsic_rewards(
             episode.intrinsic_reward,
             episode.action,
             episode.team_reward,
@@ -537,7 +574,7 @@ class Saved(NamedTuple):
     partial: dict[str, Any] | None
 
 
-def read_meta(intact: checkpoint.Intact) -> Saved:
+def read_meta(intact: checkpoint.Checkpoint) -> Saved:
     """Returns the data that a run saved beside the states of a checkpoint.
 
     Args:

@@ -10,24 +10,22 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxmarl_lite.algorithms import cost_limits
 from jaxmarl_lite.envs import checker
-from jaxmarl_lite.experiment import constraint_stats
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.report import atomic_io, loggers, run_dir
 from jaxmarl_lite.report.run_dir import RunFolderError
 from jaxmarl_lite.types import EnvSpec
+from jaxmarl_lite.validation import one_line
 
 TIMINGS = ("elapsed_seconds", "steps_per_second")
 """Entries of a row that differ between two runs of one plan."""
-
-INDEX = ("update", "step", "seed")
-"""Entries of a row that are not metrics."""
 
 _AGAIN = "--resume of the run restores its rows up to the last checkpoint"
 
@@ -101,64 +99,51 @@ class RunLogger:
     ):
         self._plan, self._spec, self.folder, self._say = plan, spec, folder, say
         self.rows: list[loggers.Row] = []
-        self._lines: loggers.JsonlWriter | None = None
-        self._writers: dict[str, loggers.Writer] = {}
+        self._lines: loggers.JsonlLogger | None = None
+        self._loggers: dict[str, loggers.Logger] = {}
         self._rebuilt: dict[str, _Rebuilt] = {}
         self._failed: set[str] = set()
         self.complaint: str | None = None
+        is_new = update is None or update < 0
         if folder is not None:
-            self._open(folder, update, mark)
+            if update is not None:
+                self.complaint = (
+                    _set_aside(folder) if is_new else restore_rows(plan, folder, update, mark)
+                )
+            self._lines = loggers.JsonlLogger(folder.metrics, folder.metrics_copy)
+            self.rows = loggers.read_rows(folder.metrics)
+            with self._optional("TensorBoard"):
+                step = None if update is None else max(-1, update * plan.batch_steps)
+                self._loggers["TensorBoard"] = loggers.TensorBoardLogger(
+                    folder.tensorboard, plan.to_dict(), step
+                )
+            with self._optional(folder.spec.name):
+                atomic_io.write_json(folder.spec, dataclasses.asdict(spec))
+            for path, make in rebuilt_files(plan, spec, folder, self.rows).items():
+                self._rebuilt[path.name] = _Rebuilt(make, stale=bool(self.rows))
         if wandb is not None:
-            self._attempt("W&B", lambda: self._open_wandb(wandb, update))
+            with self._optional("W&B"):
+                path = None if folder is None else folder.path.absolute()
+                self._loggers["W&B"] = loggers.WandbLogger(
+                    wandb,
+                    f"{plan.algorithm} {plan.env}" if path is None else path.name,
+                    plan.to_dict(),
+                    path,
+                    None if folder is None else wandb_id(folder, anew=is_new),
+                )
 
-    def _open(
-        self, folder: run_dir.RunFolder, update: int | None, mark: loggers.Mark | None
-    ) -> None:
-        """Opens the files in the folder, after repairing the rows of a resumed run."""
-        step = None
-        if update is not None:
-            self.complaint = (
-                _set_aside(folder) if update < 0 else restore_rows(self._plan, folder, update, mark)
-            )
-            step = -1 if update < 0 else update * self._plan.batch_steps
-        self._lines = loggers.JsonlWriter(folder.metrics, folder.metrics_copy)
-        self.rows = loggers.read_rows(folder.metrics)
-        self._attempt("TensorBoard", lambda: self._open_tensorboard(folder, step))
-        self._attempt(folder.spec.name, lambda: write_spec(folder, self._spec))
-        for path, make in rebuilt_files(self._plan, self._spec, folder, self.rows).items():
-            self._rebuilt[path.name] = _Rebuilt(make, stale=bool(self.rows))
-
-    def _open_tensorboard(self, folder: run_dir.RunFolder, step: int | None) -> None:
-        self._writers["TensorBoard"] = loggers.TensorBoardWriter(
-            folder.tensorboard, self._plan.to_dict(), step
-        )
-
-    def _open_wandb(self, project: str, update: int | None) -> None:
-        """Adds a writer for W&B, which continues the W&B run of a resumed run."""
-        if self.folder is None:
-            name, run_id = f"{self._plan.algorithm} {self._plan.env}", None
-        else:
-            name, run_id = (
-                self.folder.path.absolute().name,
-                wandb_id(self.folder, anew=update is None or update < 0),
-            )
-        folder = None if self.folder is None else self.folder.path.absolute()
-        self._writers["W&B"] = loggers.WandbWriter(
-            project, name, self._plan.to_dict(), folder, run_id
-        )
-
-    def _attempt(self, name: str, action: Callable[[], object]) -> None:
-        """Does something the run can do without; reports a failure once and closes its writer."""
+    @contextlib.contextmanager
+    def _optional(self, name: str) -> Iterator[None]:
+        """Reports the first failure of what the run can do without, and closes its logger."""
         try:
-            action()
+            yield
         except Exception as error:  # matplotlib, W&B and the disk raise errors of any kind
             if name not in self._failed:
                 self._failed.add(name)
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                self._say(f"{name} failed, and the run goes on without it: {reason}")
-            if (writer := self._writers.pop(name, None)) is not None:
+                self._say(f"{name} failed, and the run goes on without it: {one_line(error)}")
+            if (logger := self._loggers.pop(name, None)) is not None:
                 with contextlib.suppress(Exception):
-                    writer.close()
+                    logger.close()
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
         """Adds the row of one seed.
@@ -174,8 +159,9 @@ class RunLogger:
             self._lines.write(update, step, seed, values)
         # Only the rows keep values that are not finite: the other files cannot show them.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, writer in list(self._writers.items()):
-            self._attempt(name, lambda writer=writer: writer.write(update, step, seed, finite))
+        for name, logger in list(self._loggers.items()):
+            with self._optional(name):
+                logger.write(update, step, seed, finite)
 
     def mark(self) -> loggers.Mark | None:
         """Returns the position in the rows that a checkpoint stores.
@@ -221,25 +207,28 @@ class RunLogger:
                 self._lines.replace(self.rows)
             self._lines.flush()
 
-    def refresh(self) -> None:
-        """Updates the files derived from the rows, except those that would take long now."""
-        for name, writer in list(self._writers.items()):
-            self._attempt(name, writer.flush)
-        for name, file in self._rebuilt.items():
-            self._attempt(name, file.refresh)
+    def refresh(self, immediately: bool = False) -> None:
+        """Updates the files derived from the rows, unless the folder was moved or deleted.
+
+        Args:
+            immediately: True updates every file that lacks rows; False only those that do not take
+                long now.
+        """
+        if self.folder is None or self.folder.config.is_file():
+            for name, file in self._rebuilt.items():
+                with self._optional(name):
+                    file.refresh(immediately)
 
     def read_random_returns(self) -> np.ndarray | None:
         """Returns the random policy's mean return for every seed, ``[S]``.
 
         Returns None where it was not measured in this folder, or cannot be read.
         """
-        try:
+        with contextlib.suppress(RunFolderError):
             returns = None if self.folder is None else read_random_returns(self.folder)
-        except RunFolderError:
-            return None
-        return (
-            returns if returns is not None and returns.shape == (len(self._plan.seeds),) else None
-        )
+            if returns is not None and len(returns) == len(self._plan.seeds):
+                return returns
+        return None
 
     def save_random_returns(self, returns: np.ndarray) -> None:
         """Writes the random policy's returns to the folder.
@@ -248,30 +237,15 @@ class RunLogger:
             returns: mean return for every seed, ``[S]``.
         """
         if self.folder is not None:
-            atomic_io.replace_text(
-                self.folder.random_policy, atomic_io.to_json({"eval_return": returns}) + "\n"
-            )
-
-    def draw(self) -> None:
-        """Updates every file derived from the rows.
-
-        Raises:
-            RunFolderError: the folder is gone.
-        """
-        self._check_folder()
-        self._refresh_all()
-
-    def _refresh_all(self) -> None:
-        for name, file in self._rebuilt.items():
-            self._attempt(name, lambda file=file: file.refresh(immediately=True))
+            text = atomic_io.to_json({"eval_return": returns}) + "\n"
+            atomic_io.replace_text(self.folder.random_policy, text)
 
     def close(self) -> None:
         """Updates everything and closes all files."""
-        # a folder that was moved or deleted must not be created again
-        if self.folder is None or self.folder.config.is_file():
-            self._refresh_all()
-        for name, writer in list(self._writers.items()):
-            self._attempt(name, writer.close)
+        self.refresh(immediately=True)
+        for name, logger in list(self._loggers.items()):
+            with self._optional(name):
+                logger.close()
         if self._lines is not None:
             with contextlib.suppress(OSError):  # a failure of the disk has ended the run already
                 self._lines.close()
@@ -313,8 +287,17 @@ def rebuilt_files(
     """
     suite, _, task = plan.env.partition("/")
     names: dict[str, Any] = dict(environment=suite, task=task or suite, algorithm=plan.algorithm)
-    evals = loggers.MarlEvalWriter(folder.marl_eval, folder.metrics, **names)
-    return {folder.marl_eval: evals.flush, folder.curve: lambda: draw(plan, spec, folder, rows)}
+
+    def write_marl_eval() -> None:
+        # not strict JSON: the readers are Python programs that average the lists, which accept a
+        # bare NaN but no null
+        nested = loggers.marl_eval_json(rows, **names)
+        atomic_io.replace_text(folder.marl_eval, json.dumps(nested, indent=2) + "\n")
+
+    return {
+        folder.marl_eval: write_marl_eval,
+        folder.curve: lambda: draw(plan, spec, folder, rows),
+    }
 
 
 def rebuild(
@@ -332,7 +315,7 @@ def rebuild(
         try:
             make()
         except Exception as error:
-            say(f"{path.name} failed: " + " ".join(f"{type(error).__name__}: {error}".split()))
+            say(f"{path.name} failed: {one_line(error)}")
 
 
 def read_random_returns(folder: run_dir.RunFolder) -> np.ndarray | None:
@@ -379,11 +362,13 @@ def restore_rows(
     Returns:
         A message about faults in the rows, or None; see `loggers.restore_rows`.
     """
-
-    def belongs(row: loggers.Row) -> bool:
-        return row_mismatch(plan, row) is None
-
-    return loggers.restore_rows(folder.metrics, folder.metrics_copy, update, mark, belongs)
+    return loggers.restore_rows(
+        folder.metrics,
+        folder.metrics_copy,
+        update,
+        mark,
+        lambda row: row_mismatch(plan, row) is None,
+    )
 
 
 def _set_aside(folder: run_dir.RunFolder) -> str | None:
@@ -400,7 +385,7 @@ def _set_aside(folder: run_dir.RunFolder) -> str | None:
             f"{folder.path} has no checkpoint: it is trained from the start; its rows so far are "
             f"kept in {old.name}"
         )
-    loggers.restore_rows(folder.metrics, folder.metrics_copy, -1, None, lambda _: False)
+    loggers.restore_rows(folder.metrics, folder.metrics_copy, 0, None, lambda _: False)
     return complaint
 
 
@@ -434,7 +419,7 @@ def _is_name(name: str) -> bool:
 
 
 def check_rows(plan: RunConfig, rows: Sequence[loggers.Row], path: Path) -> None:
-    """Checks that every row can belong to a plan, and that no two are of one update and seed.
+    """Checks that every row can belong to a plan, and that no two rows share update and seed.
 
     Args:
         plan: plan of the run.
@@ -468,9 +453,9 @@ def draw(
         folder: folder of the run.
         rows: rows of the run.
     """
-    series = run_dir.series(rows, "eval_return")
-    metrics = to_arrays(rows, series.seeds)
-    run = series.steps, series.values, metrics.get("eval_cost")
+    metrics = to_arrays(rows, plan.seeds)
+    steps = np.asarray(sorted({row["step"] for row in rows}))
+    run = steps, metrics["eval_return"], metrics.get("eval_cost")
     plot_run(
         plan, spec, run, read_random_returns(folder), folder.curve, metrics.get("eval_win_rate")
     )
@@ -501,39 +486,24 @@ def plot_run(
     from jaxmarl_lite.report import plotting  # takes a second, and only runs with a folder need it
 
     steps, returns, costs = run
-    options: dict[str, Any] = dict(
+    limits = cost_limits.limits_of(plan.config, spec)
+    curves = plotting.RunCurves(steps, returns, costs, won if costs is None else None, limits)
+    return plotting.plot_runs(
+        {plan.algorithm: curves},
+        cost_names=spec.cost_names,
+        cost_descriptions=spec.cost_descriptions,
         ylabel=spec.return_description,
         title=f"{plan.algorithm} on {plan.env}",
         path=path,
         best=spec.max_return,
         random=None if random is None or np.isnan(random).all() else float(np.nanmean(random)),
     )
-    if costs is None:
-        wins = None if won is None else {plan.algorithm: (steps, won)}
-        return plotting.learning_curve({plan.algorithm: (steps, returns)}, wins=wins, **options)
-    limits = constraint_stats.limits_of(plan.config, spec)
-    names = {"names": spec.cost_names, "meanings": spec.cost_descriptions}
-    return plotting.run_curves(
-        plan.algorithm, (steps, returns, costs), limits=limits, **names, **options
-    )
-
-
-def write_spec(folder: run_dir.RunFolder, spec: EnvSpec) -> None:
-    """Writes the spec of a run's environment: names, units and limits.
-
-    No id leads back to an environment that was passed as an object.
-
-    Args:
-        folder: folder of the run.
-        spec: spec of its environment.
-    """
-    atomic_io.replace_text(
-        folder.spec, atomic_io.to_json(dataclasses.asdict(spec), indent=2) + "\n"
-    )
 
 
 def read_spec(folder: run_dir.RunFolder) -> EnvSpec | None:
-    """Returns the spec that `write_spec` wrote, or None where a run of an earlier version has none.
+    """Returns the spec that a run wrote, or None where one of an earlier version has none.
+
+    No id leads back to an environment that was passed as an object.
 
     Args:
         folder: folder of the run.
@@ -566,7 +536,7 @@ def write_plan(folder: run_dir.RunFolder, plan: RunConfig) -> None:
         folder: folder of the run.
         plan: plan of the run, such as a stored one with more steps.
     """
-    atomic_io.replace_text(folder.config, atomic_io.to_json(plan.to_dict(), indent=2) + "\n")
+    atomic_io.write_json(folder.config, plan.to_dict())
 
 
 def to_arrays(rows: list[loggers.Row], seeds: Sequence[int]) -> dict[str, np.ndarray]:
@@ -589,7 +559,7 @@ def to_arrays(rows: list[loggers.Row], seeds: Sequence[int]) -> dict[str, np.nda
     groups: dict[str, dict[str, None]] = {}
     for row in rows:
         for name in row:
-            if name not in INDEX:
+            if name not in loggers.INDEX:
                 groups.setdefault(name.partition("/")[0], {})[name] = None
     arrays = {}
     for base, members in groups.items():

@@ -1,34 +1,48 @@
-"""The host loop of a run: trains in chunks, reports, evaluates and saves."""
+"""The host loop of a run: trains in chunks, reports, evaluates and saves.
+
+`ProgressBar` shows the user how far it is; a `StopRequest` ends it at a signal.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from jaxmarl_lite import rollout, sharding
-from jaxmarl_lite.algorithms import base_config
-from jaxmarl_lite.experiment import constraint_stats, run_logger
+from jaxmarl_lite.algorithms import base_config, cost_limits
+from jaxmarl_lite.experiment import run_logger
 from jaxmarl_lite.experiment.compilation import CompiledRun, MetricAccumulator
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import data_by_field
-from jaxmarl_lite.experiment.progress_bar import ProgressBar
-from jaxmarl_lite.experiment.result import Result, Timings, from_rows, load_run
-from jaxmarl_lite.experiment.signals import StopRequest
-from jaxmarl_lite.report import checkpoint, loggers, metrics, run_dir
+from jaxmarl_lite.experiment.result import Result, Saved, Timings, from_rows, load_run
+from jaxmarl_lite.report import checkpoint, loggers, metrics, run_dir, statistics
+from jaxmarl_lite.report.tables import literal
 from jaxmarl_lite.types import Environment, TrainState
 
 _CHUNK_SECONDS = 1.0  # between two movements of the progress bar
 
 # Checkpoints store this text: another one would not be recognized in those that exist.
 _NOT_LEARNED = "a number that it learned is not finite"
+
+
+# Training goes on where printing fails: the terminal is gone, the pipe is closed, the disk of a log
+# is full.
+_ERRORS_IGNORED = contextlib.suppress(Exception)
 
 
 class RunError(RuntimeError):
@@ -44,23 +58,14 @@ class ResumePoint(NamedTuple):
     Attributes:
         states: training states, every leaf ``[S, ...]``.
         update: updates done.
-        diverged: ``[S]`` int, the update from which on a seed is left out, or 0.
-        timings: durations of the run so far.
         used_older_checkpoint: whether a newer checkpoint was damaged.
-        rows: position in the rows of the run; None in a checkpoint of an earlier version.
-        reasons: seed -> why it is left out.
-        partial: sums since the last evaluation, as `Runner` saved them; None in a checkpoint of an
-            evaluation.
+        saved: data that the run saved beside the states.
     """
 
     states: TrainState
     update: int
-    diverged: np.ndarray
-    timings: Timings
     used_older_checkpoint: bool
-    rows: loggers.Mark | None
-    reasons: Mapping[str, str] = {}
-    partial: Mapping[str, Any] | None = None
+    saved: Saved
 
 
 class Runner:
@@ -102,7 +107,7 @@ class Runner:
         self._diverged = np.zeros(len(plan.seeds), np.int32)
         self._reasons: dict[str, str] = {}
         self._since_row = (0, 0.0)  # updates and seconds of training since the last row
-        self._limits = constraint_stats.limits_of(plan.config, env.spec)
+        self._limits = cost_limits.limits_of(plan.config, env.spec)
         self._limited = bool(np.isfinite(self._limits).any())
         self._violations = np.zeros((len(plan.seeds), *self._limits.shape))
         self._updates_with_cost = np.zeros(len(plan.seeds))
@@ -140,9 +145,17 @@ class Runner:
             if update > self.update or (update == self.update and self._since_row[0]):
                 self._train_until(update)
                 self._evaluate()
-                self._stop_if_requested()
-        self._run_logger.draw()
-        result = self._result()
+        self._run_logger.refresh(immediately=True)
+        folder = self._run_logger.folder
+        result = from_rows(
+            self._plan,
+            self._env,
+            self._run_logger.rows,
+            self._random,
+            self._timings(),
+            None if folder is None else folder.path,
+            lambda: self._states,
+        )
         self._display.show(result.table)
         return result
 
@@ -154,10 +167,9 @@ class Runner:
         )
         self._random = self._random_returns()
         self._run_logger.save_random_returns(self._random)
-        self._stop_if_requested()
+        self._stop_if(_agree(self._stop.signum))
         self._reset_metrics()
         self._evaluate()
-        self._stop_if_requested()
 
     def _resume(self, start: ResumePoint) -> None:
         """Restores the state of a resumed run."""
@@ -170,26 +182,24 @@ class Runner:
                 else ""
             )
         )
-        self._states, self.update, self._diverged = start.states, start.update, start.diverged
-        self._reasons = dict(start.reasons)
-        for i in self._excluded_seeds():
+        self._states, self.update, saved = start.states, start.update, start.saved
+        self._diverged, self._reasons = saved.diverged, dict(saved.reasons)
+        for i in np.flatnonzero(self._diverged).tolist():
             self._display.print(self._exclusion_message(i))
         # With several processes only one can read the folder, and all must run the same programs.
         self._random = self._run_logger.read_random_returns() if jax.process_count() == 1 else None
         if self._random is None:
             self._random = self._random_returns()
             self._run_logger.save_random_returns(self._random)
-        self._clock -= start.timings.elapsed_seconds
-        self._trained = start.timings.training_seconds
-        self._violations = constraint_stats.violations(
-            self._run_logger.rows, self._plan.seeds, self._limits
-        )
-        self._updates_with_cost = constraint_stats.updates_with_cost(
-            self._run_logger.rows, self._plan.seeds
-        )
+        self._clock -= saved.timings.elapsed_seconds
+        self._trained = saved.timings.training_seconds
+        rows, seeds = self._run_logger.rows, self._plan.seeds
+        counts = metrics.latest(rows, seeds, "num_violations", self._limits.shape)
+        self._violations = np.where(np.isfinite(self._limits), counts, 0.0)
+        self._updates_with_cost = metrics.latest(rows, seeds, "updates_with_cost")
         self._reset_metrics()
-        if start.partial is not None:
-            self._restore_metrics(start.partial)
+        if saved.partial is not None:
+            self._restore_metrics(saved.partial)
 
     def _random_returns(self) -> np.ndarray:
         """Plays the random policy and returns its mean return for each seed, ``[S]``.
@@ -198,57 +208,52 @@ class Runner:
         """
         played = sharding.fetch(self._programs.random(self._seeds))
         returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
-        wrong = [
-            self._non_finite_error(played, i, "the random policy's episodes")
-            for i in range(len(returns))
-        ]
-        for i, text in enumerate(wrong):
-            if text:
-                returns[i] = np.nan
-                self._display.print(f"{text}; the random policy's return of this seed is left out")
-        if all(wrong):
+        wrong = self._non_finite_errors(played, range(len(returns)), "the random policy's episodes")
+        for i, text in wrong.items():
+            returns[i] = np.nan
+            self._display.print(f"{text}; the random policy's return of this seed is left out")
+        if len(wrong) == len(returns):
             raise RunError(f"{wrong[0]}; allowed are finite numbers")
         return returns
 
-    def _non_finite_error(self, played: Any, i: int, where: str) -> str:
-        """Returns the fault in the environment's numbers in episodes of one seed, or ''.
+    def _non_finite_errors(self, played: Any, seeds: Iterable[int], where: str) -> dict[int, str]:
+        """Returns the faults in the environment's numbers in episodes of some seeds.
 
         Args:
             played: an `Evaluation` of all seeds.
-            i: index of the seed.
+            seeds: indices of the seeds to look at.
             where: the episodes, for the message.
+
+        Returns:
+            Index of a seed -> message; nothing for seeds without a fault.
         """
-        # a mask without a legal action is a fault only where it makes learned numbers not finite
-        bits = int(np.bitwise_or.reduce(np.asarray(played.faults)[i]))
-        bits &= ~(1 << rollout.ENV_FIELDS.index("action_mask"))
-        if not bits and not (
-            np.isfinite(played.returns[i]).all() and np.isfinite(played.costs[i]).all()
-        ):
-            return f"seed {self._plan.seeds[i]} has a return or cost that is not finite in {where}"
-        return self._fault_message(i, bits, where) if bits else ""
+        errors = {}
+        for i in seeds:
+            # a mask without a legal action is a fault only where it makes learned numbers not
+            # finite
+            bits = int(np.bitwise_or.reduce(np.asarray(played.faults)[i]))
+            bits &= ~(1 << rollout.ENV_FIELDS.index("action_mask"))
+            if bits:
+                errors[i] = self._fault_message(i, bits, where)
+            elif not (np.isfinite(played.returns[i]).all() and np.isfinite(played.costs[i]).all()):
+                seed = self._plan.seeds[i]
+                errors[i] = f"seed {seed} has a return or cost that is not finite in {where}"
+        return errors
 
     def _fault_message(self, i: int, bits: int, where: str) -> str:
         """Returns the message for the faults that ``bits`` encode, see `rollout.env_faults`."""
         fields = [name for bit, name in enumerate(rollout.ENV_FIELDS) if bits >> bit & 1]
-        numbers = " and ".join(
-            f"{'an' if name.startswith('a') else 'a'} {name}"
-            for name in fields
-            if name != "action_mask"
-        )
-        wrong = (
-            [f"{numbers} that {'are' if ' and ' in numbers else 'is'} not finite"]
-            if numbers
-            else []
-        )
-        wrong += ["an action_mask without a legal action"] if "action_mask" in fields else []
+        numbers = [
+            f"{'an' if name[0] == 'a' else 'a'} {name}" for name in fields if name != "action_mask"
+        ]
+        wrong = ["an action_mask without a legal action"] if "action_mask" in fields else []
+        if numbers:
+            verb = "is" if len(numbers) == 1 else "are"
+            wrong = [f"{' and '.join(numbers)} that {verb} not finite", *wrong]
         return (
             f"environment {self._plan.env} gave {' and '.join(wrong)} to seed "
             f"{self._plan.seeds[i]} in {where}"
         )
-
-    def _excluded_seeds(self) -> list[int]:
-        """Returns the indices of the seeds that are left out."""
-        return np.flatnonzero(self._diverged).tolist()
 
     def _exclusion_message(self, i: int) -> str:
         """Returns the message that a seed is left out, since which update, and why."""
@@ -266,9 +271,7 @@ class Runner:
         if not reasons or not self._diverged.all():
             return
         count, last = len(self._plan.seeds), self._diverged.max()
-        others = [
-            reason for reason in dict.fromkeys(self._reasons.values()) if reason != _NOT_LEARNED
-        ]
+        others = [text for text in dict.fromkeys(self._reasons.values()) if text != _NOT_LEARNED]
         if others:
             raise RunError(
                 f"no seed is left of {count}, the last was left out at update {last}: "
@@ -290,7 +293,7 @@ class Runner:
         pace = 0.0
         while self.update < target:
             # all processes must run chunks of the same length: that of process 0
-            updates = int(_agree(self._chunk_updates(pace, target - self.update), first=True))
+            updates = _agree(self._chunk_updates(pace, target - self.update), first=True)
             start_time = time.perf_counter()
             self._states, self._accumulator = self._programs.train_chunk(
                 self._states, self._accumulator, np.int32(updates)
@@ -320,37 +323,28 @@ class Runner:
     def _save_between(self) -> None:
         """Saves between two evaluations after a signal, or where the last checkpoint is too old."""
         # read once: a signal that arrives later would end the run without saving
-        signum = int(_agree(self._stop.signum))
+        signum = _agree(self._stop.signum)
         due = _agree(time.perf_counter() - self._saved >= self._checkpoint_seconds)
         if self._checkpoints is not None and (signum or due):
-            total, count = (
-                {name: np.asarray(value).tobytes().hex() for name, value in sums.items()}
-                for sums in sharding.fetch((self._accumulator.total, self._accumulator.count))
-            )
+            total, count = sharding.fetch((self._accumulator.total, self._accumulator.count))
             updates, seconds = self._since_row
             # Rows hold means since the last evaluation: a resumed run must continue with the same
             # sums.
             self._checkpoint(
                 partial={"total": total, "count": count, "updates": updates, "seconds": seconds}
             )
-        if signum:
-            self._exit(signum)
+        self._stop_if(signum)
 
     def _restore_metrics(self, partial: Mapping[str, Any]) -> None:
         """Restores the sums that `_save_between` saved."""
-
-        def restored(empty: Mapping[str, Any], saved: Mapping[str, str]) -> dict[str, Any]:
-            return {
-                name: np.frombuffer(bytes.fromhex(saved[name]), value.dtype)
-                .reshape(value.shape)
-                .copy()
-                for name, value in empty.items()
-            }
-
+        sums = self._accumulator
         try:
             total, count = (
-                restored(self._accumulator.total, partial["total"]),
-                restored(self._accumulator.count, partial["count"]),
+                {
+                    name: np.array(partial[part][name], value.dtype).reshape(value.shape)
+                    for name, value in empty.items()
+                }
+                for part, empty in (("total", sums.total), ("count", sums.count))
             )
             self._since_row = int(partial["updates"]), float(partial["seconds"])
         except (KeyError, TypeError, ValueError) as error:
@@ -358,18 +352,13 @@ class Runner:
                 f"{self._checkpoints}: the sums beside the state of update {self.update} cannot "
                 f"be read: {error!r}"
             ) from error
-        self._accumulator = self._accumulator._replace(total=total, count=count)
+        self._accumulator = sums._replace(total=total, count=count)
 
-    def _stop_if_requested(self) -> None:
-        """Ends the run if a signal asked for it, after everything computed has been saved."""
-        signum = int(_agree(self._stop.signum))
+    def _stop_if(self, signum: int) -> None:
+        """Ends the run as a signal asks, possibly one of another process; 0: goes on."""
         if signum:
-            self._exit(signum)
-
-    def _exit(self, signum: int) -> None:
-        """Ends the run as a signal asks."""
-        self._stop.signum = signum  # possibly the signal of another process
-        self._stop.leave()
+            self._stop.signum = signum
+            self._stop.leave()
 
     def _chunk_updates(self, pace: float, remaining: int) -> int:
         """Returns the number of updates to run at once.
@@ -411,11 +400,7 @@ class Runner:
         speed = self._speed(*self._since_row)
         values = self._evaluation_row(played)
         where = f"the evaluation after update {self.update}"
-        wrong = {
-            i: self._non_finite_error(played, i, where)
-            for i in np.flatnonzero(self._diverged == 0).tolist()
-        }
-        wrong = {i: text for i, text in wrong.items() if text}
+        wrong = self._non_finite_errors(played, np.flatnonzero(self._diverged == 0).tolist(), where)
         self._diverged[list(wrong)] = max(1, self.update)
         self._exclude_seeds(wrong)
         if self._limited:
@@ -434,7 +419,14 @@ class Runner:
             }
             if self.update:
                 row |= {name: _ratio(total[i], counts[name][i]) for name, total in totals.items()}
-            row |= self._violation_row(i, row.pop("violation_rate", None))
+            rate = {"violation_rate": row.pop("violation_rate")} if "violation_rate" in row else {}
+            if self._limited:
+                by_limit = {"num_violations": self._violations[i]} | rate
+                row |= {
+                    name: statistics.mask_unlimited(value, self._limits)
+                    for name, value in by_limit.items()
+                }
+                row["updates_with_cost"] = self._updates_with_cost[i]
             broken = totals["non_finite_episodes"][i] if "non_finite_episodes" in totals else 0
             if broken > 0:
                 self._display.print(
@@ -443,12 +435,13 @@ class Runner:
                 )
             self._run_logger.write(self.update, seed, metrics.flatten(row))
         self._run_logger.flush()
-        self._save()
+        self._checkpoint()
         self._run_logger.refresh()
         self._display.log_evaluation(
             self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0])
         )
         self._reset_metrics()
+        self._stop_if(_agree(self._stop.signum))
 
     def _evaluation_row(self, played: Any) -> dict[str, np.ndarray]:
         """Returns the metrics of an evaluation, means over its episodes, ``[S, ...]``."""
@@ -460,39 +453,10 @@ class Runner:
             values["eval_cost"] = played.costs
         if self._spec.win_condition:
             values["eval_win_rate"] = played.wins
-        means = {name: np.asarray(value, float).mean(1) for name, value in values.items()}
-        return means | (
-            {
-                "eval_satisfaction_rate": constraint_stats.satisfaction_rate(
-                    played.costs, self._limits
-                )
-            }
-            if self._limited
-            else {}
-        )
-
-    def _violation_row(self, seed: int, share: Any) -> dict[str, np.ndarray]:
-        """Returns the entries of a seed's row about limits that its updates broke.
-
-        Args:
-            seed: index of the seed.
-            share: ``[N, K]`` share of the updates since the last row that broke each limit; None in
-                a row without updates.
-        """
-        if not self._limited:
-            return {}
-        entries = {"num_violations": self._violations[seed]} | (
-            {} if share is None else {"violation_rate": share}
-        )
-        by_limit = {
-            name: constraint_stats.mask_unlimited(value, self._limits)
-            for name, value in entries.items()
-        }
-        return by_limit | {"updates_with_cost": self._updates_with_cost[seed]}
-
-    def _save(self) -> None:
-        """Saves after an evaluation."""
-        self._checkpoint()
+        row = {name: np.asarray(value, float).mean(1) for name, value in values.items()}
+        if self._limited:
+            row["eval_satisfaction_rate"] = statistics.satisfaction_rate(played.costs, self._limits)
+        return row
 
     def _checkpoint(self, **more: Any) -> None:
         """Saves the states, and other data that a resumed run needs."""
@@ -530,18 +494,6 @@ class Runner:
             self._speed(self.update, self._trained),
         )
 
-    def _result(self) -> Result:
-        folder = self._run_logger.folder
-        return from_rows(
-            self._plan,
-            self._env,
-            self._run_logger.rows,
-            self._random,
-            self._timings(),
-            None if folder is None else folder.path,
-            lambda: self._states,
-        )
-
 
 def finished_result(
     plan: RunConfig,
@@ -572,15 +524,15 @@ def finished_result(
     return result
 
 
-def _agree(value: Any, first: bool = False) -> Any:
+def _agree(value: int, first: bool = False) -> int:
     """Returns the largest of the processes' values, or with ``first`` that of process 0.
 
     All processes must take the same branches, so that they run the same programs.
     """
     if jax.process_count() == 1:
-        return value
+        return int(value)
     values = multihost_utils.process_allgather(np.asarray(value, np.int32))
-    return values[0] if first else values.max()
+    return int(values[0] if first else values.max())
 
 
 def _ratio(total: ArrayLike, count: ArrayLike) -> np.ndarray:
@@ -592,3 +544,191 @@ def _ratio(total: ArrayLike, count: ArrayLike) -> np.ndarray:
 def _mean(x: np.ndarray) -> float:
     """Returns the mean over the entries that are not NaN; NaN if there is none."""
     return float(np.nanmean(x)) if np.isfinite(x).any() else float("nan")
+
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # some platforms lack the last two
+
+
+class StopRequest:
+    """Context manager that records the first signal that asks the process to end.
+
+    Until `deferred` is set, a signal ends the process immediately. From then on the run must read
+    `signum` at points where its state is consistent, save, and call `leave`. A second Ctrl-C ends
+    the process at once, unless XLA compiles, which nothing can interrupt. Outside the main thread
+    Python installs no handlers, and no signal is recorded.
+
+    Attributes:
+        signum: number of the recorded signal, or 0.
+        deferred: whether the run reads `signum` itself.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.deferred = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+                previous = signal.getsignal(signum)
+                # An ignored signal stays ignored, as SIGHUP under nohup; None stands for a handler
+                # that Python cannot restore.
+                if previous is not None and previous != signal.SIG_IGN:
+                    self._previous[signum] = previous
+                    signal.signal(signum, self._record)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        if self.signum and kind is None:  # the signal came after the last save
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the process as the recorded signal asks, after the handler that this replaced.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            SystemExit: after another signal, with the code 128 + its number.
+        """
+        if self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        previous = self._previous.get(self.signum)
+        if callable(previous):  # the caller's own handler may end the process in another way
+            previous(self.signum, None)
+        raise SystemExit(128 + self.signum)
+
+    def _record(self, signum: int, frame: FrameType | None) -> None:
+        """Handles a signal: records the first one, and ends the process unless it is deferred."""
+        # Only SIGINT may end the process at its second arrival: closing a terminal and `timeout`
+        # send the other signals twice within a moment.
+        if signum == signal.SIGINT:
+            signal.signal(signum, self._previous[signum])
+        self.signum = self.signum or signum
+        if not self.deferred:
+            self.leave()
+
+
+class ProgressBar:
+    """Display of the progress of one run, used as a context manager.
+
+    Args:
+        label: label of the run.
+        updates: updates of each seed in the whole run.
+        batch: environment steps of one update of one seed.
+        quiet: whether to show nothing at all.
+
+    Attributes:
+        console: console that everything is printed to.
+    """
+
+    def __init__(self, label: str, updates: int, batch: int, quiet: bool = False):
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._moving = not quiet and (self.console.is_terminal or self.console.is_jupyter)
+        self._updates, self._batch = updates, batch
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self._moving,
+        )
+        self._task = self._bar.add_task(literal(label).plain, total=updates, status="compiling")
+        self._began: tuple[float, int] | None = None
+
+    def __enter__(self) -> ProgressBar:
+        with _ERRORS_IGNORED:
+            self._bar.start()
+        if not self._moving:
+            self.print("compiling (for robots some minutes)")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with _ERRORS_IGNORED:
+            self._bar.stop()
+
+    def print(self, text: str) -> None:
+        """Prints a line above the bar.
+
+        Args:
+            text: the line, without markup.
+        """
+        with _ERRORS_IGNORED:
+            self.console.print(literal(text))
+
+    def show(self, make: Callable[[], object]) -> None:
+        """Prints the result of a function above the bar, or the error where it fails.
+
+        Args:
+            make: function that returns anything that rich can print.
+        """
+        try:
+            self.console.print(make())
+        except Exception as error:
+            self.print(f"the result cannot be shown: {type(error).__name__}: {error}")
+
+    def update(self, update: int, speed: float, current: float) -> None:
+        """Shows the state after a chunk of updates.
+
+        Args:
+            update: updates so far.
+            speed: environment steps per second of all seeds together; NaN if unknown.
+            current: return of recent training episodes; NaN if unknown.
+        """
+        if self._began is None:
+            self._began = time.perf_counter(), update
+        with _ERRORS_IGNORED:
+            self._bar.update(self._task, completed=update, status=_status(speed, current))
+
+    def log_evaluation(self, update: int, speed: float, current: float, evaluation: float) -> None:
+        """Shows the state after an evaluation; prints a line where there is no moving bar.
+
+        Args:
+            update: updates so far.
+            speed: environment steps per second of all seeds together; NaN if unknown.
+            current: return of recent training episodes; NaN if unknown.
+            evaluation: mean return of the evaluation; NaN if unknown.
+        """
+        if self._moving:
+            status = f"{_status(speed, current)}, evaluation {_number(evaluation)}"
+            with _ERRORS_IGNORED:
+                self._bar.update(self._task, completed=update, status=status)
+            return
+        width = len(str(self._updates))
+        remaining = self._remaining_time(update)
+        self.print(
+            f"update {update:>{width}}/{self._updates}  {update * self._batch:,} steps a seed  "
+            f"{_status(speed, current)}  evaluation {_number(evaluation)}"
+            + (f"  {remaining} left" if remaining else "")
+        )
+
+    def _remaining_time(self, update: int) -> str:
+        """Returns the time to the end at the pace so far, as M:SS; empty where it is unknown."""
+        if self._began is None or update <= self._began[1]:
+            return ""
+        pace = (time.perf_counter() - self._began[0]) / (update - self._began[1])
+        seconds = round(pace * (self._updates - update))
+        return f"{seconds // 60}:{seconds % 60:02d}" if seconds else ""
+
+
+def _status(speed: float, current: float) -> str:
+    """Returns speed and return as text."""
+    text = f"return {_number(current)}"
+    return text if math.isnan(speed) else f"{speed:,.0f} steps/s  {text}"
+
+
+def _number(value: float) -> str:
+    """Returns a number as short text, NaN as a hyphen."""
+    return "-" if math.isnan(value) else f"{value:.3g}"
