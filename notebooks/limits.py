@@ -81,12 +81,14 @@ print(priced.summary())
 # line in the first panel breaks a limit in the others.
 
 # %%
-runs = {r.algorithm: (r.steps, r.returns, r.costs) for r in (free, safe, priced)}
-plotting.constrained_curves(
+runs = {
+    r.algorithm: plotting.RunCurves(r.steps, r.returns, r.costs, limits=safe.limits)
+    for r in (free, safe, priced)
+}
+plotting.plot_runs(
     runs,
-    limits=safe.limits,
-    names=spec.cost_names,
-    meanings=spec.cost_descriptions,
+    cost_names=spec.cost_names,
+    cost_descriptions=spec.cost_descriptions,
     ylabel=spec.return_description,
     best=env.constrained_best(),
 )
