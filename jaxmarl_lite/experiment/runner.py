@@ -285,7 +285,8 @@ class Runner:
     def _reset_metrics(self) -> None:
         """Empties the accumulated metrics, but keeps limits and excluded seeds."""
         limits: Any = np.broadcast_to(self._limits, (len(self._plan.seeds), *self._limits.shape))
-        self._accumulator = self._programs.empty._replace(diverged=self._diverged, limits=limits)  # type: ignore[arg-type]
+        changed: dict[str, Any] = dict(diverged=self._diverged, limits=limits)
+        self._accumulator = self._programs.empty._replace(**changed)
         self._since_row = (0, 0.0)
 
     def _train_until(self, target: int) -> None:

@@ -225,7 +225,8 @@ def _save_video(frames: np.ndarray, path: Path) -> None:
 
         with warnings.catch_warnings():  # ffmpeg is started by a fork, and runs nothing of JAX
             warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-            imageio.mimwrite(path, list(frames), fps=_FPS, macro_block_size=16)  # type: ignore[call-overload]
+            options: dict[str, Any] = dict(fps=_FPS, macro_block_size=16)
+            imageio.mimwrite(path, list(frames), **options)
     except (ImportError, ValueError) as error:
         advice = "install 'imageio[ffmpeg]', or write a .gif"
         raise ValueError(f"{path.name} cannot be written ({error}); {advice}") from error
