@@ -92,7 +92,8 @@ def parse_cost_limits(limits: CostLimit, field: str) -> CostLimits:
     for name in by_name:
         _check_name(name, field)
     parsed: list[Number | tuple[Number, ...]] = [
-        validation.check_limit(f"{field} of {name!r}", limit) for name, limit in by_name.items()
+        validation.check_limit(field if name == ALL_COSTS else f"{field} of {name!r}", limit)
+        for name, limit in by_name.items()
     ]
     return CostLimits(tuple(by_name), tuple(x if isinstance(x, tuple) else (x,) for x in parsed))
 

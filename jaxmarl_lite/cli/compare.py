@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from jaxmarl_lite.algorithms.registry import ALGORITHMS
 from jaxmarl_lite.cli.train import REGISTRY
 from jaxmarl_lite.experiment import compare as comparing
 from jaxmarl_lite.experiment.api import RunError
@@ -84,6 +85,7 @@ def compare(args: list[str]) -> None:
             workers=options.workers or os.cpu_count() or 1,
         )
     else:
+        _check_no_training(options)
         comparison = comparing.compare_runs(options.runs, against=options.against)
     paths = comparison.save((options.out or Path()) / "comparison")
     console = Console(markup=False, emoji=False)
@@ -94,3 +96,22 @@ def compare(args: list[str]) -> None:
     if comparison.failed:
         failed = (f"{label} on {e}" for e, labels in comparison.failed.items() for label in labels)
         raise RunError(f"{', '.join(failed)} failed; the other runs are compared")
+
+
+def _check_no_training(options: Compare) -> None:
+    """Raises ValueError for algorithms, or options of training, without an environment."""
+    for name in options.runs:
+        text = name.partition("=")[2] if "=" in name.partition(":")[0] else name
+        if text.partition(":")[0] in ALGORITHMS and not Path(text).exists():
+            raise ValueError(
+                f"{name} names an algorithm, but --env is missing; allowed without --env are "
+                "folders of runs"
+            )
+    for field in dataclasses.fields(options):
+        if field.name in ("runs", "env", "out", "against"):
+            continue
+        if getattr(options, field.name) != field.default:
+            raise ValueError(
+                f"--{field.name.replace('_', '-')} is given, but without --env nothing is trained; "
+                "allowed are --against and --out"
+            )

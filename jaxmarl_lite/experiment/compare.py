@@ -365,9 +365,11 @@ class Comparison:
         for env in self.results:
             paths.append(stem.with_name(f"{stem.name}-{_folder_name(env)}.png"))
             self.plot(env, paths[-1])
+        improvement = stem.with_name(f"{stem.name}-improvement.png")
+        improvement.unlink(missing_ok=True)  # of an earlier comparison of other runs
         if any("against_final" in row for row in rows):
-            paths.append(stem.with_name(f"{stem.name}-improvement.png"))
-            self.plot_improvement(paths[-1])
+            paths.append(improvement)
+            self.plot_improvement(improvement)
         atomic_io.replace_text(paths[1], self._markdown(rows, versions, paths[2:]))
         return paths
 
