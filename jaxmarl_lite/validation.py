@@ -6,6 +6,7 @@ message.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
@@ -382,6 +383,27 @@ def to_plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: to_plain(entry) for key, entry in value.items()}
     return to_python(value)
+
+
+def parse_value(text: str) -> Any:
+    """Parses a value that the command line gives as text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        True or False for these words in any case, the value of a Python literal, or else the text.
+
+    Example:
+        >>> [parse_value(text) for text in ("true", "(8, 8)", "0.5", "relu")]
+        [True, (8, 8), 0.5, 'relu']
+    """
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def check_mapping(name: str, value: object) -> dict[str, Any]:

@@ -103,6 +103,9 @@ def test_runs_of_one_call_and_of_later_calls(tmp_path: Path) -> None:
     assert [row["steps"] for row in longer.rows()] == [[0, 16, 32, 48]] * 2
     assert np.asarray(longer.rows()[0]["returns"])[:, :3].tolist() == row["returns"]
     assert "final return" in longer.summary()
+    # a comparison of one run has no figure of improvement, not even that of the one before
+    jml.compare_runs([folder]).save(tmp_path / "comparison")
+    assert not (tmp_path / "comparison-improvement.png").exists()
 
 
 def test_an_environment_object_and_costs(tmp_path: Path) -> None:

@@ -122,7 +122,9 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
 
 
 def test_kept_is_the_share_of_episodes_within_the_limit() -> None:
-    actual = jml.run("ippo", Limited((5.0, 30.0), uneven=True), **changed(eval_episodes=16)).metrics
+    result = jml.run("ippo", Limited((5.0, 30.0), uneven=True), **changed(eval_episodes=16))
+    actual = result.metrics
+    assert "P(kept)" in result.summary()
     short = 1 - (actual["eval_cost"][:, :, 1, 0] - 3) / 7  # the episodes that cost 3, the others 10
     assert ((short > 0) & (short < 1)).any()
     np.testing.assert_allclose(actual["eval_satisfaction_rate"][:, :, 1, 0], short)

@@ -5,7 +5,6 @@ The options are the fields of `RunConfig`, of `SessionConfig` and of the algorit
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.api import run
 from jaxmarl_lite.experiment.config import RunConfig, SessionConfig
 from jaxmarl_lite.report import run_dir
-from jaxmarl_lite.validation import check_path
+from jaxmarl_lite.validation import check_path, parse_value
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -252,9 +251,4 @@ def _keyword(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError(f"env_args has {text!r}; allowed is name=value")
-    if value.lower() in ("true", "false"):
-        return name, value.lower() == "true"
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return name, value
+    return name, parse_value(value)

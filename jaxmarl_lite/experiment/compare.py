@@ -7,7 +7,6 @@ costs with their intervals, and the probability that one run is better than anot
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import os
 import re
@@ -32,7 +31,7 @@ from jaxmarl_lite.experiment.runner import StopRequest
 from jaxmarl_lite.report import atomic_io, run_dir, statistics, tables
 from jaxmarl_lite.report.statistics import Interval
 from jaxmarl_lite.types import Environment
-from jaxmarl_lite.validation import MOST, check_choice, check_int, check_path
+from jaxmarl_lite.validation import MOST, check_choice, check_int, check_path, parse_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,18 +99,8 @@ def parse_variant(text: str) -> Variant:
         allowed = "ALGORITHM or LABEL=ALGORITHM[.reference][:FIELD=VALUE,FIELD=VALUE]"
         raise ValueError(f"variant is {text!r}; allowed is {allowed}")
     pairs = re.split(r",(?=\w+=)", match[4]) if match[4] else []
-    fields = {name: _parse_value(value) for name, _, value in (p.partition("=") for p in pairs)}
+    fields = {name: parse_value(value) for name, _, value in (p.partition("=") for p in pairs)}
     return Variant(match[1] or match[2], match[2], bool(match[3]), fields)
-
-
-def _parse_value(text: str) -> Any:
-    """Parses true, false or a Python literal; other text stays as it is."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +225,9 @@ class Comparison:
                 **({"final win rate": _interval_text(row["final_win_rate"])} if has_wins else {}),
                 "score over training": _interval_text(row["over_training"]),
                 f"P({self.against} better) at the end": _interval_text(row.get("against_final")),
-                "over training": _interval_text(row.get("against_over_training")),
+                f"P({self.against} better) over training": _interval_text(
+                    row.get("against_over_training")
+                ),
                 "random policy": _interval_text(row.get("random")),
                 "best possible": row.get("max_return"),
             }
@@ -251,9 +242,9 @@ class Comparison:
                 "limit": cost["limit"],
                 "cost per episode, mean [95 %]": _interval_text(cost["mean"]),
                 "upper end within": "yes" if cost["mean"]["high"] <= cost["limit"] else "no",
-                "P(episode within)": f"{cost['satisfaction_rate']:.3f}",
-                "updates over it": f"{cost['violation_rate']:.3f}",
-                "in the second half": f"{cost['late_violation_rate']:.3f}",
+                "P(kept)": f"{cost['satisfaction_rate']:.3f}",
+                "updates over the limit": f"{cost['violation_rate']:.3f}",
+                "updates over it, second half": f"{cost['late_violation_rate']:.3f}",
             }
             for row in rows
             for cost in row.get("costs") or ()

@@ -218,35 +218,6 @@ def _levels(random: ArrayLike | None, best: float | None) -> dict[str, str]:
     return lines
 
 
-def summary_table(
-    results: Mapping[str, Interval],
-    *,
-    random: ArrayLike | None = None,
-    best: float | None = None,
-    meaning: str = "return",
-    title: str | None = None,
-) -> Table:
-    """Builds the table of several runs side by side.
-
-    It has a line per label with its IQM and interval, then the random policy and the best possible
-    return.
-
-    Args:
-        results: Label -> IQM with its interval.
-        random: Return of the random policy, of every seed or one number, if measured.
-        best: Highest possible return, if known.
-        meaning: Meaning of the return, in words; heads its column.
-        title: Title of the table.
-
-    Returns:
-        A rich table.
-    """
-    rows = [(label, format_interval(x), x.seeds) for label, x in results.items()]
-    levels = [_styled("dim", *line, "") for line in _levels(random, best).items()]
-    columns = ("", f"{meaning}: IQM [95 % interval]", "seeds")
-    return make_table(columns, [*rows, (), *levels], title, results=True)
-
-
 def cost_label(cost: int, names: Sequence[str]) -> str:
     """Returns the cost's own name, or ``cost 0`` ... where it has none.
 
@@ -338,7 +309,13 @@ def cost_table(
                     "-" if np.isnan(broken) else f"{broken:.1f}",
                 )
             )
-    columns = ("cost per episode", "limit", "mean [95 % interval]", "P(kept)", violations_head)
+    columns = (
+        "cost per episode",
+        "limit",
+        "mean [95 % interval]",
+        "P(kept)",
+        violations_head,
+    )
     return make_table(columns, rows, results=True)
 
 
@@ -377,7 +354,12 @@ def evaluation_cost_tables(
                     format_share(satisfied, len(pooled)) if np.isfinite(limit) else "-",
                 )
             )
-    columns = ("cost per episode", "limit", "mean [95 % interval]", "P(kept) [95 % interval]")
+    columns = (
+        "cost per episode",
+        "limit",
+        "mean [95 % interval]",
+        "P(kept) [95 % interval]",
+    )
     result = [make_table(columns, rows, title or None, results=True)]
     if len(played) > 1:
         result.append(_worst_agent_table(played, limits, names))

@@ -46,16 +46,6 @@ def test_result_table():
     assert "0.85 [" in text and "4 of 5 seeds" in text and "team return" in text
 
 
-def test_summary_table():
-    text = rendered(tables.summary_table({"liir": Interval(0.5, 0.4, 0.6, 8, 8)}, random=0.1))
-    assert (
-        "liir" in text
-        and "0.50 [0.40, 0.60]" in text
-        and "random policy" in text
-        and "best" not in text
-    )
-
-
 def test_make_table_shows_brackets_and_refuses_ragged_rows():
     text = rendered(
         tables.make_table(
@@ -74,11 +64,9 @@ def test_words_in_tables_are_text(text: str) -> None:
     console = Console(
         width=200, color_system="truecolor", force_terminal=True, legacy_windows=False
     )
-    interval = bootstrap_interval([1.0, 2.0])
     pooled = {0: np.zeros((3, 1, 1)), 1: np.zeros((3, 1, 1))}
     for table in (
         tables.result_table({0: 1.0}, meaning=text, title=text, extra={text: {0: 1.0}}),
-        tables.summary_table({text: interval}, meaning=text, title=text),
         tables.make_table((text, "b"), [(text, 1)], title=text),
         tables.cost_table(np.zeros((2, 1, 1)), [[1.0]], [[1.0]], [[0.0]], 3, (text,)),
         *tables.evaluation_cost_tables(pooled, [[1.0]], (text,), text),
