@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.networks import distributions
 from jaxmarl_lite.networks.distributions import Distribution
-from jaxmarl_lite.networks.recurrent import Network, NetworkSpec, make_network
+from jaxmarl_lite.networks.recurrent import NetworkSpec, make_network
+from jaxmarl_lite.networks.torsos import Network, Sharing, Torso
 from jaxmarl_lite.ops import running_statistics, tree_math
 from jaxmarl_lite.ops.running_statistics import RunningStatistics
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Transition
@@ -71,7 +72,7 @@ class Actor(NamedTuple):
         return distributions.make_distribution(head, obs, self.bounds)
 
 
-def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) -> Actor:
+def make_actor(spec: EnvSpec, network_spec: NetworkSpec | Torso, shared: Sharing | None) -> Actor:
     """Returns policies from observations to the distributions that the environment's actions need.
 
     These are categorical for discrete actions; for continuous ones Gaussians, bounded if the
@@ -80,8 +81,8 @@ def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) ->
     Args:
         spec: the environment's sizes, action type and bounds.
         network_spec: sizes of the layers.
-        shared: one set of weights for all agents, or (False) one for each; None: there is no
-            agents' axis.
+        shared: one set of weights for all agents, or (False) one for each, or one for each group;
+            None: there is no agents' axis.
 
     Returns:
         The `Actor`.
@@ -115,7 +116,7 @@ def make_actor(spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None) ->
 
 
 def _policy_network(
-    spec: EnvSpec, network_spec: NetworkSpec, shared: bool | None, num_values: int = 0
+    spec: EnvSpec, network_spec: NetworkSpec | Torso, shared: Sharing | None, num_values: int = 0
 ) -> Network:
     """Returns the network of the policies, with ``num_values`` values from a second head."""
     return make_network(
@@ -123,7 +124,7 @@ def _policy_network(
         spec.obs_size,
         spec.action_size,
         num_agents=None if shared is None else spec.num_agents,
-        shared=bool(shared),
+        shared=False if shared is None else shared,
         head_init_scale=0.01,
         gaussian_head=spec.action_type == "continuous",
         num_values=num_values,
@@ -137,7 +138,7 @@ def _bounds(spec: EnvSpec) -> tuple[Array, Array] | None:
     return jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
 
 
-def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec) -> Actor:
+def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec | Torso) -> Actor:
     """Returns the policy of one agent, without the agents' axis.
 
     Its weights are one entry of those of `make_actor` that are not shared.
@@ -226,9 +227,9 @@ class Critic(NamedTuple):
 
 def make_critic(
     spec: EnvSpec,
-    network_spec: NetworkSpec,
+    network_spec: NetworkSpec | Torso,
     critic_input: Literal["local", "global_state"],
-    shared: bool,
+    shared: Sharing,
     costs: int | None = None,
 ) -> Critic:
     """Returns a critic of all agents.
@@ -238,7 +239,7 @@ def make_critic(
         network_spec: sizes of the layers.
         critic_input: ``local``: each agent's own observation. ``global_state``: the state of the
             environment; shared weights then evaluate it once and give one value for each agent.
-        shared: one set of weights for all agents, or (False) one for each.
+        shared: one set of weights for all agents, or (False) one for each, or one for each group.
         costs: K, for a critic of costs; None for a critic of the reward.
 
     Returns:
@@ -270,28 +271,34 @@ def make_critic(
         (1, 2, 3, 2)
     """
     num_agents, num_values = spec.num_agents, 1 if costs is None else costs
-    local, joint = critic_input == "local", critic_input == "global_state" and shared
+    local = critic_input == "local"
+    joint = not local and shared is not False
+    groups = shared if joint and isinstance(shared, tuple) else ()
+    # with groups, one network for each evaluates the state once, and each agent reads its group's
+    num_networks = None if joint and not groups else len(set(groups)) or num_agents
     net = make_network(
         network_spec,
         spec.obs_size if local else spec.global_state_size,
         num_agents * num_values if joint else num_values,
-        num_agents=None if joint else num_agents,
-        shared=shared,
+        num_agents=num_networks,
+        shared=False if groups else shared,
     )
 
     def select_input(obs: Observation) -> Array:
         if local:
             return obs.agents_view
         state = obs.global_state
-        if joint:
+        if num_networks is None:
             return state
-        return jnp.broadcast_to(  # [..., N, S], for every agent's network
-            state[..., None, :], (*state.shape[:-1], num_agents, state.shape[-1])
+        return jnp.broadcast_to(  # [..., N, S], for every agent's network, or [..., G, S]
+            state[..., None, :], (*state.shape[:-1], num_networks, state.shape[-1])
         )
 
     def to_values(out: Array) -> Array:
         if joint:
             out = out.reshape(*out.shape[:-1], num_agents, num_values)
+        if groups:  # [..., G, N, K] to [..., N, K]
+            out = out[..., jnp.array(groups), jnp.arange(num_agents), :]
         return out[..., 0] if costs is None else out
 
     return Critic(net, select_input, to_values)
@@ -313,14 +320,14 @@ class SharedActorCritic(NamedTuple):
 
 
 def shared_actor_critic(
-    spec: EnvSpec, network_spec: NetworkSpec, shared: bool
+    spec: EnvSpec, network_spec: NetworkSpec | Torso, shared: Sharing
 ) -> SharedActorCritic:
     """Returns the policies of `make_actor`, and a critic of each observation on the same layers.
 
     Args:
         spec: the environment's sizes, action type and bounds.
         network_spec: sizes of the layers.
-        shared: one set of weights for all agents, or (False) one for each.
+        shared: one set of weights for all agents, or (False) one for each, or one for each group.
 
     Returns:
         The `SharedActorCritic`.
@@ -430,7 +437,7 @@ def final_hidden_state(hidden_states: PyTree, last: Array) -> PyTree:
     return tree_math.where(last[-1], tree_math.map_leaves(jnp.zeros_like, final), final)
 
 
-def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
+def masked_agent_mean(x: Array, alive: Array, shared: Sharing) -> Array:
     """Computes the mean over the living samples, or with one model for each agent a sum of means.
 
     With one model for each agent it is the sum of each agent's own mean, so that no agent's
@@ -439,28 +446,51 @@ def masked_agent_mean(x: Array, alive: Array, shared: bool) -> Array:
     Args:
         x: ``[T, B, N]``.
         alive: ``[T, B, N]`` bool.
-        shared: whether all agents share one model.
+        shared: whether all agents share one model; with groups it is the sum of the groups' means.
 
     Returns:
         A scalar.
     """
-    if shared:
+    if shared is True:
         return running_statistics.masked_mean(x, alive)
-    return running_statistics.masked_mean(x, alive, (0, 1)).sum()
+    if shared is False:
+        return running_statistics.masked_mean(x, alive, (0, 1)).sum()
+    means = [
+        running_statistics.masked_mean(x[:, :, group], alive[:, :, group])
+        for group in _members(shared)
+    ]
+    return jnp.stack(means).sum()
 
 
-def standardize_advantages(advantage: Array, alive: Array, shared: bool) -> Array:
+def _members(groups: tuple[int, ...]) -> list[Array]:
+    """Returns the agents of every group."""
+    return [
+        jnp.array([agent for agent, other in enumerate(groups) if other == group])
+        for group in range(max(groups) + 1)
+    ]
+
+
+def standardize_advantages(advantage: Array, alive: Array, shared: Sharing) -> Array:
     """Standardizes advantages to mean 0 and deviation 1, over all agents or each agent's alone.
 
     Args:
         advantage: ``[T, B, N]``, or with an axis of costs at the end.
         alive: ``[T, B, N]`` bool.
-        shared: one mean and deviation for all, or (False) one for each agent (and cost).
+        shared: one mean and deviation for all, or (False) one for each agent (and cost), or one
+            for each group.
 
     Returns:
         An array of the shape of ``advantage``.
     """
-    return running_statistics.standardize(advantage, alive, None if shared else (0, 1))
+    if isinstance(shared, bool):
+        return running_statistics.standardize(advantage, alive, None if shared else (0, 1))
+    members = _members(shared)
+    parts = [
+        running_statistics.standardize(advantage[:, :, group], alive[:, :, group], (0, 1, 2))
+        for group in members
+    ]
+    back = jnp.argsort(jnp.concatenate(members))
+    return jnp.concatenate(parts, 2)[:, :, back]
 
 
 class ObsNormalizer(NamedTuple):

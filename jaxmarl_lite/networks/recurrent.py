@@ -9,13 +9,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
+from jaxmarl_lite.networks.torsos import (
+    Network,
+    Sharing,
+    Torso,
+    make_torso_network,
+    orthogonal,
+    share_by_group,
+    typed,
+)
 from jaxmarl_lite.ops import jax_types, tree_math
 from jaxmarl_lite.types import Array, PyTree
 
@@ -34,94 +42,6 @@ class NetworkSpec:
     """Width of the GRU's hidden state."""
     head_hidden_sizes: tuple[int, ...] = ()
     """Width of each dense layer between the GRU and a head; each head has its own layers."""
-
-
-class Network(NamedTuple):
-    """A network as pure functions.
-
-    The output ``out`` is that of the head, with the agents' axis kept. O is the size of the input,
-    H the width of the hidden state. The axis ``(N,)`` is there if the network has an agents' axis.
-
-    Attributes:
-        init: ``init(key) -> params``.
-        init_hidden_state: ``init_hidden_state(num_envs) -> hidden_state``, zeros ``[B, (N,) H]``,
-            or () without a GRU.
-        step: ``step(params, hidden_state, x) -> (out, hidden_state)`` for one time step, with any
-            leading axes.
-        unroll: ``unroll(params, hidden_state, x, first) -> (out, hidden_states)`` over time: x is
-            ``[T, B, (N,) O]``, and first ``[T, B]`` marks where an episode begins; hidden_states
-            ``[T, ...]`` are those after each step.
-    """
-
-    init: Callable[[Array], PyTree]
-    init_hidden_state: Callable[[int], PyTree]
-    step: Callable[[PyTree, PyTree, Array], tuple[PyTree, PyTree]]
-    unroll: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, PyTree]]
-
-
-def orthogonal(gain: float = 1.0) -> Callable[..., Array]:
-    """Returns an initializer of orthogonal weights (Saxe et al. 2014).
-
-    Under `vmap` it makes one matrix after the other: XLA's QR of several batches of matrices can
-    wait for ever on a CPU of few cores (jaxlib 0.10).
-
-    Args:
-        gain: factor of the orthogonal matrix.
-
-    Returns:
-        ``init(key, shape, dtype=None) -> weights``, as Flax takes it.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from jaxmarl_lite.networks import recurrent
-        >>> weights = recurrent.orthogonal(2.0)(jax.random.key(0), (3, 3))
-        >>> bool(jnp.allclose(weights @ weights.T, 4.0 * jnp.eye(3), atol=1e-5))
-        True
-    """
-
-    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike | None = None) -> Array:
-        def draw(key: Array) -> Array:
-            return nn.initializers.orthogonal(gain)(key, shape, dtype)
-
-        return jax_types.sequential_vmap(draw)(key)
-
-    return init
-
-
-class _TypedModule(Protocol):
-    """The methods of `flax.linen.Module` with the types that the library gives and takes."""
-
-    def param(
-        self,
-        name: str,
-        init_fn: Callable[..., Array],
-        shape: tuple[int, ...],
-        dtype: DTypeLike,
-        /,
-    ) -> Array:
-        """Returns one array of the module's weights."""
-        ...
-
-    def init(self, key: Array, /, *args: PyTree, method: str = "__call__") -> dict[str, PyTree]:
-        """Returns random variables, among them the weights as ``params``."""
-        ...
-
-    def apply(self, variables: dict[str, PyTree], /, *args: PyTree, method: str = ...) -> PyTree:
-        """Returns the result of a method with given variables."""
-        ...
-
-
-def typed(module: nn.Module) -> _TypedModule:
-    """Returns a module itself, with types for the methods that Flax leaves open.
-
-    Args:
-        module: a module of Flax.
-
-    Returns:
-        The same module.
-    """
-    return cast(_TypedModule, module)
 
 
 Gates = tuple[Array, Array, Array]
@@ -361,12 +281,12 @@ def _flatten(x: Array) -> Array:
 
 
 def make_network(
-    spec: NetworkSpec,
+    spec: NetworkSpec | Torso,
     input_size: int,
     output_size: int,
     *,
     num_agents: int | None,
-    shared: bool = True,
+    shared: Sharing = True,
     head_init_scale: float = 1.0,
     gaussian_head: bool = False,
     num_values: int = 0,
@@ -374,12 +294,13 @@ def make_network(
     """Returns a network over the agents' observations, or over the one state of an environment.
 
     Args:
-        spec: sizes of the layers.
+        spec: sizes of the layers, or a user's torso.
         input_size: size of the input's last axis.
         output_size: size of the output's last axis.
         num_agents: N when the input has an agents' axis before its last, None when it has none.
         shared: one set of weights for all agents, or (False) one for each: then every leaf of the
-            parameters leads with ``[N]``.
+            parameters leads with ``[N]``; or the group of each agent, where they lead with the
+            groups ``[G]``.
         head_init_scale: gain of the orthogonal head; 0.01 makes a first policy nearly uniform.
         gaussian_head: the head gives ``(mean, log_std)``; log_std does not depend on the input.
         num_values: size of a second head, with gain 1, on the same layers; the output is then the
@@ -406,6 +327,17 @@ def make_network(
         >>> print(out.shape, hidden_state.shape)
         (2, 3, 4) (2, 3, 6)
     """
+    if isinstance(spec, Torso):
+        return make_torso_network(
+            spec,
+            input_size,
+            output_size,
+            num_agents=num_agents,
+            shared=shared,
+            head_init_scale=head_init_scale,
+            gaussian_head=gaussian_head,
+            num_values=num_values,
+        )
     stack = typed(_MLPGRU(spec, output_size, head_init_scale, gaussian_head, num_values))
     dtype = jnp.result_type(float)
 
@@ -428,7 +360,7 @@ def make_network(
         return stack.apply({"params": params}, hidden_state, x, first, method="unroll")
 
     # Shared weights apply to every leading axis alike, the agents' included.
-    if num_agents is None or shared:
+    if num_agents is None or shared is True:
         return Network(init, init_hidden_state, step, unroll)
 
     def init_each(key: Array) -> PyTree:
@@ -438,9 +370,10 @@ def make_network(
     # input, so that they have no axes but the agents' in front.
     head_axes = (-2, 0) if gaussian_head else -2
     axes = ((head_axes, -2) if num_values else head_axes, -2)
-    return Network(
+    separate = Network(
         init_each,
         init_hidden_state,
         jax.vmap(step, (0, -2, -2), axes),
         jax.vmap(unroll, (0, -2, -2, None), axes),
     )
+    return share_by_group(init, separate, shared) if shared else separate
