@@ -1,5 +1,7 @@
 """Config classes: frozen dataclasses with traceable floats, and the checks of their values.
 
+Settings may be objects of the user, such as an optimizer: see `algorithms.optimizers`.
+
 The config of an algorithm is the sum of the classes at the end of this module whose settings it
 uses. Values are checked when a config is made by its constructor, and again where it is put to use.
 """
@@ -7,15 +9,19 @@ uses. Values are checked when a config is made by its constructor, and again whe
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxmarl_lite import validation
+from jaxmarl_lite import references, validation
+from jaxmarl_lite.algorithms import optimizers
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
+from jaxmarl_lite.algorithms.optimizers import LearningRate, OptimizerRule
 from jaxmarl_lite.networks.recurrent import NetworkSpec
+from jaxmarl_lite.networks.torsos import Sharing
 from jaxmarl_lite.ops import jax_types, tree_math
 from jaxmarl_lite.types import PyTree
 
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config")
+
+
+_FLOATS = ("float", float, "LearningRate")
+"""Annotations of fields that hold a number, or perhaps a schedule."""
 
 
 def bounded(default: float, low: float, high: float) -> float:
@@ -43,7 +53,8 @@ def bounded(default: float, low: float, high: float) -> float:
 def config_record(cls: type[Config]) -> type[Config]:
     """Makes a class a frozen dataclass and a pytree.
 
-    Float fields and cost limits are the leaves of the pytree, all other fields are static.
+    Float fields and cost limits are the leaves of the pytree, all other fields are static. So is a
+    learning rate that is a schedule.
 
     JAX rebuilds a config from its leaves without ``__init__``, so that a tree function may put
     anything in their place (shapes, masks, stacked sweeps). Values are therefore checked where a
@@ -57,27 +68,61 @@ def config_record(cls: type[Config]) -> type[Config]:
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    _name_unknown_fields(cls, [f.name for f in fields])
     # Annotations are strings here, because modules postpone their evaluation.
-    data_names = [
-        f.name for f in fields if f.type in ("float", float) or isinstance(f.default, CostLimits)
-    ]
-    static_names = [f.name for f in fields if f.name not in data_names]
+    data_names = [f.name for f in fields if f.type in _FLOATS or isinstance(f.default, CostLimits)]
+    rate_names = {f.name for f in fields if f.type == "LearningRate"}
 
     def flatten(
         config: Config,
-    ) -> tuple[tuple[tuple[object, PyTree], ...], tuple[object, ...]]:
-        leaves = ((jax_types.attribute_key(name), getattr(config, name)) for name in data_names)
-        return tuple(leaves), tuple(getattr(config, name) for name in static_names)
+    ) -> tuple[tuple[tuple[object, PyTree], ...], tuple[tuple[str, object], ...]]:
+        values = vars(config)
+        schedules = {name for name in rate_names if optimizers.is_object(values[name])}
+        data = [name for name in data_names if name not in schedules]
+        leaves = ((jax_types.attribute_key(name), values[name]) for name in data)
+        static = (f.name for f in fields if f.name not in data_names or f.name in schedules)
+        return tuple(leaves), tuple((name, values[name]) for name in static)
 
-    def unflatten(static: tuple[object, ...], leaves: Iterable[PyTree]) -> Config:
+    def unflatten(static: tuple[tuple[str, object], ...], leaves: Iterable[PyTree]) -> Config:
         # `__init__` would check the leaves, which need not be numbers.
         config = object.__new__(cls)
-        vars(config).update(zip(static_names, static, strict=True))
-        vars(config).update(zip(data_names, leaves, strict=True))
+        vars(config).update(static)
+        data = [name for name in data_names if name not in vars(config)]
+        vars(config).update(zip(data, leaves, strict=True))
         return config
 
     jax_types.register_pytree_with_keys(cls, flatten, unflatten)
+    _RECORDS.add(cls)
     return cls
+
+
+_RECORDS: set[type] = set()
+
+
+def is_config_record(kind: type) -> bool:
+    """Returns whether a class is a `config_record`.
+
+    Args:
+        kind: the class; one that only inherits from a config record is none.
+    """
+    return kind in _RECORDS
+
+
+_OPTIONAL_RULES = ("OptimizerRule | None",)
+
+
+def _name_unknown_fields(cls: type[Config], names: list[str]) -> None:
+    """Makes the constructor of a config raise ValueError, with the nearest names, for others."""
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def init(self: Any, *args: Any, **values: Any) -> None:
+        for name in values:
+            if name not in names:
+                raise validation.unknown_name(f"field of {cls.__name__}", name, names)
+        construct(self, *args, **values)
+
+    cls.__init__ = init
 
 
 def check_fields(config: DataclassInstance) -> None:
@@ -97,24 +142,33 @@ def check_fields(config: DataclassInstance) -> None:
     validation.check_fields(config, prefix)
     for field in dataclasses.fields(config):
         name, value = prefix + field.name, getattr(config, field.name)
-        if field.type == "tuple[int, ...]":
-            object.__setattr__(config, field.name, _check_widths(name, value))
+        if field.type in ("tuple[int, ...]", tuple[int, ...]):
+            lowest = field.metadata.get("lowest", 1)
+            object.__setattr__(config, field.name, _check_ints(name, value, lowest))
+        elif field.type == "LearningRate":
+            value = optimizers.check_learning_rate(name, value, *field.metadata["range"])
+            object.__setattr__(config, field.name, value)
+        elif field.type == "OptimizerRule" or (field.type in _OPTIONAL_RULES and value is not None):
+            optimizers.check_rule(name, value)
         elif "range" in field.metadata:
             value = validation.check_number(name, value, *field.metadata["range"])
             object.__setattr__(config, field.name, value)
 
 
-def _check_widths(name: str, value: object) -> tuple[int, ...]:
-    """Returns layer widths as a tuple of ints; an empty one is a network of its head alone."""
-    widths = [validation.to_python(x) for x in _items(value)]
-    if not all(type(width) is int and 1 <= width <= validation.MOST for width in widths):
-        raise validation.invalid(name, value, "a tuple of positive whole numbers, such as (64, 64)")
-    return tuple(widths)
+def _check_ints(name: str, value: object, lowest: int) -> tuple[int, ...]:
+    """Returns widths (from 1) or groups (from 0) as a tuple of ints, which may be empty."""
+    numbers = [validation.to_python(x) for x in _items(value)]
+    if not all(type(number) is int and lowest <= number <= validation.MOST for number in numbers):
+        allowed = "a tuple of positive whole numbers, such as (64, 64)"
+        if lowest == 0:
+            allowed = "a tuple of whole numbers from 0, such as (0, 0, 1)"
+        raise validation.invalid(name, value, allowed)
+    return tuple(numbers)
 
 
 def _items(value: object) -> Sequence[object]:
-    """Returns the items of a tuple or list; [0], which no width may be, of any other value."""
-    return cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else [0]
+    """Returns the items of a tuple or list; [-1], which is not allowed, of any other value."""
+    return cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else [-1]
 
 
 def check_unused(config: object, fields: tuple[str, ...], unused: bool, why: str) -> None:
@@ -134,8 +188,8 @@ def check_unused(config: object, fields: tuple[str, ...], unused: bool, why: str
         value, default = getattr(config, name), getattr(type(config), name)
         if not isinstance(value, Tracer) and value != default:
             error = ValueError(
-                f"{type(config).__name__}.{name} is {value!r}, which has no effect {why}; allowed "
-                f"is {default!r}"
+                f"{type(config).__name__}.{name} is {validation.show(value)}, which has no effect "
+                f"{why}; allowed is {default!r}"
             )
             error.unused_field = name  # type: ignore[attr-defined]
             raise error
@@ -235,7 +289,7 @@ def resolve_shares(config: Config, total_steps: int) -> Config:
 
 
 def check_resolved(config: object) -> None:
-    """Checks that a config has no share of a run.
+    """Checks that a config can be put to use: no share of a run, and all of its objects at hand.
 
     Only `jaxmarl_lite.run` knows the length of the run that a share refers to.
 
@@ -243,14 +297,69 @@ def check_resolved(config: object) -> None:
         config: a config.
 
     Raises:
-        ValueError: for a share that is set.
+        ValueError: for a share that is set, and for an optimizer or a schedule that cannot be
+            imported, is of the wrong kind, or is not available.
     """
+    for field, value in objects_of(config).items():
+        name = f"{type(config).__name__}.{field}"
+        if field in _RATES:
+            optimizers.load_schedule(name, cast(LearningRate, value))
+        elif field in _RATES.values():
+            optimizers.load_transformation(name, cast(OptimizerRule, value))
+        else:
+            optimizers.load_object(name, value)
     for share, steps in _set_shares(config).items():
         raise ValueError(
             f"{type(config).__name__}.{share} is {getattr(config, share)!r}; allowed in "
             f"jaxmarl_lite.run alone, which knows the length of the run; give {steps}, in "
             "environment steps"
         )
+
+
+def objects_of(config: object) -> dict[str, object]:
+    """Returns the settings of a config that hold an object of the user, or a text that names one.
+
+    Args:
+        config: the config of an algorithm.
+
+    Returns:
+        Name of a field -> the object or text.
+
+    Example:
+        >>> import jaxmarl_lite as jml
+        >>> objects_of(jml.IPPOConfig(lr="my_module:schedule", optimizer="sgd"))
+        {'lr': 'my_module:schedule'}
+    """
+    return {name: value for name, value in vars(config).items() if optimizers.is_object(value)}
+
+
+def describe_objects(config: object) -> dict[str, str]:
+    """Returns the settings of `objects_of` as texts, for the folder of a run.
+
+    Args:
+        config: the config of an algorithm.
+
+    Returns:
+        Name of a field -> its text by `references.describe`.
+    """
+    return {name: references.describe(value) for name, value in objects_of(config).items()}
+
+
+def restore_objects(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns stored settings where an object that no folder can hold is `Unavailable`.
+
+    Args:
+        fields: values by field name, with the texts of `describe_objects`.
+
+    Returns:
+        The values; whoever builds the algorithm replaces those that are not available.
+    """
+    return {
+        name: references.from_description(value)
+        if isinstance(value, str) and value.startswith("<")
+        else value
+        for name, value in fields.items()
+    }
 
 
 def as_arrays(config: Config) -> Config:
@@ -282,6 +391,48 @@ class Settings:
         check_fields(self)
 
 
+_WORDS = optimizers.WORDS
+_RATES = {
+    "lr": "optimizer",
+    "critic_lr": "critic_optimizer",
+    "cost_critic_lr": "cost_critic_optimizer",
+    "intrinsic_lr": "intrinsic_optimizer",
+}
+"""Field of a learning rate -> field of the optimizer that it belongs to."""
+_FALLBACKS = {
+    "critic_optimizer": "optimizer",
+    "cost_critic_optimizer": "critic_optimizer",
+    "intrinsic_optimizer": "optimizer",
+}
+"""Field of an optimizer -> the field that counts where it is None."""
+
+
+def rule_of(config: object, field: str) -> OptimizerRule:
+    """Returns the optimizer of one network.
+
+    Args:
+        config: the config of an algorithm.
+        field: ``optimizer``, ``critic_optimizer``, ``cost_critic_optimizer`` or
+            ``intrinsic_optimizer``.
+
+    Returns:
+        The field's value; where it is None, the optimizer of the policy, or, for the critic of
+        costs, that of the critic. The intrinsic reward takes no complete optimizer from the policy,
+        because its gradients are many orders of magnitude smaller, but ``adam``.
+
+    Example:
+        >>> import jaxmarl_lite as jml
+        >>> rule_of(jml.MACPOConfig(critic_optimizer="sgd"), "cost_critic_optimizer")
+        'sgd'
+    """
+    rule = getattr(config, field)
+    if rule is None:
+        rule = rule_of(config, _FALLBACKS[field])
+        if field == "intrinsic_optimizer" and optimizers.is_complete(rule):
+            return "adam"
+    return rule
+
+
 @config_record
 class LearnerConfig(Settings):
     """Settings of every algorithm: its networks, its optimizer and its discount."""
@@ -297,8 +448,10 @@ class LearnerConfig(Settings):
     eps_root: float = bounded(1e-12, 0, 1)
     """Added to the optimizer's second moment under its root; with it the step is differentiable at
     a zero gradient."""
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    """Rule of the gradient steps."""
+    optimizer: OptimizerRule = "adam"
+    """Rule of the gradient steps: adam, rmsprop or sgd, which clip the gradient to max_grad_norm
+    and step by lr; or a complete one, such as optax.adamw(3e-4), or module:name of one, whose
+    updates are applied as they are, so that its learning rate and clipping are its own."""
     recurrent: bool = False
     """Whether the networks have a GRU after their dense layers."""
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -324,7 +477,39 @@ class LearnerConfig(Settings):
                     f"{getattr(self, steps)!r}; allowed is one of them"
                 )
         check_unused(self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False")
-        check_unused(self, ("eps_root",), self.optimizer == "sgd", "with optimizer 'sgd'")
+        self._check_optimizers()
+
+    def _check_optimizers(self) -> None:
+        """Refuses settings that no optimizer reads."""
+        rules = self.rules_by_rate()
+        as_they_are = "whose updates are applied as they are"
+        for rate, rule in rules.items():
+            why = f"with {_RATES[rate]} {validation.show(rule)}, {as_they_are}"
+            check_unused(self, (rate,), optimizers.is_complete(rule), why)
+        names = [rule for rule in rules.values() if isinstance(rule, str) and rule in _WORDS]
+        complete = len(names) == 0 and any(map(optimizers.is_complete, rules.values()))
+        why = f"with optimizers {as_they_are}"
+        check_unused(self, ("max_grad_norm", "eps_root"), complete, why)
+        is_plain = bool(names) and set(names) == {"sgd"}
+        check_unused(self, ("eps_root",), is_plain, "with optimizer 'sgd'")
+        anneal = ("lr_anneal_steps", "lr_anneal_share")
+        rates = [name for name, rule in rules.items() if not optimizers.is_complete(rule)]
+        check_unused(self, anneal, not rates, why)
+        schedules = all(optimizers.is_object(getattr(self, name)) for name in rates)
+        check_unused(self, anneal, schedules, "with learning rates that are schedules")
+        if "lr" not in rules and getattr(self, "critic_optimizer", None) is not None:
+            check_unused(
+                self, ("optimizer",), True, "with critic_optimizer: no policy has its step"
+            )
+
+    def rules_by_rate(self) -> dict[str, OptimizerRule | None]:
+        """Returns the optimizers in use.
+
+        Returns:
+            Field of a learning rate -> the optimizer that it belongs to; None for one that reads
+            the rate and neither ``max_grad_norm`` nor ``eps_root``.
+        """
+        return {rate: rule_of(self, field) for rate, field in _RATES.items() if hasattr(self, rate)}
 
     @property
     def network_spec(self) -> NetworkSpec:
@@ -344,18 +529,65 @@ class LearnerConfig(Settings):
 
 @config_record
 class SharingConfig(Settings):
-    """The setting of algorithms whose agents may share their weights."""
+    """The settings of algorithms whose agents may share their weights."""
 
     parameter_sharing: bool = True
     """One set of weights for all agents, or one per agent."""
+    share_groups: tuple[int, ...] = dataclasses.field(default=(), metadata={"lowest": 0})
+    """Number of each agent's group, from 0, where the agents of a group share their weights; ():
+    all agents or none do, by parameter_sharing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        groups = self.share_groups
+        if sorted(set(groups)) != list(range(len(set(groups)))):
+            raise validation.invalid(
+                f"{type(self).__name__}.share_groups",
+                groups,
+                "a group for each agent, numbered from 0 without a gap, such as (0, 0, 1)",
+            )
+        check_unused(self, ("parameter_sharing",), bool(groups), "with share_groups")
+
+    @property
+    def sharing(self) -> Sharing:
+        """Which agents share their weights.
+
+        Returns:
+            True for all, False for none, or the group of each agent. Groups that hold all agents,
+            or one each, are True and False.
+        """
+        groups = self.share_groups
+        if not groups:
+            return self.parameter_sharing
+        if len(set(groups)) in (1, len(groups)):
+            return len(set(groups)) == 1
+        return groups
+
+    def check_agents(self, num_agents: int) -> None:
+        """Checks that every agent has a group, if there are groups.
+
+        Args:
+            num_agents: N.
+
+        Raises:
+            ValueError: there are more or fewer groups than agents.
+        """
+        if self.share_groups and len(self.share_groups) != num_agents:
+            raise validation.invalid(
+                f"{type(self).__name__}.share_groups",
+                self.share_groups,
+                f"() or {num_agents} numbers, one for each agent of the environment",
+            )
 
 
 @config_record
 class CriticConfig(LearnerConfig):
     """Settings of every algorithm with a critic, whatever the step of its policy."""
 
-    critic_lr: float = bounded(5e-4, 0, 10)
-    """Learning rate of the critic."""
+    critic_lr: LearningRate = bounded(5e-4, 0, 10)
+    """Learning rate of the critic; or a schedule, as for lr."""
+    critic_optimizer: OptimizerRule | None = None
+    """Rule of the critic's gradient steps, as for optimizer; None: that of optimizer."""
     gae_lambda: float = bounded(0.95, 0, 1)
     """Mixing of n-step returns: 0 is one step, 1 the whole return."""
     num_minibatches: int = 2
@@ -410,8 +642,10 @@ class CriticEpochsConfig(Settings):
 class PolicyGradientConfig(Settings):
     """Settings of every algorithm whose policy takes gradient steps."""
 
-    lr: float = bounded(5e-4, 0, 10)
-    """Learning rate of the policy."""
+    lr: LearningRate = bounded(5e-4, 0, 10)
+    """Learning rate of the policy; or a schedule, such as optax.cosine_decay_schedule(3e-4, 1e6),
+    or module:name of one: a function of the environment steps of a seed so far, not of gradient
+    steps."""
     entropy_coef: float = bounded(0.01, 0, 1e3)
     """Weight of the entropy bonus, reward per nat."""
 

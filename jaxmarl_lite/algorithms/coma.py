@@ -26,11 +26,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, gradient_update, iac
+from jaxmarl_lite.algorithms import base_config, gradient_update, iac, optimizers
 from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic, distributions
-from jaxmarl_lite.networks.recurrent import orthogonal, typed
-from jaxmarl_lite.ops import baselines, returns, surrogates, tree_math
+from jaxmarl_lite.networks.recurrent import NetworkSpec, make_network
+from jaxmarl_lite.networks.torsos import (
+    Bodies,
+    Network,
+    Networks,
+    Torso,
+    bodies_of,
+    orthogonal,
+    typed,
+)
+from jaxmarl_lite.ops import baselines, jax_types, returns, surrogates, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
 
@@ -131,16 +140,64 @@ class JointCritic(nn.Module):
         return dense(self.actions, kernel_init=orthogonal(1.0), name="head")(x)
 
 
+def joint_input(obs: Observation, action: Array, num_actions: int) -> Array:
+    """Returns the input of a critic whose layers are a user's: a row for each agent.
+
+    A row is the global state, the agent's observation, its number (one-hot) and the actions of all
+    agents (one-hot), where its own are zeros. It has N A entries for the actions, so that N agents
+    have N² A of them.
+
+    Args:
+        obs: observations and global states, with any leading axes.
+        action: ``[..., N]`` int, the actions that were taken.
+        num_actions: A.
+
+    Returns:
+        ``[..., N, S + O + N + N A]``.
+    """
+    view = obs.agents_view
+    *lead, num_agents, _ = view.shape
+    number = jnp.eye(num_agents, dtype=view.dtype)
+    taken = jax.nn.one_hot(action, num_actions, dtype=view.dtype)
+    others = jax_types.einsum("ij,...ja->...ija", 1.0 - number, taken)
+    state = jnp.broadcast_to(
+        obs.global_state[..., None, :], (*lead, num_agents, obs.global_state.shape[-1])
+    )
+    number = jnp.broadcast_to(number, (*lead, num_agents, num_agents))
+    return jnp.concatenate([state, view, number, others.reshape(*lead, num_agents, -1)], -1)
+
+
 class COMANetworks(NamedTuple):
     """COMA's networks, built for the sizes of one environment.
 
     Attributes:
         actor: the policies.
-        critic: the central critic.
+        critic: the central critic; a `Network` of `joint_input` where its torso is a user's.
+        num_actions: A.
     """
 
     actor: actor_critic.Actor
-    critic: JointCritic
+    critic: JointCritic | Network
+    num_actions: int = 0
+
+    def init_critic(self, key: Array, spec: EnvSpec) -> PyTree:
+        """Returns random parameters of the critic.
+
+        Args:
+            key: typed PRNG key.
+            spec: the environment's sizes.
+
+        Returns:
+            The parameters.
+        """
+        if isinstance(self.critic, Network):
+            return self.critic.init(key)
+        dtype = jnp.result_type(float)
+        observations = jnp.zeros((1, spec.num_agents, spec.obs_size), dtype)
+        states = jnp.zeros((1, spec.global_state_size), dtype)
+        obs = Observation(observations, states, (), ())  # type: ignore[arg-type]
+        actions = jnp.zeros((1, spec.num_agents), jnp.int32)
+        return typed(self.critic).init(key, obs, actions)["params"]
 
     def q(self, critic_params: PyTree, obs: Observation, action: Array) -> Array:
         """Computes Q of every own action of every agent.
@@ -153,71 +210,88 @@ class COMANetworks(NamedTuple):
         Returns:
             ``[..., N, A]``, in the unit of the discounted return.
         """
+        if isinstance(self.critic, Network):
+            rows = joint_input(obs, action, self.num_actions)
+            return self.critic.step(critic_params, (), rows)[0]
         return typed(self.critic).apply({"params": critic_params}, obs, action)
 
 
-def make_coma(name: str, spec: EnvSpec, config: COMAConfig) -> Algorithm:
+def _make_networks(
+    spec: EnvSpec, config: COMAConfig, bodies: Bodies[NetworkSpec | Torso]
+) -> COMANetworks:
+    """Returns the networks that the config, or the user's torsos, describe."""
+    actor = actor_critic.make_actor(spec, bodies.actor, config.sharing)
+    body = bodies.critic
+    if isinstance(body, Torso):
+        if jax.tree.leaves(body.initial_state(1)):
+            raise ValueError(
+                f"{body.name} has a hidden state; allowed for coma is a torso without "
+                "one, since its critic values every step by itself"
+            )
+        row_size = spec.global_state_size + spec.obs_size + spec.num_agents * (1 + spec.action_size)
+        critic = make_network(body, row_size, spec.action_size, num_agents=None)
+        return COMANetworks(actor, critic, spec.action_size)
+    if not config.hidden_sizes:
+        raise ValueError("COMAConfig.hidden_sizes is (); allowed is at least one layer")
+    widths = (*config.hidden_sizes, *config.head_hidden_sizes)
+    return COMANetworks(actor, JointCritic(widths, spec.action_size, config.activation))
+
+
+def make_coma(
+    name: str, spec: EnvSpec, config: COMAConfig, networks: Networks | None = None
+) -> Algorithm:
     """Returns COMA for one environment.
 
     Args:
         name: name of the algorithm.
         spec: the environment's sizes.
         config: settings.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `COMAState`.
 
     Raises:
-        ValueError: the environment has continuous actions, or ``hidden_sizes`` is empty.
+        ValueError: the environment has continuous actions, ``hidden_sizes`` is empty, or a
+            user's critic has a hidden state.
     """
+    bodies = bodies_of(name, networks, ("actor", "critic"), config.network_spec)
     actor_critic.check_discrete(name, spec)
-    if not config.hidden_sizes:
-        raise ValueError("COMAConfig.hidden_sizes is (); allowed is at least one layer")
-    networks = COMANetworks(
-        actor_critic.make_actor(spec, config.network_spec, config.parameter_sharing),
-        JointCritic(
-            (*config.hidden_sizes, *config.head_hidden_sizes), spec.action_size, config.activation
-        ),
-    )
+    nets = _make_networks(spec, config, bodies)
 
     def init(key: Array, num_envs: int, config: COMAConfig = config) -> COMAState:
         config = base_config.as_arrays(config)
         policy_key, critic_key = jax.random.split(key)
-        actor_params = networks.actor.net.init(policy_key)
-        dtype = jnp.result_type(float)
-        observations = jnp.zeros((1, spec.num_agents, spec.obs_size), dtype)
-        states = jnp.zeros((1, spec.global_state_size), dtype)
-        obs = Observation(observations, states, (), ())  # type: ignore[arg-type]
-        actions = jnp.zeros((1, spec.num_agents), jnp.int32)
-        critic_params = typed(networks.critic).init(critic_key, obs, actions)["params"]
+        actor_params = nets.actor.net.init(policy_key)
+        critic_params = nets.init_critic(critic_key, spec)
         return COMAState(
             config=config,
             actor_params=actor_params,
-            actor_opt_state=gradient_update.make_optimizer(
-                config.optimizer, config.eps_root, per_agent=not config.parameter_sharing
+            actor_opt_state=gradient_update.optimizer_of(
+                config, per_agent=config.sharing is not True
             ).init(actor_params),
             critic_params=critic_params,
             # one critic for all agents, even without shared policies
-            critic_opt_state=gradient_update.make_optimizer(config.optimizer, config.eps_root).init(
+            critic_opt_state=gradient_update.optimizer_of(config, "critic_optimizer").init(
                 critic_params
             ),
             target_params=critic_params,
             obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
-            env_steps=jnp.zeros((), dtype),
+            env_steps=jnp.zeros((), jnp.result_type(float)),
             num_updates=jnp.zeros((), jnp.int32),
         )
 
     def update(
         key: Array, learner: COMAState, batch: Rollout
     ) -> tuple[COMAState, dict[str, Array]]:
-        return _update(networks, spec.reward_type, key, learner, batch)
+        return _update(nets, spec.reward_type, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 
@@ -237,14 +311,18 @@ def _update(
     value = _select_action(networks.q(learner.critic_params, data.obs, data.action), data.action)
     explained_variance = surrogates.explained_variance(value, target, data.obs.alive)
     lr, critic_lr = (
-        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
+        optimizers.learning_rate(rate, learner.env_steps, config.lr_anneal_steps)
         for rate in (config.lr, config.critic_lr)
     )
 
     def critic_step(state: ModelState, batch: SequenceBatch) -> tuple[ModelState, dict[str, Array]]:
         data, target = batch.steps
         step = gradient_update.gradient_step(
-            lambda params: (q_loss(params, networks, data, target), {}), state, critic_lr, config
+            lambda params: (q_loss(params, networks, data, target), {}),
+            state,
+            critic_lr,
+            config,
+            optimizer_field="critic_optimizer",
         )
         return step.state, {"value_loss": step.loss, "critic_grad_norm": step.grad_norm}
 
@@ -289,9 +367,8 @@ def _update(
         target_params=target_params,
         num_updates=num_updates,
         **gradient_update.end_of_update(learner, batch),
-    ), policy_info | critic_info | {
-        "explained_variance": explained_variance,
-        "learning_rate": lr,
+    ), policy_info | critic_info | gradient_update.lr_metric(config, lr) | {
+        "explained_variance": explained_variance
     }
 
 

@@ -30,11 +30,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmarl_lite import keys
-from jaxmarl_lite.algorithms import base_config, cost_limits, gradient_update, ppo
+from jaxmarl_lite.algorithms import base_config, cost_limits, gradient_update, optimizers, ppo
 from jaxmarl_lite.algorithms.cost_limits import CostLimit, CostLimits
 from jaxmarl_lite.algorithms.gradient_update import CriticFit, ModelState, Moments
+from jaxmarl_lite.algorithms.optimizers import LearningRate, OptimizerRule
 from jaxmarl_lite.algorithms.sequential_update import SequentialNetworks
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.recurrent import NetworkSpec
+from jaxmarl_lite.networks.torsos import Torso
 from jaxmarl_lite.ops import running_statistics, tree_math
 from jaxmarl_lite.types import Array, EnvSpec, PyTree, Rollout, Transition
 
@@ -61,8 +64,10 @@ class CostConfig(base_config.Settings):
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = base_config.bounded(0.95, 0, 1)
     """Mixing of n-step sums in the cost advantages."""
-    cost_critic_lr: float = base_config.bounded(5e-4, 0, 10)
-    """Learning rate of the cost critics."""
+    cost_critic_lr: LearningRate = base_config.bounded(5e-4, 0, 10)
+    """Learning rate of the cost critics; or a schedule, as for lr."""
+    cost_critic_optimizer: OptimizerRule | None = None
+    """Rule of the cost critics' gradient steps, as for optimizer; None: that of the critic."""
     standardize_cost_advantages: bool = False
     """Scale cost advantages to deviation 1, as the reference implementation does; else they are
     only centered."""
@@ -166,12 +171,15 @@ class CostEstimate(NamedTuple):
     critic_hidden_state: PyTree
 
 
-def make_cost_critic(spec: EnvSpec, config: Any) -> actor_critic.Critic:
+def make_cost_critic(
+    spec: EnvSpec, config: Any, body: NetworkSpec | Torso | None = None
+) -> actor_critic.Critic:
     """Returns the cost critics of all agents, each with its own weights.
 
     Args:
         spec: the environment's sizes, costs and limits.
         config: a `sequential_update.SequentialConfig` that is a `CostConfig` as well.
+        body: layers or torso of the critic; None: those of the config.
 
     Returns:
         A critic with values ``[..., N, K]``.
@@ -181,7 +189,7 @@ def make_cost_critic(spec: EnvSpec, config: Any) -> actor_critic.Critic:
     """
     cost_limits.check(config.cost_limit, spec, f"{type(config).__name__}.cost_limit")
     return actor_critic.make_critic(
-        spec, config.network_spec, config.critic_input, shared=False, costs=spec.num_costs
+        spec, body or config.network_spec, config.critic_input, shared=False, costs=spec.num_costs
     )
 
 
@@ -211,7 +219,7 @@ def init_state(
     )
     config = learner.config
     critic_params = cost_critic.net.init(keys.for_purpose(key, keys.COST_CRITIC))
-    optimizer = gradient_update.make_optimizer(config.optimizer, config.eps_root, per_agent=True)
+    optimizer = gradient_update.optimizer_of(config, "cost_critic_optimizer", per_agent=True)
     zeros = jnp.zeros((spec.num_agents, spec.num_costs), jnp.result_type(float))
     costs = CostState(
         critic_params=critic_params,
@@ -402,7 +410,7 @@ def fit_critics(
     """
     config, costs, (estimate, cost_estimate) = learner.config, learner.costs, estimates
     lr, cost_lr = (
-        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
+        optimizers.learning_rate(rate, learner.env_steps, config.lr_anneal_steps)
         for rate in (config.critic_lr, config.cost_critic_lr)
     )
     fits = (
@@ -419,6 +427,7 @@ def fit_critics(
             costs.critic_hidden_state,
             cost_estimate.target,
             cost_lr,
+            "cost_critic_optimizer",
         ),
     )
     (critic, cost_critic), ((loss, grad_norm), (cost_loss, cost_grad_norm)) = (

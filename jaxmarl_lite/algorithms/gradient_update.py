@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from jaxmarl_lite.algorithms import base_config, optimizers
 from jaxmarl_lite.algorithms.base_config import ClippedStepConfig, CriticConfig, LearnerConfig
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.networks.distributions import Distribution
+from jaxmarl_lite.networks.torsos import Sharing
 from jaxmarl_lite.ops import jax_types, returns, running_statistics, surrogates, tree_math
 from jaxmarl_lite.ops.running_statistics import RunningStatistics
-from jaxmarl_lite.types import Array, Number, Observation, PyTree, Rollout, Transition
+from jaxmarl_lite.types import Algorithm, Array, Number, Observation, PyTree, Rollout, Transition
 
 State = TypeVar("State")
 Info = TypeVar("Info")
@@ -252,7 +253,7 @@ def clipped_policy_loss(
     data: PolicyBatch,
     advantage: Array,
     config: ClippedStepConfig,
-    shared: bool,
+    shared: Sharing,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes minus the clipped objective in the module docstring.
 
@@ -261,7 +262,7 @@ def clipped_policy_loss(
         data: a minibatch ``[T, b, ...]``.
         advantage: ``[T, b, N]``. The loss may be differentiated with respect to it as well.
         config: settings; it reads ``clip_eps`` and ``entropy_coef``.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
 
     Returns:
         The loss, scalar, and a dict of scalar metrics: ``entropy`` (nats), ``approx_kl`` (nats) and
@@ -286,7 +287,7 @@ def clipped_policy_loss(
     return -actor_critic.masked_agent_mean(gain, alive, shared), info
 
 
-def value_loss(value: Array, target: Array, shared: bool) -> Array:
+def value_loss(value: Array, target: Array, shared: Sharing) -> Array:
     """Computes half the mean squared error of a critic against its targets.
 
     Agents that are not alive count: a team is paid after some of its agents have died, and the
@@ -295,8 +296,9 @@ def value_loss(value: Array, target: Array, shared: bool) -> Array:
     Args:
         value: ``[T, b, N]``, or ``[T, b, N, K]`` of costs.
         target: the shape and the unit of ``value``.
-        shared: whether all agents share one set of parameters. If not, the agents' losses are
-            added, so that the gradient of one does not depend on the number of agents.
+        shared: whether all agents share one set of parameters, or the group of each. If not, the
+            losses of agents or groups are added, so that the gradient of one does not depend on the
+            number of agents.
 
     Returns:
         The loss, scalar.
@@ -304,130 +306,6 @@ def value_loss(value: Array, target: Array, shared: bool) -> Array:
     error = (value - target) ** 2
     error = error.mean(tuple(range(3, error.ndim)))
     return 0.5 * actor_critic.masked_agent_mean(error, jnp.ones_like(error), shared)
-
-
-class Optimizer(NamedTuple):
-    """An optimizer that minimizes, as two pure functions.
-
-    Attributes:
-        init: ``params -> state``.
-        step: ``(params, state, grads, lr, max_norm) -> (params, state)``, downhill along ``grads``.
-    """
-
-    init: Callable[[PyTree], PyTree]
-    step: Callable[[PyTree, PyTree, PyTree, Number, Number], tuple[PyTree, PyTree]]
-
-
-def make_optimizer(
-    name: Literal["adam", "rmsprop", "sgd"], eps_root: Array | float, per_agent: bool = False
-) -> Optimizer:
-    """Returns an optimizer whose learning rate and clipping are arguments, which may be traced.
-
-    Args:
-        name: the rule.
-        eps_root: number under the square root of the second moment, 0 or more: with it the step is
-            differentiable where a gradient is zero. Without effect for ``sgd``.
-        per_agent: whether each entry of the leading axis of all leaves is a separate model, whose
-            gradient is clipped by its own norm.
-
-    Returns:
-        The optimizer; it clips gradients to the norm ``max_norm``.
-    """
-    rule: optax.GradientTransformation
-    if name == "adam":
-        rule = optax.scale_by_adam(eps=1e-5, eps_root=eps_root)
-    elif name == "rmsprop":
-        rule = optax.scale_by_rms(decay=0.99, eps=eps_root, eps_in_sqrt=True)
-    else:
-        rule = optax.identity()
-
-    def step(
-        params: PyTree, state: PyTree, grads: PyTree, lr: Number, max_norm: Number
-    ) -> tuple[PyTree, PyTree]:
-        updates, state = rule.update(tree_math.clip_by_norm(grads, max_norm), state, params)
-        return tree_math.add_scaled(-lr, updates, params), state
-
-    if per_agent:
-        return Optimizer(jax.vmap(rule.init), jax.vmap(step, (0, 0, 0, None, None)))
-    return Optimizer(rule.init, step)
-
-
-_GRADIENT_SCALE = 2.0**30
-"""Gradients are multiplied by this before they are squared: in float32 the square of 1e-20 is 0.
-Steps cancel it."""
-
-
-def make_scale_free_optimizer(
-    name: Literal["adam", "rmsprop", "sgd"], eps: Array | float, per_agent: bool = False
-) -> Optimizer:
-    """Returns an optimizer whose steps do not depend on the scale of the gradient.
-
-        step = m / (sqrt(v) + eps rms(sqrt(v)))    instead of    m / (sqrt(v) + eps)
-
-    This is Adam or RMSprop, where rms is the root mean square over all weights of the model. A
-    gradient that is a hundred million times smaller than 1, as a meta-gradient is, still moves a
-    weight by about the learning rate. Gradients are not clipped, because a longest gradient would
-    be a scale. The steps are not made to be differentiated.
-
-    Args:
-        name: the rule. ``sgd`` is plain and clipped: its steps have the gradient's scale.
-        eps: share of the root mean square of ``sqrt(v)``, > 0.
-        per_agent: whether each entry of the leading axis of all leaves is a separate model.
-
-    Returns:
-        The optimizer; its ``max_norm`` has no effect except for ``sgd``.
-    """
-    if name == "sgd":
-        return make_optimizer(name, 0.0, per_agent)
-    first_decay, second_decay = (0.9, 0.999) if name == "adam" else (0.0, 0.99)
-
-    def init(params: PyTree) -> optax.ScaleByAdamState:
-        zeros = tree_math.map_leaves(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
-
-    def step(
-        params: PyTree, state: optax.ScaleByAdamState, grads: PyTree, lr: Number, max_norm: Number
-    ) -> tuple[PyTree, optax.ScaleByAdamState]:
-        grads = tree_math.map_leaves(lambda g: _GRADIENT_SCALE * g, grads)
-        mu = optax.tree.update_moment(grads, state.mu, first_decay, 1)
-        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, second_decay, 2)
-        count = optax.safe_increment(state.count)
-        first_moments = optax.tree.bias_correction(mu, first_decay, count)
-        second_moments = optax.tree.bias_correction(nu, second_decay, count)
-        leaves: list[Array] = jax.tree.leaves(second_moments)
-        # One floor for the whole model, in the unit of the gradient, so that its scale cancels.
-        floor = eps * jnp.sqrt(sum(x.sum() for x in leaves) / sum(x.size for x in leaves))
-
-        def update_leaf(p: Array, m: Array, v: Array) -> Array:
-            root = jnp.sqrt(v) + floor
-            # A weight that has never had a gradient stays, even where the floor is 0.
-            return p - lr * jnp.where(v > 0, m / jnp.where(v > 0, root, 1.0), 0.0)
-
-        return (
-            tree_math.map_leaves(update_leaf, params, first_moments, second_moments),
-            optax.ScaleByAdamState(count, mu, nu),
-        )
-
-    if per_agent:
-        return Optimizer(jax.vmap(init), jax.vmap(step, (0, 0, 0, None, None)))
-    return Optimizer(init, step)
-
-
-def linear_schedule(lr: Number, env_steps: Array, lr_anneal_steps: Number) -> Array:
-    """Returns the learning rate after a number of environment steps.
-
-        lr max(1 - env_steps / lr_anneal_steps, 0),    or lr where lr_anneal_steps is 0
-
-    Args:
-        lr: the learning rate at the start.
-        env_steps: ``[]``, environment steps so far.
-        lr_anneal_steps: environment steps after which the rate is 0; 0 for a constant rate.
-
-    Returns:
-        ``[]``, the learning rate.
-    """
-    remaining = jnp.maximum(1.0 - env_steps / jnp.maximum(lr_anneal_steps, 1.0), 0.0)
-    return lr * jnp.where(lr_anneal_steps > 0, remaining, 1.0)
 
 
 class ModelState(NamedTuple):
@@ -440,6 +318,53 @@ class ModelState(NamedTuple):
 
     params: PyTree
     opt_state: PyTree
+
+
+def optimizer_of(
+    config: LearnerConfig, field: str = "optimizer", per_agent: bool = False
+) -> optimizers.Optimizer:
+    """Returns the optimizer that a field of a config holds.
+
+    Args:
+        config: settings.
+        field: the field; where it is None, the optimizer is that of `base_config.rule_of`.
+        per_agent: see `optimizers.make_optimizer`.
+
+    Returns:
+        The optimizer.
+    """
+    rule = base_config.rule_of(config, field)
+    name = f"{type(config).__name__}.{field}"
+    return optimizers.make_optimizer(rule, config.eps_root, per_agent, name)
+
+
+def check_objects(algorithm: Algorithm) -> None:
+    """Checks by tracing that a user's optimizers can step the weights of an algorithm.
+
+    Args:
+        algorithm: an algorithm whose config may hold objects of the user.
+
+    Raises:
+        ValueError: an optimizer cannot take a step, see `optimizers.make_optimizer`.
+    """
+    if base_config.objects_of(algorithm.config):
+        init: Callable[[Array], PyTree] = lambda key: algorithm.init(key, 1)  # noqa: E731
+        jax_types.eval_shape(init, jax.random.key(0))
+
+
+def lr_metric(config: LearnerConfig, lr: Array, field: str = "optimizer") -> dict[str, Array]:
+    """Returns the metric ``learning_rate``; none where the optimizer has a rate of its own.
+
+    Args:
+        config: settings.
+        lr: the learning rate, ``[]``.
+        field: the field of ``config`` that holds the optimizer.
+
+    Returns:
+        The metric by its name.
+    """
+    is_complete = optimizers.is_complete(base_config.rule_of(config, field))
+    return {} if is_complete else {"learning_rate": lr}
 
 
 class GradientStep(NamedTuple):
@@ -464,6 +389,7 @@ def gradient_step(
     lr: Number,
     config: LearnerConfig,
     per_agent: bool = False,
+    optimizer_field: str = "optimizer",
 ) -> GradientStep:
     """Takes one step of the optimizer down a loss.
 
@@ -473,13 +399,14 @@ def gradient_step(
         lr: learning rate, 0 or more.
         config: settings of the optimizer.
         per_agent: whether each entry of the leading axis of all weights is a separate model, see
-            `make_optimizer`.
+            `optimizers.make_optimizer`.
+        optimizer_field: the field of ``config`` that holds the optimizer.
 
     Returns:
         The state after the step, the loss, its metrics and the norm of its gradient.
     """
     (value, info), grads = jax_types.value_and_grad(loss, has_aux=True)(state.params)
-    optimizer = make_optimizer(config.optimizer, config.eps_root, per_agent)
+    optimizer = optimizer_of(config, optimizer_field, per_agent)
     new_state = optimizer.step(state.params, state.opt_state, grads, lr, config.max_grad_norm)
     return GradientStep(ModelState(*new_state), value, info, tree_math.norm(grads))
 
@@ -565,7 +492,8 @@ def critic_step(
     batch: SequenceBatch,
     lr: Number,
     config: CriticConfig,
-    shared: bool,
+    shared: Sharing,
+    optimizer_field: str = "critic_optimizer",
 ) -> GradientStep:
     """Takes one gradient step of a critic down `value_loss`.
 
@@ -576,7 +504,8 @@ def critic_step(
             whose initial states are the critic's.
         lr: learning rate, 0 or more.
         config: settings of the optimizer.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
+        optimizer_field: the field of ``config`` that holds the optimizer.
 
     Returns:
         The state after the step, the loss and the norm of its gradient.
@@ -587,7 +516,7 @@ def critic_step(
         value, _ = critic.unroll(params, batch.initial_states, data.obs, data.is_first)
         return value_loss(value, target, shared), {}
 
-    return gradient_step(loss, state, lr, config, per_agent=not shared)
+    return gradient_step(loss, state, lr, config, shared is not True, optimizer_field)
 
 
 class CriticFit(NamedTuple):
@@ -599,6 +528,7 @@ class CriticFit(NamedTuple):
         hidden_state: its hidden state before the rollout, ``[B, ...]``.
         target: ``[T, B, N]``, or ``[T, B, N, K]`` of costs, in the critic's unit.
         lr: learning rate.
+        optimizer_field: the field of the config that holds the critic's optimizer.
     """
 
     critic: actor_critic.Critic
@@ -606,6 +536,7 @@ class CriticFit(NamedTuple):
     hidden_state: PyTree
     target: Array
     lr: Number
+    optimizer_field: str = "critic_optimizer"
 
 
 def fit_critics(
@@ -614,7 +545,7 @@ def fit_critics(
     data: PolicyBatch,
     config: CriticConfig,
     num_epochs: int,
-    shared: bool,
+    shared: Sharing,
 ) -> tuple[tuple[ModelState, ...], tuple[tuple[Array, Array], ...]]:
     """Fits critics to a rollout, all on the same minibatches.
 
@@ -624,7 +555,7 @@ def fit_critics(
         data: the rollout, ``[T, B, ...]``.
         config: settings of the optimizer and the minibatches.
         num_epochs: number of passes over the rollout.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
 
     Returns:
         For each critic its new state, and the means of its loss and of its gradient's norm.
@@ -642,6 +573,7 @@ def fit_critics(
                 fit.lr,
                 config,
                 shared,
+                fit.optimizer_field,
             )
             for fit, state, target, hidden_state in zip(
                 fits, states, targets, batch.initial_states, strict=True

@@ -14,9 +14,16 @@ from collections.abc import Callable
 
 import jax
 
-from jaxmarl_lite.algorithms import base_config, gradient_update, ppo, sequential_update
+from jaxmarl_lite.algorithms import (
+    base_config,
+    gradient_update,
+    optimizers,
+    ppo,
+    sequential_update,
+)
 from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.torsos import Networks, bodies_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
 
@@ -46,21 +53,25 @@ class HAPPOConfig(base_config.ClippedStepConfig, sequential_update.SequentialCon
     """
 
 
-def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
+def make_happo(
+    name: str, spec: EnvSpec, config: HAPPOConfig, networks: Networks | None = None
+) -> Algorithm:
     """Makes HAPPO for an environment of the sizes in ``spec``.
 
     Args:
         name: Name of the algorithm.
         spec: Sizes of the environment.
         config: Settings; the static fields decide the networks.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    networks = sequential_update.make_networks(spec, config)
+    bodies = bodies_of(name, networks, ("actor", "critic"), config.network_spec)
+    nets = sequential_update.make_networks(spec, config, bodies)
 
     def init(key: Array, num_envs: int, config: HAPPOConfig = config) -> ppo.PPOState:
-        actor_and_critic = ppo.PPONetworks(networks.actor, networks.critic)
+        actor_and_critic = ppo.PPONetworks(nets.actor, nets.critic)
         return ppo.init_state(actor_and_critic, spec, key, num_envs, config, shared=False)
 
     def update(
@@ -69,9 +80,9 @@ def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
         config = learner.config
         turn_key, critic_key = jax.random.split(key)
         steps = sequential_update.team_transitions(spec, learner, batch)
-        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        estimate = gradient_update.reward_advantages(nets.critic, learner, steps)
         data = gradient_update.to_policy_batch(steps)
-        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
         batches = sequential_update.agent_batches(
             data, batch.initial_hidden_state, estimate.advantage
         )
@@ -80,21 +91,21 @@ def make_happo(name: str, spec: EnvSpec, config: HAPPOConfig) -> Algorithm:
             ModelState(learner.actor_params, learner.actor_opt_state),
             batches,
             batches.data.obs.alive,
-            functools.partial(update_agent, networks.agent_actor, config, lr),
+            functools.partial(update_agent, nets.agent_actor, config, lr),
         )
         learner = learner._replace(actor_params=actors.params, actor_opt_state=actors.opt_state)
         learner, critic_info = ppo.fit_critic(
-            critic_key, networks.critic, learner, data, estimate, config.num_epochs
+            critic_key, nets.critic, learner, data, estimate, config.num_epochs
         )
         learner = learner._replace(**gradient_update.end_of_update(learner, batch))
-        return learner, critic_info | turn_info | {"learning_rate": lr}
+        return learner, critic_info | turn_info | gradient_update.lr_metric(config, lr)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 

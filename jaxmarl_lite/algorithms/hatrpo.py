@@ -21,12 +21,14 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import (
     base_config,
     gradient_update,
+    optimizers,
     ppo,
     sequential_update,
     trust_region_update,
 )
 from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.torsos import Networks, bodies_of
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Rollout
 
 
@@ -56,21 +58,25 @@ class HATRPOConfig(trust_region_update.TrustRegionConfig):
     """
 
 
-def make_hatrpo(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
+def make_hatrpo(
+    name: str, spec: EnvSpec, config: HATRPOConfig, networks: Networks | None = None
+) -> Algorithm:
     """Makes HATRPO for an environment of the sizes in ``spec``.
 
     Args:
         name: Name of the algorithm.
         spec: Sizes of the environment.
         config: Settings; the static fields decide the networks.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    networks = sequential_update.make_networks(spec, config)
+    bodies = bodies_of(name, networks, ("actor", "critic"), config.network_spec)
+    nets = sequential_update.make_networks(spec, config, bodies)
 
     def init(key: Array, num_envs: int, config: HATRPOConfig = config) -> ppo.PPOState:
-        actor_and_critic = ppo.PPONetworks(networks.actor, networks.critic)
+        actor_and_critic = ppo.PPONetworks(nets.actor, nets.critic)
         return ppo.init_state(actor_and_critic, spec, key, num_envs, config, shared=False)
 
     def update(
@@ -79,9 +85,9 @@ def make_hatrpo(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
         config = learner.config
         turn_key, critic_key = jax.random.split(key)
         steps = sequential_update.team_transitions(spec, learner, batch)
-        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        estimate = gradient_update.reward_advantages(nets.critic, learner, steps)
         data = gradient_update.to_policy_batch(steps)
-        critic_lr = gradient_update.linear_schedule(
+        critic_lr = optimizers.learning_rate(
             config.critic_lr, learner.env_steps, config.lr_anneal_steps
         )
         batches = sequential_update.agent_batches(
@@ -92,21 +98,22 @@ def make_hatrpo(name: str, spec: EnvSpec, config: HATRPOConfig) -> Algorithm:
             ModelState(learner.actor_params, learner.actor_opt_state),
             batches,
             batches.data.obs.alive,
-            functools.partial(_update_agent, networks.agent_actor, config),
+            functools.partial(_update_agent, nets.agent_actor, config),
         )
         learner = learner._replace(actor_params=actors.params)
         learner, critic_info = ppo.fit_critic(
-            critic_key, networks.critic, learner, data, estimate, config.num_epochs
+            critic_key, nets.critic, learner, data, estimate, config.num_epochs
         )
         learner = learner._replace(**gradient_update.end_of_update(learner, batch))
-        return learner, critic_info | turn_info | {"learning_rate": critic_lr}
+        metric = gradient_update.lr_metric(config, critic_lr, "critic_optimizer")
+        return learner, critic_info | turn_info | metric
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from jaxmarl_lite.algorithms import base_config, gradient_update, ppo
+from jaxmarl_lite.algorithms import base_config, gradient_update, optimizers, ppo
 from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.torsos import Networks, Sharing, bodies_of
 from jaxmarl_lite.ops import running_statistics
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
@@ -62,7 +63,9 @@ class CentralVConfig(base_config.CentralCriticConfig, IACConfig):
     """
 
 
-def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
+def make_iac(
+    name: str, spec: EnvSpec, config: IACConfig, networks: Networks | None = None
+) -> Algorithm:
     """Returns IAC or central-V for one environment.
 
     The static fields of the config decide the networks.
@@ -71,17 +74,19 @@ def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
         name: name of the algorithm.
         spec: the environment's sizes.
         config: settings.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `ppo.PPOState`.
     """
-    network_spec, shared = config.network_spec, config.parameter_sharing
-    actor = actor_critic.make_actor(spec, network_spec, shared)
-    critic = actor_critic.make_critic(spec, network_spec, config.critic_input, shared)
+    bodies = bodies_of(name, networks, ("actor", "critic"), config.network_spec)
+    shared = config.sharing
+    actor = actor_critic.make_actor(spec, bodies.actor, shared)
+    critic = actor_critic.make_critic(spec, bodies.critic, config.critic_input, shared)
 
     def init(key: Array, num_envs: int, config: IACConfig = config) -> ppo.PPOState:
-        networks = ppo.PPONetworks(actor, critic)
-        return ppo.init_state(networks, spec, key, num_envs, config, shared)
+        nets = ppo.PPONetworks(actor, critic)
+        return ppo.init_state(nets, spec, key, num_envs, config, shared)
 
     def update(
         key: Array, learner: ppo.PPOState, batch: Rollout
@@ -90,7 +95,7 @@ def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
         steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
         estimate = gradient_update.reward_advantages(critic, learner, steps)
         data = gradient_update.to_policy_batch(steps)
-        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
         actor_state, info = policy_step(
             actor,
             ModelState(learner.actor_params, learner.actor_opt_state),
@@ -106,7 +111,7 @@ def make_iac(name: str, spec: EnvSpec, config: IACConfig) -> Algorithm:
             actor_opt_state=actor_state.opt_state,
             **gradient_update.end_of_update(learner, batch),
         )
-        return learner, info | critic_info | {"learning_rate": lr}
+        return learner, info | critic_info | gradient_update.lr_metric(config, lr)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
@@ -136,7 +141,7 @@ def policy_gradient_loss(
     actor: actor_critic.Actor,
     batch: PolicyGradientBatch,
     entropy_coef: Array | float,
-    shared: bool,
+    shared: Sharing,
 ) -> tuple[Array, dict[str, Array]]:
     """Computes minus the function whose gradient is in the module docstring.
 
@@ -145,7 +150,7 @@ def policy_gradient_loss(
         actor: the policies.
         batch: the rollout and its advantages.
         entropy_coef: weight of the entropy bonus.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
 
     Returns:
         The loss, scalar, and the metric ``entropy``, in nats.
@@ -179,7 +184,7 @@ def policy_step(
         The state after the step, and the metrics ``entropy``, ``policy_loss`` and
         ``policy_grad_norm``.
     """
-    shared = config.parameter_sharing
+    shared = config.sharing
     if config.normalize_advantages:
         standardized = actor_critic.standardize_advantages(
             batch.advantage, batch.data.obs.alive, shared
@@ -189,5 +194,5 @@ def policy_step(
     def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
         return policy_gradient_loss(params, actor, batch, config.entropy_coef, shared)
 
-    step = gradient_update.gradient_step(loss, state, lr, config, per_agent=not shared)
+    step = gradient_update.gradient_step(loss, state, lr, config, per_agent=shared is not True)
     return step.state, step.info | {"policy_loss": step.loss, "policy_grad_norm": step.grad_norm}

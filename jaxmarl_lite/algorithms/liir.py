@@ -33,11 +33,24 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, gradient_update
+from jaxmarl_lite.algorithms import (
+    base_config,
+    gradient_update,
+    inner_update,
+    liir_gradient,
+    optimizers,
+)
 from jaxmarl_lite.algorithms.gradient_update import ModelState, PolicyBatch, SequenceBatch
+from jaxmarl_lite.algorithms.inner_update import InnerUpdateRule
+from jaxmarl_lite.algorithms.optimizers import LearningRate, OptimizerRule
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.networks.recurrent import Network, make_network
-from jaxmarl_lite.ops import jax_types, returns, running_statistics, surrogates, tree_math
+from jaxmarl_lite.networks.torsos import Networks, bodies_of
+from jaxmarl_lite.ops import (
+    returns,
+    running_statistics,
+    surrogates,
+    tree_math,
+)
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, Number, Observation, PyTree, Rollout
 
 
@@ -55,12 +68,30 @@ class LIIRConfig(
         'immediate'
         >>> jml.LIIRConfig.reference(meta_gradient="exact").optimizer
         'rmsprop'
+
+        The meta-gradient through a user's own update, here two plain steps on each minibatch:
+
+        >>> def two_steps(loss, params, state, lr):
+        ...     for _ in range(2):
+        ...         grads = jax.grad(loss)(params)
+        ...         params = jax.tree.map(lambda p, g: p - lr * g, params, grads)
+        ...     return params, state
+        >>> import jax
+        >>> config = jml.LIIRConfig(inner_update=two_steps, hidden_sizes=(8,))
+        >>> jml.make_algorithm("liir", env.spec, config).name
+        'liir'
     """
 
     intrinsic_coef: float = base_config.bounded(0.01, 0, 1e6)
     """λ, the weight of the intrinsic reward in the proxy reward; 0 learns without it."""
-    intrinsic_lr: float = base_config.bounded(5e-4, 0, 10)
-    """β, the learning rate of the intrinsic reward."""
+    intrinsic_lr: LearningRate = base_config.bounded(5e-4, 0, 10)
+    """β, the learning rate of the intrinsic reward; or a schedule, as for lr."""
+    intrinsic_optimizer: OptimizerRule | None = None
+    """Rule of the intrinsic reward's gradient steps, as for optimizer; None: that of optimizer, or
+    adam where that is a complete one."""
+    inner_update: InnerUpdateRule = "optimizer"
+    """Update that the meta-gradient goes through: one step of optimizer down PPO's loss; or a
+    function (loss, params, state, lr) -> (params, state), or module:name of one."""
     intrinsic_eps: float = base_config.bounded(1e-5, 1e-12, 1)
     """ε of the intrinsic reward's optimizer, as a share of the root mean square of its second
     moments: its steps depend neither on the scale of the meta-gradient nor on λ."""
@@ -80,17 +111,32 @@ class LIIRConfig(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        inner_update.check_form("LIIRConfig.inner_update", self.inner_update)
+        rule = base_config.rule_of(self, "intrinsic_optimizer")
         base_config.check_unused(
-            self, ("intrinsic_eps",), self.optimizer == "sgd", "with optimizer 'sgd'"
+            self,
+            ("intrinsic_eps",),
+            rule not in ("adam", "rmsprop"),
+            "with optimizer 'sgd'" if rule == "sgd" else "with the intrinsic_optimizer given",
         )
+        has_root = self.optimizer in ("adam", "rmsprop") and self.inner_update == "optimizer"
         # `isinstance` passes over traced values, which have no size to compare.
-        if self.optimizer != "sgd" and isinstance(self.eps_root, float) and self.eps_root <= 0:
+        if has_root and isinstance(self.eps_root, float) and self.eps_root <= 0:
             raise ValueError(
                 f"LIIRConfig.eps_root is {self.eps_root!r} with optimizer {self.optimizer!r}; "
                 "allowed is a positive "
                 "number, because the meta-gradient through this optimizer is NaN where a gradient "
                 "is zero (or use sgd)"
             )
+
+    def rules_by_rate(self) -> dict[str, OptimizerRule | None]:
+        """Returns the optimizers in use, see `LearnerConfig.rules_by_rate`."""
+        rules = super().rules_by_rate()
+        if self.inner_update != "optimizer":
+            rules["lr"] = None
+        if rules["intrinsic_lr"] in ("adam", "rmsprop"):  # without clipping, and with its own ε
+            rules["intrinsic_lr"] = None
+        return rules
 
     @classmethod
     def reference(cls, **changes: object) -> LIIRConfig:
@@ -133,372 +179,6 @@ class LIIRConfig(
             critic_input="global_state",
         )
         return base_config.override(cls, fields, changes)
-
-
-class IntrinsicReward(NamedTuple):
-    """r_in, one function per agent of the agent's observation and action.
-
-    Attributes:
-        net: network with one output per discrete action, or with the action among its inputs and
-            one output.
-        discrete: whether the actions are discrete.
-    """
-
-    net: Network
-    discrete: bool
-
-    def init(self, key: Array, gain: Number) -> PyTree:
-        """Returns random parameters, the head's multiplied by ``gain``.
-
-        Args:
-            key: typed PRNG key.
-            gain: 0 or more.
-
-        Returns:
-            The parameters of ``net``.
-        """
-        params = self.net.init(key)
-        return {**params, "head": tree_math.scale(gain, params["head"])}
-
-    def unroll(
-        self, intrinsic_params: PyTree, hidden_state: PyTree, data: PolicyBatch, bound: Number
-    ) -> tuple[Array, PyTree]:
-        """Computes the intrinsic rewards ``b tanh(x/b)`` of a batch, where b is ``bound``.
-
-        Args:
-            intrinsic_params: η, parameters of ``net``.
-            hidden_state: hidden state of ``net`` at the start of the batch, ``[b, ...]``.
-            data: a minibatch ``[T, b, ...]``.
-            bound: bound of the absolute reward, > 0.
-
-        Returns:
-            The rewards ``[T, b, N]``, 0 for agents that are not alive, and the hidden states after
-            each step, ``[T, b, ...]``.
-        """
-        observation, action = data.obs.agents_view, data.action
-        if self.discrete:
-            out, hidden_states = self.net.unroll(
-                intrinsic_params, hidden_state, observation, data.is_first
-            )
-            raw = jnp.take_along_axis(out, action[..., None], -1)[..., 0]
-        else:
-            # dimensions that an agent does not have must not change its reward
-            action = jnp.where(data.obs.action_mask, action, 0.0)
-            out, hidden_states = self.net.unroll(
-                intrinsic_params,
-                hidden_state,
-                jnp.concatenate([observation, action], -1),
-                data.is_first,
-            )
-            raw = out[..., 0]
-        return jnp.where(data.obs.alive, bound * jnp.tanh(raw / bound), 0.0), hidden_states
-
-
-class LIIRNetworks(NamedTuple):
-    """LIIR's networks, built for the sizes of one environment.
-
-    Attributes:
-        actor: the policies.
-        reward: the intrinsic reward.
-        proxy: critic of the proxy reward.
-        extrinsic: critic of the extrinsic reward.
-    """
-
-    actor: actor_critic.Actor
-    reward: IntrinsicReward
-    proxy: actor_critic.Critic
-    extrinsic: actor_critic.Critic
-
-
-def make_liir_networks(spec: EnvSpec, config: LIIRConfig) -> LIIRNetworks:
-    """Returns the networks that the static fields of the config describe.
-
-    Args:
-        spec: the environment's sizes.
-        config: settings.
-
-    Returns:
-        The networks.
-    """
-    shared, discrete = config.parameter_sharing, spec.action_type == "discrete"
-    inputs = spec.obs_size if discrete else spec.obs_size + spec.action_size
-    outputs = spec.action_size if discrete else 1
-    net = make_network(
-        config.network_spec, inputs, outputs, num_agents=spec.num_agents, shared=shared
-    )
-    return LIIRNetworks(
-        actor_critic.make_actor(spec, config.network_spec, shared),
-        IntrinsicReward(net, discrete),
-        actor_critic.make_critic(spec, config.network_spec, config.critic_input, shared),
-        actor_critic.make_critic(spec, config.network_spec, config.extrinsic_critic_input, shared),
-    )
-
-
-class AdvantageInputs(NamedTuple):
-    """Inputs of the proxy advantage, and the finished extrinsic advantage, of b environments.
-
-    Attributes:
-        reward: ``[T, b, N]``, the extrinsic reward of the proxy reward.
-        discount: ``[T, b, 1]``, 0 where the episode truly ends, else 1.
-        last: ``[T, b, 1]`` bool, whether the step is the last of its episode.
-        proxy_value: ``[T, b, N]``, the proxy critic's value of each step.
-        next_proxy_value: ``[T, b, N]``, the proxy critic's value of the true successor.
-        extrinsic_advantage: ``[T, b, N]``, A_ex.
-    """
-
-    reward: Array
-    discount: Array
-    last: Array
-    proxy_value: Array
-    next_proxy_value: Array
-    extrinsic_advantage: Array
-
-
-def proxy_advantage(
-    eta: PyTree,
-    reward: IntrinsicReward,
-    data: PolicyBatch,
-    hidden_state: PyTree,
-    advantage_inputs: AdvantageInputs,
-    config: LIIRConfig,
-) -> tuple[Array, tuple[Array, Array]]:
-    """Computes A_proxy, the generalized advantage of r_ex + λ r_in.
-
-    Args:
-        eta: η, parameters of the intrinsic reward.
-        reward: the intrinsic reward.
-        data: a minibatch ``[T, b, ...]``.
-        hidden_state: the intrinsic reward's hidden state at the start of the minibatch,
-            ``[b, ...]``.
-        advantage_inputs: the other inputs of the advantage, of the same minibatch.
-        config: settings; ``meta_gradient`` decides how η enters the result's derivative.
-
-    Returns:
-        A_proxy as the policy step takes it (standardized if ``normalize_advantages`` is set), then
-        A_proxy in the unit of reward, and r_in; all ``[T, b, N]``.
-    """
-    r_in, _ = reward.unroll(eta, hidden_state, data, config.intrinsic_bound)
-    return_r_in = jax.lax.stop_gradient(r_in) if config.meta_gradient == "immediate" else r_in
-    raw = returns.generalized_advantage_estimation(
-        advantage_inputs.reward + config.intrinsic_coef * return_r_in,
-        advantage_inputs.proxy_value,
-        advantage_inputs.next_proxy_value,
-        advantage_inputs.discount,
-        advantage_inputs.last,
-        config.gamma,
-        config.gae_lambda,
-    )
-    if config.meta_gradient == "immediate":
-        # equal in value; η enters through the r_in of the same step only
-        raw = raw + config.intrinsic_coef * (r_in - return_r_in)
-    advantage = (
-        actor_critic.standardize_advantages(raw, data.obs.alive, config.parameter_sharing)
-        if config.normalize_advantages
-        else raw
-    )
-    return advantage, (raw, r_in)
-
-
-def extrinsic_loss(
-    theta: PyTree,
-    actor: actor_critic.Actor,
-    data: PolicyBatch,
-    hidden_state: PyTree,
-    advantage: Array,
-    config: LIIRConfig,
-) -> Array:
-    """Computes -J_ex of a policy by importance weights over the old samples (equation 8).
-
-    Args:
-        theta: θ', parameters of the policy.
-        actor: the policies.
-        data: a minibatch ``[T, b, ...]`` of the policy that acted.
-        hidden_state: the policy's hidden state at the start of the minibatch, ``[b, ...]``.
-        advantage: A_ex, ``[T, b, N]``.
-        config: settings; the ratio is the joint one with ``outer_ratio="joint"`` and with
-            ``meta_gradient="reference"``.
-
-    Returns:
-        The loss, scalar.
-    """
-    pi = actor.unroll(theta, hidden_state, data.obs, data.is_first)
-    log_ratio = pi.log_prob(data.action) - data.log_prob
-    if config.outer_ratio == "joint" or config.meta_gradient == "reference":
-        log_ratio = jnp.broadcast_to(
-            (log_ratio * data.obs.alive).sum(-1, keepdims=True), log_ratio.shape
-        )
-    return -actor_critic.masked_agent_mean(
-        jnp.exp(log_ratio) * advantage, data.obs.alive, config.parameter_sharing
-    )
-
-
-class MetaBatch(NamedTuple):
-    """A minibatch of b environments, as the meta-gradient takes it.
-
-    Attributes:
-        data: the steps, ``[T, b, ...]``.
-        advantage_inputs: inputs of the advantages of the same steps.
-        policy_hidden_state: the policy's hidden state at the start, ``[b, ...]``.
-        reward_hidden_state: the intrinsic reward's hidden state at the start, ``[b, ...]``.
-    """
-
-    data: PolicyBatch
-    advantage_inputs: AdvantageInputs
-    policy_hidden_state: PyTree
-    reward_hidden_state: PyTree
-
-
-class MetaStep(NamedTuple):
-    """The policy after an inner step, and the gradient of the intrinsic reward.
-
-    Attributes:
-        actor_params: θ', the policy's parameters after the step.
-        actor_opt_state: state of the policy's optimizer after the step.
-        meta_gradient: gradient of -J_ex with respect to η.
-        advantage: A_proxy in the unit of reward, ``[T, b, N]``.
-        intrinsic_reward: r_in, ``[T, b, N]``.
-        info: scalar metrics.
-    """
-
-    actor_params: PyTree
-    actor_opt_state: PyTree
-    meta_gradient: PyTree
-    advantage: Array
-    intrinsic_reward: Array
-    info: dict[str, Array]
-
-
-def meta_step(
-    networks: LIIRNetworks,
-    config: LIIRConfig,
-    eta: PyTree,
-    policy: ModelState,
-    batch: MetaBatch,
-    alpha: Number,
-) -> MetaStep:
-    """Takes one inner step, and computes the gradient with respect to η of -J_ex after it.
-
-    The chain rule of equation 7 is taken factor by factor, backwards, along
-
-        η  ->  A_proxy  ->  g = ∇_θ loss  ->  θ' = optimizer(θ, g)  ->  -J_ex(θ')
-
-    Pulling a vector back through the second factor costs one more forward pass of the policy: g is
-    linear in A_proxy, and no second derivative with respect to θ is needed.
-
-    Args:
-        networks: the networks.
-        config: settings.
-        eta: η, parameters of the intrinsic reward.
-        policy: θ, parameters of the policy, and the state of its optimizer.
-        batch: a minibatch.
-        alpha: α, the policy's learning rate.
-
-    Returns:
-        The policy after the step, the meta-gradient, the proxy advantage and the intrinsic reward.
-        The metrics are those of `gradient_update.clipped_policy_loss`, ``policy_loss``,
-        ``policy_grad_norm``,
-        ``meta_gradient_norm`` and ``proxy_extrinsic_cosine``.
-    """
-    data, advantage_inputs, policy_hidden_state, reward_hidden_state = batch
-    shared = config.parameter_sharing
-
-    # Each `vjp` evaluates one factor of the chain forwards and keeps its pullback for the way back.
-    def advantage_of(eta: PyTree) -> tuple[Array, tuple[Array, Array]]:
-        return proxy_advantage(
-            eta, networks.reward, data, reward_hidden_state, advantage_inputs, config
-        )
-
-    advantage, pull_advantage, (raw, r_in) = jax_types.vjp(advantage_of, eta, has_aux=True)
-
-    def loss(theta: PyTree, advantage: Array) -> tuple[Array, dict[str, Array]]:
-        pi = networks.actor.unroll(theta, policy_hidden_state, data.obs, data.is_first)
-        return gradient_update.clipped_policy_loss(pi, data, advantage, config, shared)
-
-    def policy_gradient(advantage: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
-        loss_and_info, grads = jax_types.value_and_grad(loss, has_aux=True)(
-            policy.params, advantage
-        )
-        return grads, loss_and_info
-
-    grads, pull_gradient, (policy_loss, info) = jax_types.vjp(
-        policy_gradient, advantage, has_aux=True
-    )
-    optimizer = gradient_update.make_optimizer(config.optimizer, config.eps_root, not shared)
-
-    def step(grads: PyTree) -> tuple[PyTree, PyTree]:
-        return optimizer.step(*policy, grads, alpha, config.max_grad_norm)
-
-    # The optimizer's state is an auxiliary output: only θ' enters -J_ex.
-    new_theta, pull_step, new_opt_state = jax_types.vjp(step, grads, has_aux=True)
-    extrinsic_grads = jax_types.grad(extrinsic_loss)(
-        new_theta,
-        networks.actor,
-        data,
-        policy_hidden_state,
-        advantage_inputs.extrinsic_advantage,
-        config,
-    )
-    if config.meta_gradient == "reference":
-        meta_gradient = reference_gradient(
-            networks, config, eta, policy.params, batch, tree_math.scale(-1.0, extrinsic_grads)
-        )
-    else:
-        # weight[t, b, i]: how much -J_ex(θ') grows with the advantage of that agent's sample
-        (weight,) = pull_gradient(*pull_step(extrinsic_grads))
-        (meta_gradient,) = pull_advantage(weight)
-    info |= {
-        "policy_loss": policy_loss,
-        "policy_grad_norm": tree_math.norm(grads),
-        "meta_gradient_norm": tree_math.norm(meta_gradient),
-        "proxy_extrinsic_cosine": tree_math.cosine(grads, extrinsic_grads),
-    }
-    return MetaStep(new_theta, new_opt_state, meta_gradient, raw, r_in, info)
-
-
-def reference_gradient(
-    networks: LIIRNetworks,
-    config: LIIRConfig,
-    eta: PyTree,
-    theta: PyTree,
-    batch: MetaBatch,
-    extrinsic_gradient: PyTree,
-) -> PyTree:
-    """Computes the gradient that the reference implementation descends along.
-
-        s ∇_η E[R_proxy],   s = ⟨∇_θ E[log π_θ], g₂⟩
-
-    g₂ is ``extrinsic_gradient``. The one scalar s has expectation near zero, because the mean score
-    has, and its sign is that of the reference implementation.
-
-    Args:
-        networks: the networks.
-        config: settings.
-        eta: η, parameters of the intrinsic reward.
-        theta: θ, parameters of the policy that acted.
-        batch: a minibatch.
-        extrinsic_gradient: the gradient of J_ex at the new policy, by the joint ratio.
-
-    Returns:
-        The gradient, a tree with the structure of ``eta``.
-    """
-    data, advantage_inputs, policy_hidden_state, reward_hidden_state = batch
-    alive = data.obs.alive
-
-    def mean_log_prob(theta: PyTree) -> Array:
-        pi = networks.actor.unroll(theta, policy_hidden_state, data.obs, data.is_first)
-        return running_statistics.masked_mean(pi.log_prob(data.action), alive)
-
-    def mean_return(eta: PyTree) -> Array:
-        # the advantage differs from the return by the critic's values, which do not depend on η
-        _, (raw, _) = proxy_advantage(
-            eta, networks.reward, data, reward_hidden_state, advantage_inputs, config
-        )
-        return running_statistics.masked_mean(raw, alive)
-
-    return tree_math.scale(
-        tree_math.vdot(jax_types.grad(mean_log_prob)(theta), extrinsic_gradient),
-        jax_types.grad(mean_return)(eta),
-    )
 
 
 class HiddenStates(NamedTuple):
@@ -548,19 +228,26 @@ class LIIRState(NamedTuple):
     env_steps: Array
 
 
-def _intrinsic_optimizer(config: LIIRConfig) -> gradient_update.Optimizer:
+def _intrinsic_optimizer(config: LIIRConfig) -> optimizers.Optimizer:
     """Returns the optimizer of η.
 
     Its steps do not depend on the scale of the gradient, because the meta-gradient is many orders
     of magnitude shorter than the other gradients.
     """
-    return gradient_update.make_scale_free_optimizer(
-        config.optimizer, config.intrinsic_eps, per_agent=not config.parameter_sharing
+    return optimizers.make_scale_free_optimizer(
+        base_config.rule_of(config, "intrinsic_optimizer"),
+        config.intrinsic_eps,
+        per_agent=config.sharing is not True,
+        name="LIIRConfig.intrinsic_optimizer",
     )
 
 
 def _update(
-    networks: LIIRNetworks, reward_type: str, key: Array, learner: LIIRState, batch: Rollout
+    networks: liir_gradient.LIIRNetworks,
+    reward_type: str,
+    key: Array,
+    learner: LIIRState,
+    batch: Rollout,
 ) -> tuple[LIIRState, dict[str, Array]]:
     """Learns from a rollout: values and A_ex once, then epochs over minibatches."""
     config = learner.config
@@ -582,7 +269,7 @@ def _update(
     r_in, reward_hidden_states = networks.reward.unroll(
         learner.intrinsic_params, learner.critic_hidden_states.reward, data, config.intrinsic_bound
     )
-    advantage_inputs = AdvantageInputs(
+    advantage_inputs = liir_gradient.AdvantageInputs(
         steps.reward, discount, last, proxy_value, next_proxy_value, advantage
     )
     minibatches = SequenceBatch(
@@ -603,11 +290,13 @@ def _update(
         extrinsic_hidden_state,
         actor_critic.final_hidden_state(reward_hidden_states, steps.last),
     )
-    lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+    lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
     learner = learner._replace(
         critic_hidden_states=hidden_states, **gradient_update.end_of_update(learner, batch)
     )
-    return learner, info | step_info | {"learning_rate": lr}
+    if config.inner_update != "optimizer" or not optimizers.is_complete(config.optimizer):
+        info["learning_rate"] = lr
+    return learner, info | step_info
 
 
 def _intrinsic_metrics(r_in: Array, alive: Array, bound: Number) -> dict[str, Array]:
@@ -623,28 +312,27 @@ def _intrinsic_metrics(r_in: Array, alive: Array, bound: Number) -> dict[str, Ar
 
 
 def _step(
-    networks: LIIRNetworks, learner: LIIRState, batch: SequenceBatch
+    networks: liir_gradient.LIIRNetworks, learner: LIIRState, batch: SequenceBatch
 ) -> tuple[LIIRState, dict[str, Array]]:
     """Steps the policy, the intrinsic reward and both critics once each, on one minibatch."""
-    config, shared = learner.config, learner.config.parameter_sharing
+    config, shared = learner.config, learner.config.sharing
     data, advantage_inputs, extrinsic_target = batch.steps
     policy_hidden_state, hidden_states = batch.initial_states
     rates = config.lr, config.critic_lr, config.intrinsic_lr
     actor_lr, critic_lr, intrinsic_lr = (
-        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
-        for rate in rates
+        optimizers.learning_rate(rate, learner.env_steps, config.lr_anneal_steps) for rate in rates
     )
     if config.normalize_advantages:
         extrinsic_advantage = actor_critic.standardize_advantages(
             advantage_inputs.extrinsic_advantage, data.obs.alive, shared
         )
         advantage_inputs = advantage_inputs._replace(extrinsic_advantage=extrinsic_advantage)
-    meta = meta_step(
+    meta = liir_gradient.meta_step(
         networks,
         config,
         learner.intrinsic_params,
         ModelState(learner.actor_params, learner.actor_opt_state),
-        MetaBatch(data, advantage_inputs, policy_hidden_state, hidden_states.reward),
+        liir_gradient.MetaBatch(data, advantage_inputs, policy_hidden_state, hidden_states.reward),
         actor_lr,
     )
     intrinsic_params, intrinsic_opt_state = _intrinsic_optimizer(config).step(
@@ -656,10 +344,6 @@ def _step(
     )
     update_norm = tree_math.norm(
         tree_math.add_scaled(-1.0, learner.intrinsic_params, intrinsic_params)
-    )
-    # the norm of a step that changes every parameter by the learning rate
-    full_norm = intrinsic_lr * jnp.sqrt(
-        float(sum(x.size for x in jax.tree.leaves(intrinsic_params)))
     )
     # The proxy critic learns from the rewards that the inner step used, with η before its step.
     proxy_target = meta.advantage + advantage_inputs.proxy_value
@@ -684,10 +368,15 @@ def _step(
         "value_loss": extrinsic.loss,
         "critic_grad_norm": extrinsic.grad_norm,
         "intrinsic_update_norm": update_norm,
-        "intrinsic_step_share": jnp.where(
-            full_norm > 0, update_norm / jnp.where(full_norm > 0, full_norm, 1.0), 0.0
-        ),
     }
+    if not optimizers.is_complete(base_config.rule_of(config, "intrinsic_optimizer")):
+        # the norm of a step that changes every parameter by the learning rate
+        full_norm = intrinsic_lr * jnp.sqrt(
+            float(sum(x.size for x in jax.tree.leaves(intrinsic_params)))
+        )
+        info["intrinsic_step_share"] = jnp.where(
+            full_norm > 0, update_norm / jnp.where(full_norm > 0, full_norm, 1.0), 0.0
+        )
     return learner._replace(
         actor_params=meta.actor_params,
         actor_opt_state=meta.actor_opt_state,
@@ -700,35 +389,40 @@ def _step(
     ), info
 
 
-def make_liir(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
+def make_liir(
+    name: str, spec: EnvSpec, config: LIIRConfig, networks: Networks | None = None
+) -> Algorithm:
     """Returns LIIR for one environment; the static fields of the config decide the networks.
 
     Args:
         name: name of the algorithm.
         spec: the environment's sizes.
         config: settings.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `LIIRState`.
     """
-    networks = make_liir_networks(spec, config)
+    bodies = bodies_of(name, networks, ("actor", "critic", "intrinsic_reward"), config.network_spec)
+    nets = liir_gradient.make_liir_networks(spec, config, bodies)
+    liir_gradient.check_inner_update(config, nets.actor)
 
     def init(key: Array, num_envs: int, config: LIIRConfig = config) -> LIIRState:
         config = base_config.as_arrays(config)
         keys = jax.random.split(key, 4)
-        nets = (networks.actor.net, networks.proxy.net, networks.extrinsic.net)
+        policy_and_critics = (nets.actor.net, nets.proxy.net, nets.extrinsic.net)
         # the second key is the intrinsic reward's
         actor_params, proxy_params, extrinsic_params = (
-            net.init(key) for net, key in zip(nets, (keys[0], *keys[2:]), strict=True)
+            net.init(key) for net, key in zip(policy_and_critics, (keys[0], *keys[2:]), strict=True)
         )
-        intrinsic_params = networks.reward.init(keys[1], config.intrinsic_init_scale)
-        init_opt_state = gradient_update.make_optimizer(
-            config.optimizer, config.eps_root, per_agent=not config.parameter_sharing
+        intrinsic_params = nets.reward.init(keys[1], config.intrinsic_init_scale)
+        init_opt_state = gradient_update.optimizer_of(
+            config, "critic_optimizer", per_agent=config.sharing is not True
         ).init
         return LIIRState(
             config=config,
             actor_params=actor_params,
-            actor_opt_state=init_opt_state(actor_params),
+            actor_opt_state=liir_gradient.init_inner_state(config, actor_params),
             intrinsic_params=intrinsic_params,
             intrinsic_opt_state=_intrinsic_optimizer(config).init(intrinsic_params),
             proxy_critic_params=proxy_params,
@@ -738,7 +432,7 @@ def make_liir(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
             critic_hidden_states=HiddenStates(
                 *(
                     net.init_hidden_state(num_envs)
-                    for net in (nets[1], nets[2], networks.reward.net)
+                    for net in (nets.proxy.net, nets.extrinsic.net, nets.reward.net)
                 )
             ),
             obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
@@ -748,30 +442,32 @@ def make_liir(name: str, spec: EnvSpec, config: LIIRConfig) -> Algorithm:
     def update(
         key: Array, learner: LIIRState, batch: Rollout
     ) -> tuple[LIIRState, dict[str, Array]]:
-        return _update(networks, spec.reward_type, key, learner, batch)
+        return _update(nets, spec.reward_type, key, learner, batch)
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
         name,
         config,
         init,
-        networks.actor.net.init_hidden_state,
+        nets.actor.net.init_hidden_state,
         act,
         update,
         check_sizes,
         spec,
-        intrinsic_reward=functools.partial(intrinsic_rewards, spec),
+        intrinsic_reward=functools.partial(intrinsic_rewards, nets.reward),
     )
 
 
-def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, action: Array) -> Array:
+def intrinsic_rewards(
+    reward: liir_gradient.IntrinsicReward, learner: LIIRState, obs: Observation, action: Array
+) -> Array:
     """Computes each agent's intrinsic reward in every step of one episode.
 
     Args:
-        spec: the environment's sizes.
+        reward: the intrinsic reward's network.
         learner: the learner's state of one seed, as `train` or a run returns it.
         obs: observations of the steps of one episode, ``[T, ...]``, as `evaluate.make_play` returns
             them.
@@ -780,7 +476,6 @@ def intrinsic_rewards(spec: EnvSpec, learner: LIIRState, obs: Observation, actio
     Returns:
         ``[T, N]``, from minus to plus ``intrinsic_bound``; 0 for agents that are not alive.
     """
-    reward = make_liir_networks(spec, learner.config).reward
     obs, action = tree_math.map_leaves(
         lambda x: x[:, None], (actor_critic.normalize_obs(learner.obs_normalizer, obs), action)
     )

@@ -43,11 +43,13 @@ from jaxmarl_lite.algorithms import (
     base_config,
     constraints,
     gradient_update,
+    optimizers,
     sequential_update,
     trust_region_update,
 )
 from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.torsos import Networks, bodies_of
 from jaxmarl_lite.ops import constrained_optimization, lagrange, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
@@ -156,13 +158,16 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
         return base_config.override(cls, reference_settings, changes)
 
 
-def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
+def make_macpo(
+    name: str, spec: EnvSpec, config: MACPOConfig, networks: Networks | None = None
+) -> Algorithm:
     """Makes MACPO for an environment of the sizes in ``spec``.
 
     Args:
         name: Name of the algorithm.
         spec: Sizes of the environment, with 1 to `ops.constrained_optimization.MAX_COSTS` costs.
         config: Settings; the static fields decide the networks.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm.
@@ -170,6 +175,7 @@ def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     Raises:
         ValueError: The environment has too many costs, or the limits do not fit its costs.
     """
+    bodies = bodies_of(name, networks, ("actor", "critic", "cost_critic"), config.network_spec)
     if spec.num_costs > constrained_optimization.MAX_COSTS:
         raise ValueError(
             f"{spec.name} has {spec.num_costs} costs; allowed for MACPO are 1 to "
@@ -179,13 +185,13 @@ def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
     ratio_axes = ()
     if config.per_dim_ratio:
         ratio_axes = (1 if spec.action_type == "discrete" else spec.action_size,)
-    networks = sequential_update.make_networks(spec, config)
-    cost_critic = constraints.make_cost_critic(spec, config)
+    nets = sequential_update.make_networks(spec, config, bodies)
+    cost_critic = constraints.make_cost_critic(spec, config, bodies.cost_critic)
 
     def init(
         key: Array, num_envs: int, config: MACPOConfig = config
     ) -> constraints.ConstrainedState:
-        learner = constraints.init_state(networks, cost_critic, spec, key, num_envs, config)
+        learner = constraints.init_state(nets, cost_critic, spec, key, num_envs, config)
         zeros = jnp.zeros_like(learner.costs.episode_cost)
         costs = learner.costs._replace(multiplier=PessimismState(zeros, zeros))
         return learner._replace(costs=costs)
@@ -196,7 +202,7 @@ def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
         config = learner.config
         turn_key, critic_key = jax.random.split(key)
         steps = sequential_update.team_transitions(spec, learner, batch)
-        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        estimate = gradient_update.reward_advantages(nets.critic, learner, steps)
         costs, cost_estimate, info = constraints.estimate_costs(
             cost_critic, spec, config, learner.costs, batch, steps
         )
@@ -213,30 +219,31 @@ def make_macpo(name: str, spec: EnvSpec, config: MACPOConfig) -> Algorithm:
             ModelState(learner.actor_params, learner.actor_opt_state),
             batches,
             batches.data.obs.alive,
-            functools.partial(update_agent, networks.agent_actor, config),
+            functools.partial(update_agent, nets.agent_actor, config),
             ratio_axes,
         )
         learner = learner._replace(actor_params=actors.params, costs=costs)
         learner, critic_info = constraints.fit_critics(
             critic_key,
-            (networks.critic, cost_critic),
+            (nets.critic, cost_critic),
             learner,
             data,
             (estimate, cost_estimate),
         )
-        critic_lr = gradient_update.linear_schedule(
+        critic_lr = optimizers.learning_rate(
             config.critic_lr, learner.env_steps, config.lr_anneal_steps
         )
         learner = learner._replace(**gradient_update.end_of_update(learner, batch))
-        return learner, info | critic_info | turn_info | {"learning_rate": critic_lr}
+        metric = gradient_update.lr_metric(config, critic_lr, "critic_optimizer")
+        return learner, info | critic_info | turn_info | metric
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         for setting in ("num_minibatches", "num_policy_minibatches"):
             gradient_update.check_minibatches(num_envs, getattr(config, setting), setting)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 

@@ -34,10 +34,12 @@ from jaxmarl_lite.algorithms import (
     constraints,
     gradient_update,
     happo,
+    optimizers,
     sequential_update,
 )
 from jaxmarl_lite.algorithms.gradient_update import ModelState
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.torsos import Networks, bodies_of
 from jaxmarl_lite.ops import lagrange, running_statistics, tree_math
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
@@ -137,13 +139,16 @@ class MultiplierState(NamedTuple):
     opt_state: PyTree
 
 
-def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfig) -> Algorithm:
+def make_mappo_lagrangian(
+    name: str, spec: EnvSpec, config: MAPPOLagrangianConfig, networks: Networks | None = None
+) -> Algorithm:
     """Makes MAPPO-Lagrangian for an environment of the sizes in ``spec``.
 
     Args:
         name: Name of the algorithm.
         spec: Sizes of the environment, with one cost or more.
         config: Settings; the static fields decide the networks.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm.
@@ -151,8 +156,9 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
     Raises:
         ValueError: The limits do not fit the costs of the environment.
     """
-    networks = sequential_update.make_networks(spec, config)
-    cost_critic = constraints.make_cost_critic(spec, config)
+    bodies = bodies_of(name, networks, ("actor", "critic", "cost_critic"), config.network_spec)
+    nets = sequential_update.make_networks(spec, config, bodies)
+    cost_critic = constraints.make_cost_critic(spec, config, bodies.cost_critic)
     take_turns = (
         sequential_update.simultaneous_update
         if config.simultaneous
@@ -162,7 +168,7 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
     def init(
         key: Array, num_envs: int, config: MAPPOLagrangianConfig = config
     ) -> constraints.ConstrainedState:
-        learner = constraints.init_state(networks, cost_critic, spec, key, num_envs, config)
+        learner = constraints.init_state(nets, cost_critic, spec, key, num_envs, config)
         integral = jnp.full_like(learner.costs.episode_cost, learner.config.multiplier_init)
         opt_state = _adam.init(integral) if config.multiplier_optimizer == "adam" else ()
         costs = learner.costs._replace(multiplier=MultiplierState(integral, opt_state))
@@ -174,7 +180,7 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
         config = learner.config
         turn_key, critic_key = jax.random.split(key)
         steps = sequential_update.team_transitions(spec, learner, batch)
-        estimate = gradient_update.reward_advantages(networks.critic, learner, steps)
+        estimate = gradient_update.reward_advantages(nets.critic, learner, steps)
         costs, cost_estimate, info = constraints.estimate_costs(
             cost_critic, spec, config, learner.costs, batch, steps
         )
@@ -186,33 +192,34 @@ def make_mappo_lagrangian(name: str, spec: EnvSpec, config: MAPPOLagrangianConfi
             estimate.advantage,
             constraints.agent_constraints(costs, cost_estimate, multipliers),
         )
-        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+        lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
         actors, turn_info = take_turns(
             turn_key,
             ModelState(learner.actor_params, learner.actor_opt_state),
             batches,
             batches.data.obs.alive,
-            functools.partial(update_agent, networks.agent_actor, config, lr),
+            functools.partial(update_agent, nets.agent_actor, config, lr),
         )
         learner = learner._replace(
             actor_params=actors.params, actor_opt_state=actors.opt_state, costs=costs
         )
         learner, critic_info = constraints.fit_critics(
             critic_key,
-            (networks.critic, cost_critic),
+            (nets.critic, cost_critic),
             learner,
             data,
             (estimate, cost_estimate),
         )
         learner = learner._replace(**gradient_update.end_of_update(learner, batch))
-        return learner, info | critic_info | turn_info | {"learning_rate": lr}
+        metric = gradient_update.lr_metric(config, lr)
+        return learner, info | critic_info | turn_info | metric
 
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 

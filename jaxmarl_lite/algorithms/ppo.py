@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, gradient_update
+from jaxmarl_lite.algorithms import base_config, gradient_update, optimizers
 from jaxmarl_lite.algorithms.gradient_update import ModelState, Moments, SequenceBatch
 from jaxmarl_lite.networks import actor_critic, distributions
+from jaxmarl_lite.networks.torsos import Networks, Sharing, bodies_of
 from jaxmarl_lite.ops import running_statistics
 from jaxmarl_lite.types import Algorithm, Array, EnvSpec, PyTree, Rollout
 
@@ -62,6 +63,8 @@ class IPPOConfig(PPOConfig):
         base_config.check_unused(
             self, ("critic_lr",), self.shared_torso, "with shared_torso, which steps by lr"
         )
+        why = "with shared_torso, which steps by optimizer"
+        base_config.check_unused(self, ("critic_optimizer",), self.shared_torso, why)
         if self.shared_torso and self.critic_input != "local":
             raise ValueError(
                 f"{type(self).__name__}.critic_input is {self.critic_input!r} with a shared "
@@ -129,7 +132,7 @@ def init_state(
     key: Array,
     num_envs: int,
     config: Any,
-    shared: bool,
+    shared: Sharing,
 ) -> PPOState:
     """Returns the state of a learner before the first rollout.
 
@@ -139,7 +142,7 @@ def init_state(
         key: random key of the weights.
         num_envs: B.
         config: the algorithm's config, with ``normalize_values``.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
 
     Returns:
         The state.
@@ -148,14 +151,15 @@ def init_state(
     policy_key, critic_key = jax.random.split(key)
     actor_params = networks.actor.net.init(policy_key)
     critic_params = networks.critic.net.init(critic_key)
-    optimizer = gradient_update.make_optimizer(config.optimizer, config.eps_root, not shared)
+    optimizer = gradient_update.optimizer_of(config, per_agent=shared is not True)
+    critic_optimizer = gradient_update.optimizer_of(config, "critic_optimizer", shared is not True)
     return PPOState(
         config=config,
         actor_params=actor_params,
         actor_opt_state=optimizer.init(actor_params),
         critic_params=critic_params,
         # a critic that shares the actor's network has no parameters to step
-        critic_opt_state=optimizer.init(critic_params) if critic_params else (),
+        critic_opt_state=critic_optimizer.init(critic_params) if critic_params else (),
         critic_hidden_state=networks.critic.net.init_hidden_state(num_envs),
         obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
         value_statistics=running_statistics.init_running_statistics(())
@@ -172,7 +176,7 @@ def fit_critic(
     data: gradient_update.PolicyBatch,
     estimate: gradient_update.AdvantageEstimate,
     num_epochs: int,
-    shared: bool = False,
+    shared: Sharing = False,
 ) -> tuple[PPOState, dict[str, Array]]:
     """Fits the critic to a rollout, after the policies' step.
 
@@ -183,7 +187,7 @@ def fit_critic(
         data: the rollout, ``[T, B, ...]``.
         estimate: advantages and targets.
         num_epochs: number of passes over the rollout.
-        shared: whether all agents share one set of parameters.
+        shared: whether all agents share one set of parameters, or the group of each.
 
     Returns:
         The learner with its fitted critic, and metrics.
@@ -194,9 +198,7 @@ def fit_critic(
         ModelState(learner.critic_params, learner.critic_opt_state),
         learner.critic_hidden_state,
         estimate.target,
-        gradient_update.linear_schedule(
-            config.critic_lr, learner.env_steps, config.lr_anneal_steps
-        ),
+        optimizers.learning_rate(config.critic_lr, learner.env_steps, config.lr_anneal_steps),
     )
     (state,), ((loss, grad_norm),) = gradient_update.fit_critics(
         key, (fit,), data, config, num_epochs, shared
@@ -213,51 +215,58 @@ def fit_critic(
     }
 
 
-def make_ppo(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
+def make_ppo(
+    name: str, spec: EnvSpec, config: PPOConfig, networks: Networks | None = None
+) -> Algorithm:
     """Returns IPPO or MAPPO for one environment; static fields of the config decide the networks.
 
     Args:
         name: name of the algorithm.
         spec: the environment's sizes.
         config: settings.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `PPOState`.
     """
-    network_spec, shared = config.network_spec, config.parameter_sharing
-    if isinstance(config, IPPOConfig) and config.shared_torso:
-        networks = actor_critic.shared_actor_critic(spec, network_spec, shared)
-        step = functools.partial(_shared_torso_step, networks)
+    has_shared_torso = isinstance(config, IPPOConfig) and config.shared_torso
+    roles = ("actor",) if has_shared_torso else ("actor", "critic")
+    bodies = bodies_of(name, networks, roles, config.network_spec)
+    shared = config.sharing
+    if has_shared_torso:
+        nets = actor_critic.shared_actor_critic(spec, bodies.actor, shared)
+        step = functools.partial(_shared_torso_step, nets)
     else:
-        networks = PPONetworks(
-            actor_critic.make_actor(spec, network_spec, shared),
-            actor_critic.make_critic(spec, network_spec, config.critic_input, shared),
+        nets = PPONetworks(
+            actor_critic.make_actor(spec, bodies.actor, shared),
+            actor_critic.make_critic(spec, bodies.critic, config.critic_input, shared),
         )
-        step = functools.partial(_step, networks)
+        step = functools.partial(_step, nets)
 
     def init(key: Array, num_envs: int, config: PPOConfig = config) -> PPOState:
-        return init_state(networks, spec, key, num_envs, config, shared)
+        return init_state(nets, spec, key, num_envs, config, shared)
 
     def update(key: Array, learner: PPOState, batch: Rollout) -> tuple[PPOState, dict[str, Array]]:
         config = learner.config
         steps = actor_critic.normalize_transitions(learner.obs_normalizer, batch.transitions)
         evaluated = learner
-        if not isinstance(networks, PPONetworks):
+        if not isinstance(nets, PPONetworks):
             # The critic has neither parameters nor a hidden state of its own: it reads the actor's.
             evaluated = learner._replace(
                 critic_params=learner.actor_params, critic_hidden_state=batch.initial_hidden_state
             )
-        estimate = gradient_update.reward_advantages(networks.critic, evaluated, steps)
+        estimate = gradient_update.reward_advantages(nets.critic, evaluated, steps)
         data = SequenceBatch(
             (gradient_update.to_policy_batch(steps), estimate.advantage, estimate.target),
             (batch.initial_hidden_state, learner.critic_hidden_state),
         )
-        lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
-        info = {"explained_variance": estimate.explained_variance, "learning_rate": lr}
+        lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
+        info = {"explained_variance": estimate.explained_variance}
+        info |= gradient_update.lr_metric(config, lr)
         learner, step_info = gradient_update.run_epochs(
             key, learner, data, step, config.num_epochs, config.num_minibatches
         )
-        if isinstance(networks, PPONetworks):
+        if isinstance(nets, PPONetworks):
             learner = learner._replace(critic_hidden_state=estimate.hidden_state)
         return learner._replace(
             value_statistics=estimate.value_statistics,
@@ -267,9 +276,9 @@ def make_ppo(name: str, spec: EnvSpec, config: PPOConfig) -> Algorithm:
     def check_sizes(num_envs: int, num_steps: int) -> None:
         gradient_update.check_minibatches(num_envs, config.num_minibatches)
 
-    act = functools.partial(gradient_update.act, networks.actor)
+    act = functools.partial(gradient_update.act, nets.actor)
     return Algorithm(
-        name, config, init, networks.actor.net.init_hidden_state, act, update, check_sizes, spec
+        name, config, init, nets.actor.net.init_hidden_state, act, update, check_sizes, spec
     )
 
 
@@ -279,7 +288,7 @@ def _step(
     """Takes one gradient step of the policy and one of the critic on a minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
     hidden_state, critic_hidden_state = batch.initial_states
-    shared = config.parameter_sharing
+    shared = config.sharing
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(advantage, data.obs.alive, shared)
 
@@ -288,11 +297,15 @@ def _step(
         return gradient_update.clipped_policy_loss(pi, data, advantage, config, shared)
 
     lr, critic_lr = (
-        gradient_update.linear_schedule(rate, learner.env_steps, config.lr_anneal_steps)
+        optimizers.learning_rate(rate, learner.env_steps, config.lr_anneal_steps)
         for rate in (config.lr, config.critic_lr)
     )
     actor = gradient_update.gradient_step(
-        loss, ModelState(learner.actor_params, learner.actor_opt_state), lr, config, not shared
+        loss,
+        ModelState(learner.actor_params, learner.actor_opt_state),
+        lr,
+        config,
+        shared is not True,
     )
     critic = gradient_update.critic_step(
         networks.critic,
@@ -321,7 +334,7 @@ def _shared_torso_step(
     """Takes one gradient step of both heads on a minibatch."""
     config, (data, advantage, target) = learner.config, batch.steps
     hidden_state, _ = batch.initial_states
-    shared = config.parameter_sharing
+    shared = config.sharing
     if config.normalize_advantages:
         advantage = actor_critic.standardize_advantages(advantage, data.obs.alive, shared)
 
@@ -330,9 +343,13 @@ def _shared_torso_step(
             params, networks, SequenceBatch((data, advantage, target), hidden_state), config
         )
 
-    lr = gradient_update.linear_schedule(config.lr, learner.env_steps, config.lr_anneal_steps)
+    lr = optimizers.learning_rate(config.lr, learner.env_steps, config.lr_anneal_steps)
     actor = gradient_update.gradient_step(
-        loss, ModelState(learner.actor_params, learner.actor_opt_state), lr, config, not shared
+        loss,
+        ModelState(learner.actor_params, learner.actor_opt_state),
+        lr,
+        config,
+        shared is not True,
     )
     return learner._replace(
         actor_params=actor.state.params, actor_opt_state=actor.state.opt_state
@@ -363,7 +380,7 @@ def shared_torso_loss(
         params, batch.initial_states, data.obs.agents_view, data.is_first
     )
     pi = distributions.make_distribution(head, data.obs, networks.actor.bounds)
-    shared = config.parameter_sharing
+    shared = config.sharing
     policy_loss, info = gradient_update.clipped_policy_loss(pi, data, advantage, config, shared)
     value_loss = gradient_update.value_loss(networks.critic.to_values(value), target, shared)
     return policy_loss + config.vf_coef * value_loss, info | {

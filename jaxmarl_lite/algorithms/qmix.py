@@ -25,10 +25,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.algorithms import base_config, gradient_update, replay_buffer
+from jaxmarl_lite.algorithms import base_config, gradient_update, optimizers, replay_buffer
 from jaxmarl_lite.algorithms.gradient_update import ModelState
+from jaxmarl_lite.algorithms.optimizers import LearningRate
 from jaxmarl_lite.networks import actor_critic, distributions
-from jaxmarl_lite.networks.recurrent import Network, make_network, orthogonal, typed
+from jaxmarl_lite.networks.recurrent import NetworkSpec, make_network
+from jaxmarl_lite.networks.torsos import Network, Networks, Torso, bodies_of, orthogonal, typed
 from jaxmarl_lite.ops import monotonic_mixing, tree_math
 from jaxmarl_lite.types import (
     Algorithm,
@@ -54,8 +56,9 @@ class QMIXConfig(base_config.SharingConfig, base_config.LearnerConfig):
         ('vdn', 1.0, 0.1)
     """
 
-    lr: float = base_config.bounded(5e-4, 0, 10)
-    """Learning rate of the gradient steps."""
+    lr: LearningRate = base_config.bounded(5e-4, 0, 10)
+    """Learning rate of the gradient steps; or a schedule (environment steps -> rate), such as
+    optax.cosine_decay_schedule(3e-4, 1e6), or module:name of one."""
     max_grad_norm: float = base_config.bounded(10.0, 1e-6, 1e9)
     """Largest norm of the gradient; a longer one is scaled down to it."""
     epsilon_start: float = base_config.bounded(1.0, 0, 1)
@@ -203,22 +206,25 @@ class QMIXNetworks(NamedTuple):
         return monotonic_mixing.mix(typed(self.hyper).apply({"params": params.mixer}, state), q)
 
 
-def make_qmix_networks(spec: EnvSpec, config: QMIXConfig) -> QMIXNetworks:
+def make_qmix_networks(
+    spec: EnvSpec, config: QMIXConfig, body: NetworkSpec | Torso | None = None
+) -> QMIXNetworks:
     """Returns the networks that the static fields of the config describe.
 
     Args:
         spec: the environment's sizes.
         config: settings.
+        body: layers or torso of the agents' network; None: those of the config.
 
     Returns:
         The networks.
     """
     net = make_network(
-        config.network_spec,
+        body or config.network_spec,
         spec.obs_size,
         spec.action_size,
         num_agents=spec.num_agents,
-        shared=config.parameter_sharing,
+        shared=config.sharing,
     )
     if config.mixer == "vdn":
         return QMIXNetworks(net, None)
@@ -418,7 +424,7 @@ def _update(
         learner.obs_normalizer, batch.transitions.obs
     )
     env_steps = learner.env_steps + batch.transitions.last.size
-    lr = gradient_update.linear_schedule(config.lr, env_steps, config.lr_anneal_steps)
+    lr = optimizers.learning_rate(config.lr, env_steps, config.lr_anneal_steps)
 
     def step(state: ModelState, key: Array) -> tuple[ModelState, dict[str, Array]]:
         with jax.numpy_rank_promotion("allow"):
@@ -454,7 +460,7 @@ def _update(
         num_updates=num_updates,
     )
     info = tree_math.map_leaves(lambda x: x.mean(0), info)
-    info |= {"learning_rate": lr}
+    info |= gradient_update.lr_metric(config, lr)
     return learner, info | {
         "epsilon": epsilon_schedule(config, env_steps),
         "gradient_steps": can_learn * float(keys.size),
@@ -486,13 +492,16 @@ def check_sizes(config: QMIXConfig, num_envs: int, num_steps: int) -> None:
         )
 
 
-def make_qmix(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
+def make_qmix(
+    name: str, spec: EnvSpec, config: QMIXConfig, networks: Networks | None = None
+) -> Algorithm:
     """Returns QMIX, or VDN, for one environment.
 
     Args:
         name: name of the algorithm.
         spec: the environment's sizes.
         config: settings.
+        networks: A user's own networks by role; None: the layers of the config.
 
     Returns:
         The algorithm, whose learner's state is a `QMIXState`.
@@ -501,24 +510,23 @@ def make_qmix(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         ValueError: the environment has continuous actions.
         ImportError: flashbax is missing.
     """
+    bodies = bodies_of(name, networks, ("actor",), config.network_spec)
     actor_critic.check_discrete(name, spec)
-    networks = make_qmix_networks(spec, config)
+    nets = make_qmix_networks(spec, config, bodies.actor)
     buffer: replay_buffer.ReplayBuffer = replay_buffer.import_flashbax(name).make_item_buffer(
         config.buffer_size, config.batch_size, config.batch_size, add_batches=True
     )
 
     def init(key: Array, num_envs: int, config: QMIXConfig = config) -> QMIXState:
         config = base_config.as_arrays(config)
-        params = networks.init(key, spec)
+        params = nets.init(key, spec)
         return QMIXState(
             config=config,
             params=params,
-            opt_state=gradient_update.make_optimizer(config.optimizer, config.eps_root).init(
-                params
-            ),
+            opt_state=gradient_update.optimizer_of(config).init(params),
             target_params=params,
             replay_state=buffer.init(
-                replay_buffer.example_sequence(spec, config.sequence_length, networks.net)
+                replay_buffer.example_sequence(spec, config.sequence_length, nets.net)
             ),
             obs_normalizer=actor_critic.init_obs_normalizer(spec, config.normalize_observations),
             env_steps=jnp.zeros((), jnp.result_type(float)),
@@ -528,7 +536,7 @@ def make_qmix(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     def act(
         learner: QMIXState, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
     ) -> tuple[Array, Array, PyTree]:
-        q, hidden_state = networks.net.step(
+        q, hidden_state = nets.net.step(
             learner.params.agents,
             hidden_state,
             actor_critic.normalize_obs(learner.obs_normalizer, obs).agents_view,
@@ -546,7 +554,7 @@ def make_qmix(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
     def update(
         key: Array, learner: QMIXState, batch: Rollout
     ) -> tuple[QMIXState, dict[str, Array]]:
-        return _update(networks, buffer, key, learner, batch)
+        return _update(nets, buffer, key, learner, batch)
 
     def check(num_envs: int, num_steps: int) -> None:
         check_sizes(config, num_envs, num_steps)
@@ -558,7 +566,7 @@ def make_qmix(name: str, spec: EnvSpec, config: QMIXConfig) -> Algorithm:
         name,
         config,
         init,
-        networks.net.init_hidden_state,
+        nets.net.init_hidden_state,
         act,
         update,
         check,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxmarl_lite.networks import actor_critic
-from jaxmarl_lite.networks.recurrent import Network
+from jaxmarl_lite.networks.torsos import Network
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Rollout, Transition
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jaxmarl_lite.algorithms import base_config
 from jaxmarl_lite.algorithms.gradient_update import ActingLearner, PolicyBatch
 from jaxmarl_lite.networks import actor_critic
+from jaxmarl_lite.networks.recurrent import NetworkSpec
+from jaxmarl_lite.networks.torsos import Bodies, Torso
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Rollout, Transition
 
@@ -234,19 +236,21 @@ class SequentialNetworks(NamedTuple):
     agent_actor: actor_critic.Actor
 
 
-def make_networks(spec: EnvSpec, config: SequentialConfig) -> SequentialNetworks:
+def make_networks(
+    spec: EnvSpec, config: SequentialConfig, bodies: Bodies[NetworkSpec | Torso]
+) -> SequentialNetworks:
     """Returns the networks that the static fields of the config describe.
 
     Args:
         spec: the environment's sizes.
         config: settings.
+        bodies: layers or torsos of actor and critic.
 
     Returns:
         The networks; every agent has its own weights.
     """
-    network_spec = config.network_spec
     return SequentialNetworks(
-        actor_critic.make_actor(spec, network_spec, shared=False),
-        actor_critic.make_critic(spec, network_spec, config.critic_input, shared=False),
-        actor_critic.single_agent_actor(spec, network_spec),
+        actor_critic.make_actor(spec, bodies.actor, shared=False),
+        actor_critic.make_critic(spec, bodies.critic, config.critic_input, shared=False),
+        actor_critic.single_agent_actor(spec, bodies.actor),
     )

@@ -56,7 +56,8 @@ OTHER = dict(
 
 
 def _floats(config):
-    return [f.name for f in dataclasses.fields(config) if f.type in ("float", float)]
+    kinds = ("float", float, "LearningRate")
+    return [f.name for f in dataclasses.fields(config) if f.type in kinds]
 
 
 def _outcome(state, metrics):

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_lite.algorithms import base_config, gradient_update, liir, ppo, registry
+from jaxmarl_lite.algorithms import (
+    base_config,
+    gradient_update,
+    liir,
+    liir_gradient,
+    optimizers,
+    ppo,
+    registry,
+)
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import returns, tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
@@ -44,7 +52,7 @@ def config(**changes):
 
 
 def optimizer_of(cfg):
-    return gradient_update.make_optimizer(
+    return optimizers.make_optimizer(
         cfg.optimizer, cfg.eps_root, per_agent=not cfg.parameter_sharing
     )
 
@@ -59,7 +67,7 @@ def problem(cfg, kind="discrete", seed=0):
     dead."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731
-    networks = liir.make_liir_networks(spec(kind), cfg)
+    networks = liir_gradient.make_liir_networks(spec(kind), cfg)
 
     def weights(net):
         shapes = jax.eval_shape(net.init, jax.random.key(0))
@@ -85,7 +93,7 @@ def problem(cfg, kind="discrete", seed=0):
     )
     data = gradient_update.PolicyBatch(obs, action, unroll(theta) + 0.05 * normal(T, B, N), first)
     value, following, advantage, reward = normal(4, T, B, N)
-    advantage_inputs = liir.AdvantageInputs(
+    advantage_inputs = liir_gradient.AdvantageInputs(
         reward, discount[..., None], last[..., None], value, following, advantage
     )
     rule = optimizer_of(cfg)
@@ -96,22 +104,24 @@ def problem(cfg, kind="discrete", seed=0):
 
 
 def meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, hidden_states):
-    """`liir.meta_step`, compiled: the tests run on two cores."""
+    """`liir_gradient.meta_step`, compiled: the tests run on two cores."""
     policy = gradient_update.ModelState(theta, opt)
-    batch = liir.MetaBatch(data, advantage_inputs, *hidden_states)
-    return jax.jit(lambda *args: liir.meta_step(networks, cfg, *args, cfg.lr))(eta, policy, batch)
+    batch = liir_gradient.MetaBatch(data, advantage_inputs, *hidden_states)
+    return jax.jit(lambda *args: liir_gradient.meta_step(networks, cfg, *args, cfg.lr))(
+        eta, policy, batch
+    )
 
 
 def outer_loss(eta, networks, cfg, theta, opt, data, advantage_inputs, hidden_states):
     """-J_ex(θ'(η)), straight from the definition; `meta_step` must give its gradient."""
-    advantage, _ = liir.proxy_advantage(
+    advantage, _ = liir_gradient.proxy_advantage(
         eta, networks.reward, data, hidden_states[1], advantage_inputs, cfg
     )
     grads = jax.grad(
         lambda th: policy_loss(th, networks.actor, data, hidden_states[0], advantage, cfg)[0]
     )(theta)
     new, _ = optimizer_of(cfg).step(theta, opt, grads, cfg.lr, cfg.max_grad_norm)
-    return liir.extrinsic_loss(
+    return liir_gradient.extrinsic_loss(
         new, networks.actor, data, hidden_states[0], advantage_inputs.extrinsic_advantage, cfg
     )
 
@@ -188,7 +198,7 @@ def test_immediate_equals_equation_9_written_out(shared):
     step = meta_step(networks, cfg, eta, theta, opt, data, advantage_inputs, memories)
     g2 = jax.grad(
         lambda th: (
-            -liir.extrinsic_loss(
+            -liir_gradient.extrinsic_loss(
                 th, networks.actor, data, (), advantage_inputs.extrinsic_advantage, cfg
             )
         )
@@ -370,7 +380,7 @@ def test_an_update_moves_policy_and_reward_by_the_meta_step(mode):
         advantage_inputs.reward, value, next_value, *ends, cfg.gamma, cfg.gae_lambda
     )
     standardized = actor_critic.standardize_advantages(advantage, data.obs.alive, True)
-    advantage_inputs = liir.AdvantageInputs(
+    advantage_inputs = liir_gradient.AdvantageInputs(
         advantage_inputs.reward, *ends, proxy, next_proxy, standardized
     )
     start = learner.intrinsic_params, learner.actor_params, learner.actor_opt_state
@@ -431,7 +441,7 @@ def test_config_floats_are_leaves_and_sizes_are_static():
     )
     assert jax.tree.structure(cfg) != jax.tree.structure(liir.LIIRConfig(num_epochs=7))
     assert base_config.as_arrays(cfg).intrinsic_coef.dtype == jnp.float64
-    assert gradient_update.make_optimizer("adam", 1e-8).init is not None
+    assert optimizers.make_optimizer("adam", 1e-8).init is not None
 
 
 def test_a_reward_may_begin_larger_and_stay_as_it_was_drawn():
@@ -470,7 +480,7 @@ def test_the_authors_settings():
     )
     assert liir.LIIRConfig.reference(meta_gradient="exact", intrinsic_coef=0.5) != theirs
     assert not liir.LIIRConfig.reference(recurrent=False).recurrent
-    rule = gradient_update.make_optimizer("rmsprop", theirs.eps_root)
+    rule = optimizers.make_optimizer("rmsprop", theirs.eps_root)
     weights, grads, lr = jnp.zeros(3), jnp.array([1e-5, 1e-3, -1.0]), theirs.lr
     updated, _ = rule.step(weights, rule.init(weights), grads, lr, theirs.max_grad_norm)
     np.testing.assert_allclose(

@@ -8,7 +8,7 @@ import pytest
 from toy_envs import algorithm, get_env
 
 from jaxmarl_lite import evaluate, train
-from jaxmarl_lite.algorithms import gradient_update, ppo
+from jaxmarl_lite.algorithms import gradient_update, optimizers, ppo
 from jaxmarl_lite.networks import actor_critic
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.types import EnvSpec, Observation
@@ -244,11 +244,11 @@ def test_epochs_take_every_minibatch_in_turn_and_deal_anew():
 def test_annealing():
     lr = jnp.float32(0.5)
     result = [
-        float(gradient_update.linear_schedule(lr, jnp.float32(observed), jnp.float32(100.0)))
+        float(optimizers.learning_rate(lr, jnp.float32(observed), jnp.float32(100.0)))
         for observed in (0, 25, 100, 300)
     ]
     assert result == [0.5, 0.375, 0.0, 0.0]
-    assert gradient_update.linear_schedule(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
+    assert optimizers.learning_rate(lr, jnp.float32(1e9), jnp.float32(0.0)) == 0.5
 
 
 def test_an_annealed_run_comes_to_rest():
@@ -277,8 +277,8 @@ def test_an_annealed_run_comes_to_rest():
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_optimizers_go_downhill_and_each_agent_is_clipped_on_its_own(name):
-    rule = gradient_update.make_optimizer(name, 1e-12)
-    item = gradient_update.make_optimizer(name, 1e-12, per_agent=True)
+    rule = optimizers.make_optimizer(name, 1e-12)
+    item = optimizers.make_optimizer(name, 1e-12, per_agent=True)
     params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
     grads = {"w": jnp.array([[30.0, 40.0], [0.03, 0.04]])}
     step = lambda rule, p, g: rule.step(p, rule.init(p), g, jnp.float32(0.1), jnp.float32(1.0))[0]  # noqa: E731

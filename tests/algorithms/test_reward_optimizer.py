@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_rollouts import B, batch, spec
 
-from jaxmarl_lite.algorithms import gradient_update, registry
+from jaxmarl_lite.algorithms import optimizers, registry
 
 RATE = 1e-3
 
@@ -82,7 +82,7 @@ def test_no_step_is_longer_where_the_square_of_a_gradient_is_no_number(name, sca
     """Gradients of three decades, in single precision: their squares would be 0 from 1e-19 on."""
     draw = np.random.default_rng(0)
     grads = jnp.asarray(10 ** draw.uniform(-3, 0, 1000), jnp.float32)
-    ours, params = gradient_update.make_scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
+    ours, params = optimizers.make_scale_free_optimizer(name, 1e-5), jnp.zeros(1000)
     state, plain = ours.init(params), ours.init(params)
     for _ in range(3):
         one, state = ours.step(params, state, scale * grads, 1.0, 1.0)
@@ -107,7 +107,7 @@ def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
         "w": jnp.asarray(draw.normal(size=(2, 3, 4))),
         "b": jnp.asarray(draw.normal(size=(2, 4))),
     }
-    ours = gradient_update.make_scale_free_optimizer(name, 1e-12, per_agent=True)
+    ours = optimizers.make_scale_free_optimizer(name, 1e-12, per_agent=True)
     here, state, theirs, their_state = params, ours.init(params), params, plain.init(params)
     for _ in range(4):
         grads = jax.tree.map(lambda x: 1e-9 * jnp.asarray(draw.normal(size=x.shape)), params)
