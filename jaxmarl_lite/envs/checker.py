@@ -5,8 +5,9 @@ Every error says what the field is and what is expected.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmarl_lite.envs import auto_reset
 from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, PyTree, TimeStep
 from jaxmarl_lite.validation import check_bool, check_key, check_number, one_line, show, to_python
 
@@ -26,7 +28,8 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
 
     Tracing ``reset`` and ``step`` checks shapes and dtypes without compiling; the episode, of
     random legal actions, checks values. It stops after 2000 steps if the environment's episodes
-    are longer.
+    are longer. If the episode seems to end in a reset, two more are played: an environment must not
+    reset itself (`jaxmarl_lite.envs.auto_reset` says which resets cannot be detected).
 
     Args:
         env: any object with ``spec``, ``reset`` and ``step``; see
@@ -68,6 +71,8 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
     if key is not None:
         check_key("key", key)
     key = jax.random.key(0) if key is None else key
+    _check_arguments("reset", env.reset, ("key",))
+    _check_arguments("step", env.step, ("state", "action"))
     # shapes and dtypes by tracing first; values need a played episode
     state, timestep = _trace("reset", env.reset, key)
     _check_pure("reset", env)
@@ -206,14 +211,50 @@ def _check_pure(name: str, env: Environment) -> None:
             )
 
 
+def _check_arguments(name: str, function: Callable[..., PyTree], expected: tuple[str, ...]) -> None:
+    """Checks that a function takes its arguments by position, in the protocol's order.
+
+    Their names tell an order apart that has the right number of arguments.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # no function, or one without a readable signature
+        return
+    call = f"{name}({', '.join(expected)})"
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [p.name for p in signature.parameters.values() if p.kind in kinds]
+    roles = [_role_of(x) for x in names[: len(expected)]]
+    swapped = any(role not in (None, right) for role, right in zip(roles, expected, strict=False))
+    try:
+        signature.bind(*expected)
+    except TypeError:
+        swapped = True
+    if swapped:
+        hint = ": a random key that `step` needs belongs in the state" if name == "step" else ""
+        raise ValueError(f"{name} takes {name}{signature}; allowed is {call}{hint}")
+
+
+def _role_of(parameter: str) -> str | None:
+    """Returns the argument of the protocol that a parameter's name stands for, if it is clear."""
+    word = parameter.strip("_").lower()
+    roles = {"key": ("key", "rng", "rng_key", "prng_key"), "state": ("state", "env_state")}
+    roles["action"] = ("action", "actions")
+    return next((role for role, names in roles.items() if word in names), None)
+
+
 def _trace(name: str, function: Callable[..., PyTree], *args: PyTree) -> tuple[PyTree, TimeStep]:
     """Returns the traced pair (state, TimeStep), or raises ValueError for any other result."""
     result = _eval_shape(name, function, *args)
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], TimeStep):
-        kind = type(result).__name__
-        if isinstance(result, tuple):
-            kind = f"tuple of {len(result)}: {', '.join(type(part).__name__ for part in result)}"
-        raise _wrong(f"{name}'s answer", f"a {kind}", "the pair (state, TimeStep)")
+    pair = isinstance(result, tuple) and len(result) == 2
+    if not pair or not isinstance(result[1], TimeStep):
+        kind = f"a {type(result).__name__}"
+        if isinstance(result, TimeStep):
+            kind = "a TimeStep alone"
+        elif pair and isinstance(result[0], TimeStep):
+            kind = "the pair (TimeStep, state)"
+        elif isinstance(result, tuple):
+            kind = f"a tuple of {len(result)}: {', '.join(type(x).__name__ for x in result)}"
+        raise _wrong(f"{name}'s answer", kind, "the pair (state, TimeStep), in this order")
     if not isinstance(result[1].obs, Observation):
         kind = type(result[1].obs).__name__
         raise _wrong(f"{name}'s obs", f"a {kind}", "a jaxmarl_lite.types.Observation")
@@ -297,23 +338,45 @@ def _random_action(spec: EnvSpec, mask: np.ndarray, generator: np.random.Generat
 
 
 def _play_episode(env: Environment, spec: EnvSpec, key: Array) -> None:
-    """Plays one episode of random legal actions, and checks the values of every step."""
+    """Plays one episode of random legal actions, and checks the values of every step.
+
+    More episodes are played if it ends as if the environment reset itself.
+    """
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
     generator = np.random.default_rng(0)
-    step = jax.jit(env.step)
-    state, timestep = jax.jit(env.reset)(key)
+    starts = auto_reset.find_starts(reset, key)
+
+    def random_step(state: PyTree, timestep: TimeStep) -> tuple[PyTree, TimeStep]:
+        action = _random_action(spec, np.asarray(timestep.obs.action_mask), generator)
+        state, timestep = step(state, action)
+        return state, jax.device_get(timestep)
+
+    for episode in range(auto_reset.EPISODES):
+        first = reset(key if episode == 0 else jax.random.fold_in(key, episode))
+        steps = _episode(first, random_step, spec)
+        if not auto_reset.ends_in_reset(starts, steps, lambda *last: random_step(*last)[1]):
+            return
+    raise ValueError(
+        "step resets the environment: where `last` is True, state and observation are those of a "
+        "new episode; allowed is the true last state and observation, without an auto-reset "
+        "(training begins the next episode itself). jml.from_gymnax, from_jaxmarl, from_jumanji "
+        "and from_brax adapt environments that reset themselves"
+    )
+
+
+def _episode(
+    first: tuple[PyTree, TimeStep],
+    random_step: Callable[[PyTree, TimeStep], tuple[PyTree, TimeStep]],
+    spec: EnvSpec,
+) -> Iterator[tuple[PyTree, TimeStep]]:
+    """Yields the state and time step after every step of an episode, and checks their values."""
+    state, timestep = first
     timestep = jax.device_get(timestep)
-    _check_values("reset", timestep, spec)
-    for field, value in (("reward", timestep.reward), ("cost", timestep.cost)):
-        if np.any(value != 0):
-            raise _wrong(f"reset's {field}", value.tolist(), "0: nothing has been done yet")
-    if timestep.last or timestep.discount != 1:
-        actual = f"{timestep.discount} with last {bool(timestep.last)}"
-        expected = "1 with last False: an episode has at least one step"
-        raise _wrong("reset's discount", actual, expected)
+    _check_reset_values(timestep, spec)
     for _ in range(min(spec.max_episode_steps, LONGEST)):
-        state, timestep = step(state, _random_action(spec, timestep.obs.action_mask, generator))
-        timestep = jax.device_get(timestep)
+        state, timestep = random_step(state, timestep)
         _check_values("step", timestep, spec)
+        yield state, timestep
         if timestep.last:
             return
     # a longer episode was cut short by this check, so that its end was not observed
@@ -322,11 +385,26 @@ def _play_episode(env: Environment, spec: EnvSpec, key: Array) -> None:
         raise _wrong("step's last", f"still False after {spec.max_episode_steps} steps", limit)
 
 
+def _check_reset_values(timestep: TimeStep, spec: EnvSpec) -> None:
+    """Checks the values of an episode's first time step."""
+    _check_values("reset", timestep, spec)
+    for field, value in (("reward", timestep.reward), ("cost", timestep.cost)):
+        if np.any(value != 0):
+            raise _wrong(f"reset's {field}", value.tolist(), "0: nothing has been done yet")
+    if timestep.last or timestep.discount != 1:
+        actual = f"{timestep.discount} with last {bool(timestep.last)}"
+        expected = "1 with last False: an episode has at least one step"
+        raise _wrong("reset's discount", actual, expected)
+
+
 def _check_values(name: str, timestep: TimeStep, spec: EnvSpec) -> None:
     """Checks finite numbers, legal actions, discounts and team rewards of one time step."""
     for field, value, _, dtype, _ in _fields(timestep, spec):
         if dtype != np.dtype(bool) and not np.isfinite(value).all():
             raise _wrong(f"{name}'s {field}", "not finite", "finite everywhere")
+    if np.any(timestep.cost < 0):
+        expected = "0 or more: a cost is what limits keep low, and a limit is 0 or more"
+        raise _wrong(f"{name}'s cost", timestep.cost.tolist(), expected)
     # dead agents need no legal action
     stuck = timestep.obs.alive & ~timestep.obs.action_mask.any(-1)
     if stuck.any():

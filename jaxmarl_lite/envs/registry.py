@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
+from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jaxmarl_lite.envs.jaxmarl.scenarios as jaxmarl
 import jaxmarl_lite.envs.jumanji.scenarios as jumanji
 import jaxmarl_lite.envs.mujoco.scenarios as mujoco
+from jaxmarl_lite import references
 from jaxmarl_lite.envs import _import, toys
+from jaxmarl_lite.envs.checker import check_environment
 from jaxmarl_lite.envs.errors import UnknownKeywordError, unknown_name_error
 from jaxmarl_lite.envs.jumanji import cost_functions as safe_jumanji
 from jaxmarl_lite.envs.wrappers import DelayedRewardWrapper
-from jaxmarl_lite.types import Environment
+from jaxmarl_lite.types import Environment, EnvSpec
 from jaxmarl_lite.validation import check_limit, invalid, one_line, show, to_plain
 
 
@@ -66,12 +70,16 @@ def make(env_id: str, **keywords: Any) -> Environment:
               ``safe-velocity/...``, and ``mujoco/...`` without costs, which need the extra
               ``mujoco``;
             - ``smax/<map>``, ``mpe/...``, ``safe-mpe/...`` and ``overcooked/<kitchen>``, which
-              need the extra ``smax``.
-        **keywords: for a toy, its fields; for Jumanji, ``reward`` ("team" or "individual"),
-            ``agent_id`` (bool), and any keyword of the Jumanji environment or of the scenario's
-            generator; for ``safe`` also those of the task (see
-            ``jaxmarl_lite.envs.jumanji.cost_functions``) and ``cost_limit``, a mapping from costs
-            to limits, or the limit of a single cost; for robots see
+              need the extra ``smax``;
+            - ``module:name``, a user's class or function that returns an environment, or an
+              environment; it must pass `check_environment`;
+            - the name of an entry point of the group ``jaxmarl_lite.envs`` of an installed package,
+              which refers to any of these three.
+        **keywords: for a user's class or function, its arguments; for a toy, its fields; for
+            Jumanji, ``reward`` ("team" or "individual"), ``agent_id`` (bool), and any keyword of
+            the Jumanji environment or of the scenario's generator; for ``safe`` also those of the
+            task (see ``jaxmarl_lite.envs.jumanji.cost_functions``) and ``cost_limit``, a mapping
+            from costs to limits, or the limit of a single cost; for robots see
             ``jaxmarl_lite.envs.mujoco``, and for the last four suites
             ``jaxmarl_lite.envs.jaxmarl``.
 
@@ -130,6 +138,10 @@ def keywords_of(env_id: str) -> list[str]:
         >>> keywords_of("toy/memory")
         ['cues', 'delay']
     """
+    reference = _reference_of(env_id)
+    if reference is not None:
+        target = references.load("env", reference)
+        return list(inspect.signature(target).parameters) if callable(target) else []
     try:
         _make(env_id, {"": None})  # no environment takes this keyword, and the error has the list
     except UnknownKeywordError as error:
@@ -143,15 +155,16 @@ def list_environments() -> list[tuple[str, str]]:
     No environment is built and no program compiled.
 
     Returns:
-        Pairs (name, description), in the order toys, ``jumanji``, ``safe``, JaxMARL's suites and
-        robots.
+        Pairs (name, description), in the order toys, ``jumanji``, ``safe``, JaxMARL's suites,
+        robots, and environments of installed packages.
 
     Example:
         >>> from jaxmarl_lite.envs import list_environments
         >>> list_environments()[1]
         ('toy/climbing', '2 agents, 3 actions, at most 1 steps')
     """
-    return [row for suite in SUITES for row in suite.module.examples(suite.prefix)]
+    rows = [row for suite in SUITES for row in suite.module.examples(suite.prefix)]
+    return [*rows, *((name, f"{value}, an entry point") for name, value in _installed().items())]
 
 
 def _cost_limit(value: Any) -> Any:
@@ -199,10 +212,42 @@ def _make_with_errors(env_id: str, keywords: dict[str, Any]) -> Environment:
         raise ValueError(f"env is {call}, which cannot be made: {text}") from error
 
 
+_ENTRY_POINTS = "jaxmarl_lite.envs"
+"""Group of entry points by which an installed package adds environments."""
+
+
+def _installed() -> dict[str, str]:
+    """Returns the environments of installed packages: name -> reference."""
+    return {entry.name: entry.value for entry in metadata.entry_points(group=_ENTRY_POINTS)}
+
+
+def _reference_of(env_id: str) -> str | None:
+    """Returns the reference of a user's or an installed environment; None for one of the suites."""
+    return env_id if references.is_reference(env_id) else _installed().get(env_id)
+
+
+def _make_loaded(env_id: str, reference: str, keywords: dict[str, Any]) -> Environment:
+    """Builds the environment that a reference names, and checks it."""
+    target: Any = references.load("env", reference)
+    env: Any = target
+    # a class may have its spec as an attribute of the class
+    if isinstance(target, type) or (
+        callable(target) and not isinstance(getattr(target, "spec", None), EnvSpec)
+    ):
+        env = target(**keywords)
+    elif keywords:
+        raise invalid("env_args", keywords, f"nothing: {env_id} is an object, made already")
+    check_environment(env)
+    return env
+
+
 def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
     prefix, _, name = env_id.partition("/")
     if prefix == "delayed" and name:
         return DelayedRewardWrapper(_make(name, keywords))
+    reference = _reference_of(env_id)
+    if reference is not None:
+        return _make_loaded(env_id, reference, keywords)
     for suite in SUITES:
         if suite.prefix == prefix and name:
             try:
@@ -211,6 +256,6 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
                 extra = f"install 'jaxmarl-lite[{suite.extra}]'"
                 raise ImportError(f"{env_id} needs {error}: {extra}") from None
     patterns = [pattern for suite in SUITES for pattern in suite.module.name_patterns(suite.prefix)]
-    allowed = f"Allowed: {', '.join(patterns)}, delayed/<any of these>."
+    allowed = f"Allowed: {', '.join(patterns)}, delayed/<any of these>, module:name."
     known = [known for known, _ in list_environments()]
     raise unknown_name_error("environment", env_id, known, allowed)

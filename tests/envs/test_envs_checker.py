@@ -94,6 +94,21 @@ def untraceable(env):
     env.step = step
 
 
+def swap(reset_or_step):
+    """The time step first, as some libraries give it."""
+    return answer_with(reset_or_step, lambda state, ts: (ts, state))
+
+
+def step_of_other_order(*names):
+    """`step` with the arguments of other libraries."""
+
+    def plant(env):
+        inner = env.step
+        env.step = eval(f"lambda {', '.join(names)}: inner(state, action)", {"inner": inner})
+
+    return plant
+
+
 FAULTS = {
     "no step": (lambda env: setattr(env, "step", None), "step cannot be traced"),
     "spec is no EnvSpec": (
@@ -211,7 +226,43 @@ FAULTS = {
     "untraceable": (untraceable, "step cannot be traced, as `jit` and `vmap` need .TracerBool"),
     "answers one thing": (
         lambda env: setattr(env, "reset", lambda key: Walk.reset(env, key)[1]),
-        r"reset's answer is a .* but must be the pair \(state, TimeStep\)",
+        r"reset's answer is a TimeStep alone, but must be the pair \(state, TimeStep\), in this",
+    ),
+    "reset in the other order": (
+        swap("reset"),
+        r"reset's answer is the pair \(TimeStep, state\), but must be the pair \(state, TimeStep\)",
+    ),
+    "step in the other order": (
+        swap("step"),
+        r"step's answer is the pair \(TimeStep, state\), but must be",
+    ),
+    "five answers": (
+        lambda env: setattr(env, "step", lambda state, action: (state, state, 0.0, True, {})),
+        r"step's answer is a tuple of 5: .* but must be the pair",
+    ),
+    "key first": (
+        step_of_other_order("key", "state", "action"),
+        r"step takes step\(key, state, action\); allowed is step\(state, action\): a random key",
+    ),
+    "key first, with parameters": (
+        step_of_other_order("rng", "state", "action", "params=None"),
+        r"step takes step\(rng, state, action, params=None\); allowed is step\(state, action\)",
+    ),
+    "key last": (
+        step_of_other_order("state", "action", "key"),
+        r"step takes step\(state, action, key\); allowed is step\(state, action\)",
+    ),
+    "action first": (
+        step_of_other_order("action", "state"),
+        r"step takes step\(action, state\); allowed is step\(state, action\)",
+    ),
+    "reset without a key": (
+        lambda env: setattr(env, "reset", lambda: Walk.reset(env, jax.random.key(0))),
+        r"reset takes reset\(\); allowed is reset\(key\)",
+    ),
+    "negative cost": (
+        answer_with("step", in_step(cost=lambda ts: ts.cost - 0.5)),
+        r"step's cost is \[\[.*\], but must be 0 or more",
     ),
     "observation of another kind": (
         answer_with("reset", in_step(obs=lambda ts: tuple(ts.obs))),
@@ -227,6 +278,90 @@ def test_a_planted_fault_is_named(fault):
     plant(env)
     with pytest.raises(ValueError, match=message):
         check_environment(env)
+
+
+def test_more_arguments_with_defaults_are_fine():
+    env = Walk()
+    step_of_other_order("state", "action", "params=None")(env)
+    check_environment(env)
+
+
+class Clocked:
+    """Ends after 6 steps; the key is part of the state, so that `step` can draw a new episode."""
+
+    spec = EnvSpec("clocked", 1, 2, 1, "discrete", 2, 6)
+
+    def timestep(self, state, last):
+        _, place, time = state
+        view = jnp.stack([place, time / 6])
+        obs = Observation(view[None], place[None], jnp.ones((1, 2), bool), jnp.ones(1, bool))
+        return TimeStep(obs, place[None], jnp.zeros((1, 0)), jnp.ones(()), last)
+
+    def reset(self, key):
+        key, place_key = jax.random.split(key)
+        state = (key, jax.random.uniform(place_key), jnp.int32(0))
+        return state, self.timestep(state, jnp.bool_(False))._replace(reward=jnp.zeros(1))
+
+    def end(self, time):
+        return time == 6  # not >=: a step after the last would not end
+
+    def step(self, state, action):
+        key, place, time = state
+        state = (key, place + 0.1 * action[0], time + 1)
+        return state, self.timestep(state, self.end(state[2]))
+
+
+class ResetsItself(Clocked):
+    """At the end, state and observation are those of a new episode, as gymnax returns them."""
+
+    def step(self, state, action):
+        state, timestep = super().step(state, action)
+        fresh, first = self.reset(state[0])
+        state, obs = jax.tree.map(
+            lambda a, b: jnp.where(timestep.last, a, b), (fresh, first.obs), (state, timestep.obs)
+        )
+        return state, timestep._replace(obs=obs)
+
+
+class Logged:
+    """A wrapper whose state counts all steps of all episodes, as logging wrappers do."""
+
+    spec = Clocked.spec
+
+    def __init__(self, env):
+        self.env = env
+
+    def reset(self, key):
+        state, timestep = self.env.reset(key)
+        return (state, jnp.int32(0)), timestep
+
+    def step(self, state, action):
+        inner, timestep = self.env.step(state[0], action)
+        return (inner, state[1] + 1), timestep
+
+
+@pytest.mark.parametrize("env", [ResetsItself(), Logged(ResetsItself())], ids=["bare", "logged"])
+def test_an_environment_that_resets_itself_is_refused(env):
+    with pytest.raises(ValueError, match=r"step resets the environment: .*without an auto-reset"):
+        check_environment(env)
+
+
+class Blink(Clocked):
+    """Two steps that end where they began in all that is observed, with a clock in the state."""
+
+    spec = dataclasses.replace(Clocked.spec, max_episode_steps=2)
+
+    def timestep(self, state, last):
+        key, _, time = state
+        return super().timestep((key, jnp.zeros(()), time % 2), last)
+
+    def end(self, time):
+        return time == 2
+
+
+@pytest.mark.parametrize("env", [Clocked(), Logged(Clocked()), Blink()])
+def test_an_environment_that_goes_on_after_its_end_is_not_taken_for_one_that_resets(env):
+    check_environment(env)
 
 
 @pytest.mark.parametrize(
