@@ -31,7 +31,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +102,7 @@ def save(
     state: PyTree,
     meta: Mapping[str, Any] | None = None,
     max_checkpoints: int = 2,
+    keep: Collection[int] = (),
 ) -> Path:
     """Writes a checkpoint, reads it back, and deletes all but the newest ones.
 
@@ -117,6 +118,7 @@ def save(
         meta: Plain data (algorithm, environment, sizes, versions) stored in the same atomic unit,
             as JSON.
         max_checkpoints: Number of checkpoints to keep, at least 1.
+        keep: Steps that are not deleted, however old they are.
 
     Returns:
         The checkpoint's folder (meaningful on process 0).
@@ -160,7 +162,8 @@ def save(
         if is_writer:
             final = _commit(folder, step, leaves, dict(meta or {}))
             for outdated in steps(folder)[:-max_checkpoints]:
-                _delete(_complete_checkpoints(folder)[outdated])
+                if outdated not in keep:
+                    _delete(_complete_checkpoints(folder)[outdated])
     finally:
         _barrier("jaxmarl_lite.checkpoint.committed")
     return final
@@ -293,6 +296,26 @@ def restore(
             f"the state of {intact.path} cannot be read: {one_line(error)}"
         ) from error
     return intact._replace(state=jax.tree_util.tree_unflatten(treedef, placed))
+
+
+def read_arrays(intact: Checkpoint) -> list[np.ndarray]:
+    """Reads the arrays of a checkpoint without a template.
+
+    Args:
+        intact: A checkpoint, as `find_intact` returns it.
+
+    Returns:
+        An array for each of its ``leaves``; of a typed key, its data.
+
+    Raises:
+        CheckpointError: They cannot be read.
+    """
+    try:
+        return _read_arrays(intact.path, intact.leaves)
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise CheckpointError(
+            f"the state of {intact.path} cannot be read: {one_line(error)}"
+        ) from error
 
 
 # The leaves of a state

@@ -1,7 +1,6 @@
-"""Loggers of metrics: JSON lines, TensorBoard, W&B, and the JSON of marl-eval.
+"""Rows of metrics: the JSON lines that are the record of a run, and the JSON of marl-eval.
 
-The JSON lines are the record from which everything else is rebuilt. In a run of several processes
-only process 0 writes.
+Everything else is rebuilt from the JSON lines. In a run of several processes only process 0 writes.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ import contextlib
 import json
 import math
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from jaxmarl_lite import validation
 from jaxmarl_lite.report import atomic_io
 
 Row = dict[str, Any]
@@ -24,25 +21,6 @@ Row = dict[str, Any]
 
 INDEX = ("update", "step", "seed")
 """Entries of a row that are not metrics."""
-
-
-class Logger(Protocol):
-    """Interface of every logger."""
-
-    def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Takes the metrics of one seed after an update.
-
-        Args:
-            update: Number of updates done so far.
-            step: Environment steps so far.
-            seed: Number of the seed.
-            values: Metrics, name -> number.
-        """
-        ...
-
-    def close(self) -> None:
-        """Writes what is left and releases all files; calling it again does nothing."""
-        ...
 
 
 class Mark(NamedTuple):
@@ -283,65 +261,6 @@ def _parse_row(line: bytes) -> Row:
         raise ValueError(str(error)) from error
 
 
-class TensorBoardLogger:
-    """Logger of TensorBoard event files.
-
-    They hold a curve per seed (``seed_0/return``) over environment steps, and the config as text.
-
-    Args:
-        folder: Folder of the event files.
-        config: Plain data, shown as JSON on the Text page.
-        resume_step: Environment steps of the checkpoint that a resumed run starts from; TensorBoard
-            hides what an earlier attempt wrote beyond it.
-    """
-
-    def __init__(self, folder: Path | str, config: Any = None, resume_step: int | None = None):
-        from tensorboardX import event_file_writer, summary
-        from tensorboardX.proto import event_pb2
-
-        records: Any = event_pb2  # its classes are made when it is imported
-        self._summary, self._event = summary, records.Event
-        # absolute: tensorboardX takes the part before a colon for the name of a protocol
-        folder = Path(folder).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not `SummaryWriter`: its thread dies when the disk is full, and the run then waits for it
-        # for ever. The suffix: two sessions that begin in one second must not share a file.
-        suffix = f".{os.getpid()}.{time.time_ns()}"
-        self._writer: Any = event_file_writer.EventsWriter(str(folder / "events"), suffix)
-        step = 0
-        if resume_step is not None:
-            step, session = resume_step + 1, records.SessionLog(status=records.SessionLog.START)
-            self._add(step, session_log=session)
-        if config is not None:
-            text = "\n".join(
-                "    " + line for line in atomic_io.to_json(config, indent=2).splitlines()
-            )
-            self._add(step, summary=summary.text("config", text))
-
-    def _add(self, step: int, **content: Any) -> None:
-        """Writes one event at ``step``."""
-        self._writer.write_event(self._event(wall_time=time.time(), step=int(step), **content))
-
-    def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Adds one point per metric at ``step``.
-
-        Args:
-            update: Number of updates done so far.
-            step: Environment steps so far.
-            seed: Number of the seed.
-            values: Metrics, name -> number.
-        """
-        for name, value in values.items():
-            self._add(step, summary=self._summary.scalar(f"seed_{seed}/{name}", float(value)))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the event file; calling it again does nothing."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-
-
 def marl_eval_json(
     rows: Iterable[Row],
     *,
@@ -400,97 +319,3 @@ def marl_eval_json(
         )
         runs[f"seed_{seed}"] = run
     return {environment: {task: {algorithm: runs}}}
-
-
-def check_project(project: object) -> None:
-    """Checks the name of a W&B project.
-
-    Args:
-        project: Name to check.
-
-    Raises:
-        ValueError: W&B refuses such a name.
-    """
-    if not isinstance(project, str) or not 0 < len(project) <= 128 or set(project) & set("/\\#?%:"):
-        allowed = "a project's name of up to 128 letters, none of / \\ # ? % :"
-        raise validation.invalid("wandb", project, allowed)
-
-
-def import_wandb() -> Any:
-    """Imports the library wandb.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: It is not installed; the message says how to install it.
-    """
-    try:
-        import wandb  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            "logging to W&B needs another package: pip install jaxmarl-lite[wandb]"
-        ) from error
-    return wandb
-
-
-class WandbLogger:
-    r"""Logger to Weights & Biases: one W&B run per seed, grouped under the run's name.
-
-    It needs the ``wandb`` extra.
-
-    Args:
-        project: W&B project.
-        name: Name of the group; its runs are called ``name/seed_0`` and so on.
-        config: Plain data shown beside the runs.
-        folder: Folder of W&B's local files.
-        run_id: Text that stays the same when a run is resumed, so that W&B continues its curves;
-            W&B takes no / \ # ? % : in it. None begins new curves.
-
-    Raises:
-        ImportError: wandb is not installed; the message says how to install it.
-    """
-
-    def __init__(
-        self,
-        project: str,
-        name: str,
-        config: Mapping[str, Any] | None = None,
-        folder: Path | str | None = None,
-        run_id: str | None = None,
-    ):
-        self._wandb: Any = import_wandb()
-        self._runs: dict[int, Any] = {}
-        self._id, self._name = run_id, name
-        self._shared = {"project": project, "group": name, "config": dict(config or {})}
-        if folder is not None:
-            self._shared["dir"] = str(folder)
-
-    def write(self, update: int, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Logs to the seed's run, which begins at its first row.
-
-        Args:
-            update: Number of updates done so far.
-            step: Environment steps so far.
-            seed: Number of the seed.
-            values: Metrics, name -> number.
-        """
-        if seed not in self._runs:
-            resume_options = (
-                {} if self._id is None else {"id": f"{self._id}-seed-{seed}", "resume": "allow"}
-            )
-            self._runs[seed] = self._wandb.init(
-                name=f"{self._name}/seed_{seed}",
-                reinit="create_new",
-                **self._shared,
-                **resume_options,
-            )
-        self._runs[seed].log(
-            {"update": int(update)} | {k: float(v) for k, v in values.items()}, step=int(step)
-        )
-
-    def close(self) -> None:
-        """Finishes all runs."""
-        for run in self._runs.values():
-            run.finish()
-        self._runs = {}

@@ -168,6 +168,48 @@ def plot_runs(
         ValueError: There are no runs, their curves or shapes do not fit (the message names the
             run), ``agents`` is another word, or the file cannot be written.
     """
+    panels = run_panels(
+        runs,
+        cost_names=cost_names,
+        cost_descriptions=cost_descriptions,
+        agents=agents,
+        ylabel=ylabel,
+        best=best,
+        random=random,
+        show_seeds=show_seeds,
+    )
+    return draw_panels(panels, title=title, path=path, confidence=confidence)
+
+
+def run_panels(
+    runs: Mapping[str, Any],
+    *,
+    cost_names: Sequence[str] = (),
+    cost_descriptions: Sequence[str] = (),
+    agents: Literal["worst", "mean"] | None = None,
+    ylabel: str = "return",
+    best: float | None = None,
+    random: float | None = None,
+    show_seeds: bool = True,
+) -> list[Panel]:
+    """Returns the panels of `plot_runs`: returns, win rates, and each cost, those that there are.
+
+    Args:
+        runs: As for `plot_runs`, like all other arguments.
+        cost_names: Name of each cost.
+        cost_descriptions: Meaning of each cost.
+        agents: Agent that a run's line shows.
+        ylabel: Meaning of the return.
+        best: Highest possible return.
+        random: Return of the random policy.
+        show_seeds: Whether every seed has a thin line.
+
+    Returns:
+        The panels.
+
+    Raises:
+        ValueError: As for `plot_runs`.
+    """
     if agents not in (None, "worst", "mean"):
         raise ValueError(f"agents is {agents!r}; allowed is one of worst, mean")
     if not runs:
@@ -202,7 +244,7 @@ def plot_runs(
                 agents,
             )
         )
-    return draw_panels(panels, title=title, path=path, confidence=confidence)
+    return panels
 
 
 def _check_costs(label: str, run: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -363,13 +405,21 @@ def draw_panels(
         draw_panel(figure.add_subplot(rows, columns, position), panel, confidence, small)
     if title:
         figure.suptitle(title, fontsize=12, color=TEXT_COLOR, x=0.01, ha="left")
-    note = _caption(panels, confidence)
+    note = caption(panels, confidence)
     figure.supxlabel(note, fontsize=7.5, color=MUTED_COLOR, x=0.99, ha="right")
     return save(figure, path)
 
 
-def _caption(panels: Sequence[Panel], confidence: float) -> str:
-    """Returns words that explain the lines and bands of panels."""
+def caption(panels: Sequence[Panel], confidence: float = 0.95) -> str:
+    """Returns words that explain the lines and bands of panels.
+
+    Args:
+        panels: The panels.
+        confidence: Confidence of the intervals, in (0, 1).
+
+    Returns:
+        A line of text.
+    """
     notes: dict[str, dict[str, None]] = {}
     thin = ""
     for panel in panels:

@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import os
 import platform
+import re
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -71,6 +73,7 @@ class RunFolder:
         checkpoints: Folder of the training states.
         curve: Learning curve as a figure.
         spec: Names, units and limits of the environment, as JSON.
+        status: The run's id, and why it stopped before its end, as JSON.
         lock: Lock held by the process that trains here, for as long as it lives.
     """
 
@@ -86,6 +89,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.curve = self.path / "curve.png"
         self.spec = self.path / "spec.json"
+        self.status = self.path / "status.json"
         self.lock = self.path / ".lock"
 
     @contextlib.contextmanager
@@ -150,6 +154,7 @@ class RunFolder:
                 names it.
         """
         names = [self.config, self.versions, self.metrics, self.random_policy, self.spec]
+        names += [self.status]
         names += [self.marl_eval, self.curve, self.lock] if writing else []
         for path in names:
             if os.path.lexists(path) and not path.is_file():
@@ -338,6 +343,59 @@ def read_versions(folder: RunFolder) -> dict[str, Any]:
     except RunFolderError as error:
         warnings.warn(f"{error}; the run is read without it", RunFolderWarning, stacklevel=3)
         return {}
+
+
+def read_status(folder: RunFolder) -> dict[str, Any]:
+    """Returns the content of status.json.
+
+    Args:
+        folder: Layout of the run's folder.
+
+    Returns:
+        The entries; empty where the file is missing or damaged, since no number depends on it.
+    """
+    try:
+        return read_object(folder.status) if folder.status.exists() else {}
+    except RunFolderError:
+        return {}
+
+
+def write_status(folder: RunFolder, **changes: Any) -> None:
+    """Changes entries of status.json.
+
+    Args:
+        folder: Layout of the run's folder.
+        **changes: New entries; None removes one.
+    """
+    status = read_status(folder)
+    changed = {name: x for name, x in (status | changes).items() if x is not None}
+    if changed != status:
+        atomic_io.write_json(folder.status, changed)
+
+
+def new_id() -> str:
+    """Returns a random text of letters and digits that no other run has."""
+    return secrets.token_hex(6)
+
+
+def run_id(folder: RunFolder, anew: bool = False) -> str:
+    """Returns the id of a run, by which W&B and MLflow find it again when it is resumed.
+
+    It is stored in the folder.
+
+    Args:
+        folder: Layout of the run's folder.
+        anew: Whether to replace an existing id.
+
+    Returns:
+        The id.
+    """
+    stored = None if anew else read_status(folder).get("id")
+    if isinstance(stored, str) and re.fullmatch(r"[0-9a-z]{4,32}", stored):
+        return stored
+    identity = new_id()
+    write_status(folder, id=identity)
+    return identity
 
 
 def _read_metrics(folder: RunFolder) -> list[loggers.Row]:

@@ -5,13 +5,16 @@ Text from users and environments is shown as text: no markup, no control charact
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from rich import box
-from rich.table import Table
+from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from jaxmarl_lite.report import statistics
@@ -53,6 +56,74 @@ def literal(text: object, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
+_CSS = {"bold": "font-weight: bold", "red": "color: red", "dim": "opacity: 0.6"}
+
+
+class NotebookTable(Table):
+    """A rich table that a notebook shows as HTML, and anything else as text without colors."""
+
+    def _repr_mimebundle_(self, *args: Any, **keywords: Any) -> dict[str, str]:
+        """Returns the forms of the table, which notebooks ask for by this name."""
+        return {"text/plain": to_text(self), "text/html": to_html(self)}
+
+    def _repr_html_(self) -> str:
+        """Returns the table as HTML, which notebooks ask for by this name."""
+        return to_html(self)
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+
+def to_text(table: Table, width: int = 100) -> str:
+    """Returns a table as text, without escape codes whatever the environment asks for.
+
+    Args:
+        table: A rich table.
+        width: Width, in characters.
+    """
+    # FORCE_COLOR, and a notebook's kernel, change what a console prints by default.
+    console = Console(width=width, color_system=None, force_terminal=False, force_jupyter=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def to_html(table: Table) -> str:
+    """Returns a table as HTML; a grid as the tables in it, one below the other.
+
+    Args:
+        table: A rich table whose cells are rich texts, or tables.
+    """
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    if any(isinstance(cell, Table) for row in rows for cell in row):
+        return "".join(_cell_html(cell) for row in rows for cell in row)
+    parts = ["<table>"]
+    if table.title:
+        parts.append(f'<caption style="text-align: left">{_cell_html(table.title)}</caption>')
+    if table.show_header:
+        cells = (_tag("th", column.header, column) for column in table.columns)
+        parts.append(f"<thead><tr>{''.join(cells)}</tr></thead>")
+    parts.append("<tbody>")
+    for row in rows:
+        cells = (_tag("td", *pair) for pair in zip(row, table.columns, strict=True))
+        parts.append(f"<tr>{''.join(cells)}</tr>")
+    return "".join([*parts, "</tbody></table>"])
+
+
+def _tag(name: str, cell: Any, column: Column) -> str:
+    """Returns a cell of a table as HTML."""
+    styles = {str(column.style), str(getattr(cell, "style", ""))}
+    css = [f"text-align: {column.justify}", *(_CSS[x] for x in sorted(styles & _CSS.keys()))]
+    return f'<{name} style="{"; ".join(css)}">{_cell_html(cell)}</{name}>'
+
+
+def _cell_html(cell: Any) -> str:
+    """Returns the content of a cell as HTML."""
+    if isinstance(cell, Table):
+        return to_html(cell)
+    return html.escape(cell.plain if isinstance(cell, Text) else str(cell))
+
+
 def make_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
@@ -76,7 +147,7 @@ def make_table(
         ValueError: The length of a row is not that of ``columns``.
     """
     head = None if title is None else literal(title, "table.title")
-    table = Table(title=head, box=box.SIMPLE_HEAD, title_justify="left")
+    table = NotebookTable(title=head, box=box.SIMPLE_HEAD, title_justify="left")
     for i, name in enumerate(columns):
         cells = [row[i] for row in rows if len(row) > i and row[i] is not None]
         numbers = bool(cells) and all(isinstance(cell, (int, float)) for cell in cells)

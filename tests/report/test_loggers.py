@@ -1,15 +1,10 @@
 import json
 import math
-import struct
-import sys
-import types
 
 import pytest
 
 from jaxmarl_lite.report.loggers import (
     JsonlLogger,
-    TensorBoardLogger,
-    WandbLogger,
     marl_eval_json,
     read_rows,
     restore_rows,
@@ -85,51 +80,6 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
         read_rows(tmp_path / "m")
 
 
-def events_of(folder):
-    """Events of all files of a TensorBoard folder, read by the format: length, its CRC, data, its
-    CRC."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    result = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            result.append(Event.FromString(data[12 : 12 + length]))
-            data = data[16 + length :]
-    return result
-
-
-def test_tensorboard_has_a_curve_per_seed(tmp_path):
-    logger = TensorBoardLogger(tmp_path, config={"lr": 0.5})
-    write_some(logger, [1, 2])
-    logger.close()
-    logger.close()
-    events = events_of(tmp_path)
-    points = {
-        (v.tag, e.step): v.simple_value
-        for e in events
-        for v in e.summary.value
-        if not v.HasField("tensor")
-    }
-    assert points["seed_1/return", 200] == pytest.approx(2.1) and len(points) == 8
-    texts = [
-        v.tensor.string_val[0] for e in events for v in e.summary.value if v.HasField("tensor")
-    ]
-    assert b'"lr": 0.5' in texts[0]
-    assert not any(e.HasField("session_log") for e in events)
-
-
-def test_tensorboard_hides_what_lies_beyond_the_checkpoint(tmp_path):
-    TensorBoardLogger(tmp_path, resume_step=200).close()
-    start = [e for e in events_of(tmp_path) if e.HasField("session_log")]
-    assert (
-        len(start) == 1
-        and start[0].step == 201
-        and start[0].session_log.status == start[0].session_log.START
-    )
-
-
 ROWS = [
     {"update": 2, "step": 20, "seed": 0, "return": 9.0, "eval_return": 3.0, "elapsed_seconds": 1.5},
     {"update": 1, "step": 10, "seed": 0, "return": 9.0, "eval_return": 5.0, "elapsed_seconds": 0.5},
@@ -169,43 +119,3 @@ def test_absolute_metrics_skip_nans_or_are_given():
         "climbing"
     ]["liir"]
     assert runs["seed_0"]["absolute_metrics"] == {"eval_return": [1.0, 2.0]}
-
-
-def test_wandb_missing_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match=r"pip install jaxmarl-lite\[wandb\]"):
-        WandbLogger("p", "n")
-
-
-def test_wandb_gets_a_run_per_seed(monkeypatch):
-    calls = []
-
-    class FakeRun:
-        def __init__(self, name):
-            self.name = name
-
-        def log(self, values, step):
-            calls.append(("log", self.name, step, values))
-
-        def finish(self):
-            calls.append(("finish", self.name))
-
-    def init(**arguments):
-        calls.append(("init", arguments))
-        return FakeRun(arguments["name"])
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    logger = WandbLogger("p", "liir", {"lr": 1}, run_id="abc")
-    logger.write(1, 10, 0, {"return": 1.0})
-    logger.write(1, 10, 1, {"return": 2.0})
-    logger.write(2, 20, 0, {"return": 3.0})
-    logger.close()
-    started = [call[1] for call in calls if call[0] == "init"]
-    assert [s["id"] for s in started] == ["abc-seed-0", "abc-seed-1"] and {
-        s["group"] for s in started
-    } == {"liir"}
-    assert calls[-3:] == [
-        ("log", "liir/seed_0", 20, {"update": 2, "return": 3.0}),
-        ("finish", "liir/seed_0"),
-        ("finish", "liir/seed_1"),
-    ]
