@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite import rollout as rollout
     from jaxmarl_lite import sharding as sharding
     from jaxmarl_lite import types as types
+    from jaxmarl_lite.algorithms.base_config import LearnerConfig as LearnerConfig
+    from jaxmarl_lite.algorithms.base_config import bounded as bounded
+    from jaxmarl_lite.algorithms.base_config import config_record as config_record
     from jaxmarl_lite.algorithms.coma import COMAConfig as COMAConfig
     from jaxmarl_lite.algorithms.happo import HAPPOConfig as HAPPOConfig
     from jaxmarl_lite.algorithms.hatrpo import HATRPOConfig as HATRPOConfig
@@ -37,53 +40,106 @@ if TYPE_CHECKING:
     from jaxmarl_lite.algorithms.qmix import QMIXConfig as QMIXConfig
     from jaxmarl_lite.algorithms.registry import ALGORITHMS as ALGORITHMS
     from jaxmarl_lite.algorithms.registry import make_algorithm as make_algorithm
+    from jaxmarl_lite.algorithms.registry import register_algorithm as register_algorithm
+    from jaxmarl_lite.checking.algorithm import check_algorithm as check_algorithm
+    from jaxmarl_lite.compilation_cache import (
+        enable_compilation_cache as enable_compilation_cache,
+    )
     from jaxmarl_lite.envs import Cost as Cost
     from jaxmarl_lite.envs import check_environment as check_environment
     from jaxmarl_lite.envs import list_environments as list_environments
     from jaxmarl_lite.envs import make as make
     from jaxmarl_lite.envs import with_costs as with_costs
+    from jaxmarl_lite.envs.bridges import from_brax as from_brax
+    from jaxmarl_lite.envs.bridges import from_gymnax as from_gymnax
+    from jaxmarl_lite.envs.bridges import from_jaxmarl as from_jaxmarl
+    from jaxmarl_lite.envs.bridges import from_jumanji as from_jumanji
+    from jaxmarl_lite.envs.bridges import to_pettingzoo as to_pettingzoo
     from jaxmarl_lite.evaluate import make_evaluate as make_evaluate
     from jaxmarl_lite.evaluate import make_play as make_play
     from jaxmarl_lite.experiment.api import resume_run as resume_run
     from jaxmarl_lite.experiment.api import run as run
+    from jaxmarl_lite.experiment.callbacks import EarlyStopping as EarlyStopping
+    from jaxmarl_lite.experiment.callbacks import EvaluationReport as EvaluationReport
     from jaxmarl_lite.experiment.compare import Comparison as Comparison
     from jaxmarl_lite.experiment.compare import compare as compare
     from jaxmarl_lite.experiment.compare import compare_runs as compare_runs
+    from jaxmarl_lite.experiment.config import tuned as tuned
+    from jaxmarl_lite.experiment.dataframe import load_runs as load_runs
+    from jaxmarl_lite.experiment.optuna_study import optimize as optimize
+    from jaxmarl_lite.experiment.policies import TrainedPolicy as TrainedPolicy
+    from jaxmarl_lite.experiment.policies import load_policy as load_policy
     from jaxmarl_lite.experiment.result import Result as Result
     from jaxmarl_lite.experiment.result import load_run as load_run
     from jaxmarl_lite.experiment.runner import RunError as RunError
+    from jaxmarl_lite.experiment.sweep import Sweep as Sweep
+    from jaxmarl_lite.experiment.sweep import load_sweep as load_sweep
+    from jaxmarl_lite.experiment.sweep import sweep as sweep
+    from jaxmarl_lite.networks.torsos import Networks as Networks
+    from jaxmarl_lite.networks.torsos import Torso as Torso
+    from jaxmarl_lite.report.tracking import CSVLogger as CSVLogger
+    from jaxmarl_lite.report.tracking import MLflowLogger as MLflowLogger
+    from jaxmarl_lite.report.tracking import TensorBoardLogger as TensorBoardLogger
+    from jaxmarl_lite.report.tracking import WandbLogger as WandbLogger
     from jaxmarl_lite.train import make_train as make_train
 
 _MODULES = ("algorithms", "envs", "networks", "ops", "report", "rollout", "sharding", "types")
 _NAMES = {
     "ALGORITHMS": "algorithms.registry",
     "COMAConfig": "algorithms.coma",
+    "CSVLogger": "report.tracking",
     "CentralVConfig": "algorithms.iac",
     "Comparison": "experiment.compare",
     "Cost": "envs",
+    "EarlyStopping": "experiment.callbacks",
+    "EvaluationReport": "experiment.callbacks",
     "HAPPOConfig": "algorithms.happo",
     "HATRPOConfig": "algorithms.hatrpo",
     "IACConfig": "algorithms.iac",
     "IPPOConfig": "algorithms.ppo",
     "LIIRConfig": "algorithms.liir",
+    "LearnerConfig": "algorithms.base_config",
     "MACPOConfig": "algorithms.macpo",
     "MAPPOConfig": "algorithms.ppo",
     "MAPPOLagrangianConfig": "algorithms.mappo_lagrangian",
+    "MLflowLogger": "report.tracking",
+    "Networks": "networks.torsos",
     "QMIXConfig": "algorithms.qmix",
     "Result": "experiment.result",
     "RunError": "experiment.runner",
+    "Sweep": "experiment.sweep",
+    "TensorBoardLogger": "report.tracking",
+    "Torso": "networks.torsos",
+    "TrainedPolicy": "experiment.policies",
+    "WandbLogger": "report.tracking",
+    "bounded": "algorithms.base_config",
+    "check_algorithm": "checking.algorithm",
     "check_environment": "envs",
     "compare": "experiment.compare",
     "compare_runs": "experiment.compare",
+    "config_record": "algorithms.base_config",
+    "enable_compilation_cache": "compilation_cache",
+    "from_brax": "envs.bridges",
+    "from_gymnax": "envs.bridges",
+    "from_jaxmarl": "envs.bridges",
+    "from_jumanji": "envs.bridges",
     "list_environments": "envs",
+    "load_policy": "experiment.policies",
     "load_run": "experiment.result",
+    "load_runs": "experiment.dataframe",
+    "load_sweep": "experiment.sweep",
     "make": "envs",
     "make_algorithm": "algorithms.registry",
     "make_evaluate": "evaluate",
     "make_play": "evaluate",
     "make_train": "train",
+    "optimize": "experiment.optuna_study",
+    "register_algorithm": "algorithms.registry",
     "resume_run": "experiment.api",
     "run": "experiment.api",
+    "sweep": "experiment.sweep",
+    "to_pettingzoo": "envs.bridges",
+    "tuned": "experiment.config",
     "with_costs": "envs",
 }
 """Public name -> the module that defines it."""
@@ -130,7 +186,11 @@ class _Subpackage(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted(
-            {*vars(self), *(module.name for module in pkgutil.iter_modules(self.__path__))}
+            {
+                *vars(self),
+                *vars(self).get("__all__", ()),
+                *(module.name for module in pkgutil.iter_modules(self.__path__)),
+            }
         )
 
 

@@ -28,6 +28,7 @@ from jaxmarl_lite.validation import (
     check_key,
     check_like,
     invalid,
+    show,
 )
 
 Init = Callable[..., TrainState]
@@ -153,13 +154,19 @@ def _static_field_error(config: Any, algorithm_config: Any) -> ValueError:
                     "allowed are other numbers for the same costs. Set limits when the algorithm "
                     "is made, to change them later"
                 )
-        elif field.type not in ("float", float) and value != expected:
+        elif _decides_program(field.type, value, expected) and value != expected:
             return ValueError(
-                f"config.{field.name} is {value!r}; allowed is {expected!r}, with which the "
-                "algorithm was made: it decides the program, which floats and the numbers of "
+                f"config.{field.name} is {show(value)}; allowed is {show(expected)}, with which "
+                "the algorithm was made: it decides the program, which floats and the numbers of "
                 "limits do not"
             )
     raise AssertionError("configs of one structure")
+
+
+def _decides_program(kind: Any, value: object, expected: object) -> bool:
+    """Returns whether a field is a part of the program, as a schedule is and a float is not."""
+    is_schedule = any(callable(x) or isinstance(x, str) for x in (value, expected))
+    return kind not in ("float", float) and (kind != "LearningRate" or is_schedule)
 
 
 def rollout_metrics(spec: EnvSpec, batch: Rollout) -> dict[str, Array]:

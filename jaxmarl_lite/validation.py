@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, Observation, PyTree
+from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree
 
 MOST = 2**31 - 1
 """The largest count: steps, sizes and updates are kept in 32 bits."""
@@ -487,8 +487,23 @@ def check_fits(algorithm: Algorithm, env: Environment) -> EnvSpec:
     if not isinstance(algorithm, Algorithm):
         raise invalid("algorithm", algorithm, "an Algorithm, as make_algorithm returns it")
     spec = check_environment_object(env)
+    check_spec(algorithm, spec)
+    return spec
+
+
+def check_spec(algorithm: Algorithm, spec: EnvSpec) -> None:
+    """Checks that an algorithm was made for an environment of these sizes.
+
+    Args:
+        algorithm: The algorithm; one without a spec fits any environment.
+        spec: The spec of the environment.
+
+    Raises:
+        ValueError: The environment differs from the one that the algorithm was made for in more
+            than words and limits.
+    """
     if algorithm.spec is None:
-        return spec
+        return
     for field in dataclasses.fields(EnvSpec):
         expected, value = getattr(algorithm.spec, field.name), getattr(spec, field.name)
         if expected != value and field.name not in _DESCRIPTIVE_FIELDS:
@@ -497,7 +512,6 @@ def check_fits(algorithm: Algorithm, env: Environment) -> EnvSpec:
                 f"{algorithm.name} was made (its spec is that of {algorithm.spec.name}, this is "
                 f"{spec.name})"
             )
-    return spec
 
 
 def check_key(name: str, key: object) -> None:
@@ -542,30 +556,3 @@ def check_like(name: str, tree: PyTree, form: PyTree) -> None:
         if shape != expected_shape:
             leaf_name = name + jax.tree_util.keystr(path)
             raise ValueError(f"{leaf_name} has the shape {shape}; allowed is {expected_shape}")
-
-
-def check_obs(obs: object, spec: EnvSpec) -> None:
-    """Checks that a value is the observation of one environment, without a batch axis.
-
-    Args:
-        obs: An `Observation`.
-        spec: Sizes of the environment.
-
-    Raises:
-        ValueError: The value is no `Observation`, or a field has another shape than ``spec`` says.
-    """
-    if not isinstance(obs, Observation):
-        raise invalid("obs", obs, "an Observation, such as timestep.obs")
-    agents = spec.num_agents
-    shapes = (
-        (agents, spec.obs_size),
-        (spec.global_state_size,),
-        (agents, spec.action_size),
-        (agents,),
-    )
-    for field, value, shape in zip(Observation._fields, obs, shapes, strict=True):
-        if np.shape(value) != shape:
-            raise ValueError(
-                f"obs.{field} has the shape {np.shape(value)}; allowed is {shape}, that of "
-                f"{spec.name}"
-            )

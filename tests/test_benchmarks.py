@@ -31,6 +31,7 @@ SCRIPTS = (
     "liir_ablation",
     "pursuit",
     "compare_speed",
+    "sweep_time",
 )
 
 
@@ -49,6 +50,15 @@ def run(script: str, *message: object) -> str:
 def test_help(script: str) -> None:
     assert "usage:" in run(script, "--help")
     assert f"{script}.py" in (BENCHMARKS / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_sweep_time(tmp_path: Path) -> None:
+    options = "--options=--num-envs 4 --num-steps 4 --hidden-sizes 4 --num-minibatches 1"
+    sizes = "--env toy/relay --points 2 --seeds 1 --total-steps 32 --out"
+    text = run("sweep_time", options, *sizes.split(), tmp_path)
+    seconds = json.loads((tmp_path / "sweep-time-cpu.json").read_text())["seconds"]
+    assert len(seconds) == 3 and min(seconds.values()) > 1 and "times the sweep" in text
 
 
 @pytest.mark.slow

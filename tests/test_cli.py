@@ -20,6 +20,7 @@ from constrained_envs import Limited, env_by_id
 from tiny_runs import assert_same_bits, rows
 
 import jaxmarl_lite as jml
+from jaxmarl_lite import exported_policy
 from jaxmarl_lite.cli import inspect
 from jaxmarl_lite.cli import train as cli_train
 from jaxmarl_lite.cli.main import main
@@ -126,6 +127,30 @@ def test_a_config_repeats_its_run(
     assert not capsys.readouterr().out
 
 
+def test_export_writes_the_policy_in_three_formats(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, program = tmp_path / "policy.safetensors", tmp_path / "policy.zip"
+    assert main(["export", str(trained), str(weights), "--seed", "1", "--greedy"]) == 0
+    assert f"{weights} (greedy actions, " in capsys.readouterr().out
+    loaded, expected = jml.load_policy(weights), jml.load_run(trained).policy(1, greedy=True)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+    assert loaded.greedy and loaded.config == expected.config and loaded.config.lr == 1e-3
+    assert main(["export", str(trained), str(program), "--batch-size", "3"]) == 0
+    assert not exported_policy.read_manifest(program)["greedy"]
+    capsys.readouterr()
+    for arguments, message in (
+        ([str(tmp_path / "policy.npz")], "allowed is a file, NAME.safetensors or NAME.zip or NAM"),
+        ([str(program), "--greedy", "--sampled"], "allowed is one of them"),
+        ([str(tmp_path / "policy.onnx")], "greedy is False; allowed for ONNX"),
+        ([str(weights), "--batch-size", "2"], "a file of weights fits any"),
+        ([str(weights), "--seed", "4"], "seed is 4; allowed is one of 0, 1"),
+    ):
+        assert main(["export", str(trained), *arguments]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and message in said[0], said
+
+
 def test_resume_prolongs(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin = ["train", "--config", str(trained), "--out"]
     assert main([*begin, str(tmp_path / "a")]) == 0
@@ -169,7 +194,8 @@ def test_what_diverged_is_not_played(
     assert result.diverged == (0,)
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in retained[:-1]))
     assert jml.load_run(path).diverged == (0,)  # a row that is missing tells nothing
-    jax.tree.map(np.testing.assert_array_equal, result.policy()._learner, result.learner(1))
+    bias = result.learner(1).actor_params["head"]["bias"]
+    np.testing.assert_array_equal(result.policy().params["actor_params/head/bias"], bias)
     for ask in (result.policy, result.episode):
         with pytest.raises(
             ValueError, match=re.escape("seed is 0 (it diverged); allowed is one of 1")
@@ -378,7 +404,7 @@ def test_render(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     from jaxmarl_lite.cli import inspect
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect, "load_run", lambda path: jml.load_run(path, Drawn()))
+        patch.setattr(inspect, "load_run", lambda path, checkpoint: jml.load_run(path, Drawn()))
         assert (
             main(["render", str(trained), "--seed", "1", "--out", str(tmp_path / "film.gif")]) == 0
         )
@@ -442,8 +468,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("evaluate nowhere", "nowhere is no folder"),
         (
-            "evaluate RUN --seed 99999999999999999999",
-            "--seed is 99999999999999999999; allowed is a whole number from",
+            "evaluate RUN --episode-seed 99999999999999999999",
+            "episode_seed is 99999999999999999999; allowed is a whole number from",
         ),
         ("render RUN --seed 5", "seed is 5; allowed is one of"),
         ("list toy/conter", "toy/counter"),
@@ -461,7 +487,7 @@ def test_bad_input_is_one_line(
 
 def test_words_for_true_and_false_are_no_text() -> None:
     result = [
-        cli_train._keyword(word)
+        cli_train.keyword(word)
         for word in ("a=false", "a=True", "a=TRUE", "a=0", "a=falsely", "a='true'")
     ]
     assert result == [("a", x) for x in (False, True, True, 0, "falsely", "true")]

@@ -227,7 +227,8 @@ def _result(end: float, won: bool) -> Any:
         costs=None,
         random_returns=None,
         timings=Timings(),
-        plan=types.SimpleNamespace(to_dict=lambda: {}),
+        diverged=(),
+        plan=types.SimpleNamespace(to_dict=lambda: {}, eval_episodes=4, greedy=False),
         final_return=lambda: interval,
         final_win_rate=lambda: interval,
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 PACKAGE = Path(__file__).parent.parent / "jaxmarl_lite"
 WITH_EXAMPLES = sorted(
@@ -19,9 +22,20 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.fixture(autouse=True)
+def without_cache() -> Iterator[None]:
+    """Ends what an example of the compilation cache begins."""
+    yield
+    if jax.config.jax_compilation_cache_dir is not None:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+
+
 @pytest.mark.parametrize("name", list(map(_name, WITH_EXAMPLES)))
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    ranks = "allow" if ".envs" in name else "raise"  # libraries of environments promote ranks
+    with jax.numpy_rank_promotion(ranks):
+        result = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert result.attempted > 0 and result.failed == 0

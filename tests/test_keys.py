@@ -13,7 +13,7 @@ from jaxmarl_lite import keys
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import make_evaluate
-from jaxmarl_lite.experiment import playback
+from jaxmarl_lite.experiment import playback, policies
 from jaxmarl_lite.train import make_train
 
 ENV = "toy/pursuit"  # draws its start, and all episodes are equally long
@@ -74,7 +74,7 @@ def test_a_run_uses_each_key_once(name, recorder):
         (), keys.for_purpose(0, keys.RANDOM_POLICY)
     )
     playback.make_episode_fn(built, env, greedy=False)(state.learner_state, 0)
-    act = playback.TrainedPolicy(built, state.learner_state, greedy=False)
+    act = policies.TrainedPolicy(built, state.learner_state, greedy=False)
     observation = env.reset(jax.random.key(7))[1].obs
     for _ in range(2):
         act(observation)

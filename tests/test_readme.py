@@ -77,10 +77,11 @@ def test_the_python_block_runs(tmp_path):
         },
     )
     code += "\nfrom jaxmarl_lite.experiment import presets\n"
-    code += "tuned = presets.lookup('liir', 'jumanji/lbf-2s-8x8-2p-2f-coop')\n"
+    code += "preset = presets.lookup('liir', 'jumanji/lbf-2s-8x8-2p-2f-coop')\n"
     code += (
-        "assert config == jml.LIIRConfig(**tuned.fields)\n"
-        "assert tuned.run_settings == dict(num_envs=64, num_steps=64)\n"
+        "assert result.config == tuned['config'] == jml.LIIRConfig(**preset.fields)\n"
+        "assert preset.run_settings == dict(num_envs=64, num_steps=64)\n"
+        "assert (result.plan.num_envs, result.plan.num_steps) == (64, 64)\n"
     )
     code += (
         "\nassert metrics['episode_return'].shape == (2, 1) and result.returns.shape == (2, 2)\n"

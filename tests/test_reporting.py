@@ -20,7 +20,7 @@ import jaxmarl_lite as jml
 from jaxmarl_lite.cli.main import main
 from jaxmarl_lite.envs.wrappers import Cost, with_costs
 from jaxmarl_lite.experiment import run_logger
-from jaxmarl_lite.report import checkpoint, loggers, plotting, run_dir
+from jaxmarl_lite.report import checkpoint, loggers, plotting, run_dir, tracking
 from jaxmarl_lite.report.tables import printable
 
 RUN: dict[str, Any] = dict(
@@ -70,15 +70,18 @@ def test_what_fails_beside_the_rows_does_not_end_a_run(
         broken()
 
     monkeypatch.setattr(run_logger, "draw", draw)
-    monkeypatch.setattr(loggers.TensorBoardLogger, "write", broken)
+    monkeypatch.setattr(tracking.TensorBoardLogger, "write", broken)
     monkeypatch.setattr(loggers, "marl_eval_json", broken)
     monkeypatch.setattr(jml.Result, "table", broken)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=broken))
-    result = jml.run("ippo", "toy/counter", out=tmp_path, wandb="p", **dict(RUN, quiet=False))
+    both, loud = ["tensorboard", "wandb=p"], dict(RUN, quiet=False)
+    with pytest.warns(run_dir.RunFolderWarning) as caught:
+        result = jml.run("ippo", "toy/counter", out=tmp_path, loggers=both, **loud)
     said = capsys.readouterr().out
+    warned = "; ".join(str(warning.message) for warning in caught)
     for name in ("curve.png", "TensorBoard", "marl_eval.json", "W&B"):
         assert (
-            said.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink")
+            warned.count(f"{name} failed, and the run goes on without it: RuntimeError: out of ink")
             == 1
         )
     assert "the result cannot be shown: RuntimeError: out of" in said
@@ -105,39 +108,6 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(sys, "stdout", Gone())
     assert jml.run("ippo", "toy/counter", **dict(RUN, quiet=False)).returns.shape == (2, 3)
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of every run begun at a W&B that writes nothing."""
-    begun: list[dict[str, Any]] = []
-
-    def init(**arguments: Any) -> Any:
-        begun.append(arguments)
-        return types.SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    return begun
-
-
-def test_ids_for_wandb_are_of_the_folder(wandb: list[dict[str, Any]], tmp_path: Path) -> None:
-    for folder in ("lr:1e-3/ippo", "lr#?,;/ippo"):
-        jml.run("ippo", "toy/counter", out=tmp_path / folder, wandb="p", **RUN)
-    ids = [item["id"] for item in wandb]
-    assert len(set(ids)) == 4 and not set("".join(ids)) & set(":;,#?/'\\ ")
-    assert {item["dir"] for item in wandb} == {
-        str(tmp_path / "lr:1e-3/ippo"),
-        str(tmp_path / "lr#?,;/ippo"),
-    }
-    jml.resume_run(tmp_path / "lr#?,;/ippo", total_steps=updates(3), wandb="p", quiet=True)
-    assert [item["id"] for item in wandb[4:]] == ids[2:]
-
-
-@pytest.mark.parametrize("project", ["a/b", "lr:1", "", "x" * 129, 5])
-def test_projects_that_wandb_does_not_take(wandb: list[Any], project: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"wandb is .*; allowed is a project's name"):
-        jml.run("ippo", "toy/counter", out=tmp_path / "run", wandb=project, **RUN)
-    assert not (tmp_path / "run").exists()
 
 
 def drawn_costs(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[float]]]:

@@ -425,7 +425,7 @@ def test_bad_input_is_one_error_before_anything_is_compiled(
             "parameter_sharing is 'no'; allowed is True or False",
             {"config": {"parameter_sharing": "no"}},
         ),
-        ("lr is None; allowed is a finite number", {"config": {"lr": None}}),
+        ("lr is None; allowed is a number from 0 to 10, or a sched", {"config": {"lr": None}}),
         ("field of config is 3; allowed is one of", {"config": {3: 1}}),
         (
             "vf_coef is 3.0, which has no effect without shared_torso; allowed",
@@ -454,7 +454,7 @@ def test_without_wandb_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monk
             "ippo",
             "toy/counter",
             config=config("ippo"),
-            wandb="project",
+            loggers=["wandb"],
             out=tmp_path / "run",
             **RUN,
         )

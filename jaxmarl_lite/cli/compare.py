@@ -35,6 +35,8 @@ class Compare:
     default the current folder."""
     against: str | None = None
     """Label of the run with which all others are compared; by default the first."""
+    report: bool = False
+    """Write comparison.html too, one web page with everything inside."""
     seeds: tuple[int, ...] = (3,)
     """One number: how many seeds, 0 .. n-1; several numbers: the seeds themselves."""
     total_steps: int = 1_000_000
@@ -87,7 +89,10 @@ def compare(args: list[str]) -> None:
     else:
         _check_no_training(options)
         comparison = comparing.compare_runs(options.runs, against=options.against)
-    paths = comparison.save((options.out or Path()) / "comparison")
+    stem = (options.out or Path()) / "comparison"
+    paths = comparison.save(stem)
+    if options.report:
+        paths.append(comparison.report(stem.with_suffix(".html")))
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)
@@ -108,10 +113,10 @@ def _check_no_training(options: Compare) -> None:
                 "folders of runs"
             )
     for field in dataclasses.fields(options):
-        if field.name in ("runs", "env", "out", "against"):
+        if field.name in ("runs", "env", "out", "against", "report"):
             continue
         if getattr(options, field.name) != field.default:
             raise ValueError(
                 f"--{field.name.replace('_', '-')} is given, but without --env nothing is trained; "
-                "allowed are --against and --out"
+                "allowed are --against, --out and --report"
             )

@@ -1,29 +1,24 @@
-"""The commands ``evaluate``, ``plot``, ``render`` and ``list``, which train nothing."""
+"""The commands ``evaluate``, ``plot``, ``render``, ``report`` and ``list`` train nothing."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite import envs, keys
+from jaxmarl_lite import envs, references
 from jaxmarl_lite.algorithms import cost_limits, registry
-from jaxmarl_lite.cli.train import REGISTRY
+from jaxmarl_lite.cli.train import REGISTRY, keyword
 from jaxmarl_lite.envs import errors
-from jaxmarl_lite.evaluate import make_evaluate
-from jaxmarl_lite.experiment import compilation, run_logger
 from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.experiment import joining, run_logger
 from jaxmarl_lite.experiment.result import load_run
-from jaxmarl_lite.report import run_dir, statistics, tables
+from jaxmarl_lite.report import atomic_io, run_dir, tables
 from jaxmarl_lite.report.tables import printable
-from jaxmarl_lite.validation import MOST, check_int
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 Run = Annotated[Path, tyro.conf.Positional]
@@ -41,13 +36,26 @@ class Evaluate:
     """Play the likeliest actions; by default as in the run's own evaluations."""
     sampled: bool = False
     """Play sampled actions; by default as in the run's own evaluations."""
-    seed: int = 0
+    seed: int | None = None
+    """Seed of the run whose policy is played; by default all."""
+    episode_seed: int = 0
     """Seed of the random numbers of the episodes."""
+    checkpoint: str = "latest"
+    """Checkpoint to evaluate: latest, best (by the run's best_metric), or the number of an
+    update."""
+    env: str | None = None
+    """Id of another environment to play in, with the same sizes; by default that of the run."""
+    env_args: dict[str, Any] | None = None
+    """Keyword arguments of that environment, such as reward=individual agent_id=False."""
+    json: bool = False
+    """Print one JSON object, with the returns of all episodes, instead of tables."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
     """Plot a metric of one or several runs: IQM and 95 % interval over seeds.
+
+    Runs that differ in nothing but their seeds are one run of several seeds.
 
     The metrics eval_cost and cost have a panel per cost, with the limits.
     """
@@ -79,9 +87,22 @@ class Render:
     """Play the likeliest actions; by default as in the run's own evaluations."""
     sampled: bool = False
     """Play sampled actions; by default as in the run's own evaluations."""
+    checkpoint: str = "latest"
+    """Checkpoint of the policy: latest, best (by the run's best_metric), or the number of an
+    update."""
     out: Path | None = None
     """File to write; by default episode.gif in the run's folder. The figure of intrinsic
     rewards has the same name with the suffix .rewards.png."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write a run as one web page: curves, costs and limits, tables, settings, versions, videos."""
+
+    run: Run
+    """Folder of the run."""
+    out: Path | None = None
+    """File to write, which ends in .html; by default report.html in the run's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,50 +129,39 @@ def evaluate(args: list[str]) -> None:
         ValueError: an argument is invalid.
     """
     options = tyro.cli(Evaluate, prog="jaxmarl-lite evaluate", args=args, registry=REGISTRY)
-    check_int("--seed", options.seed, -(2**31), 2**32 - 1)
-    check_int("--episodes", options.episodes, 1, MOST)
-    result = load_run(options.run)
-    spec, greedy = result.spec, _is_greedy(options, result.plan.greedy)
-    algorithm = compilation.algorithm_of(result.plan, result.env)
-    play = jax.jit(make_evaluate(algorithm, result.env, options.episodes, greedy))
-    means, costs, wins, rows = [], {}, [], []
-    for seed in result.seeds:
-        key = jax.random.fold_in(keys.for_purpose(options.seed, keys.AFTERWARDS), seed)
-        played = jax.device_get(play(result.learner(seed), key))
-        if seed in result.diverged:  # its policy may still act, but without meaning
-            played = jax.tree.map(lambda x: np.full(x.shape, np.nan), played)
-        returns, won = np.asarray(spec.team_return(played.returns), float), np.asarray(played.wins)
-        costs[seed] = played.costs
-        means.append(float(returns.mean()))
-        text, length, share = "left out", None, "left out"
-        if np.isfinite(returns).all():
-            interval = statistics.bootstrap_interval(returns, statistics.mean)
-            text = tables.format_interval(interval, count_seeds=False)
-            length = round(float(played.lengths.mean()), 1)
-        if np.isfinite(won).all():
-            share = tables.format_share(int(won.sum()), len(won))
-        rows.append((f"seed {seed}", text, length))
-        wins.append((f"seed {seed}", share))
-    overall = tables.format_interval(statistics.bootstrap_interval(means))
-    rows += [(), ("IQM [95 % interval] over seeds", overall, None)]
-    meaning = f"{spec.return_description}: mean [95 % interval] over {options.episodes} episodes"
-    title = f"{result.algorithm} on {result.plan.env}, {'greedy' if greedy else 'sampled'}"
-    parts = [tables.make_table(("", meaning, "episode length"), rows, title)]
-    if spec.win_condition:
-        columns = ("", "win rate [95 % interval]")
-        parts.append(tables.make_table(columns, wins, f"wins: {spec.win_condition}"))
-    if spec.num_costs:
-        title = f"costs over {options.episodes} episodes of each seed, together"
-        parts += tables.evaluation_cost_tables(costs, result.limits, spec.cost_names, title)
-    for part in parts:
+    greedy = _is_greedy(options)
+    env = None
+    if options.env is not None:
+        env = envs.make(options.env, **dict(map(keyword, options.env_args or ())))
+    elif options.env_args:
+        raise ValueError("--env-args is without --env; allowed is both")
+    result = load_run(options.run, checkpoint=_checkpoint(options.checkpoint))
+    evaluation = result.evaluate(
+        options.episodes,
+        seed=options.seed,
+        greedy=greedy,
+        episode_seed=options.episode_seed,
+        env=env,
+    )
+    if options.json:
+        print(atomic_io.to_json({"run": options.run} | evaluation.to_dict(), indent=2))
+        return
+    if options.checkpoint != "latest":
+        _console().print(f"checkpoint of update {int(result.states.num_updates[0])}")
+    for part in evaluation.tables():
         _console().print(part)
 
 
-def _is_greedy(options: Evaluate | Render, default: bool) -> bool:
-    """Returns whether --greedy or --sampled is given, or the default where neither is."""
+def _checkpoint(text: str) -> str | int:
+    """Returns the argument ``checkpoint`` of `load_run`."""
+    return int(text) if text.isdecimal() else text
+
+
+def _is_greedy(options: Evaluate | Render) -> bool | None:
+    """Returns whether --greedy or --sampled is given; None where neither is."""
     if options.greedy and options.sampled:
         raise ValueError("--greedy and --sampled are both given; allowed is one of them")
-    return options.greedy or (default and not options.sampled)
+    return True if options.greedy else False if options.sampled else None
 
 
 def plot(args: list[str]) -> None:
@@ -170,12 +180,14 @@ def plot(args: list[str]) -> None:
     from jaxmarl_lite.report import plotting
 
     plotting.check_path(options.out, "--out")
-    runs = {}
-    for path in options.runs:
-        run = run_dir.load(path)
-        plan = experiment_config.from_dict(run.config, run.folder.config)
-        run_logger.check_rows(plan, run.rows, run.folder.metrics)
-        runs[f"{plan.algorithm} ({path})" if len(options.runs) > 1 else path.name] = run, plan
+
+    runs, joined = {}, joining.join_runs(_different(options.runs))
+    for run, plan, paths in joined:
+        name = str(paths[0]) if len(paths) == 1 else joining.common_name(paths)
+        several = f"{plan.algorithm} ({name})"
+        while several in runs:  # folders of the same names elsewhere
+            several += "'"
+        runs[several if len(joined) > 1 else Path(name).name] = run, plan
     metric = options.metric
     folder = options.runs[0] if len(options.runs) == 1 else Path()
     out = options.out or folder / f"{metric.replace('/', '_')}.png"
@@ -192,6 +204,11 @@ def plot(args: list[str]) -> None:
         panel = plotting.Panel("", metric.replace("_", " "), curves, show_seeds=True)
         plotting.draw_panels([panel], title=title, path=out)
     print(printable(out))
+
+
+def _different(paths: tuple[Path, ...]) -> list[Path]:
+    """Returns the folders, each once, whatever the paths that lead to it."""
+    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
 
 
 def _plot_costs(
@@ -256,29 +273,29 @@ def render(args: list[str]) -> None:
         ValueError: an argument is invalid, or the environment cannot be drawn.
     """
     options = tyro.cli(Render, prog="jaxmarl-lite render", args=args, registry=REGISTRY)
-    result = load_run(options.run)
-    greedy = _is_greedy(options, result.plan.greedy)
-    animate = getattr(result.env, "animate", None)
-    learned = compilation.algorithm_of(result.plan, result.env).intrinsic_reward
-    if animate is None and learned is None:
-        raise ValueError(f"environment {result.plan.env} cannot be drawn: it has no `animate`")
-    video = options.out or options.run / "episode.gif"
-    if not video.suffix or video.is_dir():
-        raise ValueError(
-            f"out is {str(video)!r}; allowed is a file name with a suffix, such as episode.gif"
-        )
-    episode = result.episode(options.seed, options.episode_seed, greedy)
-    paths, missing = [], "; no video: the environment has no `animate`"
-    if animate is not None:
-        missing, rewards = "", {}
-        if "rewards" in inspect.signature(animate).parameters:
-            rewards = {"rewards": episode.intrinsic_reward}
-        paths.append(animate(episode.states, video, **rewards))
-    if episode.intrinsic_reward is not None:
-        paths.append(video.with_suffix(".rewards.png"))
-        result.plot_intrinsic_rewards(paths[-1], episode=episode)
-    played = "greedy" if greedy else "sampled"
+    greedy = _is_greedy(options)
+    result = load_run(options.run, checkpoint=_checkpoint(options.checkpoint))
+    video, rewards, episode = result.render(
+        options.out, seed=options.seed, episode_seed=options.episode_seed, greedy=greedy
+    )
+    missing = "; no video: the environment has no `animate`" if video is None else ""
+    played = "greedy" if (result.plan.greedy if greedy is None else greedy) else "sampled"
+    paths = [path for path in (video, rewards) if path is not None]
     print(*map(printable, paths), f"({episode.length} steps, {played} actions{missing})")
+
+
+def report(args: list[str]) -> None:
+    """Runs the command ``report RUN``.
+
+    Args:
+        args: arguments of the command.
+
+    Raises:
+        ValueError: the file cannot be written.
+        RunFolderError: the folder holds no run.
+    """
+    options = tyro.cli(Report, prog="jaxmarl-lite report", args=args, registry=REGISTRY)
+    print(printable(load_run(options.run).report(options.out)))
 
 
 def list_names(args: list[str]) -> None:
@@ -293,11 +310,11 @@ def list_names(args: list[str]) -> None:
     options = tyro.cli(List, prog="jaxmarl-lite list", args=args, registry=REGISTRY)
     console = _console()
     for name in options.names:
-        if name in registry.ALGORITHMS:
+        if _is_algorithm(name):
             console.print(_algorithm(name))
             continue
-        if "/" not in name:
-            known = [*registry.ALGORITHMS, *dict(envs.list_environments())]
+        if "/" not in name and name not in dict(envs.list_environments()) and ":" not in name:
+            known = [*registry.names(), *dict(envs.list_environments())]
             raise errors.unknown_name_error(
                 "algorithm or environment", name, known, "Allowed: what jaxmarl-lite list shows."
             )
@@ -324,11 +341,22 @@ def list_names(args: list[str]) -> None:
             )
 
 
+def _is_algorithm(name: str) -> bool:
+    """Returns whether a name is that of an algorithm, and not of an environment."""
+    if not references.is_reference(name):
+        return name in registry.names()
+    try:
+        registry.resolve(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _algorithms() -> Table:
     """Returns a table of the algorithms with their most important settings."""
     names = ("hidden_sizes", "recurrent", "critic_input", "num_epochs", "lr")
     rows = []
-    for name in registry.ALGORITHMS:
+    for name in registry.names():
         config = registry.config_of(name)()
         values = (_plain(getattr(config, field, "")) for field in names)
         rows.append((name, len(dataclasses.fields(config)), *values))

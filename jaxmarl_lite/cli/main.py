@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jaxmarl_lite import compilation_cache
+
 HELP = """usage: jaxmarl-lite COMMAND ...
 
   train ALGORITHM --env ENV   train an algorithm with several seeds, for example
@@ -25,11 +27,16 @@ HELP = """usage: jaxmarl-lite COMMAND ...
   compare RUN RUN [...]       compare runs in tables and plots, with intervals over seeds
   compare ALGORITHM [...] --env ENV [...] --out DIR
                               train algorithms alike and compare them
+  sweep ALGORITHM --env ENV --out DIR --grid FIELD=VALUE,VALUE ...
+                              train with many settings and rank them; grid, random or Optuna
   render RUN                  write an episode of a trained policy as a GIF
+  export RUN FILE             write a trained policy as .safetensors, .zip or .onnx
+  report RUN                  write a run as one web page
   list [NAME ...]             list algorithms and environments, or show details of some
 
 COMMAND --help shows the options of a command, `train ALGORITHM --help` all settings of an
-algorithm. RUN is the folder of a run, as given to --out.
+algorithm. RUN is the folder of a run, as given to --out. ALGORITHM and ENV may be yours, as
+module:name of a function or class that Python finds from the working directory; so may --networks.
 """
 
 
@@ -89,7 +96,7 @@ def _show_warning(usual: Callable[..., None]) -> Callable[..., None]:
 
 def _command(name: str) -> Callable[[list[str]], None]:
     """Returns the function of a command; raises ValueError for an unknown name."""
-    names = ("train", "evaluate", "plot", "compare", "render", "list")
+    names = ("train", "evaluate", "plot", "compare", "sweep", "render", "report", "export", "list")
     if name not in names:
         from jaxmarl_lite.validation import unknown_name
 
@@ -103,6 +110,14 @@ def _command(name: str) -> Callable[[list[str]], None]:
         from jaxmarl_lite.cli import compare as cli_compare
 
         return cli_compare.compare
+    if name == "sweep":
+        from jaxmarl_lite.cli import sweep as cli_sweep
+
+        return cli_sweep.sweep
+    if name == "export":
+        from jaxmarl_lite.cli import export as cli_export
+
+        return cli_export.export
     from jaxmarl_lite.cli import inspect
 
     return getattr(inspect, "list_names" if name == "list" else name)
@@ -131,11 +146,7 @@ def _expected(error: Exception) -> bool:
 
 def _keep_compilations() -> None:
     """Keeps compiled programs on disk, including small ones, so that the same run compiles once."""
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "jaxmarl_lite"
-        / "programs"
-    )
+    cache = compilation_cache.default_folder()
     # JAX reads these environment variables when it is imported; values that the user set stay.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -6,19 +6,28 @@ The options are the fields of `RunConfig`, of `SessionConfig` and of the algorit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import tyro
 
-from jaxmarl_lite.algorithms import base_config, cost_limits, registry
+from jaxmarl_lite import references
+from jaxmarl_lite.algorithms import (
+    base_config,
+    cost_limits,
+    inner_update,
+    optimizers,
+    registry,
+)
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.api import run
-from jaxmarl_lite.experiment.config import RunConfig, SessionConfig
+from jaxmarl_lite.experiment.callbacks import EarlyStopping
+from jaxmarl_lite.experiment.config import RunConfig
+from jaxmarl_lite.experiment.session import SessionConfig
 from jaxmarl_lite.report import run_dir
-from jaxmarl_lite.validation import check_path, parse_value
+from jaxmarl_lite.validation import check_path, parse_value, unknown_name
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -66,13 +75,48 @@ def _add_rule(
             nargs="*" if many else 1,
             metavar=metavar,
             instance_from_str=parse,
-            is_instance=lambda value: isinstance(value, (kind if isinstance(kind, type) else dict)),
+            is_instance=lambda value: not isinstance(kind, type) or isinstance(value, kind),
             str_from_instance=to_words,
         )
 
 
 _add_rule(int, "INT", lambda strings: to_int(strings[0]))
 _add_rule(Path, "PATH", lambda strings: check_path("the path", strings[0]))
+
+
+def _to_rate(word: str) -> float | str:
+    """Returns a learning rate, or the text that names a schedule."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _to_words(value: object) -> list[str]:
+    """Returns a setting that may be an object as the words of its option."""
+    is_plain = value is None or isinstance(value, float)
+    return [str(value) if is_plain else references.describe(value)]
+
+
+def _to_rule(word: str) -> str | None:
+    """Returns the word or text of an optimizer; None stands for the one that it falls back on."""
+    return None if word == "None" else word
+
+
+_RULES = "|".join(optimizers.WORDS)
+_add_rule(
+    optimizers.LearningRate, "FLOAT|MODULE:NAME", lambda strings: _to_rate(strings[0]), _to_words
+)
+_add_rule(optimizers.OptimizerRule, f"{_RULES}|MODULE:NAME", lambda strings: strings[0], _to_words)
+_add_rule(
+    optimizers.OptimizerRule | None,
+    f"{_RULES}|MODULE:NAME",
+    lambda strings: _to_rule(strings[0]),
+    _to_words,
+)
+_add_rule(
+    inner_update.InnerUpdateRule, "optimizer|MODULE:NAME", lambda strings: strings[0], _to_words
+)
 _add_rule(
     cost_limits.CostLimits,
     "NAME=LIMIT[,LIMIT...]",
@@ -84,7 +128,7 @@ _add_rule(
     dict[str, Any] | None,
     "NAME=VALUE",
     tuple,  # `train` parses the words, and refuses wrong ones in one line
-    lambda value: [f"{name}={entry!r}" for name, entry in value.items()],
+    lambda value: [f"{name}={entry!r}" for name, entry in (value or {}).items()],
     many=True,
 )
 
@@ -94,8 +138,24 @@ class Options(SessionConfig, RunConfig):
     """Train an algorithm in an environment with several seeds."""
 
     algorithm: tyro.conf.Suppress[str]
+    entry: tyro.conf.Suppress[Any] = None
+    lanes: tyro.conf.Suppress[Any] = None
+    networks: str | None = None
+    """Networks of the user, as MODULE:NAME of a `Networks` or of a function from the environment's
+    spec to them."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """A config.json, or the folder of a run, whose values are the defaults of all other options."""
+    on_evaluation: tuple[str, ...] = ()
+    """Functions MODULE:NAME that are called with an EvaluationReport after every evaluation, and
+    that may end the run."""
+    seed: int | None = None
+    """The only seed of the run, in place of --seeds; plot and compare join such runs."""
+    early_stopping: dict[str, Any] | None = None
+    """End the run when a metric no longer improves, such as metric=eval_return patience=5
+    min_delta=0.1 mode=max; see jml.EarlyStopping."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Loggers beside metrics.jsonl: tensorboard, csv, wandb, wandb=PROJECT, mlflow,
+    mlflow=EXPERIMENT, or MODULE:NAME of a class with start(run), write(rows) and close()."""
     distributed: bool = False
     """Join several processes or hosts; Slurm and similar launchers are detected."""
     coordinator: str | None = None
@@ -109,6 +169,20 @@ class Options(SessionConfig, RunConfig):
         """Leaves the checks to `run`, which names the fields in one line."""
 
 
+class Command(NamedTuple):
+    """What the words of a command ask to train.
+
+    Attributes:
+        algorithm: the algorithm.
+        env: id of the environment.
+        settings: arguments of `run`.
+    """
+
+    algorithm: str
+    env: str
+    settings: dict[str, Any]
+
+
 def train(args: list[str]) -> None:
     """Runs the command ``train``.
 
@@ -120,14 +194,33 @@ def train(args: list[str]) -> None:
         RunError: as for `run`.
         RunFolderError: as for `run`.
     """
+    command = parse(args)
+    if command is not None:
+        run(command.algorithm, command.env, **command.settings)
+
+
+def parse(args: list[str]) -> Command | None:
+    """Parses the arguments of ``train``.
+
+    Args:
+        args: arguments of the command.
+
+    Returns:
+        What they ask to train; None where they asked for the help alone.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
     stored = _stored(args)
-    if not args or args[0].startswith("-"):
+    name, rest = _algorithm_of(args)
+    if name is None:
         if stored is None:
             _without_algorithm(args)
-            return
-        args = [stored.algorithm, *args]
-    name, rest = args[0], args[1:]
+            return None
+        name = stored.algorithm
     kind = registry.config_of(name)
+    if any(word.partition("=")[0] == "--cost-limit" for word in rest):
+        experiment_config.check_keeps_limits("--cost-limit", kind)
     if stored is not None and stored.algorithm != name:
         raise ValueError(
             f"algorithm is {name!r}, but the config given is of {stored.algorithm!r}; allowed is "
@@ -172,14 +265,35 @@ def train(args: list[str]) -> None:
         field.name: getattr(options, field.name)
         for kind in (RunConfig, SessionConfig)
         for field in dataclasses.fields(kind)
-        if field.name not in ("algorithm", "env")
+        if field.name not in ("algorithm", "entry", "lanes", "env")
     }
+    if options.seed is not None:
+        settings["seed"] = options.seed
+        if options.seeds == defaults.seeds and _value_of("--seeds", rest) is None:
+            del settings["seeds"]
     # One number is how many seeds; one stored seed, such as (7,), is that seed.
     if len(options.seeds) == 1 and options.seeds != defaults.seeds:
         settings["seeds"] = options.seeds[0]
+    if options.loggers == Options.loggers:
+        settings["loggers"] = None  # TensorBoard where the run has a folder
     if isinstance(options.env_args, tuple):
-        settings["env_args"] = dict(map(_keyword, options.env_args))
-    run(name, options.env, **(settings | {"config": config}))
+        settings["env_args"] = _keywords("env_args", options.env_args)
+    if options.early_stopping is not None:
+        settings["on_evaluation"] += (_early_stopping(options.early_stopping),)
+    settings["on_evaluation"] = settings["on_evaluation"] or None  # those of a resumed run
+    return Command(name, options.env, settings | {"config": config})
+
+
+def _algorithm_of(args: list[str]) -> tuple[str | None, list[str]]:
+    """Returns the algorithm, which stands first or behind ``--algorithm``, and the other words."""
+    for i, word in enumerate(args):
+        if word == "--algorithm" and i + 1 < len(args):
+            return args[i + 1], [*args[:i], *args[i + 2 :]]
+        if word.startswith("--algorithm="):
+            return word.partition("=")[2], [*args[:i], *args[i + 1 :]]
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    return None, args
 
 
 def _settings(base: Any, parsed: Any, args: list[str]) -> Any:
@@ -211,18 +325,21 @@ def _stored(args: list[str]) -> RunConfig | None:
     if resume is not None:
         resume = check_path("--resume", resume)
         plan = experiment_config.read(resume)
+        experiment_config.check_complete(plan, resume)
         experiment_config.env_of_run(plan, resume, None)
         return plan
     if config is None:
         return None
     path = check_path("--config", config)
     path = path / "config.json" if path.is_dir() else path
-    return experiment_config.from_dict(run_dir.read_object(path), path)
+    plan = experiment_config.from_dict(run_dir.read_object(path), path)
+    experiment_config.check_complete(plan, path)
+    return plan
 
 
 def _without_algorithm(args: list[str]) -> None:
     """Prints the help of ``train`` without an algorithm; raises ValueError for other arguments."""
-    allowed = ", ".join(registry.ALGORITHMS)
+    allowed = ", ".join([*registry.names(), "module:name"])
     if args and args[0] not in ("-h", "--help"):
         raise ValueError(
             f"algorithm is missing before {args[0]}; allowed is one of {allowed}, or --resume RUN"
@@ -246,9 +363,34 @@ def _value_of(option: str, args: list[str]) -> str | None:
     return None
 
 
-def _keyword(text: str) -> tuple[str, Any]:
-    """Parses ``name=value``; the value is true, false, a Python literal, or else text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"env_args has {text!r}; allowed is name=value")
-    return name, parse_value(value)
+def _keywords(field: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Parses texts ``name=value``; a value is true, false, a Python literal, or else text."""
+    keywords = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{field} has {text!r}; allowed is name=value")
+        keywords[name] = parse_value(value)
+    return keywords
+
+
+def _early_stopping(texts: Any) -> EarlyStopping:
+    """Returns the callback that the words of ``--early-stopping`` describe."""
+    keywords = _keywords("early_stopping", texts)
+    names = [field.name for field in dataclasses.fields(EarlyStopping)]
+    for name in keywords:
+        if name not in names:
+            raise unknown_name("field of early_stopping", name, names)
+    return EarlyStopping(**keywords)
+
+
+def keyword(text: str) -> tuple[str, Any]:
+    """Returns name and value of an option ``NAME=VALUE``.
+
+    Args:
+        text: the option; its value is true, false, a Python literal, or else text.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    return next(iter(_keywords("env_args", [text]).items()))

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,11 +19,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmarl_lite import sharding
-from jaxmarl_lite.algorithms import base_config
-from jaxmarl_lite.experiment import compilation
+from jaxmarl_lite.algorithms import base_config, registry
+from jaxmarl_lite.experiment import compilation, initial_weights
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment.config import RunConfig, SessionConfig
+from jaxmarl_lite.experiment.callbacks import Callback, Callbacks, EarlyStopping
+from jaxmarl_lite.experiment.config import Objects, RunConfig
 from jaxmarl_lite.experiment.fingerprint import changed_fields, data_by_field
+from jaxmarl_lite.experiment.ranking import check_metric
 from jaxmarl_lite.experiment.result import Result, read_meta
 from jaxmarl_lite.experiment.run_logger import RunLogger, write_plan
 from jaxmarl_lite.experiment.runner import (
@@ -34,9 +36,12 @@ from jaxmarl_lite.experiment.runner import (
     StopRequest,
     finished_result,
 )
+from jaxmarl_lite.experiment.session import SessionConfig
+from jaxmarl_lite.references import describe
 from jaxmarl_lite.report import checkpoint, run_dir
-from jaxmarl_lite.types import Array, Environment, TrainState
-from jaxmarl_lite.validation import check_path
+from jaxmarl_lite.report.tracking import Logger
+from jaxmarl_lite.types import Algorithm, Array, Environment, TrainState
+from jaxmarl_lite.validation import check_int, check_path
 
 Record = TypeVar("Record")
 
@@ -54,11 +59,13 @@ _SEEDS, _STEPS, _EVALUATIONS, _EVAL_EPISODES = map(
 
 
 def run(
-    algorithm: str,
+    algorithm: str | Algorithm | tuple[type[Any], Callable[..., Algorithm]],
     env: str | Environment,
     *,
     config: Any = None,
+    networks: Any = None,
     seeds: int | Sequence[int] = _SEEDS,
+    seed: int | None = None,
     total_steps: int = _STEPS,
     out: str | Path | None = None,
     num_envs: int | None = None,
@@ -69,12 +76,16 @@ def run(
     greedy: bool | None = None,
     env_args: Mapping[str, Any] | None = None,
     resume: str | Path | None = None,
+    init_from: str | Path | None = None,
     seeds_in_parallel: int | None = None,
     devices: int | None = None,
     shard_over: Literal["envs", "seeds"] = "envs",
     max_checkpoints: int = 2,
     checkpoint_minutes: float = 5.0,
-    wandb: str | None = None,
+    loggers: Sequence[Logger | str] | None = None,
+    on_evaluation: Callback | str | Sequence[Callback | str] | None = None,
+    best_metric: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
     quiet: bool = False,
 ) -> Result:
     """Trains an algorithm in an environment with several seeds, evaluating and saving on the way.
@@ -84,13 +95,21 @@ def run(
     ends it at once, except while a program compiles, which nothing can interrupt.
 
     Args:
-        algorithm: name of the algorithm, one of `ALGORITHMS`.
+        algorithm: name of the algorithm, one of `ALGORITHMS`; or an algorithm of the user: a text
+            ``module:name``, a ``(Config, make)`` pair, or an `Algorithm`; see
+            `algorithms.registry.resolve`.
         env: an id that `make` accepts, or any object that follows the `Environment` protocol.
         config: settings of the algorithm: its config, or a mapping from some of its fields to
             values. Fields that a mapping omits, or all fields when None, have the values tuned for
             this environment, or their defaults.
+        networks: the user's networks, a `Networks` such as ``Networks(actor=MyEncoder())``; a
+            function from the environment's spec to them; or a text ``module:name`` of either. None:
+            the layers of the config. Objects are no part of the run's folder: whoever loads or
+            resumes the run passes them again.
         seeds: number of seeds (n stands for 0 .. n-1), or a sequence of different seeds. Each seed
             is an independent training run.
+        seed: the only seed of the run, in place of ``seeds``, as for one job of an array on a
+            cluster. ``plot`` and `compare_runs` join runs that differ in nothing but their seeds.
         total_steps: environment steps of each seed, rounded up to whole updates.
         out: folder for everything that the run keeps; None writes nothing.
         num_envs: parallel environments of a rollout, B; None: the value tuned for this environment,
@@ -110,6 +129,11 @@ def run(
         resume: folder of a run to continue, see `resume_run`. Arguments that are not given are
             taken from that run. Arguments that are given must equal the run's, except for a larger
             ``total_steps`` and the options that `resume_run` accepts as well.
+        init_from: folder of another run, from whose newest checkpoint this one starts: its learned
+            weights and normalizers, where shapes agree; not its optimizers, environments and number
+            of steps. What is taken and what is not is printed. The first seed starts from the first
+            of the other run, and so on; where that has fewer, its seeds take turns. A resumed run
+            does not load it again.
         seeds_in_parallel: seeds that train side by side, the others after them; None: one on a CPU,
             else all.
         devices: number of devices to use; see `jaxmarl_lite.sharding`.
@@ -117,7 +141,22 @@ def run(
         max_checkpoints: number of checkpoints to keep.
         checkpoint_minutes: longest time between two checkpoints, in minutes, above 0 (inf: save at
             evaluations alone). The run saves a checkpoint after every evaluation too.
-        wandb: name of a W&B project to write to as well.
+        loggers: loggers beside metrics.jsonl, which is always written: names (``tensorboard``,
+            ``csv``, ``wandb``, ``wandb=PROJECT``, ``mlflow``, ``mlflow=EXPERIMENT``), objects with
+            the methods of `report.tracking.Logger`, or references ``module:name`` of such objects
+            or their classes. None: TensorBoard where the run has a folder. A logger that fails is
+            reported by a warning, and the run goes on without it.
+        on_evaluation: a function that is called with an `EvaluationReport` after every evaluation,
+            once that is saved; or its reference ``module:name``, or a list of several. The run goes
+            on where it returns None or False. True, or a text that says why, ends the run: `run`
+            returns the `Result` so far, whose ``stopped`` is the reason. What it raises ends the
+            run as well. `resume_run` continues in both cases. Of several processes only process 0
+            calls it. `EarlyStopping` is one.
+        best_metric: a metric by which the checkpoint of the best evaluation is kept beside the
+            newest ones, for ``load_run(path, checkpoint="best")``. It is the mean over the seeds
+            that have not diverged. In a run with limits on costs, evaluations whose mean costs keep
+            them come first, see `ranking.Score`.
+        best_mode: whether the highest (``max``) or the lowest (``min``) is the best.
         quiet: whether to print nothing.
 
     Returns:
@@ -148,21 +187,31 @@ def run(
     """
     arguments = locals()
     session = _fields_of(SessionConfig, arguments)
+    if seed is not None:
+        if not isinstance(seeds, _Default):
+            raise ValueError(
+                f"seed is {seed!r} and seeds is {seeds!r}; allowed is one of them: seed is the "
+                "number of the only seed"
+            )
+        arguments["seeds"] = (check_int("seed", seed, 0, 2**32 - 1),)
     settings = {
         name: value
         for name, value in arguments.items()
         if name in RunConfig.__dataclass_fields__ and name not in ("algorithm", "env")
     }
+    name, _ = registry.resolve(algorithm)
     if session.resume is None:
         plan, environment = experiment_config.make_run_config(algorithm, env, **settings)
         _check_devices(plan)
+        _check_metrics(plan, environment, session)
+        initial_weights.find(plan, environment)  # raises where there are none
         folder = None if session.out is None else run_dir.RunFolder(session.out)
         with _locked(folder, plan):
             return _train(plan, environment, folder, session, None, None)
-    stored = experiment_config.read(session.resume)
+    stored = _stored_plan(session.resume, algorithm, networks, config)
     # Arguments that the caller did not pass are those of the stored run.
-    excluded = {"algorithm", "env", "devices", "shard_over"}
-    excluded |= set() if algorithm == stored.algorithm else {"config"}
+    excluded = {"algorithm", "entry", "lanes", "env", "devices", "shard_over"}
+    excluded |= set() if name == stored.algorithm else {"config"}
     excluded |= set() if isinstance(env, str) and env == stored.env else {"env_args"}
     settings |= {
         name: value
@@ -172,8 +221,57 @@ def run(
     plan, environment = experiment_config.make_run_config(algorithm, env, **settings)
     free = experiment_config.FREE_FIELDS - {"num_evaluations"}
     experiment_config.check_resumable(plan, stored, session.resume, free)
-    layout = {name: getattr(plan, name) for name in ("seeds_in_parallel", "devices", "shard_over")}
+    layout = {name: getattr(plan, name) for name in _LAYOUT}
     return _continue(stored, environment, session, plan.total_steps, layout)
+
+
+def run_plan(plan: RunConfig, env: Environment, session: SessionConfig) -> Result:
+    """Trains a plan, or continues the run of the same plan that ``session.resume`` holds.
+
+    Args:
+        plan: plan of the run.
+        env: its environment.
+        session: settings that do not affect the numbers.
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        ValueError: the plan and the stored run differ.
+        RunFolderError: as for `run`.
+        RunError: as for `run`.
+    """
+    if session.resume is not None:
+        layout = {name: getattr(plan, name) for name in _LAYOUT}
+        experiment_config.check_resumable(
+            plan, experiment_config.read(session.resume), session.resume
+        )
+        return _continue(plan, env, session, plan.total_steps, layout)
+    _check_devices(plan)
+    _check_metrics(plan, env, session)
+    folder = None if session.out is None else run_dir.RunFolder(session.out)
+    with _locked(folder, plan):
+        return _train(plan, env, folder, session, None, None)
+
+
+_LAYOUT = ("seeds_in_parallel", "devices", "shard_over")
+"""Fields of a plan that distribute its seeds and environments."""
+
+
+def _stored_plan(path: Path, algorithm: object, networks: object, config: object) -> RunConfig:
+    """Returns the plan of a run that `run` resumes, with the objects that the caller passed.
+
+    An argument that is another object than the run's is left out here: the comparison of the plans
+    names it.
+    """
+    stored = experiment_config.read(path)
+    name, _ = registry.resolve(algorithm)
+    same_networks = networks is not None and describe(networks) == describe(stored.networks)
+    objects = Objects(
+        None if isinstance(algorithm, str) or name != stored.algorithm else algorithm,
+        networks if same_networks else None,
+    )
+    return experiment_config.read(path, objects)
 
 
 def _fields_of(kind: type[Record], arguments: Mapping[str, Any]) -> Record:
@@ -186,13 +284,19 @@ def resume_run(
     path: str | Path,
     *,
     env: Environment | None = None,
+    algorithm: Any = None,
+    networks: Any = None,
+    config: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
     seeds_in_parallel: int | None = None,
     devices: int | None = None,
     shard_over: Literal["envs", "seeds"] = "envs",
     max_checkpoints: int = 2,
     checkpoint_minutes: float = 5.0,
-    wandb: str | None = None,
+    loggers: Sequence[Logger | str] | None = None,
+    on_evaluation: Callback | str | Sequence[Callback | str] | None = None,
+    best_metric: str | None = None,
+    best_mode: Literal["max", "min"] = "max",
     quiet: bool = False,
 ) -> Result:
     """Continues a run from its newest checkpoint, bit for bit.
@@ -202,6 +306,9 @@ def resume_run(
     Args:
         path: folder of the run.
         env: the environment of the run, where `run` was given an object.
+        algorithm: the algorithm of the run, where `run` was given an object.
+        networks: the networks of the run, where `run` was given an object.
+        config: fields of the config that were objects, such as ``{"optimizer": ...}``.
         total_steps: environment steps of each seed, at least as many as planned; further
             evaluations are as far apart as before. None: as planned.
         seeds_in_parallel: as for `run`; None: as before. This and the remaining arguments may
@@ -211,7 +318,12 @@ def resume_run(
         shard_over: as for `run`.
         max_checkpoints: as for `run`.
         checkpoint_minutes: as for `run`, in minutes.
-        wandb: as for `run`.
+        loggers: as for `run`; None: those of the run that names gave. W&B and MLflow continue their
+            runs.
+        on_evaluation: as for `run`; None: those of the run that were given as ``module:name``, and
+            `EarlyStopping`, unless one of them ended the run. Functions must be passed again.
+        best_metric: as for `run`; None: as before.
+        best_mode: as for `run`, for ``best_metric``.
         quiet: as for `run`.
 
     Returns:
@@ -238,7 +350,8 @@ def resume_run(
     """
     path = check_path("path", path)
     session = _fields_of(SessionConfig, locals() | {"resume": path})
-    stored = experiment_config.read(path)
+    stored = experiment_config.read(path, Objects(algorithm, networks, config))
+    experiment_config.check_complete(stored, path)
     environment = experiment_config.env_of_run(stored, path, env)
     steps = stored.total_steps if total_steps is None else total_steps
     at_once = stored.seeds_in_parallel if seeds_in_parallel is None else seeds_in_parallel
@@ -251,6 +364,15 @@ def _check_devices(plan: RunConfig) -> None:
     mesh = sharding.make_mesh(plan.devices, plan.shard_over)
     minibatches = getattr(plan.config, "num_minibatches", 1)
     sharding.check_layout(mesh, plan.shard_over, len(plan.seeds), plan.num_envs, minibatches)
+
+
+def _check_metrics(plan: RunConfig, env: Environment, session: SessionConfig) -> None:
+    """Raises ValueError for a metric in the session's settings that the run will not have."""
+    if session.best_metric is not None:
+        check_metric("best_metric", session.best_metric, plan, env)
+    for callback in session.on_evaluation:
+        if isinstance(callback, EarlyStopping):
+            check_metric("metric", callback.metric, plan, env)
 
 
 @contextlib.contextmanager
@@ -311,9 +433,10 @@ def _continue(
     assert session.resume is not None
     plan = dataclasses.replace(experiment_config.extend(stored, total_steps), **layout)
     _check_devices(plan)
+    _check_metrics(plan, env, session)
     folder = run_dir.find(session.resume)
     with _locked(folder):
-        if experiment_config.read(folder.path) != stored:
+        if experiment_config.read(folder.path).to_dict() != stored.to_dict():
             raise run_dir.RunFolderError(
                 f"another process has just changed the run in {folder.path}; try again"
             )
@@ -387,8 +510,11 @@ def _train(
         session.quiet or not is_writer,
     )
     updates = 0 if start is None else start.update
-    with StopRequest() as stop, display, _disk_errors_named(plan, folder):
+    callbacks = Callbacks(session.on_evaluation, lambda: _how_to_continue(plan, folder))
+    with StopRequest() as stop, display, _disk_errors_named(plan, folder, callbacks):
         try:
+            if folder is not None and is_writer:
+                run_dir.write_status(folder, stopped=None, session=session.texts or None)
             if folder is not None and update is not None and is_writer:
                 write_plan(folder, plan)
                 if (differences := run_dir.renew_versions(folder, max(update, 0))) and update >= 0:
@@ -405,10 +531,10 @@ def _train(
             for sentence in sentences:
                 display.print(sentence)
             compiled, seconds = compilation.compile_run(plan, env)
-            wandb = session.wandb if is_writer else None
+            trackers = session.loggers if is_writer else ()
             mark = None if start is None else start.saved.rows
             run_logger = RunLogger(
-                plan, env.spec, folder if is_writer else None, update, wandb, display.print, mark
+                plan, env.spec, folder if is_writer else None, update, trackers, display.print, mark
             )
             with contextlib.closing(run_logger):
                 if run_logger.complaint:
@@ -424,9 +550,14 @@ def _train(
                     session.max_checkpoints,
                     60 * session.checkpoint_minutes,
                     stop,
+                    callbacks,
+                    session.ranking,
                 )
                 try:
-                    return runner.run(start, seconds)
+                    result = runner.run(start, seconds)
+                    if runner.stopped is not None:
+                        _note_stop(runner, plan, folder, display)
+                    return result
                 finally:
                     updates = runner.update
         except (KeyboardInterrupt, SystemExit):
@@ -440,14 +571,16 @@ def _warn(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors_named(plan: RunConfig, folder: run_dir.RunFolder | None) -> Iterator[None]:
+def _disk_errors_named(
+    plan: RunConfig, folder: run_dir.RunFolder | None, callbacks: Callbacks
+) -> Iterator[None]:
     """Turns an OSError into a RunError that says what to do, as on a full disk."""
     try:
         yield
     except run_dir.RunFolderError:
         raise
     except OSError as error:
-        if folder is None:
+        if folder is None or error is callbacks.error:
             raise
         raise RunError(
             f"{folder.path} cannot be written: {' '.join(str(error).split())}; everything "
@@ -458,24 +591,42 @@ def _disk_errors_named(plan: RunConfig, folder: run_dir.RunFolder | None) -> Ite
 
 def _resume_hint(plan: RunConfig, folder: run_dir.RunFolder | None, update: int) -> str:
     """Returns the message after a signal: where the run stopped and how to continue it."""
+    if folder is not None and checkpoint.latest(folder.checkpoints) is None:
+        return (
+            f"Stopped at update {update}, before its first checkpoint; start it again: "
+            f"{_resume_command(plan, folder)}"
+        )
+    hint = _how_to_continue(plan, folder)
+    return f"Stopped at update {update}; {hint[0].lower()}{hint[1:]}"
+
+
+def _how_to_continue(plan: RunConfig, folder: run_dir.RunFolder | None) -> str:
+    """Returns a sentence that says how a run with a checkpoint is continued."""
     if folder is None:
-        return f"Stopped at update {update}; nothing was kept, because the run had no folder."
+        return "Nothing was kept, because the run had no folder."
     newest = checkpoint.latest(folder.checkpoints)
-    where = (
-        "before its first checkpoint; start it again"
-        if newest is None
-        else f"continue from update {newest}"
-    )
-    return f"Stopped at update {update}; {where}: {_resume_command(plan, folder)}"
+    return f"Continue from update {newest}: {_resume_command(plan, folder)}"
+
+
+def _note_stop(
+    runner: Runner, plan: RunConfig, folder: run_dir.RunFolder | None, display: ProgressBar
+) -> None:
+    """Keeps and shows why a callback ended the run."""
+    if folder is not None and sharding.is_primary():
+        run_dir.write_status(folder, stopped=runner.stopped)
+    display.print(f"({runner.stopped}) {_resume_hint(plan, folder, runner.update)}")
 
 
 def _resume_command(plan: RunConfig, folder: run_dir.RunFolder) -> str:
     """Returns the command that continues a run, in the shell or in Python.
 
-    The command line cannot construct an environment that was passed as an object.
+    The command line cannot construct what was passed as an object.
     """
-    if plan.env_args is None:
-        return f"resume_run({str(folder.path)!r}, env=...)"
+    needed = ["env"] if plan.env_args is None else []
+    needed += [] if plan.entry is None else ["algorithm"]
+    needed += [] if not str(describe(plan.networks or "")).startswith("<") else ["networks"]
+    if needed:
+        return f"resume_run({str(folder.path)!r}, {', '.join(f'{name}=...' for name in needed)})"
     return f"jaxmarl-lite train --resume {shlex.quote(str(folder.path))}"
 
 
@@ -495,6 +646,8 @@ def _stretch_schedules(states: TrainState, plan: RunConfig) -> tuple[TrainState,
     Returns:
         The states with updated configs, and a sentence for every schedule that changed.
     """
+    if plan.lanes is not None:
+        return states, []
     stored, changed, sentences = states.learner_state.config, {}, []
     done = float(_first_seed(states.num_updates)) * plan.batch_steps
     for share, steps in base_config.shares_of(type(plan.config)).items():
@@ -528,7 +681,8 @@ def _schedule_warnings(plan: RunConfig) -> list[str]:
     Args:
         plan: plan of the run.
     """
-    steps, total = plan.learner_config.lr_anneal_steps, plan.num_updates * plan.batch_steps
+    steps = getattr(plan.learner_config, "lr_anneal_steps", 0.0)
+    total = plan.num_updates * plan.batch_steps
     if not 0 < steps < total - plan.batch_steps:
         return []
     return [

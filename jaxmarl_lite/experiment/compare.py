@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.experiment import joining
 from jaxmarl_lite.experiment.api import RunError, resume_run
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.result import Result, load_run
@@ -31,13 +31,25 @@ from jaxmarl_lite.experiment.runner import StopRequest
 from jaxmarl_lite.report import atomic_io, run_dir, statistics, tables
 from jaxmarl_lite.report.statistics import Interval
 from jaxmarl_lite.types import Environment
-from jaxmarl_lite.validation import MOST, check_choice, check_int, check_path, parse_value
+from jaxmarl_lite.validation import (
+    MOST,
+    check_choice,
+    check_environment_object,
+    check_int,
+    check_path,
+    parse_value,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jaxmarl_lite.report.plotting import Panel
+
 POOLED = "all"
 """Name of the environments together, in rows and tables."""
+
+FEW_SEEDS = 5
+"""With fewer seeds, a comparison says that its intervals mean little."""
 
 
 class Variant(NamedTuple):
@@ -204,14 +216,56 @@ class Comparison:
 
     def table(self) -> Table:
         """Returns the comparison as a table, which a notebook shows: scores, costs, durations."""
-        grid = Table.grid()
+        grid = tables.NotebookTable.grid()
         for table in self._tables(self.rows()):
             grid.add_row(table)
+        for sentence in self.caveats():
+            grid.add_row(tables.literal(sentence))
         return grid
+
+    def caveats(self) -> list[str]:
+        """Returns sentences about what limits the comparison.
+
+        These are runs of unequal length, whose ends are compared all the same, other numbers of
+        evaluation episodes, and too few seeds for intervals that mean something.
+
+        Returns:
+            The sentences; none where nothing limits it.
+        """
+        sentences = []
+        for env, results in self.results.items():
+            for what, values in {
+                "steps of each seed": {x: f"{int(r.steps[-1]):,}" for x, r in results.items()},
+                "episodes of an evaluation": {
+                    x: str(r.plan.eval_episodes) for x, r in results.items()
+                },
+                "actions in evaluations": {
+                    x: "likeliest" if r.plan.greedy else "sampled" for x, r in results.items()
+                },
+            }.items():
+                if len(set(values.values())) > 1:
+                    listed = ", ".join(f"{label} {value}" for label, value in values.items())
+                    sentences.append(
+                        f"{env}: the runs differ in {what} ({listed}), so that their ends are not "
+                        "comparable."
+                    )
+        every = [result for results in self.results.values() for result in results.values()]
+        fewest = min(len(result.seeds) - len(result.diverged) for result in every)
+        if fewest < FEW_SEEDS and any(len(results) > 1 for results in self.results.values()):
+            sentences.append(
+                f"P({self.against} better) and the intervals are estimated from as few as {fewest} "
+                f"seed{'s' * (fewest != 1)}, which is too few to draw a conclusion: a bootstrap of "
+                f"less than {FEW_SEEDS} seeds covers less than it says."
+            )
+        return sentences
 
     def summary(self) -> str:
         """Returns `table` as text."""
-        return _render([self.table()], 140)
+        return tables.to_text(self.table(), 140)
+
+    def _repr_html_(self) -> str:
+        """Returns `table` as HTML, which notebooks ask for by this name."""
+        return tables.to_html(self.table())
 
     def _tables(self, rows: Sequence[dict[str, Any]]) -> list[Table]:
         """Returns the tables of scores, of costs where there are some, and of durations."""
@@ -286,19 +340,44 @@ class Comparison:
         from jaxmarl_lite.report import plotting
 
         env = check_choice("env", next(iter(self.results)) if env is None else env, self.results)
+        return plotting.draw_panels(self.panels(env), title=env, path=path)
+
+    def panels(self, env: str) -> list[Panel]:
+        """Returns the panels of `plot`.
+
+        Args:
+            env: name of the environment.
+        """
+        from jaxmarl_lite.report import plotting
+
         runs = self.results[env]
         first = next(iter(runs.values()))
         random = None if first.random_returns is None else statistics.iqm(first.random_returns)
-        return plotting.plot_runs(
+        return plotting.run_panels(
             runs,
             cost_names=first.spec.cost_names,
             cost_descriptions=first.spec.cost_descriptions,
             ylabel=first.spec.return_description,
-            title=env,
-            path=path,
             best=first.spec.max_return,
             random=random,
         )
+
+    def report(self, path: str | Path) -> Path:
+        """Writes the comparison as one web page with everything inside.
+
+        Args:
+            path: file to write, which ends in .html.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: ``path`` has another suffix, or cannot be written.
+        """
+        from jaxmarl_lite.experiment import web_report
+        from jaxmarl_lite.report import html
+
+        return web_report.write_comparison(self, html.check_path(check_path("path", path)))
 
     def plot_improvement(self, path: str | Path | None = None) -> Figure:
         """Draws how likely a run of ``against`` ends with a higher score than one of each other.
@@ -395,6 +474,7 @@ class Comparison:
             f"{'likeliest' if plan['greedy'] else 'sampled'} actions at each evaluation. Intervals "
             "are bootstraps over seeds. The score is the win rate where episodes can be won, and "
             "the return elsewhere. Minutes are of all seeds together, without compiling.\n\n"
+            + "".join(f"{sentence}\n\n" for sentence in self.caveats())
             + "".join(f"![{path.stem}]({path.name})\n" for path in plots)
             + f"\nSettings:\n\n{settings}{failed}"
         )
@@ -517,19 +597,29 @@ def compare(
     return comparison
 
 
-def compare_runs(runs: Sequence[str | Path], *, against: str | None = None) -> Comparison:
+def compare_runs(
+    runs: Sequence[str | Path],
+    *,
+    against: str | None = None,
+    env: Environment | Sequence[Environment] = (),
+) -> Comparison:
     """Compares runs that exist already.
 
     Args:
         runs: folders of runs, or ``LABEL=FOLDER``. Without a label it is the name of the folder.
-            Runs with one label in several environments are runs of the same variant.
+            Runs with one label in several environments are runs of the same variant. Runs with one
+            label, or without, that differ in nothing but their seeds are one run of several seeds.
         against: label of the run with which all others are compared; None: the first.
+        env: the environments of those runs that were given an object, one or several; each serves
+            the runs that have its name.
 
     Returns:
         The `Comparison`.
 
     Raises:
-        ValueError: there are no runs, or two in one environment have the same label.
+        ValueError: there are no runs, two in one environment have the same label, or an environment
+            is missing; or runs that differ in nothing but their seeds have a seed twice, or other
+            evaluations.
         RunFolderError: a folder holds no run, or one without an evaluation.
 
     Example:
@@ -545,11 +635,10 @@ def compare_runs(runs: Sequence[str | Path], *, against: str | None = None) -> C
         ['width-4', 'wide']
     """
     results: dict[str, dict[str, Result]] = {}
-    for run in runs:
-        label, separator, path = str(run).partition("=")
-        if not separator or run_dir.RunFolder(Path(run)).exists():
-            label, path = Path(run).resolve().name, str(run)
-        result = load_run(path)
+    runs = [runs] if isinstance(runs, (str, Path)) else runs
+    several = list(env) if isinstance(env, Sequence) else [env]
+    objects = {check_environment_object(x).name: x for x in several}
+    for label, path, result in _joined(runs, objects):
         env_results = results.setdefault(result.plan.env, {})
         if label in env_results:
             raise ValueError(
@@ -563,6 +652,30 @@ def compare_runs(runs: Sequence[str | Path], *, against: str | None = None) -> C
     return Comparison(
         results, check_choice("against", next(iter(known)) if against is None else against, known)
     )
+
+
+def _joined(
+    runs: Sequence[str | Path], objects: Mapping[str, Environment]
+) -> Iterator[tuple[str, str, Result]]:
+    """Yields label, first folder and result of runs; those of single seeds are joined."""
+    by_label: dict[str | None, list[str]] = {}
+    for run in runs:
+        label, separator, path = str(run).partition("=")
+        if not separator or run_dir.RunFolder(Path(run)).exists():
+            by_label.setdefault(None, []).append(str(run))
+        else:
+            by_label.setdefault(label, []).append(path)
+    joined = []
+    for label, paths in by_label.items():
+        results = [load_run(path, objects.get(experiment_config.read(path).env)) for path in paths]
+        for group in joining.groups([result.plan for result in results]):
+            folders = [paths[i] for i in group]
+            name = joining.common_name([Path(path) for path in folders])
+            result = joining.join_results([results[i] for i in group], folders)
+            joined.append((label if label is not None else name, folders[0], result))
+    order = [str(run).partition("=")[2] or str(run) for run in runs]
+    order += [str(run) for run in runs]
+    yield from sorted(joined, key=lambda entry: order.index(entry[1]))
 
 
 def improvement_interval(x: Any, y: Any, resamples: int = 2000) -> Interval:
@@ -836,8 +949,4 @@ def _interval_text(interval: Mapping[str, float] | None) -> str:
 
 def _render(parts: Sequence[Table], width: int) -> str:
     """Returns tables as text."""
-    console = Console(width=width, no_color=True)
-    with console.capture() as captured:
-        for part in parts:
-            console.print(part)
-    return captured.get()
+    return "".join(tables.to_text(part, width) for part in parts)

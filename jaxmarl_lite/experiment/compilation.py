@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxmarl_lite import keys, rollout, sharding
-from jaxmarl_lite.algorithms import base_config, cost_limits, registry
+from jaxmarl_lite.algorithms import base_config, cost_limits
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
 from jaxmarl_lite.experiment.config import RunConfig
@@ -159,6 +159,21 @@ def abstract_states(plan: RunConfig, env: Environment) -> TrainState:
     return _with_shardings(states, mesh, plan.shard_over)
 
 
+def metric_shapes(plan: RunConfig, env: Environment) -> dict[str, tuple[int, ...]]:
+    """Returns the metrics that training reports, without compiling anything.
+
+    Args:
+        plan: plan of the run.
+        env: the environment.
+
+    Returns:
+        Name -> shape of the metric of one seed.
+    """
+    key = _program_key(plan, env)
+    states = jax.eval_shape(_functions(key).init, *_arguments(key.plan))
+    return {name: value.shape[1:] for name, value in _empty_accumulator(key, states).total.items()}
+
+
 def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
     """Returns the plan's algorithm, with the floats of its config at their defaults.
 
@@ -168,7 +183,7 @@ def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
         plan: plan of the run.
         env: the environment.
     """
-    return registry.make_algorithm(plan.algorithm, env.spec, _static(plan.config))
+    return plan.make_algorithm(env.spec, _static(plan.config))
 
 
 def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
@@ -184,8 +199,10 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
         plan,
         env="",
         env_args=None,
+        init_from=None,
         config=_static(plan.config),
         seeds=tuple(range(len(plan.seeds))),
+        lanes=plan.lanes and (),
         total_steps=1,
         num_evaluations=1,
         seeds_in_parallel=min(at_once, len(plan.seeds)),
@@ -207,7 +224,12 @@ def _static(config: Any) -> Any:
 def _arguments(plan: RunConfig) -> tuple[PyTree, PyTree]:
     """Returns shapes and dtypes of the arguments of `init`: seeds and config."""
     seeds = jax.ShapeDtypeStruct((len(plan.seeds),), jnp.uint32)
-    return seeds, jax.eval_shape(base_config.as_arrays, plan.config)
+    config = jax.eval_shape(base_config.as_arrays, plan.config)
+    if plan.lanes is not None:  # a config for each of them
+        config = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*seeds.shape, *x.shape), x.dtype), config
+        )
+    return seeds, config
 
 
 def _map_over_seeds(
@@ -253,7 +275,7 @@ class _Functions(NamedTuple):
 def _functions(key: _ProgramKey) -> _Functions:
     """Returns the functions of a cache key: the same objects each time, so that JAX traces once."""
     plan, env = key.plan, key.env.env
-    algorithm = registry.make_algorithm(plan.algorithm, env.spec, plan.config)
+    algorithm = plan.make_algorithm(env.spec, plan.config)
     init, train = make_train(algorithm, env, plan.num_envs, plan.num_steps, plan.stagger_episodes)
     play = make_evaluate(algorithm, env, plan.eval_episodes, plan.greedy)
 
@@ -262,7 +284,12 @@ def _functions(key: _ProgramKey) -> _Functions:
         return _map_over_seeds(function, plan.seeds_in_parallel, len(plan.seeds))
 
     def begin(seeds: Array, config: PyTree) -> TrainState:
-        states = for_all_seeds(lambda seed: init(jax.random.key(seed), config))(seeds)
+        if plan.lanes is None:
+            states = for_all_seeds(lambda seed: init(jax.random.key(seed), config))(seeds)
+        else:
+            states = for_all_seeds(lambda seed, config: init(jax.random.key(seed), config))(
+                seeds, config
+            )
         # A checkpoint does not keep weak types, and a program accepts only the types that it was
         # compiled for.
         return jax.tree.map(

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from jaxmarl_lite import envs, validation
+import jax
+import jax.numpy as jnp
+
+from jaxmarl_lite import envs, references, validation
 from jaxmarl_lite.algorithms import base_config, cost_limits, registry
 from jaxmarl_lite.algorithms.cost_limits import CostLimits
 from jaxmarl_lite.experiment import presets
 from jaxmarl_lite.experiment.fingerprint import notice_changes
-from jaxmarl_lite.report import loggers, run_dir
-from jaxmarl_lite.types import Environment, EnvSpec
+from jaxmarl_lite.report import run_dir
+from jaxmarl_lite.types import Algorithm, Environment, EnvSpec
 from jaxmarl_lite.validation import MOST, check_int, check_mapping, invalid
 
-_ADDED_FIELDS = ("seeds_in_parallel", "devices", "shard_over", "stagger_episodes")
+_ADDED_FIELDS = (
+    "seeds_in_parallel",
+    "devices",
+    "shard_over",
+    "stagger_episodes",
+    "init_from",
+    "networks",
+    "lanes",
+)
 """Fields that a stored run may lack, because earlier versions had none of them."""
 _HIGHEST_SEED = 2**32 - 1
 _MOST_SEEDS = 10_000
+
+
+class Lane(NamedTuple):
+    """One seed of one point of a sweep.
+
+    Attributes:
+        seed: number from which it derives its random keys.
+        values: (field of the config, float) of the point.
+    """
+
+    seed: int
+    values: tuple[tuple[str, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,13 +60,20 @@ class RunConfig:
     """
 
     algorithm: str
-    """Name of the algorithm."""
+    """Name of the algorithm, or module:name of one."""
     env: str
-    """Id of the environment, see `jaxmarl-lite list`."""
+    """Id of the environment, see `jaxmarl-lite list`, or module:name of a class or function."""
     env_args: dict[str, Any] | None = None
     """Keyword arguments of the environment, such as reward=individual agent_id=False."""
     config: Any = None
     """Settings of the algorithm."""
+    networks: Any = None
+    """Networks of the user, as module:name of a `Networks` or of a function from the environment's
+    spec to them."""
+    lanes: tuple[Lane, ...] | None = None
+    """Points of a sweep that train as one program; None in an ordinary run."""
+    entry: Any = dataclasses.field(default=None, repr=False)
+    """What makes an algorithm that was passed as an object, which no file can hold."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One number: how many seeds, 0 .. n-1; several numbers: the seeds themselves."""
     total_steps: int = 1_000_000
@@ -60,6 +91,8 @@ class RunConfig:
     """Episodes of an evaluation."""
     greedy: bool = False
     """Evaluate, and later play and render, the likeliest actions instead of sampled ones."""
+    init_from: str | None = None
+    """Folder of another run, from whose weights this one starts where their shapes agree."""
     seeds_in_parallel: int | None = None
     """Seeds that train side by side; None: one on a CPU, else all."""
     devices: int | None = None
@@ -69,6 +102,15 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", parse_seeds(self.seeds))
+        if self.lanes is not None:
+            lanes = tuple(
+                Lane(int(seed), tuple((name, value) for name, value in values))
+                for seed, values in self.lanes
+            )
+            object.__setattr__(self, "lanes", lanes)
+        if self.init_from is not None:
+            path = validation.check_path("init_from", self.init_from).absolute()
+            object.__setattr__(self, "init_from", str(path))
         validation.check_fields(self, highest={"total_steps": 10**15, "num_evaluations": 1_000_000})
         if self.batch_steps > MOST:
             raise ValueError(
@@ -104,17 +146,61 @@ class RunConfig:
         """The config that a learner starts with: shares of the run as environment steps."""
         return base_config.resolve_shares(self.config, self.num_updates * self.batch_steps)
 
+    @property
+    def random_seeds(self) -> tuple[int, ...]:
+        """The number from which each entry of ``seeds`` derives its random keys."""
+        return self.seeds if self.lanes is None else tuple(lane.seed for lane in self.lanes)
+
+    @property
+    def config_arrays(self) -> Any:
+        """The config with which the learners start, as arrays; ``[S]`` in a sweep."""
+        if self.lanes is None:
+            return base_config.as_arrays(self.learner_config)
+        length = self.num_updates * self.batch_steps
+        configs = [
+            base_config.resolve_shares(dataclasses.replace(self.config, **dict(x.values)), length)
+            for x in self.lanes
+        ]
+        return jax.tree.map(lambda *x: jnp.stack(x), *map(base_config.as_arrays, configs))
+
+    def make_algorithm(self, spec: EnvSpec, config: Any) -> Algorithm:
+        """Returns the plan's algorithm for an environment.
+
+        Args:
+            spec: spec of the environment.
+            config: config of the algorithm, without shares of a run.
+
+        Raises:
+            ValueError: as for `make_algorithm`.
+        """
+        entry = self.entry or registry.resolve(self.algorithm)[1]
+        return registry.make_entry(self.algorithm, entry, spec, config, self.networks)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as plain data, as in config.json.
 
-        Limits on costs become the mapping that a config accepts for them.
+        Limits on costs become the mapping that a config accepts for them. Objects of the user
+        become texts, see `references.describe`.
         """
-        data = dataclasses.asdict(self)
-        for name, value in vars(self.config).items():
+        data = dict(vars(self))
+        del data["entry"]
+        if self.lanes is None:
+            del data["lanes"]
+        if self.networks is not None:
+            data["networks"] = references.describe(self.networks)
+        data["config"] = vars(self.config) | base_config.describe_objects(self.config)
+        for name, value in data["config"].items():
             if isinstance(value, CostLimits):
                 data["config"][name] = value.to_dict()
         return data
 
+
+RUN_ARGUMENTS = frozenset(
+    field.name
+    for field in dataclasses.fields(RunConfig)
+    if field.name not in ("algorithm", "env", "config", "entry", "lanes")
+)
+"""Fields that are arguments of `run`, besides algorithm, environment and config."""
 
 FREE_FIELDS = frozenset(
     ("total_steps", "num_evaluations", "seeds_in_parallel", "devices", "shard_over")
@@ -122,50 +208,11 @@ FREE_FIELDS = frozenset(
 """Fields in which a resumed run may differ from the run that it continues."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SessionConfig:
-    """Settings of one call of `run` that change no number of the run.
-
-    Raises:
-        ValueError: a value is invalid; the message names the field, its value and what is allowed.
-        ImportError: ``wandb`` is set, but W&B is not installed.
-    """
-
-    out: Path | None = None
-    """Folder of the run, for all of its files; without it nothing is written."""
-    resume: Path | None = None
-    """Folder of a run to continue, bit for bit, from its newest checkpoint."""
-    max_checkpoints: int = 2
-    """Number of checkpoints to keep."""
-    checkpoint_minutes: float = 5.0
-    """Longest time between two checkpoints, in minutes; each evaluation saves one too."""
-    wandb: str | None = None
-    """Name of a W&B project to write to as well."""
-    quiet: bool = False
-    """Print nothing."""
-
-    def __post_init__(self) -> None:
-        minutes = validation.to_python(self.checkpoint_minutes)
-        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
-            raise invalid(
-                "checkpoint_minutes", minutes, "a number above 0 (inf: save at evaluations alone)"
-            )
-        validation.check_fields(self, infinite=("checkpoint_minutes",))
-        if self.wandb is not None:
-            loggers.check_project(self.wandb)
-            loggers.import_wandb()
-        if self.out and self.resume and self.out.absolute() != self.resume.absolute():
-            raise ValueError(
-                f"out is {str(self.out)!r} and resume is {str(self.resume)!r}; allowed is one of "
-                "them"
-            )
-
-
-def tuned_run_config(algorithm: str, env_id: str) -> RunConfig:
+def tuned_run_config(algorithm: object, env_id: str) -> RunConfig:
     """Returns the settings of a run of which the user sets nothing but algorithm and environment.
 
     Args:
-        algorithm: name of the algorithm.
+        algorithm: the algorithm, as for `run`.
         env_id: id of the environment.
 
     Returns:
@@ -174,20 +221,63 @@ def tuned_run_config(algorithm: str, env_id: str) -> RunConfig:
     Raises:
         ValueError: there is no such algorithm.
     """
-    config_class = registry.config_of(algorithm)
-    tuned = presets.lookup(algorithm, env_id)
+    name, entry = registry.resolve(algorithm)
+    tuned = presets.lookup(name, env_id)
     return RunConfig(
-        algorithm=algorithm,
+        algorithm=name,
         env=env_id,
         env_args={},
-        config=config_class(**tuned.fields),
-        greedy=config_class.evaluated_greedily,
+        config=_initial_config(entry, tuned.fields),
+        entry=None if isinstance(algorithm, str) else entry,
+        greedy=getattr(entry.config_class, "evaluated_greedily", False),
         **tuned.run_settings,
     )
 
 
+def _initial_config(entry: registry.AlgorithmEntry, tuned: Mapping[str, Any]) -> Any:
+    """Returns the config that a run begins from, before the user's settings."""
+    ready = registry.ready_algorithm(entry)
+    return entry.config_class(**tuned) if ready is None else ready.config
+
+
+def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
+    """Returns the settings that `run` and the command line use where the user sets none.
+
+    They are arguments of `run`: ``run(**tuned(algorithm, env))`` is ``run(algorithm, env)``. Seeds,
+    ``total_steps`` and evaluations are not among them, so that they can be passed beside.
+
+    Args:
+        algorithm: name of the algorithm.
+        env: an id that `make` accepts, or an environment object.
+
+    Returns:
+        ``algorithm``, ``env``, the complete ``config``, ``num_envs``, ``num_steps``,
+        ``stagger_episodes`` and ``greedy``: tuned for the environment where someone tuned them,
+        defaults elsewhere.
+
+    Raises:
+        ValueError: there is no such algorithm or environment.
+
+    Example:
+        >>> import dataclasses, jaxmarl_lite as jml
+        >>> settings = jml.tuned("macpo", "toy/budget")
+        >>> settings["num_envs"], settings["config"].cost_margin, settings["greedy"]
+        (64, 0.1, False)
+        >>> settings = jml.tuned("qmix", "toy/counter") | {"num_envs": 4, "num_steps": 8}
+        >>> small = dict(sequence_length=2, buffer_size=16, batch_size=8, mixing_embed_dim=2)
+        >>> settings["config"] = dataclasses.replace(settings["config"], **small)
+        >>> result = jml.run(**settings, seeds=1, total_steps=64, num_evaluations=1, quiet=True)
+        >>> result.steps
+        array([ 0, 64])
+    """
+    registry.config_of(algorithm)  # an unknown name is the first error
+    plan = tuned_run_config(algorithm, resolve_env(env)[1])
+    names = ("config", "num_envs", "num_steps", "stagger_episodes", "greedy")
+    return {"algorithm": algorithm, "env": env} | {name: getattr(plan, name) for name in names}
+
+
 def make_run_config(
-    algorithm: str,
+    algorithm: object,
     env: str | Environment,
     *,
     env_args: Mapping[str, Any] | None = None,
@@ -197,7 +287,7 @@ def make_run_config(
     """Returns the settings of a run that the arguments of `run` describe, and its environment.
 
     Args:
-        algorithm: name of the algorithm.
+        algorithm: the algorithm, as for `run`.
         env: an environment id, or an environment object.
         env_args: keyword arguments of `make`.
         config: a config, a mapping from some of its fields to values, or None.
@@ -211,7 +301,12 @@ def make_run_config(
     Raises:
         ValueError: a value is invalid; the message names the field, its value and what is allowed.
     """
-    registry.config_of(algorithm)  # an unknown name is the first error
+    _, entry = registry.resolve(algorithm)  # an unknown name is the first error
+    ready = registry.ready_algorithm(entry)
+    if ready is not None and config is not None and config != ready.config:
+        raise invalid(
+            "config", config, "None: the algorithm was passed as an object, which has its config"
+        )
     arguments = {} if env_args is None else validation.to_plain(check_mapping("env_args", env_args))
     environment, env_id = resolve_env(env, arguments)
     tuned = tuned_run_config(algorithm, env_id)
@@ -222,16 +317,37 @@ def make_run_config(
         config=_make_config(tuned.config, config),
         **{k: v for k, v in settings.items() if v is not None or k not in optional},
     )
-    built = registry.make_algorithm(algorithm, environment.spec, plan.learner_config)
+    built = plan.make_algorithm(environment.spec, plan.learner_config)
     built.check_sizes(plan.num_envs, plan.num_steps)
     # An algorithm that learns from a replay cannot update before the replay is filled.
     first_update = built.first_learning_update(plan.num_envs, plan.num_steps)
     if plan.num_updates < first_update:
         raise ValueError(
-            f"total_steps is {plan.total_steps}, in which {algorithm} has no batch to learn from; "
-            f"allowed is more than {(first_update - 1) * plan.batch_steps} with these sizes"
+            f"total_steps is {plan.total_steps}, in which {plan.algorithm} has no batch to learn "
+            f"from; allowed is more than {(first_update - 1) * plan.batch_steps} with these sizes"
         )
     return _with_limits(plan, environment), environment
+
+
+def with_config(plan: RunConfig, fields: Mapping[str, Any], env: Environment) -> RunConfig:
+    """Returns a plan with other values in some fields of its config, checked.
+
+    Args:
+        plan: the plan.
+        fields: field of the config -> value.
+        env: the environment.
+
+    Raises:
+        ValueError: a field or a value is invalid.
+    """
+    kind = type(plan.config)
+    _check_fields("config", fields, _field_names(kind))
+    config = base_config.override(kind, vars(plan.config), fields)
+    changed = _with_limits(dataclasses.replace(plan, config=config), env)
+    changed.make_algorithm(env.spec, changed.learner_config).check_sizes(
+        changed.num_envs, changed.num_steps
+    )
+    return changed
 
 
 def _make_config(tuned: Any, config: Any) -> Any:
@@ -251,8 +367,30 @@ def _make_config(tuned: Any, config: Any) -> Any:
             config,
             f"{kind.__name__}(...), or a mapping from some of its fields to values",
         )
+    if "cost_limit" in (config or {}):
+        check_keeps_limits("config.cost_limit", kind)
     _check_fields("config", config or {}, _field_names(kind))
     return base_config.override(kind, vars(tuned), config or {})
+
+
+def check_keeps_limits(field: str, kind: type) -> None:
+    """Checks that an algorithm has limits on costs to set.
+
+    Args:
+        field: name of the setting, for the message.
+        kind: config class of the algorithm.
+
+    Raises:
+        ValueError: it has none; the message names the algorithms that do.
+    """
+    if "cost_limit" in _field_names(kind):
+        return
+    kinds = {name: registry.config_of(name) for name in registry.ALGORITHMS}
+    allowed = " or ".join(name for name, x in kinds.items() if "cost_limit" in _field_names(x))
+    raise ValueError(
+        f"{field} is set, but the algorithm of {kind.__name__} keeps no limits; allowed with "
+        f"{allowed}. Every run is measured against the limits of its environment"
+    )
 
 
 def _field_names(kind: type) -> list[str]:
@@ -320,42 +458,157 @@ def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return parsed
 
 
-def from_dict(data: Mapping[str, Any], source: Path | str) -> RunConfig:
+class Objects(NamedTuple):
+    """Objects that a run was given and that its folder cannot hold, passed again.
+
+    Attributes:
+        algorithm: the algorithm, or None.
+        networks: the networks, or None.
+        config: fields of the config, such as an optimizer.
+    """
+
+    algorithm: object = None
+    networks: object = None
+    config: Mapping[str, Any] | None = None
+
+
+NO_OBJECTS = Objects()
+
+
+class _Unread(types.SimpleNamespace):
+    """The config of an algorithm that is not at hand: its fields as the file has them."""
+
+
+def from_dict(
+    data: Mapping[str, Any], source: Path | str, objects: Objects = NO_OBJECTS
+) -> RunConfig:
     """Returns the plan that the content of a config.json describes.
+
+    Where the run was given an object that is not passed again, the plan can be shown, but its
+    algorithm cannot be made.
 
     Args:
         data: content of the file.
         source: path of the file, for messages.
+        objects: objects that the run was given.
 
     Raises:
-        ValueError: a field is missing, unknown or out of range; the message names it and the file.
+        ValueError: a field is missing, unknown or out of range, or an object is none that the run
+            was given; the message names it and the file.
     """
-    names = _field_names(RunConfig)
+    names = [name for name in _field_names(RunConfig) if name != "entry"]
     _check_fields(f"{source}", data, names, [name for name in names if name not in _ADDED_FIELDS])
-    kind, config = registry.config_of(data["algorithm"]), data["config"]
-    _check_fields(f"{source}: config", config, _field_names(kind))
-    env_args = data["env_args"]
+    env_args, networks = data["env_args"], data.get("networks")
     try:
         if not isinstance(data["env"], str):
             raise invalid("env", data["env"], "the name of an environment")
         if env_args is not None:
             env_args = validation.to_plain(check_mapping("env_args", env_args))
-        return RunConfig(**(dict(data) | {"config": kind(**config), "env_args": env_args}))
+        entry = _entry_of(data["algorithm"], objects.algorithm)
+        changes = {
+            "config": _config_of(entry, data, source, objects.config),
+            "env_args": env_args,
+            "entry": None if objects.algorithm is None else entry,
+            "networks": networks
+            and _object("networks", references.from_description(networks), objects.networks),
+        }
+        return RunConfig(**(dict(data) | changes))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
 
-def read(path: Path | str) -> RunConfig:
+def _object(field: str, stored: Any, passed: Any) -> Any:
+    """Returns what a stored text stands for, or the object that was passed again for it."""
+    if passed is None:
+        return stored
+    if references.describe(passed) != references.describe(stored):
+        raise invalid(field, passed, f"{references.describe(stored)}, which the run was given")
+    return passed
+
+
+def _entry_of(stored: Any, passed: object) -> registry.AlgorithmEntry | None:
+    """Returns what makes a stored algorithm; None where it was an object and is not passed again.
+
+    Args:
+        stored: the text in config.json.
+        passed: the algorithm, passed again, or None.
+    """
+    if passed is not None:
+        name, entry = registry.resolve(passed)
+        if name != stored:
+            raise invalid("algorithm", passed, f"{stored}, which the run was given")
+        return entry
+    if isinstance(stored, str) and isinstance(
+        references.from_description(stored), references.Unavailable
+    ):
+        return None
+    return registry.resolve(stored)[1]
+
+
+def _config_of(
+    entry: registry.AlgorithmEntry | None,
+    data: Mapping[str, Any],
+    source: Path | str,
+    passed: Mapping[str, Any] | None,
+) -> Any:
+    """Returns the config that a config.json describes."""
+    fields = validation.to_plain(data["config"])
+    if entry is None:
+        return _Unread(**check_mapping("config", fields))
+    _check_fields(f"{source}: config", fields, _field_names(entry.config_class))
+    restored = base_config.restore_objects(fields)
+    for name, value in (passed or {}).items():
+        if not isinstance(restored.get(name), references.Unavailable):
+            objects = [n for n, x in restored.items() if isinstance(x, references.Unavailable)]
+            raise invalid(
+                f"config.{name}",
+                value,
+                f"one of the fields that the run was given as an object: {objects or 'none'}",
+            )
+        restored[name] = _object(f"config.{name}", restored[name], value)
+    return entry.config_class(**restored)
+
+
+def read(path: Path | str, objects: Objects = NO_OBJECTS) -> RunConfig:
     """Returns the plan that a run's folder holds.
 
     Args:
         path: folder of the run.
+        objects: objects that the run was given, see `from_dict`.
 
     Raises:
         RunFolderError: the folder holds no run.
         ValueError: a field of the plan is missing, unknown or out of range.
     """
-    return from_dict(run_dir.read_config(path), run_dir.find(path).config)
+    return from_dict(run_dir.read_config(path), run_dir.find(path).config, objects)
+
+
+def check_complete(plan: RunConfig, path: Path | str, curves_alone: bool = False) -> None:
+    """Checks that the objects of a stored run are at hand.
+
+    Args:
+        plan: plan of the run.
+        path: folder of the run, for messages.
+        curves_alone: whether the algorithm, which has the config's class, is enough.
+
+    Raises:
+        ValueError: an object is missing; the message says how to pass it again.
+    """
+    missing = {}
+    if isinstance(plan.config, _Unread):
+        missing["algorithm"] = plan.algorithm
+    if isinstance(plan.networks, references.Unavailable) and not curves_alone:
+        missing["networks"] = plan.networks.description
+    for name, value in vars(plan.config).items():
+        if isinstance(value, references.Unavailable) and not curves_alone:
+            missing[f"config.{name}"] = value.description
+    for field, description in missing.items():
+        section, _, name = field.partition(".")
+        again = f"{section}={{{name!r}: ...}}" if name else f"{field}=..."
+        raise ValueError(
+            f"the run in {path} was given its {field}, {description}, as an object; give it again "
+            f"as {again}, or pass it as 'module:name' from the start"
+        )
 
 
 def env_of_run(plan: RunConfig, path: Path | str, env: Environment | None) -> Environment:
@@ -408,12 +661,15 @@ def check_resumable(
     Raises:
         ValueError: the plans differ; the message names the fields.
     """
-    pairs = {name: (x, getattr(stored, name)) for name, x in vars(plan).items() if name not in free}
-    config, stored_config = pairs.pop("config")
+    # as plain data, in which an object of the user is its description
+    data, stored_data = plan.to_dict(), stored.to_dict()
+    pairs = {name: (x, stored_data.get(name)) for name, x in data.items() if name not in free}
+    config, stored_config = data["config"], stored_data["config"]
+    pairs.pop("config")
     pairs |= {
-        f"config.{name}": (value, getattr(stored_config, name))
-        for name, value in vars(config).items()
-        if hasattr(stored_config, name)
+        f"config.{name}": (value, stored_config[name])
+        for name, value in config.items()
+        if name in stored_config
     }
     different = [name for name, (value, stored_value) in pairs.items() if value != stored_value]
     if different:

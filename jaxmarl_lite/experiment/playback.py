@@ -1,17 +1,22 @@
-"""Single episodes and policies of a trained run."""
+"""Single episodes of a trained run."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmarl_lite import keys
 from jaxmarl_lite.evaluate import make_play
-from jaxmarl_lite.types import Algorithm, Array, Environment, Observation, PyTree
-from jaxmarl_lite.validation import check_bool, check_int, check_obs
+from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree
+from jaxmarl_lite.validation import check_int, check_path, invalid
+
+if TYPE_CHECKING:
+    from jaxmarl_lite.experiment.result import Result
 
 
 class Episode(NamedTuple):
@@ -42,6 +47,23 @@ class Episode(NamedTuple):
     def length(self) -> int:
         """T, the number of steps."""
         return len(self.reward)
+
+
+class Rendering(NamedTuple):
+    """Files of one episode, returned by `Result.render`.
+
+    Attributes:
+        video: the video; None where the environment cannot be drawn.
+        rewards: the figure of each agent's intrinsic reward; None where the algorithm learns none.
+        episode: the episode.
+    """
+
+    video: Path | None
+    rewards: Path | None
+    episode: Episode
+
+    def __repr__(self) -> str:
+        return f"Rendering(video={str(self.video)!r}, rewards={str(self.rewards)!r})"
 
 
 EpisodeFn = Callable[[PyTree, int], Episode]
@@ -95,61 +117,61 @@ def make_episode_fn(algorithm: Algorithm, env: Environment, greedy: bool) -> Epi
     return play
 
 
-class TrainedPolicy:
-    """A policy that maps the observation of one environment to actions, with its hidden state.
-
-    Call it once per step, and `reset` when a new episode begins. Sampled actions are the same for
-    the same ``key``.
+def animate(env: Environment, episode: Episode, path: Path) -> Path:
+    """Writes the video of an episode.
 
     Args:
-        algorithm: the algorithm.
-        learner: the learner's state.
-        greedy: whether to take the likeliest actions instead of sampled ones.
-        key: random key of the sampled actions; None: a fixed one.
+        env: an environment with the method ``animate``.
+        episode: the episode.
+        path: file to write.
+
+    Returns:
+        The file.
 
     Raises:
-        ValueError: ``greedy`` is no bool.
+        ValueError: the environment writes no files with this suffix.
     """
+    draw = env.animate  # type: ignore[attr-defined]
+    rewards = {}
+    if "rewards" in inspect.signature(draw).parameters:
+        rewards = {"rewards": episode.intrinsic_reward}
+    return draw(episode.states, path, **rewards)
 
-    def __init__(
-        self, algorithm: Algorithm, learner: PyTree, greedy: bool, key: Array | None = None
-    ):
-        self._algorithm, self._learner = algorithm, learner
-        greedy = check_bool("greedy", greedy)
 
-        def act(
-            learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree
-        ) -> tuple[Array, PyTree]:
-            obs = jax.tree.map(lambda x: x[None], obs)
-            action, _, hidden_state = algorithm.act(learner, key, obs, hidden_state, greedy=greedy)
-            return action[0], hidden_state
+def render(
+    result: Result,
+    path: str | Path | None,
+    seed: int | None,
+    episode_seed: int,
+    greedy: bool | None,
+) -> Rendering:
+    """Writes one episode of a run; for arguments and errors see `Result.render`.
 
-        self._act = jax.jit(act)
-        self.reset(keys.for_purpose(0, keys.ACT) if key is None else key)
+    Args:
+        result: the run.
+        path: file of the video.
+        seed: a seed of the run.
+        episode_seed: seed of the episode's random numbers.
+        greedy: whether to play the likeliest actions.
 
-    def reset(self, key: Array | None = None) -> None:
-        """Resets the hidden state for a new episode.
-
-        Args:
-            key: random key of the actions that follow; None continues with the present one.
-        """
-        self._hidden_state = self._algorithm.init_hidden_state(1)
-        self._key = self._key if key is None else key
-
-    def __call__(self, obs: Observation) -> Array:
-        """Returns the actions of all agents, and advances the hidden state.
-
-        Args:
-            obs: observation of one environment, without batch axis.
-
-        Returns:
-            ``[N]`` int for discrete actions, ``[N, A]`` float for continuous ones.
-
-        Raises:
-            ValueError: ``obs`` has other shapes than the algorithm's environment.
-        """
-        if self._algorithm.spec is not None:
-            check_obs(obs, self._algorithm.spec)
-        self._key, key = jax.random.split(self._key)
-        action, self._hidden_state = self._act(self._learner, key, obs, self._hidden_state)
-        return action
+    Returns:
+        The files and the episode.
+    """
+    can_draw = getattr(result.env, "animate", None) is not None
+    learns_reward = result.built_algorithm.intrinsic_reward is not None
+    if not can_draw and not learns_reward:
+        raise ValueError(
+            f"environment {result.plan.env} cannot be drawn: it has no `animate`; allowed is one "
+            "that has it, or an algorithm that learns a reward"
+        )
+    if path is None and result.path is None:
+        raise invalid("path", path, "a file such as episode.gif: the run has no folder")
+    video = check_path("path", result.path / "episode.gif" if path is None else path)  # type: ignore[operator]
+    if not video.suffix or video.is_dir():
+        raise invalid("path", str(video), "a file name with a suffix, such as episode.gif")
+    episode = result.episode(seed, episode_seed, greedy)
+    written = animate(result.env, episode, video) if can_draw else None
+    rewards = video.with_suffix(".rewards.png") if learns_reward else None
+    if rewards is not None:
+        result.plot_intrinsic_rewards(rewards, episode=episode)
+    return Rendering(written, rewards, episode)

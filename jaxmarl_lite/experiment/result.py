@@ -6,23 +6,35 @@ import dataclasses
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxmarl_lite.algorithms import cost_limits
-from jaxmarl_lite.experiment import compilation, playback, run_logger
+from jaxmarl_lite.experiment import (
+    compilation,
+    dataframe,
+    evaluation,
+    playback,
+    policies,
+    run_logger,
+)
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment.config import RunConfig
+from jaxmarl_lite.experiment.config import Objects, RunConfig
+from jaxmarl_lite.experiment.evaluation import PolicyEvaluation
 from jaxmarl_lite.experiment.fingerprint import Fingerprint, fingerprint, notice_changes
-from jaxmarl_lite.report import checkpoint, loggers, run_dir, statistics, tables
+from jaxmarl_lite.experiment.ranking import Ranking
+from jaxmarl_lite.report import checkpoint as checkpoints
+from jaxmarl_lite.report import loggers, run_dir, statistics, tables
 from jaxmarl_lite.types import Algorithm, Environment, EnvSpec, PyTree, TrainState
 from jaxmarl_lite.validation import check_bool, check_int, check_path, invalid, to_python
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Timings(NamedTuple):
@@ -47,6 +59,10 @@ class Result:
 
     ``S`` is the number of seeds and ``E`` that of evaluations, including the one at the start.
 
+    Every method that plays a policy (`policy`, `episode`, `evaluate`, `render` and
+    `plot_intrinsic_rewards`) takes ``greedy``: True plays the likeliest actions, False sampled
+    ones, and None, the default, those that the evaluations of the run played.
+
     Attributes:
         plan: plan of the run.
         env: the environment.
@@ -59,6 +75,8 @@ class Result:
             where it was not measured.
         timings: durations of the run.
         path: folder of the run; None where nothing was kept.
+        stopped: why ``on_evaluation`` ended the run before its last update; None where it did not.
+            `resume_run` goes on with it.
 
     Example:
         >>> import jax, jaxmarl_lite as jml
@@ -88,6 +106,7 @@ class Result:
     timings: Timings
     path: Path | None
     _states: Callable[[], TrainState]
+    stopped: str | None = None
 
     @property
     def algorithm(self) -> str:
@@ -287,7 +306,9 @@ class Result:
         )
         if self.costs is None:
             return overview
-        grid = Table.grid()  # one below the other, as one table, which a notebook can show
+        grid = (
+            tables.NotebookTable.grid()
+        )  # one below the other, as one table, which a notebook can show
         grid.add_row(overview)
         grid.add_row(
             tables.cost_table(
@@ -303,31 +324,95 @@ class Result:
 
     def summary(self) -> str:
         """Returns `table` as text."""
-        console = Console(width=100, no_color=True)
-        with console.capture() as captured:
-            console.print(self.table())
-        return captured.get()
+        return tables.to_text(self.table())
 
-    def policy(self, seed: int | None = None, greedy: bool | None = None) -> playback.TrainedPolicy:
+    def _repr_html_(self) -> str:
+        """Returns `table` as HTML, which notebooks ask for by this name."""
+        return tables.to_html(self.table())
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Writes the run as one web page with everything inside: curves, costs, tables, settings.
+
+        Videos and figures of episodes that are in the run's folder, as `render` writes them, are
+        part of the page.
+
+        Args:
+            path: file to write, which ends in .html; None: report.html in the run's folder.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: ``path`` has another suffix or cannot be written, or it is None and the run
+                has no folder.
+        """
+        from jaxmarl_lite.experiment import web_report
+        from jaxmarl_lite.report import html
+
+        if path is None and self.path is None:
+            raise invalid("path", path, "a file such as report.html: the run has no folder")
+        path = self.path / "report.html" if path is None else path  # type: ignore[operator]
+        return web_report.write_run(self, html.check_path(check_path("path", path)))
+
+    def to_dataframe(self) -> DataFrame:
+        """Returns the metrics as a pandas data frame, one row for each seed and evaluation.
+
+        Returns:
+            A frame with the columns ``algorithm``, ``env``, ``seed``, ``update`` and ``step``, and
+            one for each metric. Metrics of agents and costs have one for each of them, named as in
+            metrics.jsonl: ``eval_cost/agent_0/cost_1``. Evaluations that a seed lacks, because the
+            run was interrupted, have no row. `load_runs` puts several runs into one frame.
+
+        Raises:
+            ImportError: pandas, of the extra ``dataframe``, is not installed.
+
+        Example:
+            >>> import jaxmarl_lite as jml
+            >>> result = jml.run(
+            ...     "ippo", "toy/counter", config={"hidden_sizes": (8,)}, seeds=2, total_steps=64,
+            ...     num_envs=4, num_steps=8, num_evaluations=2, eval_episodes=4, quiet=True,
+            ... )
+            >>> frame = result.to_dataframe()
+            >>> frame[["algorithm", "env", "seed", "step"]].tail(2)
+              algorithm          env  seed  step
+            4      ippo  toy/counter     1    32
+            5      ippo  toy/counter     1    64
+            >>> frame.groupby("step")["eval_return"].mean().shape
+            (3,)
+        """
+        return dataframe.of_result(self)
+
+    def policy(self, seed: int | None = None, greedy: bool | None = None) -> policies.TrainedPolicy:
         """Returns the trained policy of one seed.
 
         Args:
             seed: a seed of the run; None: the first that did not diverge.
-            greedy: whether to take the likeliest actions (True) or sampled ones (False); None: as
-                in the run's evaluations.
+            greedy: whether to take the likeliest actions; None: as in the run's evaluations.
 
         Returns:
-            A function from observations to actions, see `playback.TrainedPolicy`.
+            A function from observations to actions, see `policies.TrainedPolicy`.
 
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
         """
-        return playback.TrainedPolicy(
-            self._algorithm, self.learner(self._check_seed(seed)), self._is_greedy(greedy)
+        return policies.TrainedPolicy(
+            self.built_algorithm,
+            self.learner(self.check_seed(seed)),
+            self.is_greedy(greedy),
+            config=self.config,
+            networks=self.plan.networks,
+            reference=self.algorithm,
         )
 
-    def _is_greedy(self, greedy: bool | None) -> bool:
-        """Returns whether the likeliest actions are played; None: as in the run's evaluations."""
+    def is_greedy(self, greedy: bool | None) -> bool:
+        """Returns whether the likeliest actions are played.
+
+        Args:
+            greedy: whether they are; None: as in the run's evaluations.
+
+        Raises:
+            ValueError: ``greedy`` is something else.
+        """
         return self.plan.greedy if greedy is None else check_bool("greedy", greedy)
 
     def episode(
@@ -338,8 +423,7 @@ class Result:
         Args:
             seed: a seed of the run; None: the first that did not diverge.
             episode_seed: seed of the episode's random numbers.
-            greedy: whether to play the likeliest actions (True) or sampled ones (False); None: as
-                in the run's evaluations.
+            greedy: whether to play the likeliest actions; None: as in the run's evaluations.
 
         Returns:
             States, observations, actions, rewards and costs of the episode, and each agent's
@@ -348,15 +432,95 @@ class Result:
         Raises:
             ValueError: for a seed that the run did not have, or that diverged.
         """
-        greedy = self._is_greedy(greedy)
-        learner = self.learner(self._check_seed(seed))
-        notice_changes(self.env)
+        greedy = self.is_greedy(greedy)
+        learner = self.learner(self.check_seed(seed))
+
+        def make() -> playback.EpisodeFn:
+            return playback.make_episode_fn(self.built_algorithm, self.env, greedy)
+
+        return self.compiled(("episode", greedy), self.env, make)(learner, episode_seed)
+
+    def evaluate(
+        self,
+        episodes: int = 128,
+        *,
+        seed: int | None = None,
+        greedy: bool | None = None,
+        episode_seed: int = 0,
+        env: str | Environment | None = None,
+    ) -> PolicyEvaluation:
+        """Plays fresh episodes with the trained policies, as ``jaxmarl-lite evaluate`` does.
+
+        Args:
+            episodes: episodes of each seed.
+            seed: a seed of the run; None: all of them, where those that diverged are NaN.
+            greedy: whether to play the likeliest actions; None: as in the run's evaluations.
+            episode_seed: seed of the random numbers of the episodes.
+            env: another environment to play in, an id or an object, with as many agents and the
+                same sizes of observations, global state and actions; None: that of the run.
+
+        Returns:
+            The returns, costs, lengths and wins of every episode, with their statistics.
+
+        Raises:
+            ValueError: an argument is invalid, the run has no such seed or it diverged, or ``env``
+                has other sizes.
+
+        Example:
+            >>> import jaxmarl_lite as jml
+            >>> result = jml.run(
+            ...     "ippo", "toy/counter", config={"hidden_sizes": (8,)}, seeds=2, total_steps=64,
+            ...     num_envs=4, num_steps=8, num_evaluations=2, eval_episodes=4, quiet=True,
+            ... )
+            >>> evaluation = result.evaluate(episodes=16)
+            >>> evaluation.returns.shape, evaluation.lengths.shape  # [seeds, episodes]
+            ((2, 16), (2, 16))
+            >>> interval = evaluation.iqm_return()
+            >>> bool(interval.low <= interval.estimate <= interval.high)
+            True
+        """
+        return evaluation.evaluate(self, episodes, seed, greedy, episode_seed, env)
+
+    def compiled(self, key: tuple[Any, ...], env: Environment, make: Callable[[], Any]) -> Any:
+        """Returns a function that plays in an environment, compiled once while that is the same.
+
+        Args:
+            key: name and settings of the function.
+            env: the environment, whose content is part of the function.
+            make: makes the function.
+        """
+        notice_changes(env)
         # The compiled function is valid only while the content of the environment is the same.
-        current = fingerprint(self.env)
-        if greedy not in self._players or not current.same(self._players[greedy][1]):
-            play = playback.make_episode_fn(self._algorithm, self.env, greedy)
-            self._players[greedy] = play, current
-        return self._players[greedy][0](learner, episode_seed)
+        current = fingerprint(env)
+        if key not in self._players or not current.same(self._players[key][1]):
+            self._players[key] = make(), current
+        return self._players[key][0]
+
+    def render(
+        self,
+        path: str | Path | None = None,
+        *,
+        seed: int | None = None,
+        episode_seed: int = 0,
+        greedy: bool | None = None,
+    ) -> playback.Rendering:
+        """Writes one episode as a video, and its intrinsic rewards as a figure.
+
+        Args:
+            path: file of the video, such as episode.gif; None: episode.gif in the run's folder. The
+                figure has the same name with the suffix .rewards.png.
+            seed: a seed of the run; None: the first that did not diverge.
+            episode_seed: seed of the episode's random numbers.
+            greedy: whether to play the likeliest actions; None: as in the run's evaluations.
+
+        Returns:
+            The files and the episode.
+
+        Raises:
+            ValueError: the environment has no method ``animate`` and the algorithm learns no
+                reward, ``path`` has no suffix, or the seed is invalid.
+        """
+        return playback.render(self, path, seed, episode_seed, greedy)
 
     def plot_intrinsic_rewards(
         self,
@@ -383,7 +547,7 @@ class Result:
         from jaxmarl_lite.report import plotting
 
         plotting.check_path(path)
-        learned = self._algorithm if episode is None else episode
+        learned = self.built_algorithm if episode is None else episode
         if learned.intrinsic_reward is None:
             raise ValueError(
                 f"{self.algorithm} learns no reward; allowed is a run of an algorithm that does"
@@ -401,17 +565,24 @@ class Result:
         )
 
     @functools.cached_property
-    def _players(self) -> dict[bool, tuple[playback.EpisodeFn, Fingerprint]]:
-        """Greedy or not -> compiled function that plays episodes, and the environment it fits."""
+    def _players(self) -> dict[tuple[Any, ...], tuple[Any, Fingerprint]]:
+        """Name and settings -> compiled function that plays, and the environment it fits."""
         return {}
 
     @functools.cached_property
-    def _algorithm(self) -> Algorithm:
-        """The algorithm, with the floats of its config at their defaults."""
+    def built_algorithm(self) -> Algorithm:
+        """The algorithm as a record of functions, with the floats of its config at defaults."""
         return compilation.algorithm_of(self.plan, self.env)
 
-    def _check_seed(self, seed: int | None) -> int:
-        """Returns a seed that did not diverge, by default the first; else raises ValueError."""
+    def check_seed(self, seed: int | None) -> int:
+        """Returns a seed of the run that did not diverge.
+
+        Args:
+            seed: the seed; None: the first.
+
+        Raises:
+            ValueError: the run has no such seed, or it diverged.
+        """
         healthy = [candidate for candidate in self.seeds if candidate not in self.diverged]
         seed = next(iter(healthy), None) if seed is None else to_python(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed not in healthy:
@@ -453,6 +624,7 @@ def from_rows(
     timings: Timings,
     path: Path | None,
     states: Callable[[], TrainState],
+    stopped: str | None = None,
 ) -> Result:
     """Returns the result of a run from its rows.
 
@@ -464,21 +636,38 @@ def from_rows(
         timings: durations of the run.
         path: folder of the run, or None.
         states: function that returns the last training states.
+        stopped: why the run ended before its last update, or None.
     """
     metrics = run_logger.to_arrays(rows, plan.seeds)
     steps = np.asarray(sorted({row["step"] for row in rows}))
-    return Result(plan, env, steps, metrics["eval_return"], metrics, random, timings, path, states)
+    returns = metrics["eval_return"]
+    return Result(plan, env, steps, returns, metrics, random, timings, path, states, stopped)
 
 
-def load_run(path: str | Path, env: Environment | None = None) -> Result:
+def load_run(
+    path: str | Path,
+    env: Environment | None = None,
+    checkpoint: str | int = "latest",
+    *,
+    algorithm: Any = None,
+    networks: Any = None,
+    config: Mapping[str, Any] | None = None,
+) -> Result:
     """Loads a run from its folder, finished or not.
 
-    The training states are read from the newest checkpoint at their first access. Where it is
-    damaged, an intact older one is read, with a warning.
+    The training states are read from a checkpoint at their first access. Where the latest is
+    damaged, an intact older one is read, with a warning. Curves and tables need none of the objects
+    that `run` was given; policies and episodes need all of them.
 
     Args:
         path: folder of the run.
         env: the environment of the run, where `run` was given an object.
+        checkpoint: the checkpoint of the states, and so of policies and episodes: ``latest``;
+            ``best`` by the ``best_metric`` of the run; or the number of an update. The curves are
+            those of the whole run.
+        algorithm: the algorithm of the run, where `run` was given an object.
+        networks: the networks of the run, where `run` was given an object.
+        config: fields of the config that were objects, such as ``{"optimizer": ...}``.
 
     Returns:
         The `Result`.
@@ -486,7 +675,8 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
     Raises:
         RunFolderError: the folder holds no run, a damaged one, or one without an evaluation.
         CheckpointError: there is no checkpoint, or all are damaged.
-        ValueError: ``env`` is missing, or another environment than the run's.
+        ValueError: ``env`` is missing, or another environment than the run's; or there is no such
+            checkpoint.
 
     Example:
         >>> import jaxmarl_lite as jml
@@ -502,7 +692,8 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
         True
     """
     path = check_path("path", path)
-    plan = experiment_config.read(path)
+    plan = experiment_config.read(path, Objects(algorithm, networks, config))
+    experiment_config.check_complete(plan, path, curves_alone=True)
     stored = run_dir.load(path)
     if not any("eval_return" in row for row in stored.rows):
         raise run_dir.RunFolderError(
@@ -511,15 +702,18 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
     folder = stored.folder
     run_logger.check_rows(plan, stored.rows, folder.metrics)
     environment = experiment_config.env_of_run(plan, path, env)
-    intact = checkpoint.find_intact(folder.checkpoints, fallback=True)
+    intact = checkpoints.find_intact(folder.checkpoints, fallback=True)
     _warn_of_damage(intact.damages, intact.step)
     saved = read_meta(intact)
     experiment_config.check_resumable(plan, saved.plan, folder.checkpoints)
+    limits = cost_limits.limits_of(plan.config, environment.spec)
+    update = _find_update(checkpoint, folder, saved.ranking, stored.rows, limits)
 
     def states() -> TrainState:
+        experiment_config.check_complete(plan, path)
         template = compilation.abstract_states(_on_these_devices(plan), environment)
-        restored = checkpoint.restore(folder.checkpoints, template, fallback=True)
-        if restored.step != intact.step:  # else the warning above names it
+        restored = checkpoints.restore(folder.checkpoints, template, update, update is None)
+        if update is None and restored.step != intact.step:  # else the warning above names it
             _warn_of_damage(restored.damages, restored.step)
         return restored.state
 
@@ -531,7 +725,30 @@ def load_run(path: str | Path, env: Environment | None = None) -> Result:
         saved.timings,
         folder.path,
         states,
+        run_dir.read_status(folder).get("stopped"),
     )
+
+
+def _find_update(
+    name: object,
+    folder: run_dir.RunFolder,
+    ranking: Ranking | None,
+    rows: list[loggers.Row],
+    limits: np.ndarray,
+) -> int | None:
+    """Returns the update of the checkpoint that a name stands for; None for the latest."""
+    updates = checkpoints.steps(folder.checkpoints)
+    name = to_python(name)
+    if name == "latest":
+        return None
+    best = None if ranking is None else ranking.best(rows, limits, updates)
+    if name == "best" and best is not None:
+        return best
+    if not isinstance(name, bool) and isinstance(name, int) and name in updates:
+        return name
+    allowed = ["latest", *(["best"] if best is not None else []), *map(str, updates)]
+    why = "" if best is not None or name != "best" else " (the run has no best_metric)"
+    raise ValueError(f"checkpoint is {name!r}{why}; allowed is one of {', '.join(allowed)}")
 
 
 def _warn_of_damage(damages: Sequence[str], step: int) -> None:
@@ -563,6 +780,7 @@ class Saved(NamedTuple):
             run's config defines it completely.
         reasons: seed -> why it is left out.
         partial: sums since the last evaluation; None in a checkpoint of an evaluation.
+        ranking: order of evaluations, of which the best one's checkpoint is kept, or None.
     """
 
     plan: RunConfig
@@ -572,9 +790,10 @@ class Saved(NamedTuple):
     environment: dict[str, str] | None
     reasons: dict[str, str]
     partial: dict[str, Any] | None
+    ranking: Ranking | None
 
 
-def read_meta(intact: checkpoint.Checkpoint) -> Saved:
+def read_meta(intact: checkpoints.Checkpoint) -> Saved:
     """Returns the data that a run saved beside the states of a checkpoint.
 
     Args:
@@ -591,10 +810,10 @@ def read_meta(intact: checkpoint.Checkpoint) -> Saved:
         environment = meta.get("environment") if isinstance(meta.get("environment"), dict) else None
         reasons, partial = dict(meta.get("reasons", {})), meta.get("partial")
         rows = run_dir.mark_of(meta)
-        return Saved(
-            saved_plan, diverged, Timings(**meta["timings"]), rows, environment, reasons, partial
-        )
+        ranking = Ranking(**meta["ranking"]) if meta.get("ranking") else None
+        timings = Timings(**meta["timings"])
+        return Saved(saved_plan, diverged, timings, rows, environment, reasons, partial, ranking)
     except (KeyError, TypeError, OverflowError) as error:
-        raise checkpoint.CheckpointError(
+        raise checkpoints.CheckpointError(
             f"{intact.path} is no checkpoint of a run: {error!r} in its meta"
         ) from error

@@ -8,8 +8,8 @@ import functools
 import json
 import math
 import re
-import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from jaxmarl_lite.algorithms import cost_limits
 from jaxmarl_lite.envs import checker
 from jaxmarl_lite.experiment.config import RunConfig
-from jaxmarl_lite.report import atomic_io, loggers, run_dir
+from jaxmarl_lite.report import atomic_io, loggers, run_dir, tracking
 from jaxmarl_lite.report.run_dir import RunFolderError
 from jaxmarl_lite.types import EnvSpec
 from jaxmarl_lite.validation import one_line
@@ -73,7 +73,7 @@ class RunLogger:
         folder: folder to write to; None keeps the rows in memory alone.
         update: update of the checkpoint to continue from; rows of later updates are dropped. None
             for a new run, -1 for a run that starts again in its folder.
-        wandb: name of a W&B project to write to as well.
+        trackers: loggers that receive the rows as well.
         say: function that shows a line to the user.
         mark: position in the rows that the checkpoint holds; None where there is no checkpoint, or
             one of an earlier version.
@@ -93,14 +93,15 @@ class RunLogger:
         spec: EnvSpec,
         folder: run_dir.RunFolder | None,
         update: int | None = None,
-        wandb: str | None = None,
+        trackers: Sequence[tracking.Logger] = (),
         say: Callable[[str], None] = print,
         mark: loggers.Mark | None = None,
     ):
         self._plan, self._spec, self.folder, self._say = plan, spec, folder, say
         self.rows: list[loggers.Row] = []
         self._lines: loggers.JsonlLogger | None = None
-        self._loggers: dict[str, loggers.Logger] = {}
+        self._loggers: dict[str, tracking.Logger] = {}
+        self._unlogged: list[loggers.Row] = []
         self._rebuilt: dict[str, _Rebuilt] = {}
         self._failed: set[str] = set()
         self.complaint: str | None = None
@@ -112,25 +113,30 @@ class RunLogger:
                 )
             self._lines = loggers.JsonlLogger(folder.metrics, folder.metrics_copy)
             self.rows = loggers.read_rows(folder.metrics)
-            with self._optional("TensorBoard"):
-                step = None if update is None else max(-1, update * plan.batch_steps)
-                self._loggers["TensorBoard"] = loggers.TensorBoardLogger(
-                    folder.tensorboard, plan.to_dict(), step
-                )
             with self._optional(folder.spec.name):
                 atomic_io.write_json(folder.spec, dataclasses.asdict(spec))
             for path, make in rebuilt_files(plan, spec, folder, self.rows).items():
                 self._rebuilt[path.name] = _Rebuilt(make, stale=bool(self.rows))
-        if wandb is not None:
-            with self._optional("W&B"):
-                path = None if folder is None else folder.path.absolute()
-                self._loggers["W&B"] = loggers.WandbLogger(
-                    wandb,
-                    f"{plan.algorithm} {plan.env}" if path is None else path.name,
-                    plan.to_dict(),
-                    path,
-                    None if folder is None else wandb_id(folder, anew=is_new),
-                )
+        path = None if folder is None else folder.path.absolute()
+        info = tracking.RunInfo(
+            run_dir.new_id() if folder is None else run_dir.run_id(folder, anew=is_new),
+            f"{plan.algorithm} {plan.env}" if path is None else path.name,
+            json.loads(atomic_io.to_json(plan.to_dict())),
+            path,
+            tuple(self.rows),
+            None if update is None else max(-1, update * plan.batch_steps),
+        )
+        self._start(trackers, info)
+
+    def _start(self, trackers: Sequence[tracking.Logger], info: tracking.RunInfo) -> None:
+        """Starts the loggers; one that fails is left out."""
+        for logger in trackers:
+            name = base = getattr(logger, "name", type(logger).__name__)
+            while name in self._loggers or name in self._failed:  # two of one kind
+                name = f"{base} ({1 + len(self._loggers)})"
+            self._loggers[name] = logger
+            with self._optional(name):
+                logger.start(info)
 
     @contextlib.contextmanager
     def _optional(self, name: str) -> Iterator[None]:
@@ -140,10 +146,17 @@ class RunLogger:
         except Exception as error:  # matplotlib, W&B and the disk raise errors of any kind
             if name not in self._failed:
                 self._failed.add(name)
-                self._say(f"{name} failed, and the run goes on without it: {one_line(error)}")
+                self._complain(f"{name} failed, and the run goes on without it: {one_line(error)}")
             if (logger := self._loggers.pop(name, None)) is not None:
                 with contextlib.suppress(Exception):
                     logger.close()
+
+    def _complain(self, message: str) -> None:
+        """Warns of what failed."""
+        try:
+            warnings.warn(message, run_dir.RunFolderWarning, stacklevel=4)
+        except run_dir.RunFolderWarning:  # where warnings are errors, which must not end the run
+            self._say(message)
 
     def write(self, update: int, seed: int, values: Mapping[str, float]) -> None:
         """Adds the row of one seed.
@@ -157,11 +170,7 @@ class RunLogger:
         self.rows.append({"update": update, "step": step, "seed": seed} | dict(values))
         if self._lines is not None:
             self._lines.write(update, step, seed, values)
-        # Only the rows keep values that are not finite: the other files cannot show them.
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, logger in list(self._loggers.items()):
-            with self._optional(name):
-                logger.write(update, step, seed, finite)
+        self._unlogged.append(self.rows[-1])
 
     def mark(self) -> loggers.Mark | None:
         """Returns the position in the rows that a checkpoint stores.
@@ -196,7 +205,7 @@ class RunLogger:
             )
 
     def flush(self) -> None:
-        """Returns once all rows are on disk.
+        """Returns once all rows are on disk; then the loggers receive the new ones.
 
         Raises:
             RunFolderError: the folder is gone.
@@ -206,6 +215,10 @@ class RunLogger:
             if not self._lines.is_intact():
                 self._lines.replace(self.rows)
             self._lines.flush()
+        new, self._unlogged = tuple(self._unlogged), []
+        for name, logger in list(self._loggers.items()):
+            with self._optional(name):
+                logger.write(new)
 
     def refresh(self, immediately: bool = False) -> None:
         """Updates the files derived from the rows, unless the folder was moved or deleted.
@@ -249,26 +262,6 @@ class RunLogger:
         if self._lines is not None:
             with contextlib.suppress(OSError):  # a failure of the disk has ended the run already
                 self._lines.close()
-
-
-def wandb_id(folder: run_dir.RunFolder, anew: bool = False) -> str:
-    """Returns the folder's id for W&B.
-
-    The id is random, so that no two runs share it, and stored in the folder, so that a resumed run
-    continues with it.
-
-    Args:
-        folder: folder of the run.
-        anew: whether to replace an existing id.
-    """
-    path = folder.path / "wandb_id.txt"
-    if not anew and path.is_file():
-        text = path.read_text(errors="replace").strip()
-        if re.fullmatch(r"[0-9a-z]{4,32}", text):
-            return text
-    text = secrets.token_hex(6)
-    atomic_io.replace_text(path, text + "\n")
-    return text
 
 
 def rebuilt_files(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -23,14 +24,16 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from jaxmarl_lite import rollout, sharding
-from jaxmarl_lite.algorithms import base_config, cost_limits
-from jaxmarl_lite.experiment import run_logger
+from jaxmarl_lite import references, rollout, sharding
+from jaxmarl_lite.algorithms import cost_limits
+from jaxmarl_lite.experiment import initial_weights, run_logger
+from jaxmarl_lite.experiment.callbacks import Callbacks, EvaluationReport
 from jaxmarl_lite.experiment.compilation import CompiledRun, MetricAccumulator
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import data_by_field
+from jaxmarl_lite.experiment.ranking import Ranking
 from jaxmarl_lite.experiment.result import Result, Saved, Timings, from_rows, load_run
-from jaxmarl_lite.report import checkpoint, loggers, metrics, run_dir, statistics
+from jaxmarl_lite.report import checkpoint, loggers, metrics, notebooks, run_dir, statistics
 from jaxmarl_lite.report.tables import literal
 from jaxmarl_lite.types import Environment, TrainState
 
@@ -81,9 +84,13 @@ class Runner:
         max_checkpoints: number of checkpoints to keep.
         checkpoint_seconds: longest time between two checkpoints, in seconds.
         stop: the signals that end the run.
+        callbacks: called after every evaluation; None: there are none.
+        ranking: order of evaluations, of which the best one's checkpoint is kept; None: that of
+            the resumed run, if it has one.
 
     Attributes:
         update: updates done.
+        stopped: why a callback ended the run before its last update, or None.
     """
 
     def __init__(
@@ -97,12 +104,15 @@ class Runner:
         max_checkpoints: int,
         checkpoint_seconds: float = np.inf,
         stop: StopRequest | None = None,
+        callbacks: Callbacks | None = None,
+        ranking: Ranking | None = None,
     ):
         self._plan, self._spec, self._env, self._programs = plan, env.spec, env, programs
         self._run_logger, self._display = run_logger, display
         self._checkpoints, self._max_checkpoints = checkpoints, max_checkpoints
         self._checkpoint_seconds, self._stop = checkpoint_seconds, stop or StopRequest()
-        self._seeds = np.asarray(plan.seeds, np.uint32)
+        self._callbacks, self._ranking = callbacks, ranking
+        self._seeds = np.asarray(plan.random_seeds, np.uint32)
         self._accumulator: MetricAccumulator = programs.empty
         self._diverged = np.zeros(len(plan.seeds), np.int32)
         self._reasons: dict[str, str] = {}
@@ -111,11 +121,13 @@ class Runner:
         self._limited = bool(np.isfinite(self._limits).any())
         self._violations = np.zeros((len(plan.seeds), *self._limits.shape))
         self._updates_with_cost = np.zeros(len(plan.seeds))
-        # config.json defines an environment that `make` builds completely
-        self._environment = data_by_field(env) if plan.env_args is None else None
+        # config.json defines an environment of this library completely
+        is_users = plan.env_args is None or references.is_reference(plan.env)
+        self._environment = data_by_field(env) if is_users else None
         self._random: np.ndarray | None = None
         self._current = float("nan")
         self.update = 0
+        self.stopped: str | None = None
 
     def run(self, start: ResumePoint | None, compile_seconds: float) -> Result:
         """Trains to the end of the plan and shows the result.
@@ -131,6 +143,7 @@ class Runner:
             RunError: no seed is left.
             KeyboardInterrupt: after Ctrl-C, once the run is saved.
             SystemExit: after another signal, once the run is saved.
+            Exception: whatever a callback raises, once the run is saved.
         """
         self._compile_seconds, self._trained = compile_seconds, 0.0
         self._clock = self._saved = time.perf_counter()
@@ -140,6 +153,8 @@ class Runner:
         else:
             self._resume(start)
         for update in self._plan.evaluation_updates:
+            if self.stopped is not None:
+                break
             # A run that is extended may have an evaluation at the update of a checkpoint that was
             # saved between two evaluations.
             if update > self.update or (update == self.update and self._since_row[0]):
@@ -155,6 +170,7 @@ class Runner:
             self._timings(),
             None if folder is None else folder.path,
             lambda: self._states,
+            self.stopped,
         )
         self._display.show(result.table)
         return result
@@ -162,9 +178,11 @@ class Runner:
     def _start(self) -> None:
         """Begins a new run: initial states, the random policy, and the first evaluation."""
         self._display.print(f"compiled in {self._compile_seconds:.1f} s")
-        self._states = self._programs.init(
-            self._seeds, base_config.as_arrays(self._plan.learner_config)
-        )
+        self._states = self._programs.init(self._seeds, self._plan.config_arrays)
+        if (weights := initial_weights.find(self._plan, self._env)) is not None:
+            for sentence in weights.sentences:
+                self._display.print(sentence)
+            self._states = weights.apply(self._states)
         self._random = self._random_returns()
         self._run_logger.save_random_returns(self._random)
         self._stop_if(_agree(self._stop.signum))
@@ -184,6 +202,7 @@ class Runner:
         )
         self._states, self.update, saved = start.states, start.update, start.saved
         self._diverged, self._reasons = saved.diverged, dict(saved.reasons)
+        self._ranking = self._ranking or saved.ranking
         for i in np.flatnonzero(self._diverged).tolist():
             self._display.print(self._exclusion_message(i))
         # With several processes only one can read the folder, and all must run the same programs.
@@ -407,6 +426,7 @@ class Runner:
         if self._limited:
             self._violations += totals["violation_rate"]
             self._updates_with_cost += counts["violation_rate"].max((1, 2))
+        rows: list[loggers.Row] = []
         for i, seed in enumerate(self._plan.seeds):
             healthy = self._diverged[i] == 0
             row = {
@@ -435,6 +455,7 @@ class Runner:
                     "were not finite"
                 )
             self._run_logger.write(self.update, seed, metrics.flatten(row))
+            rows.append(self._run_logger.rows[-1])
         self._run_logger.flush()
         self._checkpoint()
         self._run_logger.refresh()
@@ -442,7 +463,33 @@ class Runner:
             self.update, speed, self._current, _mean(values["eval_return"][self._diverged == 0])
         )
         self._reset_metrics()
+        self._call_back(rows)
         self._stop_if(_agree(self._stop.signum))
+
+    def _call_back(self, rows: list[loggers.Row]) -> None:
+        """Calls the callbacks, in process 0 alone, and ends the run where one of them asks to."""
+        if not self._callbacks:
+            return
+        reason = None
+        if sharding.is_primary():
+            folder = self._run_logger.folder
+            reason = self._callbacks.call(
+                EvaluationReport(
+                    self._plan,
+                    self.update,
+                    rows,
+                    self._run_logger.rows,
+                    self._limits,
+                    None if folder is None else folder.path,
+                )
+            )
+        error = self._callbacks.error
+        # all processes must end at the same update
+        answer = _agree(2 if error is not None else reason is not None, first=True)
+        if answer == 2:
+            raise error or RunError("on_evaluation raised an exception in process 0")
+        if answer and self.update < self._plan.num_updates:
+            self.stopped = reason or "on_evaluation ended the run in process 0"
 
     def _evaluation_row(self, played: Any) -> dict[str, np.ndarray]:
         """Returns the metrics of an evaluation, means over its episodes, ``[S, ...]``."""
@@ -470,10 +517,25 @@ class Runner:
                 "timings": self._timings()._asdict(),
                 "rows": self._run_logger.mark(),
             }
+            if self._ranking is not None:
+                meta["ranking"] = dataclasses.asdict(self._ranking)
             checkpoint.save(
-                self._checkpoints, self.update, self._states, meta | more, self._max_checkpoints
+                self._checkpoints,
+                self.update,
+                self._states,
+                meta | more,
+                self._max_checkpoints,
+                self._best_update(),
             )
             self._saved = time.perf_counter()
+
+    def _best_update(self) -> tuple[int, ...]:
+        """Returns the update of the best checkpoint, the one to be written among them."""
+        if self._ranking is None or self._checkpoints is None:
+            return ()
+        candidates = {*checkpoint.steps(self._checkpoints), self.update}
+        best = self._ranking.best(self._run_logger.rows, self._limits, candidates)
+        return () if best is None else (best,)
 
     def _elapsed(self) -> float:
         """Returns the seconds of the run over all sessions, without compiling."""
@@ -629,8 +691,18 @@ class ProgressBar:
     """
 
     def __init__(self, label: str, updates: int, batch: int, quiet: bool = False):
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self._moving = not quiet and (self.console.is_terminal or self.console.is_jupyter)
+        is_notebook = notebooks.in_notebook()
+        # A notebook shows no escape codes: its line and tables are its own.
+        plain: dict[str, Any] = {"color_system": None, "force_terminal": False}
+        self.console = Console(
+            quiet=quiet,
+            highlight=False,
+            soft_wrap=True,
+            force_jupyter=False,
+            **(plain if is_notebook else {}),
+        )
+        self._line = notebooks.UpdatingLine(label, updates) if is_notebook and not quiet else None
+        self._moving = not quiet and (is_notebook or self.console.is_terminal)
         self._updates, self._batch = updates, batch
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -639,7 +711,7 @@ class ProgressBar:
             TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self._moving,
+            disable=not self._moving or is_notebook,
         )
         self._task = self._bar.add_task(literal(label).plain, total=updates, status="compiling")
         self._began: tuple[float, int] | None = None
@@ -647,6 +719,8 @@ class ProgressBar:
     def __enter__(self) -> ProgressBar:
         with _ERRORS_IGNORED:
             self._bar.start()
+            if self._line is not None:
+                self._line.update(status="compiling")
         if not self._moving:
             self.print("compiling (for robots some minutes)")
         return self
@@ -676,7 +750,10 @@ class ProgressBar:
             make: function that returns anything that rich can print.
         """
         try:
-            self.console.print(make())
+            if self._line is None:
+                self.console.print(make())
+            else:
+                notebooks.show(make())
         except Exception as error:
             self.print(f"the result cannot be shown: {type(error).__name__}: {error}")
 
@@ -690,8 +767,7 @@ class ProgressBar:
         """
         if self._began is None:
             self._began = time.perf_counter(), update
-        with _ERRORS_IGNORED:
-            self._bar.update(self._task, completed=update, status=_status(speed, current))
+        self._move(update, _status(speed, current))
 
     def log_evaluation(self, update: int, speed: float, current: float, evaluation: float) -> None:
         """Shows the state after an evaluation; prints a line where there is no moving bar.
@@ -704,8 +780,7 @@ class ProgressBar:
         """
         if self._moving:
             status = f"{_status(speed, current)}, evaluation {_number(evaluation)}"
-            with _ERRORS_IGNORED:
-                self._bar.update(self._task, completed=update, status=status)
+            self._move(update, status)
             return
         width = len(str(self._updates))
         remaining = self._remaining_time(update)
@@ -714,6 +789,14 @@ class ProgressBar:
             f"{_status(speed, current)}  evaluation {_number(evaluation)}"
             + (f"  {remaining} left" if remaining else "")
         )
+
+    def _move(self, update: int, status: str) -> None:
+        """Shows progress in the bar, or in a notebook's line."""
+        with _ERRORS_IGNORED:
+            self._bar.update(self._task, completed=update, status=status)
+            if self._line is not None:
+                remaining = self._remaining_time(update)
+                self._line.update(update, status + (f"  {remaining} left" if remaining else ""))
 
     def _remaining_time(self, update: int) -> str:
         """Returns the time to the end at the pace so far, as M:SS; empty where it is unknown."""

@@ -1,0 +1,256 @@
+"""Sweeps: many settings as one program, as runs that everything else reads; Optuna's studies."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tiny_runs
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.cli.main import main
+from jaxmarl_lite.experiment import api, compilation, sweep_space
+from jaxmarl_lite.report import run_dir
+
+_run_plan = api.run_plan
+SIZES = dict(
+    tiny_runs.SIZES,
+    config={"hidden_sizes": (4,)},
+    seeds=(3, 7),
+    total_steps=tiny_runs.updates(2),
+    num_evaluations=2,
+)
+GRID = {"lr": [1e-3, 1e-2], "lr_anneal_share": [0.0, 1.0]}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep in a folder, and how many programs it compiled."""
+    compilation._compile.cache_clear()
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    result = jml.sweep("ippo", "toy/counter", grid=GRID, out=out, loggers=["csv"], **SIZES)
+    return result, compilation._compile.cache_info().misses
+
+
+def test_floats_train_as_one_program_with_the_numbers_of_single_runs(swept):
+    result, misses = swept
+    assert misses == 1
+    assert result.points == tuple(sweep_space.grid_points(GRID))
+    for setting, point in zip(result.points, result.results, strict=True):
+        config = SIZES["config"] | setting
+        single = jml.run("ippo", "toy/counter", **(SIZES | {"config": config}))
+        assert point.plan == single.plan
+        for name in single.metrics:
+            if name not in tiny_runs.TIMINGS:
+                np.testing.assert_array_equal(point.metrics[name], single.metrics[name], name)
+    # the annealed points end with another rate than the constant ones
+    rates = [point.metrics["learning_rate"][0, -1] for point in result.results]
+    assert rates[0] == np.float32(1e-3) and rates[1] < 1e-3 and len(set(rates)) == 4
+
+
+def test_every_point_is_a_run_that_goes_on(swept):
+    result, _ = swept
+    point = result.results[2]
+    loaded = jml.load_run(point.path)
+    assert loaded.seeds == (3, 7) and loaded.config.lr == 1e-2
+    np.testing.assert_array_equal(loaded.returns, point.returns)
+    assert run_dir.RunFolder(point.path).curve.exists()
+    lines = (point.path / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3  # a head; two seeds, three evaluations
+    copy = point.path.with_name("copy")
+    shutil.copytree(point.path, copy)
+    longer = jml.resume_run(copy, total_steps=tiny_runs.updates(3), quiet=True)
+    config = SIZES["config"] | result.points[2]
+    whole = jml.run(
+        "ippo",
+        "toy/counter",
+        **(SIZES | {"config": config, "total_steps": tiny_runs.updates(3), "num_evaluations": 3}),
+    )
+    np.testing.assert_array_equal(longer.returns, whole.returns)
+    shutil.rmtree(copy)
+
+
+def test_a_sweep_is_ranked_drawn_and_loaded(swept, tmp_path):
+    result, _ = swept
+    scores = result.scores()
+    assert scores.shape == (4, 2) and result.best == result.points[result.ranking()[0]]
+    means = scores.mean(1)
+    assert means[result.ranking()[0]] == means.max()
+    assert [row["point"] for row in result.rows()] == result.ranking()
+    loaded = jml.load_sweep(result.path)
+    np.testing.assert_array_equal(loaded.scores(), scores)
+    assert loaded.best_result.plan == result.best_result.plan
+    assert "eval_return" in result.summary() and "\x1b" not in result.summary()
+    for name in ("sweep.png", "table.txt", "results.json"):
+        assert (result.path / name).stat().st_size > 100
+    figure = result.plot(tmp_path / "picture.svg")
+    assert len(figure.axes) == 3  # two settings, and all together
+    lowest = jml.Sweep(result.points, result.results, {}, "eval_return", "min")
+    assert means[lowest.ranking()[0]] == means.min()
+
+
+def test_a_sweep_goes_on_with_what_is_missing(swept, monkeypatch):
+    result, _ = swept
+    shutil.rmtree(result.results[1].path)
+    trained = []
+    monkeypatch.setattr(
+        "jaxmarl_lite.experiment.sweep.api.run_plan",
+        lambda plan, *rest: trained.append(plan) or _run_plan(plan, *rest),
+    )
+    again = jml.sweep("ippo", "toy/counter", grid=GRID, out=result.path, **SIZES)
+    assert [plan.config for plan in trained] == [result.results[1].config]
+    np.testing.assert_array_equal(again.scores(), result.scores())
+    with pytest.raises(run_dir.RunFolderError, match="holds another sweep, of 4 points"):
+        jml.sweep("ippo", "toy/counter", grid={"lr": [0.1]}, out=result.path, **SIZES)
+
+
+def test_an_interrupted_group_goes_on(swept, tmp_path, monkeypatch):
+    result, _ = swept
+    out = tmp_path / "out"
+
+    def interrupted(plan, env, session):
+        monkeypatch.undo()
+        stop = dataclasses.replace(session, on_evaluation=_stop_in_the_middle)
+        _run_plan(plan, env, stop)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxmarl_lite.experiment.sweep.api.run_plan", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jml.sweep("ippo", "toy/counter", grid=GRID, out=out, **SIZES)
+    assert jml.load_sweep(out).results == (None,) * 4
+    assert [path.name for path in (out / "groups").iterdir()] == ["000-003"]
+    again = jml.sweep("ippo", "toy/counter", grid=GRID, out=out, **SIZES)
+    for point, expected in zip(again.results, result.results, strict=True):
+        np.testing.assert_array_equal(point.returns, expected.returns)
+    assert not list((out / "groups").iterdir())
+
+
+def _stop_in_the_middle(report):
+    return report.update == 1
+
+
+def test_settings_that_are_no_floats_are_separate_programs():
+    compilation._compile.cache_clear()
+    points = [
+        {"lr": 1e-3, "num_minibatches": 1},
+        {"lr": 1e-2, "num_minibatches": 1},
+        {"lr": 1e-2, "num_steps": 8},
+    ]
+    result = jml.sweep("ippo", "toy/counter", points=points, **(SIZES | {"num_steps": 4}))
+    assert compilation._compile.cache_info().misses == 2
+    assert [r.plan.num_steps for r in result.results] == [4, 4, 8]
+    assert result.results[0].config.num_minibatches == 1
+
+
+def test_a_group_that_does_not_fit_the_memory_is_halved(monkeypatch):
+    sizes = []
+
+    def small_device(plan, *rest):
+        sizes.append(len(plan.seeds))
+        if len(plan.seeds) > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return _run_plan(plan, *rest)
+
+    monkeypatch.setattr("jaxmarl_lite.experiment.sweep.api.run_plan", small_device)
+    result = jml.sweep("ippo", "toy/counter", grid={"lr": [1e-3, 1e-2, 1e-1]}, **SIZES)
+    assert sizes == [6, 2, 4, 2, 2] and None not in result.results
+
+
+def test_parts_share_a_folder_from_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "sweep ippo --env toy/counter --hidden-sizes 4 --seed 5 --num-envs 4 --num-steps 4 "
+    words += "--total-steps 16 --num-evaluations 1 --eval-episodes 2 --random lr=1e-3:1e-1:log "
+    words += "--points 3 --out jobs --part"
+    assert main([*words.split(), "0/2"]) == 0
+    assert jml.load_sweep("jobs").results.count(None) == 2
+    assert main([*words.split(), "1/2"]) == 0
+    result = jml.load_sweep("jobs")
+    assert None not in result.results and result.results[0].seeds == (5,)
+    points = sweep_space.random_points({"lr": (1e-3, 1e-1, "log")}, 3, 0)
+    assert list(result.points) == points
+    assert "not trained yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--grid lrr=1,2 --out s", "point 0 of the sweep.*lrr.*nearest: lr"),
+        ("--grid lr=1e-3,-1 --out s", "point 1 of the sweep.*lr is -1"),
+        ("--grid lr=1e-3:1e-2 --out s", "--grid of lr is .*allowed is values with commas"),
+        ("--grid lr=1,1 --out s", "grid of lr is .*allowed is different values"),
+        ("--grid lr --out s", "--grid is 'lr'; allowed is FIELD=VALUE"),
+        ("--random lr=1e-2:1e-3:log --points 2 --out s", "allowed is low below high"),
+        ("--random lr=1e-3:1e-2:lin --points 2 --out s", "'lin'.*allowed is .low, high."),
+        ("--random lr=1e-3:1e-2 --out s", "num_points is None"),
+        ("--grid lr=1e-3 --part 2/2 --out s", "--part is 2; allowed is"),
+        ("--grid lr=1e-3 --random lr=1,2 --out s", "exactly one of --grid, --random and --optuna"),
+        ("--grid lr=1e-3", "--out is missing"),
+        ("--optuna lr=1e-3:1e-2 --out s", "--points is missing"),
+        ("--optuna lr=1e-3:1e-2 --points 1 --out s --storage nowhere://x", "cannot open"),
+        ("--grid lr=1e-3 --metric eval_retrn --out s", "metric is 'eval_retrn'.*eval_return"),
+    ],
+)
+def test_wrong_sweeps_have_one_clear_error(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jaxmarl_lite.experiment.api._train", _no_training)
+    sizes = "--hidden-sizes 4 --total-steps 16 --num-envs 4 --num-steps 4"
+    assert main(["sweep", "ippo", "--env", "toy/counter", *sizes.split(), *words.split()]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and re.search(message, error), error
+
+
+def _no_training(*arguments):
+    raise AssertionError("the error should come before anything is trained")
+
+
+def _optimize(out, **changes):
+    settings = SIZES | dict(space={"lr": (1e-3, 1e-1, "log")}, num_trials=2, out=out)
+    return jml.optimize("ippo", "toy/counter", **(settings | changes))
+
+
+def test_an_optuna_study_prunes_and_goes_on(tmp_path):
+    optuna = pytest.importorskip("optuna")
+
+    class Second(optuna.pruners.BasePruner):
+        """Prunes the second trial at its first evaluation after the start."""
+
+        def prune(self, study, trial):
+            return trial.number == 1 and trial.last_step > 0
+
+    study = _optimize(tmp_path, pruner=Second(), num_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    first = jml.load_run(tmp_path / "runs" / study.trials[0].user_attrs["folder"])
+    assert first.config.lr == study.trials[0].params["lr"]
+    assert sorted(study.trials[0].intermediate_values) == first.steps.tolist()
+    assert study.best_value == pytest.approx(first.returns[:, -1].mean())
+    # the pruned run kept what it has, and can be finished
+    pruned = jml.load_run(tmp_path / "runs" / "trial-0001")
+    assert len(pruned.steps) == 2
+    assert len(jml.resume_run(pruned.path, quiet=True).steps) == 3
+    again = _optimize(tmp_path, pruner=Second(), num_trials=3)
+    assert len(again.trials) == 3 and again.trials[2].state.name == "COMPLETE"
+    with pytest.raises(ValueError, match="holds a study of other settings"):
+        _optimize(tmp_path, space={"gamma": (0.9, 0.99)})
+
+
+def test_a_trial_that_was_killed_is_continued(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    study = _optimize(tmp_path, num_trials=1)
+    # as a kill leaves it: a trial that runs, and its unfinished run in a folder
+    killed = study.ask({"lr": optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)})
+    jml.run(
+        "ippo",
+        "toy/counter",
+        out=tmp_path / "runs" / "trial-0001",
+        on_evaluation=_stop_in_the_middle,
+        **(SIZES | {"config": SIZES["config"] | killed.params}),
+    )
+    study = _optimize(tmp_path, num_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[2].params == killed.params
+    assert study.trials[2].user_attrs["folder"] == "trial-0001"
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["trial-0000", "trial-0001"]
+    assert json.loads((tmp_path / "runs/trial-0001/config.json").read_text())["total_steps"] == 32
