@@ -131,12 +131,13 @@ print(folder, len(list(folder.glob("*-cache"))))
 
 
 def session(folder, *arguments, **variables):
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
         [sys.executable, "-c", SESSION, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=200,
-        env=os.environ
+        timeout=500,
+        env=inherited
         | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "home")}
         | variables,
     )

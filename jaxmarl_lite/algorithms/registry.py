@@ -195,7 +195,7 @@ def resolve(algorithm: object) -> tuple[str, AlgorithmEntry]:
     if _is_instance(algorithm, str):
         name = typing.cast(str, algorithm)
         if name in ALGORITHMS:
-            return name, ALGORITHMS[name]
+            return name, AlgorithmEntry(*ALGORITHMS[name])  # a pair will do
         if references.is_reference(name):
             return name, _entry_of(f"algorithm {name!r}", references.load("algorithm", name))
         for entry_point in metadata.entry_points(group=_ENTRY_POINTS, name=name):

@@ -659,12 +659,15 @@ def _joined(
 ) -> Iterator[tuple[str, str, Result]]:
     """Yields label, first folder and result of runs; those of single seeds are joined."""
     by_label: dict[str | None, list[str]] = {}
+    order: list[str] = []
     for run in runs:
         label, separator, path = str(run).partition("=")
         if not separator or run_dir.RunFolder(Path(run)).exists():
             by_label.setdefault(None, []).append(str(run))
+            order.append(str(run))
         else:
             by_label.setdefault(label, []).append(path)
+            order.append(path)
     joined = []
     for label, paths in by_label.items():
         results = [load_run(path, objects.get(experiment_config.read(path).env)) for path in paths]
@@ -673,8 +676,6 @@ def _joined(
             name = joining.common_name([Path(path) for path in folders])
             result = joining.join_results([results[i] for i in group], folders)
             joined.append((label if label is not None else name, folders[0], result))
-    order = [str(run).partition("=")[2] or str(run) for run in runs]
-    order += [str(run) for run in runs]
     yield from sorted(joined, key=lambda entry: order.index(entry[1]))
 
 
