@@ -76,11 +76,11 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     }
 
 
-def _command(words: str, cache: Path) -> float:
+def _command(arguments: str, cache: Path) -> float:
     """Returns the seconds of a command of the command line."""
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "jaxmarl_lite", *words.split()],
+        [sys.executable, "-m", "jaxmarl_lite", *arguments.split()],
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
         check=True,
     )

@@ -90,6 +90,36 @@ def load(field: str, reference: str) -> Any:
         ) from None
 
 
+def import_extra(module: str, purpose: str, extra: str) -> Any:
+    """Imports a module of a package that an extra of this package installs.
+
+    Args:
+        module: name of the module.
+        purpose: what needs it, with the verb, as the beginning of the message.
+        extra: name of the extra.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+
+    Example:
+        >>> import_extra("json", "this example needs", "none").dumps([1])
+        '[1]'
+        >>> import_extra("no_such_module", "data frames need", "dataframe")
+        Traceback (most recent call last):
+            ...
+        ImportError: data frames need another package: pip install jaxmarl-lite[dataframe]
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} another package: pip install jaxmarl-lite[{extra}]"
+        ) from error
+
+
 def describe(value: object) -> str:
     """Returns the text by which a run's folder keeps an object of the user.
 

@@ -88,7 +88,8 @@ def test_a_callback_ends_the_run_and_it_goes_on(
     reason = "good enough" if isinstance(answer, str) else "stop returned True"
     assert result.stopped == jml.load_run(tmp_path).stopped == reason
     said = capsys.readouterr().out
-    assert f"continue from update 2: jaxmarl-lite train --resume {tmp_path} ({reason})" in said
+    hint = f"Stopped at update 2 ({reason}); continue from update 2: "
+    assert f"{hint}jaxmarl-lite train --resume {tmp_path}\n" in said
     check_continues(tmp_path, undisturbed)
 
 
@@ -180,3 +181,14 @@ def test_a_resumed_run_keeps_loggers_and_callbacks_by_name(tmp_path, monkeypatch
     assert users_callbacks.calls == [0, 1, 2, 3]
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 5
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_metrics_of_training_are_missing_at_the_start_alone():
+    plan = jml.run("ippo", "toy/counter", config=config("ippo"), seeds=1, total_steps=16, **SIZES)
+    rows = [{"update": 0, "step": 0, "seed": 0, "eval_return": 1.0}]
+    report = jml.EvaluationReport(plan.plan, 0, rows, rows, np.zeros((2, 0)), None)
+    assert np.isnan(report.mean("entropy")) and report.mean("eval_return") == 1.0
+    later = jml.EvaluationReport(plan.plan, 1, rows, rows, np.zeros((2, 0)), None)
+    for wrong, name in ((report, "entropi"), (later, "meta_gradient_norm")):
+        with pytest.raises(ValueError, match=f"metric is '{name}'"):
+            wrong.mean(name)

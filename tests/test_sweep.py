@@ -1,5 +1,6 @@
 """Sweeps: many settings as one program, as runs that everything else reads; Optuna's studies."""
 
+import concurrent.futures
 import dataclasses
 import json
 import re
@@ -11,7 +12,7 @@ import tiny_runs
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli.main import main
-from jaxmarl_lite.experiment import api, compilation, sweep_space
+from jaxmarl_lite.experiment import api, compilation, sweep, sweep_space
 from jaxmarl_lite.report import run_dir
 
 _run_plan = api.run_plan
@@ -254,3 +255,71 @@ def test_a_trial_that_was_killed_is_continued(tmp_path):
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == ["trial-0000", "trial-0001"]
     assert json.loads((tmp_path / "runs/trial-0001/config.json").read_text())["total_steps"] == 32
+
+
+def test_points_that_were_written_before_an_interruption_are_not_trained_again(
+    swept, tmp_path, monkeypatch
+):
+    result, _ = swept
+    out, written = tmp_path / "out", []
+    write = sweep._write_point
+
+    def interrupted(path, *rest):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(path, *rest)
+        written.append(path)
+
+    monkeypatch.setattr(sweep, "_write_point", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jml.sweep("ippo", "toy/counter", grid=GRID, out=out, **SIZES)
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxmarl_lite.experiment.runner.Runner.run", _no_training)
+    again = jml.sweep("ippo", "toy/counter", grid=GRID, out=out, **SIZES)
+    np.testing.assert_array_equal(again.scores(), result.scores())
+    assert not list((out / "groups").iterdir())
+
+
+def test_a_sweep_of_an_algorithm_that_is_an_object_goes_on(tmp_path):
+    config = jml.IPPOConfig(hidden_sizes=(4,))
+    ready = jml.make_algorithm("ippo", jml.make("toy/counter").spec, config)
+    settings = dict(SIZES, config=None, grid={"lr": [1e-3, 1e-2]}, out=tmp_path / "out")
+    first = jml.sweep(ready, "toy/counter", part=(0, 2), **settings)
+    assert [r is None for r in first.results] == [False, True]
+    second = jml.sweep(ready, "toy/counter", part=(1, 2), **settings)
+    assert None not in second.results
+    np.testing.assert_array_equal(second.results[0].returns, first.results[0].returns)
+    loaded = jml.load_sweep(tmp_path / "out", algorithm=ready)
+    np.testing.assert_array_equal(loaded.scores(), second.scores())
+    with pytest.raises(ValueError, match=r"config.hidden_sizes changes.*passed as an object"):
+        jml.sweep(ready, "toy/counter", grid={"hidden_sizes": [(8,)]}, seeds=1, quiet=True)
+
+
+def test_a_full_disk_ends_a_sweep(monkeypatch, tmp_path):
+    def full(plan, *rest):
+        raise jml.RunError("cannot be written") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(api, "run_plan", full)
+    with pytest.raises(jml.RunError, match="cannot be written"):
+        jml.sweep("ippo", "toy/counter", grid={"lr": [1e-3]}, out=tmp_path / "out", **SIZES)
+
+
+def test_jobs_of_an_array_may_begin_at_one_time(tmp_path):
+    points, _ = sweep._make_points(
+        "ippo", "toy/counter", None, [{"lr": 1e-3}, {"lr": 1e-2}], {"seeds": 1}
+    )
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        claims = [
+            pool.submit(sweep._claim, tmp_path / "out", points, "eval_return", "max")
+            for _ in range(8)
+        ]
+    assert [claim.result() for claim in claims] == [None] * 8
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(run_dir.RunFolderError, match="not empty and holds no sweep"):
+        sweep._claim(tmp_path / "other", points, "eval_return", "max")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_a_notebook_shows_the_picture_of_a_sweep(swept):
+    assert swept[0].plot()._repr_png_().startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 
 import flax.linen as nn
@@ -273,3 +274,21 @@ def test_a_users_encoder_trains_on_real_environments_with_one_compilation(algori
     assert np.isfinite(result.returns).all() and not result.diverged
     params = jax.tree_util.tree_leaves_with_path(result.states.learner_state)
     assert any("MultiHeadDotProductAttention" in jax.tree_util.keystr(path) for path, _ in params)
+
+
+def test_a_class_whose_spec_is_an_attribute_is_made(module, tmp_path):
+    with (tmp_path / f"{module}.py").open("a") as file:
+        file.write(
+            "inner = jml.make('toy/counter')\n"
+            "class Own:\n"
+            "    spec = inner.spec\n"
+            "    def reset(self, key):\n        return inner.reset(key)\n"
+            "    def step(self, state, action):\n        return inner.step(state, action)\n"
+        )
+    assert type(jml.make(f"{module}:Own")).__name__ == "Own"
+
+
+def test_all_names_are_listed_before_they_are_used():
+    code = "import jaxmarl_lite as jml; print({'run', 'sweep', 'ops', 'MAPPOConfig'} - {*dir(jml)})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -125,6 +125,24 @@ def _name_unknown_fields(cls: type[Config], names: list[str]) -> None:
     cls.__init__ = init
 
 
+def static_fields(config: object) -> dict[str, object]:
+    """Returns the settings that are no leaves of the config as a pytree.
+
+    Args:
+        config: a config, whose leaves may be numbers or arrays.
+
+    Returns:
+        Name of a field -> value; numbers, and limits on costs, are left out.
+    """
+    names = {
+        field.name
+        for field in dataclasses.fields(config)  # type: ignore[arg-type]
+        if field.type not in _FLOATS and not isinstance(field.default, CostLimits)
+    }
+    names |= set(objects_of(config))  # schedules in place of learning rates
+    return {name: value for name, value in vars(config).items() if name in names}
+
+
 def check_fields(config: DataclassInstance) -> None:
     """Checks every field against its annotation and range, and stores it as a plain Python value.
 
@@ -391,7 +409,6 @@ class Settings:
         check_fields(self)
 
 
-_WORDS = optimizers.WORDS
 _RATES = {
     "lr": "optimizer",
     "critic_lr": "critic_optimizer",
@@ -486,8 +503,10 @@ class LearnerConfig(Settings):
         for rate, rule in rules.items():
             why = f"with {_RATES[rate]} {validation.show(rule)}, {as_they_are}"
             check_unused(self, (rate,), optimizers.is_complete(rule), why)
-        names = [rule for rule in rules.values() if isinstance(rule, str) and rule in _WORDS]
-        complete = len(names) == 0 and any(map(optimizers.is_complete, rules.values()))
+        names = [
+            rule for rule in rules.values() if isinstance(rule, str) and rule in optimizers.WORDS
+        ]
+        complete = not names and any(map(optimizers.is_complete, rules.values()))
         why = f"with optimizers {as_they_are}"
         check_unused(self, ("max_grad_norm", "eps_root"), complete, why)
         is_plain = bool(names) and set(names) == {"sgd"}

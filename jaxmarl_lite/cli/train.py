@@ -93,7 +93,7 @@ def _to_rate(word: str) -> float | str:
 
 
 def _to_words(value: object) -> list[str]:
-    """Returns a setting that may be an object as the words of its option."""
+    """Returns a setting, perhaps an object, as the texts of its option."""
     is_plain = value is None or isinstance(value, float)
     return [str(value) if is_plain else references.describe(value)]
 
@@ -170,7 +170,7 @@ class Options(SessionConfig, RunConfig):
 
 
 class Command(NamedTuple):
-    """What the words of a command ask to train.
+    """What the arguments of a command ask to train.
 
     Attributes:
         algorithm: the algorithm.
@@ -265,7 +265,7 @@ def parse(args: list[str]) -> Command | None:
         field.name: getattr(options, field.name)
         for kind in (RunConfig, SessionConfig)
         for field in dataclasses.fields(kind)
-        if field.name not in ("algorithm", "entry", "lanes", "env")
+        if field.init and field.name not in ("algorithm", "entry", "lanes", "env")
     }
     if options.seed is not None:
         settings["seed"] = options.seed
@@ -285,7 +285,7 @@ def parse(args: list[str]) -> Command | None:
 
 
 def _algorithm_of(args: list[str]) -> tuple[str | None, list[str]]:
-    """Returns the algorithm, which stands first or behind ``--algorithm``, and the other words."""
+    """Returns the algorithm, which stands first or behind ``--algorithm``, and the rest."""
     for i, word in enumerate(args):
         if word == "--algorithm" and i + 1 < len(args):
             return args[i + 1], [*args[:i], *args[i + 2 :]]
@@ -375,7 +375,7 @@ def _keywords(field: str, texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _early_stopping(texts: Any) -> EarlyStopping:
-    """Returns the callback that the words of ``--early-stopping`` describe."""
+    """Returns the callback that ``--early-stopping`` describes."""
     keywords = _keywords("early_stopping", texts)
     names = [field.name for field in dataclasses.fields(EarlyStopping)]
     for name in keywords:

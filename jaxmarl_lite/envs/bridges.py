@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmarl_lite import references
 from jaxmarl_lite.envs.base import make_timestep
 from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, PyTree, TimeStep
 from jaxmarl_lite.validation import check_int, invalid, show
@@ -560,13 +561,9 @@ def to_pettingzoo(env: Environment, *, action_mask: str = "observation") -> Para
 @functools.cache
 def _pettingzoo_class() -> type:
     """Returns the class of `to_pettingzoo`, whose base is PettingZoo's."""
-    try:
-        from gymnasium import spaces
-        from pettingzoo import ParallelEnv
-    except ImportError as error:
-        raise ImportError(
-            "to_pettingzoo needs PettingZoo: pip install 'jaxmarl-lite[pettingzoo]'"
-        ) from error
+    references.import_extra("pettingzoo", "to_pettingzoo needs", "pettingzoo")
+    from gymnasium import spaces
+    from pettingzoo import ParallelEnv
 
     class PettingZooEnvironment(ParallelEnv):
         """A parallel PettingZoo environment around one of ours; see `to_pettingzoo`."""

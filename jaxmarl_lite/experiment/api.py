@@ -37,7 +37,7 @@ from jaxmarl_lite.experiment.runner import (
     finished_result,
 )
 from jaxmarl_lite.experiment.session import SessionConfig
-from jaxmarl_lite.references import describe
+from jaxmarl_lite.references import Unavailable, describe
 from jaxmarl_lite.report import checkpoint, run_dir
 from jaxmarl_lite.report.tracking import Logger
 from jaxmarl_lite.types import Algorithm, Array, Environment, TrainState
@@ -221,7 +221,7 @@ def run(
     plan, environment = experiment_config.make_run_config(algorithm, env, **settings)
     free = experiment_config.FREE_FIELDS - {"num_evaluations"}
     experiment_config.check_resumable(plan, stored, session.resume, free)
-    layout = {name: getattr(plan, name) for name in _LAYOUT}
+    layout = {name: getattr(plan, name) for name in experiment_config.LAYOUT_FIELDS}
     return _continue(stored, environment, session, plan.total_steps, layout)
 
 
@@ -242,7 +242,7 @@ def run_plan(plan: RunConfig, env: Environment, session: SessionConfig) -> Resul
         RunError: as for `run`.
     """
     if session.resume is not None:
-        layout = {name: getattr(plan, name) for name in _LAYOUT}
+        layout = {name: getattr(plan, name) for name in experiment_config.LAYOUT_FIELDS}
         experiment_config.check_resumable(
             plan, experiment_config.read(session.resume), session.resume
         )
@@ -254,10 +254,6 @@ def run_plan(plan: RunConfig, env: Environment, session: SessionConfig) -> Resul
         return _train(plan, env, folder, session, None, None)
 
 
-_LAYOUT = ("seeds_in_parallel", "devices", "shard_over")
-"""Fields of a plan that distribute its seeds and environments."""
-
-
 def _stored_plan(path: Path, algorithm: object, networks: object, config: object) -> RunConfig:
     """Returns the plan of a run that `run` resumes, with the objects that the caller passed.
 
@@ -267,9 +263,17 @@ def _stored_plan(path: Path, algorithm: object, networks: object, config: object
     stored = experiment_config.read(path)
     name, _ = registry.resolve(algorithm)
     same_networks = networks is not None and describe(networks) == describe(stored.networks)
+    fields = config if isinstance(config, Mapping) else vars(config) if config is not None else {}
+    missing = base_config.objects_of(stored.config)
     objects = Objects(
         None if isinstance(algorithm, str) or name != stored.algorithm else algorithm,
         networks if same_networks else None,
+        {
+            field: value
+            for field, value in fields.items()
+            if isinstance(missing.get(field), Unavailable)
+            and describe(value) == describe(missing[field])
+        },
     )
     return experiment_config.read(path, objects)
 
@@ -589,8 +593,8 @@ def _disk_errors_named(
         ) from error
 
 
-def _resume_hint(plan: RunConfig, folder: run_dir.RunFolder | None, update: int) -> str:
-    """Returns the message after a signal: where the run stopped and how to continue it."""
+def _resume_hint(plan: RunConfig, folder: run_dir.RunFolder | None, update: int | str) -> str:
+    """Returns the message where a run stopped (and perhaps why), and how to continue it."""
     if folder is not None and checkpoint.latest(folder.checkpoints) is None:
         return (
             f"Stopped at update {update}, before its first checkpoint; start it again: "
@@ -614,7 +618,7 @@ def _note_stop(
     """Keeps and shows why a callback ended the run."""
     if folder is not None and sharding.is_primary():
         run_dir.write_status(folder, stopped=runner.stopped)
-    display.print(f"({runner.stopped}) {_resume_hint(plan, folder, runner.update)}")
+    display.print(_resume_hint(plan, folder, f"{runner.update} ({runner.stopped})"))
 
 
 def _resume_command(plan: RunConfig, folder: run_dir.RunFolder) -> str:
@@ -624,7 +628,9 @@ def _resume_command(plan: RunConfig, folder: run_dir.RunFolder) -> str:
     """
     needed = ["env"] if plan.env_args is None else []
     needed += [] if plan.entry is None else ["algorithm"]
-    needed += [] if not str(describe(plan.networks or "")).startswith("<") else ["networks"]
+    needed += ["networks"] if describe(plan.networks or "").startswith("<") else []
+    texts = base_config.describe_objects(plan.config).values()
+    needed += ["config"] if any(text.startswith("<") for text in texts) else []
     if needed:
         return f"resume_run({str(folder.path)!r}, {', '.join(f'{name}=...' for name in needed)})"
     return f"jaxmarl-lite train --resume {shlex.quote(str(folder.path))}"

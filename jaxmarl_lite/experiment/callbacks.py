@@ -68,8 +68,8 @@ class EvaluationReport:
         if any(name in row for row in self.rows):
             return np.asarray([row.get(name, np.nan) for row in self.rows], float)
         arrays = to_arrays(list(self.rows), self.plan.seeds)
-        if name not in arrays and name.partition("/")[0] in METRICS:
-            # a metric of training, which the evaluation before the first update lacks
+        if name not in arrays and self.update == 0 and name.partition("/")[0] in METRICS:
+            # the evaluation before the first update has no metrics of training
             return np.full(len(self.rows), np.nan)
         if name not in arrays:
             raise unknown_name("metric", name, arrays)

@@ -202,9 +202,10 @@ RUN_ARGUMENTS = frozenset(
 )
 """Fields that are arguments of `run`, besides algorithm, environment and config."""
 
-FREE_FIELDS = frozenset(
-    ("total_steps", "num_evaluations", "seeds_in_parallel", "devices", "shard_over")
-)
+LAYOUT_FIELDS = ("seeds_in_parallel", "devices", "shard_over")
+"""Fields that distribute seeds and environments, and change no more than rounding."""
+
+FREE_FIELDS = frozenset(("total_steps", "num_evaluations", *LAYOUT_FIELDS))
 """Fields in which a resumed run may differ from the run that it continues."""
 
 
@@ -531,8 +532,10 @@ def _entry_of(stored: Any, passed: object) -> registry.AlgorithmEntry | None:
 
     Args:
         stored: the text in config.json.
-        passed: the algorithm, passed again, or None.
+        passed: the algorithm, passed again, or its entry, or None.
     """
+    if isinstance(passed, registry.AlgorithmEntry):
+        return passed
     if passed is not None:
         name, entry = registry.resolve(passed)
         if name != stored:

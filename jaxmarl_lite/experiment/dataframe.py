@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmarl_lite import references
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment import run_logger
 from jaxmarl_lite.experiment.config import RunConfig
@@ -26,24 +27,6 @@ _NOT_SETTINGS = ("algorithm", "env", "seeds")
 """Fields of a plan that have columns of their own, with one value a row."""
 
 
-def import_pandas() -> Any:
-    """Imports the library pandas.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: it is not installed; the message says how to install it.
-    """
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            "data frames need another package: pip install jaxmarl-lite[dataframe]"
-        ) from error
-    return pandas
-
-
 def of_result(result: Result) -> DataFrame:
     """Returns the metrics of a result; see `Result.to_dataframe`.
 
@@ -53,7 +36,7 @@ def of_result(result: Result) -> DataFrame:
     Raises:
         ImportError: pandas is not installed.
     """
-    pandas = import_pandas()
+    pandas = references.import_extra("pandas", "data frames need", "dataframe")
     measured = [
         ~np.isnan(values).reshape(*values.shape[:2], -1).all(-1)
         for values in result.metrics.values()
@@ -110,7 +93,7 @@ def load_runs(paths: str | Path | Iterable[str | Path]) -> DataFrame:
         >>> frame.groupby("config.lr")["eval_return"].max().shape
         (2,)
     """
-    pandas = import_pandas()
+    pandas = references.import_extra("pandas", "data frames need", "dataframe")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     loaded: set[Path] = set()

@@ -20,8 +20,6 @@ from jaxmarl_lite.experiment.result import Result, Timings
 from jaxmarl_lite.report import run_dir
 from jaxmarl_lite.types import TrainState
 
-_LAYOUT = ("seeds_in_parallel", "devices", "shard_over")
-
 
 class JoinedRun(NamedTuple):
     """The rows of runs that differ in nothing but their seeds.
@@ -95,7 +93,11 @@ def groups(plans: Sequence[RunConfig]) -> list[list[int]]:
     contents: list[dict[str, Any]] = []
     result: list[list[int]] = []
     for i, plan in enumerate(plans):
-        content = {k: v for k, v in plan.to_dict().items() if k not in ("seeds", *_LAYOUT)}
+        content = {
+            k: v
+            for k, v in plan.to_dict().items()
+            if k not in ("seeds", *experiment_config.LAYOUT_FIELDS)
+        }
         if content in contents:
             result[contents.index(content)].append(i)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxmarl_lite import references
 from jaxmarl_lite.experiment import api
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.callbacks import EvaluationReport
@@ -83,7 +84,7 @@ def optimize(
         >>> len(study.trials), sorted(study.best_params)
         (2, ['lr'])
     """
-    optuna = import_optuna()
+    optuna = references.import_extra("optuna", "a study of Optuna needs", "sweep")
     entries = parse_space("space", space)
     count = check_int("num_trials", num_trials)
     check_choice("mode", mode, ("max", "min"))
@@ -142,21 +143,6 @@ def summary(study: Study, metric: str, most: int = 10) -> str:
     return tables.to_text(
         tables.make_table(("trial", *names, metric), rows, f"{len(study.trials)} trials: {title}")
     )
-
-
-def import_optuna() -> Any:
-    """Returns the module ``optuna``.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError(
-            "a study needs Optuna, which is not installed: install 'jaxmarl-lite[sweep]'"
-        ) from error
-    return optuna
 
 
 def _first_value(entry: Range | tuple[Any, ...]) -> Any:
@@ -318,4 +304,4 @@ def _suggest(trial: Trial, name: str, entry: Range | tuple[Any, ...]) -> Any:
     return trial.suggest_float(name, entry.low, entry.high, log=entry.kind == "log")
 
 
-__all__ = ["import_optuna", "optimize"]
+__all__ = ["optimize", "summary"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import io
 import logging
 import zipfile
@@ -18,7 +17,7 @@ import jax.export
 import jax.extend
 import numpy as np
 
-from jaxmarl_lite import __version__, exported_policy
+from jaxmarl_lite import __version__, exported_policy, references
 from jaxmarl_lite.experiment import liveness, policy_files
 from jaxmarl_lite.report import atomic_io
 from jaxmarl_lite.types import Array, EnvSpec
@@ -107,12 +106,9 @@ def _cannot(policy: FlatPolicy, form: str, error: Exception, batch_size: int | N
 
 def _to_zip(policy: FlatPolicy, batch_size: int | None) -> bytes:
     """Returns an archive with the program, its description, and the code that loads it."""
-    try:
-        flatbuffers: Any = importlib.import_module("flatbuffers")
-    except ImportError as error:
-        raise ImportError(
-            "a policy as a zip archive needs another package: pip install jaxmarl-lite[export]"
-        ) from error
+    flatbuffers = references.import_extra(
+        "flatbuffers", "a policy as a zip archive needs", "export"
+    )
 
     key_impl = str(jax.random.key_impl(jax.random.key(0)))
 
@@ -187,12 +183,7 @@ def _to_onnx(policy: FlatPolicy, batch_size: int | None) -> bytes:
             "greedy is False; allowed for ONNX, which has no random keys, is a policy of the "
             "likeliest actions, such as result.policy(greedy=True)"
         )
-    try:
-        jax2onnx: Any = importlib.import_module("jax2onnx")
-    except ImportError as error:
-        raise ImportError(
-            "a policy as an ONNX model needs other packages: pip install jaxmarl-lite[onnx]"
-        ) from error
+    jax2onnx = references.import_extra("jax2onnx", "a policy as an ONNX model needs", "onnx")
     specs = _specs(policy, batch_size)
     # The converter has its own versions of functions of Flax and JAX, some without a rule for vmap;
     # a traced function has none of them left.

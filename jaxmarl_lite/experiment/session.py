@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jaxmarl_lite import validation
 from jaxmarl_lite.experiment.callbacks import EarlyStopping, parse_callbacks
@@ -41,8 +41,8 @@ class SessionConfig:
     quiet: bool = False
     """Print nothing."""
 
-    texts: ClassVar[dict[str, Any]] = {}
-    """Loggers and callbacks as plain data, for the run's folder; set for each instance."""
+    texts: dict[str, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
+    """Loggers and callbacks as plain data, for the run's folder."""
 
     @property
     def ranking(self) -> Ranking | None:

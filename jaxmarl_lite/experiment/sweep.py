@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmarl_lite import validation
+from jaxmarl_lite import references, validation
+from jaxmarl_lite.algorithms import base_config
 from jaxmarl_lite.experiment import api
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.config import Lane, RunConfig
@@ -336,6 +338,9 @@ def sweep(
     failed: dict[int, str] = {}
     for group in _groups(mine, size):
         run_group(group, results, failed)
+    for point in planned:  # those that the tasks of other parts have finished
+        if point not in mine and (stored := run_group.stored(point)) is not None:
+            results[point.number] = stored
     finished = Sweep(
         tuple(point.setting for point in planned),
         tuple(results.get(point.number) for point in planned),
@@ -344,8 +349,6 @@ def sweep(
         mode,
         folder,
     )
-    if folder is not None and count > 1:  # the other tasks' points as well
-        finished = load_sweep(folder, None if isinstance(env, str) else env)
     _write_overview(finished)
     if not quiet:
         Console().print(finished.table())
@@ -356,18 +359,12 @@ def _choose_points(
     grid: Any, random: Any, num_points: int | None, points: Any, seed: int
 ) -> list[Setting]:
     """Returns the points of exactly one of the three kinds of sweep."""
-    given_kinds = [
-        name
-        for name, x in (("grid", grid), ("random", random), ("points", points))
-        if x is not None
-    ]
-    if len(given_kinds) != 1:
-        raise ValueError(
-            f"{' and '.join(given_kinds) or 'nothing'} is given; allowed is one of grid, random "
-            "and points"
-        )
+    arguments = {"grid": grid, "random": random, "points": points}
+    kinds = [name for name, value in arguments.items() if value is not None]
+    if len(kinds) != 1:
+        raise ValueError(f"points come from {kinds}; allowed is one of grid, random and points")
     if num_points is not None and random is None:
-        raise invalid("num_points", num_points, f"None with {given_kinds[0]}")
+        raise invalid("num_points", num_points, f"None with {kinds[0]}")
     if grid is not None:
         return grid_points(grid)
     if random is not None:
@@ -438,27 +435,24 @@ def _claim(folder: Path, points: Sequence[Point], metric: str, mode: str) -> Non
     """Writes what the sweep is, or checks that the folder holds this one."""
     plans = [{"setting": point.setting, "plan": point.plan.to_dict()} for point in points]
     content = {"metric": metric, "mode": mode, "points": plans}
-    path = folder / "sweep.json"
-    if path.exists():
-        stored = run_dir.read_object(path)
-        expected = validation.to_plain(_as_json(content["points"]))
-        if validation.to_plain(stored.get("points")) != expected:
-            raise run_dir.RunFolderError(
-                f"{folder} holds another sweep, of {len(stored.get('points', []))} points; allowed "
-                "is a folder without one, or the same sweep, which is then continued"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    path, lock = folder / "sweep.json", folder / ".sweep.lock"
+    is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not (is_new or lock.exists() or path.exists()):
         raise run_dir.RunFolderError(
             f"{folder} is not empty and holds no sweep; allowed is a new or empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_io.write_json(path, content)
-
-
-def _as_json(value: Any) -> Any:
-    """Returns plain data as they come back from a JSON file."""
-    return atomic_io.from_json(atomic_io.to_json(value))
+    with filelock.FileLock(lock):  # the jobs of an array begin at one time
+        if not path.exists():
+            atomic_io.write_json(path, content)
+            return
+        stored = run_dir.read_object(path)
+    expected = atomic_io.from_json(atomic_io.to_json(plans))
+    if validation.to_plain(stored.get("points")) != validation.to_plain(expected):
+        raise run_dir.RunFolderError(
+            f"{folder} holds another sweep, of {len(stored.get('points', []))} points; allowed is "
+            "a folder without one, or the same sweep, which is then continued"
+        )
 
 
 class _GroupRunner:
@@ -488,22 +482,28 @@ class _GroupRunner:
         """
         missing = []
         for point in group:
-            stored = self._stored(point)
+            stored = self.stored(point)
             if stored is None:
                 missing.append(point)
             else:
                 results[point.number] = stored
         if not missing:
             return
+        # a group that was interrupted while its points were written goes on as a whole
+        path = self._group_path(group)
+        together = group if path is not None and path.is_dir() else missing
         try:
-            results |= self._train(missing)
+            results |= self._train(together)
         except RunError as error:
+            if isinstance(error.__cause__, OSError):  # the disk, which no other point has either
+                raise
             failed |= dict.fromkeys((point.number for point in missing), str(error))
         except Exception as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(missing) == 1:
+            if "RESOURCE_EXHAUSTED" not in str(error) or len(together) == 1:
                 raise
-            half = len(missing) // 2
-            self._say(f"{len(missing)} points do not fit the memory together; going on with {half}")
+            self._remove_unsaved(together)
+            half = max(1, len(missing) // 2)
+            self._say(f"{len(together)} points do not fit the memory; going on with {half} at once")
             for part in (missing[:half], missing[half:]):
                 self(part, results, failed)
 
@@ -515,8 +515,26 @@ class _GroupRunner:
         """Returns the folder of a point's run."""
         return None if self._folder is None else self._folder / "runs" / point.label
 
-    def _stored(self, point: Point) -> Result | None:
-        """Returns the result of a point that is finished in its folder."""
+    def _group_path(self, group: Sequence[Point]) -> Path | None:
+        """Returns the folder of the run that trains a group."""
+        if self._folder is None or len(group) < 2:
+            return None
+        return self._folder / "groups" / f"{group[0].number:03d}-{group[-1].number:03d}"
+
+    def _remove_unsaved(self, group: Sequence[Point]) -> None:
+        """Removes the folder of a group that has nothing to continue from."""
+        path = self._group_path(group)
+        if path is None or not path.is_dir():
+            return
+        if checkpoint.latest(run_dir.RunFolder(path).checkpoints) is None:
+            shutil.rmtree(path)
+
+    def stored(self, point: Point) -> Result | None:
+        """Returns the result of a point that is finished in its folder.
+
+        Args:
+            point: the point.
+        """
         path = self._path(point)
         if path is None or not path.is_dir():
             return None
@@ -535,13 +553,14 @@ class _GroupRunner:
             path = self._path(group[0])
             return {group[0].number: self._run(group[0].plan, path, self._session["loggers"])}
         plan = _joined(group)
-        first, last = group[0].number, group[-1].number
-        path = None if self._folder is None else self._folder / "groups" / f"{first:03d}-{last:03d}"
+        path = self._group_path(group)
         joined = self._run(plan, path, ())  # the points have the loggers
         results, start = {}, 0
         for point in group:
             stop = start + len(point.plan.seeds)
-            results[point.number] = self._split(joined, point, start, stop)
+            # one that an interruption found written already is complete
+            stored = self.stored(point)
+            results[point.number] = stored or self._split(joined, point, start, stop)
             start = stop
         if path is not None:  # the points hold all of it
             shutil.rmtree(path)
@@ -658,20 +677,30 @@ def _write_point(
 
 def _load_point(path: Path, plan: RunConfig, env: Environment) -> Result:
     """Returns the result in a point's folder."""
+    objects = base_config.objects_of(plan.config)
     return load_run(
         path,
         env=env if plan.env_args is None else None,
         algorithm=plan.entry,
         networks=None if isinstance(plan.networks, str) else plan.networks,
+        config={name: x for name, x in objects.items() if references.describe(x).startswith("<")},
     )
 
 
-def load_sweep(path: str | Path, env: Environment | None = None) -> Sweep:
+def load_sweep(
+    path: str | Path,
+    env: Environment | None = None,
+    *,
+    algorithm: Any = None,
+    networks: Any = None,
+) -> Sweep:
     """Loads a sweep from its folder, finished or not.
 
     Args:
         path: folder of the sweep.
         env: the environment, where `sweep` was given an object.
+        algorithm: the algorithm, likewise.
+        networks: the networks, likewise.
 
     Returns:
         The `Sweep`; points that are not finished have no result.
@@ -692,7 +721,8 @@ def load_sweep(path: str | Path, env: Environment | None = None) -> Sweep:
             checkpoint.latest(run_dir.RunFolder(run).checkpoints) == plan.num_updates
         )
         settings.append(setting)
-        results.append(load_run(run, env) if done else None)
+        objects = {"algorithm": algorithm, "networks": networks}
+        results.append(load_run(run, env, **objects) if done else None)
     return Sweep(tuple(settings), tuple(results), {}, stored["metric"], stored["mode"], folder)
 
 

@@ -207,7 +207,7 @@ def as_torso(role: str, network: object) -> Torso:
         The torso.
 
     Raises:
-        TypeError: for anything else.
+        ValueError: for anything else.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -634,8 +634,8 @@ def bodies_of(
         A body for each role.
 
     Raises:
-        TypeError: ``networks`` is no `Networks`, or one of its entries is no network.
-        ValueError: the algorithm lacks a role that is given.
+        ValueError: ``networks`` is no `Networks`, one of its entries is no network, or the
+            algorithm lacks a role that it has.
     """
     if networks is None:
         return Bodies(layers, layers, layers, layers)

@@ -246,7 +246,7 @@ class WandbLogger:
     def __init__(self, project: str | None = None):
         if project is not None:
             _check_project(project)
-        self._wandb: Any = import_wandb()
+        self._wandb: Any = references.import_extra("wandb", "logging to W&B needs", "wandb")
         self._project = project
         self._runs: dict[int, Any] = {}
 
@@ -330,7 +330,7 @@ class MLflowLogger:
         for field, value in (("mlflow", experiment), ("tracking_uri", tracking_uri)):
             if value is not None and not (isinstance(value, str) and value.strip()):
                 raise validation.invalid(field, value, "a text, or None")
-        self._mlflow = import_mlflow()
+        self._mlflow = references.import_extra("mlflow", "logging to MLflow needs", "mlflow")
         self._experiment, self._uri = experiment, tracking_uri
         self._runs: dict[int, str] = {}
 
@@ -421,42 +421,6 @@ def _check_project(project: object) -> None:
     if not isinstance(project, str) or not 0 < len(project) <= 128 or set(project) & set("/\\#?%:"):
         allowed = "a project's name of up to 128 letters, none of / \\ # ? % :"
         raise validation.invalid("wandb", project, allowed)
-
-
-def import_wandb() -> Any:
-    """Imports the library wandb.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: It is not installed; the message says how to install it.
-    """
-    try:
-        import wandb  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            "logging to W&B needs another package: pip install jaxmarl-lite[wandb]"
-        ) from error
-    return wandb
-
-
-def import_mlflow() -> Any:
-    """Imports the library mlflow.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: It is not installed; the message says how to install it.
-    """
-    try:
-        import mlflow  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            "logging to MLflow needs another package: pip install jaxmarl-lite[mlflow]"
-        ) from error
-    return mlflow
 
 
 _LOGGERS: dict[str, Callable[..., Logger]] = {

@@ -256,6 +256,15 @@ def test_a_run_by_objects_keeps_its_curves_and_asks_for_them(tmp_path):
         tmp_path / "r", config={"optimizer": CHAIN}, total_steps=updates(2), quiet=True
     )
     assert resumed.config.optimizer is CHAIN and resumed.returns.shape == (1, 3)
+    longer = jml.run(
+        "mappo",
+        "toy/climbing",
+        resume=tmp_path / "r",
+        config=fields,
+        total_steps=updates(3),
+        quiet=True,
+    )
+    assert longer.config.optimizer is CHAIN and longer.returns.shape == (1, 4)
     again = dataclasses.replace(loaded.config, optimizer=CHAIN)
     spec = jml.make("toy/climbing").spec
     assert jml.make_algorithm("mappo", spec, again).config.optimizer is CHAIN

@@ -243,3 +243,11 @@ def test_pettingzoo_refuses_other_masks_and_missing_actions():
     zoo.reset(seed=0)
     with pytest.raises(ValueError, match="no entry for agent_1"):
         zoo.step({"agent_0": 0})
+
+
+def test_an_action_out_of_range_is_refused():
+    env = jml.to_pettingzoo(jml.make("toy/budget"))
+    env.reset(seed=0)
+    actions = {agent: 0 for agent in env.agents} | {env.agents[1]: 7}
+    with pytest.raises(ValueError, match="the action of agent_1 is 7; allowed is 0 to"):
+        env.step(actions)
