@@ -291,8 +291,11 @@ def test_a_sweep_of_an_algorithm_that_is_an_object_goes_on(tmp_path):
     np.testing.assert_array_equal(second.results[0].returns, first.results[0].returns)
     loaded = jml.load_sweep(tmp_path / "out", algorithm=ready)
     np.testing.assert_array_equal(loaded.scores(), second.scores())
-    with pytest.raises(ValueError, match=r"config.hidden_sizes changes.*passed as an object"):
-        jml.sweep(ready, "toy/counter", grid={"hidden_sizes": [(8,)]}, seeds=1, quiet=True)
+    with pytest.raises(ValueError, match=r"config.hidden_sizes is \(8,\); allowed is \(4,\)"):
+        jml.sweep(
+            ready, "toy/counter", grid={"hidden_sizes": [(8,)]}, out=tmp_path / "new", seeds=1
+        )
+    assert not (tmp_path / "new").exists()  # before anything is written
 
 
 def test_a_full_disk_ends_a_sweep(monkeypatch, tmp_path):

@@ -125,24 +125,6 @@ def _name_unknown_fields(cls: type[Config], names: list[str]) -> None:
     cls.__init__ = init
 
 
-def static_fields(config: object) -> dict[str, object]:
-    """Returns the settings that are no leaves of the config as a pytree.
-
-    Args:
-        config: a config, whose leaves may be numbers or arrays.
-
-    Returns:
-        Name of a field -> value; numbers, and limits on costs, are left out.
-    """
-    names = {
-        field.name
-        for field in dataclasses.fields(config)  # type: ignore[arg-type]
-        if field.type not in _FLOATS and not isinstance(field.default, CostLimits)
-    }
-    names |= set(objects_of(config))  # schedules in place of learning rates
-    return {name: value for name, value in vars(config).items() if name in names}
-
-
 def check_fields(config: DataclassInstance) -> None:
     """Checks every field against its annotation and range, and stores it as a plain Python value.
 

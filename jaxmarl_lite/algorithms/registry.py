@@ -369,9 +369,6 @@ def make_entry(
         raise TypeError(f"spec is {validation.show(spec)}; allowed is an EnvSpec, such as env.spec")
     config = base_config.checked(config)
     base_config.check_resolved(config)
-    ready = ready_algorithm(entry)
-    if ready is not None:
-        _check_unchanged(name, config, ready.config)
     if isinstance(config, base_config.SharingConfig):
         config.check_agents(spec.num_agents)
     values = {
@@ -396,23 +393,6 @@ def make_entry(
         validation.check_spec(result, spec)
     gradient_update.check_objects(result)
     return result
-
-
-def _check_unchanged(name: str, config: LearnerConfig, fixed: object) -> None:
-    """Checks that a config asks for no change of an algorithm that is made already.
-
-    All but the config's numbers, which a learner carries, is fixed in it.
-    """
-    changed = [
-        f"config.{field}"
-        for field, value in base_config.static_fields(config).items()
-        if value != base_config.static_fields(fixed).get(field)
-    ]
-    if changed:
-        raise ValueError(
-            f"{', '.join(changed)} changes, but the algorithm {name} was passed as an object; "
-            "allowed are changes of its floats, or a (Config, make) pair"
-        )
 
 
 def resolve_networks(networks: Any, spec: EnvSpec) -> Networks | None:
