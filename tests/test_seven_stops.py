@@ -50,17 +50,23 @@ def start_to_kill(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=folder)
 
 
-def stop_by_signal(name: str, folder: Path) -> int:
-    """Returns the exit code of the command line after a signal to this process."""
+def user_signal(signum: int) -> types.ModuleType:
+    """Returns the user's module, which sends this signal (0 is none)."""
     module: Any = types.ModuleType("user_signal")
     exec(MODULE, vars(module))
-    module.signum = signum = getattr(signal, name)
+    module.signum = signum
+    return module
+
+
+def stop_by_signal(name: str, folder: Path) -> int:
+    """Returns the exit code of the command line after a signal to this process."""
+    signum = getattr(signal, name)
     # a background job may ignore some of the signals
     usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
     previous = signal.signal(signum, usual)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(sys.modules, "user_signal", module)
+            patch.setitem(sys.modules, "user_signal", user_signal(signum))
             patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
             return main([*COMMAND, "--out", str(folder / name)])
     except SystemExit as error:
@@ -113,8 +119,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("way", [*SIGNALS, "callback", "prune", "early stop"])
 def test_every_stopped_run_ends_in_the_same_bits(
-    way: str, stopped: Path, undisturbed: Path
+    way: str, stopped: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the runs of the command line take the callback that they name again
+    monkeypatch.setitem(sys.modules, "user_signal", user_signal(0))
     path = stopped / way
     assert checkpoint.latest(path / "checkpoints") == 3
     result = jml.resume_run(path, quiet=True)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, PyTree
 
@@ -56,6 +59,9 @@ def meta_gradient(
     Returns:
         The gradient, the new parameters, and what came up on the way.
 
+    Raises:
+        TypeError: ``eta`` has entries that are no floats, and so no gradient.
+
     Example:
         One step of 0.1 down (θ - η)² brings θ from 0 to 0.2 η, so that (θ' - 1)² at η = 3 has the
         derivative 2 (0.6 - 1) 0.2 = -0.16:
@@ -70,6 +76,9 @@ def meta_gradient(
         >>> round(float(result.params), 4), round(float(result.gradient), 4)
         (0.6, -0.16)
     """
+    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(eta)}
+    if wrong := sorted(dtype for dtype in dtypes if not dtype.startswith(("float", "bfloat"))):
+        raise TypeError(f"eta has entries of {', '.join(wrong)}; allowed are floats")
 
     def update(eta: PyTree) -> tuple[PyTree, Any]:
         return inner_update(eta, params) if has_aux else (inner_update(eta, params), None)

@@ -128,3 +128,10 @@ def test_every_function_of_ops_works_in_a_fresh_process_on_plain_arrays():
     assert all(repr(name) in done.stdout for name in jml.ops.__all__)
     unused = [name for name in jml.ops.__all__ if f"ops.{name}" not in FRESH]
     assert not unused, unused
+
+
+def test_numbers_without_a_gradient_are_refused():
+    with pytest.raises(TypeError, match="eta has entries of int32; allowed are floats"):
+        jml.ops.meta_gradient(
+            {"a": jnp.ones(2), "b": jnp.arange(2)}, 0.0, lambda e, p: p, lambda p: p
+        )
