@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite.experiment.api import run as run
     from jaxmarl_lite.experiment.callbacks import EarlyStopping as EarlyStopping
     from jaxmarl_lite.experiment.callbacks import EvaluationReport as EvaluationReport
-    from jaxmarl_lite.experiment.compare import Comparison as Comparison
     from jaxmarl_lite.experiment.compare import compare as compare
     from jaxmarl_lite.experiment.compare import compare_runs as compare_runs
+    from jaxmarl_lite.experiment.comparison import Comparison as Comparison
     from jaxmarl_lite.experiment.config import tuned as tuned
     from jaxmarl_lite.experiment.dataframe import load_runs as load_runs
     from jaxmarl_lite.experiment.optuna_study import optimize as optimize
@@ -89,7 +89,7 @@ _NAMES = {
     "COMAConfig": "algorithms.coma",
     "CSVLogger": "report.tracking",
     "CentralVConfig": "algorithms.iac",
-    "Comparison": "experiment.compare",
+    "Comparison": "experiment.comparison",
     "Cost": "envs",
     "EarlyStopping": "experiment.callbacks",
     "EvaluationReport": "experiment.callbacks",

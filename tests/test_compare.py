@@ -15,6 +15,7 @@ import pytest
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli import main as cli_main
 from jaxmarl_lite.experiment import compare as comparing
+from jaxmarl_lite.experiment import comparison
 from jaxmarl_lite.experiment.result import Timings
 from jaxmarl_lite.report import run_dir
 
@@ -33,6 +34,12 @@ OPTIONS = shlex.split(
         ("liir", ("liir", "liir", False, {})),
         ("lam0=liir:intrinsic_coef=0", ("lam0", "liir", False, {"intrinsic_coef": 0})),
         ("a.b=central-v.reference", ("a.b", "central-v", True, {})),
+        ("users:make", ("make", "users:make", False, {})),
+        ("x=a.users:My.make:lr=1", ("x", "a.users:My.make", False, {"lr": 1})),
+        (
+            "x=ippo:networks=users:nets,lr=1",
+            ("x", "ippo", False, {"networks": "users:nets", "lr": 1}),
+        ),
         (
             "x=liir:meta_gradient=exact,hidden_sizes=(8, 8),intrinsic_coef=1e-3",
             (
@@ -67,14 +74,14 @@ def test_a_reference_variant_has_the_reference_settings() -> None:
 
 
 def test_beating_is_of_the_right_one() -> None:
-    sure = comparing.improvement_interval([3.0, 4.0], [1.0, 2.0])
+    sure = comparison.improvement_interval([3.0, 4.0], [1.0, 2.0])
     assert sure[:3] == (1.0, 1.0, 1.0)
-    even = comparing.improvement_interval([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    even = comparison.improvement_interval([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert even.estimate == 0.5 and even.low < 0.3 and even.high > 0.7
     lost = [float("nan")] * 3
-    with_lost = comparing.improvement_interval([*lost, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, *lost])
+    with_lost = comparison.improvement_interval([*lost, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, *lost])
     assert with_lost[:4] == even[:4] and with_lost.seeds == 12
-    assert np.isnan(comparing.improvement_interval(lost, [1.0])[:3]).all()
+    assert np.isnan(comparison.improvement_interval(lost, [1.0])[:3]).all()
 
 
 def test_runs_of_one_call_and_of_later_calls(tmp_path: Path) -> None:
@@ -203,13 +210,13 @@ def test_win_rates_are_pooled_and_returns_are_not() -> None:
     def results(low: float, won: bool) -> dict[str, Any]:
         return {label: _result(low + x, won) for label, x in (("liir", 0.2), ("lam0", 0.1))}
 
-    both = comparing.Comparison({"a": results(0.1, True), "b": results(0.5, True)}, "liir")
-    pooled = {row["label"]: row for row in both.rows() if row["env"] == comparing.POOLED}
+    both = comparison.Comparison({"a": results(0.1, True), "b": results(0.5, True)}, "liir")
+    pooled = {row["label"]: row for row in both.rows() if row["env"] == comparison.POOLED}
     assert set(pooled) == {"liir", "lam0"}
     assert abs(pooled["lam0"]["final_win_rate"]["estimate"] - 0.4) < 1e-9
     assert pooled["lam0"]["against_final"]["low"] == 1.0
     assert "all" in both.summary()
-    one = comparing.Comparison({"a": results(0.1, True), "b": results(0.5, False)}, "liir")
+    one = comparison.Comparison({"a": results(0.1, True), "b": results(0.5, False)}, "liir")
     assert {row["env"] for row in one.rows()} == {"a", "b"}
 
 
@@ -268,3 +275,53 @@ def test_processes_train_what_this_process_trains(
     here = jml.compare([SMALL], "toy/payoff", out=tmp_path / "here", total_steps=32, **SIZES)
     (there,) = json.loads((tmp_path / "processes" / "comparison.json").read_text())["rows"]
     assert there["returns"] == here.rows()[0]["returns"]
+
+
+USERS = """
+import flax.linen as nn
+from jaxmarl_lite import Networks
+
+class Torso(nn.Module):
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.tanh(nn.Dense(self.width)(x))
+
+networks = Networks(actor=Torso(), critic=Torso())
+"""
+
+
+def test_networks_and_arguments_of_the_environment(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "users_nets.py").write_text(USERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    variants = [SMALL, "mine=ippo:networks=users_nets:networks"]
+    words = ["compare", *variants, "--env", "toy/memory", "--env-args", "delay=2", *OPTIONS]
+    assert cli_main.main([*words, "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    plans = {
+        label: json.loads((tmp_path / f"out/toy-memory/{label}/config.json").read_text())
+        for label in ("small", "mine")
+    }
+    assert plans["mine"]["networks"] == "users_nets:networks" and plans["small"]["networks"] is None
+    assert plans["mine"]["env_args"] == plans["small"]["env_args"] == {"delay": 2}
+    # the same as an object, in this process
+    import users_nets
+
+    settings = SIZES | {"total_steps": 32, "env_args": {"delay": 2}}
+    again = jml.compare(
+        [SMALL], "toy/memory", out=tmp_path / "two", networks=users_nets.networks, **settings
+    )
+    again = jml.compare(
+        [SMALL], "toy/memory", out=tmp_path / "two", networks=users_nets.networks, **settings
+    )
+    first = jml.load_run(tmp_path / "out/toy-memory/mine")
+    assert again.results["toy/memory"]["small"].returns.shape == first.returns.shape
+    with pytest.raises(ValueError, match="workers is 2; allowed is None with networks as an objec"):
+        jml.compare(
+            [SMALL], "toy/memory", out=tmp_path, networks=users_nets.networks, workers=2, **settings
+        )
+    with pytest.raises(ValueError, match="env_args {'delay': 2}, not {'delay': 3}"):
+        jml.compare(
+            ["iac"], "toy/memory", out=tmp_path / "out", **(settings | {"env_args": {"delay": 3}})
+        )

@@ -116,3 +116,14 @@ def test_evaluations_at_other_steps_cannot_be_joined(folder: Path, tmp_path: Pat
 )
 def test_names_of_joined_runs(names: Any, common: str) -> None:
     assert common_name([Path(name) for name in names]) == common
+
+
+def test_objects_that_no_text_tells_apart_are_not_joined(tmp_path: Path) -> None:
+    optax = pytest.importorskip("optax")
+    paths = []
+    for seed, rate in ((3, 1e-3), (7, 1e-1)):
+        paths.append(tmp_path / f"seed-{seed}")
+        own = {"hidden_sizes": (4,), "optimizer": optax.adam(rate)}
+        jml.run("ippo", "toy/counter", seed=seed, out=paths[-1], **(RUN | {"config": own}))
+    with pytest.warns(run_dir.RunFolderWarning, match="seeds .3,. and .7,. are not joined"):
+        assert [x.plan.seeds for x in join_runs(paths)] == [(3,), (7,)]

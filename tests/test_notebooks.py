@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from rich.console import Console
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.experiment import compare
+from jaxmarl_lite.experiment import comparison
 from jaxmarl_lite.report import notebooks, tables
 
 RUN = """
@@ -74,7 +74,7 @@ def test_a_summary_is_plain_text(cells, monkeypatch):
     assert "IQM [95 % interval]" in output.text and "seed 0" in output.text
     monkeypatch.setenv("FORCE_COLOR", "1")
     table = tables.result_table({0: 1.0, 1: np.nan}, title="title")
-    assert "\x1b" not in tables.to_text(table) and "\x1b" not in compare._render([table], 140)
+    assert "\x1b" not in tables.to_text(table) and "\x1b" not in comparison._render([table], 140)
     console = Console()
     with console.capture() as captured:
         console.print(table)

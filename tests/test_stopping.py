@@ -17,7 +17,7 @@ import pytest
 from tiny_runs import SIZES, Closed, assert_same_bits, config, rows, updates
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.experiment import runner
+from jaxmarl_lite.experiment import progress, runner
 from jaxmarl_lite.experiment.runner import StopRequest
 from jaxmarl_lite.report import atomic_io, checkpoint, loggers, run_dir
 
@@ -53,14 +53,14 @@ def at_update(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], No
     monkeypatch.setattr(runner.Runner, "_chunk_updates", lambda self, pace, left: 1)
 
     def act_at(update: int, action: Callable[[], None]) -> None:
-        show_update = runner.ProgressBar.update
+        show_update = progress.ProgressBar.update
 
         def act(self: Any, current: int, *rest: float) -> None:
             show_update(self, current, *rest)
             if current == update:
                 action()
 
-        monkeypatch.setattr(runner.ProgressBar, "update", act)
+        monkeypatch.setattr(progress.ProgressBar, "update", act)
 
     return act_at
 

@@ -232,6 +232,9 @@ def test_an_optuna_study_prunes_and_goes_on(tmp_path):
     assert len(jml.resume_run(pruned.path, quiet=True).steps) == 3
     again = _optimize(tmp_path, pruner=Second(), num_trials=3)
     assert len(again.trials) == 3 and again.trials[2].state.name == "COMPLETE"
+    table = (tmp_path / "table.txt").read_text()
+    assert "3 trials: 2 complete, 1 pruned" in table and "trial-0002" in table
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="holds a study of other settings"):
         _optimize(tmp_path, space={"gamma": (0.9, 0.99)})
 
@@ -326,3 +329,28 @@ def test_jobs_of_an_array_may_begin_at_one_time(tmp_path):
 
 def test_a_notebook_shows_the_picture_of_a_sweep(swept):
     assert swept[0].plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_sweep_tells_how_far_it_is_and_ends_with_one_table(capsys):
+    jml.sweep("ippo", "toy/counter", grid=GRID, **(SIZES | {"quiet": False}))
+    text = capsys.readouterr().out
+    assert "training 4 points as one program: 0, 1, 2, 3" in text
+    assert "update 1/2" in text and "update 2/2" in text
+    assert text.count("IQM") == 1 and text.count("sweep of 4 points") == 1
+
+
+def test_messages_name_a_seed_of_a_sweep_by_its_settings(swept):
+    points = [sweep.Point(i, x.config, x.plan) for i, x in enumerate(swept[0].results)]
+    joined = sweep._joined(points)
+    assert joined.seed_name(0) == "seed 3 with lr_anneal_share=0, lr=0.001"
+    assert joined.seed_name(7) == "seed 7 with lr_anneal_share=1, lr=0.01"
+    assert points[0].plan.seed_name(1) == "seed 7"
+
+
+def test_a_sweep_is_a_data_frame(swept):
+    pytest.importorskip("pandas")
+    result, _ = swept
+    frame = result.to_dataframe()
+    assert len(frame) == 4 * 2 * 3 and list(frame.columns[:3]) == ["point", *GRID]
+    last = frame[(frame["point"] == 2) & (frame["seed"] == 7)].iloc[-1]
+    assert last["lr"] == 1e-2 and last["eval_return"] == result.results[2].returns[1, -1]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from jaxmarl_lite.algorithms.registry import ALGORITHMS
-from jaxmarl_lite.cli.train import REGISTRY
+from jaxmarl_lite.cli.train import REGISTRY, parse_keywords
 from jaxmarl_lite.experiment import compare as comparing
 from jaxmarl_lite.experiment.api import RunError
 from jaxmarl_lite.report.tables import printable
@@ -26,10 +26,15 @@ class Compare:
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Folders of runs, or LABEL=FOLDER. With --env: algorithms, or LABEL=ALGORITHM:FIELD=VALUE,...;
+    """Folders of runs, or LABEL=FOLDER. With --env: algorithms (also as MODULE:NAME), or
+    LABEL=ALGORITHM:FIELD=VALUE,... where a field may also be networks=MODULE:NAME;
     LABEL=ALGORITHM.reference begins from the settings of the reference implementation."""
     env: tuple[str, ...] = ()
     """Ids of the environments to train in, see `jaxmarl-lite list`."""
+    env_args: dict[str, Any] | None = None
+    """Keyword arguments of the environments, such as reward=individual agent_id=False."""
+    networks: str | None = None
+    """Networks of the user, as MODULE:NAME, for all variants that name none of their own."""
     out: Path | None = None
     """Folder of comparison.json, .md and .png; with --env also of the runs, and required; by
     default the current folder."""
@@ -76,6 +81,8 @@ def compare(args: list[str]) -> None:
             options.runs,
             options.env,
             out=options.out,
+            env_args=parse_keywords("env_args", options.env_args or ()),
+            networks=options.networks,
             seeds=options.seeds[0] if len(options.seeds) == 1 else options.seeds,
             total_steps=options.total_steps,
             num_envs=options.num_envs,

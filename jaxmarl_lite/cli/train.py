@@ -277,7 +277,7 @@ def parse(args: list[str]) -> Command | None:
     if options.loggers == Options.loggers:
         settings["loggers"] = None  # TensorBoard where the run has a folder
     if isinstance(options.env_args, tuple):
-        settings["env_args"] = _keywords("env_args", options.env_args)
+        settings["env_args"] = parse_keywords("env_args", options.env_args)
     if options.early_stopping is not None:
         settings["on_evaluation"] += (_early_stopping(options.early_stopping),)
     settings["on_evaluation"] = settings["on_evaluation"] or None  # those of a resumed run
@@ -363,8 +363,16 @@ def _value_of(option: str, args: list[str]) -> str | None:
     return None
 
 
-def _keywords(field: str, texts: Iterable[str]) -> dict[str, Any]:
-    """Parses texts ``name=value``; a value is true, false, a Python literal, or else text."""
+def parse_keywords(field: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Parses texts ``name=value``.
+
+    Args:
+        field: name of the option, for messages.
+        texts: the texts; a value is true, false, a Python literal, or else text.
+
+    Raises:
+        ValueError: a text has another form.
+    """
     keywords = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -376,7 +384,7 @@ def _keywords(field: str, texts: Iterable[str]) -> dict[str, Any]:
 
 def _early_stopping(texts: Any) -> EarlyStopping:
     """Returns the callback that ``--early-stopping`` describes."""
-    keywords = _keywords("early_stopping", texts)
+    keywords = parse_keywords("early_stopping", texts)
     names = [field.name for field in dataclasses.fields(EarlyStopping)]
     for name in keywords:
         if name not in names:
@@ -393,4 +401,4 @@ def keyword(text: str) -> tuple[str, Any]:
     Raises:
         ValueError: the text has another form.
     """
-    return next(iter(_keywords("env_args", [text]).items()))
+    return next(iter(parse_keywords("env_args", [text]).items()))

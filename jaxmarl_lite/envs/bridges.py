@@ -23,7 +23,7 @@ import numpy as np
 from jaxmarl_lite import references
 from jaxmarl_lite.envs.base import make_timestep
 from jaxmarl_lite.types import Array, Environment, EnvSpec, Observation, PyTree, TimeStep
-from jaxmarl_lite.validation import check_int, invalid, show
+from jaxmarl_lite.validation import check_environment_object, check_int, invalid, show
 
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
@@ -542,7 +542,7 @@ def to_pettingzoo(env: Environment, *, action_mask: str = "observation") -> Para
 
     Raises:
         ImportError: where PettingZoo is not installed.
-        ValueError: for another ``action_mask``.
+        ValueError: ``env`` is no environment, or ``action_mask`` is another text.
 
     Example:
         >>> import jaxmarl_lite as jml
@@ -553,6 +553,7 @@ def to_pettingzoo(env: Environment, *, action_mask: str = "observation") -> Para
         >>> sorted(infos["agent_0"])
         ['action_mask', 'alive', 'cost']
     """
+    check_environment_object(env)
     if action_mask not in ("observation", "info"):
         raise invalid("action_mask", action_mask, "'observation' or 'info'")
     return _pettingzoo_class()(env, action_mask == "observation")

@@ -60,6 +60,8 @@ def check_environment(env: Any, key: Array | None = None) -> EnvSpec:
     """
     if isinstance(env, type):
         raise _wrong("the environment", f"the class {env.__name__}", "an instance of it")
+    if isinstance(env, str):
+        raise _wrong("the environment", f"the text {show(env)}", f"an object: make({show(env)})")
     for name in ("spec", "reset", "step"):
         if not hasattr(env, name):
             raise ValueError(

@@ -25,11 +25,11 @@ from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.callbacks import Callback, Callbacks, EarlyStopping
 from jaxmarl_lite.experiment.config import Objects, RunConfig
 from jaxmarl_lite.experiment.fingerprint import changed_fields, data_by_field
+from jaxmarl_lite.experiment.progress import ProgressBar
 from jaxmarl_lite.experiment.ranking import check_metric
 from jaxmarl_lite.experiment.result import Result, read_meta
 from jaxmarl_lite.experiment.run_logger import RunLogger, write_plan
 from jaxmarl_lite.experiment.runner import (
-    ProgressBar,
     ResumePoint,
     RunError,
     Runner,
@@ -535,6 +535,7 @@ def _train(
             for sentence in sentences:
                 display.print(sentence)
             compiled, seconds = compilation.compile_run(plan, env)
+            display.finish_compiling()
             trackers = session.loggers if is_writer else ()
             mark = None if start is None else start.saved.rows
             run_logger = RunLogger(

@@ -151,6 +151,22 @@ class RunConfig:
         """The number from which each entry of ``seeds`` derives its random keys."""
         return self.seeds if self.lanes is None else tuple(lane.seed for lane in self.lanes)
 
+    def seed_name(self, i: int) -> str:
+        """Returns the words by which messages name a seed.
+
+        Args:
+            i: its place in ``seeds``.
+
+        Returns:
+            Such as ``seed 3``; in a sweep the settings that vary are named as well.
+        """
+        if self.lanes is None:
+            return f"seed {self.seeds[i]}"
+        lane = self.lanes[i]
+        same = set(lane.values).intersection(*(other.values for other in self.lanes))
+        settings = ", ".join(f"{k}={v:g}" for k, v in lane.values if (k, v) not in same)
+        return f"seed {lane.seed}" + (f" with {settings}" if settings else "")
+
     @property
     def config_arrays(self) -> Any:
         """The config with which the learners start, as arrays; ``[S]`` in a sweep."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +37,45 @@ def of_result(result: Result) -> DataFrame:
         ImportError: pandas is not installed.
     """
     pandas = references.import_extra("pandas", "data frames need", "dataframe")
+    return pandas.DataFrame(_rows_of_result(result))
+
+
+def of_points(points: Sequence[tuple[int, Mapping[str, Any], Result]]) -> DataFrame:
+    """Returns the metrics of several points of a sweep; see `Sweep.to_dataframe`.
+
+    Args:
+        points: number, settings and result of each.
+
+    Raises:
+        ImportError: pandas is not installed.
+        ValueError: there is no point.
+    """
+    pandas = references.import_extra("pandas", "data frames need", "dataframe")
+    if not points:
+        raise ValueError("no point of the sweep has a result")
+    return pandas.DataFrame(
+        [
+            {"point": number} | {name: _hashable(x) for name, x in setting.items()} | row
+            for number, setting, result in points
+            for row in _rows_of_result(result)
+        ]
+    )
+
+
+def _rows_of_result(result: Result) -> list[dict[str, Any]]:
+    """Returns a row for each seed and evaluation of a result."""
     measured = [
         ~np.isnan(values).reshape(*values.shape[:2], -1).all(-1)
         for values in result.metrics.values()
     ]
     evaluated = np.any(measured, axis=0)  # [S, E]; an interrupted run lacks some
-    rows = [
+    return [
         _index(result.plan, seed, int(step) // result.plan.batch_steps, int(step))
         | metrics.flatten({name: values[i, j] for name, values in result.metrics.items()})
         for i, seed in enumerate(result.seeds)
         for j, step in enumerate(result.steps)
         if evaluated[i, j]
     ]
-    return pandas.DataFrame(rows)
 
 
 def load_runs(paths: str | Path | Iterable[str | Path]) -> DataFrame:

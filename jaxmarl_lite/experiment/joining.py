@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,9 @@ def join_runs(paths: Sequence[Path]) -> list[JoinedRun]:
 def groups(plans: Sequence[RunConfig]) -> list[list[int]]:
     """Returns which plans differ in nothing but their seeds, and how these are distributed.
 
+    Plans with an object that no text describes whole, such as the functions of an optimizer, may
+    differ in it and are never alike; a warning says so where they look the same.
+
     Args:
         plans: plans of runs.
 
@@ -98,12 +102,34 @@ def groups(plans: Sequence[RunConfig]) -> list[list[int]]:
             for k, v in plan.to_dict().items()
             if k not in ("seeds", *experiment_config.LAYOUT_FIELDS)
         }
-        if content in contents:
+        if content in contents and not (hidden := _hidden(content)):
             result[contents.index(content)].append(i)
-        else:
-            contents.append(content)
-            result.append([i])
+            continue
+        if content in contents:
+            warnings.warn(
+                f"runs of {plan.algorithm} in {plan.env} with seeds "
+                f"{plans[result[contents.index(content)][0]].seeds} and {plan.seeds} are not "
+                f"joined: each was given {hidden[0]} as an object, which may differ; give it as "
+                "'module:name' to have single seeds joined",
+                run_dir.RunFolderWarning,
+                stacklevel=2,
+            )
+        contents.append(content)
+        result.append([i])
     return result
+
+
+def _hidden(content: object) -> list[str]:
+    """Returns the descriptions of objects in a plan that do not tell two objects apart."""
+    if isinstance(content, str):
+        # the text of a function, of an object without a text of its own, or of one that was cut
+        whole = not any(part in content[1:] for part in ("<", " object", " ..."))
+        is_function = content.startswith(("<function", "<built-in", "<bound"))
+        return [content] if content.startswith("<") and (is_function or not whole) else []
+    entries = content.values() if isinstance(content, Mapping) else content
+    if not isinstance(entries, Iterable):
+        return []
+    return [text for entry in entries for text in _hidden(entry)]
 
 
 def check_group(

@@ -46,6 +46,7 @@ def optimize(
     Every trial is a run in ``out/runs``, whose metric is reported after each evaluation, so that
     the pruner can end it. The same call goes on with a study that was interrupted, its unfinished
     trial included; several processes or hosts that share ``out`` and ``storage`` share the study.
+    At the end ``out`` has the table of the best trials and a picture of all complete ones.
 
     Args:
         algorithm: as for `run`.
@@ -108,6 +109,7 @@ def optimize(
     objective = _Objective(optuna, algorithm, env, entries, folder, metric, config, settings)
     while _finished(optuna, study) < count:
         study.optimize(objective, n_trials=1, catch=(RunError,))
+    _write_overview(study, folder, metric, mode)
     return study
 
 
@@ -122,19 +124,13 @@ def summary(study: Study, metric: str, most: int = 10) -> str:
     Returns:
         The text of a table.
     """
-    values = {
-        trial.number: trial.value
-        for trial in study.trials
-        if trial.value is not None and trial.state.name == "COMPLETE"
-    }
-    order = sorted(values, key=lambda n: values[n], reverse=study.direction.name == "MAXIMIZE")
-    best = [study.trials[number] for number in order]
+    best = _complete_trials(study)
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.params))
     rows = [
         (
             trial.user_attrs.get("folder", trial.number),
             *(show_value(trial.params.get(name, "")) for name in names),
-            f"{values[trial.number]:.4g}",
+            f"{trial.value:.4g}",
         )
         for trial in best[:most]
     ]
@@ -143,6 +139,32 @@ def summary(study: Study, metric: str, most: int = 10) -> str:
     return tables.to_text(
         tables.make_table(("trial", *names, metric), rows, f"{len(study.trials)} trials: {title}")
     )
+
+
+def _complete_trials(study: Study) -> list[Any]:
+    """Returns the trials that have a value, the best first."""
+    complete = [
+        trial
+        for trial in study.trials
+        if trial.value is not None and trial.state.name == "COMPLETE"
+    ]
+    sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+    return sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
+
+
+def _write_overview(study: Study, folder: Path, metric: str, mode: str) -> None:
+    """Writes table and picture of a study to its folder."""
+    from jaxmarl_lite.report import sweep_plot
+
+    atomic_io.replace_text(folder / "table.txt", summary(study, metric, most=100))
+    # Optuna keeps one value a trial, so that the picture has no intervals
+    complete = _complete_trials(study)
+    rows = [
+        dict(trial.params) | dict.fromkeys((metric, "low", "high"), trial.value)
+        for trial in complete
+    ]
+    if rows:
+        sweep_plot.plot(rows, list(complete[0].params), metric, mode, folder / "sweep.png")
 
 
 def _first_value(entry: Range | tuple[Any, ...]) -> Any:

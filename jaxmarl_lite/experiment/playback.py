@@ -48,6 +48,12 @@ class Episode(NamedTuple):
         """T, the number of steps."""
         return len(self.reward)
 
+    def __repr__(self) -> str:
+        """Returns the sizes and sums in one line, in place of all arrays."""
+        costs = self.cost.sum(0).mean(0)  # [K]
+        text = f"Episode of {self.length} steps: return {self.team_reward.sum():.4g}"
+        return text + (f", mean costs {', '.join(f'{x:.4g}' for x in costs)}" if len(costs) else "")
+
 
 class Rendering(NamedTuple):
     """Files of one episode, returned by `Result.render`.

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
@@ -21,8 +19,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import ArrayLike
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from jaxmarl_lite import references, rollout, sharding
 from jaxmarl_lite.algorithms import cost_limits
@@ -31,21 +27,16 @@ from jaxmarl_lite.experiment.callbacks import Callbacks, EvaluationReport
 from jaxmarl_lite.experiment.compilation import CompiledRun, MetricAccumulator
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import data_by_field
+from jaxmarl_lite.experiment.progress import ProgressBar
 from jaxmarl_lite.experiment.ranking import Ranking
 from jaxmarl_lite.experiment.result import Result, Saved, Timings, from_rows, load_run
-from jaxmarl_lite.report import checkpoint, loggers, metrics, notebooks, run_dir, statistics
-from jaxmarl_lite.report.tables import literal
+from jaxmarl_lite.report import checkpoint, loggers, metrics, run_dir, statistics
 from jaxmarl_lite.types import Environment, TrainState
 
 _CHUNK_SECONDS = 1.0  # between two movements of the progress bar
 
 # Checkpoints store this text: another one would not be recognized in those that exist.
 _NOT_LEARNED = "a number that it learned is not finite"
-
-
-# Training goes on where printing fails: the terminal is gone, the pipe is closed, the disk of a log
-# is full.
-_ERRORS_IGNORED = contextlib.suppress(Exception)
 
 
 class RunError(RuntimeError):
@@ -172,7 +163,7 @@ class Runner:
             lambda: self._states,
             self.stopped,
         )
-        self._display.show(result.table)
+        show_result(result, self._display)
         return result
 
     def _start(self) -> None:
@@ -255,8 +246,8 @@ class Runner:
             if bits:
                 errors[i] = self._fault_message(i, bits, where)
             elif not (np.isfinite(played.returns[i]).all() and np.isfinite(played.costs[i]).all()):
-                seed = self._plan.seeds[i]
-                errors[i] = f"seed {seed} has a return or cost that is not finite in {where}"
+                seed = self._plan.seed_name(i)
+                errors[i] = f"{seed} has a return or cost that is not finite in {where}"
         return errors
 
     def _fault_message(self, i: int, bits: int, where: str) -> str:
@@ -270,17 +261,17 @@ class Runner:
             verb = "is" if len(numbers) == 1 else "are"
             wrong = [f"{' and '.join(numbers)} that {verb} not finite", *wrong]
         return (
-            f"environment {self._plan.env} gave {' and '.join(wrong)} to seed "
-            f"{self._plan.seeds[i]} in {where}"
+            f"environment {self._plan.env} gave {' and '.join(wrong)} to "
+            f"{self._plan.seed_name(i)} in {where}"
         )
 
     def _exclusion_message(self, i: int) -> str:
         """Returns the message that a seed is left out, since which update, and why."""
-        seed, update = self._plan.seeds[i], self._diverged[i]
-        reason = self._reasons.get(str(seed), _NOT_LEARNED)
+        name, update = self._plan.seed_name(i), self._diverged[i]
+        reason = self._reasons.get(str(self._plan.seeds[i]), _NOT_LEARNED)
         if reason == _NOT_LEARNED:
-            return f"seed {seed} diverged at update {update}: {reason}"
-        return f"seed {seed} is left out from update {update} on: {reason}"
+            return f"{name} diverged at update {update}: {reason}"
+        return f"{name} is left out from update {update} on: {reason}"
 
     def _exclude_seeds(self, reasons: Mapping[int, str]) -> None:
         """Reports seeds that are left out, index -> reason; raises RunError when none is left."""
@@ -451,8 +442,8 @@ class Runner:
             broken = totals["non_finite_episodes"][i] if "non_finite_episodes" in totals else 0
             if broken > 0:
                 self._display.print(
-                    f"seed {seed}: {broken:g} episodes ended because the environment's numbers "
-                    "were not finite"
+                    f"{self._plan.seed_name(i)}: {broken:g} episodes ended because the "
+                    "environment's numbers were not finite"
                 )
             self._run_logger.write(self.update, seed, metrics.flatten(row))
             rows.append(self._run_logger.rows[-1])
@@ -583,8 +574,19 @@ def finished_result(
             warnings.warn(complaint, run_dir.RunFolderWarning, stacklevel=2)
         run_logger.rebuild(plan, env.spec, folder, display.print)
     result = load_run(folder.path, None if isinstance(plan.env_args, dict) else env)
-    display.show(result.table)
+    show_result(result, display)
     return result
+
+
+def show_result(result: Result, display: ProgressBar) -> None:
+    """Shows the table of a finished run, but not that of several points of a sweep together.
+
+    Args:
+        result: result of the run.
+        display: shows it.
+    """
+    if result.plan.lanes is None:
+        display.show(result.table)
 
 
 def _agree(value: int, first: bool = False) -> int:
@@ -675,144 +677,3 @@ class StopRequest:
         self.signum = self.signum or signum
         if not self.deferred:
             self.leave()
-
-
-class ProgressBar:
-    """Display of the progress of one run, used as a context manager.
-
-    Args:
-        label: label of the run.
-        updates: updates of each seed in the whole run.
-        batch: environment steps of one update of one seed.
-        quiet: whether to show nothing at all.
-
-    Attributes:
-        console: console that everything is printed to.
-    """
-
-    def __init__(self, label: str, updates: int, batch: int, quiet: bool = False):
-        is_notebook = notebooks.in_notebook()
-        # A notebook shows no escape codes: its line and tables are its own.
-        plain: dict[str, Any] = {"color_system": None, "force_terminal": False}
-        self.console = Console(
-            quiet=quiet,
-            highlight=False,
-            soft_wrap=True,
-            force_jupyter=False,
-            **(plain if is_notebook else {}),
-        )
-        self._line = notebooks.UpdatingLine(label, updates) if is_notebook and not quiet else None
-        self._moving = not quiet and (is_notebook or self.console.is_terminal)
-        self._updates, self._batch = updates, batch
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self._moving or is_notebook,
-        )
-        self._task = self._bar.add_task(literal(label).plain, total=updates, status="compiling")
-        self._began: tuple[float, int] | None = None
-
-    def __enter__(self) -> ProgressBar:
-        with _ERRORS_IGNORED:
-            self._bar.start()
-            if self._line is not None:
-                self._line.update(status="compiling")
-        if not self._moving:
-            self.print("compiling (for robots some minutes)")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with _ERRORS_IGNORED:
-            self._bar.stop()
-
-    def print(self, text: str) -> None:
-        """Prints a line above the bar.
-
-        Args:
-            text: the line, without markup.
-        """
-        with _ERRORS_IGNORED:
-            self.console.print(literal(text))
-
-    def show(self, make: Callable[[], object]) -> None:
-        """Prints the result of a function above the bar, or the error where it fails.
-
-        Args:
-            make: function that returns anything that rich can print.
-        """
-        try:
-            if self._line is None:
-                self.console.print(make())
-            else:
-                notebooks.show(make())
-        except Exception as error:
-            self.print(f"the result cannot be shown: {type(error).__name__}: {error}")
-
-    def update(self, update: int, speed: float, current: float) -> None:
-        """Shows the state after a chunk of updates.
-
-        Args:
-            update: updates so far.
-            speed: environment steps per second of all seeds together; NaN if unknown.
-            current: return of recent training episodes; NaN if unknown.
-        """
-        if self._began is None:
-            self._began = time.perf_counter(), update
-        self._move(update, _status(speed, current))
-
-    def log_evaluation(self, update: int, speed: float, current: float, evaluation: float) -> None:
-        """Shows the state after an evaluation; prints a line where there is no moving bar.
-
-        Args:
-            update: updates so far.
-            speed: environment steps per second of all seeds together; NaN if unknown.
-            current: return of recent training episodes; NaN if unknown.
-            evaluation: mean return of the evaluation; NaN if unknown.
-        """
-        if self._moving:
-            status = f"{_status(speed, current)}, evaluation {_number(evaluation)}"
-            self._move(update, status)
-            return
-        width = len(str(self._updates))
-        remaining = self._remaining_time(update)
-        self.print(
-            f"update {update:>{width}}/{self._updates}  {update * self._batch:,} steps a seed  "
-            f"{_status(speed, current)}  evaluation {_number(evaluation)}"
-            + (f"  {remaining} left" if remaining else "")
-        )
-
-    def _move(self, update: int, status: str) -> None:
-        """Shows progress in the bar, or in a notebook's line."""
-        with _ERRORS_IGNORED:
-            self._bar.update(self._task, completed=update, status=status)
-            if self._line is not None:
-                remaining = self._remaining_time(update)
-                self._line.update(update, status + (f"  {remaining} left" if remaining else ""))
-
-    def _remaining_time(self, update: int) -> str:
-        """Returns the time to the end at the pace so far, as M:SS; empty where it is unknown."""
-        if self._began is None or update <= self._began[1]:
-            return ""
-        pace = (time.perf_counter() - self._began[0]) / (update - self._began[1])
-        seconds = round(pace * (self._updates - update))
-        return f"{seconds // 60}:{seconds % 60:02d}" if seconds else ""
-
-
-def _status(speed: float, current: float) -> str:
-    """Returns speed and return as text."""
-    text = f"return {_number(current)}"
-    return text if math.isnan(speed) else f"{speed:,.0f} steps/s  {text}"
-
-
-def _number(value: float) -> str:
-    """Returns a number as short text, NaN as a hyphen."""
-    return "-" if math.isnan(value) else f"{value:.3g}"

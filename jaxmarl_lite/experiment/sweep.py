@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
 import jax
@@ -42,6 +42,9 @@ from jaxmarl_lite.report import (
 from jaxmarl_lite.report.loggers import INDEX, read_rows
 from jaxmarl_lite.types import Environment
 from jaxmarl_lite.validation import check_int, check_path, invalid
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _RUN_FIELDS = ("num_envs", "num_steps", "total_steps", "stagger_episodes")
 """Settings of a run, beside the fields of the config, that a sweep may vary."""
@@ -198,6 +201,30 @@ class Sweep:
     def _repr_html_(self) -> str:
         """Returns `table` as HTML, which notebooks ask for by this name."""
         return tables.to_html(self.table())
+
+    def to_dataframe(self) -> DataFrame:
+        """Returns the metrics of all points as a pandas data frame.
+
+        Returns:
+            A frame with a row for each point, seed and evaluation: the columns ``point`` and one
+            for each setting that the sweep varies, then those of `Result.to_dataframe`. Points
+            without a result have no rows.
+
+        Raises:
+            ImportError: pandas, of the extra ``dataframe``, is not installed.
+            ValueError: no point has a result.
+
+        Example:
+            ``frame.groupby("lr")["eval_return"].max()`` compares the values of one setting.
+        """
+        from jaxmarl_lite.experiment import dataframe
+
+        finished = [
+            (i, setting, result)
+            for i, (setting, result) in enumerate(zip(self.points, self.results, strict=True))
+            if result is not None
+        ]
+        return dataframe.of_points(finished)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws value against score for every setting, and parallel coordinates of all.
@@ -572,7 +599,7 @@ class _GroupRunner:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             where = {"resume" if run_dir.RunFolder(path).exists() else "out": path}
-        arguments = {**self._session, **where, "loggers": run_loggers, "quiet": True}
+        arguments = {**self._session, **where, "loggers": run_loggers, "quiet": self._quiet}
         return api.run_plan(plan, self._env, SessionConfig(**arguments))
 
     def _split(self, joined: Result, point: Point, start: int, stop: int) -> Result:

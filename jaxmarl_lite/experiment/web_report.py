@@ -19,7 +19,7 @@ from jaxmarl_lite.report import html, plotting, run_dir, tables
 from jaxmarl_lite.report.html import Section
 
 if TYPE_CHECKING:
-    from jaxmarl_lite.experiment.compare import Comparison
+    from jaxmarl_lite.experiment.comparison import Comparison
     from jaxmarl_lite.experiment.result import Result
 
 

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmarl_lite.ops.tree_math as tree_math
+from jaxmarl_lite.ops import jax_types
 from jaxmarl_lite.types import Array, Number, PyTree
 
 INFEASIBLE, RECOVERABLE, CONSTRAINED, UNCONSTRAINED, ZERO_COST_GRADIENT = range(5)
@@ -108,7 +109,8 @@ def constrained_step(
         violations and KL divergence.
 
     Raises:
-        ValueError: when there are more than `MAX_COSTS` costs.
+        ValueError: there are more than `MAX_COSTS` costs, ``b`` or ``c`` has another shape, or
+            ``target_kl`` is known and not positive.
 
     Example:
         H is the identity, and the trust region the disc |x|² <= 2. The cost grows with x_1, and its
@@ -128,6 +130,7 @@ def constrained_step(
         >>> int(step.case) == constrained_optimization.CONSTRAINED
         True
     """
+    _check_problem(g, b, c, target_kl)
     vectors = tree_math.prepend(g, b)
     solutions = jax.vmap(inverse_fisher)(vectors)
     hg, hb = tree_math.split_first(solutions)
@@ -135,6 +138,24 @@ def constrained_step(
         tree_math.vdot(g, hg), tree_math.vdots(b, hg), tree_math.gram_matrix(b, hb), c, target_kl
     )
     return assemble_step(coefficients, g, b, c, solutions, vectors)
+
+
+def _check_problem(g: PyTree, b: PyTree, c: Array, target_kl: Number) -> None:
+    """Raises ValueError where the parts of a problem do not fit together."""
+    if isinstance(target_kl, int | float | np.generic) and not target_kl > 0.0:
+        raise ValueError(f"target_kl is {target_kl}; allowed is a number above 0")
+    if jnp.ndim(c) != 1:
+        raise ValueError(f"c has shape {jnp.shape(c)}; allowed is [K], an entry for each cost")
+    structures: list[object] = list(map(jax_types.tree_structure, (g, b)))
+    if structures[0] != structures[1]:
+        raise ValueError(f"b is {structures[1]}; allowed is the structure of g, {structures[0]}")
+    for leaf, stacked in zip(jax.tree.leaves(g), jax.tree.leaves(b), strict=True):
+        shape = (len(c), *jnp.shape(leaf))
+        if jnp.shape(stacked) != shape:
+            raise ValueError(
+                f"b has an entry of shape {jnp.shape(stacked)}; allowed is {shape}, one gradient "
+                "of the shape of g for each entry of c"
+            )
 
 
 def subspace_constrained_step(

@@ -90,6 +90,8 @@ class _Special(Protocol):
 class _TreeUtil(Protocol):
     GetAttrKey: Callable[[str], object]
 
+    def tree_structure(self, tree: PyTree, /) -> object: ...
+
     def register_pytree_with_keys(
         self,
         nodetype: type[_Node],
@@ -111,4 +113,5 @@ einsum = cast(_Numpy, jnp).einsum
 log_ndtr = cast(_Special, jax.scipy.special).log_ndtr
 _tree_util = cast(_TreeUtil, jax.tree_util)
 attribute_key = _tree_util.GetAttrKey
+tree_structure = _tree_util.tree_structure
 register_pytree_with_keys = _tree_util.register_pytree_with_keys

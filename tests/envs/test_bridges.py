@@ -237,6 +237,8 @@ def test_pettingzoo_tells_costs_masks_and_the_end():
 
 
 def test_pettingzoo_refuses_other_masks_and_missing_actions():
+    with pytest.raises(ValueError, match="env is 'toy/memory'; allowed is an environment, an ins"):
+        jml.to_pettingzoo("toy/memory")
     with pytest.raises(ValueError, match="action_mask is 'both'; allowed is"):
         jml.to_pettingzoo(jml.make("toy/budget"), action_mask="both")
     zoo = jml.to_pettingzoo(jml.make("toy/budget"))

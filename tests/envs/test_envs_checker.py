@@ -280,6 +280,11 @@ def test_a_planted_fault_is_named(fault):
         check_environment(env)
 
 
+def test_a_name_is_no_environment():
+    with pytest.raises(ValueError, match="text 'toy/memory', but must be an object: make"):
+        check_environment("toy/memory")
+
+
 def test_more_arguments_with_defaults_are_fine():
     env = Walk()
     step_of_other_order("state", "action", "params=None")(env)

@@ -252,6 +252,29 @@ def test_too_many_costs_are_refused():
         cs.constrained_step(jnp.ones(3), jnp.ones((5, 3)), jnp.ones(5), lambda v: v, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_kl": -0.1}, "target_kl is -0.1; allowed is a number above 0"),
+        ({"target_kl": float("nan")}, "target_kl is nan; allowed is a number above 0"),
+        ({"c": 1.0}, r"c has shape \(\); allowed is \[K\]"),
+        ({"b": {"x": jnp.ones((2, 2))}}, r"b has an entry of shape \(2, 2\); allowed is \(2, 3\)"),
+        ({"b": jnp.ones((2, 3))}, "b is PyTreeDef.*; allowed is the structure of g"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change, message):
+    problem = {
+        "g": {"x": jnp.ones(3)},
+        "b": {"x": jnp.ones((2, 3))},
+        "c": jnp.ones(2),
+        "inverse_fisher": lambda v: v,
+        "target_kl": 0.1,
+    }
+    assert np.isfinite(cs.constrained_step(**problem).kl)
+    with pytest.raises(ValueError, match=message):
+        cs.constrained_step(**(problem | change))
+
+
 class TestStepInSpan:
     """The step among combinations of given vectors."""
 
