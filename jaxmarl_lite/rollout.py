@@ -146,7 +146,8 @@ def rollout(
         state, ended_stats = carry
         obs = state.timestep.obs
         action, log_prob, hidden_state = act(key, obs, state.hidden_state)
-        env_state, timestep = jax.vmap(env.step)(state.env_state, action)
+        with jax.named_scope("environment"):
+            env_state, timestep = jax.vmap(env.step)(state.env_state, action)
         episode_ends = timestep.last
         last = (
             episode_ends | _staggered_truncation(state, spec.max_episode_steps)
@@ -253,6 +254,7 @@ def _report(
     return rollout_state._replace(unreported=unreported), reported, first_episodes
 
 
+@jax.named_scope("reset")
 def _auto_reset(env: Environment, rollout_state: RolloutState, last: Array) -> RolloutState:
     """Begins the next episode in the environments whose episode ended (``last``, ``[B]`` bool)."""
     env_state, timestep = jax.vmap(env.reset)(

@@ -120,9 +120,10 @@ def make_train(
         def act(key: Array, obs: Observation, hidden_state: PyTree) -> tuple[Array, Array, PyTree]:
             return algorithm.act(state.learner_state, key, obs, hidden_state)
 
-        rollout_state, batch = rollout.rollout(
-            env, act, state.rollout_state, rollout_key, num_steps, stagger_episodes
-        )
+        with jax.named_scope("rollout"):
+            rollout_state, batch = rollout.rollout(
+                env, act, state.rollout_state, rollout_key, num_steps, stagger_episodes
+            )
         learner_state, info = algorithm.update(update_key, state.learner_state, batch)
         info = info | rollout_metrics(spec, batch)
         return TrainState(learner_state, rollout_state, key, state.num_updates + 1), info

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 LIIR_EPISODES = 32
 LIIR_MAPS = {"3m": (3, 48, 30, 9, 60), "8m": (8, 168, 80, 14, 120)}
@@ -78,7 +80,7 @@ FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
 FREE += ("opt-barrier", "iota", "partition-id")
 """Instructions that start no kernel."""
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
@@ -86,9 +88,26 @@ CALLED = re.compile(
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
-def kernels(text: str) -> int:
-    """Counts the kernels that one run of a program starts, from the text of its optimized HLO."""
-    bodies: dict[str, list[tuple[str, str]]] = {}
+PARTS = ("reset", "environment", "rollout", "advantages", "meta_gradient", "epochs", "turn")
+"""Names of parts of an update: the named scopes in which the library traces them."""
+_SCOPES = re.compile(rf"(?<=/)(?:[a-z]+\()*({'|'.join(PARTS)})\)*(?=/)")
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_BITS = {"pred": 8, "bf16": 16}
+
+
+class Instruction(NamedTuple):
+    """An instruction of the optimized HLO: its kind, the type of its result, and all the rest."""
+
+    kind: str
+    result: str
+    rest: str
+
+
+def parse_hlo(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """Returns the computations of an optimized program by name, and the name of its entry."""
+    bodies: dict[str, list[Instruction]] = {}
     entry, instructions = "", None
     for line in text.splitlines():
         head = COMPUTATION.match(line)
@@ -98,32 +117,94 @@ def kernels(text: str) -> int:
         elif line.startswith("}"):
             instructions = None
         elif instructions is not None:
-            instruction = INSTRUCTION.match(line)
-            if instruction is not None:
-                instructions.append((instruction.group(1), instruction.group(2)))
+            match = INSTRUCTION.match(line)
+            if match is not None:
+                instructions.append(Instruction(match.group(2), match.group(1), match.group(3)))
+    return bodies, entry
+
+
+def count(text: str, measure: Callable[[Instruction], Mapping[str, float]]) -> Counter[str]:
+    """Sums a measure of the instructions that one run of a program executes.
+
+    A `while` multiplies its body by the trip count that XLA knows (once where it knows none), a
+    `conditional` counts its longest branch, what stands inside a fusion is not counted.
+
+    Args:
+        text: the text of the optimized HLO.
+        measure: instruction -> name -> amount.
+    """
+    bodies, entry = parse_hlo(text)
 
     @functools.cache
-    def kernels_of(name: str) -> int:
-        return sum(_of_instruction(kind, rest, kernels_of) for kind, rest in bodies.get(name, []))
+    def of(name: str) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for instruction in bodies.get(name, []):
+            total += of_instruction(instruction)
+        return total
 
-    return kernels_of(entry)
+    def of_instruction(instruction: Instruction) -> Counter[str]:
+        kind, rest = instruction.kind, instruction.rest
+        inner = (of(name) for name in CALLED.findall(rest))
+        if kind == "while":
+            known = TRIPS.search(rest)
+            trips, once = int(known.group(1)) if known else 1, sum(inner, Counter())
+            return Counter({name: trips * amount for name, amount in once.items()})
+        if kind == "conditional":
+            listed = BRANCHES.search(rest)
+            names = re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(rest)
+            return max((of(name) for name in names), key=Counter.total, default=Counter())
+        if kind in ("call", "async-start") and (called := sum(inner, Counter())):
+            return called
+        return Counter(measure(instruction))
+
+    return of(entry)
 
 
-def _of_instruction(kind: str, rest: str, kernels_of: Callable[[str], int]) -> int:
-    if kind in FREE or kind.endswith("-done"):
-        return 0
-    if kind == "while":
-        trips = TRIPS.search(rest)
-        return (int(trips.group(1)) if trips else 1) * sum(
-            kernels_of(name) for name in CALLED.findall(rest)
-        )
-    if kind == "conditional":
-        listed = BRANCHES.search(rest)
-        names = re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(rest)
-        return max((kernels_of(name) for name in names), default=0)
-    if kind in ("call", "async-start"):
-        return sum(kernels_of(name) for name in CALLED.findall(rest)) or 1
-    return 1
+def _is_kernel(instruction: Instruction) -> bool:
+    return instruction.kind not in FREE and not instruction.kind.endswith("-done")
+
+
+def kernels(text: str) -> int:
+    """Counts the kernels that one run of a program starts, from the text of its optimized HLO."""
+    return int(count(text, lambda x: {"kernels": float(_is_kernel(x))}).total())
+
+
+def kernels_by_part(text: str) -> dict[str, int]:
+    """Counts the kernels of each part of an update by the named scope that XLA notes for them."""
+
+    def part(instruction: Instruction) -> dict[str, float]:
+        name = _OP_NAME.search(instruction.rest)
+        scopes = _SCOPES.findall(name.group(1)) if name else []
+        return {scopes[-1] if scopes else "other": float(_is_kernel(instruction))}
+
+    counts = count(text, part)
+    return {name: int(counts[name]) for name in (*PARTS, "other") if counts[name]}
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """Returns number and bytes of the exchanges between devices, by kind."""
+
+    def exchange(instruction: Instruction) -> dict[str, float]:
+        kind = instruction.kind.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            return {}
+        return {f"{kind} number": 1.0, f"{kind} bytes": float(result_bytes(instruction.result))}
+
+    counts = count(text, exchange)
+    return {
+        kind: {name: int(counts[f"{kind} {name}"]) for name in ("number", "bytes")}
+        for kind in COLLECTIVES
+        if counts[f"{kind} number"]
+    }
+
+
+def result_bytes(text: str) -> int:
+    """Returns the bytes of an instruction's result, from the text of its type."""
+    total = 0
+    for dtype, shape in _SHAPE.findall(text):
+        bits = _BITS.get(dtype) or int(re.sub(r"\D", "", dtype) or 0)
+        total += math.prod(int(x) for x in shape.split(",") if x) * bits // 8
+    return total
 
 
 def program_facts(compiled: Any) -> dict[str, int]:

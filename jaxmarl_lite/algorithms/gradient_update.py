@@ -181,6 +181,7 @@ class AdvantageEstimate(NamedTuple):
     explained_variance: Array
 
 
+@jax.named_scope("advantages")
 def estimate_advantages(
     critic: actor_critic.Critic,
     state: CriticState,
@@ -457,6 +458,7 @@ def make_minibatches(key: Array, data: SequenceBatch, num_minibatches: int) -> S
     )
 
 
+@jax.named_scope("epochs")
 def run_epochs(
     key: Array,
     state: State,

@@ -266,6 +266,7 @@ class MetaStep(NamedTuple):
     info: dict[str, Array]
 
 
+@jax.named_scope("meta_gradient")
 def meta_step(
     networks: LIIRNetworks,
     config: LIIRConfig,

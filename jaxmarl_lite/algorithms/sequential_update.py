@@ -69,6 +69,7 @@ TurnFn = Callable[[Turn], tuple[PyTree, Array, dict[str, Array]]]
 that the agent took, of the shape of ``factor``."""
 
 
+@jax.named_scope("turn")
 def sequential_update(
     key: Array,
     states: PyTree,
@@ -119,6 +120,7 @@ def sequential_update(
     return states, info | {"update_order": position.astype(jnp.result_type(float))}
 
 
+@jax.named_scope("turn")
 def simultaneous_update(
     key: Array, states: PyTree, batches: PyTree, alive: Array, turn_fn: TurnFn
 ) -> tuple[PyTree, dict[str, Array]]:

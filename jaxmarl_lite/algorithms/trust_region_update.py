@@ -31,6 +31,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite import platforms
 from jaxmarl_lite.algorithms import base_config, sequential_update
 from jaxmarl_lite.algorithms.gradient_update import PolicyBatch
 from jaxmarl_lite.networks import actor_critic, distributions
@@ -356,7 +357,7 @@ def num_chunks(num_steps: int, num_envs: int) -> int:
     Returns:
         A divisor of ``num_envs``.
     """
-    if jax.default_backend() != "cpu":
+    if platforms.current() != "cpu":
         return 1
     # The smallest groups that still have enough samples.
     candidates = [

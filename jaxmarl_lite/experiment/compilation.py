@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxmarl_lite import keys, rollout, sharding
+from jaxmarl_lite import keys, platforms, rollout, sharding
 from jaxmarl_lite.algorithms import base_config, cost_limits
 from jaxmarl_lite.algorithms.random_policy import random_policy
 from jaxmarl_lite.evaluate import Evaluation, make_evaluate
@@ -121,11 +121,13 @@ class _ProgramKey(NamedTuple):
             of the seeds, the length, the environment's name.
         env: the environment.
         precision: name of the type of floats.
+        platform: platform that the programs are traced for.
     """
 
     plan: RunConfig
     env: _ByContent
     precision: str
+    platform: str
 
 
 def compile_run(plan: RunConfig, env: Environment) -> tuple[CompiledRun, float]:
@@ -192,7 +194,7 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
     if at_once is None:
         # With seeds side by side, a rollout resets every environment at every step: under `vmap`
         # the `cond` that avoids the reset becomes a `select`.
-        at_once = 1 if jax.default_backend() == "cpu" else len(plan.seeds)
+        at_once = 1 if platforms.current() == "cpu" else len(plan.seeds)
     if plan.shard_over == "seeds":
         at_once = len(plan.seeds)
     static_plan = dataclasses.replace(
@@ -207,7 +209,9 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
         num_evaluations=1,
         seeds_in_parallel=min(at_once, len(plan.seeds)),
     )
-    return _ProgramKey(static_plan, _ByContent(env), str(jnp.result_type(float)))
+    return _ProgramKey(
+        static_plan, _ByContent(env), str(jnp.result_type(float)), platforms.current()
+    )
 
 
 def _static(config: Any) -> Any:

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite import platforms
 from jaxmarl_lite.networks.torsos import (
     Network,
     Sharing,
@@ -135,7 +136,9 @@ def _gru_forward(
         hidden_state = (1.0 - update) * candidate + update * previous
         return hidden_state, (hidden_state, previous, reset, update, candidate, candidate_h)
 
-    _, (hidden_states, *residuals) = jax.lax.scan(step, hidden_state, (inputs, keep))
+    _, (hidden_states, *residuals) = jax.lax.scan(
+        step, hidden_state, (inputs, keep), unroll=platforms.scan_unroll()
+    )
     return hidden_states, (kernel, keep, *residuals)
 
 
@@ -162,7 +165,11 @@ def _gru_backward(residuals: PyTree, cotangents: Array) -> tuple[Array, Array, A
 
     sequence = (cotangents, keep, previous, reset, update, candidate, candidate_h)
     d_initial, (d_reset, d_update, d_candidate, d_candidate_h) = jax.lax.scan(
-        step, jnp.zeros_like(previous[0]), sequence, reverse=True
+        step,
+        jnp.zeros_like(previous[0]),
+        sequence,
+        reverse=True,
+        unroll=platforms.scan_unroll(),
     )
     d_recurrent = jnp.concatenate([_flatten(x) for x in (d_reset, d_update, d_candidate_h)], -1)
     d_bias = d_candidate_h.sum(tuple(range(d_candidate_h.ndim - 1)))

@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_lite import platforms
 from jaxmarl_lite.types import Array, Number
 
 
@@ -78,4 +79,7 @@ def generalized_advantage_estimation(
         advantage = delta_t + carry_t * advantage
         return advantage, advantage
 
-    return jax.lax.scan(step_back, jnp.zeros_like(delta[0]), (delta, carry), reverse=True)[1]
+    start = jnp.zeros_like(delta[0])
+    return jax.lax.scan(
+        step_back, start, (delta, carry), reverse=True, unroll=platforms.scan_unroll()
+    )[1]

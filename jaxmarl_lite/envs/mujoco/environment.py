@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmarl_lite import platforms
 from jaxmarl_lite.envs.base import check_video, make_timestep
 from jaxmarl_lite.envs.mujoco import models, rendering, tasks
 from jaxmarl_lite.envs.mujoco.cost_functions import CostFunction, CostInputs, MovingHazardCost
@@ -134,16 +135,31 @@ class MujocoEnvironment:
         """Robot's model."""
         return models.build(self.robot, self.segments, self.physics)
 
-    @functools.cached_property
+    @property
     def _physics(self) -> tuple[Any, Any]:
         """MJX's model, and a blank record of its data."""
+        return self._cpu_physics if platforms.current() == "cpu" else self._accelerator_physics
+
+    @functools.cached_property
+    def _cpu_physics(self) -> tuple[Any, Any]:
+        """The model with a sparse mass matrix.
+
+        Jaxlib's batched Cholesky waits for ever where two run at once in a pool of two threads; the
+        sparse form does without, and is as fast.
+        """
+        return self._put_model(mujoco.mjtJacobian.mjJAC_SPARSE)
+
+    @functools.cached_property
+    def _accelerator_physics(self) -> tuple[Any, Any]:
+        """The model as MuJoCo chooses its form."""
+        return self._put_model(self._body.model.opt.jacobian)
+
+    def _put_model(self, jacobian: Any) -> tuple[Any, Any]:
+        """Returns the model with a form of its matrices, and a blank record of its data."""
         description = copy.copy(self._body.model)
-        if jax.default_backend() == "cpu":
-            # jaxlib's batched Cholesky waits for ever where two run at once in a pool of two
-            # threads; the sparse form of the mass matrix does without, and is as fast
-            description.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
+        description.opt.jacobian = jacobian
         with jax.ensure_compile_time_eval():
-            model = mjx.put_model(description)
+            model = mjx.put_model(description, impl="jax")
             return model, mjx.make_data(model)
 
     @functools.cached_property
@@ -491,7 +507,7 @@ def _tracing() -> Iterator[None]:
         original_product = math.quat_mul
     except (ImportError, AttributeError):  # another version of MJX: slow at worst
         original_product = None
-    if original_product is None or jax.default_backend() != "cpu":
+    if original_product is None or platforms.current() != "cpu":
         yield
         return
     with _lock:
