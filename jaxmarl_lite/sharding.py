@@ -12,7 +12,7 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -55,8 +55,20 @@ def make_mesh(devices: int | None = None, layout: Layout = "envs") -> Mesh | Non
         )
     if count == 1:
         return None
+    return mesh_of(jax.devices()[:count])
+
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """Returns a line of some devices.
+
+    Args:
+        devices: JAX's devices.
+
+    Returns:
+        A mesh with the one axis `AXIS`.
+    """
     return jax.make_mesh(
-        (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=list(devices)
     )
 
 

@@ -22,6 +22,10 @@ sys.path += [str(BENCHMARKS), str(BENCHMARKS / "drivers")]
 reproduce_liir = importlib.import_module("reproduce_liir")
 compare_speed = importlib.import_module("compare_speed")
 bench_utils, serving = importlib.import_module("bench_utils"), importlib.import_module("serving")
+chips, device_programs = (
+    importlib.import_module("chips"),
+    importlib.import_module("device_programs"),
+)
 SCRIPTS = (
     "speed",
     "constrained_step",
@@ -32,6 +36,7 @@ SCRIPTS = (
     "pursuit",
     "compare_speed",
     "sweep_time",
+    "device_programs",
 )
 
 
@@ -127,6 +132,77 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 }
 """
     assert serving.kernels(text) == 5 * (2 + 1 + 1) + 1
+
+
+def test_parts_of_an_update_and_exchanges_between_devices() -> None:
+    name = 'metadata={op_name="jit(update)/transpose(jvp(epochs))/add"}'
+    step = 'metadata={op_name="jit(update)/rollout/environment/add"}'
+    loop = 'condition=%test, body=%body, backend_config={"known_trip_count":{"n":"5"}}, '
+    loop += 'metadata={op_name="jit(update)/rollout/while"}'
+    text = f"""HloModule m
+%body (s: f32[2]) -> f32[2] {{
+  %s = f32[2]{{0}} parameter(0)
+  %a = f32[2]{{0}} fusion(%s), kind=kLoop, calls=%inner, {step}
+  ROOT %copy = f32[2]{{0}} copy(%a)
+}}
+ENTRY %main (x: f32[2]) -> f32[2] {{
+  %x = f32[2]{{0}} parameter(0)
+  %w = f32[2]{{0}} while(%x), {loop}
+  %g = (bf16[3,4]{{1,0}}, f32[]) all-reduce-start(%w), to_apply=%sum, {name}
+  %h = (bf16[3,4]{{1,0}}, f32[]) all-reduce-done(%g)
+  ROOT %y = f32[2]{{0}} copy(%x)
+}}
+"""
+    parts = serving.kernels_by_part(text)
+    assert parts == {"environment": 5, "rollout": 5, "epochs": 1, "other": 1}
+    assert sum(parts.values()) == serving.kernels(text)
+    assert serving.collectives(text) == {"all-reduce": {"number": 1, "bytes": 2 * 12 + 4}}
+
+
+def test_a_chip_that_cannot_be_compiled_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        device_programs.options(["--chips", "h1000"])
+    assert "chip is 'h1000'; allowed is one of a100, h100" in capsys.readouterr().err
+    versions = {"jax": "1.2", "jax-cuda12-plugin": "1.1"}
+    monkeypatch.setattr(chips.metadata, "version", versions.__getitem__)
+    with pytest.raises(chips.ChipError, match=r"jax-cuda12-plugin is 1.1 and jax 1.2; allowed is"):
+        chips.check_plugin("h100")
+
+    def absent(name: str) -> str:
+        raise chips.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(chips.metadata, "version", absent)
+    with pytest.raises(chips.ChipError, match=r"needs libtpu; --plugin-python names one that has"):
+        chips.check_plugin("v5e")
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_programs_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    """Dense and recurrent networks, a trust region; where the plugin can be installed."""
+    site, version = tmp_path / "site", chips.metadata.version("jax")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site)]
+    packages = (f"{name}=={version}" for name in ("jax-cuda12-plugin", "jax-cuda12-pjrt"))
+    try:
+        subprocess.run([*command, *packages], check=True, capture_output=True, timeout=120)
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"the plugin cannot be installed here: {error}")
+    rows = ["liir, toy/budget, dense", "mappo, toy/budget, GRU", "macpo, toy/budget, dense"]
+    python = tmp_path / "python"
+    path = os.pathsep.join([str(site), *filter(None, sys.path)])
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    options = ["--plugin-python", python, "--parts", "matrix", "--only", *rows, "--jobs", 2]
+    out = run("device_programs", *options, "--out", tmp_path / "out")
+    assert "3 of 3 compile" in out
+    result = json.loads((tmp_path / "out/device-programs-matrix-h100.json").read_text())
+    for row in rows:
+        train = result["rows"][row]["programs"]["train_chunk"]
+        parts = train["kernels_by_part"]
+        assert train["kernels"] == sum(parts.values()) and parts["rollout"] > 0
+        assert train["collectives"] == {} and result["rows"][row]["programs"]["init"]["kernels"]
 
 
 @pytest.mark.slow

@@ -257,6 +257,9 @@ def test_a_users_encoder_trains_on_real_environments_with_one_compilation(algori
     networks = jml.Networks(**dict.fromkeys(roles, Attention()))
     small = {"sequence_length": 8, "buffer_size": 512, "batch_size": 64}
     with jax.numpy_rank_promotion("allow"):
+        if algorithm == "macpo":  # neither environment has costs of its own
+            idle = jml.Cost("idle", "steps of action 0", lambda state, a, after: a == 0, 5.0)
+            env = jml.with_costs(jml.make(env), [idle])
         result = jml.run(
             algorithm,
             env,

@@ -16,12 +16,15 @@ MACPO on random data, see `constrained_step.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import chips
 import jax
 import jax.numpy as jnp
 import serving
@@ -31,7 +34,7 @@ import bench_utils
 import constrained_step
 
 import jaxmarl_lite as jml
-from jaxmarl_lite import rollout
+from jaxmarl_lite import platforms, rollout
 from jaxmarl_lite.algorithms import random_policy, registry, trust_region_update
 from jaxmarl_lite.types import EnvSpec, EpisodeStats, Observation, Rollout, Transition
 
@@ -153,7 +156,13 @@ def macpo_step() -> tuple[Callable[[Any, Any], Any], Any, Any, dict[str, Any]]:
 
 def main() -> None:
     """Builds, compiles, then answers requests until the input ends."""
-    args = options()
+    chip = os.environ.get(serving.CHIP)
+    with platforms.compile_for(chips.find(chip).platform) if chip else contextlib.nullcontext():
+        answer(options())
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Builds, compiles, then answers requests until the input ends."""
     donated: tuple[int, ...] = ()
     if args.liir_update:
         update, state, data, facts = liir_update(args.liir_update)
@@ -164,8 +173,9 @@ def main() -> None:
         update, data = (lambda state, _: one(state)), ()
         donated = () if args.only_env else (0,)
         facts = {"env_steps_per_update": args.num_envs * args.num_steps, "options": vars(args)}
-    jitted = jax.jit(update, donate_argnums=donated)
-    compiled, compiled_facts = serving.compile_program(jitted, state, data)
+    compiled, compiled_facts = serving.compile_program(
+        jax.jit(update, donate_argnums=donated), state, data, donated=donated
+    )
     facts |= compiled_facts
     facts |= {"versions": serving.versions("jax", "flax", "jumanji", "jaxmarl-lite")}
     measure = serving.timed_steps(lambda carry: compiled(carry[0], data), (state, None))

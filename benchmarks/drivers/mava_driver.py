@@ -103,6 +103,16 @@ def build(checkout: str, system: str, name: str, num_envs: int | None) -> tuple[
     return learn, state, config
 
 
+def map_devices_in_one_program() -> None:
+    """Makes `jax.pmap`, which knows this process's devices alone, a `vmap` over the one device."""
+    import jax
+
+    def pmap(function: Any, axis_name: str, **_: Any) -> Any:
+        return jax.jit(jax.vmap(function, axis_name=axis_name))
+
+    jax.pmap = pmap
+
+
 def facts(config: Any) -> dict[str, Any]:
     """Returns the sizes of the learner, and versions."""
     import jax
@@ -130,6 +140,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     answers = serving.take_stdout()
+    if os.environ.get(serving.CHIP):
+        map_devices_in_one_program()
     learn, state, config = build(args.checkout, args.system, args.env, args.num_envs)
     compiled, compiled_facts = serving.compile_program(learn, state)
 

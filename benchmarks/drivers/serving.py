@@ -45,14 +45,44 @@ def serve(answers: TextIO, facts: Mapping[str, Any], measure: Callable[[int], li
         print(json.dumps(measure(int(line))), file=answers, flush=True)
 
 
-def compile_program(jitted: Any, *args: Any) -> tuple[Any, dict[str, Any]]:
+CHIP = "BENCHMARK_CHIP"
+"""Environment variable with the chip to compile for, in place of this process's device."""
+
+
+def compile_program(
+    jitted: Any, *args: Any, donated: tuple[int, ...] = ()
+) -> tuple[Any, dict[str, Any]]:
     """Compiles a jitted function; returns it with the compile time, device, kernels and memory."""
     import jax
 
+    if chip := os.environ.get(CHIP):
+        jitted, args, kind = for_chip(jitted, donated, chip), abstract(args), chip
+    else:
+        kind = jax.devices()[0].device_kind
     began = time.perf_counter()
     compiled = jitted.lower(*args).compile()
     facts = {"compile_seconds": time.perf_counter() - began}
-    return compiled, facts | {"device": jax.devices()[0].device_kind} | program_facts(compiled)
+    return compiled, facts | {"device": kind} | program_facts(compiled)
+
+
+def abstract(args: Any) -> Any:
+    """Returns the shapes and types of arrays."""
+    import jax
+
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), x.dtype), args)
+
+
+def for_chip(jitted: Any, donated: tuple[int, ...], chip: str) -> Any:
+    """Returns a jitted function as one for a device of a chip that need not be there."""
+    import chips
+    import jax
+
+    chips.check_plugin(chip)
+    mesh = jax.make_mesh((1,), ("device",), devices=chips.devices(chip))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(
+        jitted.__wrapped__, in_shardings=place, out_shardings=place, donate_argnums=donated
+    )
 
 
 def timed_steps(step: Callable[[Any], Any], carry: Any) -> Callable[[int], list[float]]:
@@ -123,7 +153,7 @@ def parse_hlo(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return bodies, entry
 
 
-def count(text: str, measure: Callable[[Instruction], Mapping[str, float]]) -> Counter[str]:
+def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]]) -> Counter[str]:
     """Sums a measure of the instructions that one run of a program executes.
 
     A `while` multiplies its body by the trip count that XLA knows (once where it knows none), a
@@ -131,20 +161,23 @@ def count(text: str, measure: Callable[[Instruction], Mapping[str, float]]) -> C
 
     Args:
         text: the text of the optimized HLO.
-        measure: instruction -> name -> amount.
+        measure: instruction, and the part of the update that it belongs to -> name -> amount.
     """
     bodies, entry = parse_hlo(text)
 
     @functools.cache
-    def of(name: str) -> Counter[str]:
+    def of(name: str, part: str) -> Counter[str]:
         total: Counter[str] = Counter()
         for instruction in bodies.get(name, []):
-            total += of_instruction(instruction)
+            total += of_instruction(instruction, part)
         return total
 
-    def of_instruction(instruction: Instruction) -> Counter[str]:
+    def of_instruction(instruction: Instruction, part: str) -> Counter[str]:
         kind, rest = instruction.kind, instruction.rest
-        inner = (of(name) for name in CALLED.findall(rest))
+        noted = _OP_NAME.search(rest)
+        scopes = _SCOPES.findall(noted.group(1)) if noted else []
+        part = scopes[-1] if scopes else part  # copies have no name: their loop has
+        inner = (of(name, part) for name in CALLED.findall(rest))
         if kind == "while":
             known = TRIPS.search(rest)
             trips, once = int(known.group(1)) if known else 1, sum(inner, Counter())
@@ -152,12 +185,12 @@ def count(text: str, measure: Callable[[Instruction], Mapping[str, float]]) -> C
         if kind == "conditional":
             listed = BRANCHES.search(rest)
             names = re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(rest)
-            return max((of(name) for name in names), key=Counter.total, default=Counter())
+            return max((of(name, part) for name in names), key=Counter.total, default=Counter())
         if kind in ("call", "async-start") and (called := sum(inner, Counter())):
             return called
-        return Counter(measure(instruction))
+        return Counter(measure(instruction, part))
 
-    return of(entry)
+    return of(entry, "other")
 
 
 def _is_kernel(instruction: Instruction) -> bool:
@@ -166,25 +199,19 @@ def _is_kernel(instruction: Instruction) -> bool:
 
 def kernels(text: str) -> int:
     """Counts the kernels that one run of a program starts, from the text of its optimized HLO."""
-    return int(count(text, lambda x: {"kernels": float(_is_kernel(x))}).total())
+    return int(count(text, lambda x, _: {"kernels": float(_is_kernel(x))}).total())
 
 
 def kernels_by_part(text: str) -> dict[str, int]:
     """Counts the kernels of each part of an update by the named scope that XLA notes for them."""
-
-    def part(instruction: Instruction) -> dict[str, float]:
-        name = _OP_NAME.search(instruction.rest)
-        scopes = _SCOPES.findall(name.group(1)) if name else []
-        return {scopes[-1] if scopes else "other": float(_is_kernel(instruction))}
-
-    counts = count(text, part)
+    counts = count(text, lambda x, part: {part: float(_is_kernel(x))})
     return {name: int(counts[name]) for name in (*PARTS, "other") if counts[name]}
 
 
 def collectives(text: str) -> dict[str, dict[str, int]]:
     """Returns number and bytes of the exchanges between devices, by kind."""
 
-    def exchange(instruction: Instruction) -> dict[str, float]:
+    def exchange(instruction: Instruction, _: str) -> dict[str, float]:
         kind = instruction.kind.removesuffix("-start")
         if kind not in COLLECTIVES:
             return {}
@@ -207,11 +234,12 @@ def result_bytes(text: str) -> int:
     return total
 
 
-def program_facts(compiled: Any) -> dict[str, int]:
+def program_facts(compiled: Any) -> dict[str, Any]:
     """Returns a compiled function's kernels, and bytes of arguments, results and temporaries."""
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
     return {
-        "kernels": kernels(compiled.as_text()),
+        "kernels": kernels(text),
+        "kernels_by_part": kernels_by_part(text),
         "argument_bytes": int(memory.argument_size_in_bytes),
         "output_bytes": int(memory.output_size_in_bytes),
         "temporary_bytes": int(memory.temp_size_in_bytes),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,9 @@ from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
 
 NAN_WITHOUT_EPISODES = ("episode_return", "episode_length", "episode_cost", "win_rate")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
+
+PROGRAMS = ("train_chunk", "init", "evaluate", "random")
+"""Names of the programs of a run, the one that takes longest to compile first."""
 
 _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For programs that take longer to compile than to run."""
@@ -155,10 +158,8 @@ def abstract_states(plan: RunConfig, env: Environment) -> TrainState:
     Returns:
         A `TrainState` of `jax.ShapeDtypeStruct`; every leaf leads with ``[seeds]``.
     """
-    key = _program_key(plan, env)
-    states = jax.eval_shape(_functions(key).init, *_arguments(key.plan))
     mesh = sharding.make_mesh(plan.devices, plan.shard_over)
-    return _with_shardings(states, mesh, plan.shard_over)
+    return _abstract_states(_program_key(plan, env), mesh)
 
 
 def metric_shapes(plan: RunConfig, env: Environment) -> dict[str, tuple[int, ...]]:
@@ -400,53 +401,97 @@ def _compile(key: _ProgramKey) -> CompiledRun:
 
     One program compiles while the next is traced; the one that takes longest comes first.
     """
-    functions, layout = _functions(key), key.plan.shard_over
-    mesh = sharding.make_mesh(key.plan.devices, layout)
-    seeds, config = _arguments(key.plan)
-    states = _with_shardings(jax.eval_shape(functions.init, seeds, config), mesh, layout)
-    state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
-    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    empty, number = _empty_accumulator(key, states), jax.ShapeDtypeStruct((), jnp.int32)
-    chunk_shardings = (state_shardings, replicated, replicated)
-    learner_shardings = None if state_shardings is None else state_shardings.learner_state
+    mesh = sharding.make_mesh(key.plan.devices, key.plan.shard_over)
+    states = _abstract_states(key, mesh)
     with ThreadPoolExecutor(4) as pool:
+        jobs = {
+            program.name: pool.submit(program.lowered.compile, program.options)
+            for program in _lowered(key, mesh, states)
+        }
+        programs: dict[str, Any] = {name: job.result() for name, job in jobs.items()}
+    return CompiledRun(**programs, states=states, empty=_empty_accumulator(key, states))
 
-        def compiled(
-            function: Callable[..., PyTree],
-            arguments: PyTree,
-            in_shardings: PyTree,
-            out_shardings: PyTree,
-            options: Any = None,
-            **jit_options: Any,
-        ) -> Any:
-            # Tracing and lowering happen here, one function after the other; compiling
-            # happens in the pool.
-            lowered = jax.jit(
-                function, in_shardings=in_shardings, out_shardings=out_shardings, **jit_options
-            ).lower(*arguments)
-            return pool.submit(lowered.compile, options)
 
-        jobs = (
-            compiled(
-                functions.train_chunk,
-                (states, empty, number),
-                chunk_shardings,
-                chunk_shardings[:2],
-                donate_argnums=0,
-            ),
-            compiled(
-                functions.init, (seeds, config), replicated, state_shardings, _RUN_ONCE_OPTIONS
-            ),
-            compiled(
-                functions.evaluate,
-                (states.learner_state, seeds, number),
-                (learner_shardings, replicated, replicated),
-                replicated,
-            ),
-            compiled(functions.random, (seeds,), replicated, replicated, _RUN_ONCE_OPTIONS),
-        )
-        train_chunk, init, evaluate, random = (job.result() for job in jobs)
-    return CompiledRun(init, train_chunk, evaluate, random, states, empty)
+def compile_for(
+    plan: RunConfig, env: Environment, devices: Sequence[Any], names: Sequence[str] = PROGRAMS
+) -> Iterator[tuple[str, Any]]:
+    """Compiles the programs of a plan for devices that need not be there.
+
+    Args:
+        plan: plan of the run; ``devices`` of the plan is not used.
+        env: the environment.
+        devices: JAX's devices, such as those of ``jax.experimental.topologies``.
+        names: names of the programs to compile, as in `CompiledRun`.
+
+    Yields:
+        The name of a program, and what ``jax.stages.Lowered.compile`` returns for it.
+    """
+    with platforms.compile_for("tpu" if devices[0].platform == "tpu" else "gpu"):
+        key = _program_key(plan, env)
+        mesh = sharding.mesh_of(devices)
+        states = _abstract_states(key, mesh)
+        for program in _lowered(key, mesh, states, names):
+            yield program.name, program.lowered.compile(program.options)
+
+
+class _Program(NamedTuple):
+    """A program that is traced and lowered, and that is to be compiled with some options."""
+
+    name: str
+    lowered: Any
+    options: Any = None
+
+
+def _abstract_states(key: _ProgramKey, mesh: Mesh | None) -> TrainState:
+    """Returns shapes, dtypes and shardings of the states of all seeds."""
+    states = jax.eval_shape(_functions(key).init, *_arguments(key.plan))
+    return _with_shardings(states, mesh, key.plan.shard_over)
+
+
+def _lowered(
+    key: _ProgramKey, mesh: Mesh | None, states: TrainState, names: Sequence[str] = PROGRAMS
+) -> Iterator[_Program]:
+    """Traces and lowers the programs of a cache key, one after the other."""
+    functions = _functions(key)
+    seeds, config = _arguments(key.plan)
+    state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
+    learner_shardings = None if state_shardings is None else state_shardings.learner_state
+    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def lower(
+        name: str,
+        arguments: PyTree,
+        in_shardings: PyTree,
+        out_shardings: PyTree,
+        compiler_options: Any = None,
+        **options: Any,
+    ) -> Iterator[_Program]:
+        if name in names:
+            jitted = jax.jit(
+                getattr(functions, name),
+                in_shardings=in_shardings,
+                out_shardings=out_shardings,
+                **options,
+            )
+            yield _Program(name, jitted.lower(*arguments), compiler_options)
+
+    chunk_shardings = (state_shardings, replicated, replicated)
+    yield from lower(
+        "train_chunk",
+        (states, _empty_accumulator(key, states), number),
+        chunk_shardings,
+        chunk_shardings[:2],
+        donate_argnums=0,
+    )
+    yield from lower("init", (seeds, config), replicated, state_shardings, _RUN_ONCE_OPTIONS)
+    yield from lower(
+        "evaluate",
+        (states.learner_state, seeds, number),
+        (learner_shardings, replicated, replicated),
+        replicated,
+    )
+    yield from lower("random", (seeds,), replicated, replicated, _RUN_ONCE_OPTIONS)
 
 
 def _with_shardings(

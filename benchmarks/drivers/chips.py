@@ -102,8 +102,26 @@ def find(name: str) -> Chip:
     return CHIPS[name]
 
 
-def prepare(name: str) -> Chip:
-    """Sets the environment variables for a chip, before JAX starts; returns the chip.
+def variables(name: str) -> dict[str, str]:
+    """Returns the environment variables of a process that compiles for a chip.
+
+    Raises:
+        ChipError: the chip is unknown.
+    """
+    chip = find(name)
+    common = {"JAX_PLATFORMS": "cpu"}  # what runs there runs on the CPU
+    if chip.platform == "gpu":
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {_GPU_FLAGS}".strip()
+        return common | {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": flags}
+    return common | {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-4",
+    }
+
+
+def check_plugin(name: str) -> None:
+    """Checks that this interpreter can compile for a chip.
 
     Raises:
         ChipError: the chip is unknown, or its plugin is missing or of another version than JAX.
@@ -120,21 +138,10 @@ def prepare(name: str) -> Chip:
     jax_version = metadata.version("jax")
     if chip.platform == "gpu" and version != jax_version:
         raise ChipError(f"{plugin} is {version} and jax {jax_version}; allowed is one version")
-    os.environ["JAX_PLATFORMS"] = "cpu"  # what runs here runs on the CPU
-    if chip.platform == "gpu":
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_GPU_FLAGS}".strip()
-    else:
-        os.environ |= {
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-4",
-        }
-    return chip
 
 
 def devices(name: str, count: int = 1) -> list[Any]:
-    """Returns devices of a chip that need not be there; `prepare` comes first.
+    """Returns devices of a chip that need not be there, in a process with its `variables`.
 
     Args:
         name: name of the chip.

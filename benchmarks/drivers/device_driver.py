@@ -1,0 +1,98 @@
+"""Compiles the programs of a run for a chip that need not be there, and prints what is in them.
+Started by `device_programs.py`.
+
+    python device_driver.py --chip h100 --algorithm mappo --env toy/budget --num-envs 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from typing import Any
+
+import chips
+import serving
+
+PROGRAMS = ("train_chunk", "init", "evaluate", "random")
+
+
+def options() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chip", required=True)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--shard-over", choices=("envs", "seeds"), default="envs")
+    parser.add_argument("--algorithm", required=True)
+    parser.add_argument("--env", required=True)
+    parser.add_argument("--num-envs", type=int)
+    parser.add_argument("--num-steps", type=int)
+    parser.add_argument("--num-seeds", type=int, default=1)
+    parser.add_argument("--config", default="{}", help="settings of the algorithm, as JSON")
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    return parser.parse_args()
+
+
+def facts_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the facts of every program by its name, and sizes of the run."""
+    import jax
+
+    from jaxmarl_lite.experiment import compilation
+    from jaxmarl_lite.experiment import config as experiment_config
+
+    plan, env = experiment_config.make_run_config(
+        args.algorithm,
+        args.env,
+        config={
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(args.config).items()
+        },
+        num_envs=args.num_envs,
+        num_steps=args.num_steps,
+        seeds=args.num_seeds,
+        shard_over=args.shard_over,
+        total_steps=10**9,
+    )
+    devices = chips.devices(args.chip, args.devices)
+    weights = compilation.abstract_states(plan, env).learner_state
+    result: dict[str, Any] = {
+        "num_envs": plan.num_envs,
+        "num_steps": plan.num_steps,
+        "learner_bytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(weights)),
+        "versions": serving.versions("jax", "jaxmarl-lite"),
+        "programs": {},
+    }
+    began = time.perf_counter()
+    for name, compiled in compilation.compile_for(plan, env, devices, tuple(args.programs)):
+        facts: dict[str, Any] = serving.program_facts(compiled)
+        text = compiled.as_text()
+        facts |= {"collectives": serving.collectives(text)}
+        with contextlib.suppress(Exception):  # XLA has no such analysis for every chip
+            costs = compiled.cost_analysis()
+            facts |= {"flops": costs["flops"], "bytes_accessed": costs["bytes accessed"]}
+        result["programs"][name] = facts | {"compile_seconds": time.perf_counter() - began}
+        began = time.perf_counter()
+    return result
+
+
+def main() -> None:
+    """Prints the facts, or why there are none, as one line of JSON."""
+    args, answers = options(), serving.take_stdout()
+    try:
+        chips.check_plugin(args.chip)
+        result = facts_of(args)
+    except Exception as error:
+        if not isinstance(error, (chips.ChipError, ValueError)):
+            import traceback
+
+            traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        result = {"error": text if len(text) < 600 else f"{text[:600]} ..."}
+    print(json.dumps(result), file=answers, flush=True)
+    sys.exit(1 if "error" in result else 0)
+
+
+if __name__ == "__main__":
+    main()
