@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from jaxmarl_lite.compilation_cache import (
         enable_compilation_cache as enable_compilation_cache,
     )
+    from jaxmarl_lite.determinism import use_deterministic_ops as use_deterministic_ops
     from jaxmarl_lite.envs import Cost as Cost
     from jaxmarl_lite.envs import check_environment as check_environment
     from jaxmarl_lite.envs import list_environments as list_environments
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite.experiment.comparison import Comparison as Comparison
     from jaxmarl_lite.experiment.config import tuned as tuned
     from jaxmarl_lite.experiment.dataframe import load_runs as load_runs
+    from jaxmarl_lite.experiment.estimate import Estimate as Estimate
+    from jaxmarl_lite.experiment.estimate import estimate as estimate
+    from jaxmarl_lite.experiment.memory import DeviceMemoryError as DeviceMemoryError
     from jaxmarl_lite.experiment.optuna_study import optimize as optimize
     from jaxmarl_lite.experiment.policies import TrainedPolicy as TrainedPolicy
     from jaxmarl_lite.experiment.policies import load_policy as load_policy
@@ -91,7 +95,9 @@ _NAMES = {
     "CentralVConfig": "algorithms.iac",
     "Comparison": "experiment.comparison",
     "Cost": "envs",
+    "DeviceMemoryError": "experiment.memory",
     "EarlyStopping": "experiment.callbacks",
+    "Estimate": "experiment.estimate",
     "EvaluationReport": "experiment.callbacks",
     "HAPPOConfig": "algorithms.happo",
     "HATRPOConfig": "algorithms.hatrpo",
@@ -119,6 +125,7 @@ _NAMES = {
     "compare_runs": "experiment.compare",
     "config_record": "algorithms.base_config",
     "enable_compilation_cache": "compilation_cache",
+    "estimate": "experiment.estimate",
     "from_brax": "envs.bridges",
     "from_gymnax": "envs.bridges",
     "from_jaxmarl": "envs.bridges",
@@ -140,6 +147,7 @@ _NAMES = {
     "sweep": "experiment.sweep",
     "to_pettingzoo": "envs.bridges",
     "tuned": "experiment.config",
+    "use_deterministic_ops": "determinism",
     "with_costs": "envs",
 }
 """Public name -> the module that defines it."""

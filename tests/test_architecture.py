@@ -43,7 +43,8 @@ MAY_IMPORT = {
     },
     "train": {"types", "validation", "rollout"},
     "evaluate": {"types", "validation", "rollout"},
-    "report": {"types", "validation", "references"},
+    "determinism": set(),
+    "report": {"types", "validation", "references", "determinism"},
     "exported_policy": set(),
 }
 """Rooms and what each may import of the others; a room not named here may import every other."""

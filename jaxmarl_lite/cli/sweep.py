@@ -73,6 +73,8 @@ def sweep(args: list[str]) -> None:
     command = parse(train_args)
     if command is None:
         return
+    if command.dry_run:
+        raise ValueError("--dry-run is given to a sweep; allowed is --dry-run of train")
     settings = dict(command.settings)
     out = settings.pop("out")
     if settings.pop("resume") is not None:

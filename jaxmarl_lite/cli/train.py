@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import tyro
 
-from jaxmarl_lite import references
+from jaxmarl_lite import determinism, references
 from jaxmarl_lite.algorithms import (
     base_config,
     cost_limits,
@@ -22,6 +22,7 @@ from jaxmarl_lite.algorithms import (
     registry,
 )
 from jaxmarl_lite.experiment import config as experiment_config
+from jaxmarl_lite.experiment import estimate as estimating
 from jaxmarl_lite.experiment.api import run
 from jaxmarl_lite.experiment.callbacks import EarlyStopping
 from jaxmarl_lite.experiment.config import RunConfig
@@ -156,6 +157,10 @@ class Options(SessionConfig, RunConfig):
     loggers: tuple[str, ...] = ("tensorboard",)
     """Loggers beside metrics.jsonl: tensorboard, csv, wandb, wandb=PROJECT, mlflow,
     mlflow=EXPERIMENT, or MODULE:NAME of a class with start(run), write(rows) and close()."""
+    dry_run: bool = False
+    """Compile for this device, show memory, steps and files of the run, and train nothing."""
+    deterministic: bool = False
+    """Use operations that give the same bits in every run on a GPU; they may be slower."""
     distributed: bool = False
     """Join several processes or hosts; Slurm and similar launchers are detected."""
     coordinator: str | None = None
@@ -176,11 +181,13 @@ class Command(NamedTuple):
         algorithm: the algorithm.
         env: id of the environment.
         settings: arguments of `run`.
+        dry_run: whether to train nothing.
     """
 
     algorithm: str
     env: str
     settings: dict[str, Any]
+    dry_run: bool = False
 
 
 def train(args: list[str]) -> None:
@@ -195,8 +202,13 @@ def train(args: list[str]) -> None:
         RunFolderError: as for `run`.
     """
     command = parse(args)
-    if command is not None:
-        run(command.algorithm, command.env, **command.settings)
+    if command is None:
+        return
+    if command.dry_run:
+        settings = estimating.arguments_of(command.settings)
+        print(estimating.estimate(command.algorithm, command.env, **settings).summary())
+        return
+    run(command.algorithm, command.env, **command.settings)
 
 
 def parse(args: list[str]) -> Command | None:
@@ -211,6 +223,8 @@ def parse(args: list[str]) -> Command | None:
     Raises:
         ValueError: an argument is invalid.
     """
+    if "--deterministic" in args:  # before anything is computed
+        determinism.use_deterministic_ops()
     stored = _stored(args)
     name, rest = _algorithm_of(args)
     if name is None:
@@ -281,7 +295,9 @@ def parse(args: list[str]) -> Command | None:
     if options.early_stopping is not None:
         settings["on_evaluation"] += (_early_stopping(options.early_stopping),)
     settings["on_evaluation"] = settings["on_evaluation"] or None  # those of a resumed run
-    return Command(name, options.env, settings | {"config": config})
+    if options.dry_run and options.resume is not None:
+        raise ValueError("--dry-run is given with --resume; allowed is one of them")
+    return Command(name, options.env, settings | {"config": config}, options.dry_run)
 
 
 def _algorithm_of(args: list[str]) -> tuple[str | None, list[str]]:

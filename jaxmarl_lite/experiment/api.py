@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from jaxmarl_lite import sharding
 from jaxmarl_lite.algorithms import base_config, registry
-from jaxmarl_lite.experiment import compilation, initial_weights
+from jaxmarl_lite.experiment import compilation, initial_weights, memory
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.callbacks import Callback, Callbacks, EarlyStopping
 from jaxmarl_lite.experiment.config import Objects, RunConfig
@@ -536,6 +536,7 @@ def _train(
                 display.print(sentence)
             compiled, seconds = compilation.compile_run(plan, env)
             display.finish_compiling()
+            memory.check(plan, env, compiled)
             trackers = session.loggers if is_writer else ()
             mark = None if start is None else start.saved.rows
             run_logger = RunLogger(

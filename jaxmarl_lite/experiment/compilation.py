@@ -191,13 +191,6 @@ def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
 
 def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
     """Returns the cache key of a plan, with the number of parallel seeds resolved."""
-    at_once = plan.seeds_in_parallel
-    if at_once is None:
-        # With seeds side by side, a rollout resets every environment at every step: under `vmap`
-        # the `cond` that avoids the reset becomes a `select`.
-        at_once = 1 if platforms.current() == "cpu" else len(plan.seeds)
-    if plan.shard_over == "seeds":
-        at_once = len(plan.seeds)
     static_plan = dataclasses.replace(
         plan,
         env="",
@@ -208,11 +201,25 @@ def _program_key(plan: RunConfig, env: Environment) -> _ProgramKey:
         lanes=plan.lanes and (),
         total_steps=1,
         num_evaluations=1,
-        seeds_in_parallel=min(at_once, len(plan.seeds)),
+        seeds_in_parallel=seeds_at_once(plan),
     )
     return _ProgramKey(
         static_plan, _ByContent(env), str(jnp.result_type(float)), platforms.current()
     )
+
+
+def seeds_at_once(plan: RunConfig) -> int:
+    """Returns how many seeds of a plan train side by side.
+
+    Args:
+        plan: the plan.
+    """
+    at_once = plan.seeds_in_parallel
+    if at_once is None:
+        # With seeds side by side, a rollout resets every environment at every step: under `vmap`
+        # the `cond` that avoids the reset becomes a `select`.
+        at_once = 1 if platforms.current() == "cpu" else len(plan.seeds)
+    return len(plan.seeds) if plan.shard_over == "seeds" else min(at_once, len(plan.seeds))
 
 
 def _static(config: Any) -> Any:

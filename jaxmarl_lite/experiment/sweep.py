@@ -526,7 +526,8 @@ class _GroupRunner:
                 raise
             failed |= dict.fromkeys((point.number for point in missing), str(error))
         except Exception as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(together) == 1:
+            too_large = "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError)
+            if not too_large or len(together) == 1:
                 raise
             self._remove_unsaved(together)
             half = max(1, len(missing) // 2)

@@ -19,6 +19,7 @@ import filelock
 import jax
 import numpy as np
 
+from jaxmarl_lite import determinism
 from jaxmarl_lite.report import atomic_io, checkpoint, loggers
 
 _PACKAGES = (
@@ -531,6 +532,7 @@ def versions() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "x64": bool(jax.config.read("jax_enable_x64")),
+        **({"deterministic_ops": True} if determinism.uses_deterministic_ops() else {}),
     }
 
 

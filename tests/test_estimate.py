@@ -1,0 +1,77 @@
+"""What a run needs is told before it trains, and a run that does not fit is refused."""
+
+import jax
+import pytest
+import tiny_runs
+
+import jaxmarl_lite as jml
+from jaxmarl_lite.cli.main import main
+from jaxmarl_lite.experiment import compilation, config, estimate, memory
+
+SIZES = dict(num_envs=64, num_steps=8, seeds=2, total_steps=2048, eval_episodes=4)
+SMALL = {"hidden_sizes": (4,)}
+
+
+def test_an_estimate_trains_nothing_and_the_run_that_follows_compiles_nothing(tmp_path):
+    compilation._compile.cache_clear()
+    needed = jml.estimate("ippo", "toy/memory", config=SMALL, **SIZES)
+    result = jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **SIZES)
+    assert compilation._compile.cache_info().misses == 1
+    assert needed.plan == result.plan and needed.fits
+    states = jax.tree.leaves(result.states)
+    assert needed.checkpoint_bytes == sum(x.size * x.dtype.itemsize for x in states)
+    # the formula of docs/accelerators.md: T x B x the bytes of one step
+    assert needed.rollout_bytes / 512 == pytest.approx(
+        jml.estimate("ippo", "toy/memory", config=SMALL, **(SIZES | {"num_envs": 8})).rollout_bytes
+        / 64,
+        rel=0.05,
+    )
+    assert needed.programs["train_chunk"].temporaries >= needed.rollout_bytes
+    assert "64 environments" in needed.summary() and "<table>" in needed._repr_html_()
+
+
+def test_a_dry_run_of_the_command_line_writes_nothing(tmp_path, capsys):
+    words = "train ippo --env toy/memory --hidden-sizes 4 --num-envs 4 --num-steps 8 --dry-run"
+    assert main([*words.split(), "--out", str(tmp_path / "run"), "--total-steps", "320"]) == 0
+    text = capsys.readouterr().out
+    assert "nothing was trained" in text and "10 of 32 environment steps" in text
+    assert not (tmp_path / "run").exists()
+    assert main([*words.split(), "--resume", str(tmp_path)]) == 2
+    assert main(["sweep", *words.split()[1:], "--grid", "lr=1e-3", "--out", str(tmp_path)]) == 2
+    assert "--dry-run is given to a sweep" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="argument is 'out'; allowed is one of"):
+        jml.estimate("ippo", "toy/memory", out=tmp_path)
+
+
+def test_a_run_that_does_not_fit_names_the_number_that_does(monkeypatch, tmp_path):
+    def needed(num_envs):
+        plan, env = config.make_run_config(
+            "ippo", "toy/memory", config=SMALL, **(SIZES | {"num_envs": num_envs})
+        )
+        return estimate.of_plan(plan, env).peak_bytes
+
+    limit = (needed(32) + needed(40)) // 2
+    monkeypatch.setattr(memory, "device_bytes", lambda device=None: limit)
+    message = r"num_envs is 64, with which the run needs .* has .*; allowed is about (\d+) at most"
+    with pytest.raises(jml.DeviceMemoryError, match=message) as raised:
+        jml.run("ippo", "toy/memory", config=SMALL, quiet=True, out=tmp_path / "run", **SIZES)
+    largest = int(str(raised.value).split("about ")[1].split()[0])
+    multiple = jml.IPPOConfig().num_minibatches
+    assert largest % multiple == 0
+    assert needed(largest) <= 1.03 * limit and needed(largest + 8) >= 0.97 * limit
+    fitting = SIZES | {"num_envs": 16}
+    assert jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **fitting).seeds == (0, 1)
+
+
+def test_a_sweep_that_does_not_fit_is_divided(monkeypatch, capsys):
+    trained = []
+
+    def too_small_for_two(plan, env, compiled):
+        trained.append(len(plan.lanes or plan.seeds))
+        if trained[-1] > 1:
+            raise jml.DeviceMemoryError("num_envs is 4")
+
+    monkeypatch.setattr(memory, "check", too_small_for_two)
+    sizes = dict(tiny_runs.SIZES, config=SMALL, seeds=1, total_steps=32, num_evaluations=1)
+    swept = jml.sweep("ippo", "toy/counter", grid={"lr": [1e-3, 1e-2]}, **sizes)
+    assert trained == [2, 1, 1] and len(swept.ranking()) == 2
