@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite import keys
+from jaxmarl_lite import keys, platforms
 from jaxmarl_lite.types import (
     Array,
     Environment,
@@ -19,6 +20,12 @@ from jaxmarl_lite.types import (
     TimeStep,
     Transition,
 )
+
+_BeginNext = Callable[[RolloutState, Array], RolloutState]
+"""``(state, last) -> state``: begins the next episode where ``last`` is true."""
+
+_LONGEST_CHUNK = 8
+"""Most steps of an accelerator between two resets of all environments."""
 
 Act = Callable[[Array, Observation, PyTree], tuple[Array, Array, PyTree]]
 """``(key, obs, hidden_state) -> (action, log_prob, hidden_state)``; all but the key lead with B."""
@@ -117,8 +124,10 @@ def rollout(
 ) -> tuple[RolloutState, Rollout]:
     """Takes ``num_steps`` steps in every environment; an episode that ends is followed by the next.
 
-    The transitions keep the true last observation of every episode. The first observation of the
-    next one costs a reset of all environments, but only at the steps at which some episode ends.
+    The transitions keep the true last observation of every episode. On a CPU the first observation
+    of the next one costs a reset of all environments, but only at the steps at which some episode
+    ends. An accelerator, which waits for the start of every kernel, resets all environments several
+    times at once before every few steps, if some of these beginnings were used since.
 
     Args:
         env: One environment.
@@ -141,7 +150,7 @@ def rollout(
     first = 2 if stagger_episodes else 1
 
     def step(
-        carry: tuple[RolloutState, EpisodeStats], key: Array
+        carry: tuple[RolloutState, EpisodeStats], key: Array, begin_next: _BeginNext
     ) -> tuple[tuple[RolloutState, EpisodeStats], Transition]:
         state, ended_stats = carry
         obs = state.timestep.obs
@@ -188,16 +197,42 @@ def rollout(
             hidden_state=hidden_state,
             episode_stats=running,
         )
-        return (
-            jax.lax.cond(
-                last.any(), lambda: _auto_reset(env, next_state, last), lambda: next_state
-            ),
-            ended_stats,
-        ), transition
+        return (begin_next(next_state, last), ended_stats), transition
 
-    (rollout_state, ended_stats), transitions = jax.lax.scan(
-        step, (rollout_state, rollout_state.unreported), jax.random.split(key, num_steps)
-    )
+    begun = rollout_state, rollout_state.unreported
+    step_keys = jax.random.split(key, num_steps)
+    length = max(n for n in range(1, _LONGEST_CHUNK + 1) if num_steps % n == 0)
+    if platforms.current() == "cpu" or length == 1:
+
+        def reset_where_needed(state: RolloutState, last: Array) -> RolloutState:
+            return jax.lax.cond(last.any(), lambda: _auto_reset(env, state, last), lambda: state)
+
+        (rollout_state, ended_stats), transitions = jax.lax.scan(
+            lambda carry, key: step(carry, key, reset_where_needed), begun, step_keys
+        )
+    else:
+
+        def chunk(
+            carry: tuple[tuple[RolloutState, EpisodeStats], _Starts], keys: Array
+        ) -> tuple[tuple[tuple[RolloutState, EpisodeStats], _Starts], Transition]:
+            inner, starts = carry
+            starts = jax.lax.cond(
+                (inner[0].episode_index != starts.first).any(),
+                lambda: _prepare_starts(env, inner[0], length),
+                lambda: starts,
+            )
+            inner, transitions = jax.lax.scan(
+                lambda carry, key: step(carry, key, starts.begin), inner, keys
+            )
+            return (inner, starts), transitions
+
+        chunks = num_steps // length
+        ((rollout_state, ended_stats), _), transitions = jax.lax.scan(
+            chunk,
+            (begun, _prepare_starts(env, rollout_state, length)),
+            step_keys.reshape(chunks, length),
+        )
+        transitions = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), transitions)
     rollout_state, episode_stats, first_episodes = _report(rollout_state, ended_stats, first)
     return rollout_state, Rollout(
         transitions,
@@ -254,12 +289,62 @@ def _report(
     return rollout_state._replace(unreported=unreported), reported, first_episodes
 
 
+class _Starts(NamedTuple):
+    """Beginnings of the next C episodes of every environment.
+
+    Attributes:
+        env_state: States of the environments, ``[B, C, ...]``.
+        timestep: First time steps, ``[B, C, ...]``.
+        first: ``[B]`` int, index of the first of these episodes.
+    """
+
+    env_state: PyTree
+    timestep: TimeStep
+    first: Array
+
+    @jax.named_scope("reset")
+    def begin(self, rollout_state: RolloutState, last: Array) -> RolloutState:
+        """Begins the next episode in the environments whose episode ended (``last``, ``[B]``)."""
+        place = rollout_state.episode_index - self.first
+
+        def choose(x: Array) -> Array:
+            # no gather, for which environments spread over devices would be collected on each
+            chosen = x[:, 0]
+            for i in range(1, x.shape[1]):
+                chosen = jnp.where(_expand_to(place == i, chosen), x[:, i], chosen)
+            return chosen
+
+        env_state, timestep = jax.tree.map(choose, (self.env_state, self.timestep))
+        return _begin_episodes(rollout_state, last, env_state, timestep)
+
+
+@jax.named_scope("reset")
+def _prepare_starts(env: Environment, rollout_state: RolloutState, count: int) -> _Starts:
+    """Resets every environment as often as it can end an episode in ``count`` steps."""
+    first = rollout_state.episode_index
+    index = first[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
+    # one axis of environments, not two: XLA divides a sort among devices along the first alone
+    starts = _reset(env, jnp.repeat(rollout_state.reset_key, count), index.reshape(-1))
+    env_state, timestep = jax.tree.map(lambda x: x.reshape(*index.shape, *x.shape[1:]), starts)
+    return _Starts(env_state, timestep, first)
+
+
+def _reset(env: Environment, reset_key: Array, episode_index: Array) -> tuple[PyTree, TimeStep]:
+    """Returns the beginning of an episode of every environment."""
+    return jax.vmap(env.reset)(jax.vmap(jax.random.fold_in)(reset_key, episode_index))
+
+
 @jax.named_scope("reset")
 def _auto_reset(env: Environment, rollout_state: RolloutState, last: Array) -> RolloutState:
     """Begins the next episode in the environments whose episode ended (``last``, ``[B]`` bool)."""
-    env_state, timestep = jax.vmap(env.reset)(
-        jax.vmap(jax.random.fold_in)(rollout_state.reset_key, rollout_state.episode_index)
-    )
+    start = _reset(env, rollout_state.reset_key, rollout_state.episode_index)
+    return _begin_episodes(rollout_state, last, *start)
+
+
+def _begin_episodes(
+    rollout_state: RolloutState, last: Array, env_state: PyTree, timestep: TimeStep
+) -> RolloutState:
+    """Puts the beginnings of episodes in the place of those that ended (``last``, ``[B]``)."""
     fresh = rollout_state._replace(
         env_state=env_state,
         timestep=timestep,

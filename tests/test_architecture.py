@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "networks": {"types", "platforms", "ops"},
     "references": {"validation"},
     "envs": {"types", "platforms", "validation", "references"},
-    "rollout": {"types", "keys"},
+    "rollout": {"types", "platforms", "keys"},
     "algorithms": {
         "types",
         "platforms",

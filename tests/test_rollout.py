@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import reference_impl
 from tiny_runs import Lottery
 from toy_envs import Tally
 
-from jaxmarl_lite import rollout
+from jaxmarl_lite import platforms, rollout
 
 B, T = 3, 7
 ENVS = {
@@ -268,3 +269,23 @@ def test_short_episodes_do_not_count_more_often_while_a_long_one_runs():
         batch.episode_stats.count == copies
         and batch.episode_stats.lengths == 1 * (copies - long) + 3 * long
     )
+
+
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
+@pytest.mark.parametrize("num_steps", [6, 11, 16])
+def test_beginnings_prepared_for_an_accelerator_are_those_of_a_cpu(env, num_steps, monkeypatch):
+    prepare, counts = rollout._prepare_starts, []
+    monkeypatch.setattr(
+        rollout, "_prepare_starts", lambda *args: counts.append(args[2]) or prepare(*args)
+    )
+    begun = rollout.init_rollout_state(env, jax.random.key(7), B, jnp.zeros((B, 2)))
+
+    def play(begun):
+        middle, first = rollout.rollout(env, _act, begun, jax.random.key(1), num_steps, True)
+        return first, *rollout.rollout(env, _act, middle, jax.random.key(2), num_steps)
+
+    on_cpu = jax.jit(play)(begun)
+    with platforms.compile_for("gpu"):
+        on_gpu = jax.jit(lambda begun: play(begun))(begun)
+    chex.assert_trees_all_equal(on_cpu, on_gpu)
+    assert set(counts) == {6: {6}, 11: set(), 16: {8}}[num_steps]  # 11 has no divisor but 1
