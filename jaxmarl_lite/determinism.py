@@ -15,8 +15,8 @@ _FLAG = "--xla_gpu_deterministic_ops"
 
 def uses_deterministic_ops() -> bool:
     """Returns whether XLA was told to use deterministic operations on GPUs."""
-    words = os.environ.get("XLA_FLAGS", "").split()
-    values = [word.partition("=")[2] for word in words if word.partition("=")[0] == _FLAG]
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    values = [flag.partition("=")[2] for flag in flags if flag.partition("=")[0] == _FLAG]
     return bool(values) and values[-1].lower() in ("", "true", "1")  # the last one counts
 
 

@@ -44,12 +44,12 @@ def of_program(compiled: Any) -> ProgramMemory:
     Args:
         compiled: a result of ``jax.stages.Lowered.compile``.
     """
-    found = compiled.memory_analysis()
+    analysis = compiled.memory_analysis()
     return ProgramMemory(
-        int(found.argument_size_in_bytes),
-        int(found.output_size_in_bytes - found.alias_size_in_bytes),
-        int(found.temp_size_in_bytes),
-        int(found.generated_code_size_in_bytes),
+        int(analysis.argument_size_in_bytes),
+        int(analysis.output_size_in_bytes - analysis.alias_size_in_bytes),
+        int(analysis.temp_size_in_bytes),
+        int(analysis.generated_code_size_in_bytes),
     )
 
 
