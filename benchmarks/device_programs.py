@@ -270,8 +270,11 @@ def _peer_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "kernels": row["kernels"],
                     "of the peer's": share,
                     "aim": goal if name == "own" and goal else "",
+                    # a peer's program has other parts, and several updates
                     "of these": ", ".join(
-                        f"{part} {number}" for part, number in row["kernels_by_part"].items()
+                        f"{part} {number}"
+                        for part, number in row["kernels_by_part"].items()
+                        if name == "own"
                     ),
                     "temporary MB": row["temporary_bytes"] / 1e6,
                     "compile s": row["compile_seconds"],
