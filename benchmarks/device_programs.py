@@ -100,9 +100,9 @@ def matrix(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
             for network, recurrent in (("dense", False), ("GRU", True)):
                 config = json.dumps({"recurrent": recurrent, "hidden_sizes": [64, 64]})
                 sizes = ("--num-envs", "64", "--num-steps", "32")
-                words = ["--algorithm", algorithm, "--env", env, "--config", config, *sizes]
-                words += ["--programs", "train_chunk", "init"]
-                rows[f"{algorithm}, {env}, {network}"] = _own(chip, args, *words)
+                arguments = ["--algorithm", algorithm, "--env", env, "--config", config, *sizes]
+                arguments += ["--programs", "train_chunk", "init"]
+                rows[f"{algorithm}, {env}, {network}"] = _own(chip, args, *arguments)
     return rows
 
 
@@ -114,17 +114,19 @@ def several_devices(chip: str, args: argparse.Namespace) -> dict[str, list[str]]
         env = "toy/budget" if algorithm in LIMITED else ENVS["LBF"]
         for layout in ("envs", "seeds"):
             seeds = count if layout == "seeds" else 1
-            words = ["--algorithm", algorithm, "--env", env, "--devices", str(count)]
-            words += ["--shard-over", layout, "--num-seeds", str(seeds), "--num-steps", "64"]
-            words += ["--num-envs", str(1024 * (1 if layout == "seeds" else count))]
-            words += ["--programs", "train_chunk", "init"]
-            rows[f"{algorithm}, {env}, {count} devices, {layout} spread"] = _own(chip, args, *words)
+            arguments = ["--algorithm", algorithm, "--env", env, "--devices", str(count)]
+            arguments += ["--shard-over", layout, "--num-seeds", str(seeds), "--num-steps", "64"]
+            arguments += ["--num-envs", str(1024 * (1 if layout == "seeds" else count))]
+            arguments += ["--programs", "train_chunk", "init"]
+            rows[f"{algorithm}, {env}, {count} devices, {layout} spread"] = _own(
+                chip, args, *arguments
+            )
     return rows
 
 
-def _own(chip: str, args: argparse.Namespace, *words: str) -> list[str]:
+def _own(chip: str, args: argparse.Namespace, *arguments: str) -> list[str]:
     driver = str(compare_speed.DRIVERS / "device_driver.py")
-    return [args.plugin_python, driver, "--chip", chip, *words]
+    return [args.plugin_python, driver, "--chip", chip, *arguments]
 
 
 def beside_peers(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
@@ -135,11 +137,11 @@ def beside_peers(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
         ours, peer = compare_speed.ROWS[row]
         own = str(compare_speed.DRIVERS / "jaxmarl_lite_driver.py")
         rows[f"{row}: own"] = [args.plugin_python, own, *ours.split()]
-        name, *words = peer.split() or [""]
+        name, *arguments = peer.split() or [""]
         checkout = getattr(args, name, None) if name else None
         if checkout is not None:
             driver = str(compare_speed.DRIVERS / f"{name}_driver.py")
-            rows[f"{row}: {name}"] = [args.peer_python, driver, *words]
+            rows[f"{row}: {name}"] = [args.peer_python, driver, *arguments]
             rows[f"{row}: {name}"] += ["--checkout", str(checkout.absolute())]
     return rows
 
@@ -183,21 +185,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str, Any]) -> int:
     """Compiles the missing rows of a part for a chip; returns how many failed."""
     path = args.out / f"device-programs-{part}-{chip}.json"
-    wanted = {
+    commands = {
         row: command
         for row, command in PARTS[part](chip, args).items()
-        if not args.only or any(words in row for words in args.only)
+        if not args.only or any(arguments in row for arguments in args.only)
     }
     stored = json.loads(path.read_text()) if path.exists() else {}
     same = stored.get("facts", {}).get("packages") == facts["packages"]
     rows: dict[str, Any] = stored.get("rows", {}) if same else {}
     # an error may have been mended since
-    missing = [row for row in wanted if "error" in rows.get(row, {"error": ""})]
+    missing = [row for row in commands if "error" in rows.get(row, {"error": ""})]
 
     lock = threading.Lock()
 
     def run(row: str) -> None:
-        measured = measure(wanted[row], chip, args.minutes)
+        measured = measure(commands[row], chip, args.minutes)
         print(f"{chip}: {row}: {measured.get('error', 'compiles')}", flush=True)
         with lock:
             rows[row] = measured
@@ -208,7 +210,7 @@ def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str
         list(pool.map(run, missing))
     if rows:
         print(text({"facts": facts, "chip": chip, "part": part, "rows": rows}))
-    return sum("error" in rows[row] for row in wanted)
+    return sum("error" in rows[row] for row in commands)
 
 
 def text(result: Mapping[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """Operations that give the same bits in every run on a GPU.
 
-On a CPU and on a TPU two runs with one seed agree bit for bit as they are. On an NVIDIA GPU some
-operations add numbers in whatever order its threads finish, unless XLA is told otherwise before JAX
-starts.
+On a CPU two runs with one seed agree bit for bit as they are. On an NVIDIA GPU some operations add
+numbers in whatever order its threads finish, unless XLA is told otherwise before JAX starts.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def use_deterministic_ops() -> None:
     command line has ``--deterministic``. A run notes it in its versions.json.
 
     Raises:
-        RuntimeError: JAX has started its devices already, without this option.
+        ValueError: JAX has started its devices already, without this option.
 
     Example:
         >>> import jaxmarl_lite as jml
@@ -36,7 +35,7 @@ def use_deterministic_ops() -> None:
     if uses_deterministic_ops():
         return
     if _has_started():
-        raise RuntimeError(
+        raise ValueError(
             "deterministic operations are asked for, but JAX has started its devices already; "
             "allowed is to ask before anything is computed, or to start the program with "
             f"XLA_FLAGS={_FLAG}=true"

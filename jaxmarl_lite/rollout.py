@@ -213,7 +213,7 @@ def rollout(
     else:
 
         def chunk(
-            carry: tuple[tuple[RolloutState, EpisodeStats], _Starts], keys: Array
+            carry: tuple[tuple[RolloutState, EpisodeStats], _Starts], chunk_keys: Array
         ) -> tuple[tuple[tuple[RolloutState, EpisodeStats], _Starts], Transition]:
             inner, starts = carry
             starts = jax.lax.cond(
@@ -222,7 +222,7 @@ def rollout(
                 lambda: starts,
             )
             inner, transitions = jax.lax.scan(
-                lambda carry, key: step(carry, key, starts.begin), inner, keys
+                lambda carry, key: step(carry, key, starts.begin), inner, chunk_keys
             )
             return (inner, starts), transitions
 

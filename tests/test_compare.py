@@ -297,8 +297,8 @@ def test_networks_and_arguments_of_the_environment(tmp_path: Path, monkeypatch) 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     variants = [SMALL, "mine=ippo:networks=users_nets:networks"]
-    words = ["compare", *variants, "--env", "toy/memory", "--env-args", "delay=2", *OPTIONS]
-    assert cli_main.main([*words, "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    arguments = ["compare", *variants, "--env", "toy/memory", "--env-args", "delay=2", *OPTIONS]
+    assert cli_main.main([*arguments, "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
     plans = {
         label: json.loads((tmp_path / f"out/toy-memory/{label}/config.json").read_text())
         for label in ("small", "mine")

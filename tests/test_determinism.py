@@ -10,6 +10,7 @@ import pytest
 import tiny_runs
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.cli.main import main
 
 COMMAND = (
     "train ippo --env toy/counter --hidden-sizes 4 --num-envs 4 --num-steps 4 --eval-episodes 4 "
@@ -24,10 +25,12 @@ def test_the_option_reaches_xla_and_is_kept_with_the_run(tmp_path):
     assert json.loads((tmp_path / "versions.json").read_text())["deterministic_ops"] is True
 
 
-def test_it_is_refused_after_jax_has_started(monkeypatch):
+def test_it_is_refused_after_jax_has_started(monkeypatch, capsys):
     assert jnp.ones(()) == 1.0
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
-    with pytest.raises(RuntimeError, match="JAX has started its devices already; allowed is to"):
+    with pytest.raises(ValueError, match="JAX has started its devices already; allowed is to"):
         jml.use_deterministic_ops()
+    assert main([*COMMAND.split()]) == 2  # one line, and no traceback
+    assert capsys.readouterr().err.startswith("jaxmarl-lite: deterministic operations are asked")
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     jml.use_deterministic_ops()  # it is in use already

@@ -31,13 +31,13 @@ def test_an_estimate_trains_nothing_and_the_run_that_follows_compiles_nothing(tm
 
 
 def test_a_dry_run_of_the_command_line_writes_nothing(tmp_path, capsys):
-    words = "train ippo --env toy/memory --hidden-sizes 4 --num-envs 4 --num-steps 8 --dry-run"
-    assert main([*words.split(), "--out", str(tmp_path / "run"), "--total-steps", "320"]) == 0
+    arguments = "train ippo --env toy/memory --hidden-sizes 4 --num-envs 4 --num-steps 8 --dry-run"
+    assert main([*arguments.split(), "--out", str(tmp_path / "run"), "--total-steps", "320"]) == 0
     text = capsys.readouterr().out
     assert "nothing was trained" in text and "10 of 32 environment steps" in text
     assert not (tmp_path / "run").exists()
-    assert main([*words.split(), "--resume", str(tmp_path)]) == 2
-    assert main(["sweep", *words.split()[1:], "--grid", "lr=1e-3", "--out", str(tmp_path)]) == 2
+    assert main([*arguments.split(), "--resume", str(tmp_path)]) == 2
+    assert main(["sweep", *arguments.split()[1:], "--grid", "lr=1e-3", "--out", str(tmp_path)]) == 2
     assert "--dry-run is given to a sweep" in capsys.readouterr().err
     with pytest.raises(ValueError, match="argument is 'out'; allowed is one of"):
         jml.estimate("ippo", "toy/memory", out=tmp_path)
@@ -59,7 +59,8 @@ def test_a_run_that_does_not_fit_names_the_number_that_does(monkeypatch, tmp_pat
     multiple = jml.IPPOConfig().num_minibatches
     assert largest % multiple == 0
     assert needed(largest) <= 1.03 * limit and needed(largest + 8) >= 0.97 * limit
-    fitting = SIZES | {"num_envs": 16}
+    # the folder takes the run that the message proposes
+    fitting = SIZES | {"num_envs": 16, "out": tmp_path / "run"}
     assert jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **fitting).seeds == (0, 1)
 
 
@@ -75,3 +76,15 @@ def test_a_sweep_that_does_not_fit_is_divided(monkeypatch, capsys):
     sizes = dict(tiny_runs.SIZES, config=SMALL, seeds=1, total_steps=32, num_evaluations=1)
     swept = jml.sweep("ippo", "toy/counter", grid={"lr": [1e-3, 1e-2]}, **sizes)
     assert trained == [2, 1, 1] and len(swept.ranking()) == 2
+
+
+def test_a_variant_that_does_not_fit_leaves_the_others_in_a_comparison(monkeypatch, tmp_path):
+    def too_small_for_iac(plan, env, compiled):
+        if plan.algorithm == "iac":
+            raise jml.DeviceMemoryError("num_envs is 4")
+
+    monkeypatch.setattr(memory, "check", too_small_for_iac)
+    sizes = dict(tiny_runs.SIZES, seeds=1, total_steps=32, num_evaluations=1)
+    compared = jml.compare(["iac", "ippo"], "toy/counter", out=tmp_path, **sizes)
+    assert list(compared.results["toy/counter"]) == ["ippo"]
+    assert compared.failed == {"toy/counter": {"iac": "num_envs is 4"}}

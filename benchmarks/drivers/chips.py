@@ -154,17 +154,17 @@ def devices(name: str, count: int = 1) -> list[Any]:
 
     chip = find(name)
     if chip.platform == "gpu":
-        found = topologies.get_topology_desc(
+        topology = topologies.get_topology_desc(
             platform="cuda", target_config=_target_config(chip), topology=f"1x1x{count}"
         )
-        return list(found.devices)
+        return list(topology.devices)
     shapes = {1: "2x2", 4: "2x2", 16: "4x4", 256: "16x16"}
     if count not in shapes:
         raise ChipError(f"devices is {count} of {name}; allowed is one of {list(shapes)}")
-    found = topologies.get_topology_desc(
+    topology = topologies.get_topology_desc(
         platform="tpu", topology_name=f"{chip.topology}:{shapes[count]}"
     )
-    return list(found.devices)[:count]
+    return list(topology.devices)[:count]
 
 
 def _target_config(chip: Chip) -> str:

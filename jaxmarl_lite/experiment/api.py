@@ -385,7 +385,7 @@ def _locked(folder: run_dir.RunFolder | None, new_plan: RunConfig | None = None)
 
     The content of the folder is checked once the lock is held, when no other process can change it
     any more; nothing is written before the lock is held. All processes of the run raise where the
-    folder is refused.
+    folder is refused. A new run that does not fit the device leaves the folder free for another.
 
     Args:
         folder: folder to lock; None locks nothing.
@@ -415,7 +415,12 @@ def _locked(folder: run_dir.RunFolder | None, new_plan: RunConfig | None = None)
             )
         if refused is not None:
             raise refused
-        yield
+        try:
+            yield
+        except memory.DeviceMemoryError:  # the user tries again with other sizes
+            if new_plan is not None and sharding.is_primary():
+                run_dir.discard(folder)
+            raise
 
 
 def _continue(

@@ -21,9 +21,9 @@ from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment import joining
 from jaxmarl_lite.experiment.api import RunError, resume_run
-from jaxmarl_lite.experiment.comparison import Comparison
-from jaxmarl_lite.experiment.comparison import folder_name as comparison_folder
+from jaxmarl_lite.experiment.comparison import Comparison, folder_name
 from jaxmarl_lite.experiment.config import RunConfig
+from jaxmarl_lite.experiment.memory import DeviceMemoryError
 from jaxmarl_lite.experiment.result import Result, load_run
 from jaxmarl_lite.experiment.runner import StopRequest
 from jaxmarl_lite.references import describe
@@ -331,7 +331,7 @@ def _make_plan(variant: Variant, env: str | Environment, settings: dict[str, Any
 
 def _folder(out: Path, env: str) -> Path:
     """Returns the folder of an environment's runs."""
-    return out / comparison_folder(env)
+    return out / folder_name(env)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -414,7 +414,7 @@ def _train(
             resume_run(
                 folder, env=env, networks=networks, total_steps=plan.total_steps, quiet=quiet
             )
-        except RunError as error:
+        except (RunError, DeviceMemoryError) as error:
             failed[label] = str(error)
     return failed
 

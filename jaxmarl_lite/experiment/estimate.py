@@ -50,15 +50,17 @@ class Estimate:
         return None if self.device_bytes is None else self.peak_bytes <= self.device_bytes
 
     def rows(self) -> list[tuple[str, str]]:
-        """Returns what the run needs as pairs of words."""
+        """Returns what the run needs as pairs of texts: what, and how much."""
         plan = self.plan
         seeds, evaluations = len(plan.seeds), len(plan.evaluation_updates)
         train = self.programs["train_chunk"]
         per_step = self.rollout_bytes / (plan.num_envs * plan.num_steps)
-        known = self.device_bytes is not None
-        share = f", {self.peak_bytes / self.device_bytes:.1%} of it" if self.device_bytes else ""
+        size = share = ""
+        if self.device_bytes is not None:
+            size = f", {in_words(self.device_bytes)}"
+            share = f", {self.peak_bytes / self.device_bytes:.1%} of the device's"
         return [
-            ("device", self.device_kind + (f", {in_words(self.device_bytes)}" if known else "")),  # type: ignore[arg-type]
+            ("device", self.device_kind + size),
             ("memory at most", in_words(self.peak_bytes) + share),
             ("- training: states", in_words(train.arguments)),
             ("- training: temporaries", in_words(train.temporaries)),

@@ -12,6 +12,7 @@ from jaxmarl_lite import references
 from jaxmarl_lite.experiment import api
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.callbacks import EvaluationReport
+from jaxmarl_lite.experiment.memory import DeviceMemoryError
 from jaxmarl_lite.experiment.ranking import check_metric
 from jaxmarl_lite.experiment.runner import RunError
 from jaxmarl_lite.experiment.sweep import final_scores
@@ -108,7 +109,7 @@ def optimize(
     _reclaim(optuna, study, folder)
     objective = _Objective(optuna, algorithm, env, entries, folder, metric, config, settings)
     while _finished(optuna, study) < count:
-        study.optimize(objective, n_trials=1, catch=(RunError,))
+        study.optimize(objective, n_trials=1, catch=(RunError, DeviceMemoryError))
     _write_overview(study, folder, metric, mode)
     return study
 

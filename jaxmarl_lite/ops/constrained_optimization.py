@@ -28,6 +28,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 import jaxmarl_lite.ops.tree_math as tree_math
 from jaxmarl_lite.ops import jax_types
@@ -142,7 +143,7 @@ def constrained_step(
 
 def _check_problem(g: PyTree, b: PyTree, c: Array, target_kl: Number) -> None:
     """Raises ValueError where the parts of a problem do not fit together."""
-    if isinstance(target_kl, int | float | np.generic) and not target_kl > 0.0:
+    if not isinstance(target_kl, Tracer) and not target_kl > 0.0:
         raise ValueError(f"target_kl is {target_kl}; allowed is a number above 0")
     if jnp.ndim(c) != 1:
         raise ValueError(f"c has shape {jnp.shape(c)}; allowed is [K], an entry for each cost")
@@ -179,7 +180,7 @@ def subspace_constrained_step(
         `ConstrainedStep`, as `constrained_step` returns it.
 
     Raises:
-        ValueError: when there are more than `MAX_COSTS` costs.
+        ValueError: as for `constrained_step`.
 
     Example:
         The problem of `constrained_step`, with two vectors that span the plane:
@@ -194,6 +195,7 @@ def subspace_constrained_step(
         >>> print(step.direction.round())
         [1. 1.]
     """
+    _check_problem(g, b, c, target_kl)
     chex.assert_trees_all_equal_shapes(x, hx)
     gram = tree_math.gram_matrix(x, hx)
 

@@ -76,9 +76,9 @@ def meta_gradient(
         >>> round(float(result.params), 4), round(float(result.gradient), 4)
         (0.6, -0.16)
     """
-    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(eta)}
-    if wrong := sorted(dtype for dtype in dtypes if not dtype.startswith(("float", "bfloat"))):
-        raise TypeError(f"eta has entries of {', '.join(wrong)}; allowed are floats")
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(eta)]
+    if wrong := {str(dtype) for dtype in dtypes if not jnp.issubdtype(dtype, jnp.floating)}:
+        raise TypeError(f"eta has entries of {', '.join(sorted(wrong))}; allowed are floats")
 
     def update(eta: PyTree) -> tuple[PyTree, Any]:
         return inner_update(eta, params) if has_aux else (inner_update(eta, params), None)

@@ -275,6 +275,18 @@ def create(path: Path | str, config: Any) -> RunFolder:
     return folder
 
 
+def discard(folder: RunFolder) -> None:
+    """Removes what `create` has written, so that the folder can hold another run.
+
+    The caller holds the folder by `RunFolder.lock_for_writing`, and the run has not begun.
+
+    Args:
+        folder: Folder of the run.
+    """
+    for path in (folder.config, folder.versions, folder.status):
+        path.unlink(missing_ok=True)
+
+
 def find(path: Path | str) -> RunFolder:
     """Returns the layout of an existing run.
 

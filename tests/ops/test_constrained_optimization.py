@@ -256,6 +256,7 @@ def test_too_many_costs_are_refused():
     ("change", "message"),
     [
         ({"target_kl": -0.1}, "target_kl is -0.1; allowed is a number above 0"),
+        ({"target_kl": jnp.float32(0.0)}, "target_kl is 0.0; allowed is a number above 0"),
         ({"target_kl": float("nan")}, "target_kl is nan; allowed is a number above 0"),
         ({"c": 1.0}, r"c has shape \(\); allowed is \[K\]"),
         ({"b": {"x": jnp.ones((2, 2))}}, r"b has an entry of shape \(2, 2\); allowed is \(2, 3\)"),
