@@ -377,7 +377,7 @@ def to_plain(value: object) -> Any:
         {'a': ((1.0, 1.0), 3)}
     """
     if isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, Tracer) and value.ndim:
-        value = list(value)
+        value = list(np.asarray(value))  # entries of a JAX array would be traced inside a trace
     if isinstance(value, (list, tuple)):
         return tuple(map(to_plain, value))
     if isinstance(value, Mapping):

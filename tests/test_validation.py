@@ -145,6 +145,17 @@ def test_traced_settings_pass() -> None:
     assert vmapped.cost_limit.values[1][0].shape == (3,)
 
 
+def test_arrays_with_values_are_plain_numbers_inside_a_trace_too() -> None:
+    limits = jnp.array([1.0, 2.5])
+
+    @jax.jit
+    def traced(x: jax.Array) -> jax.Array:
+        assert validation.to_plain({"limits": limits}) == {"limits": (1.0, 2.5)}
+        return x
+
+    traced(0.0)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings", "field"),
     [

@@ -143,7 +143,8 @@ def constrained_step(
 
 def _check_problem(g: PyTree, b: PyTree, c: Array, target_kl: Number) -> None:
     """Raises ValueError where the parts of a problem do not fit together."""
-    if not isinstance(target_kl, Tracer) and not target_kl > 0.0:
+    # In a trace, comparisons of JAX arrays are traced even where their values are known.
+    if not isinstance(target_kl, Tracer) and not np.asarray(target_kl) > 0.0:
         raise ValueError(f"target_kl is {target_kl}; allowed is a number above 0")
     if jnp.ndim(c) != 1:
         raise ValueError(f"c has shape {jnp.shape(c)}; allowed is [K], an entry for each cost")
