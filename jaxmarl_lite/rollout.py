@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,21 +147,20 @@ def rollout(
         The state of the environments after the last step, and the batch ``[T, B, ...]``.
     """
     spec = env.spec
+    sizes = spec.num_agents, spec.num_costs
     initial_hidden_state = rollout_state.hidden_state
     # index of the first episode that counts in the sums: a staggered one (the first) is left out
     first = 2 if stagger_episodes else 1
 
-    def step(
-        carry: tuple[RolloutState, EpisodeStats], key: Array, begin_next: _BeginNext
-    ) -> tuple[tuple[RolloutState, EpisodeStats], Transition]:
-        state, ended_stats = carry
+    def step(carry: _Carry, key: Array, begin_next: _BeginNext) -> tuple[_Carry, Transition]:
+        state, previous = carry.state, _to_stats(carry.stats, *sizes)
         obs = state.timestep.obs
         action, log_prob, hidden_state = act(key, obs, state.hidden_state)
         with jax.named_scope("environment"):
             env_state, timestep = jax.vmap(env.step)(state.env_state, action)
         episode_ends = timestep.last
         last = (
-            episode_ends | _staggered_truncation(state, spec.max_episode_steps)
+            episode_ends | _staggered_truncation(state, previous.lengths, spec.max_episode_steps)
             if stagger_episodes
             else episode_ends
         )
@@ -173,33 +174,38 @@ def rollout(
             last,
             timestep.obs,
         )
-        running = EpisodeStats(
-            state.episode_stats.count,
-            state.episode_stats.returns + timestep.reward,
-            state.episode_stats.costs + timestep.cost,
-            state.episode_stats.lengths + 1.0,
-            state.episode_stats.living_steps + obs.alive,
-            _env_flag(env, "is_non_finite", env.spec.can_diverge, env_state, last),
-            _env_flag(env, "is_win", bool(env.spec.win_condition), env_state, last),
-        )
         # until all environments have ended episode `first`, later episodes do not count: `_report`
         counted = episode_ends & (
             (state.episode_index == first) | (state.episode_index > first).all()
         )
-        finished = jax.tree.map(lambda x: jnp.where(_expand_to(counted, x), x, 0.0), running)
-        finished = finished._replace(
-            count=counted.astype(float), non_finite=jnp.where(episode_ends, running.non_finite, 0.0)
+        running = EpisodeStats(
+            jnp.zeros_like(previous.count),
+            previous.returns + timestep.reward,
+            previous.costs + timestep.cost,
+            previous.lengths + 1.0,
+            previous.living_steps + obs.alive,
+            _env_flag(env, "is_non_finite", env.spec.can_diverge, env_state, last),
+            _env_flag(env, "is_win", bool(env.spec.win_condition), env_state, last),
         )
-        ended_stats = jax.tree.map(lambda total, x: total + x.sum(0), ended_stats, finished)
+        finished = jnp.where(
+            counted[:, None], _to_vector(running._replace(count=counted.astype(float))), 0.0
+        )
+        finished = _to_stats(finished, *sizes)._replace(
+            non_finite=jnp.where(episode_ends, running.non_finite, 0.0)
+        )
+        ended_stats = carry.ended_stats + _to_vector(finished).sum(0)
         next_state = state._replace(
-            env_state=env_state,
-            timestep=timestep,
-            hidden_state=hidden_state,
-            episode_stats=running,
+            env_state=env_state, timestep=timestep, hidden_state=hidden_state
         )
-        return (begin_next(next_state, last), ended_stats), transition
+        stats = jnp.where(last[:, None], 0.0, _to_vector(running))
+        return _Carry(begin_next(next_state, last), stats, ended_stats), transition
 
-    begun = rollout_state, rollout_state.unreported
+    no_stats = {"episode_stats": ()}
+    carry = _Carry(
+        rollout_state._replace(**no_stats),
+        _to_vector(rollout_state.episode_stats),
+        _to_vector(rollout_state.unreported),
+    )
     step_keys = jax.random.split(key, num_steps)
     length = max(n for n in range(1, _LONGEST_CHUNK + 1) if num_steps % n == 0)
     if platforms.current() == "cpu" or length == 1:
@@ -207,32 +213,38 @@ def rollout(
         def reset_where_needed(state: RolloutState, last: Array) -> RolloutState:
             return jax.lax.cond(last.any(), lambda: _auto_reset(env, state, last), lambda: state)
 
-        (rollout_state, ended_stats), transitions = jax.lax.scan(
-            lambda carry, key: step(carry, key, reset_where_needed), begun, step_keys
+        carry, transitions = jax.lax.scan(
+            lambda carry, key: step(carry, key, reset_where_needed), carry, step_keys
         )
     else:
+        packing = _Packing()
 
         def chunk(
-            carry: tuple[tuple[RolloutState, EpisodeStats], _Starts], chunk_keys: Array
-        ) -> tuple[tuple[tuple[RolloutState, EpisodeStats], _Starts], Transition]:
+            carry: tuple[_Carry, _Starts], chunk_keys: Array
+        ) -> tuple[tuple[_Carry, _Starts], list[Array]]:
             inner, starts = carry
             starts = jax.lax.cond(
-                (inner[0].episode_index != starts.first).any(),
-                lambda: _prepare_starts(env, inner[0], length),
+                (inner.state.episode_index != starts.first).any(),
+                lambda: _prepare_starts(env, inner.state, length),
                 lambda: starts,
             )
-            inner, transitions = jax.lax.scan(
-                lambda carry, key: step(carry, key, starts.begin), inner, chunk_keys
-            )
-            return (inner, starts), transitions
+
+            def packed_step(carry: _Carry, key: Array) -> tuple[_Carry, list[Array]]:
+                carry, transition = step(carry, key, starts.begin)
+                return carry, packing.pack(transition)
+
+            inner, packed = jax.lax.scan(packed_step, inner, chunk_keys)
+            return (inner, starts), packed
 
         chunks = num_steps // length
-        ((rollout_state, ended_stats), _), transitions = jax.lax.scan(
+        (carry, _), packed = jax.lax.scan(
             chunk,
-            (begun, _prepare_starts(env, rollout_state, length)),
+            (carry, _prepare_starts(env, carry.state, length)),
             step_keys.reshape(chunks, length),
         )
-        transitions = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), transitions)
+        transitions = packing.unpack([x.reshape(num_steps, *x.shape[2:]) for x in packed])
+    rollout_state = carry.state._replace(episode_stats=_to_stats(carry.stats, *sizes))
+    ended_stats = _to_stats(carry.ended_stats, *sizes)
     rollout_state, episode_stats, first_episodes = _report(rollout_state, ended_stats, first)
     return rollout_state, Rollout(
         transitions,
@@ -241,6 +253,79 @@ def rollout(
         _rollout_faults(transitions),
         first_episodes,
     )
+
+
+class _Carry(NamedTuple):
+    """What a step hands on to the next.
+
+    Attributes:
+        state: States of the environments, whose ``episode_stats`` are ().
+        stats: ``[B, F]``, sums of the running episodes, see `_to_vector`.
+        ended_stats: ``[F]``, sums over the episodes that ended.
+    """
+
+    state: RolloutState
+    stats: Array
+    ended_stats: Array
+
+
+def _to_vector(stats: EpisodeStats) -> Array:
+    """Returns the F numbers of `EpisodeStats` as one array, so that a step adds to one array.
+
+    The leading axes, ``[B]`` or none, are those of the count.
+    """
+    lead = stats.count.shape
+    return jnp.concatenate(
+        [jnp.reshape(x, (*lead, -1)).astype(stats.returns.dtype) for x in stats], -1
+    )
+
+
+def _to_stats(vector: Array, num_agents: int, num_costs: int) -> EpisodeStats:
+    """Returns the inverse of `_to_vector`."""
+    shapes = [
+        x.shape for x in jax.eval_shape(lambda: zero_episode_stats((), num_agents, num_costs))
+    ]
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
+    parts = (
+        vector[..., end - math.prod(shape) : end] for end, shape in zip(ends, shapes, strict=True)
+    )
+    return EpisodeStats(
+        *(x.reshape(*x.shape[:-1], *shape) for x, shape in zip(parts, shapes, strict=True))
+    )
+
+
+class _Packing:
+    """Joins the arrays of a step to one array of each type, and takes the steps apart again.
+
+    An accelerator starts a kernel for every array that a step stores.
+    """
+
+    def __init__(self) -> None:
+        self._forms: list[jax.ShapeDtypeStruct] = []
+        self._structure: Any = None
+
+    def pack(self, tree: PyTree) -> list[Array]:
+        """Returns arrays ``[B, ...]`` of a step as arrays ``[B, F]``, one of each type."""
+        leaves, self._structure = jax.tree.flatten(tree)
+        self._forms = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+        return [
+            jnp.concatenate([x.reshape(len(x), -1) for x in leaves if x.dtype == dtype], -1)
+            for dtype in self._dtypes()
+        ]
+
+    def unpack(self, packed: list[Array]) -> PyTree:
+        """Returns the arrays ``[T, B, ...]`` of all steps from those that `pack` returned."""
+        by_dtype = dict(zip(self._dtypes(), packed, strict=True))
+        ends, leaves = dict.fromkeys(by_dtype, 0), []
+        for form in self._forms:
+            begin = ends[form.dtype]
+            ends[form.dtype] += math.prod(form.shape[1:])
+            part = by_dtype[form.dtype][..., begin : ends[form.dtype]]
+            leaves.append(part.reshape(*part.shape[:2], *form.shape[1:]))
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def _dtypes(self) -> list[Any]:
+        return list(dict.fromkeys(form.dtype for form in self._forms))
 
 
 def _rollout_faults(transitions: Transition) -> Array:
@@ -350,7 +435,6 @@ def _begin_episodes(
         timestep=timestep,
         hidden_state=jax.tree.map(jnp.zeros_like, rollout_state.hidden_state),
         episode_index=rollout_state.episode_index + 1,
-        episode_stats=jax.tree.map(jnp.zeros_like, rollout_state.episode_stats),
     )
 
     def pick(new: Array, old: Array) -> Array:
@@ -362,8 +446,12 @@ def _begin_episodes(
     return picked._replace(reset_key=rollout_state.reset_key, unreported=rollout_state.unreported)
 
 
-def _staggered_truncation(rollout_state: RolloutState, max_episode_steps: int) -> Array:
+def _staggered_truncation(
+    rollout_state: RolloutState, lengths: Array, max_episode_steps: int
+) -> Array:
     """Returns whether this step is the last of a staggered first episode, ``[B]`` bool.
+
+    ``lengths`` ``[B]`` are the steps of the running episodes before this one.
 
     The cut falls at a random share of the episode limit, so that environments get out of step.
     """
@@ -371,7 +459,7 @@ def _staggered_truncation(rollout_state: RolloutState, max_episode_steps: int) -
         rollout_state.reset_key
     )
     return (rollout_state.episode_index == 1) & (
-        rollout_state.episode_stats.lengths + 1.0 >= jnp.ceil(share * max_episode_steps)
+        lengths + 1.0 >= jnp.ceil(share * max_episode_steps)
     )
 
 
