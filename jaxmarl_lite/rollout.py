@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmarl_lite import keys, platforms
 from jaxmarl_lite.types import (
@@ -152,15 +153,22 @@ def rollout(
     # index of the first episode that counts in the sums: a staggered one (the first) is left out
     first = 2 if stagger_episodes else 1
 
+    columns = np.repeat(EpisodeStats._fields, [math.prod(shape) for shape in _stats_shapes(*sizes)])
+    is_summed = ~np.isin(columns, ("count", "non_finite", "wins"))  # the others are of one step
+    is_non_finite = columns == "non_finite"  # counts in every episode
+
     def step(carry: _Carry, key: Array, begin_next: _BeginNext) -> tuple[_Carry, Transition]:
-        state, previous = carry.state, _to_stats(carry.stats, *sizes)
+        state = carry.state
         obs = state.timestep.obs
         action, log_prob, hidden_state = act(key, obs, state.hidden_state)
         with jax.named_scope("environment"):
             env_state, timestep = jax.vmap(env.step)(state.env_state, action)
         episode_ends = timestep.last
         last = (
-            episode_ends | _staggered_truncation(state, previous.lengths, spec.max_episode_steps)
+            episode_ends
+            | _staggered_truncation(
+                state, _to_stats(carry.stats, *sizes).lengths, spec.max_episode_steps
+            )
             if stagger_episodes
             else episode_ends
         )
@@ -178,26 +186,22 @@ def rollout(
         counted = episode_ends & (
             (state.episode_index == first) | (state.episode_index > first).all()
         )
-        running = EpisodeStats(
-            jnp.zeros_like(previous.count),
-            previous.returns + timestep.reward,
-            previous.costs + timestep.cost,
-            previous.lengths + 1.0,
-            previous.living_steps + obs.alive,
+        of_step = EpisodeStats(
+            jnp.ones_like(timestep.discount),
+            timestep.reward,
+            timestep.cost,
+            jnp.ones_like(timestep.discount),
+            obs.alive,
             _env_flag(env, "is_non_finite", env.spec.can_diverge, env_state, last),
             _env_flag(env, "is_win", bool(env.spec.win_condition), env_state, last),
         )
-        finished = jnp.where(
-            counted[:, None], _to_vector(running._replace(count=counted.astype(float))), 0.0
-        )
-        finished = _to_stats(finished, *sizes)._replace(
-            non_finite=jnp.where(episode_ends, running.non_finite, 0.0)
-        )
-        ended_stats = carry.ended_stats + _to_vector(finished).sum(0)
+        running = jnp.where(is_summed, carry.stats, 0.0) + _to_vector(of_step)
+        finished = jnp.where(is_non_finite, episode_ends[:, None], counted[:, None])
+        ended_stats = carry.ended_stats + jnp.where(finished, running, 0.0).sum(0)
         next_state = state._replace(
             env_state=env_state, timestep=timestep, hidden_state=hidden_state
         )
-        stats = jnp.where(last[:, None], 0.0, _to_vector(running))
+        stats = jnp.where(last[:, None], 0.0, running)
         return _Carry(begin_next(next_state, last), stats, ended_stats), transition
 
     no_stats = {"episode_stats": ()}
@@ -243,7 +247,10 @@ def rollout(
             step_keys.reshape(chunks, length),
         )
         transitions = packing.unpack([x.reshape(num_steps, *x.shape[2:]) for x in packed])
-    rollout_state = carry.state._replace(episode_stats=_to_stats(carry.stats, *sizes))
+    stats = _to_stats(carry.stats, *sizes)
+    rollout_state = carry.state._replace(
+        episode_stats=stats._replace(count=jnp.zeros_like(stats.count))
+    )
     ended_stats = _to_stats(carry.ended_stats, *sizes)
     rollout_state, episode_stats, first_episodes = _report(rollout_state, ended_stats, first)
     return rollout_state, Rollout(
@@ -275,16 +282,18 @@ def _to_vector(stats: EpisodeStats) -> Array:
     The leading axes, ``[B]`` or none, are those of the count.
     """
     lead = stats.count.shape
-    return jnp.concatenate(
-        [jnp.reshape(x, (*lead, -1)).astype(stats.returns.dtype) for x in stats], -1
-    )
+    return jnp.concatenate([jnp.reshape(x, (*lead, -1)).astype(float) for x in stats], -1)
+
+
+def _stats_shapes(num_agents: int, num_costs: int) -> list[tuple[int, ...]]:
+    """Returns the shape of each field of `EpisodeStats`, without leading axes."""
+    stats = jax.eval_shape(lambda: zero_episode_stats((), num_agents, num_costs))
+    return [x.shape for x in stats]
 
 
 def _to_stats(vector: Array, num_agents: int, num_costs: int) -> EpisodeStats:
     """Returns the inverse of `_to_vector`."""
-    shapes = [
-        x.shape for x in jax.eval_shape(lambda: zero_episode_stats((), num_agents, num_costs))
-    ]
+    shapes = _stats_shapes(num_agents, num_costs)
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     parts = (
         vector[..., end - math.prod(shape) : end] for end, shape in zip(ends, shapes, strict=True)

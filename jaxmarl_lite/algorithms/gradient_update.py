@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxmarl_lite.algorithms import base_config, optimizers
 from jaxmarl_lite.algorithms.base_config import ClippedStepConfig, CriticConfig, LearnerConfig
@@ -480,12 +481,20 @@ def run_epochs(
     Returns:
         The state after all steps, and the mean of ``info`` over all steps.
     """
+    to_info: list[Callable[[Array], Info]] = []
 
-    def epoch(state: State, key: Array) -> tuple[State, Info]:
-        return jax.lax.scan(step, state, make_minibatches(key, data, num_minibatches))
+    def one_step(state: State, minibatch: SequenceBatch) -> tuple[State, Array]:
+        state, info = step(state, minibatch)
+        # one vector: an accelerator starts a kernel for every array that a step stores
+        vector, unravel = ravel_pytree(tree_math.map_leaves(lambda x: 1.0 * x, info))
+        to_info.append(unravel)
+        return state, vector
 
-    state, info = jax.lax.scan(epoch, state, jax.random.split(key, num_epochs))
-    return state, tree_math.map_leaves(lambda x: x.mean((0, 1)), info)
+    def epoch(state: State, key: Array) -> tuple[State, Array]:
+        return jax.lax.scan(one_step, state, make_minibatches(key, data, num_minibatches))
+
+    state, vectors = jax.lax.scan(epoch, state, jax.random.split(key, num_epochs))
+    return state, to_info[-1](vectors.mean((0, 1)))
 
 
 def critic_step(

@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxmarl_lite import platforms
 from jaxmarl_lite.networks import distributions
 from jaxmarl_lite.networks.distributions import Distribution
 from jaxmarl_lite.networks.recurrent import NetworkSpec, make_network
 from jaxmarl_lite.networks.torsos import Network, Sharing, Torso
-from jaxmarl_lite.ops import running_statistics, tree_math
+from jaxmarl_lite.ops import jax_types, running_statistics, tree_math
 from jaxmarl_lite.ops.running_statistics import RunningStatistics
 from jaxmarl_lite.types import Array, EnvSpec, Observation, PyTree, Transition
 
@@ -170,6 +171,10 @@ def single_agent_actor(spec: EnvSpec, network_spec: NetworkSpec | Torso) -> Acto
     return make_actor(dataclasses.replace(spec, num_agents=1), network_spec, None)
 
 
+_STEPS_AT_ONCE = 32
+"""Most time steps whose successors' values an accelerator computes at once."""
+
+
 class Critic(NamedTuple):
     """A value function of every agent: of its reward, or of its K costs.
 
@@ -221,8 +226,21 @@ class Critic(NamedTuple):
         )
         # The successor of the episode's end is not in the rollout: each is one step from the hidden
         # state after its predecessor.
-        successor, _ = self.net.step(params, hidden_states, self.select_input(steps.next_obs))
-        return value, self.to_values(successor), final_hidden_state(hidden_states, steps.last)
+        next_value = self._step_values(params, hidden_states, self.select_input(steps.next_obs))
+        return value, next_value, final_hidden_state(hidden_states, steps.last)
+
+    def _step_values(self, params: PyTree, hidden_states: PyTree, x: Array) -> Array:
+        """Returns the values one step after hidden states, of inputs ``[T, B, ...]``."""
+
+        def values(inputs: tuple[PyTree, Array]) -> Array:
+            return self.to_values(self.net.step(params, *inputs)[0])
+
+        if platforms.current() == "cpu" or len(x) <= _STEPS_AT_ONCE:
+            return values((hidden_states, x))
+        # Where memory is scarce, the layers of all steps would need more of it than the rest of the
+        # update; the barrier keeps XLA from computing them beside those of the rollout itself.
+        inputs = jax_types.optimization_barrier((hidden_states, x))
+        return jax_types.lax_map(values, inputs, batch_size=_STEPS_AT_ONCE)
 
 
 def make_critic(

@@ -72,7 +72,8 @@ class _Jax(Protocol):
 
 
 class _Lax(Protocol):
-    def map(self, f: Callable[[PyTree], _Out], xs: PyTree) -> _Out: ...
+    def map(self, f: Callable[[_In], _Out], xs: _In, *, batch_size: int | None = None) -> _Out: ...
+    def optimization_barrier(self, operand: _In, /) -> _In: ...
 
 
 class _CustomBatching(Protocol):
@@ -107,7 +108,9 @@ vjp = _jax.vjp
 linear_transpose = _jax.linear_transpose
 eval_shape = _jax.eval_shape
 custom_vjp = _jax.custom_vjp
-lax_map = cast(_Lax, jax.lax).map
+_lax = cast(_Lax, jax.lax)
+lax_map = _lax.map
+optimization_barrier = _lax.optimization_barrier
 sequential_vmap = cast(_CustomBatching, jax.custom_batching).sequential_vmap
 einsum = cast(_Numpy, jnp).einsum
 log_ndtr = cast(_Special, jax.scipy.special).log_ndtr
