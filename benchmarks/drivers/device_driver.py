@@ -16,7 +16,7 @@ from typing import Any
 import chips
 import serving
 
-PROGRAMS = ("train_chunk", "init", "evaluate", "random")
+PROGRAMS = ("train_chunk", "evaluate", "init")
 
 
 def options() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Compiled programs of a run: initialization, training, evaluation and the random policy.
+"""Compiled programs of a run: initialization, training and evaluation.
 
 Programs are cached: a second run that differs only in floats, values of seeds or length compiles
 nothing.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,27 +29,53 @@ from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import fingerprint
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.train import Train, make_train
-from jaxmarl_lite.types import Algorithm, Array, Environment, PyTree, TrainState
+from jaxmarl_lite.types import (
+    Algorithm,
+    Array,
+    Environment,
+    EnvSpec,
+    Observation,
+    PyTree,
+    TrainState,
+)
 
 NAN_WITHOUT_EPISODES = ("episode_return", "episode_length", "episode_cost", "win_rate")
 """Metrics that are NaN where no episode ended; in all others a NaN is a fault."""
 
-PROGRAMS = ("train_chunk", "init", "evaluate", "random")
+PROGRAMS = ("train_chunk", "evaluate", "init")
 """Names of the programs of a run, the one that takes longest to compile first."""
 
 _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For programs that take longer to compile than to run."""
+
+_QUICK_LOOPS = {"xla_cpu_use_fusion_emitters": False}
+"""Compiles in less time to code that runs a few percent slower."""
+
+_OPTIONS: dict[str, dict[str, dict[str, int | bool]]] = {
+    # LLVM's levels above the first take half as long again and make no program faster
+    "cpu": {
+        "train_chunk": {"xla_backend_optimization_level": 1},
+        "evaluate": {"xla_backend_optimization_level": 1, **_QUICK_LOOPS},
+        "init": _RUN_ONCE_OPTIONS | _QUICK_LOOPS,
+    },
+    "gpu": {"init": _RUN_ONCE_OPTIONS},
+    "tpu": {},
+}
+"""Platform -> program -> options of its compiler."""
+
+_UNKNOWN_OPTION = re.compile(r"No such compile option: '(\w+)'")
 
 
 class MetricAccumulator(NamedTuple):
     """Metrics and faults of one seed, accumulated on the device until the host reads them.
 
     The sums cover the updates since the host last reset them. In a compiled program every leaf
-    leads with ``[seeds]``.
+    leads with ``[seeds]``. All metrics are one vector, so that an update adds to one array; see
+    `split_metrics`.
 
     Attributes:
-        total: sums of the entries of each metric that are not NaN.
-        count: number of those entries.
+        total: ``[F]`` sums of the entries of all metrics that are not NaN.
+        count: ``[F]`` int, number of those entries.
         diverged: ``[]`` int, the first update that left a learned number or a metric not finite;
             0: none.
         env_fault_update: ``[]`` int, the first update in which a finite policy met numbers of the
@@ -57,8 +85,8 @@ class MetricAccumulator(NamedTuple):
             limits compile nothing.
     """
 
-    total: dict[str, Array]
-    count: dict[str, Array]
+    total: Array
+    count: Array
     diverged: Array
     env_fault_update: Array
     env_faults: Array
@@ -76,15 +104,73 @@ class CompiledRun:
     ]
     """``(states, accumulator, updates) -> (states, accumulator)`` for any number of updates; the
     buffers of the states passed in are donated."""
-    evaluate: Callable[[PyTree, ArrayLike, ArrayLike], Evaluation]
-    """``(learners, seeds, update) -> episodes``; the random key of a seed's episodes derives from
-    the seed and the update."""
-    random: Callable[[ArrayLike], Evaluation]
-    """``seeds -> episodes`` of the uniformly random policy."""
+    evaluate: Callable[[PyTree, ArrayLike, ArrayLike, ArrayLike], Evaluation]
+    """``(learners, seeds, update, is_random) -> episodes`` of the learned policies, or of the
+    uniformly random one; the random key of a seed's episodes derives from the seed and the update.
+    """
     states: TrainState
     """Shapes, dtypes and shardings of the states, for restoring them."""
     empty: MetricAccumulator
     """An empty accumulator, as NumPy arrays."""
+    metric_shapes: dict[str, tuple[int, ...]]
+    """Name -> shape of each accumulated metric of one seed, in the order of the vectors."""
+
+
+def split_metrics(
+    vectors: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Returns the metrics of a vector of the accumulator by name.
+
+    Args:
+        vectors: ``[..., F]``.
+        shapes: name -> shape of each metric, as `CompiledRun.metric_shapes`.
+
+    Returns:
+        Name -> ``[..., *shape]``.
+    """
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    parts = np.split(np.asarray(vectors), ends[:-1], -1)
+    return {
+        name: part.reshape(*part.shape[:-1], *shape)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
+
+
+def join_metrics(
+    values: Mapping[str, ArrayLike], shapes: Mapping[str, tuple[int, ...]]
+) -> np.ndarray:
+    """Returns the inverse of `split_metrics`, for metrics of all seeds.
+
+    Args:
+        values: name -> ``[seeds, *shape]``.
+        shapes: name -> shape of each metric.
+
+    Returns:
+        ``[seeds, F]``.
+
+    Raises:
+        KeyError: a metric is missing.
+        ValueError: a metric has another shape.
+    """
+    parts = [np.asarray(values[name]) for name in shapes]
+    for part, (name, shape) in zip(parts, shapes.items(), strict=True):
+        if part.shape[1:] != shape:
+            raise ValueError(f"{name} has shape {part.shape[1:]}; allowed is {shape}")
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], -1)
+
+
+class _TracedOnce:
+    """An environment whose functions are traced once, however many programs call them."""
+
+    def __init__(self, env: Environment):
+        self._env = env
+        # functions of their own: JAX would take the trace of a method from before its environment
+        # was changed
+        self.reset = jax.jit(lambda key: env.reset(key))
+        self.step = jax.jit(lambda state, action: env.step(state, action))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
 
 
 class _ByContent:
@@ -173,8 +259,7 @@ def metric_shapes(plan: RunConfig, env: Environment) -> dict[str, tuple[int, ...
         Name -> shape of the metric of one seed.
     """
     key = _program_key(plan, env)
-    states = jax.eval_shape(_functions(key).init, *_arguments(key.plan))
-    return {name: value.shape[1:] for name, value in _empty_accumulator(key, states).total.items()}
+    return _metric_shapes(key, jax.eval_shape(_functions(key).init, *_arguments(key.plan)))
 
 
 def algorithm_of(plan: RunConfig, env: Environment) -> Algorithm:
@@ -278,7 +363,6 @@ class _Functions(NamedTuple):
     init: Callable[..., PyTree]
     train_chunk: Callable[..., PyTree]
     evaluate: Callable[..., PyTree]
-    random: Callable[..., PyTree]
     info: Callable[..., PyTree]
     """The metrics of one update of one seed."""
 
@@ -286,10 +370,14 @@ class _Functions(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _functions(key: _ProgramKey) -> _Functions:
     """Returns the functions of a cache key: the same objects each time, so that JAX traces once."""
-    plan, env = key.plan, key.env.env
+    plan = key.plan
+    env = cast(Environment, _TracedOnce(key.env.env))
     algorithm = plan.make_algorithm(env.spec, plan.config)
     init, train = make_train(algorithm, env, plan.num_envs, plan.num_steps, plan.stagger_episodes)
-    play = make_evaluate(algorithm, env, plan.eval_episodes, plan.greedy)
+    train = jax.jit(train, static_argnums=1)
+    play = make_evaluate(
+        _with_random_policy(algorithm, env.spec), env, plan.eval_episodes, plan.greedy
+    )
 
     def for_all_seeds(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         assert plan.seeds_in_parallel is not None  # as in every key
@@ -315,22 +403,45 @@ def _functions(key: _ProgramKey) -> _Functions:
             lambda state, accumulator: _train_chunk(train, state, accumulator, updates)
         )(states, accumulator)
 
-    def evaluate(learners: PyTree, seeds: Array, update: Array) -> Evaluation:
+    def evaluate(learners: PyTree, seeds: Array, update: Array, is_random: Array) -> Evaluation:
         def of_one_seed(learner: PyTree, seed: Array) -> Evaluation:
-            random_key = keys.for_purpose(jax.random.key(seed), keys.EVALUATION)
-            return play(learner, jax.random.fold_in(random_key, update))
+            seed_key = jax.random.key(seed)
+            random_key = keys.for_purpose(seed_key, keys.RANDOM_POLICY)
+            learned_key = jax.random.fold_in(keys.for_purpose(seed_key, keys.EVALUATION), update)
+            return play((learner, is_random), jnp.where(is_random, random_key, learned_key))
 
         return for_all_seeds(of_one_seed)(learners, seeds)
 
-    play_random = make_evaluate(random_policy(env.spec), env, plan.eval_episodes)
+    return _Functions(jax.jit(begin), advance, evaluate, lambda state: train(state, 1)[1])
 
-    def random(seeds: Array) -> Evaluation:
-        def of_one_seed(seed: Array) -> Evaluation:
-            return play_random((), keys.for_purpose(jax.random.key(seed), keys.RANDOM_POLICY))
 
-        return jax.lax.map(of_one_seed, seeds)
+def _with_random_policy(algorithm: Algorithm, spec: EnvSpec) -> Algorithm:
+    """Returns an algorithm that acts by its policy or at random, so that one program plays both.
 
-    return _Functions(jax.jit(begin), advance, evaluate, random, lambda state: train(state, 1)[1])
+    Args:
+        algorithm: the algorithm.
+        spec: the environment's sizes and action bounds.
+
+    Returns:
+        The algorithm, whose ``act`` takes ``(learner_state, is_random)`` in place of the learner's
+        state; where ``is_random`` (``[]`` bool) is true it acts as `random_policy`.
+    """
+    random = random_policy(spec)
+
+    def act(
+        learner: PyTree, key: Array, obs: Observation, hidden_state: PyTree, greedy: bool = False
+    ) -> tuple[Array, Array, PyTree]:
+        learner_state, is_random = learner
+        learned = lambda: algorithm.act(learner_state, key, obs, hidden_state, greedy)  # noqa: E731
+        form = jax.eval_shape(learned)
+
+        def at_random() -> tuple[Array, Array, PyTree]:
+            action, log_prob, _ = random.act((), key, obs, ())
+            return action.astype(form[0].dtype), log_prob.astype(form[1].dtype), hidden_state
+
+        return jax.lax.cond(is_random, at_random, learned)
+
+    return algorithm._replace(act=act)
 
 
 def _train_chunk(
@@ -354,27 +465,27 @@ def _accumulate(
 ) -> MetricAccumulator:
     """Returns the accumulator of one seed after one more update."""
     healthy = accumulator.diverged == 0
-    learned = (
-        cost_limits.learned_leaves(state.learner_state),
-        {k: v for k, v in info.items() if k not in NAN_WITHOUT_EPISODES},
-    )
-    is_finite = tree_math.all_finite(learned)
-    # A mask without a legal action counts as a fault only where it made learned numbers not finite:
-    # some algorithms never read the mask.
-    harmless = jnp.where(is_finite, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
-    faults = info["env_faults"] & ~harmless
-    fault = healthy & (faults != 0) & (accumulator.env_fault_update == 0)
     values = {name: value.astype(float) for name, value in info.items() if name != "env_faults"}
     if "episode_cost" in values:
         values["violation_rate"] = cost_limits.exceeds_limit(
             values["episode_cost"], accumulator.limits
         )
+    vector = jnp.concatenate([values[name].reshape(-1) for name in sorted(values)])
+    may_be_nan = np.repeat(
+        [name in (*NAN_WITHOUT_EPISODES, "violation_rate") for name in sorted(values)],
+        [values[name].size for name in sorted(values)],
+    )
+    learned = cost_limits.learned_leaves(state.learner_state)
+    is_finite = tree_math.all_finite((learned, jnp.where(may_be_nan, 0.0, vector)))
+    # A mask without a legal action counts as a fault only where it made learned numbers not finite:
+    # some algorithms never read the mask.
+    harmless = jnp.where(is_finite, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
+    faults = info["env_faults"] & ~harmless
+    fault = healthy & (faults != 0) & (accumulator.env_fault_update == 0)
+    is_nan = jnp.isnan(vector)
     return MetricAccumulator(
-        {
-            name: accumulator.total[name] + jnp.where(jnp.isnan(value), 0.0, value)
-            for name, value in values.items()
-        },
-        {name: accumulator.count[name] + ~jnp.isnan(value) for name, value in values.items()},
+        accumulator.total + jnp.where(is_nan, 0.0, vector),
+        accumulator.count + ~is_nan,
         jnp.where(healthy & ~is_finite, state.num_updates, accumulator.diverged),
         jnp.where(fault, state.num_updates, accumulator.env_fault_update),
         jnp.where(fault, faults, accumulator.env_faults),
@@ -382,21 +493,26 @@ def _accumulate(
     )
 
 
+def _metric_shapes(key: _ProgramKey, states: TrainState) -> dict[str, tuple[int, ...]]:
+    """Returns name -> shape of each accumulated metric of one seed, in the order of the vectors."""
+    info = jax.eval_shape(_functions(key).info, _of_one_seed(states))
+    shapes = {name: value.shape[1:] for name, value in info.items() if name != "env_faults"}
+    if "episode_cost" in shapes:
+        shapes["violation_rate"] = shapes["episode_cost"]
+    return dict(sorted(shapes.items()))
+
+
+def _of_one_seed(states: TrainState) -> TrainState:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
+
+
 def _empty_accumulator(key: _ProgramKey, states: TrainState) -> MetricAccumulator:
     """Returns an accumulator of all seeds without updates and without limits."""
     num_seeds = len(key.plan.seeds)
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
-    info = jax.eval_shape(_functions(key).info, state)
-    shapes = {
-        name: (num_seeds, *value.shape[1:]) for name, value in info.items() if name != "env_faults"
-    }
-    if "episode_cost" in shapes:
-        shapes["violation_rate"] = shapes["episode_cost"]
-    costs = state.rollout_state.episode_stats.costs
-    zeros: PyTree = {
-        name: np.zeros(shape, jnp.result_type(float)) for name, shape in shapes.items()
-    }
-    counts: PyTree = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    width = sum(math.prod(shape) for shape in _metric_shapes(key, states).values())
+    costs = _of_one_seed(states).rollout_state.episode_stats.costs
+    zeros: PyTree = np.zeros((num_seeds, width), jnp.result_type(float))
+    counts: PyTree = np.zeros((num_seeds, width), np.int32)
     never: PyTree = np.zeros(num_seeds, np.int32)
     unlimited: PyTree = np.full((num_seeds, *costs.shape[1:]), np.inf, jnp.result_type(float))
     return MetricAccumulator(zeros, counts, never, never, never, unlimited)
@@ -412,11 +528,15 @@ def _compile(key: _ProgramKey) -> CompiledRun:
     states = _abstract_states(key, mesh)
     with ThreadPoolExecutor(4) as pool:
         jobs = {
-            program.name: pool.submit(program.lowered.compile, program.options)
-            for program in _lowered(key, mesh, states)
+            program.name: pool.submit(program.compile) for program in _lowered(key, mesh, states)
         }
         programs: dict[str, Any] = {name: job.result() for name, job in jobs.items()}
-    return CompiledRun(**programs, states=states, empty=_empty_accumulator(key, states))
+    return CompiledRun(
+        **programs,
+        states=states,
+        empty=_empty_accumulator(key, states),
+        metric_shapes=_metric_shapes(key, states),
+    )
 
 
 def compile_for(
@@ -438,7 +558,7 @@ def compile_for(
         mesh = sharding.mesh_of(devices)
         states = _abstract_states(key, mesh)
         for program in _lowered(key, mesh, states, names):
-            yield program.name, program.lowered.compile(program.options)
+            yield program.name, program.compile()
 
 
 class _Program(NamedTuple):
@@ -446,7 +566,18 @@ class _Program(NamedTuple):
 
     name: str
     lowered: Any
-    options: Any = None
+    options: Mapping[str, int | bool]
+
+    def compile(self) -> Any:
+        """Compiles the program, without those options that this version of XLA does not have."""
+        options = dict(self.options)
+        while True:
+            try:
+                return self.lowered.compile(options)
+            except jax.errors.JaxRuntimeError as error:
+                unknown = _UNKNOWN_OPTION.search(str(error))
+                if unknown is None or options.pop(unknown.group(1), None) is None:
+                    raise
 
 
 def _abstract_states(key: _ProgramKey, mesh: Mesh | None) -> TrainState:
@@ -471,7 +602,6 @@ def _lowered(
         arguments: PyTree,
         in_shardings: PyTree,
         out_shardings: PyTree,
-        compiler_options: Any = None,
         **options: Any,
     ) -> Iterator[_Program]:
         if name in names:
@@ -481,6 +611,7 @@ def _lowered(
                 out_shardings=out_shardings,
                 **options,
             )
+            compiler_options = _OPTIONS[key.platform].get(name, {})
             yield _Program(name, jitted.lower(*arguments), compiler_options)
 
     chunk_shardings = (state_shardings, replicated, replicated)
@@ -491,14 +622,13 @@ def _lowered(
         chunk_shardings[:2],
         donate_argnums=0,
     )
-    yield from lower("init", (seeds, config), replicated, state_shardings, _RUN_ONCE_OPTIONS)
     yield from lower(
         "evaluate",
-        (states.learner_state, seeds, number),
-        (learner_shardings, replicated, replicated),
+        (states.learner_state, seeds, number, jax.ShapeDtypeStruct((), jnp.bool_)),
+        (learner_shardings, replicated, replicated, replicated),
         replicated,
     )
-    yield from lower("random", (seeds,), replicated, replicated, _RUN_ONCE_OPTIONS)
+    yield from lower("init", (seeds, config), replicated, state_shardings)
 
 
 def _with_shardings(

@@ -24,7 +24,12 @@ from jaxmarl_lite import references, rollout, sharding
 from jaxmarl_lite.algorithms import cost_limits
 from jaxmarl_lite.experiment import initial_weights, run_logger
 from jaxmarl_lite.experiment.callbacks import Callbacks, EvaluationReport
-from jaxmarl_lite.experiment.compilation import CompiledRun, MetricAccumulator
+from jaxmarl_lite.experiment.compilation import (
+    CompiledRun,
+    MetricAccumulator,
+    join_metrics,
+    split_metrics,
+)
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.fingerprint import data_by_field
 from jaxmarl_lite.experiment.progress import ProgressBar
@@ -216,7 +221,7 @@ class Runner:
 
         It is NaN where the environment returned numbers that are not finite.
         """
-        played = sharding.fetch(self._programs.random(self._seeds))
+        played = self._play(is_random=True)
         returns = np.asarray(self._spec.team_return(played.returns), float).mean(-1)
         wrong = self._non_finite_errors(played, range(len(returns)), "the random policy's episodes")
         for i, text in wrong.items():
@@ -225,6 +230,21 @@ class Runner:
         if len(wrong) == len(returns):
             raise RunError(f"{wrong[0]}; allowed are finite numbers")
         return returns
+
+    def _play(self, is_random: bool = False) -> Any:
+        """Returns the `Evaluation` of all seeds after the updates that are done."""
+        learners = self._states.learner_state
+        return sharding.fetch(
+            self._programs.evaluate(
+                learners, self._seeds, np.int32(self.update), np.bool_(is_random)
+            )
+        )
+
+    def _sums(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the accumulated sums of the metrics and their numbers, name -> ``[S, ...]``."""
+        sums = sharding.fetch((self._accumulator.total, self._accumulator.count))
+        total, count = (split_metrics(x, self._programs.metric_shapes) for x in sums)
+        return total, count
 
     def _non_finite_errors(self, played: Any, seeds: Iterable[int], where: str) -> dict[int, str]:
         """Returns the faults in the environment's numbers in episodes of some seeds.
@@ -310,22 +330,19 @@ class Runner:
                 self._states, self._accumulator, np.int32(updates)
             )
             sums = self._accumulator
-            diverged, fault_updates, faults, total_return, count = sharding.fetch(
-                (
-                    sums.diverged,
-                    sums.env_fault_update,
-                    sums.env_faults,
-                    sums.total["episode_return"],
-                    sums.count["episode_return"],
-                )
+            diverged, fault_updates, faults = sharding.fetch(
+                (sums.diverged, sums.env_fault_update, sums.env_faults)
             )
+            total, count = self._sums()
             seconds = time.perf_counter() - start_time
             pace = seconds / updates
             self.update += updates
             self._trained += seconds
             self._since_row = (self._since_row[0] + updates, self._since_row[1] + seconds)
             self._check(diverged, fault_updates, faults)
-            self._current = _mean(_ratio(total_return, count)[self._diverged == 0])
+            self._current = _mean(
+                _ratio(total["episode_return"], count["episode_return"])[self._diverged == 0]
+            )
             self._display.update(self.update, self._speed(*self._since_row), self._current)
             # at the target, the evaluation comes first: its results belong to the checkpoint
             if self.update < target:
@@ -337,7 +354,7 @@ class Runner:
         signum = _agree(self._stop.signum)
         due = _agree(time.perf_counter() - self._saved >= self._checkpoint_seconds)
         if self._checkpoints is not None and (signum or due):
-            total, count = sharding.fetch((self._accumulator.total, self._accumulator.count))
+            total, count = self._sums()
             updates, seconds = self._since_row
             # Rows hold means since the last evaluation: a resumed run must continue with the same
             # sums.
@@ -348,22 +365,25 @@ class Runner:
 
     def _restore_metrics(self, partial: Mapping[str, Any]) -> None:
         """Restores the sums that `_save_between` saved."""
-        sums = self._accumulator
+        sums, shapes, seeds = self._accumulator, self._programs.metric_shapes, len(self._seeds)
         try:
-            total, count = (
-                {
-                    name: np.array(partial[part][name], value.dtype).reshape(value.shape)
-                    for name, value in empty.items()
-                }
-                for part, empty in (("total", sums.total), ("count", sums.count))
-            )
+            restored: dict[str, Any] = {
+                part: join_metrics(
+                    {
+                        name: np.reshape(np.array(partial[part][name]), (seeds, *shape))
+                        for name, shape in shapes.items()
+                    },
+                    shapes,
+                ).astype(getattr(sums, part).dtype)
+                for part in ("total", "count")
+            }
             self._since_row = int(partial["updates"]), float(partial["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(
                 f"{self._checkpoints}: the sums beside the state of update {self.update} cannot "
                 f"be read: {error!r}"
             ) from error
-        self._accumulator = sums._replace(total=total, count=count)
+        self._accumulator = sums._replace(**restored)
 
     def _stop_if(self, signum: int) -> None:
         """Ends the run as a signal asks, possibly one of another process; 0: goes on."""
@@ -404,10 +424,8 @@ class Runner:
 
     def _evaluate(self) -> None:
         """Plays episodes with every seed's policy, writes a row for each seed, and saves."""
-        played = sharding.fetch(
-            self._programs.evaluate(self._states.learner_state, self._seeds, np.int32(self.update))
-        )
-        totals, counts = sharding.fetch((self._accumulator.total, self._accumulator.count))
+        played = self._play()
+        totals, counts = self._sums()
         speed = self._speed(*self._since_row)
         values = self._evaluation_row(played)
         where = f"the evaluation after update {self.update}"
