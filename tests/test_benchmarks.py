@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path += [str(BENCHMARKS), str(BENCHMARKS / "drivers")]
 reproduce_liir = importlib.import_module("reproduce_liir")
 compare_speed = importlib.import_module("compare_speed")
+first_line = importlib.import_module("first_line")
 bench_utils, serving = importlib.import_module("bench_utils"), importlib.import_module("serving")
 chips, device_programs = (
     importlib.import_module("chips"),
@@ -35,6 +36,7 @@ SCRIPTS = (
     "liir_ablation",
     "pursuit",
     "compare_speed",
+    "first_line",
     "sweep_time",
     "device_programs",
 )
@@ -64,6 +66,97 @@ def test_sweep_time(tmp_path: Path) -> None:
     text = run("sweep_time", options, *sizes.split(), tmp_path)
     seconds = json.loads((tmp_path / "sweep-time-cpu.json").read_text())["seconds"]
     assert len(seconds) == 3 and min(seconds.values()) > 1 and "times the sweep" in text
+
+
+def test_a_command_is_timed_to_its_first_line_of_progress(tmp_path: Path) -> None:
+    """The process and its descendants are killed there, and their CPU seconds are counted."""
+    busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    busy += "print(1, flush=True)\ntime.sleep(99)"
+    script = f"""
+import subprocess, sys, time
+print("compiling (for robots some minutes)", flush=True)
+child = subprocess.Popen([sys.executable, "-c", {busy!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+open("child", "w").write(str(child.pid))
+print("compiling for 30 s\\ncompiled in 1.0 s\\nupdate  0/12  0 steps a seed", flush=True)
+time.sleep(99)
+"""
+    measured = first_line.time_run([sys.executable, "-c", script], tmp_path, os.environ, 60.0)
+    assert 0 < measured["start"] < measured["compiled"] <= measured["first_line"] < 50
+    assert measured["start"] + 0.2 < measured["compiled"] and measured["cpu"] > 0.3
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "child").read_text()), 0)
+    failing = [sys.executable, "-c", "import sys; print('compiling'); sys.exit('env is wrong')"]
+    with pytest.raises(SystemExit, match="printed no progress: env is wrong"):
+        first_line.time_run(failing, tmp_path, os.environ, 60.0)
+    with pytest.raises(SystemExit, match="printed no progress: killed after"):
+        first_line.time_run([sys.executable, "-c", script], tmp_path, os.environ, 0.01)
+
+
+def test_first_lines_of_two_trees_are_compared_by_round() -> None:
+    order = first_line.turns(["own", "beside"], 3)
+    assert order == ["own", "beside", "beside", "own", "own", "beside"]
+    seconds = {"own": (10.0, 20.0, 30.0), "beside": (20.0, 20.0, 45.0)}
+    taken: dict[str, int] = {"own": 0, "beside": 0}
+    measured = []
+    for name in order:
+        value = seconds[name][taken[name]]
+        taken[name] += 1
+        run = {"start": 1.0, "first_line": value, "cpu": 2 * value, "programs_kept": 7}
+        measured.append({"tree": name, "cold": run, "warm": run | {"programs_kept": 0}})
+    row = {"commits": {"own": "0123456789", "beside": "abcdefghij-dirty"}, "turns": measured}
+    assert first_line.medians(row, "beside", "cold") == {
+        "start": 1.0,
+        "compiled": None,
+        "first_line": 20.0,
+        "cpu": 40.0,
+        "programs_kept": 7,
+    }
+    assert first_line.ratio_text(row, "cold", "cpu") == "1.50 (1.00 to 2.00)"
+    begun = row | {"turns": measured[:3]}  # the second round lacks a turn
+    assert first_line.ratio_text(begun, "cold", "cpu") == "2.00 (2.00 to 2.00)"
+    settings = {
+        "rounds": 3,
+        "total_steps": 9,
+        "options": "--seeds 1",
+        "environment": {"XLA_A": "b"},
+    }
+    data = {"settings": settings, "facts": bench_utils.facts(), "rows": {"ippo, toy/counter": row}}
+    text = first_line.text(data)
+    assert "--env ENV --seeds 1 --total-steps 9 --out" in text and "XLA_A=b" in text
+    assert "own 0123456, beside abcdefg-dirty" in text and text.count("| ippo, toy/counter |") == 4
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("--rounds 0", "'0'; allowed is a whole number, 1 or more"),
+        ("--beside EMPTY", "is no checkout of this repository: it has no jaxmarl_lite/__main__.py"),
+        ("--env toy/nowhere", "environment is 'toy/nowhere'; allowed"),
+    ],
+)
+def test_no_first_line_is_timed_of_what_cannot_be(
+    message: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = message.replace("EMPTY", str(tmp_path)).split()
+    with pytest.raises(SystemExit) as ended:
+        first_line.main([*words, "--out", str(tmp_path)])
+    assert text in f"{ended.value}{capsys.readouterr().err}" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_first_line(tmp_path: Path) -> None:
+    text = run("first_line", "--quick", "--out", tmp_path)
+    (path,) = tmp_path.glob("first-line-quick-*.json")
+    (turn,) = json.loads(path.read_text())["rows"]["ippo, toy/counter"]["turns"]
+    cold, warm = turn["cold"], turn["warm"]
+    assert cold["programs_kept"] > 0 == warm["programs_kept"]  # the warm run compiled nothing
+    for moments in (cold, warm):
+        assert 0 < moments["start"] < moments["compiled"] < moments["first_line"]
+    compiling = (moments["compiled"] - moments["start"] for moments in (cold, warm))
+    assert next(compiling) > next(compiling) and cold["cpu"] > warm["cpu"] > 1
+    assert "| ippo, toy/counter | own | cold |" in text
 
 
 @pytest.mark.slow
