@@ -151,8 +151,8 @@ def turns(names: list[str], rounds: int) -> list[str]:
 
 
 def version(tree: Path) -> str:
-    """Returns the commit of a tree, with `DIRTY` where a tracked file has changed."""
-    command = ["git", "-C", str(tree), "diff", "--quiet", "HEAD"]
+    """Returns the commit of a tree, with `DIRTY` where its package has changed."""
+    command = ["git", "-C", str(tree), "diff", "--quiet", "HEAD", "--", "jaxmarl_lite"]
     changed = subprocess.run(command, capture_output=True).returncode == 1
     return bench_utils.commit(tree) + (DIRTY if changed else "")
 

@@ -127,6 +127,43 @@ def test_first_lines_of_two_trees_are_compared_by_round() -> None:
     assert "own 0123456, beside abcdefg-dirty" in text and text.count("| ippo, toy/counter |") == 4
 
 
+def test_first_lines_go_on_after_the_last_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped row goes on where its commits are unchanged; other rows stay."""
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    commits, measured = {"commit": "a" * 40}, []
+
+    def measure(tree: Path, *_: object) -> dict[str, Any]:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(tree)
+        moments = {"first_line": float(len(measured)), "cpu": 1.0, "programs_kept": 1}
+        return {"cold": moments, "warm": moments}
+
+    monkeypatch.setattr(first_line, "check", lambda *_: None)
+    monkeypatch.setattr(first_line, "version", lambda _: commits["commit"])
+    monkeypatch.setattr(first_line, "measure", measure)
+    words = ["--beside", str(BENCHMARKS.parent), "--rounds", "2", "--out", str(tmp_path)]
+
+    def begin(*more: str) -> int:
+        measured.clear()
+        with pytest.raises(KeyboardInterrupt):
+            first_line.main([*words, *more])
+        (path,) = tmp_path.glob("first-line-*.json")
+        return len(
+            json.loads(path.read_text())["rows"]["mappo, " + first_line.DEFAULTS["env"]]["turns"]
+        )
+
+    assert begin() == 3
+    measured.clear()
+    assert first_line.main(words) == 0 and len(measured) == 1
+    assert begin("--env", "toy/counter") == 4  # that of the other environment is kept
+    assert begin() == 3  # a finished row is measured anew
+    commits["commit"] = "b" * 40
+    assert begin() == 3 and len(measured) == 3
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
