@@ -19,7 +19,9 @@ from tiny_runs import SIZES, Closed, Lottery, assert_same_bits, config, rows, up
 
 import jaxmarl_lite as jml
 from jaxmarl_lite import keys
+from jaxmarl_lite.algorithms import random_policy
 from jaxmarl_lite.envs.wrappers import Cost, with_costs
+from jaxmarl_lite.evaluate import make_evaluate
 from jaxmarl_lite.experiment import compilation, presets, runner
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.report import checkpoint, metrics, run_dir
@@ -165,6 +167,26 @@ def test_seeds_begin_as_init_does(result: jml.Result) -> None:
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_one_program_plays_the_random_policy_and_the_learned_one(result: jml.Result) -> None:
+    compiled, _ = compilation.compile_run(result.plan, result.env)
+    seeds, learners = np.asarray([0, 1], np.uint32), result.states.learner_state
+    played = compiled.evaluate(learners, seeds, np.int32(3), np.bool_(True))
+    play = make_evaluate(random_policy.random_policy(result.spec), result.env, 4)
+    expected = play((), keys.for_purpose(jax.random.key(1), keys.RANDOM_POLICY))
+    np.testing.assert_allclose(played.returns[1], expected.returns, rtol=1e-6)
+    learned = compiled.evaluate(learners, seeds, np.int32(3), np.bool_(False))
+    assert not np.array_equal(learned.returns, played.returns)
+
+
+def test_options_that_a_compiler_does_not_know_are_left_out(monkeypatch) -> None:
+    lowered = jax.jit(lambda x: x + 1.0).lower(np.float32(1.0))
+    options = {"xla_backend_optimization_level": 0, "xla_of_another_version": True}
+    assert compilation._Program("init", lowered, options).compile()(np.float32(1.0)) == 2.0
+    with pytest.raises(jax.errors.JaxRuntimeError, match="level"):  # a value that it refuses
+        wrong = options | {"xla_backend_optimization_level": "high"}
+        compilation._Program("init", lowered, wrong).compile()
 
 
 def test_seeds_side_by_side_learn_the_same(result: jml.Result) -> None:

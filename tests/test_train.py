@@ -8,7 +8,7 @@ import pytest
 from toy_envs import Tally, algorithm, counted, get_env
 
 import jaxmarl_lite as jml
-from jaxmarl_lite import train
+from jaxmarl_lite import platforms, train
 
 SIZES = {"num_envs": 4, "num_steps": 6}
 RICH = {
@@ -125,6 +125,30 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
         _assert_same(
             jax.tree.map(lambda x, i=i: x[i], _plain(together)), alone(key), rtol=1e-9, atol=1e-9
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "settings"),
+    [
+        ("mappo", "toy/early-death", RICH),
+        ("liir", "toy/coordination", {}),
+        ("macpo", "toy/budget", {}),
+    ],
+)
+def test_an_update_written_for_an_accelerator_is_that_of_a_cpu(float64, name, env_id, settings):
+    """Its rollout stores other arrays, and its values come in parts: 40 steps are 32 and 8."""
+    env = get_env(env_id)
+    made = algorithm(name, env, **settings)
+    init, step = train.make_train(made, env, num_envs=4, num_steps=40)
+    begun = init(jax.random.key(0))
+    on_cpu = jax.jit(lambda state: step(state, 2))(begun)
+    with platforms.compile_for("gpu"):
+        on_gpu = jax.jit(lambda state: step(state, 2))(begun)
+    _assert_same(on_gpu, on_cpu, rtol=1e-6, atol=1e-9)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), begun.learner_state, on_cpu[0].learner_state
+    )
+    assert max(jax.tree.leaves(moved.actor_params)) > 1e-4
 
 
 def test_a_sweep_compiles_once_and_equals_its_runs(float64):
