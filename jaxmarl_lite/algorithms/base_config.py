@@ -461,6 +461,10 @@ class LearnerConfig(Settings):
     """Widths of further dense layers between the GRU and each head."""
     activation: Literal["relu", "tanh"] = "relu"
     """Activation function after each dense layer."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """To what the operands of the matrix products of dense layers and GRU are rounded; sums,
+    weights and gradients stay float32, and so do the products of heads and of QMIX's mixer. A
+    user's own networks do not read it."""
     normalize_observations: bool = False
     """Standardize observations and states by their running moments."""
     evaluated_greedily: ClassVar[bool] = False
@@ -476,6 +480,8 @@ class LearnerConfig(Settings):
                     f"{getattr(self, steps)!r}; allowed is one of them"
                 )
         check_unused(self, ("rnn_hidden_size",), not self.recurrent, "with recurrent False")
+        only_heads = not (self.recurrent or self.hidden_sizes or self.head_hidden_sizes)
+        check_unused(self, ("precision",), only_heads, "with no layers but the heads")
         self._check_optimizers()
 
     def _check_optimizers(self) -> None:
@@ -525,6 +531,7 @@ class LearnerConfig(Settings):
             self.recurrent,
             self.rnn_hidden_size,
             self.head_hidden_sizes,
+            self.precision,
         )
 
 

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 
 from jaxmarl_lite.algorithms import base_config, gradient_update, iac, optimizers
 from jaxmarl_lite.algorithms.gradient_update import ModelState, SequenceBatch
-from jaxmarl_lite.networks import actor_critic, distributions
+from jaxmarl_lite.networks import actor_critic, distributions, products
+from jaxmarl_lite.networks.products import Precision
 from jaxmarl_lite.networks.recurrent import NetworkSpec, make_network
 from jaxmarl_lite.networks.torsos import (
     Bodies,
@@ -100,11 +101,13 @@ class JointCritic(nn.Module):
         hidden: widths of the dense layers, at least one.
         actions: A, the number of discrete actions.
         activation: activation after each layer.
+        precision: to what the operands of matrix products are rounded; the head's stay float32.
     """
 
     hidden: tuple[int, ...]
     actions: int
     activation: Literal["relu", "tanh"]
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, obs: Observation, action: Array) -> Array:
@@ -119,7 +122,7 @@ class JointCritic(nn.Module):
         """
         dtype, width = jnp.result_type(float), self.hidden[0]
         num_agents = obs.agents_view.shape[-2]
-        dense = functools.partial(nn.Dense, param_dtype=dtype)
+        dense = products.dense_layer(self.precision)
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.activation]
         # A row per agent and action: a dense layer of the one-hot joint action.
         table = typed(self).param(
@@ -137,7 +140,8 @@ class JointCritic(nn.Module):
         x = activate(state + view + others + jnp.broadcast_to(index, view.shape))
         for size in self.hidden[1:]:
             x = activate(dense(size, kernel_init=orthogonal(2.0**0.5))(x))
-        return dense(self.actions, kernel_init=orthogonal(1.0), name="head")(x)
+        head = products.dense_layer("float32")
+        return head(self.actions, kernel_init=orthogonal(1.0), name="head")(x)
 
 
 def joint_input(obs: Observation, action: Array, num_actions: int) -> Array:
@@ -234,7 +238,8 @@ def _make_networks(
     if not config.hidden_sizes:
         raise ValueError("COMAConfig.hidden_sizes is (); allowed is at least one layer")
     widths = (*config.hidden_sizes, *config.head_hidden_sizes)
-    return COMANetworks(actor, JointCritic(widths, spec.action_size, config.activation))
+    critic = JointCritic(widths, spec.action_size, config.activation, config.precision)
+    return COMANetworks(actor, critic)
 
 
 def make_coma(

@@ -3,5 +3,6 @@
 Modules:
     actor_critic: actors and critics, and the normalization of observations.
     distributions: action distributions.
+    products: matrix products with operands rounded to bfloat16.
     recurrent: networks as pure functions, feed-forward or recurrent.
 """

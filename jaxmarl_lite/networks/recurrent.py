@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import platforms
+from jaxmarl_lite.networks import products
+from jaxmarl_lite.networks.products import Precision
 from jaxmarl_lite.networks.torsos import (
     Network,
     Sharing,
@@ -31,7 +33,7 @@ from jaxmarl_lite.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The sizes of the layers of one network; every field decides shapes."""
+    """The sizes and the arithmetic of the layers of one network; every field decides programs."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Width of each dense layer before the head (and before the GRU, if there is one)."""
@@ -43,10 +45,14 @@ class NetworkSpec:
     """Width of the GRU's hidden state."""
     head_hidden_sizes: tuple[int, ...] = ()
     """Width of each dense layer between the GRU and a head; each head has its own layers."""
+    precision: Precision = "float32"
+    """To what the operands of matrix products are rounded; the heads' products stay float32."""
 
 
 Gates = tuple[Array, Array, Array]
 """The parts of a GRU's reset gate, update gate and candidate, ``[..., H]`` each."""
+Multiply = Callable[[Array, Array], Array]
+"""The product of arrays with a matrix, see `products.matmul`."""
 
 
 class _GRU(nn.Module):
@@ -56,11 +62,12 @@ class _GRU(nn.Module):
     """
 
     size: int
+    precision: Precision = "float32"
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
         # W stands for all three gates: one product for the whole sequence.
-        self.inputs = nn.Dense(3 * self.size, kernel_init=orthogonal(), param_dtype=dtype)
+        self.inputs = products.dense_layer(self.precision)(3 * self.size, kernel_init=orthogonal())
         self.kernel = typed(self).param("kernel", orthogonal(), (self.size, 3 * self.size), dtype)
         self.bias = typed(self).param("bias", nn.initializers.zeros, (self.size,), dtype)
 
@@ -70,7 +77,8 @@ class _GRU(nn.Module):
 
     def step(self, hidden_state: Array, x: Array) -> Array:
         """Returns the hidden state after one step, ``[..., H]``."""
-        return _gru_step(self.kernel, self.bias, hidden_state, self.input_projection(x))
+        inputs, multiply = self.input_projection(x), products.matmul(self.precision)
+        return _gru_step(multiply, self.kernel, self.bias, hidden_state, inputs)
 
     def unroll(self, hidden_state: Array, inputs: Gates, first: Array) -> Array:
         """Returns the hidden state after each step, ``[T, ..., H]``.
@@ -79,7 +87,8 @@ class _GRU(nn.Module):
         """
         keep = 1.0 - first.astype(hidden_state.dtype)
         keep = keep.reshape(keep.shape + (1,) * (hidden_state.ndim + 1 - keep.ndim))
-        return _gru_unroll(self.kernel, self.bias, hidden_state, inputs, keep)
+        unroll = _gru_unroll(self.precision)
+        return unroll(self.kernel, self.bias, hidden_state, inputs, keep)
 
 
 def _split_gates(x: Array) -> Gates:
@@ -97,7 +106,9 @@ def _gates(bias: Array, inputs: Gates, recurrent: Array) -> tuple[Array, Array, 
     return reset, update, nn.tanh(candidate_x + reset * candidate_h), candidate_h
 
 
-def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) -> Array:
+def _gru_step(
+    multiply: Multiply, kernel: Array, bias: Array, hidden_state: Array, inputs: Gates
+) -> Array:
     """Returns the hidden state h' after one step, from the hidden state h and the inputs W x.
 
     r = σ(W_r x + U_r h)
@@ -105,34 +116,48 @@ def _gru_step(kernel: Array, bias: Array, hidden_state: Array, inputs: Gates) ->
     n = tanh(W_n x + r ⊙ (U_n h + b))
     h' = (1 - z) ⊙ n + z ⊙ h
     """
-    _, update, candidate, _ = _gates(bias, inputs, hidden_state @ kernel)
+    _, update, candidate, _ = _gates(bias, inputs, multiply(hidden_state, kernel))
     return (1.0 - update) * candidate + update * hidden_state
 
 
-@jax_types.custom_vjp
-def _gru_unroll(
-    kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
-) -> Array:
-    """Returns the hidden state after each step, ``[T, ..., H]``.
+@functools.cache
+def _gru_unroll(precision: Precision) -> Callable[[Array, Array, Array, Gates, Array], Array]:
+    """Returns ``(kernel, bias, hidden_state, inputs, keep) -> hidden state after each step``.
 
-    ``keep`` ``[T, ..., 1]`` is 0 where an episode begins, else 1.
+    ``keep`` ``[T, ..., 1]`` is 0 where an episode begins, else 1. The result is ``[T, ..., H]``.
 
     Its own derivative rule keeps all but the products with the hidden state out of the backward
     loop: the gradient of the kernel is one product for all steps. The inputs are three separate
     arrays, since XLA on a CPU takes twice the time for a loop whose body cuts one array into three.
     """
-    return _gru_forward(kernel, bias, hidden_state, inputs, keep)[0]
+    multiply = products.matmul(precision)
+
+    @jax_types.custom_vjp
+    def unroll(
+        kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
+    ) -> Array:
+        return _gru_forward(multiply, kernel, bias, hidden_state, inputs, keep)[0]
+
+    unroll.defvjp(
+        functools.partial(_gru_forward, multiply), functools.partial(_gru_backward, multiply)
+    )
+    return unroll
 
 
 def _gru_forward(
-    kernel: Array, bias: Array, hidden_state: Array, inputs: Gates, keep: Array
+    multiply: Multiply,
+    kernel: Array,
+    bias: Array,
+    hidden_state: Array,
+    inputs: Gates,
+    keep: Array,
 ) -> tuple[Array, PyTree]:
     """Returns the hidden state after each step, and the residuals of `_gru_backward`."""
 
     def step(hidden_state: Array, xs: tuple[Gates, Array]) -> tuple[Array, tuple[Array, ...]]:
         inputs_t, keep_t = xs
         previous = hidden_state * keep_t
-        reset, update, candidate, candidate_h = _gates(bias, inputs_t, previous @ kernel)
+        reset, update, candidate, candidate_h = _gates(bias, inputs_t, multiply(previous, kernel))
         hidden_state = (1.0 - update) * candidate + update * previous
         return hidden_state, (hidden_state, previous, reset, update, candidate, candidate_h)
 
@@ -142,17 +167,20 @@ def _gru_forward(
     return hidden_states, (kernel, keep, *residuals)
 
 
-def _gru_backward(residuals: PyTree, cotangents: Array) -> tuple[Array, Array, Array, Gates, Array]:
-    """Returns the gradients by every argument of `_gru_unroll`; that by ``keep`` is zero."""
+def _gru_backward(
+    multiply: Multiply, residuals: PyTree, cotangents: Array
+) -> tuple[Array, Array, Array, Gates, Array]:
+    """Returns the gradients by every argument of the unroll; that by ``keep`` is zero."""
     kernel, keep, previous, reset, update, candidate, candidate_h = residuals
     kernel_reset, kernel_update, kernel_candidate = (part.T for part in _split_gates(kernel))
 
     def add_products(start: Array, d_reset: Array, d_update: Array, d_candidate_h: Array) -> Array:
         """Adds the gradient by the hidden state through the products U h."""
         if platforms.current() == "cpu":  # where joining three arrays takes longer than it saves
-            start += d_reset @ kernel_reset
-            return start + d_update @ kernel_update + d_candidate_h @ kernel_candidate
-        return start + jnp.concatenate([d_reset, d_update, d_candidate_h], -1) @ kernel.T
+            start += multiply(d_reset, kernel_reset)
+            start += multiply(d_update, kernel_update)
+            return start + multiply(d_candidate_h, kernel_candidate)
+        return start + multiply(jnp.concatenate([d_reset, d_update, d_candidate_h], -1), kernel.T)
 
     def step(d_next: Array, xs: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         cotangent_t, keep_t, previous_t, reset_t, update_t, candidate_t, candidate_h_t = xs
@@ -176,15 +204,12 @@ def _gru_backward(residuals: PyTree, cotangents: Array) -> tuple[Array, Array, A
     d_recurrent = jnp.concatenate([_flatten(x) for x in (d_reset, d_update, d_candidate_h)], -1)
     d_bias = d_candidate_h.sum(tuple(range(d_candidate_h.ndim - 1)))
     return (
-        _flatten(previous).T @ d_recurrent,
+        multiply(_flatten(previous).T, d_recurrent),
         d_bias,
         d_initial,
         (d_reset, d_update, d_candidate),
         jnp.zeros_like(keep),
     )
-
-
-_gru_unroll.defvjp(_gru_forward, _gru_backward)
 
 
 class _MLPGRU(nn.Module):
@@ -206,10 +231,14 @@ class _MLPGRU(nn.Module):
 
     def setup(self) -> None:
         dtype = jnp.result_type(float)
-        dense = functools.partial(nn.Dense, param_dtype=dtype)
-        hidden = functools.partial(dense, kernel_init=orthogonal(2.0**0.5))
+        precision = self.spec.precision
+        hidden = functools.partial(
+            products.dense_layer(precision), kernel_init=orthogonal(2.0**0.5)
+        )
+        # Log-probabilities and targets of values need more digits than bfloat16 has.
+        dense = products.dense_layer("float32")
         self.layers = [hidden(width) for width in self.spec.hidden_sizes]
-        self.cell = _GRU(self.spec.rnn_hidden_size) if self.spec.recurrent else None
+        self.cell = _GRU(self.spec.rnn_hidden_size, precision) if self.spec.recurrent else None
         self.head_layers = [hidden(width) for width in self.spec.head_hidden_sizes]
         self.head = dense(self.output_size, kernel_init=orthogonal(self.head_init_scale))
         self.value_layers = (

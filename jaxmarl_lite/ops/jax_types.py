@@ -5,7 +5,7 @@ Every name is the function of JAX itself: nothing but its type is added here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import jax
@@ -24,6 +24,9 @@ _Static = TypeVar("_Static")
 Pullback = Callable[[_Out], tuple[_In]]
 """The function that `vjp` returns: a cotangent of the output to that of the one input."""
 
+DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]
+"""Contracted axes of left and right operand of a product of arrays, and its batch axes."""
+
 
 class _CustomVJP(Protocol[_Arguments, _OutCovariant]):
     """A function whose reverse rule ``defvjp`` sets, as `custom_vjp` returns it."""
@@ -38,6 +41,18 @@ class _CustomVJP(Protocol[_Arguments, _OutCovariant]):
         bwd: Callable[[PyTree, Array], tuple[PyTree, ...]],
     ) -> None:
         """Sets the forward pass with its residuals, and the backward pass from them."""
+        ...
+
+
+class _CustomJVP(Protocol[_Arguments, _OutCovariant]):
+    """A function whose forward rule ``defjvp`` sets, as `custom_jvp` returns it."""
+
+    def __call__(self, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _OutCovariant:
+        """Computes the function."""
+        ...
+
+    def defjvp(self, jvp: Callable[..., tuple[PyTree, PyTree]]) -> object:
+        """Sets the function of primals and tangents that returns those of the output."""
         ...
 
 
@@ -68,12 +83,20 @@ class _Jax(Protocol):
         self, fun: Callable[[_In], _Out], primal: _In, /
     ) -> Callable[[_Out], tuple[_In]]: ...
     def eval_shape(self, fun: Callable[[_In], PyTree], argument: _In, /) -> PyTree: ...
+    def custom_jvp(self, fun: Callable[_Arguments, _Out]) -> _CustomJVP[_Arguments, _Out]: ...
     def custom_vjp(self, fun: Callable[_Arguments, _Out]) -> _CustomVJP[_Arguments, _Out]: ...
 
 
 class _Lax(Protocol):
     def map(self, f: Callable[[_In], _Out], xs: _In, *, batch_size: int | None = None) -> _Out: ...
     def optimization_barrier(self, operand: _In, /) -> _In: ...
+    def dot_general(
+        self,
+        lhs: Array,
+        rhs: Array,
+        dimension_numbers: DimensionNumbers,
+        precision: jax.lax.DotAlgorithmPreset | None = None,
+    ) -> Array: ...
 
 
 class _CustomBatching(Protocol):
@@ -107,10 +130,12 @@ grad = _jax.grad
 vjp = _jax.vjp
 linear_transpose = _jax.linear_transpose
 eval_shape = _jax.eval_shape
+custom_jvp = _jax.custom_jvp
 custom_vjp = _jax.custom_vjp
 _lax = cast(_Lax, jax.lax)
 lax_map = _lax.map
 optimization_barrier = _lax.optimization_barrier
+dot_general = _lax.dot_general
 sequential_vmap = cast(_CustomBatching, jax.custom_batching).sequential_vmap
 einsum = cast(_Numpy, jnp).einsum
 log_ndtr = cast(_Special, jax.scipy.special).log_ndtr
