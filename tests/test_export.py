@@ -13,7 +13,7 @@ import pytest
 from jax import export
 from test_policies import learned, observe, policy
 
-from jaxmarl_lite import exported_policy, types
+from jaxmarl_lite import exported_policy, platforms, types
 from jaxmarl_lite.experiment.policies import TrainedPolicy
 
 ALONE = """
@@ -104,6 +104,18 @@ def test_the_file_describes_itself(tmp_path):
     assert [x["name"] for x in manifest["outputs"]] == ["action", "hidden_state_0"]
     continuous = exported_policy.describe(policy("continuous")[0].export(tmp_path / "c.zip"))
     assert "actions from [-1.0, -1.0] to [1.0, 1.0]" in continuous
+
+
+def test_bfloat16_of_an_accelerator_is_exported_for_every_platform(tmp_path):
+    trained, _, _, env = policy("bfloat16", True)
+    with platforms.compile_for("gpu"):
+        file = trained.export(tmp_path / "policy.zip")
+    obs = observe(env, 1000)
+    action, _ = exported_policy.load(file).act(obs, (), None)
+    compare(np.asarray(action), np.asarray(trained.act(obs, ())[0]))
+    with zipfile.ZipFile(file) as archive:
+        program = export.deserialize(bytearray(archive.read(exported_policy.PROGRAM)))
+    assert "reduce_precision" in program.mlir_module()
 
 
 def test_wrong_inputs_are_refused(tmp_path):

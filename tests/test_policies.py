@@ -27,6 +27,7 @@ KINDS = {
     "continuous": ("happo", "toy/reach", {"normalize_observations": True}),
     "values": ("qmix", "toy/counter", {"recurrent": True}),
     "costs": ("macpo", "toy/counter", {}),
+    "bfloat16": ("ippo", "toy/counter", {"precision": "bfloat16"}),
 }
 
 

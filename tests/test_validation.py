@@ -95,8 +95,12 @@ def test_whole_numbers_may_be_written_with_an_exponent_and_bools_may_be_numpys()
             )
 
 
-def test_a_run_with_numpys_settings_can_be_read_again(tmp_path: Path) -> None:
-    settings = jml.HATRPOConfig(backtrack_coeff=np.float32(0.99))  # pyright: ignore
+@pytest.mark.parametrize(
+    "changes", [{"backtrack_coeff": np.float32(0.99)}, {"precision": "bfloat16"}]
+)
+def test_settings_of_a_run_can_be_read_again(changes: dict[str, Any], tmp_path: Path) -> None:
+    settings = jml.HATRPOConfig(**changes)
+    assert settings != jml.HATRPOConfig()
     plan, _ = experiment_config.make_run_config("hatrpo", "toy/climbing", config=settings, **COUNTS)
     run_dir.create(tmp_path, plan.to_dict())
     assert experiment_config.read(tmp_path) == plan
@@ -163,6 +167,7 @@ def test_arrays_with_values_are_plain_numbers_inside_a_trace_too() -> None:
         ("ippo", {"vf_coef": 0.1}, "vf_coef"),
         ("mappo", {"optimizer": "sgd", "eps_root": 1e-3}, "eps_root"),
         ("mappo", {"rnn_hidden_size": 8}, "rnn_hidden_size"),
+        ("mappo", {"hidden_sizes": (), "precision": "bfloat16"}, "precision"),
         ("qmix", {"mixer": "vdn", "mixing_embed_dim": 8}, "mixing_embed_dim"),
         ("qmix", {"mixer": "vdn", "hypernet_embed_dim": 8}, "hypernet_embed_dim"),
         ("hatrpo", {"line_search_steps": 1, "backtrack_coeff": 0.8}, "backtrack_coeff"),

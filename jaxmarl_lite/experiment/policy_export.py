@@ -17,7 +17,7 @@ import jax.export
 import jax.extend
 import numpy as np
 
-from jaxmarl_lite import __version__, exported_policy, references
+from jaxmarl_lite import __version__, exported_policy, platforms, references
 from jaxmarl_lite.experiment import liveness, policy_files
 from jaxmarl_lite.report import atomic_io
 from jaxmarl_lite.types import Array, EnvSpec
@@ -123,7 +123,9 @@ def _to_zip(policy: FlatPolicy, batch_size: int | None) -> bytes:
         data = jax.random.key_data(jax.random.key(0))
         specs, names = [jax.ShapeDtypeStruct(data.shape, data.dtype), *specs], ["key", *names]
     try:
-        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*specs)
+        # as for a CPU, whose programs run everywhere: it has no product in bfloat16 of its own
+        with platforms.compile_for("cpu"):
+            exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*specs)
         serialized = bytes(exported.serialize())
     except Exception as error:  # JAX raises many kinds, a user's network any
         raise _cannot(policy, "StableHLO", error, batch_size) from error

@@ -208,6 +208,7 @@ def test_wrong_settings_are_named(name):
         ("num_minibatches", 2.5),
         ("recurrent", "gru"),
         ("optimizer", "adamw"),
+        ("precision", "float16"),
         ("hidden_sizes", (16, 0)),
         ("lr", "0.1"),
         ("hidden_sizes", 64),
