@@ -26,7 +26,7 @@ from jaxmarl_lite.validation import check_choice, check_int
 Layout = Literal["envs", "seeds"]
 AXIS = "devices"
 """Name of the only axis of a mesh."""
-_PER_ENVIRONMENT = ("critic_hidden_state", "critic_hidden_states")
+PER_ENVIRONMENT = ("critic_hidden_state", "critic_hidden_states")
 """Fields of a learner's state with an entry for each environment."""
 
 
@@ -127,7 +127,7 @@ def state_shardings(states: TrainState, mesh: Mesh, layout: Layout = "envs") -> 
         names = [getattr(entry, "name", None) for entry in path[:2]]
         # `unreported` has sums over all environments, and no axis B
         has_envs = (names[0] == "rollout_state" and names[1] != "unreported") or (
-            names[0] == "learner_state" and names[1] in _PER_ENVIRONMENT
+            names[0] == "learner_state" and names[1] in PER_ENVIRONMENT
         )
         return split_envs if has_envs else replicated
 

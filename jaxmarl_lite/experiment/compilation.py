@@ -475,8 +475,9 @@ def _accumulate(
         [name in (*NAN_WITHOUT_EPISODES, "violation_rate") for name in sorted(values)],
         [values[name].size for name in sorted(values)],
     )
-    learned = cost_limits.learned_leaves(state.learner_state)
-    is_finite = tree_math.all_finite((learned, jnp.where(may_be_nan, 0.0, vector)))
+    is_finite = _is_finite(state.learner_state) & tree_math.all_finite(
+        jnp.where(may_be_nan, 0.0, vector)
+    )
     # A mask without a legal action counts as a fault only where it made learned numbers not finite:
     # some algorithms never read the mask.
     harmless = jnp.where(is_finite, 1 << rollout.ENV_FIELDS.index("action_mask"), 0)
@@ -490,6 +491,19 @@ def _accumulate(
         jnp.where(fault, state.num_updates, accumulator.env_fault_update),
         jnp.where(fault, faults, accumulator.env_faults),
         accumulator.limits,
+    )
+
+
+def _is_finite(learner: PyTree) -> Array:
+    """Returns whether all numbers that a learner of one seed has learned are finite."""
+    hidden_states = [getattr(learner, name, ()) for name in sharding.PER_ENVIRONMENT]
+    by_env: list[Array] = jax.tree.leaves(hidden_states)
+    others = [
+        x for x in cost_limits.learned_leaves(learner) if not any(x is other for other in by_env)
+    ]
+    # Environments may be spread over devices: joined with the rest, their arrays would be gathered.
+    return functools.reduce(
+        jnp.logical_and, [tree_math.all_finite(x) for x in by_env], tree_math.all_finite(others)
     )
 
 
