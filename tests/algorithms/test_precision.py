@@ -39,7 +39,7 @@ def test_an_update_in_bfloat16_is_finite_and_goes_where_that_in_float32_goes(nam
             if jnp.issubdtype(x.dtype, jnp.floating)
         ]
         assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in floats)
-        old, new = (list(of_agents(x.learner_state).values())[0] for x in (before, after))
+        old, new = (next(iter(of_agents(x.learner_state).values())) for x in (before, after))
         steps.append(jax.tree.map(jnp.subtract, new, old))
     exact, rounded = steps
     length = jnp.sqrt(tree_math.vdot(exact, exact) * tree_math.vdot(rounded, rounded))
