@@ -185,9 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str, Any]) -> int:
     """Compiles the missing rows of a part for a chip; returns how many failed."""
     path = args.out / f"device-programs-{part}-{chip}.json"
+    every = PARTS[part](chip, args)
     commands = {
         row: command
-        for row, command in PARTS[part](chip, args).items()
+        for row, command in every.items()
         if not args.only or any(arguments in row for arguments in args.only)
     }
     stored = json.loads(path.read_text()) if path.exists() else {}
@@ -197,19 +198,19 @@ def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str
     missing = [row for row in commands if "error" in rows.get(row, {"error": ""})]
 
     lock = threading.Lock()
+    result = {"facts": facts, "chip": chip, "part": part, "planned": len(every), "rows": rows}
 
     def run(row: str) -> None:
         measured = measure(commands[row], chip, args.minutes)
         print(f"{chip}: {row}: {measured.get('error', 'compiles')}", flush=True)
         with lock:
             rows[row] = measured
-            result = {"facts": facts, "chip": chip, "part": part, "rows": rows}
             bench_utils.write(path, result, text(result))
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(run, missing))
     if rows:
-        print(text({"facts": facts, "chip": chip, "part": part, "rows": rows}))
+        print(text(result))
     return sum("error" in rows[row] for row in commands)
 
 
@@ -218,10 +219,12 @@ def text(result: Mapping[str, Any]) -> str:
     table = _peer_table if result["part"] == "peers" else _run_table
     errors = [f"- {name}: {row['error']}" for name, row in result["rows"].items() if "error" in row]
     count = len(result["rows"])
+    left = max(0, result["planned"] - count)
+    untried = f" {left} rows of this part have not been compiled yet." if left else ""
     return (
         f"# Programs compiled for {result['chip']}: {result['part']}\n\n"
         f"{bench_utils.facts_text(result['facts'])} No accelerator was there.\n\n"
-        f"{count - len(errors)} of {count} compile.\n\n"
+        f"{count - len(errors)} of {count} compile.{untried}\n\n"
         f"{bench_utils.table(table(result['rows']))}\n"
         + ("\n".join(["Not compiled:", "", *errors, ""]) if errors else "")
     )
