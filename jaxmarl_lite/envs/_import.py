@@ -17,26 +17,35 @@ from typing import Any
 
 
 class MissingPackageError(ImportError):
-    """Packages that an environment needs are missing or too old; the message names them."""
+    """Packages that an environment needs are missing or too old; the message names them.
+
+    Attributes:
+        extra: the extra of this package that installs them; "" for the suite's.
+    """
+
+    def __init__(self, message: str, extra: str = ""):
+        super().__init__(message)
+        self.extra = extra
 
 
-def require(packages: Mapping[str, tuple[int, ...]]) -> None:
+def require(packages: Mapping[str, tuple[int, ...]], extra: str = "") -> None:
     """Checks that packages are installed, without importing them.
 
     Args:
         packages: dotted name of a module -> the oldest version that can be used; () for any.
+        extra: the extra of this package that installs them; "" for the suite's.
 
     Raises:
         MissingPackageError: for modules that cannot be found, or a package that is too old.
     """
     missing = [name for name in packages if not is_installed(name)]
     if missing:
-        raise MissingPackageError(" and ".join(missing))
+        raise MissingPackageError(" and ".join(missing), extra)
     for name, oldest in packages.items():
         installed = importlib.metadata.version(name) if oldest else ""
         if oldest and tuple(map(int, installed.split(".")[: len(oldest)])) < oldest:
             required = ".".join(map(str, oldest))
-            raise MissingPackageError(f"{name} {required} or newer, not {installed}")
+            raise MissingPackageError(f"{name} {required} or newer, not {installed}", extra)
 
 
 def is_installed(name: str) -> bool:

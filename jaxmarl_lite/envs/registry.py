@@ -253,7 +253,7 @@ def _make(env_id: str, keywords: dict[str, Any]) -> Environment:
             try:
                 return suite.module.build(prefix, name, keywords)
             except _import.MissingPackageError as error:
-                extra = f"install 'jaxmarl-lite[{suite.extra}]'"
+                extra = f"install 'jaxmarl-lite[{error.extra or suite.extra}]'"
                 raise ImportError(f"{env_id} needs {error}: {extra}") from None
     patterns = [pattern for suite in SUITES for pattern in suite.module.name_patterns(suite.prefix)]
     allowed = f"Allowed: {', '.join(patterns)}, delayed/<any of these>, module:name."

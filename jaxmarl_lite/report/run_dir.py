@@ -34,6 +34,7 @@ _PACKAGES = (
     "numpy",
     "mujoco",
     "mujoco-mjx",
+    "warp-lang",
     "jaxmarl",
 )
 

@@ -28,6 +28,9 @@ Keywords of `jaxmarl_lite.make`:
     cost_limit    expected cost per episode, one number or one per agent (or a mapping from the
                   cost's name to it).
     physics       "fast" (default) or "reference": see `models`.
+    impl          "jax" (default): MJX's own code, on any chip. "warp": MJX-Warp's kernels, made for
+                  NVIDIA GPUs (CUDA); slow on a CPU, and not available on a TPU. It needs the extra
+                  ``warp``, and has not been measured on a GPU yet: see `warp_physics`.
     max_episode_steps
                   steps, 1000 by default.
     segments      of a robot of any size, to check a partition against.

@@ -82,6 +82,7 @@ class MujocoEnvironment:
         costs: "team" or "own".
         physics: Settings of the physics; see `models`.
         max_episode_steps: Most steps of an episode.
+        impl: Engine of the physics: MJX's own JAX code, or MJX-Warp's kernels; see `warp_physics`.
     """
 
     name: str
@@ -97,6 +98,7 @@ class MujocoEnvironment:
     costs: Literal["team", "own"] = "team"
     physics: models.Physics = "fast"
     max_episode_steps: int = 1000
+    impl: models.Impl = "jax"
 
     @property
     def spec(self) -> EnvSpec:
@@ -160,7 +162,7 @@ class MujocoEnvironment:
         description.opt.jacobian = jacobian
         with jax.ensure_compile_time_eval():
             model = mjx.put_model(description, impl="jax")
-            return model, mjx.make_data(model)
+            return model, mjx.make_data(model, impl="jax")
 
     @functools.cached_property
     def _actuator_index(self) -> tuple[np.ndarray, np.ndarray]:
@@ -220,11 +222,7 @@ class MujocoEnvironment:
         low, high = jnp.asarray(body.model.actuator_ctrlrange, float).T
         signal = low + (actuator_action + 1.0) * 0.5 * (high - low)
         data = self._physics_step(state, signal)
-        forces = (
-            mjx.rne_postconstraint(self._physics[0], data)._impl.cfrc_ext
-            if robot.forces
-            else jnp.zeros((0, 6))
-        )
+        forces = self._external_forces(data) if robot.forces else jnp.zeros((0, 6))
         outputs = data.qpos, data.qvel, data.qacc_warmstart, forces
         finite = (
             jnp.stack([jnp.isfinite(x).all() for x in outputs]).all()
@@ -297,8 +295,11 @@ class MujocoEnvironment:
     def _physics_step(self) -> Callable[[RobotState, Array], Any]:
         """Function of a state and the motors' signals that simulates one step of the environment.
 
-        It returns MJX's data. It is compiled separately, so that it is traced once.
+        It returns MJX's data, or Warp's result with the same names. It is compiled separately, so
+        that it is traced once.
         """
+        if self.impl == "warp":
+            return self._warp_step
         model, blank = self._physics
         frame_skip = self._body.frame_skip
 
@@ -313,6 +314,28 @@ class MujocoEnvironment:
                 )[0]
 
         return jax.jit(simulate)
+
+    @property
+    def _warp_step(self) -> Callable[[RobotState, Array], Any]:
+        """`_physics_step` by MJX-Warp."""
+        # only here, because it needs the extra `warp`
+        from jaxmarl_lite.envs.mujoco import warp_physics
+
+        body = self._body
+        step = warp_physics.make_step(body.model, body.frame_skip, ROBOTS[self.robot].forces)
+
+        def simulate(state: RobotState, signal: Array) -> Any:
+            """Returns Warp's result of ``frame_skip`` steps of the physics."""
+            warp_physics.check_platform(self.name)
+            return step(state.qpos, state.qvel, state.warmstart, signal)
+
+        return jax.jit(simulate)
+
+    def _external_forces(self, data: Any) -> Array:
+        """Returns the external forces on all bodies after a step, ``[bodies, 6]``."""
+        if self.impl == "warp":
+            return data.cfrc_ext
+        return mjx.rne_postconstraint(self._physics[0], data)._impl.cfrc_ext
 
     def _position(self, qpos: Array) -> Array:
         """Returns the position whose change is the reward's speed, ``[M]`` (m)."""

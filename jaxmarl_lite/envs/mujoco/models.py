@@ -38,6 +38,8 @@ MjSpec = MjsBody = MjModel = Any
 
 Physics = Literal["fast", "reference"]
 """Settings of the physics; see above."""
+Impl = Literal["jax", "warp"]
+"""Engine of the physics, as MJX names them."""
 _Vector = Sequence[float]
 
 

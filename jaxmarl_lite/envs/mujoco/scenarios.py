@@ -71,6 +71,7 @@ _ENV_RULES: dict[str, Rule] = {
     "agent_id": check_bool,
     "costs": one_of("team", "own"),
     "physics": one_of("fast", "reference"),
+    "impl": one_of("jax", "warp"),
     "max_episode_steps": at_least(1),
 }
 """Keyword of the environment itself -> the check of its value."""
@@ -153,7 +154,7 @@ def build(suite: str, name: str, keywords: Mapping[str, Any]) -> MujocoEnvironme
 
     Raises:
         ValueError: A robot, partition or keyword is unknown, or a value is not allowed.
-        MissingPackageError: MuJoCo, MJX or Gymnasium is missing.
+        MissingPackageError: MuJoCo, MJX or Gymnasium is missing, or Warp, where it is asked for.
     """
     env_id = f"{suite}/{name}"
     robot, partition = _split(name)
@@ -178,6 +179,11 @@ def build(suite: str, name: str, keywords: Mapping[str, Any]) -> MujocoEnvironme
     settings = check_keywords(env_id, keywords, rules)
     # only now, when all names and keywords are sound, is MuJoCo imported
     _import.require({"mujoco": (), "mujoco.mjx": (), "gymnasium": ()})
+    if settings.get("impl") == "warp":
+        _import.require({"warp": ()}, extra="warp")
+        from jaxmarl_lite.envs.mujoco import warp_physics
+
+        warp_physics.check_platform(env_id)
     from jaxmarl_lite.envs.mujoco import models
     from jaxmarl_lite.envs.mujoco.environment import MujocoEnvironment
 
