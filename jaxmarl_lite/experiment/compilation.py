@@ -52,7 +52,7 @@ _QUICK_LOOPS = {"xla_cpu_use_fusion_emitters": False}
 """Compiles in less time to code that runs a few percent slower."""
 
 _OPTIONS: dict[str, dict[str, dict[str, int | bool]]] = {
-    # LLVM's levels above the first take half as long again and make no program faster
+    # LLVM's levels above the first take longer and made no update faster that was measured
     "cpu": {
         "train_chunk": {"xla_backend_optimization_level": 1},
         "evaluate": {"xla_backend_optimization_level": 1, **_QUICK_LOOPS},
