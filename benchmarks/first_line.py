@@ -11,7 +11,7 @@ by then. The process is then killed and its folder removed. CPU seconds are thos
 its descendants until then. ``--options`` are further options of ``train``.
 
 cold    with an empty folder of compiled programs
-warm    the same command once more, with the programs that the cold one has kept
+warm    the same command once more, with the programs that the cold one has cached
 
 With ``--beside`` the two trees take turns, in reverse order in every second round; both run in this
 interpreter, and each is checked to import its own package. A row that was stopped goes on after its
@@ -182,10 +182,10 @@ def check(tree: Path, args: argparse.Namespace) -> None:
 def variables(tree: Path, cache: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables of a process of ``tree`` whose caches are under ``cache``."""
     removed = {*CACHE_VARIABLES, "FORCE_COLOR"}
-    kept = {name: value for name, value in environment.items() if name not in removed}
-    paths = os.pathsep.join(filter(None, (str(tree), kept.get("PYTHONPATH"))))
+    others = {name: value for name, value in environment.items() if name not in removed}
+    paths = os.pathsep.join(filter(None, (str(tree), others.get("PYTHONPATH"))))
     # without a terminal the command prints lines, not a bar
-    return kept | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(cache), "TTY_COMPATIBLE": "0"}
+    return others | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(cache), "TTY_COMPATIBLE": "0"}
 
 
 def measure(
@@ -196,23 +196,23 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="first-line-", ignore_cleanup_errors=True) as folder:
         cache, before = Path(folder) / "cache", 0
         for state in ("cold", "warm"):
-            command = [sys.executable, *train_words(args), "--out", str(Path(folder) / state)]
+            command = [sys.executable, *train_arguments(args), "--out", str(Path(folder) / state)]
             turn[state] = time_run(
                 command, tree, variables(tree, cache, environment), 60.0 * args.minutes
             )
             # JAX keeps the time of a program's last use in a file of its own
             files = (file for file in (cache / "jaxmarl_lite").rglob("*") if file.is_file())
             programs = sum(not file.name.endswith("-atime") for file in files)
-            turn[state]["programs_kept"], before = programs - before, programs
+            turn[state]["programs_cached"], before = programs - before, programs
             if not programs:
-                raise SystemExit(f"first_line: {tree} kept no compiled program under {cache}")
+                raise SystemExit(f"first_line: {tree} cached no compiled program under {cache}")
     return turn
 
 
-def train_words(args: argparse.Namespace) -> list[str]:
-    """Returns the words of the timed command without the interpreter and ``--out``."""
-    words = ["-m", "jaxmarl_lite", "train", args.algorithm, "--env", args.env]
-    return [*words, "--total-steps", str(args.total_steps), *shlex.split(args.options)]
+def train_arguments(args: argparse.Namespace) -> list[str]:
+    """Returns the arguments of the timed command without the interpreter and ``--out``."""
+    arguments = ["-m", "jaxmarl_lite", "train", args.algorithm, "--env", args.env]
+    return [*arguments, "--total-steps", str(args.total_steps), *shlex.split(args.options)]
 
 
 def time_run(
@@ -303,7 +303,7 @@ def _error_text(text: str) -> str:
 def medians(row: Mapping[str, Any], tree: str, state: str) -> dict[str, float | None]:
     """Returns the medians over the turns of a tree; None for a line that was not printed."""
     runs = [turn[state] for turn in row["turns"] if turn["tree"] == tree]
-    names = ("first_line", "cpu", "start", "compiled", "programs_kept")
+    names = ("first_line", "cpu", "start", "compiled", "programs_cached")
     values = {name: [run[name] for run in runs if name in run] for name in names}
     return {name: statistics.median(known) if known else None for name, known in values.items()}
 
@@ -339,7 +339,7 @@ def text(result: Mapping[str, Any]) -> str:
                         "CPU, s": numbers["cpu"],
                         "beside over own, s": ratios[0] if tree == "own" else "",
                         "the same, CPU": ratios[1] if tree == "own" else "",
-                        "programs kept": numbers["programs_kept"],
+                        "programs cached": numbers["programs_cached"],
                         "turns": sum(turn["tree"] == tree for turn in row["turns"]),
                     }
                 )
@@ -358,7 +358,7 @@ def text(result: Mapping[str, Any]) -> str:
         "from the start of the process to the line of its first evaluation, with an empty folder "
         f"of compiled programs (cold) and once more (warm).\n\n{bench_utils.table(rows)}\nMedians "
         "over the turns; of the ratios (above 1: our tree is faster) also the range over the "
-        "rounds. CPU: of all processes of the command. Programs kept: compiled in this run and "
+        "rounds. CPU: of all processes of the command. Programs cached: compiled in this run and "
         f"written. Variables of JAX and XLA: {assigned or 'none'}. Commits: {'; '.join(commits)}."
         "\n"
     )

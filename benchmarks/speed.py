@@ -132,8 +132,7 @@ def time_training(
     def chunk_of(updates: int) -> Callable[[Any], Any]:
         def call(carry: Any) -> Any:
             states, tally = compiled.train_chunk(*carry, np.int32(updates))
-            # what the host reads after every chunk of a run
-            sharding.fetch((tally.diverged, tally.env_fault_update, tally.total, tally.count))
+            sharding.fetch(tally)  # as `run` does after every chunk
             return states, tally
 
         return call

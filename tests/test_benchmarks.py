@@ -102,15 +102,15 @@ def test_first_lines_of_two_trees_are_compared_by_round() -> None:
     for name in order:
         value = seconds[name][taken[name]]
         taken[name] += 1
-        run = {"start": 1.0, "first_line": value, "cpu": 2 * value, "programs_kept": 7}
-        measured.append({"tree": name, "cold": run, "warm": run | {"programs_kept": 0}})
+        run = {"start": 1.0, "first_line": value, "cpu": 2 * value, "programs_cached": 7}
+        measured.append({"tree": name, "cold": run, "warm": run | {"programs_cached": 0}})
     row = {"commits": {"own": "0123456789", "beside": "abcdefghij-dirty"}, "turns": measured}
     assert first_line.medians(row, "beside", "cold") == {
         "start": 1.0,
         "compiled": None,
         "first_line": 20.0,
         "cpu": 40.0,
-        "programs_kept": 7,
+        "programs_cached": 7,
     }
     assert first_line.ratio_text(row, "cold", "cpu") == "1.50 (1.00 to 2.00)"
     begun = row | {"turns": measured[:3]}  # the second round lacks a turn
@@ -138,7 +138,7 @@ def test_first_lines_go_on_after_the_last_turn(
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(tree)
-        moments = {"first_line": float(len(measured)), "cpu": 1.0, "programs_kept": 1}
+        moments = {"first_line": float(len(measured)), "cpu": 1.0, "programs_cached": 1}
         return {"cold": moments, "warm": moments}
 
     monkeypatch.setattr(first_line, "check", lambda *_: None)
@@ -188,7 +188,7 @@ def test_first_line(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("first-line-quick-*.json")
     (turn,) = json.loads(path.read_text())["rows"]["ippo, toy/counter"]["turns"]
     cold, warm = turn["cold"], turn["warm"]
-    assert cold["programs_kept"] > 0 == warm["programs_kept"]  # the warm run compiled nothing
+    assert cold["programs_cached"] > 0 == warm["programs_cached"]  # the warm run compiled nothing
     for moments in (cold, warm):
         assert 0 < moments["start"] < moments["compiled"] < moments["first_line"]
     compiling = (moments["compiled"] - moments["start"] for moments in (cold, warm))

@@ -180,7 +180,7 @@ def test_one_program_plays_the_random_policy_and_the_learned_one(result: jml.Res
     assert not np.array_equal(learned.returns, played.returns)
 
 
-def test_options_that_a_compiler_does_not_know_are_left_out(monkeypatch) -> None:
+def test_options_that_a_compiler_does_not_know_are_left_out() -> None:
     lowered = jax.jit(lambda x: x + 1.0).lower(np.float32(1.0))
     options = {"xla_backend_optimization_level": 0, "xla_of_another_version": True}
     assert compilation._Program("init", lowered, options).compile()(np.float32(1.0)) == 2.0

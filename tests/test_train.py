@@ -145,10 +145,10 @@ def test_an_update_written_for_an_accelerator_is_that_of_a_cpu(float64, name, en
     with platforms.compile_for("gpu"):
         on_gpu = jax.jit(lambda state: step(state, 2))(begun)
     _assert_same(on_gpu, on_cpu, rtol=1e-6, atol=1e-9)
-    moved = jax.tree.map(
+    change = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), begun.learner_state, on_cpu[0].learner_state
     )
-    assert max(jax.tree.leaves(moved.actor_params)) > 1e-4
+    assert max(jax.tree.leaves(change.actor_params)) > 1e-4
 
 
 def test_a_sweep_compiles_once_and_equals_its_runs(float64):

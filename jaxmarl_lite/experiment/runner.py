@@ -240,10 +240,14 @@ class Runner:
             )
         )
 
-    def _sums(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Returns the accumulated sums of the metrics and their numbers, name -> ``[S, ...]``."""
-        sums = sharding.fetch((self._accumulator.total, self._accumulator.count))
-        total, count = (split_metrics(x, self._programs.metric_shapes) for x in sums)
+    def _by_name(
+        self, sums: MetricAccumulator
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the sums of the metrics and the numbers of entries, name -> ``[S, ...]``."""
+        total, count = (
+            split_metrics(np.asarray(x), self._programs.metric_shapes)
+            for x in (sums.total, sums.count)
+        )
         return total, count
 
     def _non_finite_errors(self, played: Any, seeds: Iterable[int], where: str) -> dict[int, str]:
@@ -329,17 +333,14 @@ class Runner:
             self._states, self._accumulator = self._programs.train_chunk(
                 self._states, self._accumulator, np.int32(updates)
             )
-            sums = self._accumulator
-            diverged, fault_updates, faults = sharding.fetch(
-                (sums.diverged, sums.env_fault_update, sums.env_faults)
-            )
-            total, count = self._sums()
+            sums = sharding.fetch(self._accumulator)
+            total, count = self._by_name(sums)
             seconds = time.perf_counter() - start_time
             pace = seconds / updates
             self.update += updates
             self._trained += seconds
             self._since_row = (self._since_row[0] + updates, self._since_row[1] + seconds)
-            self._check(diverged, fault_updates, faults)
+            self._check(sums.diverged, sums.env_fault_update, sums.env_faults)
             self._current = _mean(
                 _ratio(total["episode_return"], count["episode_return"])[self._diverged == 0]
             )
@@ -354,7 +355,7 @@ class Runner:
         signum = _agree(self._stop.signum)
         due = _agree(time.perf_counter() - self._saved >= self._checkpoint_seconds)
         if self._checkpoints is not None and (signum or due):
-            total, count = self._sums()
+            total, count = self._by_name(sharding.fetch(self._accumulator))
             updates, seconds = self._since_row
             # Rows hold means since the last evaluation: a resumed run must continue with the same
             # sums.
@@ -425,7 +426,7 @@ class Runner:
     def _evaluate(self) -> None:
         """Plays episodes with every seed's policy, writes a row for each seed, and saves."""
         played = self._play()
-        totals, counts = self._sums()
+        totals, counts = self._by_name(sharding.fetch(self._accumulator))
         speed = self._speed(*self._since_row)
         values = self._evaluation_row(played)
         where = f"the evaluation after update {self.update}"

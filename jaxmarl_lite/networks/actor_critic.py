@@ -237,8 +237,8 @@ class Critic(NamedTuple):
 
         if platforms.current() == "cpu" or len(x) <= _STEPS_AT_ONCE:
             return values((hidden_states, x))
-        # Where memory is scarce, the layers of all steps would need more of it than the rest of the
-        # update; the barrier keeps XLA from computing them beside those of the rollout itself.
+        # All steps at once would hold the outputs of all their layers in memory. The barrier keeps
+        # XLA from computing them beside those of the rollout itself.
         inputs = jax_types.optimization_barrier((hidden_states, x))
         return jax_types.lax_map(values, inputs, batch_size=_STEPS_AT_ONCE)
 

@@ -179,7 +179,8 @@ def all_finite(a: PyTree) -> Array:
     """Computes whether every number of a tree is finite.
 
     Args:
-        a: a tree of arrays; only its floating-point and complex leaves are looked at.
+        a: a tree of arrays; only its floating-point and complex leaves are looked at. Leaves that
+            are spread over devices in different ways are gathered: check these separately.
 
     Returns:
         A scalar bool, True for a tree without such leaves.
