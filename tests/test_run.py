@@ -172,6 +172,10 @@ def test_seeds_begin_as_init_does(result: jml.Result) -> None:
 def test_one_program_plays_the_random_policy_and_the_learned_one(result: jml.Result) -> None:
     compiled, _ = compilation.compile_run(result.plan, result.env)
     seeds, learners = np.asarray([0, 1], np.uint32), result.states.learner_state
+    # a policy that is far from uniform: an untrained one plays almost as the random one
+    learners = learners._replace(
+        actor_params=jax.tree.map(lambda x: 1000.0 * x, learners.actor_params)
+    )
     played = compiled.evaluate(learners, seeds, np.int32(3), np.bool_(True))
     play = make_evaluate(random_policy.random_policy(result.spec), result.env, 4)
     expected = play((), keys.for_purpose(jax.random.key(1), keys.RANDOM_POLICY))
