@@ -49,7 +49,7 @@ _RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expe
 """For programs that take longer to compile than to run."""
 
 _QUICK_LOOPS = {"xla_cpu_use_fusion_emitters": False}
-"""Compiles in less time to code that runs a few percent slower."""
+"""Compiles in less time, to slower code."""
 
 _OPTIONS: dict[str, dict[str, dict[str, int | bool]]] = {
     # LLVM's levels above the first take longer and made no update faster that was measured
