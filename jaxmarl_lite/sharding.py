@@ -135,28 +135,61 @@ def state_shardings(states: TrainState, mesh: Mesh, layout: Layout = "envs") -> 
 
 
 def map_over_seeds(
-    function: Callable[..., Any], mesh: Mesh | None, layout: Layout = "envs"
+    function: Callable[..., Any],
+    mesh: Mesh | None,
+    layout: Layout = "envs",
+    shared: Sequence[int] = (),
 ) -> Callable[..., Any]:
     """Makes a function over seeds run on each device's own seeds, with layout ``seeds``.
 
     With layout ``envs`` the shardings of the arguments are enough: the compiler does the rest.
 
     Args:
-        function: A function whose arguments and results lead with ``[seeds]``.
+        function: A function of positional arguments; these and its results lead with ``[seeds]``.
         mesh: The devices, or None for one device.
         layout: Layout of the training state.
+        shared: Positions of arguments that are the same for all seeds.
 
     Returns:
         The mapped function with layout ``seeds`` on several devices, else ``function`` itself.
     """
     if mesh is None or layout == "envs":
         return function
-    return jax.shard_map(function, mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)
+
+    def of_all(*args: Any) -> Any:
+        specs = tuple(P() if i in shared else P(AXIS) for i in range(len(args)))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
+        )
+        return mapped(*args)
+
+    return of_all
 
 
 def is_primary() -> bool:
     """Returns whether this process, as the first one, writes files and shows progress."""
     return jax.process_index() == 0
+
+
+def place(tree: PyTree, at: NamedSharding | None) -> PyTree:
+    """Puts NumPy arrays on the devices of a sharding; every process passes the same arrays.
+
+    Args:
+        tree: NumPy arrays, and arrays of JAX, which stay where they are.
+        at: The sharding; None leaves all as they are.
+
+    Returns:
+        The same tree.
+    """
+    if at is None:
+        return tree
+
+    def put(x: Any) -> Any:
+        if isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_callback(np.shape(x), at, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
 
 
 def fetch(tree: PyTree) -> PyTree:

@@ -112,6 +112,8 @@ class CompiledRun:
     """Shapes, dtypes and shardings of the states, for restoring them."""
     empty: MetricAccumulator
     """An empty accumulator, as NumPy arrays."""
+    sums_sharding: NamedSharding | None
+    """Where the programs have the accumulator, see `sharding.place`; None: one device."""
     metric_shapes: dict[str, tuple[int, ...]]
     """Name -> shape of each accumulated metric of one seed, in the order of the vectors."""
 
@@ -325,15 +327,18 @@ def _arguments(plan: RunConfig) -> tuple[PyTree, PyTree]:
     return seeds, config
 
 
-def _map_over_seeds(
-    function: Callable[..., PyTree], at_once: int, seeds: int
-) -> Callable[..., PyTree]:
-    """Returns a function of one seed as a function of all, ``at_once`` of them side by side."""
-    if at_once >= seeds > 1:
-        return jax.vmap(function)
-    if at_once == 1:
-        return lambda *args: jax.lax.map(lambda single: function(*single), args)
-    return lambda *args: _in_groups(jax.vmap(function), args, at_once, seeds)
+def _map_over_seeds(function: Callable[..., PyTree], at_once: int) -> Callable[..., PyTree]:
+    """Returns a function of one seed as a function of several, ``at_once`` of them side by side."""
+
+    def of_seeds(*args: PyTree) -> PyTree:
+        seeds = len(jax.tree.leaves(args)[0])
+        if at_once == 1 or seeds == 1:
+            return jax.lax.map(lambda single: function(*single), args)
+        if at_once >= seeds:
+            return jax.vmap(function)(*args)
+        return _in_groups(jax.vmap(function), args, at_once, seeds)
+
+    return of_seeds
 
 
 def _in_groups(function: Callable[..., PyTree], args: PyTree, at_once: int, seeds: int) -> PyTree:
@@ -377,7 +382,7 @@ def _functions(key: _ProgramKey) -> _Functions:
 
     def for_all_seeds(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         assert plan.seeds_in_parallel is not None  # as in every key
-        return _map_over_seeds(function, plan.seeds_in_parallel, len(plan.seeds))
+        return _map_over_seeds(function, plan.seeds_in_parallel)
 
     def begin(seeds: Array, config: PyTree) -> TrainState:
         if plan.lanes is None:
@@ -545,6 +550,7 @@ def _compile(key: _ProgramKey) -> CompiledRun:
         **programs,
         states=states,
         empty=_empty_accumulator(key, states),
+        sums_sharding=_sums_sharding(key, mesh),
         metric_shapes=_metric_shapes(key, states),
     )
 
@@ -605,6 +611,14 @@ def _lowered(
     state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
     learner_shardings = None if state_shardings is None else state_shardings.learner_state
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    # left to the compiler, seeds on several devices would ask each other at every turn of a loop
+    # whether it has ended
+    each = functools.partial(sharding.map_over_seeds, mesh=mesh, layout=key.plan.shard_over)
+    functions = functions._replace(
+        train_chunk=each(functions.train_chunk, shared=(2,)),
+        evaluate=each(functions.evaluate, shared=(2, 3)),
+        init=each(functions.init, shared=() if key.plan.lanes is not None else (1,)),
+    )
     number = jax.ShapeDtypeStruct((), jnp.int32)
 
     def lower(
@@ -624,10 +638,11 @@ def _lowered(
             compiler_options = _OPTIONS[key.platform].get(name, {})
             yield _Program(name, jitted.lower(*arguments), compiler_options)
 
-    chunk_shardings = (state_shardings, replicated, replicated)
+    chunk_shardings = (state_shardings, _sums_sharding(key, mesh), replicated)
+    accumulator = jax.eval_shape(lambda: _empty_accumulator(key, states))
     yield from lower(
         "train_chunk",
-        (states, _empty_accumulator(key, states), number),
+        (states, accumulator, number),
         chunk_shardings,
         chunk_shardings[:2],
         donate_argnums=0,
@@ -639,6 +654,15 @@ def _lowered(
         replicated,
     )
     yield from lower("init", (seeds, config), replicated, state_shardings)
+
+
+def _sums_sharding(key: _ProgramKey, mesh: Mesh | None) -> NamedSharding | None:
+    """Returns where the accumulator is: with the seeds spread, each device has its own seeds'."""
+    if mesh is None:
+        return None
+    return NamedSharding(
+        mesh, PartitionSpec(sharding.AXIS if key.plan.shard_over == "seeds" else None)
+    )
 
 
 def _with_shardings(

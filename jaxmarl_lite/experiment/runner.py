@@ -330,8 +330,9 @@ class Runner:
             # all processes must run chunks of the same length: that of process 0
             updates = _agree(self._chunk_updates(pace, target - self.update), first=True)
             start_time = time.perf_counter()
+            accumulator = sharding.place(self._accumulator, self._programs.sums_sharding)
             self._states, self._accumulator = self._programs.train_chunk(
-                self._states, self._accumulator, np.int32(updates)
+                self._states, accumulator, np.int32(updates)
             )
             sums = sharding.fetch(self._accumulator)
             total, count = self._by_name(sums)
