@@ -10,7 +10,7 @@ itself is not needed), for TPUs the libtpu that `jax[tpu]` names. Parts:
 
 - `matrix`: every algorithm in five environments, dense and recurrent: which programs compile.
 - `devices`: MAPPO, LIIR and MACPO on eight GPUs or sixteen TPUs, with the environments and with the
-  seeds spread: the exchanges of an update.
+  seeds spread: the exchanges of an update, beside the gradients' bytes as the weights' sizes tell.
 - `peers`: an update beside JaxMARL's and Mava's at their sizes, compiled for one chip alike.
 
 Kernels are counted as `drivers/serving.py` says. It is no time: on a GPU that a program does not
@@ -257,6 +257,7 @@ def _run_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "temporary MB": train["temporary_bytes"] / 1e6,
                 "learner MB": row["learner_bytes"] / 1e6,
                 "exchanges an update": "; ".join(exchanges),
+                "gradients MB": (row.get("gradient_bytes") or 0) / 1e6 or "",
                 "GFLOP": train["flops"] / 1e9 if "flops" in train else "",
                 "compile s": train["compile_seconds"],
             }

@@ -35,6 +35,37 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def gradient_bytes(algorithm: str, config: Any, learner: Any) -> int | None:
+    """Returns the bytes of the gradients of one update, which devices that share environments add.
+
+    From the sizes of the weights alone; None for an algorithm whose steps are not known here. The
+    conjugate gradient counts one product, as loops of unknown length do in `serving.count`.
+
+    Args:
+        algorithm: its name.
+        config: its settings.
+        learner: shapes of the learner's state of one seed.
+    """
+    import jax
+
+    def size(tree: Any) -> int:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    def steps() -> int:
+        return config.num_epochs * config.num_minibatches
+
+    if algorithm == "mappo":
+        return steps() * (size(learner.actor_params) + size(learner.critic_params))
+    if algorithm == "liir":  # the policy's step, the outer gradient at its end, and the rest
+        others = ("intrinsic_params", "proxy_critic_params", "extrinsic_critic_params")
+        once = 2 * size(learner.actor_params)
+        return steps() * (once + sum(size(getattr(learner, name)) for name in others))
+    if algorithm == "macpo":  # each agent's turn: objective and one cost, then products for both
+        critics = size(learner.critic_params) + size(learner.costs.critic_params)
+        return steps() * critics + 2 * 2 * size(learner.actor_params)
+    return None
+
+
 def facts_of(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the facts of every program by its name, and sizes of the run."""
     import jax
@@ -64,6 +95,8 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
         "versions": serving.versions("jax", "jaxmarl-lite"),
         "programs": {},
     }
+    if args.devices > 1 and args.shard_over == "envs":
+        result["gradient_bytes"] = gradient_bytes(args.algorithm, plan.config, weights)
     began = time.perf_counter()
     for name, compiled in compilation.compile_for(plan, env, devices, tuple(args.programs)):
         facts: dict[str, Any] = serving.program_facts(compiled)
