@@ -11,6 +11,8 @@ itself is not needed), for TPUs the libtpu that `jax[tpu]` names. Parts:
 - `matrix`: every algorithm in five environments, dense and recurrent: which programs compile.
 - `devices`: MAPPO, LIIR and MACPO on eight GPUs or sixteen TPUs, with the environments and with the
   seeds spread: the exchanges of an update, beside the gradients' bytes as the weights' sizes tell.
+- `memory`: what training needs with 4,096 environments, in the tasks of the two papers, and for
+  LIIR and MACPO the most environments that fit in 0.75 of the chip's memory, JAX's default share.
 - `peers`: an update beside JaxMARL's and Mava's at their sizes, compiled for one chip alike.
 
 Kernels are counted as `drivers/serving.py` says. It is no time: on a GPU that a program does not
@@ -55,6 +57,8 @@ SAFE_ENVS = ENVS | {
     "MPE": "safe-mpe/spread-3a",
 }
 """The same for algorithms that need costs."""
+LARGE = ("smax/8m", "safe-mujoco/halfcheetah-2x3")
+"""Environments of the part `memory`; the robot takes continuous actions and has a cost."""
 SPREAD = ("mappo", "liir", "macpo")
 PEERS = {
     "mappo, GRU, smax/3m, 128 x 128": 0.33,
@@ -124,6 +128,26 @@ def several_devices(chip: str, args: argparse.Namespace) -> dict[str, list[str]]
     return rows
 
 
+def large(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Returns the commands of 4,096 environments, and of the most that fit, by row."""
+    smax, robot = LARGE
+    rows = {}
+    for algorithm in registry.names():
+        sizes = {}
+        if algorithm not in LIMITED:
+            sizes |= {f"{smax}, {name}": {"recurrent": name == "GRU"} for name in ("dense", "GRU")}
+        if algorithm not in ("qmix", "vdn", "coma"):
+            sizes |= {f"{robot}, dense": {}}
+        for name, config in sizes.items():
+            arguments = ["--algorithm", algorithm, "--env", name.partition(",")[0]]
+            arguments += ["--config", json.dumps(config), "--programs", "train_chunk"]
+            own = _own(chip, args, *arguments)
+            rows[f"{algorithm}, {name}"] = [*own, "--num-envs", "4096"]
+            if algorithm in ("liir", "macpo"):
+                rows[f"{algorithm}, {name}, largest"] = [*own, "--largest", "0.75"]
+    return rows
+
+
 def _own(chip: str, args: argparse.Namespace, *arguments: str) -> list[str]:
     driver = str(compare_speed.DRIVERS / "device_driver.py")
     return [args.plugin_python, driver, "--chip", chip, *arguments]
@@ -146,7 +170,12 @@ def beside_peers(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
     return rows
 
 
-PARTS = {"matrix": matrix, "devices": several_devices, "peers": beside_peers}
+PARTS = {
+    "matrix": matrix,
+    "devices": several_devices,
+    "memory": large,
+    "peers": beside_peers,
+}
 """Part -> function of a chip and the options that returns row -> command."""
 
 
@@ -222,7 +251,7 @@ def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str
 
 def text(result: Mapping[str, Any]) -> str:
     """Formats the rows of a part as Markdown."""
-    table = _peer_table if result["part"] == "peers" else _run_table
+    table = {"peers": _peer_table, "memory": _memory_table}.get(result["part"], _run_table)
     errors = [f"- {name}: {row['error']}" for name, row in result["rows"].items() if "error" in row]
     count = len(result["rows"])
     left = max(0, result["planned"] - count)
@@ -260,6 +289,25 @@ def _run_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "gradients MB": (row.get("gradient_bytes") or 0) / 1e6 or "",
                 "GFLOP": train["flops"] / 1e9 if "flops" in train else "",
                 "compile s": train["compile_seconds"],
+            }
+        )
+    return table
+
+
+def _memory_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    table = []
+    for name in sorted(name for name, row in rows.items() if "error" not in row):
+        row = rows[name]
+        needed = (
+            row["memory"] if "memory" in row else row["programs"]["train_chunk"]["memory_bytes"]
+        )
+        number = row.get("largest", row["num_envs"])
+        table.append(
+            {
+                "program": name,
+                "envs x steps": f"{number} x {row['num_steps']}",
+                "GB": needed / 1e9,
+                "kB a step of an environment": needed / 1e3 / number / row["num_steps"],
             }
         )
     return table

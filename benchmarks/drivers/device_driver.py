@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -31,6 +32,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--num-steps", type=int)
     parser.add_argument("--num-seeds", type=int, default=1)
     parser.add_argument("--config", default="{}", help="settings of the algorithm, as JSON")
+    parser.add_argument(
+        "--largest",
+        type=float,
+        help="find the largest num_envs whose training needs this share of the chip's memory",
+    )
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     return parser.parse_args()
 
@@ -66,26 +72,62 @@ def gradient_bytes(algorithm: str, config: Any, learner: Any) -> int | None:
     return None
 
 
-def facts_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the facts of every program by its name, and sizes of the run."""
-    import jax
-
-    from jaxmarl_lite.experiment import compilation
+def make_plan(args: argparse.Namespace, num_envs: int | None) -> tuple[Any, Any]:
+    """Returns plan and environment of the options, with a number of environments."""
     from jaxmarl_lite.experiment import config as experiment_config
 
-    plan, env = experiment_config.make_run_config(
+    return experiment_config.make_run_config(
         args.algorithm,
         args.env,
         config={
             name: tuple(value) if isinstance(value, list) else value
             for name, value in json.loads(args.config).items()
         },
-        num_envs=args.num_envs,
+        num_envs=num_envs,
         num_steps=args.num_steps,
         seeds=args.num_seeds,
         shard_over=args.shard_over,
         total_steps=10**9,
     )
+
+
+def largest(args: argparse.Namespace, devices: list[Any]) -> dict[str, Any]:
+    """Returns the largest number of environments that fits, and the memory of its training.
+
+    Memory grows as a line with them: two sizes give it, and the size that it tells is compiled too.
+    """
+    from jaxmarl_lite.experiment import compilation, memory
+
+    limit = args.largest * chips.find(args.chip).memory
+
+    def needed(count: int) -> int:
+        plan, env = make_plan(args, count)
+        ((_, compiled),) = compilation.compile_for(plan, env, devices, ("train_chunk",))
+        return sum(memory.of_program(compiled))
+
+    unit = args.devices * math.lcm(
+        256, getattr(make_plan(args, None)[0].config, "num_minibatches", 1)
+    )
+    sizes = [(count, needed(count)) for count in (4 * unit, 8 * unit)]
+    while True:
+        (few, less), (many, more) = sizes[-2:]
+        slope = (more - less) / (many - few)
+        count = int((many + (limit - more) / slope) // unit) * unit
+        fitting = [size for size in sizes if size[1] <= limit]
+        if not fitting or any(size[0] == count for size in sizes) or len(sizes) > 6:
+            break
+        sizes.append((count, needed(count)))
+    count, used = max(fitting, default=(0, 0))
+    return {"largest": count, "memory": used, "limit": int(limit), "tried": sizes}
+
+
+def facts_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the facts of every program by its name, and sizes of the run."""
+    import jax
+
+    from jaxmarl_lite.experiment import compilation, memory
+
+    plan, env = make_plan(args, args.num_envs)
     devices = chips.devices(args.chip, args.devices)
     weights = compilation.abstract_states(plan, env).learner_state
     result: dict[str, Any] = {
@@ -95,6 +137,8 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
         "versions": serving.versions("jax", "jaxmarl-lite"),
         "programs": {},
     }
+    if args.largest:
+        return result | largest(args, devices)
     if args.devices > 1 and args.shard_over == "envs":
         result["gradient_bytes"] = gradient_bytes(args.algorithm, plan.config, weights)
     began = time.perf_counter()
@@ -102,6 +146,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
         facts: dict[str, Any] = serving.program_facts(compiled)
         text = compiled.as_text()
         facts |= {"collectives": serving.collectives(text)}
+        facts |= {"memory_bytes": sum(memory.of_program(compiled))}
         with contextlib.suppress(Exception):  # XLA has no such analysis for every chip
             costs = compiled.cost_analysis()
             facts |= {"flops": costs["flops"], "bytes_accessed": costs["bytes accessed"]}
