@@ -1,5 +1,7 @@
 """What a run needs is told before it trains, and a run that does not fit is refused."""
 
+import dataclasses
+
 import jax
 import pytest
 import tiny_runs
@@ -72,6 +74,30 @@ def test_a_run_that_does_not_fit_names_the_number_that_does(monkeypatch, tmp_pat
     # the folder takes the run that the message proposes
     fitting = SIZES | {"num_envs": 16, "out": tmp_path / "run"}
     assert jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **fitting).seeds == (0, 1)
+
+
+@pytest.mark.parametrize("program", ["evaluate", "train_chunk"])
+def test_memory_that_runs_out_while_a_run_begins(monkeypatch, tmp_path, program):
+    """What lies on the device beside the run is not known before; the error is as clear."""
+    compile_run, folder = compilation.compile_run, tmp_path / "run"
+
+    def used_up(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    def with_the_rest_used(plan, env):
+        compiled, seconds = compile_run(plan, env)
+        return dataclasses.replace(compiled, **{program: used_up}), seconds
+
+    monkeypatch.setattr(memory, "check", lambda *args: None)
+    monkeypatch.setattr(compilation, "compile_run", with_the_rest_used)
+    with pytest.raises(jml.DeviceMemoryError, match=r"no memory left .*9 bytes.*; allowed are few"):
+        jml.run("ippo", "toy/memory", config=SMALL, quiet=True, out=folder, **SIZES)
+    monkeypatch.undo()
+    if program == "train_chunk":  # the untrained policies are saved by then: it can go on elsewhere
+        assert jml.resume_run(folder, quiet=True).seeds == (0, 1)
+    else:
+        fitting = SIZES | {"num_envs": 16, "out": folder}
+        assert jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **fitting).seeds == (0, 1)
 
 
 def test_a_sweep_that_does_not_fit_is_divided(monkeypatch, capsys):

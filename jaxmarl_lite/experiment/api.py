@@ -385,14 +385,16 @@ def _locked(folder: run_dir.RunFolder | None, new_plan: RunConfig | None = None)
 
     The content of the folder is checked once the lock is held, when no other process can change it
     any more; nothing is written before the lock is held. All processes of the run raise where the
-    folder is refused. A new run that does not fit the device leaves the folder free for another.
+    folder is refused. A new run that does not fit the device, and has saved no state yet, leaves
+    the folder free for another.
 
     Args:
         folder: folder to lock; None locks nothing.
         new_plan: plan of a new run; None to continue the run in the folder.
     """
     if folder is None:
-        yield
+        with memory.exhaustion_explained():
+            yield
         return
     with contextlib.ExitStack() as stack:
         refused: Exception | None = None
@@ -416,9 +418,11 @@ def _locked(folder: run_dir.RunFolder | None, new_plan: RunConfig | None = None)
         if refused is not None:
             raise refused
         try:
-            yield
+            with memory.exhaustion_explained():
+                yield
         except memory.DeviceMemoryError:  # the user tries again with other sizes
-            if new_plan is not None and sharding.is_primary():
+            unsaved = checkpoint.latest(folder.checkpoints) is None
+            if new_plan is not None and unsaved and sharding.is_primary():
                 run_dir.discard(folder)
             raise
 

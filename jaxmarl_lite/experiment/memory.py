@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +127,24 @@ def check(plan: RunConfig, env: Environment, compiled: CompiledRun) -> None:
         f"num_envs is {plan.num_envs}, with which the run needs {in_words(needed)} of memory, and "
         f"{jax.devices()[0].device_kind} has {in_words(available)}; allowed is {allowed}"
     )
+
+
+@contextlib.contextmanager
+def exhaustion_explained() -> Iterator[None]:
+    """Raises DeviceMemoryError in place of XLA's error that the device's memory is used up.
+
+    XLA knows in advance what a program needs, but not what else lies on the device.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # the disk's RESOURCE_EXHAUSTED is a ValueError
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0][:300]
+        raise DeviceMemoryError(
+            f"{jax.devices()[0].device_kind} has no memory left for the run ({reason}); allowed "
+            "are fewer environments, steps or seeds in parallel"
+        ) from error
 
 
 def _largest_num_envs(plan: RunConfig, env: Environment, needed: int, available: int) -> int | None:

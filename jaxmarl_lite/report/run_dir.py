@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -277,15 +278,18 @@ def create(path: Path | str, config: Any) -> RunFolder:
 
 
 def discard(folder: RunFolder) -> None:
-    """Removes what `create` has written, so that the folder can hold another run.
+    """Removes what a run without a checkpoint has written, so that the folder can hold another.
 
-    The caller holds the folder by `RunFolder.lock_for_writing`, and the run has not begun.
+    The caller holds the folder by `RunFolder.lock_for_writing`.
 
     Args:
         folder: Folder of the run.
     """
-    for path in (folder.config, folder.versions, folder.status):
+    results = (folder.metrics, folder.random_policy, folder.spec, folder.marl_eval, folder.curve)
+    for path in (folder.config, folder.versions, folder.status, *results):
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder.tensorboard, ignore_errors=True)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
 def find(path: Path | str) -> RunFolder:
