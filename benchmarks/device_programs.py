@@ -139,6 +139,8 @@ def large(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
         if algorithm not in ("qmix", "vdn", "coma"):
             sizes |= {f"{robot}, dense": {}}
         for name, config in sizes.items():
+            # its replay buffer must hold a rollout, and holds 2,048 sequences by default
+            config |= {"buffer_size": 8192} if algorithm == "qmix" else {}
             arguments = ["--algorithm", algorithm, "--env", name.partition(",")[0]]
             arguments += ["--config", json.dumps(config), "--programs", "train_chunk"]
             own = _own(chip, args, *arguments)
