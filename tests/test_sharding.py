@@ -252,6 +252,35 @@ def test_eight_devices_compute_what_one_does(name: str, shard_over: str) -> None
         ]
 
 
+def compiled_over_seeds(name: str) -> list[dict[str, Any]]:
+    """The exchanges of the training program of `run`, a seed on each of eight devices."""
+    plan, env = experiment_config.make_run_config(
+        name,
+        "toy/budget",
+        config=tiny_runs.config(name),
+        num_envs=4,
+        num_steps=2,
+        seeds=8,
+        devices=8,
+        shard_over="seeds",
+    )
+    return exchanges(compilation.compile_run(plan, env)[0].train_chunk.as_text())
+
+
+@pytest.mark.parametrize("name", ["macpo", "liir"])
+def test_seeds_on_devices_of_their_own_exchange_nothing(name: str) -> None:
+    """MACPO's loops end by conditions, and the sums of the metrics are read by the host."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    command = [sys.executable, __file__, "--exchanges", name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
 def arguments(case: str) -> dict[str, Any]:
     """The arguments of `run` that all setups share, of ALGORITHM:{none,gru}:{envs,seeds}."""
     algorithm, cell, shard_over = case.split(":")
@@ -373,5 +402,7 @@ def test_runs_and_checkpoints_of_several_devices(case: str, setup: str, tmp_path
 if __name__ == "__main__":
     if sys.argv[1] == "--jobs":
         work(json.loads(sys.argv[2]))
+    elif sys.argv[1] == "--exchanges":
+        print(json.dumps(compiled_over_seeds(sys.argv[2])))
     else:
         print(json.dumps(eight(*sys.argv[1:3])))
