@@ -10,7 +10,7 @@ itself is not needed), for TPUs the libtpu that `jax[tpu]` names. Parts:
 
 - `matrix`: every algorithm in five environments, dense and recurrent: which programs compile.
 - `devices`: MAPPO, LIIR and MACPO on eight GPUs or sixteen TPUs, with the environments and with the
-  seeds spread: the exchanges of an update, beside the gradients' bytes as the weights' sizes tell.
+  seeds spread: the exchanges of an update, beside the bytes of its gradients.
 - `memory`: what training needs with 4,096 environments, in the tasks of the two papers, and for
   LIIR and MACPO the most environments that fit in 0.75 of the chip's memory, JAX's default share.
 - `peers`: an update beside JaxMARL's and Mava's at their sizes, compiled for one chip alike.
@@ -59,6 +59,8 @@ SAFE_ENVS = ENVS | {
 """The same for algorithms that need costs."""
 LARGE = ("smax/8m", "safe-mujoco/halfcheetah-2x3")
 """Environments of the part `memory`; the robot takes continuous actions and has a cost."""
+DISCRETE = ("qmix", "vdn", "coma")
+"""Algorithms for discrete actions alone."""
 SPREAD = ("mappo", "liir", "macpo")
 PEERS = {
     "mappo, GRU, smax/3m, 128 x 128": 0.33,
@@ -99,8 +101,8 @@ def matrix(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
     for algorithm in registry.names():
         envs = SAFE_ENVS if algorithm in LIMITED else ENVS
         for title, env in envs.items():
-            if title == "half-cheetah" and algorithm in ("qmix", "vdn", "coma"):
-                continue  # discrete actions alone
+            if title == "half-cheetah" and algorithm in DISCRETE:
+                continue
             for network, recurrent in (("dense", False), ("GRU", True)):
                 config = json.dumps({"recurrent": recurrent, "hidden_sizes": [64, 64]})
                 sizes = ("--num-envs", "64", "--num-steps", "32")
@@ -136,7 +138,7 @@ def large(chip: str, args: argparse.Namespace) -> dict[str, list[str]]:
         sizes = {}
         if algorithm not in LIMITED:
             sizes |= {f"{smax}, {name}": {"recurrent": name == "GRU"} for name in ("dense", "GRU")}
-        if algorithm not in ("qmix", "vdn", "coma"):
+        if algorithm not in DISCRETE:
             sizes |= {f"{robot}, dense": {}}
         for name, config in sizes.items():
             # its replay buffer must hold a rollout, and holds 2,048 sequences by default

@@ -35,17 +35,18 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--largest",
         type=float,
-        help="find the largest num_envs whose training needs this share of the chip's memory",
+        help="find the largest num_envs that trains in this share of the chip's memory",
     )
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     return parser.parse_args()
 
 
 def gradient_bytes(algorithm: str, config: Any, learner: Any) -> int | None:
-    """Returns the bytes of the gradients of one update, which devices that share environments add.
+    """Returns the bytes of the gradients of one update, which devices add up over environments.
 
-    From the sizes of the weights alone; None for an algorithm whose steps are not known here. The
-    conjugate gradient counts one product, as loops of unknown length do in `serving.count`.
+    They follow from the sizes of the weights; None for an algorithm whose steps are not known here.
+    Of the conjugate gradient one iteration is counted, as `serving.count` counts a loop of unknown
+    length.
 
     Args:
         algorithm: its name.
@@ -57,19 +58,18 @@ def gradient_bytes(algorithm: str, config: Any, learner: Any) -> int | None:
     def size(tree: Any) -> int:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
-    def steps() -> int:
-        return config.num_epochs * config.num_minibatches
-
+    if algorithm not in ("mappo", "liir", "macpo"):
+        return None
+    actor, steps = size(learner.actor_params), config.num_epochs * config.num_minibatches
     if algorithm == "mappo":
-        return steps() * (size(learner.actor_params) + size(learner.critic_params))
+        return steps * (actor + size(learner.critic_params))
     if algorithm == "liir":  # the policy's step, the outer gradient at its end, and the rest
         others = ("intrinsic_params", "proxy_critic_params", "extrinsic_critic_params")
-        once = 2 * size(learner.actor_params)
-        return steps() * (once + sum(size(getattr(learner, name)) for name in others))
-    if algorithm == "macpo":  # each agent's turn: objective and one cost, then products for both
-        critics = size(learner.critic_params) + size(learner.costs.critic_params)
-        return steps() * critics + 2 * 2 * size(learner.actor_params)
-    return None
+        return steps * (2 * actor + sum(size(getattr(learner, name)) for name in others))
+    # each agent's turn: the gradients of reward and costs, and a Fisher product for each of them
+    surrogates = 1 + learner.costs.episode_cost.shape[-1]
+    critics = size(learner.critic_params) + size(learner.costs.critic_params)
+    return steps * critics + 2 * surrogates * actor
 
 
 def make_plan(args: argparse.Namespace, num_envs: int | None) -> tuple[Any, Any]:
@@ -94,7 +94,8 @@ def make_plan(args: argparse.Namespace, num_envs: int | None) -> tuple[Any, Any]
 def largest(args: argparse.Namespace, devices: list[Any]) -> dict[str, Any]:
     """Returns the largest number of environments that fits, and the memory of its training.
 
-    Memory grows as a line with them: two sizes give it, and the size that it tells is compiled too.
+    Memory is nearly linear in it: two sizes give the line, and the number that the line gives is
+    compiled too.
     """
     from jaxmarl_lite.experiment import compilation, memory
 

@@ -169,6 +169,8 @@ def run(
             process trains.
         RunError: no seed is left, because all diverged or the environment returned numbers that are
             not finite; or the folder cannot be written.
+        DeviceMemoryError: the run needs more memory than the device has. ``out`` can then hold
+            another run, unless a checkpoint was saved before.
 
     Example:
         Two seeds of two updates each, evaluated at the start and after every update:
@@ -240,6 +242,7 @@ def run_plan(plan: RunConfig, env: Environment, session: SessionConfig) -> Resul
         ValueError: the plan and the stored run differ.
         RunFolderError: as for `run`.
         RunError: as for `run`.
+        DeviceMemoryError: as for `run`.
     """
     if session.resume is not None:
         layout = {name: getattr(plan, name) for name in experiment_config.LAYOUT_FIELDS}
@@ -338,6 +341,7 @@ def resume_run(
         CheckpointError: no checkpoint in the folder can be read.
         ValueError: the environment is another one, or an argument is invalid.
         RunError: as for `run`.
+        DeviceMemoryError: the run needs more memory than the device has.
 
     Example:
         >>> import jaxmarl_lite as jml

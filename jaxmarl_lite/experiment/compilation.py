@@ -112,8 +112,9 @@ class CompiledRun:
     """Shapes, dtypes and shardings of the states, for restoring them."""
     empty: MetricAccumulator
     """An empty accumulator, as NumPy arrays."""
-    sums_sharding: NamedSharding | None
-    """Where the programs have the accumulator, see `sharding.place`; None: one device."""
+    accumulator_sharding: NamedSharding | None
+    """Sharding of the accumulator that `train_chunk` takes, see `sharding.place`; None: one device.
+    """
     metric_shapes: dict[str, tuple[int, ...]]
     """Name -> shape of each accumulated metric of one seed, in the order of the vectors."""
 
@@ -550,7 +551,7 @@ def _compile(key: _ProgramKey) -> CompiledRun:
         **programs,
         states=states,
         empty=_empty_accumulator(key, states),
-        sums_sharding=_sums_sharding(key, mesh),
+        accumulator_sharding=_accumulator_sharding(key, mesh),
         metric_shapes=_metric_shapes(key, states),
     )
 
@@ -611,13 +612,13 @@ def _lowered(
     state_shardings = None if mesh is None else jax.tree.map(lambda x: x.sharding, states)
     learner_shardings = None if state_shardings is None else state_shardings.learner_state
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    # left to the compiler, seeds on several devices would ask each other at every turn of a loop
-    # whether it has ended
-    each = functools.partial(sharding.map_over_seeds, mesh=mesh, layout=key.plan.shard_over)
+    # left to the compiler, devices with different seeds would ask each other at every iteration of
+    # a loop whether it has ended on all of them
+    over_devices = functools.partial(sharding.map_over_seeds, mesh=mesh, layout=key.plan.shard_over)
     functions = functions._replace(
-        train_chunk=each(functions.train_chunk, shared=(2,)),
-        evaluate=each(functions.evaluate, shared=(2, 3)),
-        init=each(functions.init, shared=() if key.plan.lanes is not None else (1,)),
+        train_chunk=over_devices(functions.train_chunk, shared=(2,)),
+        evaluate=over_devices(functions.evaluate, shared=(2, 3)),
+        init=over_devices(functions.init, shared=() if key.plan.lanes is not None else (1,)),
     )
     number = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -638,7 +639,7 @@ def _lowered(
             compiler_options = _OPTIONS[key.platform].get(name, {})
             yield _Program(name, jitted.lower(*arguments), compiler_options)
 
-    chunk_shardings = (state_shardings, _sums_sharding(key, mesh), replicated)
+    chunk_shardings = (state_shardings, _accumulator_sharding(key, mesh), replicated)
     accumulator = jax.eval_shape(lambda: _empty_accumulator(key, states))
     yield from lower(
         "train_chunk",
@@ -656,8 +657,8 @@ def _lowered(
     yield from lower("init", (seeds, config), replicated, state_shardings)
 
 
-def _sums_sharding(key: _ProgramKey, mesh: Mesh | None) -> NamedSharding | None:
-    """Returns where the accumulator is: with the seeds spread, each device has its own seeds'."""
+def _accumulator_sharding(key: _ProgramKey, mesh: Mesh | None) -> NamedSharding | None:
+    """Returns the sharding of the accumulator: along the seeds where these are spread."""
     if mesh is None:
         return None
     return NamedSharding(

@@ -133,7 +133,13 @@ def check(plan: RunConfig, env: Environment, compiled: CompiledRun) -> None:
 def exhaustion_explained() -> Iterator[None]:
     """Raises DeviceMemoryError in place of XLA's error that the device's memory is used up.
 
-    XLA knows in advance what a program needs, but not what else lies on the device.
+    `check` knows what the programs of a run need, but not what else is on the device.
+
+    Yields:
+        None.
+
+    Raises:
+        DeviceMemoryError: XLA found no memory inside the ``with`` statement.
     """
     try:
         yield

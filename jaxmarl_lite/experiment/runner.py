@@ -330,7 +330,7 @@ class Runner:
             # all processes must run chunks of the same length: that of process 0
             updates = _agree(self._chunk_updates(pace, target - self.update), first=True)
             start_time = time.perf_counter()
-            accumulator = sharding.place(self._accumulator, self._programs.sums_sharding)
+            accumulator = sharding.place(self._accumulator, self._programs.accumulator_sharding)
             self._states, self._accumulator = self._programs.train_chunk(
                 self._states, accumulator, np.int32(updates)
             )

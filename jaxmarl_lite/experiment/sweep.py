@@ -21,7 +21,7 @@ from rich.table import Table
 
 from jaxmarl_lite import references, validation
 from jaxmarl_lite.algorithms import base_config
-from jaxmarl_lite.experiment import api
+from jaxmarl_lite.experiment import api, memory
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.config import Lane, RunConfig
 from jaxmarl_lite.experiment.ranking import check_metric
@@ -520,14 +520,14 @@ class _GroupRunner:
         path = self._group_path(group)
         together = group if path is not None and path.is_dir() else missing
         try:
-            results |= self._train(together)
+            with memory.exhaustion_explained():
+                results |= self._train(together)
         except RunError as error:
             if isinstance(error.__cause__, OSError):  # the disk, which no other point has either
                 raise
             failed |= dict.fromkeys((point.number for point in missing), str(error))
-        except Exception as error:
-            too_large = "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError)
-            if not too_large or len(together) == 1:
+        except MemoryError:
+            if len(together) == 1:
                 raise
             self._remove_unsaved(together)
             half = max(1, len(missing) // 2)

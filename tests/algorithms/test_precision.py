@@ -23,8 +23,8 @@ from jaxmarl_lite.ops import tree_math
     ],
 )
 def test_an_update_in_bfloat16_is_finite_and_goes_where_that_in_float32_goes(name, settings):
-    """The acting networks' weights; LIIR's reward follows Adam's derivative at gradients close to
-    0, where few digits are left."""
+    """The acting networks' weights; Adam's first step of LIIR's reward has one size in all entries,
+    also where the gradient is close to 0 and its sign is that of the rounding."""
     env = env_for(name, "toy/early-death")
     steps = []
     for precision in ("float32", "bfloat16"):
@@ -45,6 +45,24 @@ def test_an_update_in_bfloat16_is_finite_and_goes_where_that_in_float32_goes(nam
     length = jnp.sqrt(tree_math.vdot(exact, exact) * tree_math.vdot(rounded, rounded))
     assert tree_math.vdot(exact, rounded) > 0.95 * length > 0
     assert any(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), exact, rounded)))
+
+
+def test_the_meta_gradient_in_bfloat16_is_that_of_float32(float64):
+    """By plain gradient descent, whose step is the gradient; in float64 no step is lost beside its
+    weight, and all rounding is that of the products."""
+    env = env_for("liir", "toy/early-death")
+    steps = []
+    for precision in ("float32", "bfloat16"):
+        built = algorithm("liir", env, precision=precision, optimizer="sgd")
+        init, train = jml.make_train(built, env, num_envs=4, num_steps=6)
+        before = jax.jit(init)(jax.random.key(0))
+        after, _ = jax.jit(lambda state, train=train: train(state, 1))(before)
+        old, new = (jax.tree.leaves(x.learner_state.intrinsic_params) for x in (before, after))
+        steps.append([np.asarray(x - y) for x, y in zip(new, old, strict=True)])
+    for exact, rounded in zip(*steps, strict=True):
+        length = np.linalg.norm(exact) * np.linalg.norm(rounded)
+        assert (exact * rounded).sum() > 0.9999 * length > 0
+        assert (exact != rounded).any()
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
