@@ -291,7 +291,7 @@ def _run_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "learner MB": row["learner_bytes"] / 1e6,
                 "exchanges an update": "; ".join(exchanges),
                 "gradients MB": (row.get("gradient_bytes") or 0) / 1e6 or "",
-                "GFLOP": train["flops"] / 1e9 if "flops" in train else "",
+                "GFLOP, loops once": train["flops"] / 1e9 if "flops" in train else "",
                 "compile s": train["compile_seconds"],
             }
         )

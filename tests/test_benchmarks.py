@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -262,6 +265,22 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 }
 """
     assert serving.kernels(text) == 5 * (2 + 1 + 1) + 1
+
+
+def test_the_length_of_a_loop_is_read_where_xla_does_not_note_it() -> None:
+    def inner(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return jnp.sin(x @ x), None
+
+    def outer(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        x = jax.lax.scan(inner, x, None, length=7)[0]
+        return x, jax.lax.while_loop(lambda y: y < 3, lambda y: y + x.sum(), x[0, 0])
+
+    program = jax.jit(lambda x: jax.lax.scan(outer, x, None, length=5))
+    text = program.lower(jnp.ones((4, 4))).compile().as_text()
+    assert '"known_trip_count":{"n":"5"}' in text and '"known_trip_count":{"n":"7"}' in text
+    without = re.sub(r'"known_trip_count":\{[^}]*\},?', "", text)
+    assert "trip_count" not in without
+    assert serving.kernels(without) == serving.kernels(text) > 35
 
 
 def test_parts_of_an_update_and_exchanges_between_devices() -> None:

@@ -6,10 +6,11 @@ on the work of an update. Then, for each number on its standard input, it makes 
 prints their seconds as a JSON list.
 
 A kernel is counted for every instruction of the optimized HLO that computes or moves data: all but
-parameters, constants, tuples, their elements and bitcasts. A `while` multiplies its body by the
-trip count that XLA knows (once where it knows none), a `conditional` counts its longest branch, a
-fusion is one kernel. On a GPU that a program does not fill, its time is about the number of kernels
-times the few microseconds that starting one takes.
+parameters, constants, tuples, their elements and bitcasts. A `while` multiplies its body by its
+trip count, which XLA notes for GPUs and the condition of the loop tells for TPUs (once where
+neither does), a `conditional` counts its longest branch, a fusion is one kernel. On a GPU that a
+program does not fill, its time is about the number of kernels times the few microseconds that
+starting one takes.
 """
 
 from __future__ import annotations
@@ -110,11 +111,12 @@ FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
 FREE += ("opt-barrier", "iota", "partition-id")
 """Instructions that start no kernel."""
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
 )
+CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -128,11 +130,12 @@ _BITS = {"pred": 8, "bf16": 16}
 
 
 class Instruction(NamedTuple):
-    """An instruction of the optimized HLO: its kind, the type of its result, and all the rest."""
+    """An instruction of the optimized HLO: kind, type of its result, all the rest, and name."""
 
     kind: str
     result: str
     rest: str
+    name: str
 
 
 def parse_hlo(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -149,15 +152,39 @@ def parse_hlo(text: str) -> tuple[dict[str, list[Instruction]], str]:
         elif instructions is not None:
             match = INSTRUCTION.match(line)
             if match is not None:
-                instructions.append(Instruction(match.group(2), match.group(1), match.group(3)))
+                name, result, kind, rest = match.groups()
+                instructions.append(Instruction(kind, result, rest, name))
     return bodies, entry
+
+
+def trip_count(rest: str, bodies: Mapping[str, list[Instruction]]) -> int | None:
+    """Returns how often a loop runs its body, or None where the text does not say.
+
+    XLA notes the number for GPUs and CPUs. For TPUs it does not; a loop of JAX over a fixed length
+    counts from 0 by ones, and its condition is `counter < length` with a constant length.
+
+    Args:
+        rest: what stands behind the kind of the `while` instruction.
+        bodies: the computations of the program by name.
+    """
+    noted, condition = TRIPS.search(rest), CONDITION.search(rest)
+    if noted:
+        return int(noted.group(1))
+    inside = bodies.get(condition.group(1), []) if condition else []
+    if {x.kind for x in inside} != {"parameter", "constant", "get-tuple-element", "compare"}:
+        return None  # such as a search that may end early
+    constants = {x.name: x.rest.partition(")")[0] for x in inside if x.kind == "constant"}
+    (comparison,) = (x.rest for x in inside if x.kind == "compare")
+    operands, _, options = comparison.partition(")")
+    limit = constants.get(operands.split(",")[-1].strip().lstrip("%"))
+    return int(limit) if limit and "direction=LT" in options else None
 
 
 def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]]) -> Counter[str]:
     """Sums a measure of the instructions that one run of a program executes.
 
-    A `while` multiplies its body by the trip count that XLA knows (once where it knows none), a
-    `conditional` counts its longest branch, what stands inside a fusion is not counted.
+    A `while` multiplies its body by its `trip_count` (once where there is none), a `conditional`
+    counts its longest branch, what stands inside a fusion is not counted.
 
     Args:
         text: the text of the optimized HLO.
@@ -179,8 +206,7 @@ def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]])
         part = scopes[-1] if scopes else part  # copies have no name: their loop has
         inner = (of(name, part) for name in CALLED.findall(rest))
         if kind == "while":
-            known = TRIPS.search(rest)
-            trips, once = int(known.group(1)) if known else 1, sum(inner, Counter())
+            trips, once = trip_count(rest, bodies) or 1, sum(inner, Counter())
             return Counter({name: trips * amount for name, amount in once.items()})
         if kind == "conditional":
             listed = BRANCHES.search(rest)
