@@ -157,33 +157,28 @@ def parse_hlo(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return bodies, entry
 
 
-def trip_count(rest: str, bodies: Mapping[str, list[Instruction]]) -> int | None:
-    """Returns how often a loop runs its body, or None where the text does not say.
+def _length(condition: list[Instruction]) -> int | None:
+    """Returns the length that a loop's condition tells, or None where it does not.
 
-    XLA notes the number for GPUs and CPUs. For TPUs it does not; a loop of JAX over a fixed length
-    counts from 0 by ones, and its condition is `counter < length` with a constant length.
-
-    Args:
-        rest: what stands behind the kind of the `while` instruction.
-        bodies: the computations of the program by name.
+    A loop of JAX over a fixed length counts from 0 by ones while `counter < length`, a constant.
     """
-    noted, condition = TRIPS.search(rest), CONDITION.search(rest)
-    if noted:
-        return int(noted.group(1))
-    inside = bodies.get(condition.group(1), []) if condition else []
-    if {x.kind for x in inside} != {"parameter", "constant", "get-tuple-element", "compare"}:
+    if {x.kind for x in condition} != {"parameter", "constant", "get-tuple-element", "compare"}:
         return None  # such as a search that may end early
-    constants = {x.name: x.rest.partition(")")[0] for x in inside if x.kind == "constant"}
-    (comparison,) = (x.rest for x in inside if x.kind == "compare")
+    constants = {
+        x.name: x.rest.partition(")")[0]
+        for x in condition
+        if x.kind == "constant" and x.result.startswith("s32[]")
+    }
+    (comparison,) = (x.rest for x in condition if x.kind == "compare")
     operands, _, options = comparison.partition(")")
-    limit = constants.get(operands.split(",")[-1].strip().lstrip("%"))
-    return int(limit) if limit and "direction=LT" in options else None
+    length = constants.get(operands.split(",")[-1].strip().lstrip("%"))
+    return int(length) if length and "direction=LT" in options else None
 
 
 def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]]) -> Counter[str]:
     """Sums a measure of the instructions that one run of a program executes.
 
-    A `while` multiplies its body by its `trip_count` (once where there is none), a `conditional`
+    A `while` multiplies its body by its trip count (once where none is known), a `conditional`
     counts its longest branch, what stands inside a fusion is not counted.
 
     Args:
@@ -191,6 +186,13 @@ def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]])
         measure: instruction, and the part of the update that it belongs to -> name -> amount.
     """
     bodies, entry = parse_hlo(text)
+    are_noted = TRIPS.search(text) is not None  # for CPUs and GPUs, where XLA knows them
+
+    def trip_count(rest: str) -> int | None:
+        noted, condition = TRIPS.search(rest), CONDITION.search(rest)
+        if are_noted or condition is None:
+            return int(noted.group(1)) if noted else None
+        return _length(bodies.get(condition.group(1), []))
 
     @functools.cache
     def of(name: str, part: str) -> Counter[str]:
@@ -206,7 +208,7 @@ def count(text: str, measure: Callable[[Instruction, str], Mapping[str, float]])
         part = scopes[-1] if scopes else part  # copies have no name: their loop has
         inner = (of(name, part) for name in CALLED.findall(rest))
         if kind == "while":
-            trips, once = trip_count(rest, bodies) or 1, sum(inner, Counter())
+            trips, once = trip_count(rest) or 1, sum(inner, Counter())
             return Counter({name: trips * amount for name, amount in once.items()})
         if kind == "conditional":
             listed = BRANCHES.search(rest)
