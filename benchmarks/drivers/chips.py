@@ -117,6 +117,9 @@ def variables(name: str) -> dict[str, str]:
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-4",
+        # libtpu lets one process in at a time, as a chip does; programs that are only compiled may
+        # be many
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
 
 
