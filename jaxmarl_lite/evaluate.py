@@ -113,6 +113,7 @@ def make_evaluate(
                 sums.living_steps + (running[:, None] & timestep.obs.alive),
                 sums.non_finite,
                 jnp.where(running, win(env_state), sums.wins),
+                sums.squared_costs,
             )
             # where the action is not finite, the fault is the policy's
             is_finite = jax.vmap(lambda x: jnp.isfinite(x).all())(action)

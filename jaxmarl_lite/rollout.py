@@ -90,6 +90,7 @@ def zero_episode_stats(
         zeros(num_agents),
         zeros(),
         zeros(),
+        zeros(num_agents, num_costs),
     )
 
 
@@ -154,7 +155,8 @@ def rollout(
     first = 2 if stagger_episodes else 1
 
     columns = np.repeat(EpisodeStats._fields, [math.prod(shape) for shape in _stats_shapes(*sizes)])
-    is_summed = ~np.isin(columns, ("count", "non_finite", "wins"))  # the others are of one step
+    # the others are known at the end of an episode
+    is_summed = ~np.isin(columns, ("count", "non_finite", "wins", "squared_costs"))
     is_non_finite = columns == "non_finite"  # counts in every episode
 
     def step(carry: _Carry, key: Array, begin_next: _BeginNext) -> tuple[_Carry, Transition]:
@@ -194,8 +196,12 @@ def rollout(
             obs.alive,
             _env_flag(env, "is_non_finite", env.spec.can_diverge, env_state, last),
             _env_flag(env, "is_win", bool(env.spec.win_condition), env_state, last),
+            jnp.zeros_like(timestep.cost),
         )
         running = jnp.where(is_summed, carry.stats, 0.0) + _to_vector(of_step)
+        if spec.num_costs:
+            squares = running[:, columns == "costs"] ** 2
+            running = jnp.concatenate([running[:, columns != "squared_costs"], squares], -1)
         finished = jnp.where(is_non_finite, episode_ends[:, None], counted[:, None])
         ended_stats = carry.ended_stats + jnp.where(finished, running, 0.0).sum(0)
         next_state = state._replace(

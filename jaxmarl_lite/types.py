@@ -103,6 +103,7 @@ class EpisodeStats(NamedTuple):
         non_finite: ``[]``, episodes that ended because the numbers of the environment itself were
             no longer finite.
         wins: ``[]``, episodes that ended in a win, as the environment defines it.
+        squared_costs: ``[N, K]``, sum over the episodes of the square of an episode's cost.
     """
 
     count: Array
@@ -112,6 +113,7 @@ class EpisodeStats(NamedTuple):
     living_steps: Array
     non_finite: Array | float = 0.0
     wins: Array | float = 0.0
+    squared_costs: Array | float = 0.0
 
 
 class Rollout(NamedTuple):

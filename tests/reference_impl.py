@@ -86,6 +86,7 @@ def play_tally(
     stands."""
     steps: list[list[dict[str, Any]]] = [[] for _ in range(num_steps)]
     ended = {"count": 0, "returns": np.zeros(2), "costs": np.zeros((2, 2)), "length": 0}
+    ended["squared_costs"] = np.zeros((2, 2))
     stand = []
     for b, key in enumerate(reset_keys):
         episode = 0
@@ -116,6 +117,7 @@ def play_tally(
                     ended["returns"] + returns,
                     ended["costs"] + costs,
                 )
+                ended["squared_costs"] = ended["squared_costs"] + costs**2
                 ended["length"] += time
                 episode += 1
                 start = float(jax.random.uniform(jax.random.fold_in(key, episode)))

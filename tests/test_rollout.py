@@ -71,8 +71,11 @@ def test_sums_of_the_ended_episodes(env):
     both = ((first, previous), (second, {name: full[name] - previous[name] for name in full}))
     for batch, ended in both[env.uneven :]:  # of uneven episodes the first rollout leaves some out
         assert ended["count"] > 0
+        stats = batch.episode_stats
         for name, result in zip(
-            ("count", "returns", "costs", "length"), batch.episode_stats[:4], strict=True
+            ("count", "returns", "costs", "length", "squared_costs"),
+            (*stats[:4], stats.squared_costs),
+            strict=True,
         ):
             np.testing.assert_allclose(result, ended[name], rtol=1e-5, err_msg=name)
 

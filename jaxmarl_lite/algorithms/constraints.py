@@ -1,6 +1,6 @@
 """Critics and advantages of costs for constrained algorithms, and the violations of their limits.
 
-    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k - (1 - margin) limit^i_k,
+    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k + z SE(J^i_k) - (1 - margin) limit^i_k,
     c^i_k = (d^i_k + s^i_k) / episode length
 
 for the k-th cost of agent i, whose critics estimate each agent's costs separately.
@@ -17,6 +17,11 @@ first episodes to end are the short ones. The costs of the first episodes so far
 of J: where this bound exceeds the limit it stands for J, and elsewhere c is 0, so that no slack
 under a limit is claimed.
 
+**Confidence.** J is the mean of few episodes, and a cost that is held at its limit by J is over it
+in about half of all updates. With ``cost_confidence`` the limit holds for the upper end of the
+one-sided confidence interval of the mean: z is the normal quantile, and SE(J) follows from the
+episodes' own variance (`standard_error`). For 0.5, the default, z is 0, as in the paper.
+
 **Reserve.** The reserve s is 0 in the paper. A step keeps its limit in the linear model of the
 cost, and the cost itself may settle above the limit all the same; a reserve that grows while the
 cost is above its limit, and shrinks while it is not, brings the cost down. The reserve stays
@@ -27,6 +32,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmarl_lite import keys
@@ -53,6 +59,9 @@ class CostConfig(base_config.Settings):
     environment's own."""
     cost_margin: float = base_config.bounded(0.0, 0, 0.99)
     """Share of each limit that is reserved as a margin."""
+    cost_confidence: float = base_config.bounded(0.5, 0.5, 0.9999)
+    """Confidence with which the mean cost per episode is to be within its limit: the limit holds
+    for the upper end of its one-sided confidence interval; 0.5: for the mean itself (the paper)."""
     cost_average_episodes: float = base_config.bounded(0.0, 0, 1e6)
     """Earlier episodes w that the mean cost J remembers: as n end, J moves by n / (n + w) towards
     their mean. Relative multipliers hardly register how far a rare costly episode is over a limit;
@@ -87,6 +96,9 @@ class CostState(NamedTuple):
         critic_hidden_state: hidden state of the cost critics, ``[B, ...]``.
         value_statistics: running moments ``[K]`` of the sums of costs, or ().
         episode_cost: ``[N, K]`` J, mean undiscounted cost of the latest episodes.
+        squared_cost: ``[N, K]``, mean square of the cost of the same episodes.
+        error_factor: ``[]``, variance of J over the variance of the cost of an episode: the sum of
+            the squared weights of the episodes in J.
         episode_length: ``[]``, mean length in steps of the episodes that ended last.
         living_share: ``[N]``, share of their steps in which the agent was in play, 0 to 1.
         has_estimate: ``[]``, 1 once finished episodes were reported, else 0; J and the length are
@@ -100,6 +112,8 @@ class CostState(NamedTuple):
     critic_hidden_state: PyTree
     value_statistics: Moments
     episode_cost: Array
+    squared_cost: Array
+    error_factor: Array
     episode_length: Array
     living_share: Array
     has_estimate: Array
@@ -160,6 +174,7 @@ class CostEstimate(NamedTuple):
     Attributes:
         advantage: ``[T, B, N, K]``, centered, in the unit of cost.
         target: ``[T, B, N, K]``, targets of the cost critics, in the critics' unit.
+        upper_cost: ``[N, K]`` J + z SE(J), upper end of the interval of the mean cost per episode.
         violation: ``[N, K]`` d + s, in cost per episode; positive where a limit, less margin and
             reserve, is exceeded.
         critic_hidden_state: hidden state of the cost critics after the rollout, ``[B, ...]``.
@@ -167,6 +182,7 @@ class CostEstimate(NamedTuple):
 
     advantage: Array
     target: Array
+    upper_cost: Array
     violation: Array
     critic_hidden_state: PyTree
 
@@ -229,6 +245,8 @@ def init_state(
         if config.normalize_values
         else (),
         episode_cost=zeros,
+        squared_cost=zeros,
+        error_factor=jnp.zeros((), zeros.dtype),
         episode_length=jnp.ones((), zeros.dtype),
         living_share=jnp.ones(spec.num_agents, zeros.dtype),
         has_estimate=jnp.zeros((), zeros.dtype),
@@ -271,9 +289,11 @@ def estimate_costs(
     )
     limit = (1.0 - config.cost_margin) * cost_limits.as_array(config.cost_limit, spec)
     state = state._replace(value_statistics=estimate.value_statistics)
-    state = _update_episode_costs(state, batch, limit, config)
+    state = update_episode_costs(state, batch, limit, config)
+    error = standard_error(state)
+    upper_cost = state.episode_cost + jax.scipy.stats.norm.ppf(config.cost_confidence) * error
     # While J is a lower bound, it can show that a limit is broken, but never that it is kept.
-    excess = state.episode_cost - limit
+    excess = upper_cost - limit
     excess = jnp.where(
         (state.has_estimate > 0) | jnp.isinf(limit), excess, jnp.maximum(excess, 0.0)
     )
@@ -291,20 +311,45 @@ def estimate_costs(
         "cost_violation": jnp.where(jnp.isinf(limit), 0.0, excess),
         "has_cost_estimate": state.has_estimate,
         "adaptive_margin": state.adaptive_margin,
+        "episode_cost_error": error,
     }
     return (
         state,
         CostEstimate(
-            advantage, estimate.target, excess + state.adaptive_margin, estimate.hidden_state
+            advantage,
+            estimate.target,
+            upper_cost,
+            excess + state.adaptive_margin,
+            estimate.hidden_state,
         ),
         info,
     )
 
 
+def standard_error(state: CostState) -> Array:
+    """Computes the standard error of the mean cost per episode.
+
+        SE(J)² = f (Q - J²) / (1 - f)
+
+    for the weighted mean J of independent episodes, the weighted mean Q of their squares, and the
+    sum f of the squared weights: ``Q - J²`` is on average ``1 - f`` times an episode's variance.
+
+    Args:
+        state: the state of the costs.
+
+    Returns:
+        ``[N, K]``, in cost per episode; 0 where J has no episode, or one alone.
+    """
+    variance = jnp.maximum(state.squared_cost - state.episode_cost**2, 0.0)
+    is_known = state.error_factor < 1.0
+    factor = state.error_factor / jnp.where(is_known, 1.0 - state.error_factor, 1.0)
+    return jnp.where(is_known, jnp.sqrt(factor * variance), 0.0)
+
+
 def relative_violation(state: CostState, estimate: CostEstimate) -> Array:
     """Computes the violation of every limit relative to cost and limit.
 
-        v = (d + s) / (J + limit)
+        v = (d + s) / (J + z SE(J) + limit)
 
     The limit here is the one less its margin.
 
@@ -319,19 +364,28 @@ def relative_violation(state: CostState, estimate: CostEstimate) -> Array:
     limited = ~jnp.isinf(estimate.violation) & (
         (state.has_estimate > 0) | (estimate.violation > state.adaptive_margin)
     )
-    # violation - s is J - limit, except where it was raised to 0; those entries are masked below.
-    limit = state.episode_cost - (estimate.violation - state.adaptive_margin)
-    total = state.episode_cost + limit
+    # violation - s is upper_cost - limit, except where it was raised to 0; that is masked below.
+    limit = estimate.upper_cost - (estimate.violation - state.adaptive_margin)
+    total = estimate.upper_cost + limit
     return jnp.where(
         limited & (total > 0), estimate.violation / jnp.where(total > 0, total, 1.0), 0.0
     )
 
 
-def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
-    """Updates J, the reserve and the lengths by the episodes that ended in a rollout.
+def update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
+    """Updates J, its squares, the reserve and the lengths by the episodes that ended in a rollout.
 
     All of them stay as they are where no episode ended; but before any did, J and the length are
     lower bounds, the means over the first episodes so far, some of which still run.
+
+    Args:
+        state: the state of the costs.
+        batch: the rollout.
+        limit: ``[N, K]``, the limits less their margins.
+        config: a `CostConfig`.
+
+    Returns:
+        The new state.
     """
     ended = batch.episode_stats
     any_ended = ended.count > 0
@@ -352,12 +406,18 @@ def _update_episode_costs(state: CostState, batch: Rollout, limit: Array, config
     weight = jnp.where(state.has_estimate > 0, count / (count + config.cost_average_episodes), 1.0)
     growth = config.adaptive_margin_lr * jnp.where(jnp.isinf(limit), 0.0, mean_cost - limit)
     reserve = jnp.clip(state.adaptive_margin + growth, 0.0, limit)
+
+    def remember(mean: Array, of_latest: Array) -> Array:
+        return jnp.where(any_ended, mean + weight * (of_latest - mean), mean)
+
     return state._replace(
         adaptive_margin=jnp.where(any_ended, reserve, state.adaptive_margin),
-        episode_cost=jnp.where(
+        episode_cost=remember(state.episode_cost, mean_cost),
+        squared_cost=remember(state.squared_cost, ended.squared_costs / count),
+        error_factor=jnp.where(
             any_ended,
-            state.episode_cost + weight * (mean_cost - state.episode_cost),
-            state.episode_cost,
+            (1.0 - weight) ** 2 * state.error_factor + weight**2 / count,
+            state.error_factor,
         ),
         episode_length=jnp.where(any_ended, ended.lengths / count, state.episode_length),
         living_share=jnp.where(

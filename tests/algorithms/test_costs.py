@@ -745,6 +745,8 @@ def test_limits_that_do_not_fit_the_environment(name):
         registry.make_algorithm(name, spec(2), kind(cost_limit=1.0))
     for field, value in [
         ("cost_margin", 1.0),
+        ("cost_confidence", 1.0),
+        ("cost_confidence", 0.4),
         ("cost_gamma", 2.0),
         ("adaptive_margin_lr", -1.0),
         ("cost_average_episodes", -1.0),
@@ -794,6 +796,81 @@ def test_a_reserve_grows_while_a_limit_is_broken_and_counts_as_cost(float64, nam
     assert any(
         (a != b).any() for a, b in zip(*map(jax.tree.leaves, (ends[0][0], ends[1][0])), strict=True)
     )
+
+
+def play_episodes(config, counts, costs):
+    """The state of the costs after rollouts in which ``counts`` episodes of some costs ended."""
+    env_spec = with_costs(spec(1), ("a",))
+    ours = registry.make_algorithm("macpo", env_spec, config)
+    state = ours.init(jax.random.key(0), B).costs
+    ends, unused = np.cumsum(counts), rollout(1, k=1, episode_cost=((0.0,),))
+    for begin, end in zip(ends - counts, ends, strict=True):
+        ended = costs[begin:end]
+        stats = EpisodeStats(
+            jnp.asarray(float(len(ended))),
+            jnp.zeros(1),
+            jnp.full((1, 1), ended.sum()),
+            jnp.asarray(10.0 * len(ended)),
+            jnp.full(1, 10.0 * len(ended)),
+            squared_costs=jnp.full((1, 1), (ended**2).sum()),
+        )
+        batch = unused._replace(episode_stats=stats)
+        state = constraints.update_episode_costs(state, batch, jnp.ones((1, 1)), config)
+    return state
+
+
+@pytest.mark.parametrize("earlier", [0.0, 6.0])
+def test_the_standard_error_is_that_of_a_weighted_mean(float64, earlier):
+    config = macpo.MACPOConfig(
+        cost_limit=1.0, hidden_sizes=(4,), cost_average_episodes=earlier, cost_confidence=0.9
+    )
+    counts, draw = np.array([3, 0, 2, 5]), np.random.default_rng(0)
+    costs = draw.exponential(4.0, counts.sum())
+    state = play_episodes(config, counts, costs)
+    # the weights of the episodes: a rollout's share of J, times what later rollouts left of it
+    shares = [1.0, 2 / (2 + earlier), 5 / (5 + earlier)]
+    by_rollout = [(1 - shares[1]) * (1 - shares[2]), shares[1] * (1 - shares[2]), shares[2]]
+    weights = np.concatenate(
+        [np.full(n, share / n) for n, share in zip([3, 2, 5], by_rollout, strict=True)]
+    )
+    used = weights > 0
+    variance = np.cov(costs[used], aweights=weights[used])  # of one episode
+    expected = np.sqrt(variance * (weights**2).sum())
+    np.testing.assert_allclose(constraints.standard_error(state), [[expected]], rtol=1e-9)
+    np.testing.assert_allclose(state.episode_cost, [[(weights * costs).sum()]])
+
+
+def test_the_upper_end_is_above_the_true_mean_as_often_as_it_is_to_be(float64):
+    config = macpo.MACPOConfig(cost_limit=1.0, hidden_sizes=(4,), cost_average_episodes=30.0)
+    counts = np.full(12, 8)
+    costs = np.random.default_rng(1).normal(6.0, 2.0, (4000, counts.sum()))
+    state = jax.vmap(lambda costs: play_episodes(config, counts, costs))(jnp.asarray(costs))
+    error = jax.vmap(constraints.standard_error)(state)
+    for confidence, z in [(0.5, 0.0), (0.9, 1.2816), (0.98, 2.0537)]:
+        covered = np.mean(state.episode_cost + z * error >= 6.0)
+        assert abs(covered - confidence) < 0.02, confidence
+
+
+@pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
+def test_a_limit_holds_for_the_upper_end_of_the_mean_cost(float64, name):
+    env_spec = with_costs(spec(1))
+    result = rollout(1)  # three episodes; costs of 4 and 2
+    ended = result.episode_stats
+    squares = 3.0 * jnp.array([[4.0**2 + 6.0, 2.0**2]])  # variances of 9 and 0
+    result = result._replace(episode_stats=ended._replace(squared_costs=squares))
+    seen = {}
+    for confidence in (0.5, 0.9, 0.975):
+        ours = registry.make_algorithm(
+            name,
+            env_spec,
+            registry.config_of(name)(cost_limit=3.0, cost_confidence=confidence, hidden_sizes=(4,)),
+        )
+        _, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), result)
+        np.testing.assert_allclose(info["episode_cost_error"], [[3.0**0.5, 0.0]])
+        seen[confidence] = info["cost_violation"][0]
+    np.testing.assert_allclose(seen[0.5], [1.0, -1.0], atol=1e-12)
+    np.testing.assert_allclose(seen[0.9], [1.0 + 1.28155 * 3.0**0.5, -1.0], rtol=1e-5)
+    np.testing.assert_allclose(seen[0.975], [1.0 + 1.95996 * 3.0**0.5, -1.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("earlier", [0.0, 6.0])
