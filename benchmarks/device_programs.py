@@ -221,12 +221,6 @@ def _compiling(facts: Mapping[str, Any]) -> dict[str, str]:
     return {name: x for name, x in facts.get("packages", {}).items() if name not in others}
 
 
-def _is_whole(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row has a program, and the counts of its instructions."""
-    train = row.get("programs", {}).get("train_chunk")
-    return "error" not in row and (train is None or "kernels" in train)
-
-
 def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str, Any]) -> int:
     """Compiles the missing rows of a part for a chip; returns how many failed."""
     path = args.out / f"device-programs-{part}-{chip}.json"
@@ -239,8 +233,8 @@ def _run_part(part: str, chip: str, args: argparse.Namespace, facts: Mapping[str
     stored = json.loads(path.read_text()) if path.exists() else {}
     same = _compiling(stored.get("facts", {})) == _compiling(facts)
     rows: dict[str, Any] = stored.get("rows", {}) if same else {}
-    # an error may have been mended since, and a wrong count taken out
-    missing = [row for row in commands if row not in rows or not _is_whole(rows[row])]
+    # an error may have been mended since
+    missing = [row for row in commands if "error" in rows.get(row, {"error": ""})]
 
     lock = threading.Lock()
     result = {"facts": facts, "chip": chip, "part": part, "planned": len(every), "rows": rows}
@@ -280,19 +274,19 @@ def _run_table(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name in sorted(name for name, row in rows.items() if "error" not in row):
         row = rows[name]
         train = row["programs"]["train_chunk"]
-        steps = train.get("kernels_by_part", {})
+        steps = train["kernels_by_part"]
         per_step = sum(steps.get(part, 0) for part in ("reset", "environment", "rollout"))
         exchanges = (
             f"{x['number']} {kind}, {x['bytes'] / 1e6:.3g} MB"
-            for kind, x in train.get("collectives", {}).items()
+            for kind, x in train["collectives"].items()
         )
         table.append(
             {
                 "program": name,
                 "envs x steps": f"{row['num_envs']} x {row['num_steps']}",
-                "kernels an update": train.get("kernels", ""),
+                "kernels an update": train["kernels"],
                 "of these": ", ".join(f"{part} {number}" for part, number in steps.items()),
-                "kernels a step": per_step / row["num_steps"] if steps else "",
+                "kernels a step": per_step / row["num_steps"],
                 "temporary MB": train["temporary_bytes"] / 1e6,
                 "learner MB": row["learner_bytes"] / 1e6,
                 "exchanges an update": "; ".join(exchanges),

@@ -97,8 +97,7 @@ METRICS: dict[str, str] = {
     "cost_dual": "Multiplier of each limit that the step implies (surrogate per cost per step).",
     # limits on costs
     "cost_violation": "Mean cost J of the latest episodes, or the upper end of its interval, less "
-    "the limit less its margin; until J "
-    "is known 0 or more.",
+    "the limit less its margin; until J is known 0 or more.",
     "has_cost_estimate": "1 once every environment has finished an episode, so that the cost is "
     "known, else 0.",
     "cost_pessimism": "Share of the most that a step can promise of the cost that is not counted "

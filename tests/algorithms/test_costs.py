@@ -858,7 +858,7 @@ def test_a_limit_holds_for_the_upper_end_of_the_mean_cost(float64, name):
     ended = result.episode_stats
     squares = 3.0 * jnp.array([[4.0**2 + 6.0, 2.0**2]])  # variances of 9 and 0
     result = result._replace(episode_stats=ended._replace(squared_costs=squares))
-    seen = {}
+    excess = {}
     for confidence in (0.5, 0.9, 0.975):
         ours = registry.make_algorithm(
             name,
@@ -867,10 +867,10 @@ def test_a_limit_holds_for_the_upper_end_of_the_mean_cost(float64, name):
         )
         _, info = jax.jit(ours.update)(jax.random.key(1), ours.init(jax.random.key(0), B), result)
         np.testing.assert_allclose(info["episode_cost_error"], [[3.0**0.5, 0.0]])
-        seen[confidence] = info["cost_violation"][0]
-    np.testing.assert_allclose(seen[0.5], [1.0, -1.0], atol=1e-12)
-    np.testing.assert_allclose(seen[0.9], [1.0 + 1.28155 * 3.0**0.5, -1.0], rtol=1e-5)
-    np.testing.assert_allclose(seen[0.975], [1.0 + 1.95996 * 3.0**0.5, -1.0], rtol=1e-5)
+        excess[confidence] = info["cost_violation"][0]
+    np.testing.assert_allclose(excess[0.5], [1.0, -1.0], atol=1e-12)
+    np.testing.assert_allclose(excess[0.9], [1.0 + 1.28155 * 3.0**0.5, -1.0], rtol=1e-5)
+    np.testing.assert_allclose(excess[0.975], [1.0 + 1.95996 * 3.0**0.5, -1.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("earlier", [0.0, 6.0])
