@@ -21,7 +21,8 @@ takes off a share of the largest promise p_k (`trust_region_update`); it follows
 with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``
 (`constraints.relative_violation`). With μ = 1 the reward has no part in a step while a limit is
 broken; until an agent has kept its limit for the first time, ``pessimism_max_initial`` replaces the
-upper bound 1. α = κ = 0, the default, is the method of the paper.
+upper bound 1. α = κ = 0, the default, is the method of the paper. With ``cost_confidence`` above
+0.5 the upper end of J's confidence interval stands for J in the limits and in v.
 
 Where the reference implementation departs from the paper there is a setting, whose default follows
 the paper; `MACPOConfig.reference` follows the reference implementation. The damping of 0.1 and the
