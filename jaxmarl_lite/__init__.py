@@ -73,6 +73,9 @@ if TYPE_CHECKING:
     from jaxmarl_lite.experiment.optuna_study import optimize as optimize
     from jaxmarl_lite.experiment.policies import TrainedPolicy as TrainedPolicy
     from jaxmarl_lite.experiment.policies import load_policy as load_policy
+    from jaxmarl_lite.experiment.reference_results import (
+        reference_results as reference_results,
+    )
     from jaxmarl_lite.experiment.result import Result as Result
     from jaxmarl_lite.experiment.result import load_run as load_run
     from jaxmarl_lite.experiment.runner import RunError as RunError
@@ -141,6 +144,7 @@ _NAMES = {
     "make_play": "evaluate",
     "make_train": "train",
     "optimize": "experiment.optuna_study",
+    "reference_results": "experiment.reference_results",
     "register_algorithm": "algorithms.registry",
     "resume_run": "experiment.api",
     "run": "experiment.api",

@@ -34,7 +34,7 @@ SCRIPTS = (
     "speed",
     "constrained_step",
     "physics",
-    "reproduce_macpo",
+    "reference_runs",
     "reproduce_liir",
     "liir_ablation",
     "pursuit",
@@ -645,28 +645,6 @@ def test_pursuit(tmp_path: Path) -> None:
     assert (tmp_path / "pursuit.png").stat().st_size > 1000 and "| exact |" in (
         tmp_path / "pursuit.md"
     ).read_text()
-
-
-@pytest.mark.slow
-def test_reproduce_macpo(tmp_path: Path) -> None:
-    pytest.importorskip("mujoco")
-    message = shlex.split(
-        "--tasks halfcheetah-2x3 --algorithms happo --steps 32 --seeds 2 --num-evaluations 1"
-    )
-    message += [
-        *shlex.split("--eval-episodes 1 --num-envs 4 --num-steps 8"),
-        "--runs",
-        tmp_path / "runs",
-        "--out",
-        tmp_path,
-    ]
-    run("reproduce_macpo", *message)
-    ((task, name, paper_return, paper_cost, *_, limit, within, steps, seeds),) = json.loads(
-        (tmp_path / "reproduce-macpo.json").read_text()
-    )["rows"]
-    assert (task, name, paper_return, paper_cost) == ("halfcheetah-2x3", "happo", 3700, 555)
-    assert (limit, within, steps, seeds) == (5.0, "no", 32, 2)
-    assert (tmp_path / "reproduce-macpo-halfcheetah-2x3.png").stat().st_size > 1000
 
 
 def test_the_curves_of_stored_results_are_drawn(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ class Compare:
     default the current folder."""
     against: str | None = None
     """Label of the run with which all others are compared; by default the first."""
+    reference: bool = False
+    """Set the reference results that come with the package beside existing runs, and the values
+    that papers publish."""
     report: bool = False
     """Write comparison.html too, one web page with everything inside."""
     seeds: tuple[int, ...] = (3,)
@@ -77,6 +80,10 @@ def compare(args: list[str]) -> None:
     if options.env:
         if options.out is None:
             raise ValueError("--out is missing; allowed with --env is the folder of the runs")
+        if options.reference:
+            raise ValueError(
+                "--reference is given with --env; allowed is without it, on the folders of the runs"
+            )
         comparison = comparing.compare(
             options.runs,
             options.env,
@@ -95,7 +102,9 @@ def compare(args: list[str]) -> None:
         )
     else:
         _check_no_training(options)
-        comparison = comparing.compare_runs(options.runs, against=options.against)
+        comparison = comparing.compare_runs(
+            options.runs, against=options.against, reference=options.reference
+        )
     stem = (options.out or Path()) / "comparison"
     paths = comparison.save(stem)
     if options.report:
@@ -120,10 +129,10 @@ def _check_no_training(options: Compare) -> None:
                 "folders of runs"
             )
     for field in dataclasses.fields(options):
-        if field.name in ("runs", "env", "out", "against", "report"):
+        if field.name in ("runs", "env", "out", "against", "report", "reference"):
             continue
         if getattr(options, field.name) != field.default:
             raise ValueError(
                 f"--{field.name.replace('_', '-')} is given, but without --env nothing is trained; "
-                "allowed are --against, --out and --report"
+                "allowed are --against, --out, --reference and --report"
             )

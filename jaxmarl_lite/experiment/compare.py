@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment import joining
+from jaxmarl_lite.experiment import joining, reference_results
 from jaxmarl_lite.experiment.api import RunError, resume_run
-from jaxmarl_lite.experiment.comparison import Comparison, folder_name
+from jaxmarl_lite.experiment.comparison import Comparison, PublishedValue, folder_name
 from jaxmarl_lite.experiment.config import RunConfig
 from jaxmarl_lite.experiment.memory import DeviceMemoryError
 from jaxmarl_lite.experiment.result import Result, load_run
@@ -241,6 +241,7 @@ def compare_runs(
     *,
     against: str | None = None,
     env: Environment | Sequence[Environment] = (),
+    reference: bool = False,
 ) -> Comparison:
     """Compares runs that exist already.
 
@@ -251,6 +252,8 @@ def compare_runs(
         against: label of the run with which all others are compared; None: the first.
         env: the environments of those runs that were given an object, one or several; each serves
             the runs that have its name.
+        reference: whether to set the reference results in the same environments beside the runs, as
+            ``reference LABEL``, and the values that papers publish; see `reference_results`.
 
     Returns:
         The `Comparison`.
@@ -287,10 +290,36 @@ def compare_runs(
         env_results[label] = result
     if not results:
         raise ValueError("runs is empty; allowed are the folders of one or several runs")
+    published = _add_references(results) if reference else {}
     known = dict.fromkeys(label for env_results in results.values() for label in env_results)
-    return Comparison(
-        results, check_choice("against", next(iter(known)) if against is None else against, known)
-    )
+    against = check_choice("against", next(iter(known)) if against is None else against, known)
+    return Comparison(results, against, published=published)
+
+
+def _add_references(results: dict[str, dict[str, Result]]) -> dict[str, list[PublishedValue]]:
+    """Adds the reference results to those of runs; returns what papers publish.
+
+    Raises:
+        ValueError: no environment has either.
+    """
+    published = {}
+    has_reference = False
+    for env, env_results in results.items():
+        algorithms = {result.algorithm for result in env_results.values()}
+        environment = next(iter(env_results.values())).env
+        for label, result in reference_results.results(env, environment).items():
+            env_results[f"reference {label}"] = result
+            algorithms.add(result.algorithm)
+            has_reference = True
+        values = reference_results.published_values(env)
+        published[env] = [value for value in values if value.algorithm in algorithms]
+    if not has_reference and not any(published.values()):
+        known = ", ".join(reference_results.environments())
+        raise ValueError(
+            f"reference is True, but nothing is kept for {', '.join(results)}; allowed are runs in "
+            f"{known}"
+        )
+    return published
 
 
 def _joined(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich import box
@@ -28,6 +28,30 @@ FEW_SEEDS = 5
 """With fewer seeds, a comparison says that its intervals mean little."""
 
 
+class PublishedValue(NamedTuple):
+    """A final result that a paper publishes, read off its figures.
+
+    Attributes:
+        paper: short name of the paper or program.
+        source: what was read.
+        steps: environment steps of each seed at the end.
+        env: id of the environment.
+        algorithm: name of the algorithm here.
+        final_return: mean return at the end, or None.
+        final_win_rate: share of won episodes at the end, 0 to 1, or None.
+        cost: mean cost per episode, or None.
+    """
+
+    paper: str
+    source: str
+    steps: int
+    env: str
+    algorithm: str
+    final_return: float | None = None
+    final_win_rate: float | None = None
+    cost: float | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """Runs side by side, returned by `compare` and `compare_runs`.
@@ -38,11 +62,13 @@ class Comparison:
         results: environment -> label -> result.
         against: label of the run with which all others are compared.
         failed: environment -> label -> why a run ended without a result.
+        published: environment -> what papers publish for algorithms of the runs.
     """
 
     results: dict[str, dict[str, Result]]
     against: str
     failed: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    published: dict[str, list[PublishedValue]] = dataclasses.field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """Computes the statistics of every run, as plain data.
@@ -152,6 +178,9 @@ class Comparison:
                 "episodes of an evaluation": {
                     x: str(r.plan.eval_episodes) for x, r in results.items()
                 },
+                "arguments of the environment": {
+                    x: str(r.plan.env_args or "none") for x, r in results.items()
+                },
                 "actions in evaluations": {
                     x: "likeliest" if r.plan.greedy else "sampled" for x, r in results.items()
                 },
@@ -228,9 +257,22 @@ class Comparison:
             for row in rows
             if "plan" in row
         ]
+        published = [
+            {
+                "environment": env,
+                "published": f"{value.algorithm}, {value.paper}",
+                "return": _number_text(value.final_return),
+                "win rate": _number_text(value.final_win_rate),
+                "cost per episode": _number_text(value.cost),
+                "steps a seed": f"{value.steps:,}",
+                "source": value.source,
+            }
+            for env, values in self.published.items()
+            for value in values
+        ]
         return [
             tables.make_table(list(lines[0]), [list(line.values()) for line in lines])
-            for lines in (scores, costs, durations)
+            for lines in (scores, costs, durations, published)
             if lines
         ]
 
@@ -266,7 +308,7 @@ class Comparison:
         runs = self.results[env]
         first = next(iter(runs.values()))
         random = None if first.random_returns is None else statistics.iqm(first.random_returns)
-        return plotting.run_panels(
+        panels = plotting.run_panels(
             runs,
             cost_names=first.spec.cost_names,
             cost_descriptions=first.spec.cost_descriptions,
@@ -274,6 +316,22 @@ class Comparison:
             best=first.spec.max_return,
             random=random,
         )
+        levels = [
+            (title, plotting.HLine(level, f"{value.algorithm}, {value.paper}"))
+            for value in self.published.get(env, [])
+            for title, level in (
+                ("return", value.final_return),
+                ("win rate", value.final_win_rate),
+            )
+            if level is not None
+        ]
+        return [
+            dataclasses.replace(
+                panel,
+                hlines=[*panel.hlines, *(line for title, line in levels if title == panel.title)],
+            )
+            for panel in panels
+        ]
 
     def report(self, path: str | Path) -> Path:
         """Writes the comparison as one web page with everything inside.
@@ -502,6 +560,11 @@ def _interval_text(interval: Mapping[str, float] | None) -> str:
     ):
         return tables.format_interval(Interval(**interval))  # type: ignore[arg-type]
     return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+
+
+def _number_text(number: float | None) -> str:
+    """Formats a published value; None is empty."""
+    return "" if number is None else f"{number:,g}"
 
 
 def _render(parts: Sequence[Table], width: int) -> str:

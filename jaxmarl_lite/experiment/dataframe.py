@@ -70,7 +70,7 @@ def _rows_of_result(result: Result) -> list[dict[str, Any]]:
     ]
     evaluated = np.any(measured, axis=0)  # [S, E]; an interrupted run lacks some
     return [
-        _index(result.plan, seed, int(step) // result.plan.batch_steps, int(step))
+        row_index(result.plan, seed, int(step) // result.plan.batch_steps, int(step))
         | metrics.flatten({name: values[i, j] for name, values in result.metrics.items()})
         for i, seed in enumerate(result.seeds)
         for j, step in enumerate(result.steps)
@@ -191,15 +191,22 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
     ordered = sorted(stored.rows, key=lambda row: (place[row["seed"]], row["update"]))
     return [
         {"run": str(path)}
-        | _index(plan, row["seed"], row["update"], row["step"])
+        | row_index(plan, row["seed"], row["update"], row["step"])
         | {name: value for name, value in row.items() if name not in loggers.INDEX}
         | settings
         for row in ordered
     ]
 
 
-def _index(plan: RunConfig, seed: int, update: int, step: int) -> dict[str, Any]:
-    """Returns the columns that say which evaluation a row is of."""
+def row_index(plan: RunConfig, seed: int, update: int, step: int) -> dict[str, Any]:
+    """Returns the columns that say which evaluation a row is of.
+
+    Args:
+        plan: plan of the run.
+        seed: the seed.
+        update: number of the update.
+        step: environment steps of the seed so far.
+    """
     return {
         "algorithm": plan.algorithm,
         "env": plan.env,
