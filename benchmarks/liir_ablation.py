@@ -1,22 +1,25 @@
 """Compares LIIR with its ablations, each tuned by as many trials, on tasks that may need it.
 
     python benchmarks/liir_ablation.py
-    python benchmarks/liir_ablation.py --tasks relay pursuit-5 --trials 32 --seeds 30 --steps 300000
+    python benchmarks/liir_ablation.py --tasks relay pursuit-5 --trials 48 --seeds 30 --steps 300000
 
-Every variant has the same number of trials, in two rounds. The first draws learning rate, entropy
-bonus, epochs and minibatches, the same draws for all; the second, at the best of them, draws the
-settings of the variant alone: lambda and the intrinsic reward's learning rate, so that they are
-chosen for their own effect and not for the settings drawn with them. Plain learning (lambda = 0)
-draws the settings of the first round again. The best trial is that of the highest mean return over
-training, over a few seeds; the report is of fresh seeds at its settings. The trials of a round with
-the same epochs and minibatches are one compiled program, and the fresh seeds another.
+Every variant has the same number of trials of one Optuna sampler (TPE, the same seed for all) over
+its settings: learning rate, entropy bonus, epochs and minibatches for all, and the weight of the
+intrinsic reward and its learning rate for those that have them. The best trial is that of the
+highest mean return over training, over a few seeds; the report is of fresh seeds at its settings.
+Trials are asked for and told in groups; those of a group with the same epochs and minibatches are
+one compiled program, and the fresh seeds another.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an
 episode's end; relay (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix
-game with a second-best equilibrium; foraging, also paid at the end. ``central critic`` is lambda =
-0 again, with a critic that sees the state, the input of LIIR's extrinsic critic, for the policy
-directly. ``exact without`` is lambda = 0 at the settings that were chosen for LIIR (``exact``):
-what the reward alone does there.
+game with a second-best equilibrium; foraging, also paid at the end; ten cleaners of one room, whose
+rewards are shared; battles. ``central critic`` is lambda = 0 again, with a critic that sees the
+state, the input of LIIR's extrinsic critic, for the policy directly. ``exact without`` is lambda =
+0 at the settings that were chosen for LIIR (``exact``): what the reward alone does there.
+
+Beside the returns stand three diagnostics of the intrinsic reward, means over the last nine tenths
+of training: the share of its optimizer's full step that it takes, its saturation, and the cosine of
+the proxy advantage with the extrinsic one.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ import bench_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optuna
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.experiment import compare
@@ -49,6 +53,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "climbing": ("toy/climbing", {}),
     "foraging": ("jumanji/lbf-2s-8x8-2p-2f-coop", {}),
     "foraging, paid late": ("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", {}),
+    "cleaner-10": ("jumanji/cleaner-10x10x10a", {}),
+    "3m": ("smax/3m", {}),
+    "2s3z": ("smax/2s3z", {}),
+    "3m, paid late": ("delayed/smax/3m", {}),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
@@ -67,8 +75,14 @@ COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
 CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
 """Setting -> equally likely values; each combination is a program of its own."""
 OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
-"""Setting -> the range of its draws, uniform in the logarithm; critics learn at ``lr``, or at 1e-3
-if that is more."""
+"""Setting -> its range, searched in the logarithm; critics learn at ``lr``, or at 1e-3 if that is
+more."""
+DIAGNOSTICS = {
+    "intrinsic_step_share": "step share",
+    "intrinsic_saturation": "saturation",
+    "proxy_extrinsic_cosine": "cosine of advantages",
+}
+"""Metric of the intrinsic reward -> its column in the table."""
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,7 +94,8 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     )
     bench_utils.add_numbers(
         parser,
-        trials=(16, "draws of the settings, for each variant"),
+        trials=(24, "trials of the settings, for each variant"),
+        group=(8, "trials that are asked for at once"),
         tuning_seeds=(4, "of each trial"),
         seeds=(20, "fresh seeds, at the best trial's settings"),
         steps=(100_000, "environment steps of each run"),
@@ -93,6 +108,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
             f"--num-envs is {args.num_envs}; allowed is a multiple of "
             f"{max(CHOICES['num_minibatches'])}"
         )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     args.variants.sort(key=list(VARIANTS).index)  # who borrows comes after who lends
     return args
 
@@ -107,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         if name not in ("tasks", "variants", "out")
     }
     settings["searched"] = str(COMMON | CHOICES | OWN)
+    settings["sampler"] = f"optuna {optuna.__version__} TPE"
     data = bench_utils.begun(path, settings)
     for task in args.tasks:
         for variant, lender in BORROWED.items():
@@ -147,20 +164,23 @@ def measured(
     updates -= updates % args.points
 
     @functools.cache
-    def program(epochs: int, num_minibatches: int) -> Callable[..., jax.Array]:
-        """Returns mean returns ``[points]`` of keys and configs that differ in floats."""
+    def program(epochs: int, num_minibatches: int) -> Callable[..., dict[str, jax.Array]]:
+        """Returns the curves ``[points]`` of keys and configs that differ in floats."""
         config = dataclasses.replace(plain, num_epochs=epochs, num_minibatches=num_minibatches)
         algorithm = jml.make_algorithm("liir", env.spec, config)
         init, train = jml.make_train(algorithm, env, args.num_envs, args.num_steps)
 
         @jax.jit
         @jax.vmap
-        def curve(key: jax.Array, config: Any) -> jax.Array:
+        def curve(key: jax.Array, config: Any) -> dict[str, jax.Array]:
             state, metrics = train(init(key, config), updates)
-            parts = metrics["episode_return"].reshape(args.points, -1)
-            return jnp.where(
-                tree_math.all_finite(state.learner_state), jnp.nanmean(parts, axis=1), jnp.nan
-            )
+            healthy = tree_math.all_finite(state.learner_state)
+
+            def over_training(name: str) -> jax.Array:
+                parts = metrics[name].reshape(args.points, -1)
+                return jnp.where(healthy, jnp.nanmean(parts, axis=1), jnp.nan)
+
+            return {name: over_training(name) for name in ("episode_return", *DIAGNOSTICS)}
 
         return curve
 
@@ -172,7 +192,9 @@ def measured(
         values = {name: value for name, value in lent.items() if name not in VARIANTS[variant]}
         best = dataclasses.replace(plain, **_with_critic(values))
     fresh = jax.random.split(jax.random.key(2), args.seeds)
-    returns = np.asarray(program(*_choices(best))(*_stacked([(key, best) for key in fresh])))
+    curves = program(*_choices(best))(*_stacked([(key, best) for key in fresh]))
+    curves = {name: np.asarray(values) for name, values in curves.items()}
+    returns = curves["episode_return"]
     diverged = np.isnan(returns).all(1)
     if diverged.all():
         sys.exit(
@@ -189,75 +211,65 @@ def measured(
         "returns": returns.tolist(),
         "best": env.spec.max_return,
         "chosen": settings_of(best),
+        "diagnostics": {
+            name: float(np.nanmean(curves[name][:, args.points // 10 :])) for name in DIAGNOSTICS
+        }
+        if best.intrinsic_coef
+        else {},
         "trials": [settings_of(config) | {"score": score} for config, score in tried],
     }
 
 
 def tuned(
-    program: Callable[..., Callable[..., jax.Array]],
+    program: Callable[..., Callable[..., dict[str, jax.Array]]],
     config: Any,
     task: str,
     variant: str,
     args: argparse.Namespace,
 ) -> list[tuple[Any, float]]:
-    """Runs the trials of both rounds; returns settings and their mean return over training.
+    """Runs the trials of a variant; returns settings and their mean return over training.
 
     ``program`` maps a combination of `CHOICES` to a function from keys and configs, ``[trials *
     seeds]``, to curves.
     """
     keys = jax.random.split(jax.random.key(1), args.tuning_seeds)
-
-    def scored(drawn: list[Any]) -> list[tuple[Any, float]]:
-        alike: dict[tuple[int, ...], list[Any]] = {}
-        for config in drawn:
-            alike.setdefault(_choices(config), []).append(config)
-        return [
-            pair
-            for choices, configs in alike.items()
-            for pair in scored_alike(program(*choices), configs)
-        ]
-
-    def scored_alike(curve: Callable[..., jax.Array], drawn: list[Any]) -> list[tuple[Any, float]]:
-        pairs = [(key, config) for config in drawn for key in keys]
-        curves = np.asarray(curve(*_stacked(pairs))).reshape(len(drawn), len(keys), -1)
-        diverged = np.isnan(curves).all(2).any(1)  # a trial with such a seed is not to be chosen
-        means = [
-            -np.inf if lost else np.nanmean(values)
-            for lost, values in zip(diverged, curves, strict=True)
-        ]
-        return list(zip(drawn, map(float, means), strict=True))
-
-    draw, second = np.random.default_rng(list(TASKS).index(task)), args.trials // 2
-    common = COMMON | CHOICES
-    tried = scored(trials(config, common, args.trials - second, draw))
-    if second:
-        best = max(tried, key=lambda trial: trial[1])[0]
-        ranges = {name: ends for name, ends in OWN.items() if name not in VARIANTS[variant]}
-        tried += scored(
-            trials(
-                best,
-                common if VARIANTS[variant].get("intrinsic_coef") == 0 else ranges,
-                second,
-                draw,
-            )
-        )
+    sampler = optuna.samplers.TPESampler(
+        seed=list(TASKS).index(task), n_startup_trials=args.group, constant_liar=True
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    tried: list[tuple[Any, float]] = []
+    while len(tried) < args.trials:
+        asked = [study.ask() for _ in range(min(args.group, args.trials - len(tried)))]
+        configs = [suggested(trial, config, variant) for trial in asked]
+        scores: dict[int, float] = {}
+        for choices in dict.fromkeys(map(_choices, configs)):
+            alike = [i for i, item in enumerate(configs) if _choices(item) == choices]
+            pairs = [(key, configs[i]) for i in alike for key in keys]
+            curves = np.asarray(program(*choices)(*_stacked(pairs))["episode_return"])
+            for i, values in zip(alike, curves.reshape(len(alike), len(keys), -1), strict=True):
+                # a trial with a seed that diverged is not to be chosen
+                lost = np.isnan(values).all(1).any()
+                scores[i] = -np.inf if lost else float(np.nanmean(values))
+        for i, trial in enumerate(asked):
+            if np.isfinite(scores[i]):
+                study.tell(trial, scores[i])
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            tried.append((configs[i], scores[i]))
     return tried
 
 
-def trials(
-    config: Any, ranges: dict[str, tuple[float, ...]], number: int, draw: np.random.Generator
-) -> list[Any]:
-    """Returns configs with settings drawn at random."""
-    configs = []
-    for _ in range(number):
-        values = {
-            name: int(draw.choice(ends))
-            if name in CHOICES
-            else float(np.exp(draw.uniform(*np.log(ends))))
-            for name, ends in ranges.items()
-        }
-        configs.append(dataclasses.replace(config, **_with_critic(values)))
-    return configs
+def suggested(trial: Any, config: Any, variant: str) -> Any:
+    """Returns the config of a trial; settings that a variant fixes are not searched."""
+    fixed = VARIANTS[variant]
+    own = {} if fixed.get("intrinsic_coef") == 0 else OWN
+    values: dict[str, Any] = {
+        name: trial.suggest_float(name, *ends, log=True)
+        for name, ends in (COMMON | own).items()
+        if name not in fixed
+    }
+    values |= {name: trial.suggest_categorical(name, ends) for name, ends in CHOICES.items()}
+    return dataclasses.replace(config, **_with_critic(values))
 
 
 def _choices(config: Any) -> tuple[int, ...]:
@@ -295,6 +307,7 @@ def text(data: dict[str, Any]) -> str:
                     for a, b in ((plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))
                 ]
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
+            diagnostics = row.get("diagnostics", {})
             rows.append(
                 {
                     "task": task,
@@ -304,6 +317,7 @@ def text(data: dict[str, Any]) -> str:
                     "P(exact better) at the end": beaten[0],
                     "P(exact better) over training": beaten[1],
                     "best": row["best"],
+                    **{label: diagnostics.get(name) for name, label in DIAGNOSTICS.items()},
                     "settings": settings,
                 }
             )
@@ -313,9 +327,10 @@ def text(data: dict[str, Any]) -> str:
         f"# Where the learned reward helps\n\n{bench_utils.facts_text(data['facts'])}\n\n"
         f"{bench_utils.table(rows)}\nIQM of {s['seeds']} fresh seeds with 95 % bootstrap "
         f"intervals, of the returns of the episodes in training (sampled actions), {steps:,} "
-        f"environment steps. Settings are the best of {s['trials']} draws in two rounds, each with "
-        f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} environments x "
-        f"{s['num_steps']} steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
+        f"environment steps. Settings are the best of {s['trials']} trials "
+        f"({s.get('sampler', 'random')}), each with {s['tuning_seeds']} seeds, by the mean over "
+        f"training; {s['num_envs']} environments x {s['num_steps']} steps, layers "
+        f"{s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
     )
 
 

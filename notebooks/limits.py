@@ -56,11 +56,11 @@ free.plot()
 #
 # Limits are in cost per episode. They come from the environment here; `cost_limit={"energy": 5,
 # "noise": (5, 4)}` in the config would give others, and `--cost-limit energy=5 noise=5,4` does on
-# the command line. A margin of a tenth, and a reserve that grows while a limit is broken, keep the
-# team on the safe side of them.
+# the command line. With `cost_confidence=0.9` the upper end of the mean cost's 90 % interval is
+# held under its limit; with 0.5, the default, the mean itself.
 
 # %%
-config = jml.MACPOConfig(cost_margin=0.1, adaptive_margin_lr=0.1)
+config = jml.MACPOConfig(cost_confidence=0.9)
 safe = jml.run("macpo", "toy/budget-two", config=config, **common)
 print(safe.summary())
 safe.plot()
@@ -70,7 +70,7 @@ safe.plot()
 # price, and moves the prices.
 
 # %%
-config = jml.MAPPOLagrangianConfig(cost_margin=0.1, multiplier_ki=0.1, multiplier_kp=2.0)
+config = jml.MAPPOLagrangianConfig(cost_confidence=0.9, multiplier_ki=0.1, multiplier_kp=2.0)
 priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **common)
 print(priced.summary())
 

@@ -482,28 +482,23 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
 
 def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     liir_ablation = importlib.import_module("liir_ablation")
-    chosen = liir_ablation.options(["--trials", "6", "--tuning-seeds", "2"])
-    rates = []
+    chosen = liir_ablation.options(["--trials", "8", "--group", "4", "--tuning-seeds", "2"])
 
     def curve(keys: Any, config: Any) -> Any:
-        """The higher the learning rate the better, but at the highest of a round the second seed
-        diverges."""
+        """The higher the learning rate the better, but beyond 2e-3 the second seed diverges."""
         lr = np.asarray(config.lr)
-        rates.append(sorted(set(lr.tolist())))
         result = np.repeat(lr[:, None], 3, 1)
-        result[np.flatnonzero(lr == lr.max())[-1]] = np.nan
-        return result
+        result[1::2][lr[1::2] > 2e-3] = np.nan
+        return {"episode_return": result}
 
-    monkeypatch.setattr(liir_ablation, "CHOICES", {"num_epochs": (4,), "num_minibatches": (2,)})
     tried = liir_ablation.tuned(
         lambda *choices: curve, jml.LIIRConfig(), "relay", "lambda = 0", chosen
     )
-    assert [len(item) for item in rates] == [3, 3] and [score for _, score in tried].count(
-        -np.inf
-    ) == 2
-    assert max(tried, key=lambda trial: trial[1])[0].lr == pytest.approx(
-        max(item[-2] for item in rates), rel=1e-6
-    )
+    rates = [config.lr for config, _ in tried]
+    assert len(tried) == 8 and max(rates) > 2e-3 > min(rates)
+    assert [score == -np.inf for _, score in tried] == [rate > 2e-3 for rate in rates]
+    best = max(tried, key=lambda trial: trial[1])[0].lr
+    assert best == max(rate for rate in rates if rate <= 2e-3)
     row = {
         "steps": [1, 2],
         "returns": [[1.0, 2.0], [None, None]],
@@ -515,31 +510,31 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
     assert "| exact (1 of 2 seeds diverged) | 2.000" in liir_ablation.text(data)
 
 
-def test_every_variant_searches_epochs_and_minibatches() -> None:
+def test_every_variant_searches_its_settings_with_as_many_trials() -> None:
     liir_ablation = importlib.import_module("liir_ablation")
     chosen = liir_ablation.options(["--trials", "16", "--tuning-seeds", "2"])
-    drawn: dict[str, list[Any]] = {}
     for variant in set(liir_ablation.VARIANTS) - set(liir_ablation.BORROWED):
         compiled = []
 
         def program(epochs: int, num_minibatches: int, compiled: list[Any] = compiled) -> Any:
             compiled.append((epochs, num_minibatches))
-            return lambda keys, config: np.full((len(keys), 3), float(epochs * num_minibatches))
+            best = float(epochs * num_minibatches)
+            return lambda keys, config: {"episode_return": np.full((len(keys), 3), best)}
 
-        tried = liir_ablation.tuned(program, jml.LIIRConfig(), "relay", variant, chosen)
+        fixed = liir_ablation.VARIANTS[variant]
+        plain = jml.LIIRConfig(**fixed)
+        tried = liir_ablation.tuned(program, plain, "relay", variant, chosen)
         assert len(tried) == 16 and max(tried, key=lambda trial: trial[1])[1] == max(
             e * m for e, m in compiled
         )
-        assert (
-            len({config.num_epochs for config, _ in tried})
-            > 1
-            < len({config.num_minibatches for config, _ in tried})
-        )
-        drawn[variant] = sorted(
-            (config.lr, config.num_epochs, config.num_minibatches) for config, _ in tried[:8]
-        )
-        assert liir_ablation.settings_of(tried[0][0])["num_epochs"] == tried[0][0].num_epochs
-    assert all(first == drawn["exact"] for first in drawn.values())
+        searched = {*liir_ablation.COMMON, *liir_ablation.CHOICES}
+        if fixed.get("intrinsic_coef") != 0:
+            searched |= set(liir_ablation.OWN) - set(fixed)
+        for name in (*liir_ablation.COMMON, *liir_ablation.CHOICES, *liir_ablation.OWN):
+            values = {getattr(config, name) for config, _ in tried}
+            assert (len(values) > 1) == (name in searched), (variant, name)
+        again = liir_ablation.tuned(program, plain, "relay", variant, chosen)
+        assert [config for config, _ in again] == [config for config, _ in tried]
 
 
 @pytest.mark.slow

@@ -171,7 +171,6 @@ def test_arrays_with_values_are_plain_numbers_inside_a_trace_too() -> None:
         ("qmix", {"mixer": "vdn", "mixing_embed_dim": 8}, "mixing_embed_dim"),
         ("qmix", {"mixer": "vdn", "hypernet_embed_dim": 8}, "hypernet_embed_dim"),
         ("hatrpo", {"line_search_steps": 1, "backtrack_coeff": 0.8}, "backtrack_coeff"),
-        ("macpo", {"pessimism_max_initial": 0.3}, "pessimism_max_initial"),
         ("happo", {"num_epochs": 1, "num_minibatches": 1, "clip_eps": 0.1}, "clip_eps"),
     ],
 )

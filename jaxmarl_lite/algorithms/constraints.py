@@ -1,7 +1,7 @@
 """Critics and advantages of costs for constrained algorithms, and the violations of their limits.
 
-    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k + z SE(J^i_k) - (1 - margin) limit^i_k,
-    c^i_k = (d^i_k + s^i_k) / episode length
+    A^i_k = GAE of the cost C^i_k,   d^i_k = J^i_k + z SE(J^i_k) - limit^i_k,
+    c^i_k = d^i_k / episode length
 
 for the k-th cost of agent i, whose critics estimate each agent's costs separately.
 
@@ -21,11 +21,6 @@ under a limit is claimed.
 in about half of all updates. With ``cost_confidence`` the limit holds for the upper end of the
 one-sided confidence interval of the mean: z is the normal quantile, and SE(J) follows from the
 episodes' own variance (`standard_error`). For 0.5, the default, z is 0, as in the paper.
-
-**Reserve.** The reserve s is 0 in the paper. A step keeps its limit in the linear model of the
-cost, and the cost itself may settle above the limit all the same; a reserve that grows while the
-cost is above its limit, and shrinks while it is not, brings the cost down. The reserve stays
-between 0 and the limit, so it cannot help a limit of 0.
 """
 
 from __future__ import annotations
@@ -57,8 +52,6 @@ class CostConfig(base_config.Settings):
     cost_limit: CostLimit = _ENVIRONMENT_LIMITS
     """Limits by the cost's name, one for all agents or one per agent, in cost per episode; else the
     environment's own."""
-    cost_margin: float = base_config.bounded(0.0, 0, 0.99)
-    """Share of each limit that is reserved as a margin."""
     cost_confidence: float = base_config.bounded(0.5, 0.5, 0.9999)
     """Confidence with which the mean cost per episode is to be within its limit: the limit holds
     for the upper end of its one-sided confidence interval; 0.5: for the mean itself (the paper)."""
@@ -66,9 +59,6 @@ class CostConfig(base_config.Settings):
     """Earlier episodes w that the mean cost J remembers: as n end, J moves by n / (n + w) towards
     their mean. Relative multipliers hardly register how far a rare costly episode is over a limit;
     in an average over many they do."""
-    adaptive_margin_lr: float = base_config.bounded(0.0, 0, 1e3)
-    """Growth of the reserve under a limit, per update with finished episodes and unit of cost
-    beyond the limit."""
     cost_gamma: float = base_config.bounded(0.999, 0, 1)
     """Discount of costs per step; limits are on undiscounted costs."""
     cost_gae_lambda: float = base_config.bounded(0.95, 0, 1)
@@ -103,7 +93,6 @@ class CostState(NamedTuple):
         living_share: ``[N]``, share of their steps in which the agent was in play, 0 to 1.
         has_estimate: ``[]``, 1 once finished episodes were reported, else 0; J and the length are
             lower bounds until then.
-        adaptive_margin: ``[N, K]``, the reserve s, in cost per episode, from 0 to the limit.
         multiplier: state of the algorithm's own multipliers and of the rule that changes them.
     """
 
@@ -117,7 +106,6 @@ class CostState(NamedTuple):
     episode_length: Array
     living_share: Array
     has_estimate: Array
-    adaptive_margin: Array
     multiplier: PyTree = ()
 
 
@@ -175,8 +163,7 @@ class CostEstimate(NamedTuple):
         advantage: ``[T, B, N, K]``, centered, in the unit of cost.
         target: ``[T, B, N, K]``, targets of the cost critics, in the critics' unit.
         upper_cost: ``[N, K]`` J + z SE(J), upper end of the interval of the mean cost per episode.
-        violation: ``[N, K]`` d + s, in cost per episode; positive where a limit, less margin and
-            reserve, is exceeded.
+        violation: ``[N, K]`` d, in cost per episode; positive where a limit is exceeded.
         critic_hidden_state: hidden state of the cost critics after the rollout, ``[B, ...]``.
     """
 
@@ -228,7 +215,7 @@ def init_state(
         config: a `CostConfig` with ``normalize_values``.
 
     Returns:
-        The state, with costs and reserves of 0, without an estimate and without multipliers.
+        The state, with costs of 0, without an estimate and without multipliers.
     """
     learner = ppo.init_state(
         ppo.PPONetworks(networks.actor, networks.critic), spec, key, num_envs, config, shared=False
@@ -250,7 +237,6 @@ def init_state(
         episode_length=jnp.ones((), zeros.dtype),
         living_share=jnp.ones(spec.num_agents, zeros.dtype),
         has_estimate=jnp.zeros((), zeros.dtype),
-        adaptive_margin=zeros,
     )
     return ConstrainedState(*learner, costs=costs)
 
@@ -274,8 +260,8 @@ def estimate_costs(
         steps: the rollout's transitions as the networks see them, ``[T, B, ...]``.
 
     Returns:
-        The state with updated statistics, episode costs and adaptive margins (its critics and
-        their hidden state are unchanged), the estimate, and metrics.
+        The state with updated statistics and episode costs (its critics and their hidden state
+        are unchanged), the estimate, and metrics.
     """
     estimate = gradient_update.estimate_advantages(
         critic,
@@ -287,9 +273,9 @@ def estimate_costs(
         config.cost_gamma,
         config.cost_gae_lambda,
     )
-    limit = (1.0 - config.cost_margin) * cost_limits.as_array(config.cost_limit, spec)
+    limit = cost_limits.as_array(config.cost_limit, spec)
     state = state._replace(value_statistics=estimate.value_statistics)
-    state = update_episode_costs(state, batch, limit, config)
+    state = update_episode_costs(state, batch, config)
     error = standard_error(state)
     upper_cost = state.episode_cost + jax.scipy.stats.norm.ppf(config.cost_confidence) * error
     # While J is a lower bound, it can show that a limit is broken, but never that it is kept.
@@ -310,18 +296,11 @@ def estimate_costs(
         # The excess is -inf where there is no limit.
         "cost_violation": jnp.where(jnp.isinf(limit), 0.0, excess),
         "has_cost_estimate": state.has_estimate,
-        "adaptive_margin": state.adaptive_margin,
         "episode_cost_error": error,
     }
     return (
         state,
-        CostEstimate(
-            advantage,
-            estimate.target,
-            upper_cost,
-            excess + state.adaptive_margin,
-            estimate.hidden_state,
-        ),
+        CostEstimate(advantage, estimate.target, upper_cost, excess, estimate.hidden_state),
         info,
     )
 
@@ -349,31 +328,28 @@ def standard_error(state: CostState) -> Array:
 def relative_violation(state: CostState, estimate: CostEstimate) -> Array:
     """Computes the violation of every limit relative to cost and limit.
 
-        v = (d + s) / (J + z SE(J) + limit)
-
-    The limit here is the one less its margin.
+        v = d / (J + z SE(J) + limit)
 
     Args:
         state: the state of the costs after `estimate_costs`.
         estimate: the estimate of the same call.
 
     Returns:
-        ``[N, K]``, without unit, between -1 and 1 when there is no reserve. 0 without a limit, and
-        0 while the cost is not known, unless the cost so far already exceeds the limit.
+        ``[N, K]``, without unit, between -1 and 1. 0 without a limit, and 0 while the cost is not
+        known, unless the cost so far already exceeds the limit.
     """
     limited = ~jnp.isinf(estimate.violation) & (
-        (state.has_estimate > 0) | (estimate.violation > state.adaptive_margin)
+        (state.has_estimate > 0) | (estimate.violation > 0.0)
     )
-    # violation - s is upper_cost - limit, except where it was raised to 0; that is masked below.
-    limit = estimate.upper_cost - (estimate.violation - state.adaptive_margin)
-    total = estimate.upper_cost + limit
+    # violation is upper_cost - limit, except where it was raised to 0; that is masked below.
+    total = 2.0 * estimate.upper_cost - estimate.violation
     return jnp.where(
         limited & (total > 0), estimate.violation / jnp.where(total > 0, total, 1.0), 0.0
     )
 
 
-def update_episode_costs(state: CostState, batch: Rollout, limit: Array, config: Any) -> CostState:
-    """Updates J, its squares, the reserve and the lengths by the episodes that ended in a rollout.
+def update_episode_costs(state: CostState, batch: Rollout, config: Any) -> CostState:
+    """Updates J, its squares and the lengths by the episodes that ended in a rollout.
 
     All of them stay as they are where no episode ended; but before any did, J and the length are
     lower bounds, the means over the first episodes so far, some of which still run.
@@ -381,7 +357,6 @@ def update_episode_costs(state: CostState, batch: Rollout, limit: Array, config:
     Args:
         state: the state of the costs.
         batch: the rollout.
-        limit: ``[N, K]``, the limits less their margins.
         config: a `CostConfig`.
 
     Returns:
@@ -404,14 +379,11 @@ def update_episode_costs(state: CostState, batch: Rollout, limit: Array, config:
     mean_cost = ended.costs / count
     # The first finished episodes replace the lower bound as a whole: it has no weight in J.
     weight = jnp.where(state.has_estimate > 0, count / (count + config.cost_average_episodes), 1.0)
-    growth = config.adaptive_margin_lr * jnp.where(jnp.isinf(limit), 0.0, mean_cost - limit)
-    reserve = jnp.clip(state.adaptive_margin + growth, 0.0, limit)
 
     def remember(mean: Array, of_latest: Array) -> Array:
         return jnp.where(any_ended, mean + weight * (of_latest - mean), mean)
 
     return state._replace(
-        adaptive_margin=jnp.where(any_ended, reserve, state.adaptive_margin),
         episode_cost=remember(state.episode_cost, mean_cost),
         squared_cost=remember(state.squared_cost, ended.squared_costs / count),
         error_factor=jnp.where(

@@ -12,17 +12,18 @@ inside the trust region, it is the step that breaks them least (`ops.constrained
 `trust_region_update`). Without a limit that matters it is HATRPO.
 
 Where a batch has little information about a cost, most of the decrease that a step promises is
-noise: the step fits the noise, and the cost stays above its limit. A pessimism μ, not in the paper,
-takes off a share of the largest promise p_k (`trust_region_update`); it follows PI control,
+noise: the step fits the noise, and the cost stays above its limit. Two settings that are not in the
+paper answer that (`trust_region_update`). A pessimism μ takes off a share of the largest promise
+p_k; it follows PI control,
 
     J_k + L (E[ ρ A_k ] + μ_k p_k) <= limit_k
-    m_k <- clip(m_k + α v_k, 0, 1),   μ_k = clip(m_k + κ v_k, 0, 1)
+    m_k <- clip(m_k + α v_k, 0, s),   μ_k = clip(m_k + κ v_k, 0, s)
 
 with the violation as a share, ``v_k = (J_k - limit_k) / (J_k + limit_k)``
-(`constraints.relative_violation`). With μ = 1 the reward has no part in a step while a limit is
-broken; until an agent has kept its limit for the first time, ``pessimism_max_initial`` replaces the
-upper bound 1. α = κ = 0, the default, is the method of the paper. With ``cost_confidence`` above
-0.5 the upper end of J's confidence interval stands for J in the limits and in v.
+(`constraints.relative_violation`). And a step asks for a share s of p_k at most
+(``recovery_share``), so that the reward is learnt while a limit is broken. α = κ = 0 and s = 1, the
+defaults, are the method of the paper. With ``cost_confidence`` above 0.5 the upper end of J's
+confidence interval stands for J in the limits and in v.
 
 Where the reference implementation departs from the paper there is a setting, whose default follows
 the paper; `MACPOConfig.reference` follows the reference implementation. The damping of 0.1 and the
@@ -35,7 +36,7 @@ normalizer of values for rewards and costs, and time limits treated as true ends
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -88,9 +89,9 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
     pessimism_kp: float = base_config.bounded(0.0, 0, 1e3)
     """Proportional gain κ: pessimism that the present violation adds, per violation as a share of
     cost and limit."""
-    pessimism_max_initial: float = base_config.bounded(1.0, 0, 1)
-    """Largest pessimism before the limit has been kept for the first time, so that reward is learnt
-    on the way there."""
+    recovery_share: float = base_config.bounded(1.0, 0, 1)
+    """Largest share s of the most that a step can lower a cost which is asked of it; the reward has
+    the rest of the step. 1: a limit that is out of reach has the whole step (the paper)."""
     cost_ratio: Literal["own", "corrected", "product"] = "own"
     """How the agents that have already updated enter a cost surrogate: not at all (own, the paper);
     by their ratios and by the change of cost that they caused (corrected); by their ratios alone
@@ -105,16 +106,6 @@ class MACPOConfig(trust_region_update.TrustRegionConfig, constraints.CostConfig)
     cost_scale: Literal["episode_length", "discount"] = "episode_length"
     """Factor from a cost per episode to the scale of the surrogate: 1 / mean episode length, or
     1 - gamma as in the reference implementation."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # a traced gain (a sweep) may be anything, and is not compared
-        has_no_gain = all(
-            isinstance(x, float) and x == 0.0 for x in (self.pessimism_ki, self.pessimism_kp)
-        )
-        base_config.check_unused(
-            self, ("pessimism_max_initial",), has_no_gain, "with pessimism_ki and pessimism_kp 0"
-        )
 
     @classmethod
     def reference(cls, **changes: object) -> MACPOConfig:
@@ -193,9 +184,8 @@ def make_macpo(
         key: Array, num_envs: int, config: MACPOConfig = config
     ) -> constraints.ConstrainedState:
         learner = constraints.init_state(nets, cost_critic, spec, key, num_envs, config)
-        zeros = jnp.zeros_like(learner.costs.episode_cost)
-        costs = learner.costs._replace(multiplier=PessimismState(zeros, zeros))
-        return learner._replace(costs=costs)
+        integral = jnp.zeros_like(learner.costs.episode_cost)
+        return learner._replace(costs=learner.costs._replace(multiplier=integral))
 
     def update(
         key: Array, learner: constraints.ConstrainedState, batch: Rollout
@@ -248,45 +238,27 @@ def make_macpo(
     )
 
 
-class PessimismState(NamedTuple):
-    """The state of the rule that updates the pessimism.
-
-    Attributes:
-        integral: ``[N, K]``, the integral term m, 0 to 1.
-        was_feasible: ``[N, K]``, 1 once the cost J has been within its limit, else 0.
-    """
-
-    integral: Array
-    was_feasible: Array
-
-
 def update_pessimism(
     config: MACPOConfig, state: constraints.CostState, estimate: constraints.CostEstimate
 ) -> tuple[constraints.CostState, Array]:
     """Updates the pessimism by the violations of the latest episodes.
 
-        m_k <- clip(m_k + α v_k, 0, max),   μ_k = clip(m_k + κ v_k, 0, max)
+        m_k <- clip(m_k + α v_k, 0, s),   μ_k = clip(m_k + κ v_k, 0, s)
 
-    ``max`` is 1 for a cost that has been within its limit before, else ``pessimism_max_initial``.
+    More than the share s is asked of no step, so that m stops there too.
 
     Args:
         config: Settings.
-        state: State of the costs; its ``multiplier`` is a `PessimismState`.
+        state: State of the costs; its ``multiplier`` is the integral term m, ``[N, K]``.
         estimate: Costs of the latest rollout.
 
     Returns:
-        The state with its new `PessimismState`, and the pessimism μ, ``[N, K]``, 0 to 1.
+        The state with its new integral term, and the pessimism μ, ``[N, K]``, 0 to s.
     """
-    violation, previous = constraints.relative_violation(state, estimate), state.multiplier
-    # before J is known its lower bound can show a broken limit, but never one that is kept
-    is_feasible = (state.has_estimate > 0) & (estimate.violation <= 0.0)
-    was_feasible = jnp.where(is_feasible, 1.0, previous.was_feasible)
-    max_pessimism = jnp.where(was_feasible > 0, 1.0, config.pessimism_max_initial)
-    integral = lagrange.dual_ascent(
-        previous.integral, violation, config.pessimism_ki, max_pessimism
-    )
-    new_state = state._replace(multiplier=PessimismState(integral, was_feasible))
-    return new_state, lagrange.dual_ascent(integral, violation, config.pessimism_kp, max_pessimism)
+    violation, largest = constraints.relative_violation(state, estimate), config.recovery_share
+    integral = lagrange.dual_ascent(state.multiplier, violation, config.pessimism_ki, largest)
+    pessimism = lagrange.dual_ascent(integral, violation, config.pessimism_kp, largest)
+    return state._replace(multiplier=integral), pessimism
 
 
 def update_agent(
@@ -338,6 +310,7 @@ def update_agent(
             jnp.moveaxis(cost_advantage, 2, 0),
             violation,
             limits.multiplier,
+            config.recovery_share,
         )
         return trust_region_update.policy_step(actor, params, problem, config)
 

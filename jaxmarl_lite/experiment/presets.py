@@ -17,7 +17,7 @@ _FORAGING = {
 _SEARCH = _FORAGING | {"entropy_coef": 0.0}
 _WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
 _FORAGING_STEP = {name: x for name, x in _FORAGING.items() if name != "entropy_coef"}
-_STEP = {"cost_critic_lr": 1e-3, "adaptive_margin_lr": 0.1, "cg_iters": 20, "fvp_stride": 4}
+_STEP = {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "cg_iters": 20, "fvp_stride": 4}
 
 _ROBOT = {
     "num_envs": 16,
@@ -48,7 +48,7 @@ _ROBOTS = {
     | {
         "multiplier_ki": 0.05,
         "multiplier_kp": 1.0,
-        "cost_margin": 0.5,
+        "cost_confidence": 0.9,
         "cost_average_episodes": 16.0,
     },
     "macpo": _ROBOT_STEP
@@ -57,10 +57,12 @@ _ROBOTS = {
         "hidden_sizes": (32, 32),
         "cg_damping": 0.3,
         "target_kl": 0.05,
-        "cost_margin": 0.2,
+        "cost_confidence": 0.9,
         "cost_average_episodes": 8.0,
-    }
-    | {"pessimism_ki": 0.05, "pessimism_kp": 0.5, "pessimism_max_initial": 0.3},
+        "pessimism_ki": 0.02,
+        "pessimism_kp": 0.5,
+        "recovery_share": 0.7,
+    },
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and used for all robots."""
 
@@ -91,14 +93,14 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"intrinsic_lr": 1e-4},
-    ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP | {"cost_margin": 0.3},
+    ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP,
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.3, "lr_anneal_share": 1.0},
+    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "lr_anneal_share": 1.0},
     ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
-    ("macpo", "safe/rware-tiny-2ag"): _FORAGING_STEP | _STEP | {"cost_margin": 0.1},
+    ("macpo", "safe/rware-tiny-2ag"): _FORAGING_STEP | _STEP,
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
-    | {"cost_critic_lr": 1e-3, "cost_margin": 0.2, "lr_anneal_share": 1.0},
+    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "lr_anneal_share": 1.0},
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     **{
@@ -108,9 +110,9 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     },
     **{(name, "smax/"): fields for name, fields in _BATTLES.items()},
     ("qmix", ""): {"num_envs": 16, "num_steps": 32},
-    ("macpo", "toy/budget"): {"cost_margin": 0.1, "adaptive_margin_lr": 0.1},
+    ("macpo", "toy/budget"): {"cost_confidence": 0.9},
     ("mappo-lagrangian", "toy/budget"): {
-        "cost_margin": 0.1,
+        "cost_confidence": 0.9,
         "multiplier_ki": 0.1,
         "multiplier_kp": 2.0,
     },

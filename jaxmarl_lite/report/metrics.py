@@ -97,13 +97,12 @@ METRICS: dict[str, str] = {
     "cost_dual": "Multiplier of each limit that the step implies (surrogate per cost per step).",
     # limits on costs
     "cost_violation": "Mean cost J of the latest episodes, or the upper end of its interval, less "
-    "the limit less its margin; until J is known 0 or more.",
+    "the limit; until J is known 0 or more.",
     "has_cost_estimate": "1 once every environment has finished an episode, so that the cost is "
     "known, else 0.",
     "cost_pessimism": "Share of the most that a step can promise of the cost that is not counted "
     "on, 0 to 1.",
     "episode_cost_error": "Standard error of the mean cost J, in cost per episode.",
-    "adaptive_margin": "Margin kept under the limit in addition to its own, in cost per episode.",
     "cost_value_loss": "Squared error of the cost critics against their targets (squared cost).",
     "cost_critic_grad_norm": "Euclidean norm of the cost critics' gradient before clipping, mean "
     "over minibatches.",

@@ -15,8 +15,7 @@ LIVE = {
     "macpo": dict(
         pessimism_ki=0.5,
         pessimism_kp=0.5,
-        pessimism_max_initial=0.5,
-        adaptive_margin_lr=0.1,
+        recovery_share=0.5,
         cost_confidence=0.8,
         cost_average_episodes=2.0,
         target_kl=3.0,
@@ -24,9 +23,7 @@ LIVE = {
     "hatrpo": dict(
         target_kl=0.5, accept_ratio=0.5
     ),  # so far that the line search has to shorten the step
-    "mappo-lagrangian": dict(
-        adaptive_margin_lr=0.1, cost_confidence=0.8, cost_average_episodes=2.0, multiplier_init=0.1
-    ),
+    "mappo-lagrangian": dict(cost_confidence=0.8, cost_average_episodes=2.0, multiplier_init=0.1),
     "liir": dict(intrinsic_coef=0.5, intrinsic_init_scale=1.0),
     "qmix": dict(epsilon_steps=1000.0),
 }
@@ -51,7 +48,6 @@ OTHER = dict(
     intrinsic_bound=0.1,
     epsilon_end=0.9,
     epsilon_start=0.2,
-    cost_margin=0.5,
     cost_confidence=0.95,
 )
 """What a float is changed to; half its value, or 0.1 instead of 0, where nothing is said."""
