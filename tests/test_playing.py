@@ -157,7 +157,7 @@ def test_tuned_settings_are_those_of_a_run_without_any() -> None:
         settings = jml.tuned(algorithm, env)
         plan, _ = experiment_config.make_run_config(**settings)
         assert plan == experiment_config.make_run_config(algorithm, env)[0]
-    assert jml.tuned("macpo", "toy/budget")["config"].cost_confidence == 0.9
+    assert jml.tuned("macpo", "toy/budget")["config"].cost_confidence == 0.95
     with pytest.raises(ValueError, match="nearest: liir"):
         jml.tuned("lir", "toy/counter")
     with pytest.raises(ValueError, match="nearest: toy/counter"):

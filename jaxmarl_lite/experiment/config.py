@@ -279,7 +279,7 @@ def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
         >>> import dataclasses, jaxmarl_lite as jml
         >>> settings = jml.tuned("macpo", "toy/budget")
         >>> settings["num_envs"], settings["config"].cost_confidence, settings["greedy"]
-        (64, 0.9, False)
+        (64, 0.95, False)
         >>> settings = jml.tuned("qmix", "toy/counter") | {"num_envs": 4, "num_steps": 8}
         >>> small = dict(sequence_length=2, buffer_size=16, batch_size=8, mixing_embed_dim=2)
         >>> settings["config"] = dataclasses.replace(settings["config"], **small)

@@ -110,9 +110,9 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     },
     **{(name, "smax/"): fields for name, fields in _BATTLES.items()},
     ("qmix", ""): {"num_envs": 16, "num_steps": 32},
-    ("macpo", "toy/budget"): {"cost_confidence": 0.9},
+    ("macpo", "toy/budget"): {"cost_confidence": 0.95},
     ("mappo-lagrangian", "toy/budget"): {
-        "cost_confidence": 0.9,
+        "cost_confidence": 0.99,
         "multiplier_ki": 0.1,
         "multiplier_kp": 2.0,
     },
