@@ -206,6 +206,9 @@ def row_index(plan: RunConfig, seed: int, update: int, step: int) -> dict[str, A
         seed: the seed.
         update: number of the update.
         step: environment steps of the seed so far.
+
+    Returns:
+        Name of the column -> value.
     """
     return {
         "algorithm": plan.algorithm,

@@ -132,6 +132,9 @@ def to_result(run: ReferenceRun, environment: Environment) -> Result:
     Args:
         run: the run.
         environment: its environment.
+
+    Returns:
+        The result; its training states raise ValueError.
     """
 
     def no_states() -> NoReturn:
