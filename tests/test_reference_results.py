@@ -104,11 +104,29 @@ def test_the_command_draws_a_run_beside_the_reference(
     runs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    cli.main(["compare", str(runs / "mine"), "--reference", "--out", str(out)])
+    assert cli.main(["compare", str(runs / "mine"), "--reference", "--out", str(out)]) == 0
     assert "reference small" in capsys.readouterr().out
     assert (out / "comparison-toy-budget.png").stat().st_size > 10_000
     rows = json.loads((out / "comparison.json").read_text())["rows"]
     assert [row["label"] for row in rows] == ["mine", "reference small"]
+
+
+def test_reference_results_stand_beside_runs_that_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = [
+        "compare",
+        "ippo",
+        "--env",
+        "toy/budget",
+        "--reference",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    assert cli.main(message) != 0
+    said = capsys.readouterr().err
+    assert "--reference is given with --env; allowed is without it" in said
+    assert not (tmp_path / "x").exists()
 
 
 def test_reference_is_refused_where_nothing_is_kept(
