@@ -235,7 +235,7 @@ def _result(end: float, won: bool) -> Any:
         random_returns=None,
         timings=Timings(),
         diverged=(),
-        plan=types.SimpleNamespace(to_dict=lambda: {}, eval_episodes=4, greedy=False),
+        plan=types.SimpleNamespace(to_dict=lambda: {}, env_args={}, eval_episodes=4, greedy=False),
         final_return=lambda: interval,
         final_win_rate=lambda: interval,
     )
