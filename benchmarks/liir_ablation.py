@@ -40,7 +40,7 @@ import numpy as np
 import optuna
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.experiment import compare
+from jaxmarl_lite.experiment import comparison
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.report import plotting
 
@@ -303,7 +303,7 @@ def text(data: dict[str, Any]) -> str:
             beaten = ["", ""]
             if plain is not None and variant != "exact":
                 beaten = [
-                    bench_utils.interval_text(compare.improvement_interval(a, b))
+                    bench_utils.interval_text(comparison.improvement_interval(a, b))
                     for a, b in ((plain[:, -1], returns[:, -1]), (plain.mean(1), returns.mean(1)))
                 ]
             settings = ", ".join(f"{name} {value:.2g}" for name, value in row["chosen"].items())
