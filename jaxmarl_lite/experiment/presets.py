@@ -17,7 +17,15 @@ _FORAGING = {
 _SEARCH = _FORAGING | {"entropy_coef": 0.0}
 _WAREHOUSE = _SEARCH | {"entropy_coef": 0.01}
 _FORAGING_STEP = {name: x for name, x in _FORAGING.items() if name != "entropy_coef"}
-_STEP = {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "cg_iters": 20, "fvp_stride": 4}
+_RECOVERY = {"pessimism_ki": 0.02, "pessimism_kp": 0.5, "recovery_share": 0.7}
+_STEP = _RECOVERY | {
+    "stagger_episodes": True,
+    "cost_critic_lr": 1e-3,
+    "cost_confidence": 0.95,
+    "cost_average_episodes": 32.0,
+    "cg_iters": 20,
+    "fvp_stride": 4,
+}
 
 _ROBOT = {
     "num_envs": 16,
@@ -59,10 +67,8 @@ _ROBOTS = {
         "target_kl": 0.05,
         "cost_confidence": 0.9,
         "cost_average_episodes": 8.0,
-        "pessimism_ki": 0.02,
-        "pessimism_kp": 0.5,
-        "recovery_share": 0.7,
-    },
+    }
+    | _RECOVERY,
 }
 """Tuned on safe-mujoco/halfcheetah-2x3, and used for all robots."""
 
