@@ -261,7 +261,7 @@ def compare_runs(
     Raises:
         ValueError: there are no runs, two in one environment have the same label, or an environment
             is missing; or runs that differ in nothing but their seeds have a seed twice, or other
-            evaluations.
+            evaluations; or ``reference`` is True and nothing is kept for their environments.
         RunFolderError: a folder holds no run, or one without an evaluation.
 
     Example:
