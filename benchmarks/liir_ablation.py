@@ -73,7 +73,7 @@ BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
 CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
-"""Setting -> equally likely values; each combination is a program of its own."""
+"""Setting -> its values; each combination is a program of its own."""
 OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
 """Setting -> its range, searched in the logarithm; critics learn at ``lr``, or at 1e-3 if that is
 more."""
@@ -281,7 +281,7 @@ def _with_critic(values: dict[str, float]) -> dict[str, float]:
 
 
 def settings_of(config: Any) -> dict[str, float]:
-    """Returns the settings that may be drawn."""
+    """Returns the settings that may be searched."""
     floats = {name: float(getattr(config, name)) for name in (*COMMON, *OWN)}
     return floats | dict(zip(CHOICES, _choices(config), strict=True))
 

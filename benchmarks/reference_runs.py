@@ -1,13 +1,13 @@
-"""Trains the reference results that come with the package, and keeps their learning curves.
+"""Trains the reference results that come with the package, and stores their learning curves.
 
     python benchmarks/reference_runs.py --list            every group with its command
-    python benchmarks/reference_runs.py toy-budget lbf     train these, then keep their curves
+    python benchmarks/reference_runs.py toy-budget lbf     train these, then store their curves
     python benchmarks/reference_runs.py 3m --labels liir   one of their variants
 
 A group is one call of ``jaxmarl-lite compare``, with the settings tuned for each algorithm. Stopped
 at any moment, the same command continues. The curves of every finished run replace those in
-``jaxmarl_lite/reference_data``; `jaxmarl_lite.reference_results` reads them. Several papers' values
-for the same environments stand beside them in ``published.json``.
+``jaxmarl_lite/reference_data``; `jaxmarl_lite.reference_results` reads them. Values that
+papers publish for the same environments stand beside them in ``published.json``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def command(group: Group, variants: Sequence[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains the groups and keeps their curves; returns 1 if a run failed."""
+    """Trains the groups and stores their curves; returns 1 if a run failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
 def train(
     group: Group, variants: Sequence[str], runs: Path, out: Path, workers: int | None
 ) -> bool:
-    """Trains variants of a group and keeps their curves; returns whether all were finished."""
+    """Trains variants of a group and stores their curves; returns whether all were finished."""
     try:
         comparison = compare.compare(
             variants,

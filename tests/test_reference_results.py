@@ -1,4 +1,4 @@
-"""Reference results: a run is kept as one small file, and read, tabled and drawn again."""
+"""Reference results: a run is stored as one small file, and read, tabled and drawn again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFERENCE_RUNS = Path(__file__).parent.parent / "benchmarks" / "reference_runs.p
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of one environment, in folders of their own."""
     folder = tmp_path_factory.mktemp("runs")
-    for name, seeds in (("kept", (3, 8)), ("mine", (1,))):
+    for name, seeds in (("stored", (3, 8)), ("mine", (1,))):
         jml.run(
             "ippo", "toy/budget", config={"hidden_sizes": (4,)}, seeds=seeds, total_steps=64,
             num_envs=4, num_steps=8, num_evaluations=2, eval_episodes=4, quiet=True,
@@ -35,9 +35,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of reference results that holds the run ``kept``, and what papers publish."""
+    """A folder of reference results that holds the run ``stored``, and what papers publish."""
     monkeypatch.setattr(reference_results, "DATA", tmp_path)
-    reference_results.record(runs / "kept", "small", "a command", tmp_path)
+    reference_results.record(runs / "stored", "small", "a command", tmp_path)
     value = {"env": "toy/budget", "algorithm": "ippo", "final_return": 2.5, "cost": 1}
     other = {"env": "toy/budget", "algorithm": "qmix", "final_return": 7.5}
     paper = {"paper": "A paper", "source": "its figure 1", "steps": 99, "values": [value, other]}
@@ -45,8 +45,8 @@ def data(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_kept_run_has_all_its_curves_and_says_what_was_run(runs: Path, data: Path) -> None:
-    whole = jml.load_runs(runs / "kept")
+def test_a_stored_run_has_all_its_curves_and_says_what_was_run(runs: Path, data: Path) -> None:
+    whole = jml.load_runs(runs / "stored")
     frame = jml.reference_results("toy/budget")
     names = [name for name in whole.columns if name != "run"]
     assert set(names) < set(frame.columns) and len(frame) == 6
@@ -56,7 +56,7 @@ def test_a_kept_run_has_all_its_curves_and_says_what_was_run(runs: Path, data: P
         else:
             assert frame[name].tolist() == whole[name].tolist()
     assert set(frame["label"]) == {"small"} and set(frame["command"]) == {"a command"}
-    versions = json.loads((runs / "kept" / "versions.json").read_text())
+    versions = json.loads((runs / "stored" / "versions.json").read_text())
     assert set(frame["version.jax"]) == {versions["packages"]["jax"]}
     assert set(frame["device"]) == {versions["device_kind"]}
     assert len(jml.reference_results()) == 6
@@ -64,7 +64,7 @@ def test_a_kept_run_has_all_its_curves_and_says_what_was_run(runs: Path, data: P
 
 def test_the_same_run_gives_the_same_bytes(runs: Path, data: Path) -> None:
     first = (data / "toy-budget" / "small.jsonl.gz").read_bytes()
-    assert reference_results.record(runs / "kept", "small", "a command", None).read_bytes() == first
+    assert reference_results.record(runs / "stored", "small", "a command").read_bytes() == first
 
 
 def test_an_environment_without_results_is_refused(data: Path) -> None:
@@ -72,7 +72,7 @@ def test_an_environment_without_results_is_refused(data: Path) -> None:
         jml.reference_results("toy/reach")
 
 
-def test_a_run_that_is_not_finished_is_not_kept(runs: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_not_finished_is_not_stored(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     stop = lambda report: "enough"  # noqa: E731
     jml.run(
@@ -89,15 +89,17 @@ def test_compare_sets_reference_results_and_published_values_beside_a_run(
 ) -> None:
     compared = jml.compare_runs([runs / "mine"], reference=True)
     assert list(compared.results["toy/budget"]) == ["mine", "reference small"]
-    kept = compared.results["toy/budget"]["reference small"]
-    np.testing.assert_allclose(kept.returns, jml.load_run(runs / "kept").returns, rtol=6e-5)
+    stored = compared.results["toy/budget"]["reference small"]
+    np.testing.assert_allclose(stored.returns, jml.load_run(runs / "stored").returns, rtol=6e-5)
     assert compared.against == "mine" and "A paper" in compared.summary()
     # the value of an algorithm that none of the runs has is left out
     assert [value.algorithm for value in compared.published["toy/budget"]] == ["ippo"]
     lines = compared.panels("toy/budget")[0].hlines
     assert [line.value for line in lines if line.label == "ippo, A paper"] == [2.5]
+    with pytest.raises(ValueError, match=r"reference is 'yes'; allowed is"):
+        jml.compare_runs([runs / "mine"], reference="yes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has curves alone; allowed is a run of yours: a command"):
-        kept.policy()
+        stored.policy()
 
 
 def test_the_command_draws_a_run_beside_the_reference(
@@ -129,7 +131,7 @@ def test_reference_results_stand_beside_runs_that_exist(
     assert not (tmp_path / "x").exists()
 
 
-def test_reference_is_refused_where_nothing_is_kept(
+def test_reference_is_refused_where_nothing_is_stored(
     runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (data / "published.json").write_text("[]")
@@ -139,11 +141,11 @@ def test_reference_is_refused_where_nothing_is_kept(
     )
     changed = header.replace(b"toy/budget", b"toy/reach") + b"\n" + rows
     (data / "elsewhere" / "small.jsonl.gz").write_bytes(gzip.compress(changed))
-    with pytest.raises(ValueError, match=r"nothing is kept for toy/budget; allowed .* toy/reach"):
+    with pytest.raises(ValueError, match=r"nothing is stored for toy/budget; allowed .* toy/reach"):
         jml.compare_runs([runs / "mine"], reference=True)
 
 
-def test_every_kept_run_can_be_read_with_its_settings_and_drawn(tmp_path: Path) -> None:
+def test_every_stored_run_can_be_read_with_its_settings_and_drawn(tmp_path: Path) -> None:
     """The settings of the package's own results are those of the configs as they are now."""
     assert reference_results.environments()
     for run in reference_results.load():
@@ -164,8 +166,8 @@ def test_the_groups_are_commands_that_the_command_line_takes() -> None:
     sys.path.append(str(REFERENCE_RUNS.parent))
     script = importlib.import_module("reference_runs")
     for group in script.GROUPS.values():
-        words = shlex.split(script.command(group, group.variants))
-        assert words[:2] == ["jaxmarl-lite", "compare"] and words[2:7][0] in group.variants
+        message = shlex.split(script.command(group, group.variants))
+        assert message[:2] == ["jaxmarl-lite", "compare"] and message[2] in group.variants
         for variant in group.variants:
             parsed = importlib.import_module("jaxmarl_lite.experiment.compare").parse_variant(
                 variant
@@ -173,7 +175,7 @@ def test_the_groups_are_commands_that_the_command_line_takes() -> None:
             assert re.fullmatch(r"[\w.-]+", parsed.label)
 
 
-def test_the_script_trains_a_group_and_keeps_its_curves(
+def test_the_script_trains_a_group_and_stores_its_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sys.path.append(str(REFERENCE_RUNS.parent))
@@ -181,11 +183,13 @@ def test_the_script_trains_a_group_and_keeps_its_curves(
     small = "hidden_sizes=(4,),num_minibatches=1"
     group = script.Group("toy/budget", (f"a=ippo:{small}", f"b=mappo:{small}"), 4096, 4, seeds=2)
     monkeypatch.setattr(script, "GROUPS", {"tiny": group})
-    message = ["tiny", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "kept")]
+    message = ["tiny", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "stored")]
     assert script.main([*message, "--labels", "a", "--workers", "1"]) == 0
-    files = sorted(path.name for path in (tmp_path / "kept").rglob("*.gz"))
+    files = sorted(path.name for path in (tmp_path / "stored").rglob("*.gz"))
     assert files == ["a.jsonl.gz"]
     header = json.loads(
-        gzip.decompress((tmp_path / "kept" / "toy-budget" / files[0]).read_bytes()).split(b"\n")[0]
+        gzip.decompress((tmp_path / "stored" / "toy-budget" / files[0]).read_bytes()).split(b"\n")[
+            0
+        ]
     )
     assert header["command"] == script.command(group, group.variants[:1])

@@ -31,6 +31,7 @@ from jaxmarl_lite.report import run_dir
 from jaxmarl_lite.types import Environment
 from jaxmarl_lite.validation import (
     MOST,
+    check_bool,
     check_choice,
     check_environment_object,
     check_int,
@@ -261,7 +262,8 @@ def compare_runs(
     Raises:
         ValueError: there are no runs, two in one environment have the same label, or an environment
             is missing; or runs that differ in nothing but their seeds have a seed twice, or other
-            evaluations; or ``reference`` is True and nothing is kept for their environments.
+            evaluations; or ``reference`` is no bool, or there
+            is nothing stored or published for their environments.
         RunFolderError: a folder holds no run, or one without an evaluation.
 
     Example:
@@ -290,7 +292,7 @@ def compare_runs(
         env_results[label] = result
     if not results:
         raise ValueError("runs is empty; allowed are the folders of one or several runs")
-    published = _add_references(results) if reference else {}
+    published = _add_references(results) if check_bool("reference", reference) else {}
     known = dict.fromkeys(label for env_results in results.values() for label in env_results)
     against = check_choice("against", next(iter(known)) if against is None else against, known)
     return Comparison(results, against, published=published)
@@ -316,8 +318,8 @@ def _add_references(results: dict[str, dict[str, Result]]) -> dict[str, list[Pub
     if not has_reference and not any(published.values()):
         known = ", ".join(reference_results.environments())
         raise ValueError(
-            f"reference is True, but nothing is kept for {', '.join(results)}; allowed are runs in "
-            f"{known}"
+            f"reference is True, but nothing is stored for {', '.join(results)}; allowed are runs "
+            f"in {known}"
         )
     return published
 

@@ -1,6 +1,6 @@
-"""Reference results: learning curves that come with the package, to hold one's own against.
+"""Reference results: learning curves that come with the package, to compare one's own with.
 
-Each is a run of `compare`, kept as one small file: a line that says what was run (algorithm,
+Each is a run of `compare`, stored as one small file: a line that says what was run (algorithm,
 environment, settings, package versions, device and the command), and a line for each seed and
 evaluation. Beside them stand the values that papers publish for the same environments.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxmarl_lite import references
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment import dataframe, run_logger
+from jaxmarl_lite.experiment import dataframe
 from jaxmarl_lite.experiment.comparison import PublishedValue, folder_name
 from jaxmarl_lite.experiment.result import Result, Timings, from_rows, load_run
 from jaxmarl_lite.report import atomic_io, loggers, run_dir
@@ -33,11 +33,11 @@ DATA = Path(__file__).parent.parent / "reference_data"
 
 _SUFFIX = ".jsonl.gz"
 _DIGITS = 5
-"""Significant digits of a kept number: its error is far below that of any evaluation."""
+"""Significant digits of a stored number: its error is far below that of any evaluation."""
 
 
 class ReferenceRun(NamedTuple):
-    """One kept run.
+    """One stored run.
 
     Attributes:
         label: name of the variant, such as ``macpo``.
@@ -90,11 +90,11 @@ def reference_results(env: str | None = None) -> DataFrame:
 
 def environments() -> list[str]:
     """Returns the ids of the environments that have reference results, by name."""
-    return sorted({run.env for run in map(_read, _files())})
+    return sorted({run.env for run in load()})
 
 
 def load(env: str | None = None) -> list[ReferenceRun]:
-    """Reads the kept runs.
+    """Reads the stored runs.
 
     Args:
         env: id of an environment; None: all.
@@ -105,29 +105,27 @@ def load(env: str | None = None) -> list[ReferenceRun]:
     Raises:
         ValueError: the environment has none.
     """
-    runs = [_read(path) for path in _files()]
+    runs = [_read(path) for path in sorted(DATA.glob(f"*/*{_SUFFIX}"))]
     if env is not None:
         check_choice("env", env, sorted({run.env for run in runs}))
     return [run for run in runs if env in (None, run.env)]
 
 
 def results(env: str, environment: Environment) -> dict[str, Result]:
-    """Returns the kept runs in an environment as results, for tables and plots.
+    """Returns the stored runs in an environment as results, for tables and plots.
 
     Args:
         env: id of the environment.
         environment: the environment.
 
     Returns:
-        Label -> `Result`, without training states; empty where nothing is kept.
+        Label -> `Result`, without training states; empty where nothing is stored.
     """
-    return {
-        run.label: to_result(run, environment) for run in map(_read, _files()) if run.env == env
-    }
+    return {run.label: to_result(run, environment) for run in load() if run.env == env}
 
 
 def to_result(run: ReferenceRun, environment: Environment) -> Result:
-    """Returns a kept run as a `Result`, whose curves are there and whose policies are not.
+    """Returns a stored run as a `Result`, whose curves are there and whose policies are not.
 
     Args:
         run: the run.
@@ -174,7 +172,7 @@ def published_values(env: str) -> list[PublishedValue]:
 
 
 def record(path: Path | str, label: str, command: str, out: Path | str | None = None) -> Path:
-    """Keeps a finished run as a reference result.
+    """Stores a finished run as a reference result.
 
     Args:
         path: folder of the run.
@@ -198,7 +196,7 @@ def record(path: Path | str, label: str, command: str, out: Path | str | None = 
             f"the run in {path} has {int(result.steps[-1]):,} of {last:,} steps and the diverged "
             f"seeds {result.diverged}; allowed is a finished run without any"
         )
-    random = run_logger.read_random_returns(stored.folder)
+    random = result.random_returns
     header = {
         "label": label,
         "env": plan.env,
@@ -222,26 +220,21 @@ def record(path: Path | str, label: str, command: str, out: Path | str | None = 
     return file
 
 
-def _files() -> list[Path]:
-    """Returns the files of all kept runs, by environment and label."""
-    return sorted(DATA.glob(f"*/*{_SUFFIX}"))
-
-
 def _read(path: Path) -> ReferenceRun:
-    """Reads the file of a kept run."""
+    """Reads the file of a stored run."""
     header, _, rows = gzip.decompress(path.read_bytes()).partition(b"\n")
     return ReferenceRun(**atomic_io.from_json(header), rows=loggers.parse_rows(rows, path))
 
 
 def _rounded(value: Any) -> Any:
-    """Rounds a metric to the digits that are kept; whole numbers stay as they are."""
+    """Rounds a metric to the digits that are stored; whole numbers stay as they are."""
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.{_DIGITS}g}")
     return value
 
 
 def _rows(run: ReferenceRun) -> Iterable[dict[str, Any]]:
-    """Yields the rows of a kept run as those of a data frame."""
+    """Yields the rows of a stored run as those of a data frame."""
     plan = experiment_config.from_dict(run.config, f"the reference result {run.label}")
     about = {
         "command": run.command,
