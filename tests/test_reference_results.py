@@ -96,6 +96,8 @@ def test_compare_sets_reference_results_and_published_values_beside_a_run(
     assert [value.algorithm for value in compared.published["toy/budget"]] == ["ippo"]
     lines = compared.panels("toy/budget")[0].hlines
     assert [line.value for line in lines if line.label == "ippo, A paper"] == [2.5]
+    with pytest.raises(ValueError, match="has the label 'reference small'"):
+        jml.compare_runs([f"reference small={runs / 'mine'}"], reference=True)
     with pytest.raises(ValueError, match=r"reference is 'yes'; allowed is"):
         jml.compare_runs([runs / "mine"], reference="yes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has curves alone; allowed is a run of yours: a command"):

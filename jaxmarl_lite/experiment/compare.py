@@ -302,7 +302,7 @@ def _add_references(results: dict[str, dict[str, Result]]) -> dict[str, list[Pub
     """Adds the reference results to those of runs; returns what papers publish.
 
     Raises:
-        ValueError: no environment has either.
+        ValueError: no environment has either, or a run has the label of a reference result.
     """
     published = {}
     has_reference = False
@@ -310,7 +310,13 @@ def _add_references(results: dict[str, dict[str, Result]]) -> dict[str, list[Pub
         algorithms = {result.algorithm for result in env_results.values()}
         environment = next(iter(env_results.values())).env
         for label, result in reference_results.results(env, environment).items():
-            env_results[f"reference {label}"] = result
+            name = f"reference {label}"
+            if name in env_results:
+                raise ValueError(
+                    f"a run in {env} has the label {name!r}, which is that of a reference result; "
+                    "allowed is another"
+                )
+            env_results[name] = result
             algorithms.add(result.algorithm)
             has_reference = True
         values = reference_results.published_values(env)
