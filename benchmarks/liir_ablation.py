@@ -7,8 +7,9 @@ Every variant has the same number of trials of one Optuna sampler (TPE, the same
 its settings: learning rate, entropy bonus, epochs and minibatches for all, and the weight of the
 intrinsic reward and its learning rate for those that have them. The best trial is that of the
 highest mean return over training, over a few seeds; the report is of fresh seeds at its settings.
-Trials are asked for and told in groups; those of a group with the same epochs and minibatches are
-one compiled program, and the fresh seeds another.
+Trials are asked for and told in groups. A task has one compiled program for each combination of
+epochs, minibatches and the settings of a variant that are no numbers; it trains as many seeds side
+by side as a trial has.
 
 Tasks: pursuit on a line (paid when all approach), of two agents and of five; the same paid at an
 episode's end; relay (one agent's part is paid for at the end alone, after 16 or 64 steps); a matrix
@@ -29,9 +30,10 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import bench_utils
 import jax
@@ -44,19 +46,35 @@ from jaxmarl_lite.experiment import comparison
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.report import plotting
 
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pursuit": ("toy/pursuit", {}),
-    "pursuit-5": ("toy/pursuit", {"agents": 5}),
-    "pursuit, paid late": ("delayed/toy/pursuit", {}),
-    "relay": ("toy/relay", {}),
-    "long relay": ("toy/relay", {"steps": 64, "immediate_reward": 1 / 64}),
-    "climbing": ("toy/climbing", {}),
-    "foraging": ("jumanji/lbf-2s-8x8-2p-2f-coop", {}),
-    "foraging, paid late": ("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", {}),
-    "cleaner-10": ("jumanji/cleaner-10x10x10a", {}),
-    "3m": ("smax/3m", {}),
-    "2s3z": ("smax/2s3z", {}),
-    "3m, paid late": ("delayed/smax/3m", {}),
+
+class Task(NamedTuple):
+    """An environment and how long it takes to learn.
+
+    Attributes:
+        env_id: its ID.
+        steps: environment steps of a run. All agents learn most of what they learn within them, so
+            that the mean over training tells slow from fast.
+        keywords: of `jaxmarl_lite.make`.
+    """
+
+    env_id: str
+    steps: int
+    keywords: Mapping[str, Any] = MappingProxyType({})
+
+
+TASKS = {
+    "pursuit": Task("toy/pursuit", 40_960),
+    "pursuit-5": Task("toy/pursuit", 102_400, {"agents": 5}),
+    "pursuit, paid late": Task("delayed/toy/pursuit", 40_960),
+    "relay": Task("toy/relay", 40_960),
+    "long relay": Task("toy/relay", 61_440, {"steps": 64, "immediate_reward": 1 / 64}),
+    "climbing": Task("toy/climbing", 40_960),
+    "foraging": Task("jumanji/lbf-2s-8x8-2p-2f-coop", 307_200),
+    "foraging, paid late": Task("delayed/jumanji/lbf-2s-8x8-2p-2f-coop", 307_200),
+    "cleaner-10": Task("jumanji/cleaner-10x10x10a", 102_400),
+    "3m": Task("smax/3m", 512_000),
+    "2s3z": Task("smax/2s3z", 512_000),
+    "3m, paid late": Task("delayed/smax/3m", 512_000),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
@@ -72,7 +90,7 @@ agent's observation, the extrinsic critic the state."""
 BORROWED = {"exact without": "exact"}
 """Variant -> the one whose settings it takes, instead of being tuned."""
 COMMON = {"lr": (1e-4, 1e-2), "entropy_coef": (1e-4, 3e-2)}
-CHOICES = {"num_epochs": (2, 4, 8), "num_minibatches": (1, 2, 4)}
+CHOICES = {"num_epochs": (4, 16), "num_minibatches": (1, 4)}
 """Setting -> its values; each combination is a program of its own."""
 OWN = {"intrinsic_coef": (1e-3, 1.0), "intrinsic_lr": (1e-4, 1e-2)}
 """Setting -> its range, searched in the logarithm; critics learn at ``lr``, or at 1e-3 if that is
@@ -88,21 +106,25 @@ DIAGNOSTICS = {
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = bench_utils.make_parser(__doc__)
+    parser.add_argument(
+        "--steps", type=int, help="environment steps of each run; default: the task's own"
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
     )
     bench_utils.add_numbers(
         parser,
-        trials=(24, "trials of the settings, for each variant"),
-        group=(8, "trials that are asked for at once"),
+        trials=(16, "trials of the settings, for each variant"),
+        group=(4, "trials that are asked for at once"),
         tuning_seeds=(4, "of each trial"),
         seeds=(20, "fresh seeds, at the best trial's settings"),
-        steps=(100_000, "environment steps of each run"),
         points=(20, "of a curve"),
     )
     bench_utils.add_numbers(parser, num_envs=16, num_steps=32, hidden_sizes=[32, 32])
     args = parser.parse_args(argv)
+    if args.steps is not None and args.steps < 1:
+        parser.error(f"--steps is {args.steps}; allowed is 1 or more")
     if args.num_envs % max(CHOICES["num_minibatches"]):
         parser.error(
             f"--num-envs is {args.num_envs}; allowed is a multiple of "
@@ -157,32 +179,18 @@ def measured(
     task: str, variant: str, args: argparse.Namespace, lent: dict[str, float] | None = None
 ) -> dict[str, Any]:
     """Returns the best trial's settings (or ``lent``), and curves of fresh seeds at them."""
-    env_id, keywords = TASKS[task]
+    env_id, steps, keywords = TASKS[task]
     env = jml.make(env_id, **keywords)
     plain = jml.LIIRConfig(hidden_sizes=tuple(args.hidden_sizes), **VARIANTS[variant])
-    updates = max(args.points, args.steps // (args.num_envs * args.num_steps))
+    updates = max(args.points, (args.steps or steps) // (args.num_envs * args.num_steps))
     updates -= updates % args.points
 
-    @functools.cache
     def program(epochs: int, num_minibatches: int) -> Callable[..., dict[str, jax.Array]]:
-        """Returns the curves ``[points]`` of keys and configs that differ in floats."""
-        config = dataclasses.replace(plain, num_epochs=epochs, num_minibatches=num_minibatches)
-        algorithm = jml.make_algorithm("liir", env.spec, config)
-        init, train = jml.make_train(algorithm, env, args.num_envs, args.num_steps)
-
-        @jax.jit
-        @jax.vmap
-        def curve(key: jax.Array, config: Any) -> dict[str, jax.Array]:
-            state, metrics = train(init(key, config), updates)
-            healthy = tree_math.all_finite(state.learner_state)
-
-            def over_training(name: str) -> jax.Array:
-                parts = metrics[name].reshape(args.points, -1)
-                return jnp.where(healthy, jnp.nanmean(parts, axis=1), jnp.nan)
-
-            return {name: over_training(name) for name in ("episode_return", *DIAGNOSTICS)}
-
-        return curve
+        choices = {"num_epochs": epochs, "num_minibatches": num_minibatches}
+        rules = {name: value for name, value in VARIANTS[variant].items() if isinstance(value, str)}
+        sizes = {"hidden_sizes": tuple(args.hidden_sizes)}
+        config = jml.LIIRConfig(**choices, **rules, **sizes)
+        return _curves(task, config, updates, args.points, args.num_envs, args.num_steps)
 
     if lent is None:
         tried = tuned(program, plain, task, variant, args)
@@ -192,8 +200,8 @@ def measured(
         values = {name: value for name, value in lent.items() if name not in VARIANTS[variant]}
         best = dataclasses.replace(plain, **_with_critic(values))
     fresh = jax.random.split(jax.random.key(2), args.seeds)
-    curves = program(*_choices(best))(*_stacked([(key, best) for key in fresh]))
-    curves = {name: np.asarray(values) for name, values in curves.items()}
+    pairs = [(key, best) for key in fresh]
+    curves = _in_parts(program(*_choices(best)), pairs, args.tuning_seeds)
     returns = curves["episode_return"]
     diverged = np.isnan(returns).all(1)
     if diverged.all():
@@ -205,9 +213,9 @@ def measured(
             f"{task}: in a part of training no episode ended; allowed are more --steps or fewer "
             "--points"
         )
-    steps = (np.arange(args.points) + 1) * updates // args.points * args.num_envs * args.num_steps
+    ends = (np.arange(args.points) + 1) * updates // args.points * args.num_envs * args.num_steps
     return {
-        "steps": steps.tolist(),
+        "steps": ends.tolist(),
         "returns": returns.tolist(),
         "best": env.spec.max_return,
         "chosen": settings_of(best),
@@ -220,6 +228,46 @@ def measured(
     }
 
 
+@functools.lru_cache(maxsize=32)
+def _curves(
+    task: str, config: Any, updates: int, points: int, num_envs: int, num_steps: int
+) -> Callable[..., dict[str, jax.Array]]:
+    """Returns the curves ``[S, points]`` of ``[S]`` keys and configs that differ in floats."""
+    env_id, _, keywords = TASKS[task]
+    env = jml.make(env_id, **keywords)
+    algorithm = jml.make_algorithm("liir", env.spec, config)
+    init, train = jml.make_train(algorithm, env, num_envs, num_steps)
+
+    @jax.jit
+    @jax.vmap
+    def curve(key: jax.Array, config: Any) -> dict[str, jax.Array]:
+        state, metrics = train(init(key, config), updates)
+        healthy = tree_math.all_finite(state.learner_state)
+
+        def over_training(name: str) -> jax.Array:
+            parts = metrics[name].reshape(points, -1)
+            return jnp.where(healthy, jnp.nanmean(parts, axis=1), jnp.nan)
+
+        return {name: over_training(name) for name in ("episode_return", *DIAGNOSTICS)}
+
+    return curve
+
+
+def _in_parts(
+    curves: Callable[..., dict[str, jax.Array]], pairs: list[tuple[Any, Any]], size: int
+) -> dict[str, np.ndarray]:
+    """Returns the curves of pairs of a key and a config, so many at once: one shape, one program.
+
+    The last part is filled up with its last pair.
+    """
+    parts = []
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        values = curves(*_stacked(part + part[-1:] * (size - len(part))))
+        parts.append({name: np.asarray(value)[: len(part)] for name, value in values.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def tuned(
     program: Callable[..., Callable[..., dict[str, jax.Array]]],
     config: Any,
@@ -229,8 +277,8 @@ def tuned(
 ) -> list[tuple[Any, float]]:
     """Runs the trials of a variant; returns settings and their mean return over training.
 
-    ``program`` maps a combination of `CHOICES` to a function from keys and configs, ``[trials *
-    seeds]``, to curves.
+    ``program`` maps a combination of `CHOICES` to a function from keys and configs, ``[seeds]``, to
+    curves.
     """
     keys = jax.random.split(jax.random.key(1), args.tuning_seeds)
     sampler = optuna.samplers.TPESampler(
@@ -241,15 +289,13 @@ def tuned(
     while len(tried) < args.trials:
         asked = [study.ask() for _ in range(min(args.group, args.trials - len(tried)))]
         configs = [suggested(trial, config, variant) for trial in asked]
-        scores: dict[int, float] = {}
-        for choices in dict.fromkeys(map(_choices, configs)):
-            alike = [i for i, item in enumerate(configs) if _choices(item) == choices]
-            pairs = [(key, configs[i]) for i in alike for key in keys]
-            curves = np.asarray(program(*choices)(*_stacked(pairs))["episode_return"])
-            for i, values in zip(alike, curves.reshape(len(alike), len(keys), -1), strict=True):
-                # a trial with a seed that diverged is not to be chosen
-                lost = np.isnan(values).all(1).any()
-                scores[i] = -np.inf if lost else float(np.nanmean(values))
+        scores = []
+        for item in configs:
+            curves = program(*_choices(item))(*_stacked([(key, item) for key in keys]))
+            values = np.asarray(curves["episode_return"])
+            # a trial with a seed that diverged is not to be chosen
+            lost = np.isnan(values).all(1).any()
+            scores.append(-np.inf if lost else float(np.nanmean(values)))
         for i, trial in enumerate(asked):
             if np.isfinite(scores[i]):
                 study.tell(trial, scores[i])
@@ -311,6 +357,7 @@ def text(data: dict[str, Any]) -> str:
             rows.append(
                 {
                     "task": task,
+                    "steps": f"{row['steps'][-1]:,}",
                     "variant": name,
                     "return at the end": bench_utils.interval_text(returns[:, -1]),
                     "return over training": bench_utils.interval_text(returns.mean(1)),
@@ -321,16 +368,14 @@ def text(data: dict[str, Any]) -> str:
                     "settings": settings,
                 }
             )
-    s, all_rows = data["settings"], [row for x in data["rows"].values() for row in x.values()]
-    steps = max(row["steps"][-1] for row in all_rows)
+    s = data["settings"]
     return (
         f"# Where the learned reward helps\n\n{bench_utils.facts_text(data['facts'])}\n\n"
         f"{bench_utils.table(rows)}\nIQM of {s['seeds']} fresh seeds with 95 % bootstrap "
-        f"intervals, of the returns of the episodes in training (sampled actions), {steps:,} "
-        f"environment steps. Settings are the best of {s['trials']} trials "
-        f"({s.get('sampler', 'random')}), each with {s['tuning_seeds']} seeds, by the mean over "
-        f"training; {s['num_envs']} environments x {s['num_steps']} steps, layers "
-        f"{s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
+        f"intervals, of the returns of the episodes in training (sampled actions). Settings are "
+        f"the best of {s['trials']} trials ({s.get('sampler', 'random')}), each with "
+        f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} environments x "
+        f"{s['num_steps']} steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
     )
 
 

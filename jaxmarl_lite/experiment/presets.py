@@ -21,7 +21,7 @@ _RECOVERY = {"pessimism_ki": 0.02, "pessimism_kp": 0.5, "recovery_share": 0.7}
 _STEP = _RECOVERY | {
     "stagger_episodes": True,
     "cost_critic_lr": 1e-3,
-    "cost_confidence": 0.95,
+    "cost_confidence": 0.98,
     "cost_average_episodes": 32.0,
     "cg_iters": 20,
     "fvp_stride": 4,
@@ -56,7 +56,7 @@ _ROBOTS = {
     | {
         "multiplier_ki": 0.05,
         "multiplier_kp": 1.0,
-        "cost_confidence": 0.9,
+        "cost_confidence": 0.95,
         "cost_average_episodes": 16.0,
     },
     "macpo": _ROBOT_STEP
@@ -101,12 +101,12 @@ DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"intrinsic_lr": 1e-4},
     ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP,
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
-    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "lr_anneal_share": 1.0},
+    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.98, "lr_anneal_share": 1.0},
     ("happo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
     ("mappo", "safe/search-and-rescue-2s-40t"): _SEARCH | {"lr_anneal_share": 1.0},
     ("macpo", "safe/rware-tiny-2ag"): _FORAGING_STEP | _STEP,
     ("mappo-lagrangian", "safe/rware-tiny-2ag"): _WAREHOUSE
-    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.9, "lr_anneal_share": 1.0},
+    | {"cost_critic_lr": 1e-3, "cost_confidence": 0.98, "lr_anneal_share": 1.0},
     ("happo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     ("mappo", "safe/rware-tiny-2ag"): _WAREHOUSE | {"lr_anneal_share": 1.0},
     **{
