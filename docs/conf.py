@@ -1,0 +1,66 @@
+"""Settings of the documentation: `sphinx-build -W -b html docs docs/_build/html`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+project = "jaxmarl_lite"
+author = "the authors of jaxmarl_lite"
+release = version = metadata.version("jaxmarl-lite")
+project_copyright = f"2026, {author}"
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "library_tables",
+    "mathml",
+]
+exclude_patterns = ["_build", "_ext", "conf.py", "**/.ipynb_checkpoints"]
+nitpicky = False
+
+# pages
+myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# tutorials are Python files with Markdown in comments; a page's name is its file's
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "cache"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# reference
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+autodoc_mock_imports: list[str] = []
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+default_role = "any"
+
+# looks
+html_math_renderer = "mathml"
+html_theme = "sphinx_book_theme"
+html_title = "jaxmarl_lite"
+html_static_path = ["_static"]
+html_theme_options = {
+    "navbar_persistent": [],
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "use_download_button": True,
+    "use_fullscreen_button": False,
+}
+html_css_files = ["style.css"]
