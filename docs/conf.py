@@ -24,13 +24,21 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
     "library_tables",
+    "docstrings",
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext", "conf.py", "**/.ipynb_checkpoints"]
 nitpicky = False
 
 # pages
-myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_block",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+]
 myst_heading_anchors = 3
 
 # tutorials are Python files with Markdown in comments; a page's name is its file's
@@ -47,8 +55,9 @@ autodoc_preserve_defaults = True
 autodoc_mock_imports: list[str] = []
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
-default_role = "any"
+default_role = "py:obj"
 
 # looks
 html_math_renderer = "mathml"

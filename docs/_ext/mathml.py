@@ -17,7 +17,7 @@ def visit_inline(translator: HTMLTranslator, node: nodes.math) -> None:
 
 
 def visit_block(translator: HTMLTranslator, node: nodes.math_block) -> None:
-    """Writes a formula on lines of its own; ``&`` and ``\\\\`` align them."""
+    r"""Writes a formula on lines of its own; ``&`` and ``\\\\`` align them."""
     text = node.astext()
     if "\\\\" in text and "\\begin" not in text:
         text = "\\begin{aligned}" + text + "\\end{aligned}"
