@@ -75,11 +75,8 @@ def metrics_of(algorithm: str) -> list[str]:
     import jaxmarl_lite as jml
 
     env = jml.make("toy/budget")
-    config = {"lr_anneal_steps": 0.0} if algorithm == "qmix" else {}
-    algo = jml.make_algorithm(
-        algorithm, env.spec, type(jml.tuned(algorithm, "toy/budget")["config"])(**config)
-    )
-    init, train = jml.make_train(algo, env, num_envs=4, num_steps=8)
+    algo = jml.make_algorithm(algorithm, env.spec)
+    init, train = jml.make_train(algo, env, num_envs=4, num_steps=32)
     _, metrics = jax.eval_shape(lambda key: train(init(key), 1), jax.random.key(0))
     return sorted(metrics)
 

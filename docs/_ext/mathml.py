@@ -20,7 +20,7 @@ def visit_block(translator: HTMLTranslator, node: nodes.math_block) -> None:
     r"""Writes a formula on lines of its own; ``&`` and ``\\\\`` align them."""
     text = node.astext()
     if "\\\\" in text and "\\begin" not in text:
-        text = "\\begin{aligned}" + text + "\\end{aligned}"
+        text = "\\begin{split}" + text + "\\end{split}"
     formula = latex2mathml.converter.convert(text, display="block")
     translator.body.append(f'<div class="math">{formula}</div>\n')
     raise nodes.SkipNode

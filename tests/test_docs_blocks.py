@@ -1,0 +1,40 @@
+"""The Python blocks of the documentation run, page by page, with fewer steps."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {
+    str(path.relative_to(DOCS)): blocks
+    for path in sorted(DOCS.rglob("*.md"))
+    if path.name != "extending.md"  # it has a test of its own
+    and (blocks := re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.S))
+}
+
+
+def shortened(block: str) -> str:
+    """The block with a few steps of training and evaluation."""
+    few = {
+        "total_steps": "256",
+        "num_evaluations": "1",
+        "eval_episodes": "4",
+        "num_envs": "4",
+        "num_steps": "32",
+    }
+    for name, value in few.items():
+        block = re.sub(rf"\b{name}=[\d_]+", f"{name}={value}", block)
+    missing = [f"{k}={v}" for k, v in few.items() if k != "total_steps" and f"{k}=" not in block]
+    return re.sub(r"\btotal_steps=256", ", ".join(["total_steps=256", *missing]), block)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    with jax.numpy_rank_promotion("allow"):  # as outside the tests
+        for i, block in enumerate(PAGES[page]):
+            exec(compile(shortened(block), f"{page}, block {i}", "exec"), names)
+    capsys.readouterr()
