@@ -1,7 +1,7 @@
 """Operations that give the same bits in every run on a GPU.
 
 On a CPU two runs with one seed agree bit for bit as they are. On an NVIDIA GPU some operations add
-numbers in whatever order its threads finish, unless XLA is told otherwise before JAX starts.
+numbers in whatever order its threads finish, unless an option of XLA forbids it before JAX starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def uses_deterministic_ops() -> bool:
 
 
 def use_deterministic_ops() -> None:
-    """Tells XLA to use deterministic operations on GPUs, which may be slower.
+    """Makes XLA use deterministic operations on GPUs, which may be slower.
 
     Call it before anything that computes: XLA reads its options when JAX starts its devices. The
     command line has ``--deterministic``. A run notes it in its versions.json.

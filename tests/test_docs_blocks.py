@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
@@ -33,8 +34,12 @@ def shortened(block: str) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = {"__name__": "__main__"}
     with jax.numpy_rank_promotion("allow"):  # as outside the tests
         for i, block in enumerate(PAGES[page]):
             exec(compile(shortened(block), f"{page}, block {i}", "exec"), names)
     capsys.readouterr()
+    if jax.config.jax_compilation_cache_dir is not None:  # a block has begun to cache
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()

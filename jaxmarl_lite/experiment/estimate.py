@@ -1,4 +1,4 @@
-"""What a run will need, told without training: memory, steps, files and the time to compile."""
+"""Estimates the memory, steps, files and compile time of a run, without training it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Estimate:
 def estimate(
     algorithm: Any, env: str | Environment, *, config: Any = None, **settings: Any
 ) -> Estimate:
-    """Compiles the programs of a run for the present device and tells what it will need.
+    """Compiles the programs of a run for the present device and estimates its needs.
 
     Nothing is trained or written. The programs stay in the cache: a run of the same settings that
     follows in this process compiles nothing.
