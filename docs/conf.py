@@ -73,4 +73,5 @@ html_theme_options = {
     "use_download_button": True,
     "use_fullscreen_button": False,
 }
+html_context = {"default_mode": "auto"}  # light or dark, as the system is
 html_css_files = ["style.css"]
