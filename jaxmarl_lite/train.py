@@ -182,12 +182,13 @@ def rollout_metrics(spec: EnvSpec, batch: Rollout) -> dict[str, Array]:
     Returns:
         A dict with these entries:
 
-        - ``return``: ``[]``, mean undiscounted team return per episode.
+        - ``episode_return``: ``[]``, mean undiscounted team return per episode.
         - ``episodes``: ``[]``, number of episodes that ended.
         - ``episode_length``: ``[]``, mean length in time steps.
         - ``reward_is_finite``: ``[]`` bool, whether all rewards and costs are finite.
         - ``env_faults``: ``[]`` int32, see `rollout.env_faults`.
-        - ``cost``: ``[N, K]``, mean undiscounted cost per episode, if the environment has costs.
+        - ``episode_cost``: ``[N, K]``, mean undiscounted cost per episode, if the environment has
+          costs.
         - ``non_finite_episodes``: ``[]``, episodes whose numbers were no longer finite, if the
           environment can diverge.
         - ``win_rate``: ``[]``, share of episodes won, 0 to 1, if episodes can be won.

@@ -19,7 +19,7 @@ PAGES = {
 def shortened(block: str) -> str:
     """The block with a few steps of training and evaluation."""
     few = {
-        "total_steps": "256",
+        "total_steps": "1024",
         "num_evaluations": "1",
         "eval_episodes": "4",
         "num_envs": "4",
@@ -28,7 +28,7 @@ def shortened(block: str) -> str:
     for name, value in few.items():
         block = re.sub(rf"\b{name}=[\d_]+", f"{name}={value}", block)
     missing = [f"{k}={v}" for k, v in few.items() if k != "total_steps" and f"{k}=" not in block]
-    return re.sub(r"\btotal_steps=256", ", ".join(["total_steps=256", *missing]), block)
+    return re.sub(r"\btotal_steps=1024", ", ".join(["total_steps=1024", *missing]), block)
 
 
 @pytest.mark.parametrize("page", PAGES)
