@@ -64,6 +64,7 @@ default_role = "py:obj"
 html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = "jaxmarl_lite"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_theme_options = {
     "navbar_persistent": [],

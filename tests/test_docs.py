@@ -101,7 +101,6 @@ def pages_of(site: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 @pytest.mark.timeout(1600)
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     from sphinx.util.inventory import InventoryFile
@@ -115,7 +114,6 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 @pytest.mark.timeout(1600)
 def test_every_internal_link_and_picture_exists(site: Path) -> None:
     parsed = {path: Links(path.read_text(encoding="utf-8")) for path in pages_of(site)}
@@ -148,7 +146,6 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_every_page(site: Path, address: str, width: int) -> None:
