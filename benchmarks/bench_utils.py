@@ -326,9 +326,11 @@ def facts_text(facts: Mapping[str, Any]) -> str:
 
 
 def commit(checkout: Path) -> str:
-    """Returns the commit of a checkout, or ``unknown``."""
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    """Returns the commit of a checkout; ``unknown`` for a plain folder, inside another one too."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    is_checkout = len(lines) == 2 and Path(lines[0]).resolve() == checkout.resolve()
+    return lines[1] if is_checkout else "unknown"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

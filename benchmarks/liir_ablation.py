@@ -144,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, value in vars(args).items()
         if name not in ("tasks", "variants", "out")
     }
+    settings["task_steps"] = str({name: task.steps for name, task in TASKS.items()})
     settings["searched"] = str(COMMON | CHOICES | OWN)
     settings["sampler"] = f"optuna {optuna.__version__} TPE"
     data = bench_utils.begun(path, settings)

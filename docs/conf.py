@@ -7,8 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 project = "jaxmarl_lite"
@@ -28,7 +27,6 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build", "_ext", "conf.py", "**/.ipynb_checkpoints"]
-nitpicky = False
 
 # pages
 myst_enable_extensions = [
@@ -53,7 +51,6 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_mock_imports: list[str] = []
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -510,6 +510,31 @@ def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.Mo
     assert "| exact (1 of 2 seeds diverged) | 2.000" in liir_ablation.text(data)
 
 
+def test_seeds_are_trained_in_parts_of_one_shape() -> None:
+    """One shape is one compilation; the last part is filled up, and its filling is dropped."""
+    liir_ablation = importlib.import_module("liir_ablation")
+    sizes = []
+
+    def curves(keys: Any, config: Any) -> Any:
+        sizes.append(len(keys))
+        return {"episode_return": np.stack([np.asarray(config.lr), np.asarray(keys)], 1)}
+
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5]
+    pairs = [(np.float32(i), jml.LIIRConfig(lr=rate)) for i, rate in enumerate(rates)]
+    result = liir_ablation._in_parts(curves, pairs, 2)["episode_return"]
+    assert sizes == [2, 2, 2]
+    np.testing.assert_allclose(result, list(zip(rates, range(5), strict=True)), rtol=1e-6)
+
+
+def test_the_commit_is_that_of_the_checkout_itself(tmp_path: Path) -> None:
+    assert bench_utils.commit(tmp_path) == "unknown"
+    for command in ("init -q", "-c user.name=a -c user.email=b commit -q --allow-empty -m c"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    (tmp_path / "peer").mkdir()
+    assert re.fullmatch("[0-9a-f]{40}", bench_utils.commit(tmp_path))
+    assert bench_utils.commit(tmp_path / "peer") == "unknown"
+
+
 def test_every_variant_searches_its_settings_with_as_many_trials() -> None:
     liir_ablation = importlib.import_module("liir_ablation")
     chosen = liir_ablation.options(["--trials", "16", "--tuning-seeds", "2"])

@@ -109,8 +109,8 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
         inventory = InventoryFile.load(file, "", lambda base, uri: uri)
     documented = {name for kind in inventory.values() for name in kind}
     names = [*(set(jml.__all__) - {"__version__"}), *(f"ops.{name}" for name in jml.ops.__all__)]
-    found = documented | {name.replace(".algorithms.registry", "") for name in documented}
-    assert [name for name in names if f"jaxmarl_lite.{name}" not in found] == []
+    known = documented | {name.replace(".algorithms.registry", "") for name in documented}
+    assert [name for name in names if f"jaxmarl_lite.{name}" not in known] == []
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ _SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Example|Examples|
 
 
 def protect(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Protects a docstring, see above."""
+    """Protects the text of a docstring and marks the equations in it as literal."""
     result: list[str] = []
     in_section = in_literal = False
     for line in lines:

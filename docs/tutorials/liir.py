@@ -67,6 +67,6 @@ result.plot_intrinsic_rewards(episode=episode)
 # %%
 names = result.spec.action_names
 for agent in range(result.spec.num_agents):
-    taken, told = episode.action[:, agent], episode.intrinsic_reward[:, agent]
-    means = {names[a]: round(float(told[taken == a].mean()), 3) for a in np.unique(taken)}
+    actions, rewards = episode.action[:, agent], episode.intrinsic_reward[:, agent]
+    means = {names[a]: round(float(rewards[actions == a].mean()), 3) for a in np.unique(actions)}
     print(f"agent {agent}: {means}")

@@ -72,10 +72,10 @@ class Couriers:
         """Moves the couriers; a parcel that is reached appears elsewhere."""
         key, places, t = state
         key, draw = jax.random.split(key)
-        moved = jnp.clip(places[:2] + action - 1, 0, HOUSES - 1)
-        reached = (moved == places[2]).any()
+        couriers = jnp.clip(places[:2] + action - 1, 0, HOUSES - 1)
+        reached = (couriers == places[2]).any()
         parcel = jnp.where(reached, jax.random.randint(draw, (), 0, HOUSES), places[2])
-        places = jnp.append(moved, parcel)
+        places = jnp.append(couriers, parcel)
         effort = (action != 1).astype(float)[:, None]
         return (key, places, t + 1), self._timestep(places, reached.astype(float), effort, t + 1)
 
