@@ -27,6 +27,10 @@ from jaxmarl_lite.experiment.memory import DeviceMemoryError
 from jaxmarl_lite.experiment.runner import RunError
 
 CONSTRAINED = ("macpo", "mappo-lagrangian", "happo", "mappo")
+COOPERATIVE = (
+    *("liir", "lambda-0=liir:intrinsic_coef=0", "mappo", "ippo", "happo", "hatrpo"),
+    *("coma", "iac", "central-v", "qmix"),
+)
 BATTLES = ("liir", "lambda-0=liir:intrinsic_coef=0", "mappo", "ippo", "qmix")
 
 
@@ -41,6 +45,7 @@ class Group(NamedTuple):
 
 
 GROUPS = {
+    "toy-relay": Group("toy/relay", COOPERATIVE, 500_000, eval_episodes=256),
     "toy-budget": Group("toy/budget", CONSTRAINED, 500_000, eval_episodes=1024),
     "search-and-rescue": Group("safe/search-and-rescue-2s-40t", CONSTRAINED, 1_000_000, 128),
     "warehouse": Group("safe/rware-tiny-2ag", CONSTRAINED, 1_000_000, 128),

@@ -23,6 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
     "library_tables",
+    "learning_curves",
     "docstrings",
     "mathml",
 ]

@@ -28,7 +28,7 @@ import numpy as np
 import jaxmarl_lite as jml
 from jaxmarl_lite.report import plotting
 
-STEPS = int(os.environ.get("NOTEBOOK_STEPS", 600_000))  # per seed; a test makes it small
+STEPS = int(os.environ.get("NOTEBOOK_STEPS", 200_000))  # per seed; a test makes it small
 env = jml.make("toy/budget-two")
 spec = env.spec
 print("costs:", dict(zip(spec.cost_names, spec.cost_limits, strict=True)))

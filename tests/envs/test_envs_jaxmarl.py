@@ -340,6 +340,37 @@ def test_a_film_of_a_battle(battle, tmp_path):
         env.animate(states, tmp_path / "battle.mp4")
 
 
+@pytest.mark.parametrize("name", ["mpe/reference", "safe-mpe/spread-2a", "overcooked/cramped-room"])
+def test_films_of_particles_and_kitchens_show_what_moves(name, tmp_path):
+    env = jml.make(name, agent_id=False)
+    step = jax.jit(env.step)
+    states = [jax.jit(env.reset)(jax.random.key(3))[0]]
+    stay = {"mpe/reference": 0, "safe-mpe/spread-2a": 0, "overcooked/cramped-room": 4}[name]
+    # the first agent moves, in the last step alone
+    for first in (stay, stay, 1):
+        states.append(step(states[-1], jnp.array([first, stay]))[0])
+    with Image.open(env.animate(states, tmp_path / "films" / "film.gif", fps=10)) as film:
+        # Pillow writes a picture once that stands for several frames
+        still, moved = (_frame(film, index) for index in (0, film.n_frames - 1))
+        durations = sum(_duration(film, index) for index in range(film.n_frames))
+    assert durations == 3 * 100 + 1500
+    assert 20 < (still != moved).any(-1).sum() < 0.3 * still.shape[0] * still.shape[1]
+    with pytest.raises(ValueError, match="states is empty"):
+        env.animate([], tmp_path / "none.gif")
+    with pytest.raises(ValueError, match="path must end in .gif, not 'film.mp4'"):
+        env.animate(states, tmp_path / "film.mp4")
+
+
+def _frame(film, index):
+    film.seek(index)
+    return np.asarray(film.convert("RGB"), int)
+
+
+def _duration(film, index):
+    film.seek(index)
+    return film.info["duration"]
+
+
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [

@@ -315,6 +315,8 @@ def test_animate_writes_a_gif_and_leaves_matplotlib_alone(env_id, tmp_path):
     with Image.open(path) as film:
         assert film.format == "GIF" and film.n_frames > 1 and min(film.size) > 100
         assert len(film.convert("RGB").getcolors(100_000)) > 1
+    with Image.open(env.animate(states[:1], tmp_path / "still.gif")) as still:
+        assert len(still.convert("RGB").getcolors(100_000)) > 1
     assert (matplotlib.get_backend(), plt.get_fignums(), plt.isinteractive()) == (
         backend,
         figures,

@@ -25,7 +25,12 @@ from jaxmarl_lite.envs.errors import (
     unchecked,
     unknown_name_error,
 )
-from jaxmarl_lite.envs.jaxmarl.adapter import AdapterSpec, JaxMARLEnvironment, SMAXEnvironment
+from jaxmarl_lite.envs.jaxmarl.adapter import AdapterSpec, JaxMARLEnvironment
+from jaxmarl_lite.envs.jaxmarl.videos import (
+    KitchenEnvironment,
+    ParticleEnvironment,
+    SMAXEnvironment,
+)
 from jaxmarl_lite.envs.wrappers import Cost, CostWrapper, with_limits
 from jaxmarl_lite.types import Array, Environment, PyTree
 from jaxmarl_lite.validation import check_bool, check_number
@@ -154,7 +159,7 @@ def build(suite: str, name: str, keywords: Mapping[str, Any]) -> Environment:
             package = _load("overcooked")
             layout = package.overcooked_layouts[name.replace("-", "_")]
             kitchen = package.Overcooked(layout=layout, **settings)
-            return JaxMARLEnvironment(kitchen, overcooked, env_id, **for_adapter)
+            return KitchenEnvironment(kitchen, overcooked, env_id, **for_adapter)
         class_name, adapter_spec = {
             "reference": ("SimpleReferenceMPE", reference),
             "speaker-listener": ("SimpleSpeakerListenerMPE", speaker_listener),
@@ -166,7 +171,7 @@ def build(suite: str, name: str, keywords: Mapping[str, Any]) -> Environment:
         if agents is not None:
             settings |= dict(num_agents=agents, num_landmarks=agents)
         particles = getattr(_load("mpe"), class_name)(**settings)
-        env = JaxMARLEnvironment(particles, adapter_spec, env_id, **for_adapter)
+        env = ParticleEnvironment(particles, adapter_spec, env_id, **for_adapter)
         return env if suite == "mpe" else _with_collisions(env, limit)
 
 

@@ -126,13 +126,20 @@ class JumanjiEnvironment(AdaptedEnvironment):
             adapter_spec.alive(*arguments),
         )
 
-    def animate(self, states: Sequence[PyTree], path: str | Path, fps: int = 5) -> Path:
+    def animate(
+        self,
+        states: Sequence[PyTree],
+        path: str | Path,
+        fps: int = 5,
+        circles: Sequence[tuple[float, ...]] = (),
+    ) -> Path:
         """Writes a GIF of a list of states with Jumanji's own viewer, without opening a window.
 
         Args:
             states: Jumanji's states of one environment (one of the B copies), in order.
             path: the file to write, ending in ``.gif``.
             fps: frames per second.
+            circles: regions ``(x, y, radius)`` to mark, in the axes of Jumanji's viewer.
 
         Returns:
             The path.
@@ -144,12 +151,19 @@ class JumanjiEnvironment(AdaptedEnvironment):
         limits = self._adapter_spec.video_limits
         with _agg_backend():
             from matplotlib.animation import PillowWriter
+            from matplotlib.patches import Circle
 
             host_states = [_to_host(state) for state in states]
+            if len(host_states) == 1:  # MMST's viewer draws pairs, and would draw nothing
+                host_states *= 2
             video = self._env.animate(host_states, interval=round(1000 / fps))
             if limits is not None:
                 for axes in video._fig.axes:
                     axes.set(xlim=limits, ylim=limits)
+            for x, y, radius in circles:
+                video._fig.axes[0].add_patch(
+                    Circle((x, y), radius, facecolor="#D55E00", alpha=0.2, zorder=0)
+                )
             video.save(str(path), writer=PillowWriter(fps=fps), dpi=50)
         return path
 

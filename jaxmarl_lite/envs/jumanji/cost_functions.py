@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -289,6 +290,35 @@ def _zone_table(zones: Any) -> tuple[tuple[float, ...], ...]:
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchWithZones(CostWrapper):
+    """Search and rescue with costs, whose videos show the closed zones.
+
+    Attributes:
+        zones: circles ``(x, y, radius)``, in shares of the arena's side.
+    """
+
+    zones: tuple[tuple[float, ...], ...] = ()
+
+    def animate(self, states: Sequence[PyTree], path: str | Path, fps: int = 5) -> Path:
+        """Writes a GIF of a list of states, with the closed zones.
+
+        Args:
+            states: states of one environment (one of the B copies), in order.
+            path: the file to write, ending in ``.gif``.
+            fps: frames per second.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: for an empty list, or a path that is not ``.gif``.
+        """
+        side = float(self.unwrapped.generator.env_size)
+        circles = [tuple(side * x for x in zone) for zone in self.zones]
+        return self.env.animate(states, path, fps, circles)  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A family of scenarios with costs."""
 
@@ -365,6 +395,9 @@ def build(suite: str, name: str, keywords: Mapping[str, Any]) -> CostWrapper:
     native = scenarios.build_native(name, keywords, other_keywords)
     env = scenarios.adapt(native, env_id, keywords)
     try:
-        return CostWrapper(env, with_limits(tasks[0].costs(native, **options), limit))
+        costs = with_limits(tasks[0].costs(native, **options), limit)
+        if tasks[0] is TASKS["SearchAndRescue"]:
+            return SearchWithZones(env, costs, _zone_table(options.get("zones", ZONES)))
+        return CostWrapper(env, costs)
     except ValueError as error:
         raise ValueError(f"{env_id}: {error}") from error
