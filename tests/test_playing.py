@@ -160,14 +160,33 @@ def test_tuned_settings_are_those_of_a_run_without_any() -> None:
     assert jml.tuned("macpo", "toy/budget")["config"].cost_confidence == 0.95
     with pytest.raises(ValueError, match="nearest: liir"):
         jml.tuned("lir", "toy/counter")
+    with pytest.raises(ValueError, match="total_steps is 0; allowed"):
+        jml.tuned("mappo", "toy/counter", total_steps=0)
     with pytest.raises(ValueError, match="nearest: toy/counter"):
         jml.tuned("liir", "toy/conter")
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "mappo-lagrangian"])
+def test_tuned_settings_of_a_length_are_those_that_a_run_learns_with(algorithm: str) -> None:
+    env = jml.make("safe/search-and-rescue-2s-40t")
+    settings = jml.tuned(algorithm, env.spec.name, total_steps=100_000)
+    jml.make_algorithm(algorithm, env.spec, settings["config"])
+    # 25 updates of 4,096 steps, over which the rate falls to 0
+    assert (settings["num_envs"] * settings["num_steps"], settings["config"].lr_anneal_share) == (
+        4096,
+        0.0,
+    )
+    assert settings["config"].lr_anneal_steps == 25 * 4096
+    with pytest.raises(ValueError, match="jaxmarl_lite.tuned returns with total_steps"):
+        share = jml.tuned(algorithm, env.spec.name)["config"]
+        jml.make_algorithm(algorithm, env.spec, share)
 
 
 def test_render_writes_into_the_folder(counter: jml.Result) -> None:
     rendering = counter.render()
     assert counter.path is not None
     assert rendering.video is None and rendering.rewards == counter.path / "episode.rewards.png"
+    assert repr(rendering).startswith("Rendering(video=None, rewards='")
     assert rendering.rewards.read_bytes().startswith(b"\x89PNG")
     assert rendering.episode.length > 0
     with pytest.raises(ValueError, match="allowed is a file name with a suffix"):

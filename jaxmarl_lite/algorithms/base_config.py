@@ -312,7 +312,7 @@ def check_resolved(config: object) -> None:
         raise ValueError(
             f"{type(config).__name__}.{share} is {getattr(config, share)!r}; allowed in "
             f"jaxmarl_lite.run alone, which knows the length of the run; give {steps}, in "
-            "environment steps"
+            "environment steps, which jaxmarl_lite.tuned returns with total_steps"
         )
 
 

@@ -257,7 +257,9 @@ def _initial_config(entry: registry.AlgorithmEntry, tuned: Mapping[str, Any]) ->
     return entry.config_class(**tuned) if ready is None else ready.config
 
 
-def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
+def tuned(
+    algorithm: Any, env: str | Environment, *, total_steps: int | None = None
+) -> dict[str, Any]:
     """Returns the settings that `run` and the command line use where the user sets none.
 
     They are arguments of `run`: ``run(**tuned(algorithm, env))`` is ``run(algorithm, env)``. Seeds,
@@ -266,6 +268,9 @@ def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
     Args:
         algorithm: name of the algorithm.
         env: an id that `make` accepts, or an environment object.
+        total_steps: environment steps of the run; settings that are shares of a run, such as
+            ``lr_anneal_share``, are returned in steps, as `make_algorithm` needs them. None: they
+            stay shares, which `run` takes.
 
     Returns:
         ``algorithm``, ``env``, the complete ``config``, ``num_envs``, ``num_steps``,
@@ -273,7 +278,7 @@ def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
         defaults elsewhere.
 
     Raises:
-        ValueError: there is no such algorithm or environment.
+        ValueError: there is no such algorithm or environment, or ``total_steps`` is not positive.
 
     Example:
         >>> import dataclasses, jaxmarl_lite as jml
@@ -290,7 +295,10 @@ def tuned(algorithm: Any, env: str | Environment) -> dict[str, Any]:
     registry.config_of(algorithm)  # an unknown name is the first error
     plan = tuned_run_config(algorithm, resolve_env(env)[1])
     names = ("config", "num_envs", "num_steps", "stagger_episodes", "greedy")
-    return {"algorithm": algorithm, "env": env} | {name: getattr(plan, name) for name in names}
+    settings = {"algorithm": algorithm, "env": env} | {name: getattr(plan, name) for name in names}
+    if total_steps is not None:
+        settings["config"] = dataclasses.replace(plan, total_steps=total_steps).learner_config
+    return settings
 
 
 def make_run_config(

@@ -184,10 +184,10 @@ def in_words(count: float) -> str:
         count: bytes.
 
     Example:
-        >>> in_words(1_500_000_000), in_words(20)
-        ('1.5 GB', '20 bytes')
+        >>> in_words(1_500_000_000), in_words(20), in_words(1.234e12)
+        ('1.5 GB', '20 bytes', '1.23 TB')
     """
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f} bytes"

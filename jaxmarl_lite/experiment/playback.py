@@ -69,7 +69,8 @@ class Rendering(NamedTuple):
     episode: Episode
 
     def __repr__(self) -> str:
-        return f"Rendering(video={str(self.video)!r}, rewards={str(self.rewards)!r})"
+        video, rewards = (None if path is None else str(path) for path in self[:2])
+        return f"Rendering(video={video!r}, rewards={rewards!r})"
 
 
 EpisodeFn = Callable[[PyTree, int], Episode]

@@ -141,7 +141,13 @@ def proportion_interval(successes: ArrayLike, count: int, confidence: float = 0.
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     low, high = np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
-    return Interval(share[()], low[()], high[()], np.full(share.shape, count)[()], count)
+    fields = map(_plain, (share, low, high, np.full(share.shape, count)))
+    return Interval(*fields, seeds=count)
+
+
+def _plain(value: np.ndarray) -> Any:
+    """Returns an array, or the Python number of a scalar, which is printed without its type."""
+    return value.item() if value.ndim == 0 else value
 
 
 def bootstrap_interval(
@@ -177,10 +183,8 @@ def bootstrap_interval(
 
     Example:
         >>> interval = bootstrap_interval([1.0, 2.0, 3.0, float("nan")])
-        >>> float(interval.estimate), int(interval.count), interval.seeds
-        (2.0, 3, 4)
-        >>> bool(1.0 <= interval.low < 2.0 < interval.high <= 3.0)
-        True
+        >>> interval
+        Interval(estimate=2.0, low=1.0, high=3.0, count=3, seeds=4)
         >>> bootstrap_interval([5.0]).degenerate
         True
     """
@@ -210,7 +214,8 @@ def bootstrap_interval(
             draws = _draws([rows], statistic, resamples, seed)
             low[members], high[members] = np.quantile(draws, quantiles, axis=0)
     values = statistic(columns, axis=0), low, high, np.sum(~np.isnan(columns), axis=0)
-    return Interval(*(np.reshape(value, x.shape[1:])[()] for value in values), seeds=x.shape[0])
+    shaped = (_plain(np.reshape(value, x.shape[1:])) for value in values)
+    return Interval(*shaped, seeds=x.shape[0])
 
 
 def curve(

@@ -214,6 +214,8 @@ def test_shaping_is_added_to_the_soups():
         np.testing.assert_allclose(added.reward - without.reward, [0.5 * bonus] * 2, atol=1e-6)
         state, earned = next_state, earned + bonus
     assert earned > 0
+    assert "plus 0.5 times JaxMARL's shaped reward" in shaped.spec.return_description
+    assert "shaped" not in plain.spec.return_description
 
 
 def test_wins_are_counted_in_rollouts(battle):

@@ -105,9 +105,12 @@ class JaxMARLEnvironment(AdaptedEnvironment):
         else:
             low, high = (0.0,) * action_size, (1.0,) * action_size
             actions = dict(action_type="continuous", action_low=low, action_high=high)
+        description = adapter_spec.return_description
+        if self._shaping:
+            description += f", plus {self._shaping:g} times JaxMARL's shaped reward"
         return dict(
             max_episode_steps=int(self._env.max_steps),
-            return_description=adapter_spec.return_description,
+            return_description=description,
             win_condition=adapter_spec.win_condition,
             **actions,
         )
