@@ -20,12 +20,16 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 
 import jaxmarl_lite as jml
+from jaxmarl_lite.experiment import reference_results
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 CONFIGS = [name for name in jml.__all__ if name.endswith("Config") and name != "LearnerConfig"]
 
+CURVE = "```{learning-curve}"
+
 pytest.importorskip("sphinx", reason="needs the extra docs")
+jupytext, nbformat = pytest.importorskip("jupytext"), pytest.importorskip("nbformat")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,35 @@ def test_every_algorithm_has_its_metrics_on_a_page(name: str, tables: Any) -> No
     pages = [path.read_text() for path in (DOCS / "algorithms").glob("*.md")]
     assert sum(f"```{{algorithm-metrics}} {name}\n" in page for page in pages) == 1
     assert "episode_return" in tables.metrics_of(name)
+
+
+@pytest.mark.parametrize("name", jml.ALGORITHMS)
+def test_every_algorithm_has_a_stored_learning_curve_on_a_page(name: str) -> None:
+    pages = [path.read_text() for path in (DOCS / "algorithms").glob("*.md")]
+    drawn = [line.split()[1:] for page in pages for line in page.splitlines() if CURVE in line]
+    stored = {(run.env, run.label): run.config["algorithm"] for run in reference_results.load()}
+    shown = [(env, label) for env, *labels in drawn for label in labels]
+    assert set(shown) <= set(stored)
+    assert name in {stored[key] for key in shown}
+
+
+def test_every_tutorial_is_a_notebook_with_a_link_to_itself() -> None:
+    """Without the address of a repository there is no link to Colab, with one there is."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    notebooks = importlib.import_module("notebooks")
+    sys.path.remove(str(DOCS / "_ext"))
+    for path in sorted((DOCS / "tutorials").glob("*.py")):
+        for repository in ("", "owner/name"):
+            text = notebooks.with_links(path.read_text(), path.stem, repository)
+            notebook = notebooks.notebook(path, repository)
+            assert text.count(f'href="../_static/notebooks/{path.stem}.ipynb"') == 1
+            assert ("colab.research.google.com/github/owner/name/" in text) == bool(repository)
+            assert notebook.cells[0].cell_type == ("code" if repository else "markdown")
+            assert nbformat.validate(notebook) is None
+            # the links stand in a cell between the introduction and the first code
+            cells = jupytext.reads(text, fmt="py:percent").cells
+            kinds = [cell.cell_type for cell in jupytext.read(path).cells]
+            assert [cell.cell_type for cell in cells] == [kinds[0], "markdown", *kinds[1:]]
 
 
 @pytest.fixture(scope="module")

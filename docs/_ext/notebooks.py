@@ -13,9 +13,9 @@ from typing import Any
 
 import jupytext
 import nbformat
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
 
-CELL = "# %% [markdown]\n# {links}\n\n"
 COLAB = (
     "https://colab.research.google.com/github/{repository}/blob/gh-pages/_static/notebooks/{name}"
 )
@@ -27,16 +27,29 @@ def is_tutorial(app: Sphinx, docname: str) -> bool:
 
 
 def add_links(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Puts the links below the introduction, in a cell of their own."""
-    if not is_tutorial(app, docname):
-        return
-    name = f"{docname.partition('/')[2]}.ipynb"
-    links = f'<a href="../_static/notebooks/{name}" download>Download this notebook</a>'
-    if repository := os.environ.get("DOCS_REPOSITORY"):
-        address = COLAB.format(repository=repository, name=name)
-        links += f' &nbsp; <a class="colab" href="{address}">Open in Colab</a>'
-    header, code, rest = source[0].partition("\n# %%\n")
-    source[0] = f"{header}\n{CELL.format(links=links)}{code.lstrip()}{rest}"
+    """Puts the links on a page."""
+    if is_tutorial(app, docname):
+        name = docname.partition("/")[2]
+        source[0] = with_links(source[0], name, os.environ.get("DOCS_REPOSITORY", ""))
+
+
+def with_links(text: str, name: str, repository: str) -> str:
+    """Returns the text of a tutorial with its links, in a cell below the introduction."""
+    file = f"{name}.ipynb"
+    links = f'<a href="../_static/notebooks/{file}" download>Download this notebook</a>'
+    if repository:
+        links += f' · <a href="{COLAB.format(repository=repository, name=file)}">Open in Colab</a>'
+    introduction, code, rest = text.partition("\n# %%\n")
+    return f"{introduction}\n# %% [markdown]\n# {links}\n{code}{rest}"
+
+
+def notebook(path: Path, repository: str) -> NotebookNode:
+    """Returns a tutorial as a notebook; in Colab its first cell installs the library."""
+    found = jupytext.read(path)
+    if repository:
+        install = f"%pip install -q 'jaxmarl-lite[all] @ git+https://github.com/{repository}'"
+        found.cells.insert(0, nbformat.v4.new_code_cell(install))
+    return found
 
 
 def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
@@ -47,11 +60,8 @@ def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for docname in filter(lambda name: is_tutorial(app, name), app.env.found_docs):
         path = Path(app.env.doc2path(docname))
-        notebook = jupytext.read(path)
-        if repository := os.environ.get("DOCS_REPOSITORY"):
-            install = f"%pip install -q 'jaxmarl-lite[all] @ git+https://github.com/{repository}'"
-            notebook.cells.insert(0, nbformat.v4.new_code_cell(install))
-        jupytext.write(notebook, folder / f"{path.stem}.ipynb")
+        found = notebook(path, os.environ.get("DOCS_REPOSITORY", ""))
+        jupytext.write(found, folder / f"{path.stem}.ipynb")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
