@@ -28,7 +28,7 @@ extensions = [
     "mathml",
     "notebooks",
 ]
-exclude_patterns = ["_build", "_ext", "conf.py", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_ext", "conf.py", "pictures.py", "**/.ipynb_checkpoints"]
 
 # pages
 myst_enable_extensions = [

@@ -23,7 +23,7 @@ COLAB = (
 
 def is_tutorial(app: Sphinx, docname: str) -> bool:
     """Returns whether a page is a notebook."""
-    return docname.startswith("tutorials/") and app.env.doc2path(docname).endswith(".py")
+    return docname.startswith("tutorials/") and Path(app.env.doc2path(docname)).suffix == ".py"
 
 
 def add_links(app: Sphinx, docname: str, source: list[str]) -> None:
