@@ -42,16 +42,15 @@ class ReferenceResults(Table):
 
     def rows(self) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
         """Returns a row for each environment and label."""
-        heads = ("environment", "label", "seeds", "steps", "score at the end", "costs", "limits")
+        heads = ("environment", "label", "seeds", "steps", "score at the end", "costs and limits")
         rows = []
         for env in environments():
             for row in comparison(env).rows():
                 score = row["final_win_rate"] or row["final_return"]
-                # agents of one cost may pay the same
-                costs = {
-                    f"{cost['cost']} {_interval(cost['mean'])}": f"{cost['limit']:g}"
+                costs = [
+                    f"{cost['cost']} {_interval(cost['mean'])} of {cost['limit']:g}"
                     for cost in row["costs"] or ()
-                }
+                ]
                 unit = " wins" if row["final_win_rate"] else ""
                 rows.append(
                     (
@@ -60,8 +59,7 @@ class ReferenceResults(Table):
                         str(row["seeds"]),
                         f"{row['steps'][-1]:,}",
                         _interval(score) + unit,
-                        ", ".join(costs),
-                        ", ".join(costs.values()),
+                        "<br>".join(dict.fromkeys(costs)),  # agents may pay the same
                     )
                 )
         return heads, rows

@@ -98,7 +98,7 @@ all battles."""
 DEFAULTS: dict[tuple[str, str], Mapping[str, Any]] = {
     ("ippo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("mappo", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
-    ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING | {"intrinsic_lr": 1e-4},
+    ("liir", "jumanji/lbf-2s-8x8-2p-2f-coop"): _FORAGING,
     ("macpo", "safe/search-and-rescue-2s-40t"): _FORAGING_STEP | _STEP,
     ("mappo-lagrangian", "safe/search-and-rescue-2s-40t"): _SEARCH
     | {"cost_critic_lr": 1e-3, "cost_confidence": 0.98, "lr_anneal_share": 1.0},

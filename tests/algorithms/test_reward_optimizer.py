@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from random_rollouts import B, batch, spec
 
+import jaxmarl_lite as jml
 from jaxmarl_lite.algorithms import optimizers, registry
 
 RATE = 1e-3
@@ -115,3 +116,16 @@ def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
         direction, their_state = plain.update(grads, their_state)
         theirs = jax.tree.map(lambda x, d: x - 0.1 * d, theirs, direction)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), here, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_with_the_default_settings_the_reward_moves_and_stays_within_its_bound():
+    """At five times the rate it reaches its bound and stops: saturation 0.7, share 0.2."""
+    sizes = dict(seeds=1, total_steps=150_000, num_evaluations=3, eval_episodes=4, quiet=True)
+    metrics = jml.run("liir", "toy/relay", **sizes).metrics
+    share, saturation = (
+        metrics[name][0, 1:] for name in ("intrinsic_step_share", "intrinsic_saturation")
+    )
+    assert share.min() > 0.3
+    assert saturation.max() < 0.05
