@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -52,7 +54,7 @@ nb_merge_streams = True
 # reference
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
+autodoc_preserve_defaults = False  # a default is shown by its value, not by the name of a constant
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -75,3 +77,17 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}  # light or dark, as the system is
 html_css_files = ["style.css"]
+
+
+def _named_functions(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Shows a function that is a default by its name."""
+    if signature is None or "<function " not in signature:
+        return None
+    return re.sub(r"<function ([\w.]+)>", r"\1", signature), returns
+
+
+def setup(app: Any) -> None:
+    """Connects to the reference."""
+    app.connect("autodoc-process-signature", _named_functions)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +91,47 @@ def test_a_sweep_is_ranked_drawn_and_loaded(swept, tmp_path):
     assert len(figure.axes) == 3  # two settings, and all together
     lowest = jml.Sweep(result.points, result.results, {}, "eval_return", "min")
     assert means[lowest.ranking()[0]] == means.min()
+
+
+def test_points_that_keep_their_limits_come_first():
+    """Costs of two agents by two seeds; the numbers are chosen so that each rule decides once."""
+    limits = np.array([[2.0], [np.inf]])
+
+    def point(score, *costs):
+        last = np.array(costs)[:, None, :, None]  # [seeds, evaluations, N, K]
+        scores = np.full((2, 1), score)
+        return types.SimpleNamespace(costs=last, limits=limits, metrics={"eval_return": scores})
+
+    results = (
+        point(9.0, (4.0, 0.0), (2.0, 0.0)),  # the mean of 3 is half over the limit of 2
+        point(1.0, (1.0, 9.0), (3.0, 9.0)),  # 2 keeps it, and the second agent has none
+        point(8.0, (9.0, 0.0), (1.0, 0.0)),
+        point(2.0, (0.0, 0.0), (np.nan, np.nan)),
+        None,
+    )
+    points = tuple({"lr": float(i)} for i in range(5))
+    ranked = sweep.Sweep(points, results, {4: "no memory"})
+    np.testing.assert_allclose(ranked.excesses(), [0.5, 0.0, 1.5, 0.0, np.nan])
+    assert ranked.ranking() == [3, 1, 0, 2] and ranked.best == {"lr": 3.0}
+    assert [row.get("excess") for row in ranked.rows()] == [0.0, 0.0, 0.5, 1.5, None]
+    assert "50 %" in ranked.summary() and "costs over their limits" in ranked.summary()
+    fewest = dataclasses.replace(ranked, mode="min")
+    assert fewest.ranking() == [1, 3, 0, 2]
+
+
+def test_a_study_knows_which_trials_keep_their_limits(tmp_path):
+    sizes = SIZES | {"total_steps": 64}
+    study = jml.optimize(
+        "ippo", "toy/budget", space={"lr": (1e-4, 1e-3)}, num_trials=1, out=tmp_path, **sizes
+    )
+    (trial,) = study.trials
+    result = jml.load_run(tmp_path / "runs" / trial.user_attrs["folder"])
+    costs = result.costs[:, -1].mean(0)[:, 0]  # limits 3 and 4.5; an untrained policy costs 7.5
+    expected = max(0.0, costs[0] / 3 - 1) + max(0.0, costs[1] / 4.5 - 1)
+    assert expected > 0.5
+    assert trial.constraints == {"costs over their limits": pytest.approx(expected)}
+    with pytest.raises(ValueError, match="easible"):
+        _ = study.best_trial
 
 
 def test_a_sweep_goes_on_with_what_is_missing(swept, monkeypatch):

@@ -15,7 +15,8 @@
 #
 # `jml.ops` has the equations of the algorithms as functions of arrays and trees of arrays. They know
 # no network, no environment and no algorithm of this library, so they serve in a program of your
-# own: with Equinox, Flax, or plain dictionaries.
+# own: with Equinox, Flax, or plain dictionaries. This page uses Equinox, which the library does not
+# need: `pip install equinox`.
 
 # %%
 import jax
@@ -89,7 +90,8 @@ print(jax.tree.map(jnp.shape, result.gradient))
 # MACPO maximizes $g \cdot x$ subject to $c_k + b_k \cdot x \le 0$ and
 # $\tfrac12\, x \cdot H x \le \delta$. `constrained_step` solves that exactly for up to four limits.
 # In two dimensions with $H = I$ we can draw it: the disc is the trust region, the shaded half-plane
-# breaks the limit, and the step is the point of the rest that lies farthest along $g$.
+# breaks the limit, and the step is the point of the rest that lies farthest along $g$. The black
+# arrow is the step, and the blue arrow is $g$, drawn shorter.
 
 # %%
 g, b = jnp.array([2.0, 1.0]), jnp.array([[1.0, 0.0]])
@@ -120,6 +122,7 @@ for ax, (c, step) in zip(axes, steps.items(), strict=True):
         "", np.asarray(g) / 2.5, (0, 0), arrowprops={"arrowstyle": "->", "color": "#0072B2"}
     )
     ax.set(title=f"c = {c}", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
+plt.close(fig)  # else a notebook shows it twice
 fig
 
 # %% [markdown]

@@ -15,7 +15,7 @@
 #
 # `safe-mujoco/...` are the tasks of the MACPO paper: the joints of one MuJoCo robot are divided
 # among agents, and each agent has a cost. Physics is slow on a CPU, so this page trains for a moment
-# only, and then shows curves that come with the package.
+# only, and then shows curves that come with the package, cost beside return.
 
 # %%
 import os
@@ -23,7 +23,7 @@ import os
 import numpy as np
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.report import plotting
+from jaxmarl_lite.report import plotting, statistics
 
 STEPS = int(os.environ.get("NOTEBOOK_STEPS", 16_384))  # per seed; a test makes it small
 ENV = "safe-mujoco/halfcheetah-2x3"
@@ -60,23 +60,44 @@ print("target_kl", tuned["config"].target_kl, " recovery_share", tuned["config"]
 result = jml.run(
     "macpo", ENV, seeds=1, total_steps=STEPS, num_evaluations=1, eval_episodes=4, quiet=True
 )
-print(result.final_return(), result.costs[:, -1].round(1).tolist())
+print(f"return {result.final_return().estimate:.1f} of one seed, which has no interval")
+print("cost per episode of each agent:", result.final_costs().estimate[:, 0].round(1).tolist())
 
 # %% [markdown]
 # ## A stored result
 #
 # The curves of five seeds come with the package: return and cost of each evaluation, with settings,
-# versions and the command.
+# versions and the command. The return is the interquartile mean (IQM) over seeds. The cost is the
+# mean, because the limit is on the mean. Both agents pay for the same bomb, so their costs are equal.
 
 # %%
 frame = jml.reference_results(ENV)
-last = frame[frame.step == frame.groupby("label").step.transform("max")]
-columns = ["eval_return", "eval_cost/agent_0/cost_0"]
-print(last.groupby("label")[columns].mean().round(1))
-
-# %%
+limit = float(np.ravel(spec.cost_limits)[0])
 curves = {}
 for label, rows in frame.groupby("label"):
-    table = rows.pivot(index="seed", columns="step", values="eval_return")
-    curves[label] = plotting.RunCurves(table.columns.to_numpy(), table.to_numpy())
-plotting.plot_runs(curves, ylabel=spec.return_description)
+    by_step = rows.pivot(index="seed", columns="step")  # a row for each seed
+    returns = by_step["eval_return"].to_numpy()  # [seeds, evaluations]
+    costs = by_step["eval_cost/agent_0/cost_0"].to_numpy()
+    curves[label] = plotting.RunCurves(
+        by_step["eval_return"].columns, returns, costs[..., None, None], limits=[[limit]]
+    )
+    score = statistics.bootstrap_interval(returns[:, -1])
+    cost = statistics.bootstrap_interval(costs[:, -1], statistics.mean)
+    print(f"{label}, {len(returns)} seeds, at the last evaluation, with 95 % intervals:")
+    print(f"  return {score.estimate:.0f} (IQM), from {score.low:.0f} to {score.high:.0f}")
+    print(f"  cost {cost.estimate:.1f} (mean), from {cost.low:.1f} to {cost.high:.1f}")
+    print(f"  seeds within the limit of {limit:g}: {(costs[:, -1] <= limit).sum()}")
+
+# %% [markdown]
+# **The limit is not kept in these runs.** The mean cost is more than twice the limit, and the two
+# seeds with the highest returns have the highest costs: the return of this page is no return
+# *within* the limit. [Limits on costs](../guides/cost-limits.md) lists what to change where a limit
+# is broken.
+
+# %%
+plotting.plot_runs(
+    curves,
+    cost_names=spec.cost_names,
+    cost_descriptions=spec.cost_descriptions,
+    ylabel=spec.return_description,
+)

@@ -15,7 +15,7 @@ from jaxmarl_lite.experiment.callbacks import EvaluationReport
 from jaxmarl_lite.experiment.memory import DeviceMemoryError
 from jaxmarl_lite.experiment.ranking import check_metric
 from jaxmarl_lite.experiment.runner import RunError
-from jaxmarl_lite.experiment.sweep import final_scores
+from jaxmarl_lite.experiment.sweep import final_excess, final_scores
 from jaxmarl_lite.experiment.sweep_space import Range, Setting, parse_space, show_value
 from jaxmarl_lite.report import atomic_io, run_dir, statistics, tables
 from jaxmarl_lite.types import Environment
@@ -69,7 +69,10 @@ def optimize(
 
     Returns:
         The ``optuna.Study``; ``study.best_params`` are the best settings, and every trial's user
-        attribute ``folder`` is the name of its run in ``out/runs``.
+        attribute ``folder`` is the name of its run in ``out/runs``. Where the environment has
+        costs, ``trial.constraints`` says by how much a trial exceeds its limits (`Sweep.excesses`):
+        samplers look for trials that keep them, and ``study.best_trial`` is one that does, or
+        raises ValueError where none does.
 
     Raises:
         ImportError: Optuna, of the extra ``sweep``, is not installed.
@@ -143,14 +146,20 @@ def summary(study: Study, metric: str, most: int = 10) -> str:
 
 
 def _complete_trials(study: Study) -> list[Any]:
-    """Returns the trials that have a value, the best first."""
+    """Returns the trials that have a value, those that keep all limits and then the best first."""
     complete = [
         trial
         for trial in study.trials
         if trial.value is not None and trial.state.name == "COMPLETE"
     ]
     sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
-    return sorted(complete, key=lambda trial: sign * (trial.value or 0.0))
+    excess = {trial.number: sum(_constraints(trial)) for trial in complete}
+    return sorted(complete, key=lambda x: (excess[x.number], sign * (x.value or 0.0)))
+
+
+def _constraints(trial: Any) -> list[float]:
+    """Returns by how much a trial exceeds its limits on costs, 0 or more; empty without costs."""
+    return [max(0.0, value) for value in trial.constraints.values()]
 
 
 def _write_overview(study: Study, folder: Path, metric: str, mode: str) -> None:
@@ -303,6 +312,8 @@ class _Objective:
             **where,
             **self._settings,
         )
+        if result.costs is not None:
+            trial.set_constraint("costs over their limits", final_excess(result))
         return float(statistics.bootstrap_interval(final_scores(result, self._metric)).estimate)
 
     def _with(self, setting: Setting) -> Any:

@@ -118,12 +118,25 @@ def _mean(rows: Sequence[Row], names: Sequence[str]) -> float:
 
 def _excess(rows: Sequence[Row], limits: np.ndarray) -> float:
     """Returns by how much mean costs exceed their limits, see `Score`."""
-    total = 0.0
+    costs = np.zeros_like(limits)
     for agent, k in np.argwhere(np.isfinite(limits)).tolist():
-        cost, limit = _mean(rows, [f"eval_cost/agent_{agent}/cost_{k}"]), float(limits[agent, k])
-        if cost > limit:
-            total += (cost - limit) / (limit or 1.0)
-    return total
+        costs[agent, k] = _mean(rows, [f"eval_cost/agent_{agent}/cost_{k}"])
+    return excess(costs, limits)
+
+
+def excess(costs: np.ndarray, limits: np.ndarray) -> float:
+    """Returns by how much mean costs exceed their limits, see `Score`.
+
+    Args:
+        costs: mean cost per episode of every agent and cost, ``[N, K]``.
+        limits: their limits ``[N, K]``; inf where there is none.
+
+    Returns:
+        The sum over agents and costs, in multiples of each limit; 0 where all limits are kept.
+    """
+    over = np.isfinite(limits) & (costs > limits)
+    unit = np.where(limits == 0, 1.0, limits)
+    return float(((costs - limits)[over] / unit[over]).sum())
 
 
 def check_metric(field: str, name: str, plan: RunConfig, env: Environment) -> None:

@@ -24,7 +24,7 @@ from jaxmarl_lite.algorithms import base_config
 from jaxmarl_lite.experiment import api, memory
 from jaxmarl_lite.experiment import config as experiment_config
 from jaxmarl_lite.experiment.config import Lane, RunConfig
-from jaxmarl_lite.experiment.ranking import check_metric
+from jaxmarl_lite.experiment.ranking import check_metric, excess
 from jaxmarl_lite.experiment.result import Result, load_run, read_meta
 from jaxmarl_lite.experiment.run_logger import RunLogger, rebuild
 from jaxmarl_lite.experiment.runner import RunError
@@ -109,12 +109,24 @@ class Sweep:
     def ranking(self) -> list[int]:
         """Returns the numbers of the points that have a result, the best first.
 
-        Points are compared by the IQM over seeds; the better of equal ones is the earlier.
+        A point whose mean costs at the last evaluation keep all limits is better than one whose do
+        not; of two that do not, the one with the smaller excess (`excesses`). The IQM of the metric
+        over seeds decides where both keep them; the better of equal ones is the earlier.
         """
-        middle = self._middles()
+        middle, excesses = self._middles(), self.excesses()
         sign = -1.0 if self.mode == "max" else 1.0
-        order = np.argsort(sign * middle, kind="stable").tolist()  # NaN stands last
-        return [i for i in order if not np.isnan(middle[i])]
+        ranked = [i for i in range(len(middle)) if not np.isnan(middle[i])]
+        return sorted(ranked, key=lambda i: (excesses[i], sign * middle[i]))
+
+    def excesses(self) -> np.ndarray:
+        """Returns by how much every point exceeds its limits on costs at its last evaluation.
+
+        Returns:
+            ``[points]``: mean costs over seeds less their limits, where that is positive, summed
+            over agents and costs in multiples of each limit; 0 where all limits are kept or there
+            are none, NaN where a point has no result.
+        """
+        return np.asarray([np.nan if r is None else final_excess(r) for r in self.results])
 
     def _middles(self) -> np.ndarray:
         """Returns the IQM over seeds of every point."""
@@ -152,17 +164,21 @@ class Sweep:
 
         Returns:
             For each point its number, its settings, and estimate, low and high end of the 95 %
-            interval of the metric; ``failed`` says why there is none.
+            interval of the metric, and ``excess`` over the limits on costs, where the environment
+            has costs; ``failed`` says why there is none.
         """
         order = self.ranking()
         rest = [i for i in range(len(self.points)) if i not in order]
-        rows, scores = [], self.scores()
+        rows, scores, excesses = [], self.scores(), self.excesses()
         for i in [*order, *rest]:
             row: dict[str, Any] = {"point": i, **self.points[i]}
             if i in order:
                 interval = statistics.bootstrap_interval(scores[i])
                 ends = (float(x) for x in (interval.estimate, interval.low, interval.high))
                 row |= dict(zip((self.metric, "low", "high"), ends, strict=True))
+                result = self.results[i]
+                if result is not None and result.costs is not None:
+                    row["excess"] = float(excesses[i])
             else:
                 row["failed"] = self.failed.get(i, "not trained yet")
             rows.append(row)
@@ -178,20 +194,23 @@ class Sweep:
             A table of settings and scores.
         """
         names = list(dict.fromkeys(name for point in self.points for name in point))
-        rows = []
-        for row in self.rows()[:most]:
+        rows, found = [], self.rows()
+        has_limits = any("excess" in row for row in found)
+        for row in found[:most]:
             score = (
                 f"{row[self.metric]:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
                 if self.metric in row and "low" in row
                 else row["failed"]
             )
             settings = (show_value(row[name]) if name in row else "" for name in names)
-            rows.append((row["point"], *settings, score))
+            over = (f"{100 * row['excess']:.3g} %" if "excess" in row else "",) * has_limits
+            rows.append((row["point"], *settings, score, *over))
         hidden = len(self.points) - len(rows)
         title = f"sweep of {len(self.points)} points" + (
             f", the best {len(rows)} shown" if hidden else ""
         )
         heads = ("point", *names, f"{self.metric}: IQM over seeds [95 % interval]")
+        heads += ("costs over their limits",) * has_limits
         return tables.make_table(heads, rows, title)
 
     def summary(self) -> str:
@@ -269,6 +288,20 @@ def final_scores(result: Result, metric: str) -> np.ndarray:
     if not rows or metric not in rows[0]:
         raise validation.unknown_name("metric", metric, result.metrics)
     return np.asarray([row[metric] for row in rows], float)
+
+
+def final_excess(result: Result) -> float:
+    """Returns by how much the mean costs of the last evaluation exceed their limits.
+
+    Args:
+        result: result of a run.
+
+    Returns:
+        The excess as in `ranking.Score`, over the seeds that have not diverged; 0 without costs.
+    """
+    if result.costs is None:
+        return 0.0
+    return excess(statistics.mean(result.costs[:, -1], axis=0), result.limits)
 
 
 def sweep(
