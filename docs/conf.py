@@ -80,7 +80,13 @@ html_css_files = ["style.css"]
 
 
 def _named_functions(
-    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+    app: Any,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str | None, str | None] | None:
     """Shows a function that is a default by its name."""
     if signature is None or "<function " not in signature:
