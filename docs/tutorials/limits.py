@@ -80,9 +80,10 @@ print(priced.summary())
 # ## Side by side
 #
 # The dashed line of the first panel is the best return under the limits. A curve above it breaks a
-# limit in the other panels: they show the cost of the agent that is farthest over its limit, less
-# that limit. HAPPO knows no limits. MACPO comes near the line. MAPPO-Lagrangian is a little above it
-# at the end, and over its limits, because its prices are still settling.
+# limit in the other panels, which show the agent that is farthest over its limit; where the agents'
+# limits differ, as for noise, the curve is the cost less the limit. HAPPO knows no limits. MACPO
+# comes near the line. MAPPO-Lagrangian is a little above it at the end, and over its limits,
+# because its prices are still settling.
 
 # %%
 runs = {
@@ -122,7 +123,8 @@ for agent, k in np.ndindex(prices.shape):
 # - infeasible: a limit is broken, and no step in the trust region meets all of them.
 #
 # While a limit is broken, the steps lead back to it. The costs are means of sampled episodes, so
-# that a mean that sits at its limit is over it in part of the updates, and steps recover to the end.
+# that a mean that sits at its limit is over it in part of the updates, and steps recover to the
+# end.
 #
 # The right panel shows the multipliers of MAPPO-Lagrangian, in reward per unit of cost. They settle
 # at the prices above, the dashed lines, if training is long enough.

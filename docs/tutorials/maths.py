@@ -13,10 +13,10 @@
 # %% [markdown]
 # # The mathematics alone
 #
-# `jml.ops` has the equations of the algorithms as functions of arrays and trees of arrays. They know
-# no network, no environment and no algorithm of this library, so they serve in a program of your
-# own: with Equinox, Flax, or plain dictionaries. This page uses Equinox, which the library does not
-# need: `pip install equinox`.
+# `jml.ops` has the equations of the algorithms as functions of arrays and trees of arrays. They
+# know no network, no environment and no algorithm of this library, so they serve in a program of
+# your own: with Equinox, Flax, or plain dictionaries. This page uses Equinox, which the library
+# does not need: `pip install equinox`.
 
 # %%
 import jax
@@ -29,7 +29,8 @@ import jaxmarl_lite as jml
 # ## The gradient through an update
 #
 # LIIR changes the weights $\eta$ of an intrinsic reward by the gradient of the team's objective
-# *after* a policy step that used them: $\nabla_\eta J(\theta + \alpha \nabla_\theta L(\theta, \eta))$.
+# *after* a policy step that used them:
+# $\nabla_\eta J(\theta + \alpha \nabla_\theta L(\theta, \eta))$.
 # `meta_gradient` computes it for any update and any objective.
 #
 # A target that we can check by hand: one step of gradient ascent on
@@ -58,8 +59,8 @@ print(
 )
 
 # %% [markdown]
-# $\eta$ and $\theta$ may be any trees of arrays. Here they are an Equinox network that pays a reward
-# to a linear policy's output, and one step of Adam is what the gradient passes through.
+# $\eta$ and $\theta$ may be any trees of arrays. Here they are an Equinox network that pays a
+# reward to a linear policy's output, and one step of Adam is what the gradient passes through.
 
 # %%
 import equinox as eqx
@@ -106,8 +107,8 @@ for c, step in steps.items():
 
 # %% [markdown]
 # `c` is how far the cost is beyond its limit before the step. At -1.5 the limit does not matter, at
-# -0.5 it cuts the step, at 0.5 the step has to lower the cost, and at 1.5 no step in the trust region
-# can meet the limit: the step lowers the cost as far as it can.
+# -0.5 it cuts the step, at 0.5 the step has to lower the cost, and at 1.5 no step in the trust
+# region can meet the limit: the step lowers the cost as far as it can.
 
 # %%
 import matplotlib.pyplot as plt
@@ -139,8 +140,8 @@ print(solution.x, solution.relative_residual)
 # %% [markdown]
 # ## Advantages
 #
-# Arrays have time first: `[T, ...]`. Two arrays distinguish a time limit from a true end: `discount`
-# is 0 where the episode is over, and `last` marks its final step.
+# Arrays have time first: `[T, ...]`. Two arrays distinguish a time limit from a true end:
+# `discount` is 0 where the episode is over, and `last` marks its final step.
 
 # %%
 advantages = jml.ops.generalized_advantage_estimation(

@@ -14,8 +14,8 @@
 # # Robots within limits
 #
 # `safe-mujoco/...` are the tasks of the MACPO paper: the joints of one MuJoCo robot are divided
-# among agents, and each agent has a cost. Physics is slow on a CPU, so this page trains for a moment
-# only, and then shows curves that come with the package, cost beside return.
+# among agents, and each agent has a cost. Physics is slow on a CPU, so this page trains for a
+# moment only, and then shows curves that come with the package, cost beside return.
 
 # %%
 import os
@@ -47,7 +47,8 @@ print({name: tuned[name] for name in ("num_envs", "num_steps")})
 print("target_kl", tuned["config"].target_kl, " recovery_share", tuned["config"].recovery_share)
 
 # %% [markdown]
-# One command trains it for real; a run can be interrupted at any moment and goes on with `--resume`:
+# One command trains it for real; a run can be interrupted at any moment and goes on with
+# `--resume`:
 #
 # ```text
 # jaxmarl-lite train macpo --env safe-mujoco/halfcheetah-2x3 --seeds 5 --total-steps 3_000_000 --out runs/cheetah
@@ -68,7 +69,8 @@ print("cost per episode of each agent:", result.final_costs().estimate[:, 0].rou
 #
 # The curves of five seeds come with the package: return and cost of each evaluation, with settings,
 # versions and the command. The return is the interquartile mean (IQM) over seeds. The cost is the
-# mean, because the limit is on the mean. Both agents pay for the same bomb, so their costs are equal.
+# mean, because the limit is on the mean. Both agents pay for the same bomb, so their costs are
+# equal.
 
 # %%
 frame = jml.reference_results(ENV)
@@ -89,8 +91,8 @@ for label, rows in frame.groupby("label"):
     print(f"  seeds within the limit of {limit:g}: {(costs[:, -1] <= limit).sum()}")
 
 # %% [markdown]
-# **The limit is not kept in these runs.** The mean cost is more than twice the limit, and the two
-# seeds with the highest returns have the highest costs: the return of this page is no return
+# **These runs do not keep the limit on average.** The mean cost is more than twice the limit. The
+# two seeds with the highest returns have the highest costs, so the return above is no return
 # *within* the limit. [Limits on costs](../guides/cost-limits.md) lists what to change where a limit
 # is broken.
 
