@@ -3,7 +3,7 @@
     python benchmarks/pursuit.py
     python benchmarks/pursuit.py --variants exact reference none --seeds 20 --steps 400000
 
-Which moves does the learned reward favour? The team is paid when both agents approach the target
+Which moves does the learned reward favor? The team is paid when both agents approach the target
 (`toy/pursuit`), so that a good move of one agent may go unpaid. Over training, the script evaluates
 every agent's intrinsic reward at all positions and moves, and plots its mean for moves towards the
 target, away from it, and for staying, beside the returns of the episodes in training. Variants are

@@ -50,6 +50,7 @@ nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings with paths of the machine that built the page
 
 # reference
 autodoc_member_order = "bysource"

@@ -83,7 +83,7 @@ row = comparison.rows()[-1]  # MAPPO's, against IPPO
 for when in ("final", "over_training"):
     chance = row[f"against_{when}"]
     decided = "does not decide" if chance["low"] <= 0.5 <= chance["high"] else "decides"
-    print(f"{when}: from {chance['low']:.2f} to {chance['high']:.2f}, {decided}")
+    print(f"P(ippo better), {when}: {chance['low']:.2f} to {chance['high']:.2f}, {decided}")
 
 # %% [markdown]
 # A decision holds for this task, this length and these grids: another grid of learning rates may

@@ -82,8 +82,8 @@ print(priced.summary())
 # The dashed line of the first panel is the best return under the limits. A curve above it breaks a
 # limit in the other panels, which show the agent that is farthest over its limit; where the agents'
 # limits differ, as for noise, the curve is the cost less the limit. HAPPO knows no limits. MACPO
-# comes near the line. MAPPO-Lagrangian is a little above it at the end, and over its limits,
-# because its prices are still settling.
+# comes near the line. MAPPO-Lagrangian is a little above it at the end, and over some limits,
+# because its prices and costs are still settling.
 
 # %%
 runs = {
@@ -126,8 +126,9 @@ for agent, k in np.ndindex(prices.shape):
 # that a mean that sits at its limit is over it in part of the updates, and steps recover to the
 # end.
 #
-# The right panel shows the multipliers of MAPPO-Lagrangian, in reward per unit of cost. They settle
-# at the prices above, the dashed lines, if training is long enough.
+# The right panel shows the multipliers of MAPPO-Lagrangian, in reward per unit of cost. They come
+# near the prices above, the dashed lines. At these prices a unit of cost takes as much as it
+# brings, so that the costs themselves settle slowly.
 
 # %%
 cases = {
