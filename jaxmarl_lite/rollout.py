@@ -72,8 +72,8 @@ def zero_episode_stats(
 
     Args:
         leading_shape: Axes before those of `EpisodeStats`, such as ``(B,)``.
-        num_agents: N.
-        num_costs: K.
+        num_agents: Number of agents, N.
+        num_costs: Number of costs, K.
 
     Returns:
         An `EpisodeStats` of zeros, with leaves ``[*leading_shape, ...]``.
@@ -139,7 +139,7 @@ def rollout(
             at once.
         rollout_state: State of the environments before the first step.
         key: Random key of the actions.
-        num_steps: T.
+        num_steps: Number of steps, T.
         stagger_episodes: Cut the first episode of every environment at a random step, as a time
             limit would, and leave it out of the sums. Environments whose episodes are equally long
             then are at different steps of them; otherwise every rollout would see one part of an

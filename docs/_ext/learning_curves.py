@@ -12,12 +12,10 @@ tables are made from the stored curves in every build, so that they always agree
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from library_tables import Table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -37,39 +35,37 @@ class LearningCurve(SphinxDirective):
         return self.parse_text_to_nodes(figure(Path(self.env.srcdir), env, tuple(labels)))
 
 
-class ReferenceResults(Table):
-    """A table of all reference results, followed by a figure of each environment."""
-
-    def rows(self) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
-        """Returns a row for each environment and label."""
-        heads = ("environment", "label", "seeds", "steps", "score at the end", "costs and limits")
-        rows = []
-        for env in environments():
-            for row in comparison(env).rows():
-                score = row["final_win_rate"] or row["final_return"]
-                costs = [
-                    f"{cost['cost']} {_interval(cost['mean'])} of {cost['limit']:g}"
-                    for cost in row["costs"] or ()
-                ]
-                unit = " wins" if row["final_win_rate"] else ""
-                rows.append(
-                    (
-                        f"`{env}`",
-                        f"`{row['label']}`",
-                        str(row["seeds"]),
-                        f"{row['steps'][-1]:,}",
-                        _interval(score) + unit,
-                        "<br>".join(dict.fromkeys(costs)),  # agents may pay the same
-                    )
-                )
-        return heads, rows
+class ReferenceResults(SphinxDirective):
+    """The reference results of each environment: a table of all labels, and the figure."""
 
     def run(self) -> list[nodes.Node]:
-        """Writes the table and the figures."""
-        found = super().run()
+        """Writes the tables and the figures."""
+        found = []
         for env in environments():
+            found += [nodes.rubric(env, env)]
+            found += self.parse_text_to_nodes(table(env))
             found += self.parse_text_to_nodes(figure(Path(self.env.srcdir), env, ()))
         return found
+
+
+def table(env: str) -> str:
+    """Returns the scores and costs of an environment's results as a table in Markdown."""
+    lines = ["| label | steps | score at the end | costs at the end |", "|---|---|---|---|"]
+    for row in comparison(env).rows():
+        score = row["final_win_rate"] or row["final_return"]
+        costs = [
+            f"{cost['cost']} {_interval(cost['mean'])} of {cost['limit']:g}"
+            for cost in row["costs"] or ()
+        ]
+        unit = " wins" if row["final_win_rate"] else ""
+        cells = (
+            f"`{row['label']}`",
+            f"{row['steps'][-1]:,}",
+            _interval(score) + unit,
+            "<br>".join(dict.fromkeys(costs)),  # agents may pay the same
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def environments() -> list[str]:

@@ -575,7 +575,7 @@ class SharingConfig(Settings):
         """Checks that every agent has a group, if there are groups.
 
         Args:
-            num_agents: N.
+            num_agents: number of agents, N.
 
         Raises:
             ValueError: there are more or fewer groups than agents.

@@ -154,7 +154,7 @@ def joint_input(obs: Observation, action: Array, num_actions: int) -> Array:
     Args:
         obs: observations and global states, with any leading axes.
         action: ``[..., N]`` int, the actions that were taken.
-        num_actions: A.
+        num_actions: number of actions, A.
 
     Returns:
         ``[..., N, S + O + N + N A]``.
@@ -177,7 +177,7 @@ class COMANetworks(NamedTuple):
     Attributes:
         actor: the policies.
         critic: the central critic; a `Network` of `joint_input` where its torso is a user's.
-        num_actions: A.
+        num_actions: number of actions, A.
     """
 
     actor: actor_critic.Actor

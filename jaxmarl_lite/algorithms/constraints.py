@@ -211,7 +211,7 @@ def init_state(
         cost_critic: the cost critics.
         spec: the environment's sizes.
         key: random key of the weights.
-        num_envs: B.
+        num_envs: number of environments, B.
         config: a `CostConfig` with ``normalize_values``.
 
     Returns:

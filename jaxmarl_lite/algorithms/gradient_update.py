@@ -606,7 +606,7 @@ def check_minibatches(num_envs: int, num_minibatches: int, name: str = "num_mini
     """Checks that the environments divide evenly into the minibatches.
 
     Args:
-        num_envs: B.
+        num_envs: number of environments, B.
         num_minibatches: number of minibatches.
         name: name of the setting, for the error message.
 

@@ -140,7 +140,7 @@ def init_state(
         networks: policies and critic of all agents.
         spec: the environment's sizes.
         key: random key of the weights.
-        num_envs: B.
+        num_envs: number of environments, B.
         config: the algorithm's config, with ``normalize_values``.
         shared: whether all agents share one set of parameters, or the group of each.
 

@@ -362,8 +362,8 @@ def num_chunks(num_steps: int, num_envs: int) -> int:
     On a CPU one group should fit the cache; on an accelerator all environments are one group.
 
     Args:
-        num_steps: T.
-        num_envs: B.
+        num_steps: number of steps, T.
+        num_envs: number of environments, B.
 
     Returns:
         A divisor of ``num_envs``.

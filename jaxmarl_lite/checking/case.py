@@ -107,8 +107,8 @@ class Case:
         algorithm: The algorithm.
         env: The environment.
         spec: Its sizes.
-        num_envs: B.
-        num_steps: T.
+        num_envs: number of environments, B.
+        num_steps: number of steps, T.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ class AdaptedEnvironment(abc.ABC):
     Args:
         env: the other library's environment.
         name: its name in ``spec``.
-        num_agents: N.
+        num_agents: number of agents, N.
         individual: whether the other library gives one reward per agent.
         reward: ``team``: every agent gets the team's reward; ``individual``: each agent its own.
         agent_id: append the agent's one-hot number to its observation (never to the state).

@@ -229,7 +229,7 @@ class LRU(nn.Module):
         """Returns zeros ``[R, 2 state_size]``.
 
         Args:
-            num_rows: R.
+            num_rows: number of rows, R.
         """
         return jnp.zeros((num_rows, 2 * self.state_size), jnp.result_type(float))
 

@@ -75,7 +75,7 @@ def numbered_view(num_agents: int) -> Array:
     Agents with shared weights can differ by it.
 
     Args:
-        num_agents: N.
+        num_agents: number of agents, N.
 
     Returns:
         ``[N, 1 + N]`` float.
