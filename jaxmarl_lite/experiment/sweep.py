@@ -194,9 +194,9 @@ class Sweep:
             A table of settings and scores.
         """
         names = list(dict.fromkeys(name for point in self.points for name in point))
-        rows, found = [], self.rows()
-        has_limits = any("excess" in row for row in found)
-        for row in found[:most]:
+        lines, rows = [], self.rows()
+        has_limits = any("excess" in row for row in rows)
+        for row in rows[:most]:
             score = (
                 f"{row[self.metric]:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
                 if self.metric in row and "low" in row
@@ -204,14 +204,14 @@ class Sweep:
             )
             settings = (show_value(row[name]) if name in row else "" for name in names)
             over = (f"{100 * row['excess']:.3g} %" if "excess" in row else "",) * has_limits
-            rows.append((row["point"], *settings, score, *over))
-        hidden = len(self.points) - len(rows)
+            lines.append((row["point"], *settings, score, *over))
+        hidden = len(self.points) - len(lines)
         title = f"sweep of {len(self.points)} points" + (
-            f", the best {len(rows)} shown" if hidden else ""
+            f", the best {len(lines)} shown" if hidden else ""
         )
         heads = ("point", *names, f"{self.metric}: IQM over seeds [95 % interval]")
         heads += ("costs over their limits",) * has_limits
-        return tables.make_table(heads, rows, title)
+        return tables.make_table(heads, lines, title)
 
     def summary(self) -> str:
         """Returns `table` as text."""
