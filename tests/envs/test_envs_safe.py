@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from small_envs import ENVS, SAFE_ENVS, compiled, get_env, legal_action, play
 
 from jaxmarl_lite.envs import check_environment, make
@@ -417,3 +418,23 @@ def test_limits_can_be_given():
 def test_limits_grow_with_the_episode():
     short, long = (make("safe/cleaner-5x5x3a", time_limit=t).spec.cost_limits[0] for t in (10, 40))
     assert long == pytest.approx(4 * short)
+
+
+def test_a_video_of_search_and_rescue_shows_its_zones(tmp_path):
+    """A zone tints a circle at its place, in proportion to its area."""
+
+    def tinted(zone):
+        env = make("safe/search-and-rescue-2s-40t", zones=(zone,))
+        state, _ = jax.jit(env.reset)(jax.random.key(0))
+        with Image.open(env.animate([state], tmp_path / "zones.gif")) as film:
+            pixels = np.asarray(film.convert("RGB"), int)
+        shade = np.abs(pixels - np.array([247, 223, 204])).max(-1) < 12  # a fifth orange on white
+        rows, columns = np.nonzero(shade)
+        return len(rows), rows.mean() / shape, columns.mean() / shape
+
+    shape = 500  # pixels of a side; the arena is the part from 1/12 to 11/12, and y points up
+    large, small, elsewhere = map(tinted, ((0.2, 0.2, 0.16), (0.2, 0.2, 0.08), (0.7, 0.8, 0.08)))
+    assert 3.5 < large[0] / small[0] < 4.5
+    for found, (x, y) in ((large, (0.2, 0.2)), (small, (0.2, 0.2)), (elsewhere, (0.7, 0.8))):
+        place = (1 + 10 * (1 - y)) / 12, (1 + 10 * x) / 12
+        np.testing.assert_allclose(found[1:], place, atol=0.03)
