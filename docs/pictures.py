@@ -157,7 +157,8 @@ def glance() -> Path:
     title = dict(fontsize=9, color=plotting.TEXT_COLOR, x=0.02, ha="left")
     left.suptitle("Jumanji, SMAX, robots; with costs", **title)
 
-    results = reference_results.results(SEARCH, jml.make(SEARCH))
+    stored = reference_results.results(SEARCH, jml.make(SEARCH))
+    results = {label: stored[label] for label in ("happo", "macpo", "mappo-lagrangian")}
     spec = jml.make(SEARCH).spec
     panels = plotting.run_panels(
         results, cost_names=spec.cost_names, cost_descriptions=spec.cost_descriptions
