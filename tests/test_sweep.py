@@ -13,7 +13,7 @@ import tiny_runs
 
 import jaxmarl_lite as jml
 from jaxmarl_lite.cli.main import main
-from jaxmarl_lite.experiment import api, compilation, sweep, sweep_space
+from jaxmarl_lite.experiment import api, compilation, optuna_study, sweep, sweep_space
 from jaxmarl_lite.report import run_dir
 
 _run_plan = api.run_plan
@@ -117,6 +117,18 @@ def test_points_that_keep_their_limits_come_first():
     assert "50 %" in ranked.summary() and "costs over their limits" in ranked.summary()
     fewest = dataclasses.replace(ranked, mode="min")
     assert fewest.ranking() == [1, 3, 0, 2]
+
+
+def test_trials_that_keep_their_limits_come_first():
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(direction="maximize")
+    for lr, score, excess in ((0.1, 9.0, 0.5), (0.2, 1.0, 0.0), (0.3, 8.0, 1.5), (0.4, 2.0, -0.1)):
+        trial = study.ask({"lr": optuna.distributions.FloatDistribution(lr, lr)})
+        trial.set_constraint("costs over their limits", excess)
+        study.tell(trial, score)
+    rows = re.findall(r"^ +(\d) +(0\.\d)", optuna_study.summary(study, "eval_return"), re.M)
+    assert [number for number, _ in rows] == ["3", "1", "0", "2"]
+    assert study.best_params == {"lr": 0.4}
 
 
 def test_a_study_knows_which_trials_keep_their_limits(tmp_path):

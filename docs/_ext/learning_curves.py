@@ -40,12 +40,12 @@ class ReferenceResults(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Writes the tables and the figures."""
-        found = []
+        parts: list[nodes.Node] = []
         for env in environments():
-            found += [nodes.rubric(env, env)]
-            found += self.parse_text_to_nodes(table(env))
-            found += self.parse_text_to_nodes(figure(Path(self.env.srcdir), env, ()))
-        return found
+            parts += [nodes.rubric(env, env)]
+            parts += self.parse_text_to_nodes(table(env))
+            parts += self.parse_text_to_nodes(figure(Path(self.env.srcdir), env, ()))
+        return parts
 
 
 def table(env: str) -> str:

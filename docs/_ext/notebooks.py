@@ -45,11 +45,11 @@ def with_links(text: str, name: str, repository: str) -> str:
 
 def notebook(path: Path, repository: str) -> NotebookNode:
     """Returns a tutorial as a notebook; in Colab its first cell installs the library."""
-    found = jupytext.read(path)
+    document = jupytext.read(path)
     if repository:
         install = f"%pip install -q 'jaxmarl-lite[all] @ git+https://github.com/{repository}'"
-        found.cells.insert(0, nbformat.v4.new_code_cell(install))
-    return found
+        document.cells.insert(0, nbformat.v4.new_code_cell(install))
+    return document
 
 
 def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
@@ -60,8 +60,8 @@ def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for docname in filter(lambda name: is_tutorial(app, name), app.env.found_docs):
         path = Path(app.env.doc2path(docname))
-        found = notebook(path, os.environ.get("DOCS_REPOSITORY", ""))
-        jupytext.write(found, folder / f"{path.stem}.ipynb")
+        document = notebook(path, os.environ.get("DOCS_REPOSITORY", ""))
+        jupytext.write(document, folder / f"{path.stem}.ipynb")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

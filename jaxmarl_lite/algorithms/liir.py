@@ -86,7 +86,7 @@ class LIIRConfig(
     """λ, the weight of the intrinsic reward in the proxy reward; 0 learns without it."""
     intrinsic_lr: LearningRate = base_config.bounded(1e-4, 0, 10)
     """β, the learning rate of the intrinsic reward; or a schedule, as for lr. At 5e-4, that of the
-    reference implementation, the reward reaches its bound within hundreds of its steps."""
+    reference implementation, the reward of toy/relay is at its bound after hundreds of steps."""
     intrinsic_optimizer: OptimizerRule | None = None
     """Rule of the intrinsic reward's gradient steps, as for optimizer; None: that of optimizer, or
     adam where that is a complete one."""

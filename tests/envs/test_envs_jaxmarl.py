@@ -349,14 +349,14 @@ def test_films_of_particles_and_kitchens_show_what_moves(name, tmp_path):
     states = [jax.jit(env.reset)(jax.random.key(3))[0]]
     stay = {"mpe/reference": 0, "safe-mpe/spread-2a": 0, "overcooked/cramped-room": 4}[name]
     # the first agent moves, in the last step alone
-    for first in (stay, stay, 1):
-        states.append(step(states[-1], jnp.array([first, stay]))[0])
+    for action in (stay, stay, 1):
+        states.append(step(states[-1], jnp.array([action, stay]))[0])
     with Image.open(env.animate(states, tmp_path / "films" / "film.gif", fps=10)) as film:
         # Pillow writes a picture once that stands for several frames
-        still, moved = (_frame(film, index) for index in (0, film.n_frames - 1))
+        first, last = (_frame(film, index) for index in (0, film.n_frames - 1))
         durations = sum(_duration(film, index) for index in range(film.n_frames))
     assert durations == 3 * 100 + 1500
-    assert 20 < (still != moved).any(-1).sum() < 0.3 * still.shape[0] * still.shape[1]
+    assert 20 < (first != last).any(-1).sum() < 0.3 * first.shape[0] * first.shape[1]
     with pytest.raises(ValueError, match="states is empty"):
         env.animate([], tmp_path / "none.gif")
     with pytest.raises(ValueError, match="path must end in .gif, not 'film.mp4'"):

@@ -171,11 +171,11 @@ class SMAXEnvironment(JaxMARLEnvironment):
         return shots
 
 
-class ParticleEnvironment(JaxMARLEnvironment):
-    """Particles of MPE; built by ``jaxmarl_lite.make``."""
+class _FilmedEnvironment(JaxMARLEnvironment):
+    """An environment whose video is a picture of each state."""
 
     def animate(self, states: Sequence[JaxMARLState], path: str | Path, fps: int = 5) -> Path:
-        """Writes a GIF of a list of states: landmarks, and agents with their numbers and words.
+        """Writes a GIF of a list of states.
 
         Args:
             states: T states of one environment (one of the B copies), in order.
@@ -189,11 +189,24 @@ class ParticleEnvironment(JaxMARLEnvironment):
             ValueError: for an empty list, or a path that is not ``.gif``.
         """
         path = check_video(states, path)
+        return write_gif(self._frames(states), path, fps)
+
+    def _frames(self, states: Sequence[JaxMARLState]) -> Iterable[Image.Image]:
+        """Returns a picture of each state."""
+        raise NotImplementedError
+
+
+class ParticleEnvironment(_FilmedEnvironment):
+    """Particles of MPE; built by ``jaxmarl_lite.make``.
+
+    Its videos show landmarks, and agents with their numbers and what they say.
+    """
+
+    def _frames(self, states: Sequence[JaxMARLState]) -> Iterable[Image.Image]:
         positions = np.stack([np.asarray(state.inner.p_pos) for state in states])  # [T, E, 2]
         half = max(1.2, float(np.abs(positions).max()) + 0.2)  # particles may leave the arena
         window = (-half, -half, 2 * half)
-        frames = (self._frame(state, step, window) for step, state in enumerate(states))
-        return write_gif(frames, path, fps)
+        return (self._frame(state, step, window) for step, state in enumerate(states))
 
     def _frame(
         self, state: JaxMARLState, step: int, window: tuple[float, float, float]
@@ -218,40 +231,24 @@ class ParticleEnvironment(JaxMARLEnvironment):
         return _drawn(figure)
 
 
-class KitchenEnvironment(JaxMARLEnvironment):
-    """A kitchen of Overcooked; built by ``jaxmarl_lite.make``."""
+class KitchenEnvironment(_FilmedEnvironment):
+    """A kitchen of Overcooked; built by ``jaxmarl_lite.make``. JaxMARL draws its videos."""
 
-    def animate(self, states: Sequence[JaxMARLState], path: str | Path, fps: int = 5) -> Path:
-        """Writes a GIF of a list of states, drawn by JaxMARL.
-
-        Args:
-            states: T states of one environment (one of the B copies), in order.
-            path: the file to write, ending in ``.gif``.
-            fps: frames per second; the last frame stays for 1.5 seconds.
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: for an empty list, or a path that is not ``.gif``.
-        """
+    def _frames(self, states: Sequence[JaxMARLState]) -> Iterable[Image.Image]:
         from jaxmarl.viz.overcooked_visualizer import OvercookedVisualizer
         from PIL import Image
 
-        path = check_video(states, path)
         visualizer, screen = OvercookedVisualizer(), _Screen()
         visualizer.window = screen  # type: ignore[assignment]  # in place of a window
-        frames = []
         for state in states:
             host_state = jax.tree.map(np.asarray, state.inner)
             # of the walls around the kitchen one is left out
             visualizer.render(self.unwrapped.agent_view_size + 1, host_state, highlight=False)
-            frames.append(Image.fromarray(screen.image).quantize())
-        return write_gif(frames, path, fps)
+            yield Image.fromarray(screen.image).quantize()
 
 
 class _Screen:
-    """Keeps the picture that JaxMARL would show."""
+    """Takes the picture that JaxMARL would show."""
 
     image: np.ndarray
 
