@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_lite.experiment import compare
 from jaxmarl_lite.report import atomic_io, run_dir
 from jaxmarl_lite.report import statistics as seed_statistics
 
@@ -50,43 +49,6 @@ def add_numbers(parser: argparse.ArgumentParser, **options: Any) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=whole_number, default=default, help=text, **several
         )
-
-
-def add_run_options(parser: argparse.ArgumentParser, name: str, eval_episodes: int) -> None:
-    """Adds the options of a benchmark that trains runs, see `compare_runs_of`."""
-    add_numbers(
-        parser,
-        steps=(10_000_000, "environment steps of each seed"),
-        seeds=5,
-        num_evaluations=20,
-        eval_episodes=eval_episodes,
-        num_envs=(None, "default: as tuned for the environment"),
-        num_steps=(None, "default: as tuned for the environment"),
-        workers=(os.cpu_count() or 1, "runs at once; default: one per core"),
-    )
-    parser.add_argument("--name", default=name, help="of the result files")
-    parser.add_argument("--runs", type=Path, help="folder of the runs; default: runs/NAME")
-
-
-def compare_runs_of(
-    args: argparse.Namespace,
-    variants: Callable[[], Sequence[Any]],
-    envs: Sequence[str],
-    **settings: Any,
-) -> compare.Comparison:
-    """Trains and compares variants; ends the program where a setting is invalid."""
-    names = ("seeds", "num_evaluations", "eval_episodes", "num_envs", "num_steps", "workers")
-    try:
-        return compare.compare(
-            variants(),
-            envs,
-            out=args.runs or RESULTS.parent.parent / "runs" / args.name,
-            total_steps=args.steps,
-            **{name: getattr(args, name) for name in names},
-            **settings,
-        )
-    except ValueError as error:
-        raise SystemExit(f"{args.name}: {error}") from error
 
 
 def whole_number(text: str) -> int:

@@ -18,11 +18,9 @@ import numpy as np
 import pytest
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.experiment import compare
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path += [str(BENCHMARKS), str(BENCHMARKS / "drivers")]
-reproduce_liir = importlib.import_module("reproduce_liir")
 compare_speed = importlib.import_module("compare_speed")
 first_line = importlib.import_module("first_line")
 bench_utils, serving = importlib.import_module("bench_utils"), importlib.import_module("serving")
@@ -35,7 +33,7 @@ SCRIPTS = (
     "constrained_step",
     "physics",
     "reference_runs",
-    "reproduce_liir",
+    "random_policy",
     "liir_ablation",
     "pursuit",
     "compare_speed",
@@ -439,47 +437,6 @@ def test_physics(tmp_path: Path) -> None:
     assert "swimmer" in path.with_suffix(".md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("mappo", "mappo=mappo:lr_anneal_steps=9"),
-        ("lam0=liir:intrinsic_coef=0", "lam0=liir:intrinsic_coef=0,lr_anneal_steps=9"),
-        ("a=liir.reference", "a=liir.reference:lr_anneal_steps=9"),
-        ("a=liir:lr_anneal_steps=0", "a=liir:lr_anneal_steps=0"),
-    ],
-)
-def test_all_anneal_to_the_end(word: str, expected: str) -> None:
-    variant = compare.parse_variant(word)
-    assert reproduce_liir.annealed(variant, 9) == compare.parse_variant(expected)
-
-
-@pytest.mark.parametrize(
-    ("message", "text"),
-    [
-        ("--algorithms x=iac:qq=1", "x: field of config is 'qq'; allowed is one of"),
-        (
-            "--algorithms liir:intrinsic_coef=0",
-            "variant is 'liir:intrinsic_coef=0'; allowed is ALGORITHM or LABEL=",
-        ),
-        ("--algorithms y=mappo.reference", "algorithm is 'mappo.reference'; allowed is"),
-        ("--algorithms iac --envs toy/reach coma", "iac: environment is 'coma'"),
-        ("--algorithms coma --envs toy/reach", "coma: algorithm 'coma' compares every action"),
-        ("--algorithms iac --steps 0", "'0'; allowed is a whole number, 1 or more"),
-        ("--algorithms iac --against mappo", "against is 'mappo'; allowed is one of iac"),
-        ("--maps --envs", "--maps names none"),
-    ],
-)
-def test_what_cannot_be_is_said_before_anything_is_trained(
-    message: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    where = [] if "--envs" in message else ["--envs", "toy/payoff"]
-    with pytest.raises(SystemExit) as ended:
-        reproduce_liir.main(
-            [*where, *message.split(), "--runs", str(tmp_path), "--out", str(tmp_path)]
-        )
-    assert text in f"{ended.value}{capsys.readouterr().err}" and not list(tmp_path.iterdir())
-
-
 def test_settings_at_which_a_seed_diverged_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     liir_ablation = importlib.import_module("liir_ablation")
     chosen = liir_ablation.options(["--trials", "8", "--group", "4", "--tuning-seeds", "2"])
@@ -560,24 +517,6 @@ def test_every_variant_searches_its_settings_with_as_many_trials() -> None:
             assert (len(values) > 1) == (name in searched), (variant, name)
         again = liir_ablation.tuned(program, plain, "relay", variant, chosen)
         assert [config for config, _ in again] == [config for config, _ in tried]
-
-
-@pytest.mark.slow
-def test_reproduce_liir(tmp_path: Path) -> None:
-    message = shlex.split("--envs toy/pursuit toy/counter --algorithms liir lam0 mappo --steps 128")
-    message += shlex.split(
-        "--seeds 2 --num-evaluations 2 --eval-episodes 4 --num-envs 4 --num-steps 16"
-    )
-    run("reproduce_liir", *message, "--runs", tmp_path / "runs", "--out", tmp_path)
-    rows = json.loads((tmp_path / "reproduce-liir.json").read_text())["rows"]
-    assert [(row["env"], row["label"]) for row in rows] == [
-        (env, name) for env in ("toy/pursuit", "toy/counter") for name in ("liir", "lam0", "mappo")
-    ]
-    assert "against_final" not in rows[0] and 0 <= rows[1]["against_final"]["estimate"] <= 1
-    settings = [row["plan"]["config"]["intrinsic_coef"] for row in rows[:2]]
-    assert settings[0] != 0 == settings[1] and rows[0]["plan"]["greedy"]
-    assert (tmp_path / "reproduce-liir-toy-pursuit.png").stat().st_size > 1000
-    assert "intrinsic_coef 0" in (tmp_path / "reproduce-liir.md").read_text()
 
 
 @pytest.mark.slow

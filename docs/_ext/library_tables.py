@@ -141,6 +141,7 @@ class Environments(Table):
     def rows(self) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
         """Returns a row for each environment."""
         import jaxmarl_lite as jml
+        from jaxmarl_lite.experiment import random_results
 
         names = [
             name
@@ -150,7 +151,11 @@ class Environments(Table):
         rows = []
         for name in names:
             spec = jml.make(name).spec
-            limits = ", ".join(spec.cost_names)
+            random = random_results.load()[name]
+            costs = [
+                f"{cost} {random_results.cost_text(random, k)}"
+                for k, cost in enumerate(spec.cost_names)
+            ]
             best = "" if spec.max_return is None else f"{spec.max_return:g}"
             actions = f"{spec.action_size} {spec.action_type}"
             rows.append(
@@ -161,11 +166,22 @@ class Environments(Table):
                     str(spec.global_state_size),
                     actions,
                     str(spec.max_episode_steps),
+                    random_results.return_text(random),
                     best,
-                    limits,
+                    "; ".join(costs),
                 )
             )
-        heads = ("environment", "agents", "view", "state", "actions", "steps", "best", "costs")
+        heads = (
+            "environment",
+            "agents",
+            "view",
+            "state",
+            "actions",
+            "steps",
+            "random",
+            "best",
+            "costs",
+        )
         return heads, rows
 
 

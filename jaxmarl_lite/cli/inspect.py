@@ -15,7 +15,7 @@ from jaxmarl_lite.algorithms import cost_limits, registry
 from jaxmarl_lite.cli.train import REGISTRY, keyword
 from jaxmarl_lite.envs import errors
 from jaxmarl_lite.experiment import config as experiment_config
-from jaxmarl_lite.experiment import joining, run_logger
+from jaxmarl_lite.experiment import joining, random_results, run_logger
 from jaxmarl_lite.experiment.result import load_run
 from jaxmarl_lite.report import atomic_io, run_dir, tables
 from jaxmarl_lite.report.tables import printable
@@ -387,10 +387,16 @@ def _environments(names: list[str], where_possible: bool = False) -> Table:
         except ImportError as error:
             if not where_possible:
                 raise
-            rows.append((name, *[""] * 7, str(error).partition(": ")[2]))
+            rows.append((name, *[""] * 8, str(error).partition(": ")[2]))
             continue
         limits = cost_limits.limits_of(None, spec)
-        costs = (f"{x} {tables.format_limit(limits[:, k])}" for k, x in enumerate(spec.cost_names))
+        random = random_results.load().get(name)
+        costs = [f"{x} {tables.format_limit(limits[:, k])}" for k, x in enumerate(spec.cost_names)]
+        if random is not None and spec.num_costs:
+            costs = [
+                f"{text} (random {random_results.cost_text(random, k)})"
+                for k, text in enumerate(costs)
+            ]
         rows.append(
             (
                 name,
@@ -399,6 +405,7 @@ def _environments(names: list[str], where_possible: bool = False) -> Table:
                 spec.global_state_size,
                 f"{spec.action_size} {spec.action_type}",
                 spec.max_episode_steps,
+                "" if random is None else random_results.return_text(random),
                 "" if spec.max_return is None else f"{spec.max_return:g}",
                 spec.num_costs,
                 "; ".join(costs),
@@ -406,9 +413,10 @@ def _environments(names: list[str], where_possible: bool = False) -> Table:
         )
     title = (
         "N agents, O entries of an observation, S of the global state, A actions; longest episode; "
-        "highest return; K costs per agent and the environment's limits, in cost per episode"
+        "return of random actions, with the default keywords, and the highest; K costs per agent "
+        "and the environment's limits, in cost per episode"
     )
-    columns = ("environment", "N", "O", "S", "A", "steps", "best", "K", "limits")
+    columns = ("environment", "N", "O", "S", "A", "steps", "random", "best", "K", "limits")
     return tables.make_table(columns, rows, title)
 
 
