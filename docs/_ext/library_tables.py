@@ -18,6 +18,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -104,8 +105,8 @@ class Table(SphinxDirective):
 
 
 def cell(text: str) -> str:
-    """Returns a text as a cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    """Returns a text as a cell of a Markdown table; a space that does not break stays one."""
+    return re.sub(r"[ \t\n]+", " ", str(text)).strip(" ").replace("|", "\\|")
 
 
 class ConfigFields(Table):
@@ -136,7 +137,7 @@ class AlgorithmMetrics(Table):
 
 
 class Environments(Table):
-    """Environments of some suites, with their sizes."""
+    """Environments of some suites, with their sizes; columns that are empty are left out."""
 
     def rows(self) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
         """Returns a row for each environment."""
@@ -148,41 +149,30 @@ class Environments(Table):
             for name, _ in jml.list_environments()
             if not self.arguments or name.split("/")[0] in self.arguments
         ]
-        rows = []
+        rows: list[dict[str, str]] = []
         for name in names:
             spec = jml.make(name).spec
             random = random_results.load()[name]
             costs = [
-                f"{cost} {random_results.cost_text(random, k)}"
+                f"{cost} {random_results.cost_text(random, k)}".replace(" ", "\u00a0")
                 for k, cost in enumerate(spec.cost_names)
             ]
             best = "" if spec.max_return is None else f"{spec.max_return:g}"
-            actions = f"{spec.action_size} {spec.action_type}"
-            rows.append(
-                (
-                    f"`{name}`",
-                    str(spec.num_agents),
-                    str(spec.obs_size),
-                    str(spec.global_state_size),
-                    actions,
-                    str(spec.max_episode_steps),
-                    random_results.return_text(random),
-                    best,
-                    "; ".join(costs),
-                )
-            )
-        heads = (
-            "environment",
-            "agents",
-            "view",
-            "state",
-            "actions",
-            "steps",
-            "random",
-            "best",
-            "costs",
-        )
-        return heads, rows
+            actions = f"{spec.action_size}\u00a0{spec.action_type}"
+            row = {  # what most readers look for comes first: the table may be wider than a screen
+                "environment": f"`{name}`",
+                "agents": str(spec.num_agents),
+                "random": random_results.return_text(random),
+                "best": best,
+                "costs": "; ".join(costs),
+                "steps": str(spec.max_episode_steps),
+                "actions": actions,
+                "view": str(spec.obs_size),
+                "state": str(spec.global_state_size),
+            }
+            rows.append(row)
+        heads = [head for head in rows[0] if any(row[head] for row in rows)]
+        return heads, [[row[head] for head in heads] for row in rows]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
