@@ -31,7 +31,8 @@ COOPERATIVE = (
     *("liir", "lambda-0=liir:intrinsic_coef=0", "mappo", "ippo", "happo", "hatrpo"),
     *("coma", "iac", "central-v", "qmix"),
 )
-BATTLES = ("liir", "lambda-0=liir:intrinsic_coef=0", "mappo", "ippo", "qmix")
+FORAGING = ("liir", "lambda-0=liir:intrinsic_coef=0", "mappo", "ippo")
+BATTLES = (*FORAGING, "qmix")
 
 
 class Group(NamedTuple):
@@ -53,7 +54,7 @@ GROUPS = {
     "ant": Group("safe-mujoco/ant-2x4", CONSTRAINED, 3_000_000),
     "manyagent-ant": Group("safe-mujoco/manyagent-ant-2x3", CONSTRAINED, 1_000_000),
     "safe-velocity": Group("safe-velocity/halfcheetah-2x3", CONSTRAINED, 1_000_000),
-    "lbf": Group("jumanji/lbf-2s-8x8-2p-2f-coop", ("liir", "mappo", "ippo"), 2_000_000, 128),
+    "lbf": Group("jumanji/lbf-2s-8x8-2p-2f-coop", FORAGING, 2_000_000, 128),
     "3m": Group("smax/3m", BATTLES, 2_000_000, 128),
     "2s3z": Group("smax/2s3z", BATTLES, 2_000_000, 128),
     "8m": Group("smax/8m", BATTLES, 2_000_000, 128),

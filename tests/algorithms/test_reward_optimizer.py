@@ -118,6 +118,17 @@ def test_scale_free_steps_are_optaxs_without_its_epsilon(float64, name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), here, theirs)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("adam", 0.23), ("rmsprop", 1.0)])
+def test_pure_noise_gives_the_step_share_that_the_guide_names(name, expected):
+    ours, params = optimizers.make_scale_free_optimizer(name, 1e-5), jnp.zeros(2000)
+    state, shares = ours.init(params), []
+    for key in jax.random.split(jax.random.key(0), 600):
+        before = params
+        params, state = ours.step(params, state, 1e-9 * jax.random.normal(key, (2000,)), RATE, 1e-5)
+        shares.append(float(jnp.sqrt(jnp.mean((params - before) ** 2))) / RATE)
+    assert np.mean(shares[400:]) == pytest.approx(expected, abs=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.guard
 def test_with_the_default_settings_the_reward_moves_and_stays_within_its_bound():
