@@ -296,10 +296,13 @@ def commit(checkout: Path) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Formats rows, column name -> cell, as a Markdown table; numbers are aligned to the right."""
+    """Formats rows, column name -> cell, as a Markdown table; numbers are aligned to the right.
+
+    A column without any value is left out.
+    """
     if not rows:
         return "(no rows)\n"
-    columns = list(rows[0])
+    columns = [c for c in rows[0] if any(row[c] not in (None, "") for row in rows)]
     is_number = [all(isinstance(r[c], (int, float)) or not r[c] for r in rows) for c in columns]
     lines = [columns, ["--:" if right else ":--" for right in is_number]]
     lines += [[cell_text(row[column]) for column in columns] for row in rows]

@@ -246,9 +246,11 @@ def text(result: Mapping[str, Any]) -> str:
             )
     settings = result["settings"]
     failed = "".join(f"\nFailed: {row}, {name}.\n" for row, name in result["failed"])
+    names = {"jaxmarl": "JaxMARL", "mava": "Mava"}
+    peers = " and ".join(names[peer] for peer in result["commits"] if peer in names)
     commits = ", ".join(f"{name} {commit[:7]}" for name, commit in result["commits"].items())
     return (
-        f"# Speed beside other programs on {result['facts']['device_kind']}\n\n"
+        f"# Speed beside {peers or 'other programs'} on {result['facts']['device_kind']}\n\n"
         f"{bench_utils.facts_text(result['facts'])}\n\n{bench_utils.table(rows)}\n"
         f"Medians of {settings['rounds']} turns of {settings['updates']} updates. XLA_FLAGS: "
         f"{settings['xla_flags'] or 'none'}. {f'Commits: {commits}.' if commits else ''}\n{failed}"

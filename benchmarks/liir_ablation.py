@@ -376,7 +376,8 @@ def text(data: dict[str, Any]) -> str:
         f"intervals, of the returns of the episodes in training (sampled actions). Settings are "
         f"the best of {s['trials']} trials ({s.get('sampler', 'random')}), each with "
         f"{s['tuning_seeds']} seeds, by the mean over training; {s['num_envs']} environments x "
-        f"{s['num_steps']} steps, layers {s['hidden_sizes']}.\n\n![Curves](liir-ablation.png)\n"
+        f"{s['num_steps']} steps, layers {s['hidden_sizes']}.\n\n"
+        "![Return over training of each variant, a panel for each task](liir-ablation.png)\n"
     )
 
 

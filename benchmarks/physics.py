@@ -4,12 +4,12 @@
     python benchmarks/physics.py --robots ant halfcheetah --sections accuracy settings
     python benchmarks/physics.py --sections speed --num-envs 64 1024 4096
 
-accuracy    one step of the environment from random states and actions, and 50 steps, against the
-            C engine on the same model: relative errors of positions and velocities, and returns
-            (ends of episodes ignored)
-settings    physics="fast" against "reference", both by the C engine
-speed       steps per second of the environment alone by number of copies, seconds to compile, and
-            the C engine's speed on one core
+- accuracy: one step of the environment from random states and actions, and 50 steps, against the
+  C engine on the same model: relative errors of positions and velocities, and returns (ends of
+  episodes ignored)
+- settings: physics="fast" against "reference", both by the C engine
+- speed: steps per second of the environment alone by number of copies, seconds to compile, and the
+  C engine's speed on one core
 
 A relative error is ``|ours - theirs| / max(|theirs|, 1e-2)`` entry by entry; states come from
 random play. Differences of returns are per cent of the mean size of a return: of the mean over all

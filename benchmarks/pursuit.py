@@ -165,7 +165,8 @@ def text(data: dict[str, Any]) -> str:
         f"{bench_utils.table(cells)}\nIQM over seeds with 95 % bootstrap intervals. "
         "Rewards are intrinsic ones, before their weight intrinsic_coef, at the end of training, "
         f"of both agents at all positions but the target's; the best return is {best:g}. "
-        f"{settings}.\n\n![Curves](pursuit.png)\n"
+        f"{settings}.\n\n"
+        "![Return and learned rewards over training, a line for each meta-gradient](pursuit.png)\n"
     )
 
 

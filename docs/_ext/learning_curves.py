@@ -50,8 +50,11 @@ class ReferenceResults(SphinxDirective):
 
 def table(env: str) -> str:
     """Returns the scores and costs of an environment's results as a table in Markdown."""
-    lines = ["| label | steps | score at the end | costs at the end |", "|---|---|---|---|"]
-    for row in comparison(env).rows():
+    rows = comparison(env).rows()
+    has_costs = any(row["costs"] for row in rows)
+    heads = ("label", "steps", "score at the end", *(["costs at the end"] if has_costs else []))
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in rows:
         score = row["final_win_rate"] or row["final_return"]
         costs = [
             f"{cost['cost']} {_interval(cost['mean'])} of {cost['limit']:g}"
@@ -62,7 +65,7 @@ def table(env: str) -> str:
             f"`{row['label']}`",
             f"{row['steps'][-1]:,}",
             _interval(score) + unit,
-            "<br>".join(dict.fromkeys(costs)),  # agents may pay the same
+            *(["<br>".join(dict.fromkeys(costs))] if has_costs else []),  # agents may pay the same
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -43,7 +43,7 @@ print(
 # ## Without limits
 #
 # HAPPO maximizes the return. The table shows each agent's costs, and the share of episodes within
-# each limit. In all tables "best possible" is the best return *without* limits, 30.
+# each limit. In the tables "best possible" is the best return *without* limits, 30.
 
 # %%
 common = dict(seeds=3, total_steps=STEPS, num_evaluations=10, eval_episodes=256, quiet=True)
@@ -60,18 +60,18 @@ free.plot()
 # held under its limit; with 0.5, the default, the mean itself.
 
 # %%
-config = jml.MACPOConfig(cost_confidence=0.9)
+config = {"cost_confidence": 0.9}
 safe = jml.run("macpo", "toy/budget-two", config=config, **common)
 print(safe.summary())
 safe.plot()
 
 # %% [markdown]
 # MAPPO-Lagrangian needs no trust region: it takes each cost from the advantage at a
-# price, and moves the prices. They begin at 0 and rise slowly, so that it has three times as many
-# steps here.
+# price, and moves the prices. They begin at 0, overshoot, and settle slowly, so that it has three
+# times as many steps here.
 
 # %%
-config = jml.MAPPOLagrangianConfig(cost_confidence=0.9, multiplier_ki=0.1, multiplier_kp=2.0)
+config = {"cost_confidence": 0.9, "multiplier_ki": 0.1, "multiplier_kp": 2.0}
 longer = common | dict(total_steps=3 * STEPS)
 priced = jml.run("mappo-lagrangian", "toy/budget-two", config=config, **longer)
 print(priced.summary())
@@ -79,7 +79,7 @@ print(priced.summary())
 # %% [markdown]
 # ## Side by side
 #
-# The dashed line of the first panel is the best return under the limits. A curve above it breaks a
+# The line "best possible" of the first panel is the best return under the limits here, 10.83. A curve above it breaks a
 # limit in the other panels, which show the agent that is farthest over its limit; where the agents'
 # limits differ, as for noise, the curve is the cost less the limit. HAPPO knows no limits. MACPO
 # comes near the line. MAPPO-Lagrangian is a little above it at the end, and over some limits,

@@ -19,7 +19,7 @@
 #
 # Two couriers move along a street of eight houses. A parcel waits at one house; the courier who
 # reaches it first brings the team one unit of reward, and the next parcel appears. Walking costs
-# *effort*, and to stand at the same house is a *collision*.
+# *effort*, and standing at the same house is a *collision*.
 
 # %%
 import os
@@ -36,9 +36,11 @@ HOUSES, LENGTH = 8, 32
 # %% [markdown]
 # ## The environment
 #
-# `spec` holds the sizes. A state is any tree of arrays. An observation has four parts: the view of
-# each agent, `[N, O]`; the global state, `[S]`, which critics may see; the mask of legal actions,
-# `[N, A]`; and which agents are in play, `[N]`. Rewards are `[N]`, costs `[N, K]`.
+# `spec` holds the sizes: N agents, O entries of a view, S of the global state, A actions, K costs. A
+# state is any tree of arrays. An observation has four parts: the view of each agent, `[N, O]`; the
+# global state, `[S]`, which critics may see; the mask of legal actions, `[N, A]`; and which agents
+# are in play, `[N]`. Rewards are `[N]`, costs `[N, K]`. [The concept of an
+# environment](../concepts/environments.md) has all rules.
 #
 # `discount` is 0 where the episode is truly over, and `last` is True at its final step. A time
 # limit sets `last` alone, so that the value of the last observation still counts.
@@ -122,9 +124,10 @@ print(dict(zip(env.spec.cost_names, env.spec.cost_limits, strict=True)))
 # %% [markdown]
 # ## Without limits
 #
-# MAPPO shows which costs the task has if nobody cares. A limit below such a cost binds: it takes
-# some of the return. A limit above it does not. Here the effort is far above its limit of 12, and
-# binds. The collisions end below their limit of 1, which does not bind: it is there to be watched.
+# MAPPO shows which costs the task has when no limit is enforced. A limit below such a cost binds: it
+# takes some of the return. Here the effort is far above its limit of 12, and binds. The collisions
+# were over their limit of 1 in most updates (the last column, a mean over seeds) and end below it:
+# at the end that limit does not bind, and it is there to be watched.
 
 # %%
 common = dict(seeds=2, total_steps=STEPS, num_evaluations=5, eval_episodes=64, quiet=True)
@@ -135,23 +138,24 @@ print(free.summary())
 # ## With both limits
 #
 # The limits of the spec apply. `cost_limit` would replace them, for all agents or for each:
-# `jml.MACPOConfig(cost_limit={"effort": [10.0, 14.0]})`.
+# `config={"cost_limit": {"effort": [10.0, 14.0]}}`.
 
 # %%
-safe = jml.run("macpo", env, config=jml.MACPOConfig(cost_confidence=0.9), **common)
+safe = jml.run("macpo", env, config={"cost_confidence": 0.9}, **common)
 print(safe.summary())
 safe.plot()
 
 # %% [markdown]
 # The table has the cost of each agent beside its limit, the share of episodes within it, and the
-# number of updates that were over it. MACPO holds each mean near its limit, and not strictly below
-# it: at one evaluation a mean may lie on either side. Read the interval with it: of two seeds it is
+# number of updates that were over it. MACPO holds a mean whose limit binds near that limit, and not
+# strictly below it: at one evaluation it may lie on either side. Read the interval with it: of two seeds it is
 # wide, and where it contains the limit, the run does not show that the limit is kept. More steps
 # let the mean settle, and a `cost_confidence` above 0.9 sets it lower.
 #
 # To see the team, give the environment the optional method `animate(states, path)`, which writes a
 # video of a list of states: `result.render("couriers.gif")` then draws an episode with it.
 #
-# A run of your own environment is continued and loaded with the object:
-# `jml.resume_run("runs/couriers", env=env)`. On the command line it has a name,
-# `--env couriers:Couriers`, where `couriers.py` is in the working directory.
+# With `out="runs/couriers"` a run is stored; it is continued with the object:
+# `jml.resume_run("runs/couriers", env=env)`. On the command line an environment has a name: with
+# these cells as `couriers.py` in the working directory `--env couriers:env` has both costs, and
+# `--env couriers:Couriers` the effort alone.

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmarl_lite.report import plotting
 
-_LOG_SPAN = 30.0
+_LOG_SPAN = 8.0
 """A setting whose largest value is so many times its smallest has a logarithmic axis."""
 
 

@@ -364,7 +364,7 @@ def cost_table(
         np.asarray(x, float) for x in (costs, limits, satisfaction, violations)
     )
     violations_head = (
-        "updates over it" if np.isnan(updates) else f"of {updates:,.0f} measured updates over it"
+        "updates over it" if np.isnan(updates) else f"updates over it, of {updates:,.0f}"
     )
     rows = []
     for k in range(limits.shape[1]):

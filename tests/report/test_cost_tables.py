@@ -32,7 +32,7 @@ def test_a_run_has_a_line_per_cost_and_agent_red_when_over():
     assert ["speed,", "agent", "0", "2", "1.00", "[1.00,", "1.00]", "1.000", "0.0"] in lines
     assert ["cost", "1,", "agent", "0", "4.5", "4.00", "[3.00,", "5.00]", "0.750", "3.5"] in lines
     assert ["cost", "1,", "agent", "1", "none", "0.00", "[0.00,", "0.00]", "-", "-"] in lines
-    assert "of 10 measured updates over it" in rendered(table)
+    assert "updates over it, of 10" in rendered(table)
     red = [line for line in rendered(table, colors=True).splitlines() if "\x1b[31m" in line]
     assert len(red) == 1 and "4.00" in red[0]  # its mean keeps the limit, its interval does not
 

@@ -126,7 +126,7 @@ class SMAXEnvironment(JaxMARLEnvironment):
         radii = np.asarray(env.unit_type_radiuses)[battle.unit_types]
         health = battle.unit_health / np.asarray(env.unit_type_health)[battle.unit_types]
         figure, axes = _square(window)
-        axes.set_title(f"step {step}: {self._score(battle)}", fontsize=9, loc="left")
+        axes.set_title(f"step {int(state.time)}: {self._score(battle)}", fontsize=9, loc="left")
         for i, target in self._shots(battle):
             ends = battle.unit_positions[[i, target]].T
             axes.plot(*ends, color=self._colour(i), linewidth=1.0, alpha=0.7, zorder=1)
@@ -206,18 +206,16 @@ class ParticleEnvironment(_FilmedEnvironment):
         positions = np.stack([np.asarray(state.inner.p_pos) for state in states])  # [T, E, 2]
         half = max(1.2, float(np.abs(positions).max()) + 0.2)  # particles may leave the arena
         window = (-half, -half, 2 * half)
-        return (self._frame(state, step, window) for step, state in enumerate(states))
+        return (self._frame(state, window) for state in states)
 
-    def _frame(
-        self, state: JaxMARLState, step: int, window: tuple[float, float, float]
-    ) -> Image.Image:
+    def _frame(self, state: JaxMARLState, window: tuple[float, float, float]) -> Image.Image:
         """Returns one frame."""
         from matplotlib.patches import Circle
 
         env = self.unwrapped
         particles = jax.tree.map(np.asarray, state.inner)
         figure, axes = _square(window)
-        axes.set_title(f"step {step}", fontsize=9, loc="left")
+        axes.set_title(f"step {int(state.time)}", fontsize=9, loc="left")
         for i, (x, y) in enumerate(particles.p_pos.tolist()):
             color = np.asarray(env.colour[i], float) / 255
             is_agent = i < env.num_agents
