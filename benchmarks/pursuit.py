@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmarl_lite as jml
-from jaxmarl_lite.algorithms import liir
 from jaxmarl_lite.ops import tree_math
 from jaxmarl_lite.report import plotting, statistics
 from jaxmarl_lite.types import Observation
@@ -52,7 +51,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     bench_utils.add_numbers(parser, num_envs=64, num_steps=20, hidden_sizes=[32, 32])
     parser.add_argument("--intrinsic-coef", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy and the critics")
-    parser.add_argument("--intrinsic-lr", type=float, default=1e-3)
+    parser.add_argument("--intrinsic-lr", type=float, default=1e-4)
     return parser.parse_args(argv)
 
 
@@ -81,11 +80,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def study(changes: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Returns a variant's curves: moves ``[seeds][checks + 1]``, returns ``[seeds][checks]``."""
-    env, init, train = _setup(changes, args)
+    env, algorithm, init, train = _setup(changes, args)
     batch = args.num_envs * args.num_steps
     updates = math.ceil(args.steps / batch / args.checks)
     advance = jax.jit(jax.vmap(functools.partial(train, num_updates=updates)))
-    evaluate = jax.jit(jax.vmap(lambda state: mean_rewards(env, state.learner_state)))
+    reward_of = algorithm.intrinsic_reward
+    evaluate = jax.jit(jax.vmap(lambda state: mean_rewards(env, reward_of, state.learner_state)))
     states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), args.seeds))
     rewards, returns = [evaluate(states)], []
     for _ in range(args.checks):
@@ -108,10 +108,11 @@ def _setup(changes: dict[str, Any], args: argparse.Namespace) -> Any:
     settings |= dict(lr=args.lr, critic_lr=args.lr)
     config = jml.LIIRConfig(hidden_sizes=tuple(args.hidden_sizes), **settings | changes)
     algorithm = jml.make_algorithm("liir", env.spec, config)
-    return env, *jml.make_train(algorithm, env, num_envs=args.num_envs, num_steps=args.num_steps)
+    sizes = dict(num_envs=args.num_envs, num_steps=args.num_steps)
+    return env, algorithm, *jml.make_train(algorithm, env, **sizes)
 
 
-def mean_rewards(env: Any, learner: Any) -> dict[str, jax.Array]:
+def mean_rewards(env: Any, reward_of: Any, learner: Any) -> dict[str, jax.Array]:
     """Returns the mean intrinsic reward by kind of move, over agents and non-target positions."""
     reach = env.reach
     offset, move = jnp.meshgrid(
@@ -121,7 +122,7 @@ def mean_rewards(env: Any, learner: Any) -> dict[str, jax.Array]:
     both = jnp.stack([offset, offset], -1) / reach
     lead = both.shape
     obs = Observation(both[..., None], both, jnp.ones((*lead, 3), bool), jnp.ones(lead, bool))
-    rewards = liir.intrinsic_rewards(env.spec, learner, obs, jnp.stack([move, move], -1)).mean(-1)
+    rewards = reward_of(learner, obs, jnp.stack([move, move], -1)).mean(-1)
     direction = jnp.sign(offset) * (move - 1)
     kinds = {"toward": direction > 0, "away": direction < 0, "stay": direction == 0}
     return {name: jnp.where(kind, rewards, 0.0).sum() / kind.sum() for name, kind in kinds.items()}

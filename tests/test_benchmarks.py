@@ -566,6 +566,7 @@ def test_liir_ablation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 def test_pursuit(tmp_path: Path) -> None:
     message = shlex.split(
         "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 "
