@@ -483,6 +483,11 @@ def test_seeds_are_trained_in_parts_of_one_shape() -> None:
     np.testing.assert_allclose(result, list(zip(rates, range(5), strict=True)), rtol=1e-6)
 
 
+def test_a_table_leaves_out_columns_without_values() -> None:
+    rows = [{"row": "a", "peer": "", "s": 0.0}, {"row": "b", "peer": None, "s": None}]
+    assert bench_utils.table(rows).splitlines()[0] == "| row | s |"
+
+
 def test_the_commit_is_that_of_the_checkout_itself(tmp_path: Path) -> None:
     assert bench_utils.commit(tmp_path) == "unknown"
     for command in ("init -q", "-c user.name=a -c user.email=b commit -q --allow-empty -m c"):

@@ -385,6 +385,17 @@ def test_a_notebook_shows_the_picture_of_a_sweep(swept):
     assert swept[0].plot()._repr_png_().startswith(b"\x89PNG")
 
 
+def test_settings_in_steps_of_three_have_a_logarithmic_axis():
+    from jaxmarl_lite.report import sweep_plot
+
+    rows = [
+        {"lr": lr, "gamma": gamma, "score": 1.0, "low": 0.9, "high": 1.1}
+        for lr, gamma in ((3e-4, 0.9), (1e-3, 0.95), (3e-3, 0.99))
+    ]
+    axes = sweep_plot.plot(rows, ("lr", "gamma"), "score").axes
+    assert [axis.get_xscale() for axis in axes[:2]] == ["log", "linear"]
+
+
 def test_a_sweep_tells_how_far_it_is_and_ends_with_one_table(capsys):
     jml.sweep("ippo", "toy/counter", grid=GRID, **(SIZES | {"quiet": False}))
     text = capsys.readouterr().out

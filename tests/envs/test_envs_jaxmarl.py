@@ -365,6 +365,20 @@ def test_films_of_particles_and_kitchens_show_what_moves(name, tmp_path):
         env.animate(states, tmp_path / "film.mp4")
 
 
+@pytest.mark.parametrize("name", ["smax/3m", "mpe/reference"])
+def test_the_title_of_a_still_has_the_step_of_its_state(name, tmp_path):
+    env = jml.make(name)
+    state = jax.jit(env.reset)(jax.random.key(3))[0]
+    frames = []
+    for time in (0, 7, 7):
+        later = state._replace(time=jnp.asarray(time))
+        with Image.open(env.animate([later], tmp_path / "still.gif")) as film:
+            frames.append(_frame(film, 0))
+    title = len(frames[0]) // 10
+    assert (frames[0] != frames[1])[:title].any()
+    assert (frames[1] == frames[2]).all()
+
+
 def _frame(film, index):
     film.seek(index)
     return np.asarray(film.convert("RGB"), int)
