@@ -146,7 +146,7 @@ class Environments(Table):
 
         names = [
             name
-            for name, _ in jml.list_environments()
+            for name in random_results.load()
             if not self.arguments or name.split("/")[0] in self.arguments
         ]
         rows: list[dict[str, str]] = []
