@@ -42,7 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [name for name in args.envs if name not in listed]:
         parser.error(f"ENV is {unknown[0]}; allowed is a name that jaxmarl-lite list shows")
     rows = bench_utils.read(args.out).get("rows", {})
-    rows = {name: rows[name] for name in listed if name in rows}
     for name in args.envs or listed:
         began = time.perf_counter()
         is_long = jml.make(name).spec.max_episode_steps > LONG

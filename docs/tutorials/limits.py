@@ -79,8 +79,8 @@ print(priced.summary())
 # %% [markdown]
 # ## Side by side
 #
-# The line "best possible" of the first panel is the best return under the limits here, 10.83. A curve above it breaks a
-# limit in the other panels, which show the agent that is farthest over its limit; where the agents'
+# The line "best possible" of the first panel is the best return under the limits here, 10.83. A
+# curve above it breaks a limit in the other panels, which show the agent that is farthest over its limit; where the agents'
 # limits differ, as for noise, the curve is the cost less the limit. HAPPO knows no limits. MACPO
 # comes near the line. MAPPO-Lagrangian is a little above it at the end, and over some limits,
 # because its prices and costs are still settling.

@@ -148,8 +148,8 @@ safe.plot()
 # %% [markdown]
 # The table has the cost of each agent beside its limit, the share of episodes within it, and the
 # number of updates that were over it. MACPO holds a mean whose limit binds near that limit, and not
-# strictly below it: at one evaluation it may lie on either side. Read the interval with it: of two seeds it is
-# wide, and where it contains the limit, the run does not show that the limit is kept. More steps
+# strictly below it: at one evaluation it may lie on either side. Read the interval with it: of two
+# seeds it is wide, and where it contains the limit, the run does not show that the limit is kept. More steps
 # let the mean settle, and a `cost_confidence` above 0.9 sets it lower.
 #
 # To see the team, give the environment the optional method `animate(states, path)`, which writes a

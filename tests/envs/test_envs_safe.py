@@ -435,6 +435,6 @@ def test_a_video_of_search_and_rescue_shows_its_zones(tmp_path):
     shape = 500  # pixels of a side; the arena is the part from 1/12 to 11/12, and y points up
     large, small, elsewhere = map(tinted, ((0.2, 0.2, 0.16), (0.2, 0.2, 0.08), (0.7, 0.8, 0.08)))
     assert 3.5 < large[0] / small[0] < 4.5
-    for seen, (x, y) in ((large, (0.2, 0.2)), (small, (0.2, 0.2)), (elsewhere, (0.7, 0.8))):
+    for zone, (x, y) in ((large, (0.2, 0.2)), (small, (0.2, 0.2)), (elsewhere, (0.7, 0.8))):
         place = (1 + 10 * (1 - y)) / 12, (1 + 10 * x) / 12
-        np.testing.assert_allclose(seen[1:], place, atol=0.03)
+        np.testing.assert_allclose(zone[1:], place, atol=0.03)
