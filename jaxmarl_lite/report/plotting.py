@@ -464,6 +464,7 @@ def draw_panel(axes: Axes, panel: Panel, confidence: float = 0.95, small: bool =
             fontsize=8,
             color=color,
             zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},  # over curves
         )
     style_axes(axes, panel.ylabel, panel.title, small)
     axes.set_xlabel("environment steps", color=TEXT_COLOR, fontsize=8 if small else 10)
