@@ -109,14 +109,14 @@ def figure(docs: Path, env: str, labels: tuple[str, ...]) -> str:
     drawn.plot(env, path)
     results = drawn.results[env].values()
     seeds = sorted({len(result.seeds) for result in results})
-    steps = max(int(result.steps[-1]) for result in results)
+    steps = " or ".join(f"{x:,}" for x in sorted({int(run.steps[-1]) for run in results}))
     devices = sorted({run.versions["device_kind"] for run in runs.values()})
     commands = "\n".join(run.command for run in runs.values())
     names = ", ".join(runs)
     return (
         f":::{{figure}} /{(FOLDER / path.name).as_posix()}\n"
         f":alt: Learning curves of {names} in {env}\n\n"
-        f"`{env}`: {' or '.join(map(str, seeds))} seeds, {steps:,} environment steps each, "
+        f"`{env}`: {' or '.join(map(str, seeds))} seeds, {steps} environment steps each, "
         f"measured on {' and '.join(devices)}. The data: `jml.reference_results({env!r})`.\n:::\n\n"
         f":::{{dropdown}} Commands\n```text\n{commands}\n```\n:::\n"
     )
