@@ -85,21 +85,22 @@ def test_a_share_and_steps_together_are_refused():
 def test_no_preset_stops_at_a_number_of_steps():
     for (name, env_id), fields in presets.DEFAULTS.items():
         assert not {"lr_anneal_steps", "epsilon_steps"} & set(fields), (name, env_id)
-    assert presets.lookup("happo", "safe/rware-tiny-2ag").fields["lr_anneal_share"] == 1.0
+    assert presets.lookup("happo", "safe/search-and-rescue-2s-40t").fields["lr_anneal_share"] == 1.0
     assert presets.lookup("qmix", "smax/3m").fields["epsilon_share"] == 0.05
 
 
-def test_steps_replace_a_tuned_share():
+def test_steps_replace_a_tuned_share(monkeypatch):
+    monkeypatch.setitem(presets.DEFAULTS, ("happo", "toy/counter"), {"lr_anneal_share": 1.0})
     built, _ = experiment_config.make_run_config(
         "happo",
-        "safe/rware-tiny-2ag",
+        "toy/counter",
         config={"lr_anneal_steps": 64.0},
         total_steps=4096,
         num_evaluations=1,
         eval_episodes=2,
     )
     assert built.config.lr_anneal_steps == 64 and built.config.lr_anneal_share == 0
-    tuned = cli_train._defaults("happo", None, ["--env", "safe/rware-tiny-2ag"]).config
+    tuned = cli_train._defaults("happo", None, ["--env", "toy/counter"]).config
     assert tuned.lr_anneal_share == 1
     parsed = dataclasses.replace(tuned, lr_anneal_share=0.0, lr_anneal_steps=64.0)
     assert cli_train._settings(tuned, parsed, ["--lr_anneal_steps", "64"]) == parsed
