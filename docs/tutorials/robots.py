@@ -92,8 +92,9 @@ for label, rows in frame.groupby("label"):
 # %% [markdown]
 # **MACPO does not keep the limit on average here.** Its mean cost after three million steps is more
 # than twice the limit. The two seeds with the highest returns have the highest costs, so its return
-# is no return *within* the limit. **MAPPO-Lagrangian keeps it** in all five seeds, in a run of one
-# million steps. [Limits on costs](../guides/cost-limits.md) lists what to change where a limit is
+# is no return *within* the limit. **MAPPO-Lagrangian ends within it** in all five seeds, after one
+# million steps. The runs differ in length: MACPO's cost, too, was near the limit after one million
+# steps, and rose later. [Limits on costs](../guides/cost-limits.md) lists what to change where a limit is
 # broken.
 
 # %%

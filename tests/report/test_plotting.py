@@ -30,6 +30,7 @@ def test_the_line_is_the_iqm_and_the_band_its_interval(tmp_path):
     }
     assert {5.0, -1.0} <= levels
     assert {"best possible", "random policy"} <= {text.get_text() for text in axes.texts}
+    assert all(text.get_bbox_patch() is not None for text in axes.texts), "curves cross the names"
     assert imread(tmp_path / "a.png").shape == (660, 1080, 4)
 
 
