@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fnmatch
 import gc
 import os
 import sys
@@ -18,18 +19,12 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import fast_compile  # noqa: E402
 
 # The rooms whose own code or whose libraries (Jumanji) broadcast ranks on purpose.
 LENIENT = ("envs", "report")
 
-# The tests compile for minutes and compute for seconds, so XLA is asked to hurry: a training
-# program then compiles in a third of the time. The flag is given to the jax it is known of alone,
-# because XLA aborts on a flag it does not know.
-jax.config.update("jax_disable_most_optimizations", True)
-if jax.__version__.startswith("0.10."):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-    )
+fast_compile.switch_on()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,8 +50,23 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before the selection by markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    unused: dict[tuple[str, str], bool] = {}
+    for item in items:
+        named = item.get_closest_marker("ci_cases")
+        if named is None or not isinstance(item, pytest.Function):
+            continue
+        matches = {p: fnmatch.fnmatchcase(item.callspec.id, p) for p in named.args}
+        if not any(matches.values()):
+            item.add_marker(pytest.mark.slow)
+        for pattern, match in matches.items():
+            key = (f"{item.path.name}::{item.originalname}", pattern)
+            unused[key] = unused.get(key, True) and not match
+    if any(unused.values()) and not any("::" in arg for arg in config.args):
+        wrong = [f"{pattern!r} of {test}" for (test, pattern), none in unused.items() if none]
+        raise pytest.UsageError(f"ci_cases: no case matches {', '.join(wrong)}")
 
 
 @pytest.fixture(autouse=True)

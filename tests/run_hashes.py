@@ -11,21 +11,17 @@ import argparse
 import collections
 import hashlib
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import fast_compile
 import jax
 import numpy as np
 
-if __name__ == "__main__":  # compile quickly, as the tests do
-    jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version__.startswith("0.10."):
-        os.environ["XLA_FLAGS"] = (
-            os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-        )
+if __name__ == "__main__":
+    fast_compile.switch_on()
 
 import tiny_runs
 

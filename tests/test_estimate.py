@@ -100,6 +100,7 @@ def test_memory_that_runs_out_while_a_run_begins(monkeypatch, tmp_path, program)
         assert jml.run("ippo", "toy/memory", config=SMALL, quiet=True, **fitting).seeds == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_does_not_fit_is_divided(monkeypatch, capsys):
     trained = []
 
@@ -114,6 +115,7 @@ def test_a_sweep_that_does_not_fit_is_divided(monkeypatch, capsys):
     assert trained == [2, 1, 1] and len(swept.ranking()) == 2
 
 
+@pytest.mark.slow
 def test_a_variant_that_does_not_fit_leaves_the_others_in_a_comparison(monkeypatch, tmp_path):
     def too_small_for_iac(plan, env, compiled):
         if plan.algorithm == "iac":

@@ -230,10 +230,11 @@ def eight(name: str, shard_over: Any) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.ci_cases("ippo*")
 @pytest.mark.parametrize(("name", "shard_over"), [("ippo", "envs"), ("mappo", "seeds")])
 def test_eight_devices_compute_what_one_does(name: str, shard_over: str) -> None:
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, __file__, name, shard_over]
@@ -267,11 +268,12 @@ def compiled_over_seeds(name: str) -> list[dict[str, Any]]:
     return exchanges(compilation.compile_run(plan, env)[0].train_chunk.as_text())
 
 
+@pytest.mark.ci_cases("macpo")
 @pytest.mark.parametrize("name", ["macpo", "liir"])
 def test_seeds_on_devices_of_their_own_exchange_nothing(name: str) -> None:
     """MACPO's loops end by conditions, and the sums of the metrics are read by the host."""
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
@@ -373,6 +375,7 @@ def saved(path: Path) -> Any:
     return checkpoint.restore(run_dir.find(path).checkpoints, template).state
 
 
+@pytest.mark.ci_cases("*-two")
 @pytest.mark.slow
 @pytest.mark.parametrize("setup", ["eight", "two"])
 @pytest.mark.parametrize(

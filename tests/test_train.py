@@ -127,6 +127,7 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
         )
 
 
+@pytest.mark.ci_cases("macpo*", "liir*")
 @pytest.mark.parametrize(
     ("name", "env_id", "settings"),
     [

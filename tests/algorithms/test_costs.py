@@ -108,6 +108,7 @@ def test_unlimited_costs_are_hatrpos_as_well(float64):
         assert (info["cost_violation"] == 0).all()
 
 
+@pytest.mark.ci_cases("relative-False", "reward-True")
 @pytest.mark.parametrize("simultaneous", [False, True])
 @pytest.mark.parametrize("unit", ["relative", "reward"])
 def test_lagrangian_with_multipliers_held_at_zero_is_happo(float64, simultaneous, unit):
@@ -280,6 +281,7 @@ def test_a_step_that_mends_one_limit_does_not_break_another(float64):
     assert (info["cost_surrogate_change"][taken, 0] < 0).all()
 
 
+@pytest.mark.ci_cases("0.7")
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
 def test_a_recovery_asks_for_its_share_of_the_fall_and_leaves_the_rest_to_the_reward(
     float64, share
@@ -350,6 +352,7 @@ def one_agent(**settings):
     return env_spec, config, ours, learner
 
 
+@pytest.mark.ci_cases("*doubt0", "*doubt1", "*doubt2", "*doubt3")
 @pytest.mark.parametrize(
     ("excess", "case", "doubt"),
     [

@@ -64,6 +64,7 @@ def test_the_prices_of_mappo_lagrangian_are_those_of_the_linear_program():
     )
 
 
+@pytest.mark.ci_cases("hatrpo")
 @pytest.mark.parametrize("name", ["happo", "hatrpo"])
 def test_who_ignores_costs_breaks_the_limits(name):
     cost, gained, _ = _learned(

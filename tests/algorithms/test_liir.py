@@ -142,6 +142,7 @@ CASES = [
 ]
 
 
+@pytest.mark.ci_cases("*-adam-*")
 @pytest.mark.parametrize("shared,recurrent,optimizer,kind,ratio", CASES)
 def test_exact_meta_gradient_agrees_with_finite_differences(
     shared, recurrent, optimizer, kind, ratio

@@ -78,6 +78,7 @@ def _case(name, env_id, form):
     return env, ours, learner, carry, batch, jax.jit(update), traces
 
 
+@pytest.mark.ci_cases("mappo-toy*", "macpo*", "liir*", "qmix*")
 @pytest.mark.parametrize("case", OWN + SHARED, ids="-".join)
 def test_act_and_update(case):
     env, ours, learner, carry, batch, update, traces = _case(*case)

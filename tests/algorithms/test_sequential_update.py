@@ -64,6 +64,7 @@ class TestInTurn:
         assert all(sorted(order) == [0, 1, 2] for order in orders)
 
 
+@pytest.mark.ci_cases("True-*")
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_happo_with_one_agent_is_ppo(float64, kind, recurrent):
@@ -192,6 +193,7 @@ def trust_problem(kind="discrete", recurrent=False, **settings):
     )
 
 
+@pytest.mark.ci_cases("*-0.3")
 @pytest.mark.parametrize("target_kl", [1e-3, 0.3])
 @pytest.mark.parametrize(
     ("kind", "recurrent"), [("discrete", False), ("continuous", False), ("discrete", True)]

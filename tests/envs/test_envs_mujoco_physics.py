@@ -71,6 +71,7 @@ def played(request):
     return Played(request.param)
 
 
+@pytest.mark.ci_cases("*halfcheetah*")
 def test_a_step_is_the_c_engines(played):
     model, data, errors = played.body.model, mujoco.MjData(played.body.model), []
     for i in range(STATES):
@@ -155,6 +156,7 @@ def test_numbers_that_run_away_break_an_env_before_anything_is_paid(field, value
     )
 
 
+@pytest.mark.slow
 def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
     env = make("safe-mujoco/coupled-halfcheetah")
     model = env._body.model
@@ -170,6 +172,7 @@ def test_the_band_of_the_coupled_cheetahs_has_an_end_in_float32():
     assert pulled < -1.0  # back to one another
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_many_envs_do_not_wait_for_ever():
     """On two cores two batched Cholesky factorisations at once would; jaxlib's, from some hundreds
@@ -184,6 +187,7 @@ def test_many_envs_do_not_wait_for_ever():
     assert np.isfinite(data.qpos).all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_chain_of_links_is_computed_once():
     """Without `importing.tracing` a step of these worlds takes five seconds."""

@@ -91,6 +91,7 @@ def cosine(a, b):
     return tree_math.vdot(a, b) / jnp.sqrt(tree_math.vdot(a, a) * tree_math.vdot(b, b))
 
 
+@pytest.mark.ci_cases("*-dense", "*-recurrent")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shared", [True, False])
 def test_first_and_second_derivatives_are_close_to_those_of_float32(form, shared):
@@ -152,6 +153,7 @@ def gradient_products(form, precision, platform):
     return dots, sum(e.primitive.name == "reduce_precision" for e in found)
 
 
+@pytest.mark.ci_cases("recurrent")
 @pytest.mark.parametrize("form", FORMS)
 def test_all_products_but_the_heads_are_in_bfloat16(form):
     dots, steps = gradient_products(form, "bfloat16", "gpu")

@@ -44,6 +44,7 @@ def _dense(product, theta):
     return np.asarray(rows)
 
 
+@pytest.mark.ci_cases("*-True-*")
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("kind", ["categorical", "gaussian", "tanh"])
