@@ -387,8 +387,6 @@ def test_compare_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.guard
 def test_constrained_step(tmp_path: Path) -> None:
     message = shlex.split(
         "--sections parts memory stride residuals --num-steps 8 --num-envs 8 --view 5 "
@@ -422,8 +420,6 @@ def test_constrained_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.guard
 def test_physics(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     message = [
@@ -577,7 +573,6 @@ def test_liir_ablation(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == previous
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.guard
 def test_pursuit(tmp_path: Path) -> None:

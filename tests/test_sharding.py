@@ -375,18 +375,11 @@ def saved(path: Path) -> Any:
     return checkpoint.restore(run_dir.find(path).checkpoints, template).state
 
 
-@pytest.mark.ci_cases("*-two")
-@pytest.mark.slow
+@pytest.mark.ci_cases("ippo:gru:envs-two")
 @pytest.mark.parametrize("setup", ["eight", "two"])
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param("ippo:gru:envs", marks=pytest.mark.guard),
-        "liir:gru:envs",
-        "liir:none:seeds",
-        "mappo:none:envs",
-        "ippo:gru:seeds",
-    ],
+    ["ippo:gru:envs", "liir:gru:envs", "liir:none:seeds", "mappo:none:envs", "ippo:gru:seeds"],
 )
 def test_runs_and_checkpoints_of_several_devices(case: str, setup: str, tmp_path: Path) -> None:
     launch("one", jobs("one", case, tmp_path))
