@@ -370,8 +370,12 @@ class Comparison:
         for axes, (env, others) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            for i, interval in enumerate(others.values()):
-                color = plotting.PALETTE[(i + 1) % len(plotting.PALETTE)]
+            # as in the curves
+            looks = plotting.look_indices(
+                self.results.get(env) or next(iter(self.results.values()))
+            )
+            for i, (label, interval) in enumerate(others.items()):
+                color = plotting.PALETTE[looks[label] % len(plotting.PALETTE)]
                 axes.plot(
                     [interval["low"], interval["high"]],
                     [i, i],

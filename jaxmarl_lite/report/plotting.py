@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +51,12 @@ _STYLES: list[dict[str, Any]] = [
     for line in _LINES
     for color in PALETTE
 ]
-"""Looks of the curves of a panel, the first curve's first."""
+"""Looks of curves, by their index. Seven colors, four line styles and seven markers are combined,
+so that 196 curves differ."""
+
+_ALGORITHMS = ("liir", "macpo", "mappo-lagrangian", "happo", "ippo", "mappo", "qmix", "hatrpo")
+_ALGORITHMS += ("central-v", "coma", "iac")
+"""Algorithms by the index of their look, which is the same in every figure."""
 
 TEXT_COLOR, MUTED_COLOR = "#262626", "#8c8c8c"
 """Colors of words and axes, and of what is less important."""
@@ -116,6 +122,31 @@ class Panel:
     statistic: statistics.Statistic | None = statistics.iqm
     show_seeds: bool = False
     ylim: tuple[float, float] | None = None
+
+
+def look_indices(labels: Iterable[str]) -> dict[str, int]:
+    """Returns which of the 196 looks each curve of a panel has.
+
+    An algorithm of the library has the same look in every figure; all other curves have the first
+    looks that are free, in their order.
+
+    Args:
+        labels: Names of the curves, in order.
+
+    Returns:
+        Label -> index of its look, from 0. Looks 0 to 6 have the colors of `PALETTE`, as have
+        looks 7 to 13 with another line, and so on.
+
+    Example:
+        >>> look_indices(["ours", "mappo", "liir"])
+        {'ours': 1, 'mappo': 5, 'liir': 0}
+    """
+    labels = list(labels)
+    taken = {_ALGORITHMS.index(label) for label in labels if label in _ALGORITHMS}
+    free = (index for index in itertools.count() if index not in taken)
+    return {
+        label: _ALGORITHMS.index(label) if label in _ALGORITHMS else next(free) for label in labels
+    }
 
 
 def plot_runs(
@@ -304,6 +335,7 @@ def _limit_lines(levels: Mapping[str, float], in_colors: bool = True) -> list[HL
         in_colors: Whether a limit of one curve has the curve's color.
     """
     names = list(levels)
+    looks = look_indices(names)
     lines = []
     for level in sorted(set(levels.values()) - {np.inf}):
         members = [i for i, x in enumerate(levels.values()) if x == level]
@@ -314,7 +346,7 @@ def _limit_lines(levels: Mapping[str, float], in_colors: bool = True) -> list[HL
             HLine(
                 level,
                 "limit" + label * (len(members) < len(names)),
-                PALETTE[members[0] % len(PALETTE)] if alone else TEXT_COLOR,
+                PALETTE[looks[names[members[0]]] % len(PALETTE)] if alone else TEXT_COLOR,
             )
         )
     return lines
@@ -449,8 +481,12 @@ def draw_panel(axes: Axes, panel: Panel, confidence: float = 0.95, small: bool =
     Raises:
         ValueError: The lengths of steps and values differ; the message names the curve.
     """
-    for i, (label, curve) in enumerate(panel.curves.items()):
-        plot_interval(axes, *curve, label, i, panel.show_seeds, confidence, panel.statistic, small)
+    looks = look_indices(panel.curves)
+    for label, curve in panel.curves.items():
+        look = looks[label]
+        plot_interval(
+            axes, *curve, label, look, panel.show_seeds, confidence, panel.statistic, small
+        )
     for value, label, color, dashes in panel.hlines:
         axes.axhline(value, color=color, linewidth=1.3, linestyle=dashes, zorder=1)
         axes.annotate(
@@ -489,7 +525,7 @@ def plot_interval(
     statistic: statistics.Statistic | None = statistics.iqm,
     small: bool = False,
 ) -> None:
-    """Draws one curve in the style of its index: the statistic over seeds, and its interval.
+    """Draws one curve in the look of its index: the statistic over seeds, and its interval.
 
     Steps at which no seed has a value are left out.
 
@@ -498,8 +534,7 @@ def plot_interval(
         steps: Environment steps ``[E]``.
         values: Values ``[seeds, E]``, or ``[E]`` of a single seed; NaNs are left out.
         label: Name of the curve.
-        index: Number of the curve in its panel, from 0. Seven colors, four line styles and
-            seven markers are combined, so that 196 curves differ.
+        index: Index of its look, from 0, see `look_indices`.
         show_seeds: Whether to draw every seed as a thin line too.
         confidence: Confidence of the interval, in (0, 1).
         statistic: Statistic over seeds; None: the mean, with a band from the least to the greatest.

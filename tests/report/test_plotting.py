@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from jaxmarl_lite.algorithms.registry import ALGORITHMS
 from jaxmarl_lite.report import plotting, statistics
 from jaxmarl_lite.report.plotting import HLine, Panel, RunCurves, draw_panels
 from jaxmarl_lite.report.tables import printable
@@ -222,6 +223,32 @@ def styles(axes) -> list[tuple]:
         for line in axes.lines
         if not line.get_label().startswith("_")
     ]
+
+
+def test_an_algorithm_looks_the_same_in_every_figure() -> None:
+    figures = [["liir", "mappo"], ["own", "mappo", "liir", "iac"], [*ALGORITHMS, "own"]]
+    looks = []
+    for labels in figures:
+        (axes,) = plotting.plot_runs({label: RUN for label in labels}).axes
+        looks.append(dict(zip(labels, map(repr, styles(axes)), strict=True)))
+        assert len(set(looks[-1].values())) == len(labels)
+    for label in ("liir", "mappo", "iac"):
+        assert len({look[label] for look in looks if label in look}) == 1
+    colors = {repr(plotting.PALETTE[i]) for i in range(7)}
+    (axes,) = plotting.plot_runs({f"own {i}": RUN for i in range(7)}).axes
+    assert {repr(color) for color, _, _ in styles(axes)} == colors
+    assert set(plotting.look_indices(ALGORITHMS).values()) == set(range(len(ALGORITHMS)))
+
+
+def test_a_limit_has_the_color_of_its_algorithm() -> None:
+    runs = {
+        label: RunCurves(STEPS, costs=VALUES[:1, :, None, None], limits=[[limit]])
+        for label, limit in (("happo", 1.0), ("macpo", 2.0))
+    }
+    (axes,) = plotting.plot_runs(runs).axes
+    colors = {line.get_label(): line.get_color() for line in axes.lines}
+    texts = {text.get_text(): text.get_color() for text in axes.texts}
+    assert texts == {f"limit of {label}": colors[label] for label in runs}
 
 
 def test_many_curves_can_be_told_apart() -> None:
