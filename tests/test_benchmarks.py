@@ -183,7 +183,6 @@ def test_no_first_line_is_timed_of_what_cannot_be(
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_first_line(tmp_path: Path) -> None:
     text = run("first_line", "--quick", "--out", tmp_path)
     (path,) = tmp_path.glob("first-line-quick-*.json")
@@ -198,7 +197,6 @@ def test_first_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_speed(tmp_path: Path) -> None:
     message = shlex.split(
         "--cases ippo:none:toy/counter --num-envs 4 --num-steps 4 --repeats 2 --hidden-sizes 4"
@@ -328,11 +326,7 @@ def test_a_chip_that_cannot_be_compiled_for_is_named(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
-    [
-        pytest.param("macpo, toy/budget, dense", marks=pytest.mark.guard),
-        "liir, toy/budget, dense",
-        "mappo, toy/budget, GRU",
-    ],
+    ["macpo, toy/budget, dense", "liir, toy/budget, dense", "mappo, toy/budget, GRU"],
 )
 def test_programs_compile_for_a_gpu_that_is_not_there(row: str, tmp_path: Path) -> None:
     """Dense and recurrent networks, a trust region; where the plugin can be installed."""
@@ -358,7 +352,6 @@ def test_programs_compile_for_a_gpu_that_is_not_there(row: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_compare_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row without a peer; a program that cannot be built is named; rows of an earlier call
     stay."""
@@ -574,7 +567,6 @@ def test_liir_ablation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_pursuit(tmp_path: Path) -> None:
     message = shlex.split(
         "--steps 1024 --seeds 2 --checks 2 --variants exact none --num-envs 4 "

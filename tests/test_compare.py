@@ -260,7 +260,6 @@ def test_a_stopped_comparison_leaves_no_process(
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_processes_train_what_this_process_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

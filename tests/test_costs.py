@@ -109,6 +109,7 @@ def test_counts_agree_with_the_costs_of_every_update_whatever_the_rows() -> None
     np.testing.assert_allclose(few["violation_rate"][:, 1:], share, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     env = Limited((5.0, 60.0), uneven=True)
     jml.run(

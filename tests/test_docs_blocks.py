@@ -32,7 +32,13 @@ def shortened(block: str) -> str:
 
 
 @pytest.mark.ci_cases(
-    "get-started*", "concepts/*", "guides/*", "algorithms/liir*", "algorithms/macpo*"
+    "get-started*",
+    "guides/cost*",
+    "guides/running*",
+    "*/liir*",
+    "*/macpo*",
+    "concepts/memory*",
+    "concepts/episodes*",
 )
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):

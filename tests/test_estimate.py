@@ -55,6 +55,7 @@ def test_a_dry_run_of_the_command_line_writes_nothing(tmp_path, capsys):
         jml.estimate("ippo", "toy/memory", out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_names_the_number_that_does(monkeypatch, tmp_path):
     def needed(num_envs):
         plan, env = config.make_run_config(

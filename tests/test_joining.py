@@ -118,6 +118,7 @@ def test_names_of_joined_runs(names: Any, common: str) -> None:
     assert common_name([Path(name) for name in names]) == common
 
 
+@pytest.mark.slow
 def test_objects_that_no_text_tells_apart_are_not_joined(tmp_path: Path) -> None:
     optax = pytest.importorskip("optax")
     paths = []

@@ -56,7 +56,7 @@ def recorder(monkeypatch):
     return result
 
 
-@pytest.mark.ci_cases("macpo", "liir", "qmix")
+@pytest.mark.ci_cases("macpo", "liir")
 @pytest.mark.parametrize(
     "name", ["ippo", "coma", "qmix", "liir", "macpo"]
 )  # the others use the code of these

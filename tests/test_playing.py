@@ -220,6 +220,7 @@ def test_unknown_settings_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(f"--cost-limit is set.*{message}", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_own_environments_and_unequal_runs_are_compared(tmp_path: Path) -> None:
     for name, steps in (("short", 32), ("long", 64)):
         sizes = SIZES | {"total_steps": steps}

@@ -27,7 +27,7 @@ from jaxmarl_lite.report import checkpoint, run_dir
 RUN = dict(SIZES, seeds=2, config=config("ippo"))
 
 
-@pytest.mark.ci_cases("mappo", "macpo", "liir", "qmix")
+@pytest.mark.ci_cases("macpo", "liir")
 @pytest.mark.parametrize("algorithm", jml.ALGORITHMS)
 def test_two_and_two_updates_are_four(algorithm: str, tmp_path: Path) -> None:
     recurrent = (

@@ -198,6 +198,7 @@ def test_seeds_side_by_side_learn_the_same(result: jml.Result) -> None:
     np.testing.assert_allclose(beside.metrics["entropy"], result.metrics["entropy"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_seeds_in_groups_and_a_rest_learn_the_same() -> None:
     three = dict(RUN, seeds=3, total_steps=updates(2), config=config("ippo"))
     grouped, alone = (jml.run("ippo", "toy/counter", seeds_in_parallel=n, **three) for n in (2, 1))

@@ -268,7 +268,7 @@ def compiled_over_seeds(name: str) -> list[dict[str, Any]]:
     return exchanges(compilation.compile_run(plan, env)[0].train_chunk.as_text())
 
 
-@pytest.mark.ci_cases("macpo")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["macpo", "liir"])
 def test_seeds_on_devices_of_their_own_exchange_nothing(name: str) -> None:
     """MACPO's loops end by conditions, and the sums of the metrics are read by the host."""

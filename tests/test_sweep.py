@@ -186,6 +186,7 @@ def _stop_in_the_middle(report):
     return report.update == 1
 
 
+@pytest.mark.slow
 def test_settings_that_are_no_floats_are_separate_programs():
     compilation._compile.cache_clear()
     points = [
@@ -314,6 +315,7 @@ def test_a_trial_that_was_killed_is_continued(tmp_path):
     assert json.loads((tmp_path / "runs/trial-0001/config.json").read_text())["total_steps"] == 32
 
 
+@pytest.mark.slow
 def test_points_that_were_written_before_an_interruption_are_not_trained_again(
     swept, tmp_path, monkeypatch
 ):

@@ -127,7 +127,7 @@ def test_seeds_under_vmap_are_seeds_one_by_one(float64):
         )
 
 
-@pytest.mark.ci_cases("macpo*", "liir*")
+@pytest.mark.ci_cases("macpo*")
 @pytest.mark.parametrize(
     ("name", "env_id", "settings"),
     [

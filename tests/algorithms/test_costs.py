@@ -88,6 +88,7 @@ def test_macpo_with_slack_limits_is_hatrpo(float64, kind):
     np.testing.assert_allclose(info["cost_dual"], 0.0)
 
 
+@pytest.mark.slow
 def test_unlimited_costs_are_hatrpos_as_well(float64):
     env_spec = with_costs(spec(2))
     ours = registry.make_algorithm(
@@ -870,6 +871,7 @@ def test_the_upper_end_is_above_the_true_mean_as_often_as_it_is_to_be(float64):
         assert abs(covered - confidence) < 0.02, confidence
 
 
+@pytest.mark.ci_cases("macpo")
 @pytest.mark.parametrize("name", ["macpo", "mappo-lagrangian"])
 def test_a_limit_holds_for_the_upper_end_of_the_mean_cost(float64, name):
     env_spec = with_costs(spec(1))

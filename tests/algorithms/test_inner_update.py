@@ -109,6 +109,7 @@ def test_a_plain_step_of_the_user_is_the_word_sgd():
     assert word[2].keys() == own[2].keys()
 
 
+@pytest.mark.slow
 def test_an_update_with_a_state_carries_it_and_agents_may_have_own_weights():
     start, end, info = trained(inner_update=MOMENTUM, parameter_sharing=False)
     momentum = jax.tree.leaves(end.actor_opt_state)

@@ -62,7 +62,7 @@ def weights(learner):
     return [getattr(learner, name) for name in names if not name.startswith("target")]
 
 
-@pytest.mark.ci_cases("macpo", "liir", "qmix")
+@pytest.mark.ci_cases("macpo", "qmix")
 @pytest.mark.parametrize("name", ["mappo", "macpo", "qmix", "coma", "liir", "mappo-lagrangian"])
 def test_a_chain_of_optax_learns_in_every_kind_of_algorithm(name):
     env_id = "toy/budget-two" if name in ("macpo", "mappo-lagrangian") else "toy/early-death"
@@ -118,7 +118,7 @@ def test_policy_and_critics_may_have_different_optimizers(name, field, resting):
         assert differs == (part not in resting and not part.startswith("target")), part
 
 
-@pytest.mark.ci_cases("mappo", "macpo", "liir", "qmix")
+@pytest.mark.ci_cases("macpo", "qmix")
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_a_schedule_in_place_of_the_rate(name):
     rate = "lr" if hasattr(registry.config_of(name), "lr") else "critic_lr"

@@ -11,7 +11,7 @@ from jaxmarl_lite.algorithms import registry
 from jaxmarl_lite.ops import tree_math
 
 
-@pytest.mark.ci_cases("macpo*", "liir*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

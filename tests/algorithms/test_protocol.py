@@ -78,7 +78,7 @@ def _case(name, env_id, form):
     return env, ours, learner, carry, batch, jax.jit(update), traces
 
 
-@pytest.mark.ci_cases("mappo-toy*", "macpo*", "liir*", "qmix*")
+@pytest.mark.ci_cases("mappo-toy*", "macpo*-gru", "liir*-gru", "qmix*-gru")
 @pytest.mark.parametrize("case", OWN + SHARED, ids="-".join)
 def test_act_and_update(case):
     env, ours, learner, carry, batch, update, traces = _case(*case)
@@ -118,6 +118,7 @@ def _with_zero(config, name):
     )
 
 
+@pytest.mark.ci_cases("mappo-toy*", "macpo*", "liir*", "qmix*")
 @pytest.mark.parametrize("case", OWN, ids="-".join)
 def test_what_is_padded_never_moves(case):
     _env, _ours, learner, _carry, batch, update, _ = _case(*case)

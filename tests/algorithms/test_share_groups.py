@@ -43,7 +43,7 @@ def _assert_like(trees, expected):
         np.testing.assert_allclose(x, np.reshape(y, x.shape), rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.ci_cases("mappo*", "liir*")
+@pytest.mark.ci_cases("mappo*")
 @pytest.mark.parametrize(("name", "settings"), CASES)
 def test_one_group_of_all_agents_is_one_set_of_weights(name, settings, monkeypatch):
     config = _config(name, settings)
@@ -53,6 +53,7 @@ def test_one_group_of_all_agents_is_one_set_of_weights(name, settings, monkeypat
     _assert_like(result, expected)
 
 
+@pytest.mark.ci_cases("liir*")
 @pytest.mark.parametrize(
     ("name", "settings"), [("ippo", {"recurrent": True}), ("liir", {"critic_input": "local"})]
 )
@@ -122,7 +123,7 @@ def test_a_critic_of_the_state_has_a_network_for_each_group_and_a_value_for_each
     assert (values[..., 0] != values[..., 1]).any()
 
 
-@pytest.mark.ci_cases("mappo", "liir", "qmix")
+@pytest.mark.ci_cases("mappo", "liir")
 @pytest.mark.parametrize("name", SHARING)
 def test_groups_learn_apart_and_their_agents_alike(name):
     settings = {"sequence_length": 5, "batch_size": 2, "buffer_size": 8} if name == "qmix" else {}

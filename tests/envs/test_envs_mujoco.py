@@ -340,6 +340,7 @@ def test_limits_may_be_numpys_numbers():
         assert make("safe-mujoco/ant-2x4", cost_limit=inputs).spec.cost_limits == (limit,)
 
 
+@pytest.mark.slow
 def test_long_robots_begin_inside_the_corridor_in_which_each_pays_for_itself():
     env = make("safe-mujoco/manyagent-ant-6x1", costs="own")
     state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(jax.random.key(0), 8))

@@ -84,6 +84,7 @@ def test_a_step_is_the_c_engines(played):
     assert np.median(errors) <= 1e-4 and np.quantile(errors, 0.95) <= 1e-2
 
 
+@pytest.mark.ci_cases("*halfcheetah*")
 def test_rewards_and_ends_are_gymnasiums(played):
     theirs = gymnasium.make(GYMNASIUM[played.env.name]).unwrapped
     theirs.model = played.body.model
@@ -237,6 +238,7 @@ def test_robots_of_any_size():
     assert swimmer.model.nu == 4 and swimmer.model.nq == 3 + 4
 
 
+@pytest.mark.slow
 def test_own_costs_are_those_of_the_own_bodies():
     env = make("safe-mujoco/manyagent-ant-2x1", costs="own")
     state, _ = env.reset(jax.random.key(0))

@@ -86,7 +86,7 @@ def test_a_recurrent_torso_over_time_is_its_steps_and_forgets_between_episodes(s
 ROLES = {"liir": "intrinsic_reward", "macpo": "cost_critic", "mappo-lagrangian": "cost_critic"}
 
 
-@pytest.mark.ci_cases("mappo-???*", "macpo*", "liir*", "qmix*")
+@pytest.mark.ci_cases("macpo-rnn", "liir-linen", "qmix-pair")
 @pytest.mark.parametrize(
     "network", [TwoLayers(), linear_pair(), Cell()], ids=["linen", "pair", "rnn"]
 )

@@ -303,7 +303,6 @@ def test_a_crash_at_any_call_of_the_system_leaves_a_readable_newest(tmp_path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_kill_9_at_random_moments(tmp_path):
     chance = random.Random(0)
     interrupted, said = 0, 0
