@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -110,6 +111,12 @@ def test_runs_of_one_call_and_of_later_calls(tmp_path: Path) -> None:
     assert [row["steps"] for row in longer.rows()] == [[0, 16, 32, 48]] * 2
     assert np.asarray(longer.rows()[0]["returns"])[:, :3].tolist() == row["returns"]
     assert "final return" in longer.summary()
+    # an algorithm has one color in the curves and in the figure of improvement
+    results = dict(zip(("mappo", "liir"), longer.results["toy/counter"].values(), strict=True))
+    named = dataclasses.replace(longer, results={"toy/counter": results}, against="mappo")
+    curves = {line.get_label(): line.get_color() for line in named.plot().axes[0].lines}
+    (axes,) = named.plot_improvement().axes
+    assert axes.lines[0].get_color() == axes.lines[1].get_color() == curves["liir"]
     # a comparison of one run has no figure of improvement, not even that of the one before
     jml.compare_runs([folder]).save(tmp_path / "comparison")
     assert not (tmp_path / "comparison-improvement.png").exists()

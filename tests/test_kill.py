@@ -80,7 +80,7 @@ def train(algorithm: str, updates: int, out: Path, timeout: float | None = None)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "kills"), [pytest.param("ippo", 2, marks=pytest.mark.guard), ("liir", 20)]
+    ("algorithm", "kills"), [pytest.param("ippo", 4, marks=pytest.mark.guard), ("liir", 20)]
 )
 def test_killed_runs_end_in_the_same_bits(algorithm: str, kills: int, tmp_path: Path) -> None:
     updates, draw, done, number = 24, random.Random(0), 0, 0

@@ -370,12 +370,10 @@ class Comparison:
         for axes, (env, others) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            # as in the curves
-            looks = plotting.look_indices(
-                self.results.get(env) or next(iter(self.results.values()))
-            )
+            labels = self.results.get(env) or next(iter(self.results.values()))
+            styles = plotting.style_indices(labels)  # as in the curves
             for i, (label, interval) in enumerate(others.items()):
-                color = plotting.PALETTE[looks[label] % len(plotting.PALETTE)]
+                color = plotting.PALETTE[styles[label] % len(plotting.PALETTE)]
                 axes.plot(
                     [interval["low"], interval["high"]],
                     [i, i],

@@ -51,12 +51,13 @@ _STYLES: list[dict[str, Any]] = [
     for line in _LINES
     for color in PALETTE
 ]
-"""Looks of curves, by their index. Seven colors, four line styles and seven markers are combined,
-so that 196 curves differ."""
+"""Styles of curves by their index: seven colors, four line styles and seven markers make 196."""
 
-_ALGORITHMS = ("liir", "macpo", "mappo-lagrangian", "happo", "ippo", "mappo", "qmix", "hatrpo")
-_ALGORITHMS += ("central-v", "coma", "iac")
-"""Algorithms by the index of their look, which is the same in every figure."""
+_ALGORITHMS = (
+    *("liir", "macpo", "mappo-lagrangian", "happo", "ippo", "mappo", "qmix"),
+    *("hatrpo", "central-v", "coma", "iac"),
+)
+"""Algorithms in the order of their styles, which are the same in every figure."""
 
 TEXT_COLOR, MUTED_COLOR = "#262626", "#8c8c8c"
 """Colors of words and axes, and of what is less important."""
@@ -124,29 +125,27 @@ class Panel:
     ylim: tuple[float, float] | None = None
 
 
-def look_indices(labels: Iterable[str]) -> dict[str, int]:
-    """Returns which of the 196 looks each curve of a panel has.
+def style_indices(labels: Iterable[str]) -> dict[str, int]:
+    """Returns the index of the style of each curve of a panel.
 
-    An algorithm of the library has the same look in every figure; all other curves have the first
-    looks that are free, in their order.
+    An algorithm of the library has the same color and line in every figure. All other curves take,
+    in their order, the first styles that no algorithm of the panel has.
 
     Args:
         labels: Names of the curves, in order.
 
     Returns:
-        Label -> index of its look, from 0. Looks 0 to 6 have the colors of `PALETTE`, as have
-        looks 7 to 13 with another line, and so on.
+        Label -> index of its style, from 0. Styles 0 to 6 are solid lines in the colors of
+        `PALETTE`, styles 7 to 13 dashed lines in the same colors, and so on.
 
     Example:
-        >>> look_indices(["ours", "mappo", "liir"])
+        >>> style_indices(["ours", "mappo", "liir"])
         {'ours': 1, 'mappo': 5, 'liir': 0}
     """
     labels = list(labels)
-    taken = {_ALGORITHMS.index(label) for label in labels if label in _ALGORITHMS}
-    free = (index for index in itertools.count() if index not in taken)
-    return {
-        label: _ALGORITHMS.index(label) if label in _ALGORITHMS else next(free) for label in labels
-    }
+    fixed = {label: _ALGORITHMS.index(label) for label in labels if label in _ALGORITHMS}
+    free = (index for index in itertools.count() if index not in fixed.values())
+    return {label: fixed[label] if label in fixed else next(free) for label in labels}
 
 
 def plot_runs(
@@ -335,7 +334,7 @@ def _limit_lines(levels: Mapping[str, float], in_colors: bool = True) -> list[HL
         in_colors: Whether a limit of one curve has the curve's color.
     """
     names = list(levels)
-    looks = look_indices(names)
+    styles = style_indices(names)
     lines = []
     for level in sorted(set(levels.values()) - {np.inf}):
         members = [i for i, x in enumerate(levels.values()) if x == level]
@@ -346,7 +345,7 @@ def _limit_lines(levels: Mapping[str, float], in_colors: bool = True) -> list[HL
             HLine(
                 level,
                 "limit" + label * (len(members) < len(names)),
-                PALETTE[looks[names[members[0]]] % len(PALETTE)] if alone else TEXT_COLOR,
+                PALETTE[styles[names[members[0]]] % len(PALETTE)] if alone else TEXT_COLOR,
             )
         )
     return lines
@@ -481,11 +480,11 @@ def draw_panel(axes: Axes, panel: Panel, confidence: float = 0.95, small: bool =
     Raises:
         ValueError: The lengths of steps and values differ; the message names the curve.
     """
-    looks = look_indices(panel.curves)
-    for label, curve in panel.curves.items():
-        look = looks[label]
+    for label, index in style_indices(panel.curves).items():
+        steps, values = panel.curves[label]
         plot_interval(
-            axes, *curve, label, look, panel.show_seeds, confidence, panel.statistic, small
+            *(axes, steps, values, label, index),
+            *(panel.show_seeds, confidence, panel.statistic, small),
         )
     for value, label, color, dashes in panel.hlines:
         axes.axhline(value, color=color, linewidth=1.3, linestyle=dashes, zorder=1)
@@ -525,7 +524,7 @@ def plot_interval(
     statistic: statistics.Statistic | None = statistics.iqm,
     small: bool = False,
 ) -> None:
-    """Draws one curve in the look of its index: the statistic over seeds, and its interval.
+    """Draws one curve in the style of its index: the statistic over seeds, and its interval.
 
     Steps at which no seed has a value are left out.
 
@@ -534,7 +533,7 @@ def plot_interval(
         steps: Environment steps ``[E]``.
         values: Values ``[seeds, E]``, or ``[E]`` of a single seed; NaNs are left out.
         label: Name of the curve.
-        index: Index of its look, from 0, see `look_indices`.
+        index: Index of its style, from 0, see `style_indices`.
         show_seeds: Whether to draw every seed as a thin line too.
         confidence: Confidence of the interval, in (0, 1).
         statistic: Statistic over seeds; None: the mean, with a band from the least to the greatest.

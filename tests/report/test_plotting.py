@@ -237,7 +237,7 @@ def test_an_algorithm_looks_the_same_in_every_figure() -> None:
     colors = {repr(plotting.PALETTE[i]) for i in range(7)}
     (axes,) = plotting.plot_runs({f"own {i}": RUN for i in range(7)}).axes
     assert {repr(color) for color, _, _ in styles(axes)} == colors
-    assert set(plotting.look_indices(ALGORITHMS).values()) == set(range(len(ALGORITHMS)))
+    assert set(plotting.style_indices(ALGORITHMS).values()) == set(range(len(ALGORITHMS)))
 
 
 def test_a_limit_has_the_color_of_its_algorithm() -> None:
